@@ -1,0 +1,56 @@
+"""pixmend completes the missing pixels of an image with a DCGAN trained on your own folder of images.
+
+    import pixmend
+
+    model = pixmend.load("characters")
+    result = model.complete(image, mask="center", candidates=4)
+    result.best, result.sheet()
+
+``image`` is a path, a PIL image or a NumPy array, and the answer has the type it was given. Errors a user can mend are
+`PixmendError`.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Completion",
+    "Mask",
+    "Model",
+    "PixmendError",
+    "__version__",
+    "complete",
+    "load",
+    "pack",
+    "train",
+]
+
+# Names and the rooms they live in: torch is imported when one is first used, so that `pixmend --help` need not wait for it.
+_ROOMS = {
+    "Completion": "pixmend.completion",
+    "Mask": "pixmend.masks",
+    "Model": "pixmend.api",
+    "PixmendError": "pixmend.errors",
+    "complete": "pixmend.api",
+    "load": "pixmend.api",
+    "pack": "pixmend.api",
+    "train": "pixmend.api",
+}
+
+if TYPE_CHECKING:
+    from pixmend.api import Model, complete, load, pack, train
+    from pixmend.completion import Completion
+    from pixmend.errors import PixmendError
+    from pixmend.masks import Mask
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the room holds
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'pixmend' has no attribute {name!r}")
+    return getattr(importlib.import_module(_ROOMS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,295 @@
+"""The library's verbs: what `import pixmend` offers, and what the command line calls.
+
+pack(folder, records)  ->  train(records, run)  ->  load(run).complete(image, mask)
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pixmend import completion, models, records, training
+from pixmend.completion import Completion, Job, Options, SearchState, find_method
+from pixmend.errors import InputError, MaskError, SettingsError
+from pixmend.images import Picture, Pixels, open_image, to_pixels
+from pixmend.masks import SHAPES, Mask, make_mask
+from pixmend.processes import choose_device
+from pixmend.randomness import generator_for
+from pixmend.records import Manifest, PackProgress, PackSettings, Records
+from pixmend.training import Progress, RunDirectory, TrainSettings
+
+__all__ = [
+    "Model",
+    "complete",
+    "load",
+    "open_mask",
+    "pack",
+    "plan_training",
+    "prepare_records",
+    "train",
+]
+
+
+class Model:
+    """A trained model, ready to complete and to sample; `load` makes one."""
+
+    def __init__(self, networks: models.DCGAN, device: str = "auto") -> None:
+        self._networks = networks
+        chosen = choose_device(device)
+        networks.generator.to(chosen)
+        networks.discriminator.to(chosen)
+
+    @property
+    def settings(self) -> models.DCGANSettings:
+        """What the networks look like."""
+        return self._networks.settings
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What is known of the model: data, steps, figures."""
+        return self._networks.card
+
+    def complete(
+        self,
+        image: Any,  # noqa: ANN401 - a path, PIL image or array
+        mask: Any = "center",  # noqa: ANN401 - a SPEC, path, PIL image or array
+        *,
+        method: str = "default",
+        steps: int | None = None,
+        candidates: int = 1,
+        snapshots: Sequence[int] = (500, 1000),
+        seed: int = 0,
+    ) -> Completion:
+        """Complete one image.
+
+        Parameters
+        ----------
+        image
+            A path, a PIL image, or a uint8 (grey also uint16) array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], of any size.
+        mask
+            A SPEC such as ``"center:0.5"`` (see `pixmend.masks`), a path, a PIL image or an array; white (>= 128, or True) = hole.
+        method, steps
+            One of ``default``, ``seed``, ``yeh``, and its number of steps if not its own.
+        candidates
+            How many distinct answers, 1 to 64.
+        snapshots
+            Steps after which the state of the search is kept.
+        seed
+            Of all draws; equal calls give equal answers.
+
+        Returns
+        -------
+        Completion
+            ``.best`` has the type of ``image``; known pixels are bit-identical.
+
+        Raises
+        ------
+        ImageError, MaskError, SettingsError
+            What was handed over cannot be used; the message says why.
+        """
+        picture = open_image(image)
+        job = Job(picture, open_mask(mask, picture, seed=seed), picture.name)
+        options = Options(find_method(method, steps=steps), candidates, tuple(snapshots), seed)
+        (result,) = self.complete_jobs([job], options)
+        return replace(result, array_shape=image.shape) if isinstance(image, np.ndarray) else result
+
+    def complete_jobs(
+        self,
+        jobs: Iterable[Job],
+        options: Options,
+        *,
+        on_state: Callable[[Sequence[Job], SearchState], None] = lambda jobs, state: None,
+    ) -> Iterator[Completion]:
+        """Complete many images, ``options.batch`` at a time; see `pixmend.completion.complete`."""
+        return completion.complete(self._networks, jobs, options, on_state=on_state)
+
+    def sample(self, count: int = 64, *, seed: int = 0) -> Pixels:
+        """Draw images from the model, uint8 [count, size, size, C]."""
+        draws = models.sample_latents(self.settings, count, generator_for(seed, "sample"))
+        return self.draw(draws.numpy())
+
+    def walk(self, frames: int = 120, *, corners: int = 8, seed: int = 0) -> Pixels:
+        """Walk through latent space along a closed path over ``corners`` samples, uint8 [frames, size, size, C].
+
+        Between samples the path is the great circle (White 2016), which keeps |z| where the prior has its mass.
+        """
+        draws = models.sample_latents(self.settings, corners, generator_for(seed, "walk")).numpy()
+        shares = np.linspace(0, corners, frames, endpoint=False)
+        path = [
+            _great_circle(draws[int(at)], draws[(int(at) + 1) % corners], at % 1) for at in shares
+        ]
+        return self.draw(np.stack(path).astype(np.float32))
+
+    def draw(self, latents: np.ndarray[Any, np.dtype[np.float32]]) -> Pixels:
+        """Return G(z) of latents [N, latent_dim], uint8 [N, size, size, C]."""
+        import torch
+
+        device = next(self._networks.generator.parameters()).device
+        with torch.no_grad():
+            parts = torch.split(torch.from_numpy(np.ascontiguousarray(latents)).to(device), 256)
+            return np.concatenate([to_pixels(self._networks.generator(part)) for part in parts])
+
+
+def load(model: str | Path = "characters", *, device: str = "auto") -> Model:
+    """Load a model file, a run directory's model, or a bundled model by name.
+
+    Raises
+    ------
+    ModelFileError
+        There is none, or it is damaged; the message says which and why.
+    """
+    return Model(models.load_model(model), device)
+
+
+def complete(model: str | Path, image: Any, mask: Any = "center") -> Completion:  # noqa: ANN401
+    """Complete one image with a model named as in `load`; `Model.complete` has all options."""
+    return load(model).complete(image, mask)
+
+
+def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: ANN401
+    """Return the mask for a picture, given as a SPEC, a path (file, or folder matched by stem), a PIL image or an array.
+
+    Raises
+    ------
+    MaskError
+        It does not parse, does not exist or does not fit.
+    """
+    if isinstance(mask, Mask):
+        return mask
+    if isinstance(mask, str) and mask.partition(":")[0] in SHAPES:
+        return make_mask(mask, picture.height, picture.width, seed=seed)
+    if isinstance(mask, np.ndarray):
+        return Mask.from_pixels(mask)
+    if not isinstance(mask, str | Path):
+        return Mask.from_pixels(open_image(mask).pixels)
+    path = Path(mask)
+    if path.is_dir():
+        path = _mask_of(path, picture)
+    if not path.exists():
+        make_mask(str(mask), picture.height, picture.width)  # raises, naming the shapes
+    try:
+        return Mask.from_pixels(open_image(path).pixels)
+    except InputError as error:
+        raise MaskError(f"mask {error}") from error
+
+
+def pack(
+    images: str | Path,
+    out: str | Path,
+    *,
+    settings: PackSettings | None = None,
+    workers: int | None = None,
+    on_progress: Callable[[PackProgress], None] | None = None,
+) -> Manifest:
+    """Pack a folder of images (or a zip, idx or TFRecord source) into record shards; see `pixmend.records.pack`."""
+    return records.pack(
+        Path(images),
+        Path(out),
+        settings or PackSettings(),
+        workers=workers,
+        on_progress=on_progress,
+    )
+
+
+def train(
+    data: str | Path,
+    run: str | Path,
+    *,
+    recipe: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Model:
+    """Train on a record or image folder into a run directory, or go on with it, and return the model.
+
+    Parameters
+    ----------
+    recipe
+        The name of a recipe or a TOML file.
+    settings
+        Values that rank before the recipe's; the keys are those of `TrainSettings`.
+    """
+    wanted = plan_training(recipe, settings or {})
+    packed = prepare_records(Path(data), Path(run), wanted)
+    resolved = training.resolve(wanted, _shape_of(packed))
+    for progress in training.train(packed, Path(run), resolved, data_name=str(data)):
+        on_progress(progress)
+    return load(run)
+
+
+def plan_training(recipe: str | Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that a recipe and overrides give, checked."""
+    wanted = {**(training.read_recipe(recipe) if recipe else {}), **overrides}
+    training.resolve(wanted)
+    return wanted
+
+
+def prepare_records(
+    data: Path,
+    run: Path,
+    wanted: Mapping[str, Any],
+    *,
+    skip_bad: bool = False,
+    on_progress: Callable[[PackProgress], None] | None = None,
+) -> Records:
+    """Open a record folder, or pack an image folder into the run directory (once) and open that.
+
+    Raises
+    ------
+    SettingsError
+        ``wanted`` asks for another size or other channels than the records have.
+    """
+    if (data / "manifest.json").is_file():
+        packed = Records(data, skip_bad=skip_bad)
+    else:
+        keys = ("size", "channels", "fit", "background")
+        chosen = PackSettings(**{key: wanted[key] for key in keys if key in wanted})
+        records.pack(data, RunDirectory(run).records, chosen, on_progress=on_progress)
+        packed = Records(RunDirectory(run).records, skip_bad=skip_bad)
+    for key, held in _shape_of(packed).items():
+        if key in wanted and wanted[key] != held:
+            raise SettingsError(
+                f"{key} = {wanted[key]}: the records in {data} have {key} {held}; "
+                f"pack the images again (pixmend pack --{key} {wanted[key]}) or leave {key} out"
+            )
+    return packed
+
+
+def resolve_training(wanted: Mapping[str, Any], packed: Records) -> TrainSettings:
+    """Return the settings of a run on these records."""
+    return training.resolve(wanted, _shape_of(packed))
+
+
+def _shape_of(packed: Records) -> dict[str, Any]:
+    return {
+        "size": packed.size,
+        "channels": packed.channels,
+        "fit": packed.fit,
+        "background": packed.background,
+    }
+
+
+def _mask_of(folder: Path, picture: Picture) -> Path:
+    stem = picture.path.stem if picture.path else ""
+    found = sorted(path for path in folder.iterdir() if path.stem == stem and path.is_file())
+    if not found:
+        raise MaskError(
+            f"{picture.name}: no mask of that stem in {folder}; add {stem}.png (white = hole)"
+        )
+    if len(found) > 1:
+        raise MaskError(
+            f"{picture.name}: several masks of that stem: {', '.join(map(str, found))}; keep one"
+        )
+    return found[0]
+
+
+def _great_circle(
+    start: np.ndarray[Any, Any], end: np.ndarray[Any, Any], share: float
+) -> np.ndarray[Any, Any]:
+    cosine = np.dot(start, end) / (np.linalg.norm(start) * np.linalg.norm(end))
+    angle = np.arccos(np.clip(cosine, -1, 1))
+    if angle < 1e-4:
+        return start
+    between = np.sin((1 - share) * angle) * start + np.sin(share * angle) * end
+    return np.asarray(between / np.sin(angle))

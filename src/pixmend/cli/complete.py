@@ -1,0 +1,173 @@
+"""pixmend complete."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from pixmend.api import Model
+    from pixmend.cli.outputs import Input
+    from pixmend.completion import Completion, Job, Options, SearchState
+
+__all__ = ["complete"]
+
+
+def complete(
+    model: Annotated[
+        str, typer.Argument(help="A model file, a run directory or a bundled model's name.")
+    ],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Images, folders or globs.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The folder for the results.")],
+    mask: Annotated[
+        str,
+        typer.Option(
+            help="center[:0.5], half[:left|right|top|bottom], random[:0.8], grid, lowres[:4], strokes, "
+            "a mask image, or a folder of masks matched by stem; white = hole."
+        ),
+    ] = "center",
+    method: Annotated[str, typer.Option(help="default, seed or yeh.")] = "default",
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the search; the method's own if not given.")
+    ] = None,
+    snapshots: Annotated[str, typer.Option(help="Steps whose state the sheet shows.")] = "500,1000",
+    candidates: Annotated[int, typer.Option(help="Distinct answers an image, best first.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of all draws.")] = 0,
+    batch: Annotated[
+        int, typer.Option(help="Images at a time; bounds memory, changes no result.")
+    ] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+) -> None:
+    """Complete images: each under its own name in OUT, with a contact sheet beside it and a line in results.jsonl."""
+    from pixmend import api
+    from pixmend.cli.outputs import expand_inputs
+    from pixmend.completion import Options, find_method
+
+    options = Options(
+        find_method(method, steps=steps), candidates, _steps_of(snapshots), seed, batch
+    )
+    found = expand_inputs(inputs, but=out)
+    _Batch(api.load(model, device=device), found, mask, out, options).run()
+
+
+def _steps_of(text: str) -> tuple[int, ...]:
+    from pixmend.errors import SettingsError
+
+    try:
+        return tuple(sorted({int(part) for part in text.split(",") if part.strip()}))
+    except ValueError:
+        raise SettingsError(
+            f"--snapshots {text}: give steps with commas between, such as 500,1000"
+        ) from None
+
+
+@dataclass
+class _Batch:
+    """One call of the verb: reads the inputs as they are needed, and loses none to another's fault."""
+
+    model: "Model"
+    inputs: Sequence["Input"]
+    mask: str
+    out: Path
+    options: "Options"
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+    def run(self) -> None:
+        from pixmend.cli.outputs import Names
+        from pixmend.cli.terminal import errors, out, progress_bar
+        from pixmend.storage import write_text
+
+        self.names = Names()
+        self.names.reserve([PurePath("results.jsonl")])
+        self.results = self.out / "results.jsonl"
+        write_text(self.results, "")
+        steps, done = self.options.method.steps, 0
+        with progress_bar() as bar:
+            task = bar.add_task("searching", total=len(self.inputs) * steps, note="")
+
+            def show(jobs: Sequence["Job"], state: "SearchState") -> None:
+                note = (
+                    f"{done}/{len(self.inputs)} images, loss {float(state.best.total.mean()):.2f}"
+                )
+                before = (done + len(self.failed)) * steps
+                bar.update(task, completed=before + state.step * len(jobs), note=note)
+
+            for result in self.model.complete_jobs(self._jobs(), self.options, on_state=show):
+                self._write(result)
+                done += 1
+            bar.update(task, completed=len(self.inputs) * steps, note=f"{done} images")
+        out.print(f"{done} completed -> {self.out} (facts in {self.results.name})", markup=False)
+        if self.failed:
+            for name, reason in self.failed:
+                errors.print(
+                    f"failed: {reason if name in reason else f'{name}: {reason}'}", markup=False
+                )
+            errors.print(f"{len(self.failed)} of {len(self.inputs)} inputs failed", markup=False)
+            raise typer.Exit(2)
+
+    def _jobs(self) -> Iterator["Job"]:
+        from pixmend.api import open_mask
+        from pixmend.completion import Job
+        from pixmend.errors import InputError
+        from pixmend.images import open_image
+        from pixmend.storage import append_line
+
+        # Names are settled before the first result is written, so that they do not depend on what fails.
+        self.targets = self._plan()
+        for item in self.inputs:
+            try:
+                picture = open_image(item.path)
+                job = Job(
+                    picture, open_mask(self.mask, picture, seed=self.options.seed), str(item.path)
+                )
+                job.check()
+            except InputError as error:
+                self.failed.append((str(item.path), str(error)))
+                append_line(self.results, json.dumps({"file": str(item.path), "error": str(error)}))
+                continue
+            yield job
+
+    def _plan(self) -> dict[str, PurePath]:
+        """Return the output name of each input as if it kept its suffix; those that do keep it come first."""
+        from pixmend.images import lossless_suffix
+
+        kept = [
+            item
+            for item in self.inputs
+            if lossless_suffix(item.relative.suffix, "RGB") == item.relative.suffix
+        ]
+        changed = [item for item in self.inputs if item not in kept]
+        targets = {}
+        for item in [*kept, *changed]:
+            wanted = item.relative.with_suffix(lossless_suffix(item.relative.suffix, "RGB"))
+            instead = item.relative.with_name(item.relative.name + wanted.suffix)
+            targets[str(item.path)] = self.names.free(wanted, instead)
+        return targets
+
+    def _write(self, result: "Completion") -> None:
+        from pixmend.images import encode_png, lossless_suffix, save_image
+        from pixmend.storage import append_line, write_bytes
+
+        target = self.targets[result.name]
+        suffix = lossless_suffix(target.suffix, result.original.mode)
+        if suffix != target.suffix:
+            changed = target.with_suffix(suffix)
+            target = self.names.free(changed, target.with_name(target.name + suffix))
+        for number, candidate in enumerate(result.candidates, start=1):
+            extra = "" if number == 1 else f".candidate-{number}"
+            path = target if number == 1 else self._beside(target, extra + suffix)
+            save_image(candidate.picture, self.out / path)
+        sheet = self._beside(target, ".sheet.png")
+        write_bytes(self.out / sheet, encode_png(result.sheet_pixels()))
+        facts = {**result.record(), "output": str(target), "sheet": str(sheet)}
+        append_line(self.results, json.dumps(facts))
+
+    def _beside(self, target: PurePath, ending: str) -> PurePath:
+        return self.names.free(
+            target.with_name(target.stem + ending), target.with_name(target.name + ending)
+        )

@@ -1,0 +1,57 @@
+"""pixmend demo."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["demo"]
+
+# Which bundled glyphs are damaged how: one line a row of the sheet.
+_DAMAGE = (
+    ("Sample002", "half:top"),
+    ("Sample006", "center"),
+    ("Sample011", "strokes:0.35"),
+    ("Sample014", "half:right"),
+    ("Sample018", "random:0.8"),
+    ("Sample028", "center:0.6"),
+    ("Sample036", "grid"),
+    ("Sample041", "half:bottom"),
+    ("Sample049", "lowres:4"),
+    ("Sample060", "random:0.9"),
+)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="The folder for the results.")] = Path("demo"),
+) -> None:
+    """Complete damaged characters of fonts that the bundled model has never seen, and say what to open."""
+    from pixmend import api
+    from pixmend.cli.terminal import out as terminal
+    from pixmend.cli.terminal import progress_bar
+    from pixmend.completion import Job, Options, find_method
+    from pixmend.images import contact_sheet, encode_png, find_images, open_image, save_image
+    from pixmend.models import BUNDLED
+    from pixmend.storage import write_bytes
+
+    model = api.load("characters")
+    jobs = []
+    for label, spec in _DAMAGE:
+        picture = open_image(next(find_images(BUNDLED / "characters" / label)))
+        jobs.append(Job(picture, api.open_mask(spec, picture), f"{label}-{spec.replace(':', '-')}"))
+    options = Options(find_method("default"), batch=len(jobs))
+    with progress_bar() as bar:
+        task = bar.add_task("searching", total=options.method.steps, note=f"{len(jobs)} characters")
+        results = list(
+            model.complete_jobs(
+                jobs, options, on_state=lambda _, state: bar.update(task, completed=state.step)
+            )
+        )
+    for result in results:
+        save_image(result.candidates[0].picture, out / f"{result.name}.png")
+        save_image(result.original, out / "originals" / f"{result.name}.png")
+        write_bytes(out / "masks" / f"{result.name}.png", encode_png(result.mask.to_pixels()))
+        write_bytes(out / f"{result.name}.sheet.png", encode_png(result.sheet_pixels()))
+    sheet = contact_sheet([result.row() for result in results], results[0].captions(), cell=128)
+    write_bytes(out / "sheet.png", encode_png(sheet))
+    terminal.print(f"{len(results)} characters completed; open {out / 'sheet.png'}", markup=False)

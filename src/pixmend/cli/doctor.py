@@ -1,0 +1,55 @@
+"""pixmend doctor."""
+
+import typer
+
+__all__ = ["doctor"]
+
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "pydantic",
+    "typer",
+    "rich",
+    "google-crc32c",
+)
+
+
+def doctor() -> None:
+    """Show device, threads and versions; what is missing, and how to get it."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    import pixmend
+    from pixmend.cli.terminal import out
+    from pixmend.models import BUNDLED, load_model
+    from pixmend.processes import choose_device, describe_device
+
+    problems = []
+    out.print(f"pixmend   {pixmend.__version__}")
+    out.print(f"python    {platform.python_version()} on {platform.system()} {platform.machine()}")
+    for name in _PACKAGES:
+        try:
+            out.print(f"{name:<13} {version(name)}")
+        except PackageNotFoundError:
+            problems.append(f"{name} is missing: pip install {name}")
+    out.print(f"device    {describe_device(choose_device())}")
+    if not torch.cuda.is_available():
+        out.print("          no CUDA GPU seen by torch: training takes hours; completing is fine")
+    for path in sorted(BUNDLED.glob("*.safetensors")):
+        load_model(path)
+        out.print(f"bundled   {path.stem} ({path.stat().st_size / 1e6:.1f} MB, whole)")
+    from google_crc32c import implementation
+
+    if implementation != "c":
+        problems.append(
+            "google-crc32c runs in pure Python, slowly: reinstall it from a wheel for this platform"
+        )
+    for problem in problems:
+        out.print(f"missing   {problem}", markup=False)
+    if problems:
+        raise typer.Exit(2)
+    out.print("all there")

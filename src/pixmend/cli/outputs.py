@@ -1,0 +1,80 @@
+"""Which inputs a command line names, and under which names their results are written."""
+
+import glob
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from pixmend.errors import InputError
+from pixmend.images import find_images
+
+__all__ = ["Input", "Names", "expand_inputs"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input file, and its name relative to what the user gave."""
+
+    path: Path
+    relative: PurePath
+
+
+def expand_inputs(inputs: Sequence[str], *, but: Path) -> list[Input]:
+    """Return the files that files, folders and globs name, each once, in order.
+
+    Of a folder all images under it are taken, with their sub-folders as relative names, except those under ``but`` (where the results go).
+    With several folders their own names come first, so that equal names in two of them stay apart.
+
+    Raises
+    ------
+    InputError
+        A path that does not exist, a glob that matches nothing, or a folder without images.
+    """
+    roots = [path for text in inputs for path in _matches(text)]
+    several = sum(root.is_dir() for root in roots) > 1
+    found: dict[Path, Input] = {}
+    for root in roots:
+        if not root.is_dir():
+            found.setdefault(root.resolve(), Input(root, PurePath(root.name)))
+            continue
+        files = [path for path in find_images(root) if but.resolve() not in path.resolve().parents]
+        if not files:
+            raise InputError(
+                f"{root}: no images in this folder; known kinds are png, jpg, webp, bmp, gif, tif"
+            )
+        for path in files:
+            relative = path.relative_to(root)
+            name = PurePath(root.resolve().name, relative) if several else PurePath(relative)
+            found.setdefault(path.resolve(), Input(path, name))
+    return list(found.values())
+
+
+class Names:
+    """Hands out output names, none twice, whatever the file system thinks of capitals."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def reserve(self, names: Iterable[PurePath]) -> None:
+        """Keep names for inputs whose names need not change."""
+        self._taken |= {str(name).casefold() for name in names}
+
+    def free(self, wanted: PurePath, instead: PurePath) -> PurePath:
+        """Return ``wanted``, or ``instead``, or that with a number: the first not taken."""
+        name, number = wanted, 1
+        while str(name).casefold() in self._taken:
+            stem = instead.stem if number == 1 else f"{instead.stem}-{number}"
+            name, number = instead.with_name(stem + instead.suffix), number + 1
+        self._taken.add(str(name).casefold())
+        return name
+
+
+def _matches(text: str) -> list[Path]:
+    path = Path(text)
+    if path.exists():
+        return [path]
+    # Path.glob takes no absolute patterns.
+    matched = [Path(name) for name in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207
+    if not matched:
+        raise InputError(f"{text}: no such file or folder, and no match as a glob; check the path")
+    return matched

@@ -1,0 +1,123 @@
+"""pixmend train."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pixmend.records import Records
+    from pixmend.training import TrainSettings
+
+__all__ = ["train"]
+
+
+def train(
+    data: Annotated[
+        Path, typer.Argument(help="A record folder, or a folder of images (packed into RUN first).")
+    ],
+    run: Annotated[
+        Path, typer.Argument(help="The run directory; the same command goes on with it.")
+    ],
+    recipe: Annotated[str | None, typer.Option(help="A recipe by name, or a TOML file.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Iterations; the recipe's if not given.")
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting; may be repeated."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the settings and stop.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave broken records out instead of stopping.")
+    ] = False,
+) -> None:
+    """Train a DCGAN on a folder of images, or go on with a run.
+
+    A checkpoint, a grid of samples and the model file are written every 2,000 steps (checkpoint_every). Ctrl-C saves and stops; the same
+    command resumes.
+    """
+    from pixmend import api, training
+
+    overrides = training.parse_overrides(override or [])
+    if steps is not None:
+        overrides["steps"] = steps
+    wanted = api.plan_training(recipe, overrides)
+    if dry_run:
+        _show_plan(data, run, wanted)
+        return
+    packed = _prepare(data, run, wanted, skip_bad=skip_bad)
+    settings = api.resolve_training(wanted, packed)
+    _show(settings, packed, run)
+    _train(packed, run, settings, data)
+
+
+def _show_plan(data: Path, run: Path, wanted: dict[str, Any]) -> None:
+    from pixmend import api, training
+    from pixmend.cli.terminal import out
+    from pixmend.errors import InputError
+
+    if (data / "manifest.json").is_file():
+        settings = api.resolve_training(wanted, api.prepare_records(data, run, wanted))
+    elif data.exists():
+        settings = training.resolve(wanted)
+    else:
+        raise InputError(f"{data}: no such folder; check the path")
+    out.print(training.to_toml(settings), end="", markup=False)
+
+
+def _prepare(data: Path, run: Path, wanted: dict[str, Any], *, skip_bad: bool) -> "Records":
+    from pixmend import api
+    from pixmend.cli.terminal import errors, progress_bar
+    from pixmend.records import PackProgress
+
+    with progress_bar() as bar:
+        task = bar.add_task("packing", total=None, note="", visible=False)
+
+        def show(progress: PackProgress) -> None:
+            note = f"{progress.bad} left out" if progress.bad else ""
+            bar.update(task, completed=progress.done, total=progress.total, note=note, visible=True)
+
+        packed = api.prepare_records(data, run, wanted, skip_bad=skip_bad, on_progress=show)
+    for problem in packed.bad:
+        errors.print(f"left out: {problem}", markup=False)
+    return packed
+
+
+def _show(settings: "TrainSettings", packed: "Records", run: Path) -> None:
+    from pixmend.cli.terminal import out
+    from pixmend.processes import choose_device, describe_device
+    from pixmend.training import to_toml
+
+    out.print(to_toml(settings), end="", markup=False)
+    out.print(
+        f"{len(packed):,} images, {describe_device(choose_device(settings.device))} -> {run}",
+        markup=False,
+    )
+    if len(packed) < settings.batch_size:
+        out.print(
+            f"only {len(packed)} images: fewer than a batch; a few hundred are the least for good samples",
+            markup=False,
+        )
+
+
+def _train(packed: "Records", run: Path, settings: "TrainSettings", data: Path) -> None:
+    from pixmend import training
+    from pixmend.cli.terminal import errors, out, progress_bar, stop_on_signal
+
+    event = ""
+    with stop_on_signal() as should_stop, progress_bar() as bar:
+        task = bar.add_task("training", total=settings.steps, note="")
+        for now in training.train(
+            packed, run, settings, data_name=str(data), should_stop=should_stop
+        ):
+            if now.event == "resumed":
+                errors.print(f"resumed at step {now.step:,}")
+            note = f"D {now.loss_d:.3f} G {now.loss_g:.3f} {now.images_per_second:.0f} images/s"
+            bar.update(task, completed=now.step, note=note)
+            event = now.event or event
+    if event == "stopped":
+        errors.print(f"stopped at step {now.step:,}, saved; the same command goes on", markup=False)
+        raise typer.Exit(130)
+    directory = training.RunDirectory(run)
+    out.print(f"model  {directory.model}\nfilm   {directory.film}", markup=False)

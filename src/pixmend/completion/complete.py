@@ -1,0 +1,281 @@
+"""Completion: images with holes in, whole images out."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from pixmend.completion.blend import BLENDS
+from pixmend.completion.frame import Frame, frame_for
+from pixmend.completion.methods import Method
+from pixmend.completion.result import Candidate, Completion
+from pixmend.completion.search import SearchState
+from pixmend.errors import ImageError, SettingsError
+from pixmend.images import (
+    CHANNELS,
+    Picture,
+    channel_count,
+    parse_colour,
+    to_channels,
+    to_pixels,
+    to_tensor,
+)
+from pixmend.masks import Mask
+from pixmend.models import DCGAN
+
+__all__ = ["Job", "Options", "complete", "complete_batch"]
+
+# Rows of a batch are made a multiple of this. Matrix kernels work in blocks of rows and treat a last, partial block
+# differently; with none, a row's arithmetic is the same in any batch, bit for bit (tests hold this on CPUs).
+_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to complete: the picture, its mask of the same size, and a name for messages."""
+
+    picture: Picture
+    mask: Mask
+    name: str = "image"
+
+    def check(self) -> None:
+        """Refuse what cannot be completed exactly.
+
+        Raises
+        ------
+        MaskError
+            See `Mask.check`.
+        ImageError
+            16-bit colour, whose known pixels could not be kept.
+        """
+        self.mask.check(self.picture.height, self.picture.width, self.name)
+        if self.picture.reduced:
+            raise ImageError(
+                f"{self.name}: 16-bit colour cannot be kept exactly; convert it to 8 bits a channel first"
+            )
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to complete.
+
+    Attributes
+    ----------
+    method
+        See `find_method`.
+    candidates
+        Distinct answers an image, best first.
+    snapshots
+        Steps after which the state of the search is kept; those past the method's last step are left out.
+    seed
+        Of all draws.
+    batch
+        Images searched at a time: bounds memory, changes no result.
+    """
+
+    method: Method
+    candidates: int = 1
+    snapshots: tuple[int, ...] = (500, 1000)
+    seed: int = 0
+    batch: int = 16
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises
+        ------
+        SettingsError
+            A value out of range.
+        """
+        if not 1 <= self.candidates <= 64:
+            raise SettingsError(
+                f"candidates = {self.candidates}: needs a whole number from 1 to 64"
+            )
+        if self.batch < 1:
+            raise SettingsError(f"batch = {self.batch}: needs a whole number of at least 1")
+        if any(step < 0 for step in self.snapshots):
+            raise SettingsError(f"snapshots = {self.snapshots}: steps are counted from 0")
+
+
+def complete(
+    model: DCGAN,
+    jobs: Iterable[Job],
+    options: Options,
+    *,
+    on_state: Callable[[Sequence[Job], SearchState], None] = lambda jobs, state: None,
+) -> Iterator[Completion]:
+    """Complete images, ``options.batch`` at a time, in order; jobs are taken as they are needed.
+
+    Parameters
+    ----------
+    on_state
+        Called after every step of a batch's search with its jobs and the state of all its rows.
+    """
+    waiting = iter(jobs)
+    while batch := list(islice(waiting, options.batch)):
+        yield from complete_batch(model, batch, options, on_state=on_state)
+
+
+def complete_batch(
+    model: DCGAN,
+    jobs: Sequence[Job],
+    options: Options,
+    *,
+    on_state: Callable[[Sequence[Job], SearchState], None] = lambda jobs, state: None,
+) -> list[Completion]:
+    """Complete the images of one batch; each gets the answer it would get alone.
+
+    Raises
+    ------
+    MaskError, ImageError
+        See `Job.check`.
+    """
+    started = time.perf_counter()
+    for job in jobs:
+        job.check()
+    views = [_view(model, job) for job in jobs]
+    device = next(model.generator.parameters()).device
+    target = torch.stack([view.target for view in views]).to(device)  # [B, C, S, S]
+    known = torch.stack([view.known for view in views]).to(device)  # [B, 1, S, S]
+    found = _search(model, target, known, options, lambda state: on_state(jobs, state))
+    seconds = (time.perf_counter() - started) / len(jobs)
+    return [
+        _completion(model, job, view, found, index, options, seconds)
+        for index, (job, view) in enumerate(zip(jobs, views, strict=True))
+    ]
+
+
+@dataclass(frozen=True)
+class _View:
+    frame: Frame
+    target: Tensor  # [C, S, S] in [-1, 1]
+    known: Tensor  # [1, S, S]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the search found, rows laid out as image x lane."""
+
+    lanes: int
+    best_z: Tensor  # [B, lanes, latent_dim]
+    drawn: Tensor  # [B, lanes, C, S, S]
+    losses: Tensor  # [B, lanes, 3]: total, contextual, perceptual
+    snapshots: dict[int, Tensor]  # step -> [B, C, S, S], of each image's best lane by then
+    history: Tensor  # [steps + 1, B]: least total so far
+
+
+def _view(model: DCGAN, job: Job) -> _View:
+    """Return what the model sees of an image."""
+    background = parse_colour(str(model.card.get("background", "white")))
+    channels = model.settings.channels
+    image = to_tensor(to_channels(job.picture.pixels, channels, background))
+    known = torch.from_numpy(job.mask.known)
+    frame = frame_for(known, model.card.get("fit", "crop"))
+    behind = torch.tensor(background, dtype=torch.float32) / 127.5 - 1
+    behind = {"L": behind.mean()[None], "RGB": behind, "RGBA": torch.cat([behind, -torch.ones(1)])}[
+        channels
+    ]
+    return _View(frame, *frame.view(image, known, model.settings.size, behind))
+
+
+def _search(
+    model: DCGAN,
+    target: Tensor,
+    known: Tensor,
+    options: Options,
+    on_state: Callable[[SearchState], None],
+) -> _Found:
+    method, settings = options.method, model.settings
+    count = len(target)
+    lanes = max(method.restarts, options.candidates)
+    starts = method.starts(method.objective(model, target, known), settings, lanes, options.seed)
+    rows = torch.arange(count, device=target.device).repeat_interleave(lanes)
+    spare = -len(rows) % _ROWS
+    rows = torch.cat([rows, rows[:1].expand(spare)])
+    z = torch.cat([starts.flatten(0, 1), starts[0, :1].expand(spare, -1)])
+    objective = method.objective(model, target[rows], known[rows])
+    snapshots: dict[int, Tensor] = {}
+    history = []
+    for state in method.search(objective, z, settings):
+        totals = state.best.total[: count * lanes].view(count, lanes)
+        history.append(totals.amin(1))
+        if state.step in options.snapshots:
+            best = state.best_z[: count * lanes].view(count, lanes, -1)
+            snapshots[state.step] = _draw(model, _take(best, totals.argmin(1)))
+        on_state(state)
+    best_z = state.best_z[: count * lanes].view(count, lanes, -1)
+    losses = torch.stack([state.best.total, state.best.contextual, state.best.perceptual], -1)
+    losses = losses[: count * lanes].view(count, lanes, 3)
+    drawn = _draw(model, best_z.flatten(0, 1))
+    drawn = drawn.view(count, lanes, *drawn.shape[1:])
+    return _Found(lanes, best_z, drawn, losses, snapshots, torch.stack(history))
+
+
+@torch.no_grad()
+def _draw(model: DCGAN, z: Tensor) -> Tensor:
+    """Return G(z) of [N, latent_dim], in batches of whole blocks of rows."""
+    padded = torch.cat([z, z[:1].expand(-len(z) % _ROWS, -1)])
+    parts = [model.generator(part) for part in torch.split(padded, 256)]
+    drawn: Tensor = torch.cat(parts)[: len(z)]
+    return drawn
+
+
+def _take(values: Tensor, indices: Tensor) -> Tensor:
+    return values[torch.arange(len(values), device=values.device), indices]
+
+
+def _completion(
+    model: DCGAN, job: Job, view: _View, found: _Found, index: int, options: Options, seconds: float
+) -> Completion:
+    order = torch.argsort(found.losses[index, :, 0], stable=True)
+    hole = view.known[0] < 0.5
+    chosen = _distinct(found.drawn[index, order].cpu(), hole, options.candidates)
+    candidates = []
+    for lane in order[chosen].tolist():
+        drawn = found.drawn[index, lane].cpu()
+        total, contextual, perceptual = found.losses[index, lane].tolist()
+        picture = _join(job, view.frame, drawn, options.method)
+        candidates.append(
+            Candidate(
+                picture, total, contextual, perceptual, found.best_z[index, lane].cpu().numpy()
+            )
+        )
+    return Completion(
+        name=job.name,
+        original=job.picture,
+        mask=job.mask,
+        candidates=tuple(candidates),
+        snapshots={step: to_pixels(images[index]) for step, images in found.snapshots.items()},
+        history=found.history[:, index].cpu().numpy(),
+        method=options.method.name,
+        steps=options.method.steps,
+        seed=options.seed,
+        seconds=seconds,
+    )
+
+
+def _distinct(drawn: Tensor, hole: Tensor, count: int) -> list[int]:
+    """Return positions of ``count`` of the answers [lanes, C, S, S], in order, those like an earlier one last.
+
+    Two answers are alike when their holes differ by less than 8 grey levels (root mean square).
+    """
+    chosen: list[int] = []
+    alike: list[int] = []
+    for position, answer in enumerate(drawn):
+        gaps = [float((answer - drawn[other])[:, hole].square().mean().sqrt()) for other in chosen]
+        (alike if gaps and min(gaps) < 8 / 127.5 else chosen).append(position)
+    return (chosen + alike)[:count]
+
+
+def _join(job: Job, frame: Frame, drawn: Tensor, method: Method) -> Picture:
+    """Put G's image back where it was seen, and blend it into the hole at the image's own size and depth."""
+    pixels = job.picture.pixels
+    channels = next(name for name in CHANNELS if channel_count(name) == pixels.shape[-1])
+    native = to_tensor(to_channels(to_pixels(drawn, pixels.dtype), channels))
+    image = to_tensor(pixels)
+    known = torch.from_numpy(job.mask.known)
+    blended = BLENDS[method.blend](image, frame.put_back(native, image), known)
+    return job.picture.replace_where(job.mask.hole, to_pixels(blended, pixels.dtype))

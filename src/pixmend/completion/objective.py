@@ -1,0 +1,127 @@
+"""What the search minimises, per image (Yeh et al. 2017, equations 3 to 5).
+
+    z* = argmin_z  L_c(z | y, M) + lambda L_p(z)
+
+Every function returns [B]: image i's loss is its own, whatever the others in the batch are.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from pixmend.models import Discriminator, Generator
+
+__all__ = [
+    "Losses",
+    "Objective",
+    "Perceptual",
+    "contextual_l1",
+    "contextual_squared",
+    "contextual_weights",
+    "negative_logit",
+    "uniform_weights",
+    "yeh_prior",
+]
+
+Contextual = Callable[[Tensor, Tensor, Tensor], Tensor]
+Perceptual = Callable[[Tensor], Tensor]
+Weighting = Literal["yeh", "uniform"]
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The objective at one z per image, each [B].
+
+    Attributes
+    ----------
+    total
+        contextual_weight * contextual + prior_weight * perceptual.
+    contextual, perceptual
+        Before weighting.
+    """
+
+    total: Tensor
+    contextual: Tensor
+    perceptual: Tensor
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The objective of one batch of searches; calling it with z [B, latent_dim] gives `Losses`.
+
+    Attributes
+    ----------
+    generator, discriminator
+        In evaluation mode, statistics frozen, so that images do not meet in batch norm.
+    target
+        The images to complete, [B, C, H, W] in [-1, 1]; values in the hole do not matter.
+    weights
+        [B, 1, H, W], 0 in the hole.
+    contextual, perceptual
+        The two losses and their weights in the sum.
+    """
+
+    generator: Generator
+    discriminator: Discriminator
+    target: Tensor
+    weights: Tensor
+    contextual: Contextual
+    perceptual: Perceptual
+    contextual_weight: float
+    prior_weight: float
+
+    def __call__(self, z: Tensor) -> Losses:
+        """Return the losses at z."""
+        return self.of_images(self.generator(z))
+
+    def of_images(self, images: Tensor) -> Losses:
+        """Return the losses of images G(z), [B, C, H, W]."""
+        contextual = self.contextual(images, self.target, self.weights)
+        perceptual = self.perceptual(self.discriminator(images))
+        total = self.contextual_weight * contextual + self.prior_weight * perceptual
+        return Losses(total, contextual, perceptual)
+
+
+def contextual_weights(known: Tensor, window: int = 7) -> Tensor:
+    """Weigh each known pixel by the share of missing pixels around it (Yeh 2017, equation 3).
+
+    W_i = sum over j in N(i) of (1 - M_j) / |N(i)| where M_i = 1, and 0 in the hole.
+
+    Parameters
+    ----------
+    known
+        M, float [B, 1, H, W], 1 = known.
+    window
+        Side of the square neighbourhood N(i), odd; at the image's edge only pixels inside it count.
+    """
+    missing = F.avg_pool2d(1 - known, window, 1, window // 2, count_include_pad=False)
+    return missing * known
+
+
+def uniform_weights(known: Tensor, window: int = 0) -> Tensor:
+    """Weigh all known pixels alike: W = M."""
+    del window
+    return known
+
+
+def contextual_l1(images: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Return ||W * (G(z) - y)||_1, [B] (Yeh 2017, equation 4)."""
+    return (weights * (images - target)).abs().flatten(1).sum(1)
+
+
+def contextual_squared(images: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Return sum W * (G(z) - y)^2, [B]; with W = M the squared error over the known pixels."""
+    return (weights * (images - target).square()).flatten(1).sum(1)
+
+
+def yeh_prior(logits: Tensor) -> Tensor:
+    """Return log(1 - D(G(z))), [B], from D's logits (Yeh 2017, equation 5)."""
+    return -F.softplus(logits)
+
+
+def negative_logit(logits: Tensor) -> Tensor:
+    """Return D's output with the sign that makes realistic images cheap, [B] (the seed system's prior)."""
+    return -logits

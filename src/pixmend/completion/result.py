@@ -1,0 +1,135 @@
+"""What completion gives back, as plain values."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixmend.images import Picture, Pixels, contact_sheet, png_bytes, to_channels
+from pixmend.masks import Mask
+
+__all__ = ["Candidate", "Completion"]
+
+_HOLE = np.array([226, 68, 140], np.uint8)  # a colour that no page, sky or skin has
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One answer.
+
+    Attributes
+    ----------
+    picture
+        The whole image; every known sample is the original's.
+    loss, contextual, perceptual
+        The objective at its z, and its two parts before weighting.
+    z
+        The latent found, float32 [latent_dim].
+    """
+
+    picture: Picture
+    loss: float
+    contextual: float
+    perceptual: float
+    z: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Completion:
+    """All that is known of one completed image.
+
+    Attributes
+    ----------
+    name, original, mask
+        What was given.
+    candidates
+        Distinct answers, the best first.
+    snapshots
+        Step -> G(z) after that many steps, uint8 [size, size, C].
+    history
+        The least objective so far after each step, [steps + 1].
+    method, steps, seed, seconds
+        How it was found, and the share of the batch's wall time.
+    array_shape
+        The shape of the array handed over, so that answers are arrays of that shape; None when a PIL image or a path was.
+    """
+
+    name: str
+    original: Picture
+    mask: Mask
+    candidates: tuple[Candidate, ...]
+    snapshots: dict[int, Pixels] = field(default_factory=dict)
+    history: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
+    method: str = "default"
+    steps: int = 0
+    seed: int = 0
+    seconds: float = 0.0
+    array_shape: tuple[int, ...] | None = None
+
+    @property
+    def best(self) -> Any:  # noqa: ANN401 - the type it was given
+        """The best answer as the type the image was given: a NumPy array or, of a PIL image or a path, a PIL image."""
+        return self._as_given(self.candidates[0].picture)
+
+    @property
+    def images(self) -> list[Any]:
+        """All answers, best first, as the type the image was given."""
+        return [self._as_given(candidate.picture) for candidate in self.candidates]
+
+    @property
+    def masked(self) -> Pixels:
+        """The original with the hole in a colour of its own, uint8 [H, W, 3 or 4]."""
+        pixels = _eight_bits(self.original.pixels)
+        pixels = to_channels(pixels, "RGB") if pixels.shape[-1] == 1 else pixels
+        paint = np.append(_HOLE, 255)[: pixels.shape[-1]].astype(np.uint8)
+        return np.where(self.mask.hole[..., None], paint, pixels)
+
+    def row(self) -> list[Pixels]:
+        """Return original, masked, the snapshots, and the candidates, as `captions` names them."""
+        answers = [_eight_bits(candidate.picture.pixels) for candidate in self.candidates]
+        return [_eight_bits(self.original.pixels), self.masked, *self.snapshots.values(), *answers]
+
+    def captions(self) -> list[str]:
+        """Return the captions of `row`."""
+        more = [f"candidate {number}" for number in range(2, len(self.candidates) + 1)]
+        after = [f"after {step:,}" for step in self.snapshots]
+        return ["original", "masked", *after, "completed", *more]
+
+    def sheet(self, *, cell: int = 160) -> Any:  # noqa: ANN401 - the type it was given
+        """Return a contact sheet "original | masked | after 500 | after 1,000 | completed" as the type the image was given."""
+        pixels = self.sheet_pixels(cell=cell)
+        return pixels if self.array_shape is not None else Picture(pixels, "RGB").to_pil()
+
+    def sheet_pixels(self, *, cell: int = 160) -> Pixels:
+        """Return the contact sheet as uint8 [H, W, 3]."""
+        return contact_sheet([self.row()], self.captions(), cell=cell)
+
+    def record(self) -> dict[str, Any]:
+        """Return the facts of this completion as JSON values."""
+        best = self.candidates[0]
+        return {
+            "file": self.name,
+            "method": self.method,
+            "steps": self.steps,
+            "seed": self.seed,
+            "missing": round(self.mask.missing, 6),
+            "loss": best.loss,
+            "contextual": best.contextual,
+            "perceptual": best.perceptual,
+            "candidates": [candidate.loss for candidate in self.candidates],
+            "seconds": round(self.seconds, 4),
+        }
+
+    def _repr_png_(self) -> bytes:
+        """Show itself in a notebook."""
+        return png_bytes(Picture(self.sheet_pixels(), "RGB"))
+
+    def _as_given(self, picture: Picture) -> Any:  # noqa: ANN401
+        if self.array_shape is not None:
+            return picture.native.reshape(self.array_shape)
+        return picture.to_pil()
+
+
+def _eight_bits(pixels: Pixels) -> Pixels:
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)

@@ -1,0 +1,44 @@
+"""Where searches start."""
+
+import torch
+from torch import Tensor
+
+from pixmend.completion.objective import Objective
+from pixmend.models import DCGANSettings, sample_latents
+from pixmend.randomness import generator_for
+
+__all__ = ["best_of_bank", "uniform_starts"]
+
+
+def uniform_starts(settings: DCGANSettings, lanes: int, *, seed: int) -> Tensor:
+    """Draw ``lanes`` starts from U(-1, 1), [lanes, latent_dim]; lane i is the same for every image and any K."""
+    draws = [
+        torch.rand(settings.latent_dim, generator=generator_for(seed, "start", lane)) * 2 - 1
+        for lane in range(lanes)
+    ]
+    return torch.stack(draws)
+
+
+@torch.no_grad()
+def best_of_bank(
+    objective: Objective, settings: DCGANSettings, lanes: int, *, bank: int, seed: int
+) -> Tensor:
+    """Return, for each image, the ``lanes`` latents of the least objective among ``bank`` draws from the prior.
+
+    The bank is drawn once for all images: an image's starts do not depend on its batch mates.
+
+    Returns
+    -------
+    Tensor
+        [B, lanes, latent_dim], best first.
+    """
+    device = objective.target.device
+    latents = sample_latents(settings, bank, generator_for(seed, "bank")).to(device)
+    images = objective.generator(latents)  # [N, C, H, W]
+    prior = objective.prior_weight * objective.perceptual(objective.discriminator(images))  # [N]
+    starts = []
+    for target, weights in zip(objective.target, objective.weights, strict=True):
+        contextual = objective.contextual(images, target[None], weights[None])
+        order = torch.argsort(objective.contextual_weight * contextual + prior, stable=True)
+        starts.append(latents[order[:lanes]])
+    return torch.stack(starts)

@@ -1,0 +1,83 @@
+"""What can go wrong through no bug of ours.
+
+Every error here names the file, the field and the fix, in one line that a user can act on.
+
+    PixmendError
+    ├── InputError           what was handed over cannot be used
+    │   ├── ImageError       an image is missing, unreadable, too large or of an unknown kind
+    │   ├── MaskError        a mask does not parse, does not fit, or leaves nothing to do
+    │   └── RecordError      a record shard is broken (says which, and at what byte)
+    ├── SettingsError        a setting or recipe key is unknown or out of range
+    ├── ModelFileError       a model file or checkpoint is truncated, altered or of another version
+    ├── RunError             a run directory holds another run, or no usable checkpoint
+    │   └── DivergedError    training met a value that is not finite
+    └── OutputError          a result cannot be written
+
+Anything else that escapes is a bug and keeps its traceback.
+"""
+
+__all__ = [
+    "DivergedError",
+    "ImageError",
+    "InputError",
+    "MaskError",
+    "ModelFileError",
+    "OutputError",
+    "PixmendError",
+    "RecordError",
+    "RunError",
+    "SettingsError",
+]
+
+
+class PixmendError(Exception):
+    """Base of all errors a user can mend; the command line shows it as one line, exit code 2."""
+
+
+class InputError(PixmendError):
+    """What was handed over cannot be used."""
+
+
+class ImageError(InputError):
+    """An image is missing, unreadable, too large or of an unknown kind."""
+
+
+class MaskError(InputError):
+    """A mask does not parse, does not fit its image, or leaves nothing to do."""
+
+
+class RecordError(InputError):
+    """A record shard is broken.
+
+    Parameters
+    ----------
+    message
+        One line that names the shard, the byte offset and the fix.
+    shard, offset
+        Where: the file's path, and the byte at which the broken record starts.
+    """
+
+    def __init__(self, message: str, *, shard: str = "", offset: int = 0) -> None:
+        super().__init__(message)
+        self.shard = shard
+        self.offset = offset
+
+
+class SettingsError(PixmendError):
+    """A setting or recipe key is unknown or out of range."""
+
+
+class ModelFileError(PixmendError):
+    """A model file or checkpoint is truncated, altered or of another version."""
+
+
+class RunError(PixmendError):
+    """A run directory holds another run, or no usable checkpoint."""
+
+
+class DivergedError(RunError):
+    """Training met a value that is not finite."""
+
+
+class OutputError(PixmendError):
+    """A result cannot be written."""

@@ -1,0 +1,57 @@
+"""The only room that knows PIL, image files, alpha, EXIF and ICC.
+
+Outside, pixels are uint8 (or uint16, for 16-bit grey) arrays [H, W, C]; inside, float32 tensors [C, H, W] in [-1, 1]. The
+conversion happens here and nowhere else.
+"""
+
+from pixmend.images.drawing import contact_sheet, grid, write_film
+from pixmend.images.files import (
+    EXTENSIONS,
+    decode_image,
+    encode_png,
+    find_images,
+    image_size,
+    lossless_suffix,
+    open_image,
+    png_bytes,
+    save_image,
+)
+from pixmend.images.picture import Picture
+from pixmend.images.pixels import (
+    CHANNELS,
+    Channels,
+    Fit,
+    Pixels,
+    channel_count,
+    fit_square,
+    parse_colour,
+    to_channels,
+    to_pixels,
+    to_tensor,
+)
+
+__all__ = [
+    "CHANNELS",
+    "EXTENSIONS",
+    "Channels",
+    "Fit",
+    "Picture",
+    "Pixels",
+    "channel_count",
+    "contact_sheet",
+    "decode_image",
+    "encode_png",
+    "find_images",
+    "fit_square",
+    "grid",
+    "image_size",
+    "lossless_suffix",
+    "open_image",
+    "parse_colour",
+    "png_bytes",
+    "save_image",
+    "to_channels",
+    "to_pixels",
+    "to_tensor",
+    "write_film",
+]

@@ -1,0 +1,99 @@
+"""Pictures for people: grids, contact sheets and films."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from pixmend.images.pixels import Pixels, to_channels
+from pixmend.storage import atomic_write
+
+__all__ = ["contact_sheet", "grid", "write_film"]
+
+_PAPER = (250, 250, 248)
+_INK = (40, 40, 44)
+
+
+def grid(images: Pixels, columns: int | None = None, *, gap: int = 2, min_cell: int = 0) -> Pixels:
+    """Lay uint8 [N, H, W, C] out as one uint8 [H', W', 3], row by row.
+
+    Parameters
+    ----------
+    columns
+        Images a row; the square root of N by default.
+    min_cell
+        Small images are enlarged by a whole factor until their side is at least this, so that eyes can judge them.
+    """
+    count, height, width, _ = images.shape
+    columns = columns or max(1, round(count**0.5))
+    factor = max(1, -(-min_cell // max(height, width)))
+    rows = -(-count // columns)
+    cell_height, cell_width = height * factor + gap, width * factor + gap
+    sheet = np.empty((rows * cell_height + gap, columns * cell_width + gap, 3), np.uint8)
+    sheet[:] = _PAPER
+    for index, image in enumerate(images):
+        top = gap + index // columns * cell_height
+        left = gap + index % columns * cell_width
+        tile = np.repeat(np.repeat(_over_checks(image), factor, axis=0), factor, axis=1)
+        sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    return sheet
+
+
+def contact_sheet(
+    rows: Sequence[Sequence[Pixels]], captions: Sequence[str], *, cell: int = 128
+) -> Pixels:
+    """Lay rows of uint8 images [H, W, C] out under their captions, each image scaled to fit ``cell`` pixels.
+
+    Small images are enlarged by a whole factor (their pixels stay crisp), large ones reduced.
+    """
+    gap, header = 8, 26
+    font = ImageFont.load_default(13)
+    width = gap + len(captions) * (cell + gap)
+    height = header + len(rows) * (cell + gap) + gap
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for column, caption in enumerate(captions):
+        middle = gap + column * (cell + gap) + cell // 2
+        draw.text((middle, header // 2 + 2), caption, fill=_INK, font=font, anchor="mm")
+    for row, images in enumerate(rows):
+        for column, pixels in enumerate(images):
+            tile = _scaled(Image.fromarray(_over_checks(pixels)), cell)
+            left = gap + column * (cell + gap) + (cell - tile.width) // 2
+            top = header + row * (cell + gap) + (cell - tile.height) // 2
+            sheet.paste(tile, (left, top))
+    return np.asarray(sheet)
+
+
+def write_film(frames: Sequence[Pixels], path: Path, *, seconds_per_frame: float = 0.15) -> None:
+    """Write uint8 [H, W, 3] frames as an endless GIF, atomically; the last frame stays a little."""
+    images = [Image.fromarray(frame) for frame in frames]
+    durations = [round(1000 * seconds_per_frame)] * (len(images) - 1) + [1500]
+    with atomic_write(path) as file:
+        images[0].save(
+            file, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0
+        )
+
+
+def _scaled(image: Image.Image, cell: int) -> Image.Image:
+    larger = max(image.size)
+    if larger <= cell:
+        factor = cell // larger
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    share = cell / larger
+    size = (max(1, round(image.width * share)), max(1, round(image.height * share)))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def _over_checks(pixels: Pixels) -> Pixels:
+    """Show alpha as every picture editor does, over a checkerboard; uint8 [H, W, 3] out."""
+    if pixels.dtype != np.uint8:
+        pixels = (pixels >> 8).astype(np.uint8)
+    if pixels.shape[-1] != 4:
+        return np.ascontiguousarray(to_channels(pixels, "RGB"))
+    height, width, _ = pixels.shape
+    square = max(2, max(height, width) // 16)
+    rows, columns = np.ogrid[:height, :width]
+    checks = np.where((rows // square + columns // square) % 2, 205, 240)[..., None]
+    alpha = pixels[..., 3:].astype(np.float64) / 255
+    return np.rint(pixels[..., :3] * alpha + checks * (1 - alpha)).astype(np.uint8)

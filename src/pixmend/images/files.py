@@ -1,0 +1,196 @@
+"""Image files: found, opened within limits, and saved without loss."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pixmend.errors import ImageError
+from pixmend.images.picture import Picture, picture_from_array, picture_of
+from pixmend.images.pixels import Pixels
+from pixmend.storage import atomic_write
+
+__all__ = [
+    "EXTENSIONS",
+    "MAX_PIXELS",
+    "decode_image",
+    "encode_png",
+    "find_images",
+    "image_size",
+    "lossless_suffix",
+    "open_image",
+    "png_bytes",
+    "save_image",
+]
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+MAX_PIXELS = 64_000_000  # 8,000 x 8,000: more is taken for a bomb
+MAX_BYTES = 512 * 2**20
+# Readers that run other programs or follow links in the file (EPS, MPO sidecars ...) stay shut.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+
+
+def find_images(folder: Path) -> Iterator[Path]:
+    """Yield the image files under ``folder``, sub-folders included, sorted by path; hidden ones are left out."""
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in EXTENSIONS and not hidden and path.is_file():
+            yield path
+
+
+def open_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:  # noqa: ANN401 - what users have at hand
+    """Open a path, a PIL image or an array [H, W] or [H, W, C] as an upright `Picture`.
+
+    EXIF rotation is applied (and its tag taken out); of an animation the first frame is taken.
+
+    Raises
+    ------
+    ImageError
+        Missing, not an image, damaged, over the limits, or of a mode that cannot be kept.
+    """
+    if isinstance(source, Picture):
+        return source
+    if isinstance(source, np.ndarray):
+        return picture_from_array(source)
+    if isinstance(source, Image.Image):
+        return picture_of(ImageOps.exif_transpose(source))
+    path = Path(source)
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise ImageError(f"{path}: not a file; give an image file")
+        if size > MAX_BYTES:
+            raise ImageError(
+                f"{path}: {size / 2**20:.0f} MiB is over the limit of {MAX_BYTES >> 20} MiB"
+            )
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return decode_image(content, path, max_pixels=max_pixels)
+
+
+def decode_image(
+    content: bytes, path: Path | None = None, *, max_pixels: int = MAX_PIXELS
+) -> Picture:
+    """Decode an image file's bytes; ``path`` names it in messages. See `open_image`."""
+    name = str(path or "image")
+    try:
+        with warnings.catch_warnings():
+            # PIL's own alarm comes first for the largest, and only as a warning.
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+                _check_header(image, name, max_pixels)
+                image.load()
+                return picture_of(ImageOps.exif_transpose(image), path)
+    except UnidentifiedImageError:
+        kinds = ", ".join(sorted(_FORMATS)).lower()
+        raise ImageError(
+            f"{name}: not an image, or a damaged one; known kinds are {kinds}"
+        ) from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ImageError(f"{name}: {_too_large(max_pixels)}") from None
+    except ImageError:
+        raise
+    # Decoders of damaged files raise whatever their parser met; for the user it is one thing.
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        EOFError,
+        ArithmeticError,
+        RuntimeError,
+        AttributeError,
+    ) as error:
+        raise ImageError(f"{name}: damaged: {error}") from error
+    except MemoryError:
+        raise ImageError(f"{name}: {_too_large(max_pixels)}") from None
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("struct", "zlib", "PIL"):
+            raise
+        raise ImageError(f"{name}: damaged: {error}") from error
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) of a file from its header alone, upright."""
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) >= 5
+    except (OSError, ValueError, SyntaxError) as error:
+        raise ImageError(f"{path}: not an image, or a damaged one") from error
+    return (width, height) if turned else (height, width)
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """Return uint8 [H, W, C] (or uint16 [H, W, 1]) as a PNG; equal pixels give equal bytes."""
+    flat = np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    buffer = io.BytesIO()
+    Image.fromarray(flat).save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def png_bytes(picture: Picture) -> bytes:
+    """Return a picture as a PNG with its metadata; CMYK is shown as RGB."""
+    buffer = io.BytesIO()
+    image = picture.to_pil()
+    (image.convert("RGB") if image.mode == "CMYK" else image).save(buffer, "PNG", **picture.info)
+    return buffer.getvalue()
+
+
+def lossless_suffix(suffix: str, mode: str) -> str:
+    """Return the file suffix under which a picture of ``mode`` that came as ``suffix`` can be saved exactly."""
+    kept = suffix.lower()
+    if mode == "CMYK":
+        return suffix if kept in (".tif", ".tiff") else ".tif"
+    if kept in (".png", ".tif", ".tiff"):
+        return suffix
+    if kept == ".webp" and mode in ("RGB", "RGBA"):
+        return suffix
+    if kept == ".bmp" and mode in ("1", "L", "RGB"):
+        return suffix
+    return ".png"
+
+
+def save_image(picture: Picture, path: Path) -> None:
+    """Save ``picture`` atomically and without loss under a suffix of `lossless_suffix`, metadata included."""
+    kind = path.suffix.lower()
+    options: dict[str, Any] = dict(picture.info)
+    if kind == ".webp":
+        options |= {"lossless": True, "exact": True}
+    elif kind in (".tif", ".tiff"):
+        options |= {"compression": "tiff_adobe_deflate"}
+    elif kind == ".bmp":
+        options = {key: value for key, value in options.items() if key == "dpi"}
+    name = {".tif": "TIFF", ".tiff": "TIFF"}.get(kind, kind[1:].upper())
+    image = picture.to_pil()
+    buffer = io.BytesIO()
+    image.save(buffer, name, **options)
+    with atomic_write(path) as file:
+        file.write(buffer.getbuffer())
+
+
+def _check_header(image: Image.Image, name: str, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageError(f"{name}: {width} x {height}: {_too_large(max_pixels)}")
+    tiles = getattr(image, "tile", None)
+    tile = tiles[0] if tiles else None
+    raw_mode = tile[3] if tile is not None and len(tile) > 3 else ""
+    raw_mode = raw_mode[0] if isinstance(raw_mode, tuple) and raw_mode else raw_mode
+    if isinstance(raw_mode, str) and ";16" in raw_mode and image.mode in ("LA", "RGB", "RGBA"):
+        # PIL would cut each sample to 8 bits without a word.
+        image.info["cut_to_8_bits"] = True
+
+
+def _too_large(max_pixels: int) -> str:
+    return f"more than {max_pixels / 1e6:.0f} million pixels; scale it down first"

@@ -1,0 +1,176 @@
+"""An image as a value: its pixels, and all that must survive a round trip."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pixmend.errors import ImageError
+from pixmend.images.pixels import Channels, Pixels, to_channels
+
+__all__ = ["Picture"]
+
+# How a stored mode is worked on. Palettes cannot hold new colours, so they are opened as RGB or RGBA (see `picture_of`).
+_WORKED_AS: dict[str, Channels] = {
+    "1": "L",
+    "L": "L",
+    "I;16": "L",
+    "LA": "RGBA",
+    "RGB": "RGB",
+    "RGBA": "RGBA",
+    "CMYK": "RGB",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An upright image, as stored.
+
+    Attributes
+    ----------
+    native
+        The stored samples, [H, W] or [H, W, bands]; bool, uint8 or uint16.
+    mode
+        PIL's name of the stored mode: 1, L, LA, RGB, RGBA, CMYK or I;16.
+    path
+        The file it came from, if any; only for messages.
+    info
+        What PIL writes back unchanged: ``icc_profile``, ``exif``, ``dpi``.
+    reduced
+        The file held 16-bit colour, of which only 8 bits a sample were read.
+    """
+
+    native: NDArray[Any]
+    mode: str
+    path: Path | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    reduced: bool = False
+
+    @property
+    def height(self) -> int:
+        """Rows of pixels."""
+        return int(self.native.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Columns of pixels."""
+        return int(self.native.shape[1])
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        return str(self.path) if self.path else "image"
+
+    @property
+    def pixels(self) -> Pixels:
+        """Return the image as uint8 (uint16 for 16-bit grey) [H, W, C] with C of 1, 3 or 4."""
+        if self.mode == "1":
+            return self.native[..., None].astype(np.uint8) * np.uint8(255)
+        if self.mode in ("LA", "CMYK"):
+            worked = self.to_pil().convert(_WORKED_AS[self.mode])
+            return np.asarray(worked).reshape(self.height, self.width, -1)
+        return self.native.reshape(self.height, self.width, -1)
+
+    def replace_where(self, hole: NDArray[np.bool_], pixels: Pixels) -> "Picture":
+        """Return the picture with ``pixels`` where ``hole`` is True; every other stored sample stays as it is.
+
+        Parameters
+        ----------
+        hole
+            [H, W].
+        pixels
+            [H, W, C] of the same depth as `pixels`, C of 1, 3 or 4.
+        """
+        filled = self._as_native(pixels)
+        where = hole if self.native.ndim == 2 else hole[..., None]
+        return replace(self, native=np.where(where, filled, self.native))
+
+    def to_pil(self) -> Image.Image:
+        """Return the picture as a PIL image with its metadata in ``info``."""
+        if self.mode == "1":
+            # A bool array becomes a mode-1 image only by way of L.
+            image = Image.fromarray(self.native.astype(np.uint8) * np.uint8(255)).convert("1")
+        elif self.mode in ("CMYK", "LA"):
+            data = np.ascontiguousarray(self.native).tobytes()
+            image = Image.frombytes(self.mode, (self.width, self.height), data)
+        else:
+            image = Image.fromarray(np.ascontiguousarray(self.native))
+        image.info.update(self.info)
+        return image
+
+    def _as_native(self, pixels: Pixels) -> NDArray[Any]:
+        worked = to_channels(pixels, _WORKED_AS[self.mode])
+        if self.mode == "1":
+            return worked[..., 0] >= 128
+        if self.mode in ("LA", "CMYK"):
+            return np.asarray(Image.fromarray(worked).convert(self.mode))
+        return worked.reshape(self.native.shape)
+
+
+def picture_of(image: Image.Image, path: Path | None = None) -> Picture:
+    """Take a loaded PIL image apart.
+
+    Raises
+    ------
+    ImageError
+        A mode whose values cannot be kept, such as 32-bit float.
+    """
+    info = {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key)}
+    reduced = bool(image.info.get("cut_to_8_bits"))
+    exif = image.getexif()
+    if exif:
+        info["exif"] = exif.tobytes()
+    image = _to_kept_mode(image, path)
+    native = np.array(image)
+    if image.mode == "I;16":
+        native = native.astype(np.uint16)
+    return Picture(native, image.mode, path, info, reduced)
+
+
+def picture_from_array(array: NDArray[Any], path: Path | None = None) -> Picture:
+    """Take uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], or uint16 [H, W] or [H, W, 1], as a picture.
+
+    Raises
+    ------
+    ImageError
+        Another shape or type.
+    """
+    shaped = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    modes = {
+        (np.uint8, 0): "L",
+        (np.uint8, 3): "RGB",
+        (np.uint8, 4): "RGBA",
+        (np.uint16, 0): "I;16",
+    }
+    bands = shaped.shape[2] if shaped.ndim == 3 else 0
+    mode = modes.get((array.dtype.type, bands)) if shaped.ndim in (2, 3) else None
+    if mode is None or not array.size:
+        raise ImageError(
+            f"image: an array of {array.dtype} {list(array.shape)} is no image; give uint8 [H, W], [H, W, 3] "
+            "or [H, W, 4], or uint16 [H, W]"
+        )
+    return Picture(np.array(shaped), mode, path)
+
+
+def _to_kept_mode(image: Image.Image, path: Path | None) -> Image.Image:
+    if image.mode in _WORKED_AS:
+        # A tRNS chunk makes one colour of an L or RGB image transparent: that is alpha by another name.
+        if "transparency" in image.info and image.mode in ("L", "RGB", "1"):
+            return image.convert("RGBA" if image.mode == "RGB" else "LA")
+        return image
+    if image.mode in ("P", "PA"):
+        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    if image.mode in ("La", "RGBa"):
+        return image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    if image.mode in ("YCbCr", "LAB", "HSV", "RGBX"):
+        return image.convert("RGB")
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.size and values.min() >= 0 and values.max() <= 65535:
+            return Image.fromarray(values.astype(np.uint16))
+    raise ImageError(
+        f"{path or 'image'}: pixels of mode {image.mode} cannot be kept exactly; convert it to 8-bit or 16-bit grey, or to RGB"
+    )

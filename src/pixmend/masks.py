@@ -1,0 +1,246 @@
+"""Which pixels are known.
+
+Outside, in every face of the program, white (>= 128) means hole; inside, ``Mask.known`` is True where a pixel is known.
+
+A mask is named by a SPEC:
+
+    center[:0.5]      a centred rectangle whose sides are that share of the image's
+    half[:left]       one half is missing: left, right, top or bottom
+    random[:0.8]      that share of the pixels, each drawn alone
+    grid              squares in a regular lattice, 25 % of the image
+    lowres[:4]        only every 4th pixel in both directions is known
+    strokes[:0.25]    brush strokes over about that share of the image
+    FILE              a mask image of the input's size, white = hole
+    FOLDER            of mask images, matched to the inputs by stem
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixmend.errors import MaskError
+from pixmend.randomness import array_generator_for
+
+__all__ = ["SHAPES", "Mask", "center", "grid", "half", "lowres", "make_mask", "random", "strokes"]
+
+Known = NDArray[np.bool_]  # [H, W]
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Which pixels of an image are known.
+
+    Attributes
+    ----------
+    known
+        bool [H, W]; True = known, False = hole.
+    """
+
+    known: Known
+
+    @classmethod
+    def from_pixels(cls, pixels: NDArray[Any]) -> "Mask":
+        """Read a mask image: uint8 or uint16 [H, W] or [H, W, C], white (half of the range and above) = hole.
+
+        Of grey + alpha or RGBA the colours count, not the alpha; a bool array is True in the hole.
+
+        Raises
+        ------
+        MaskError
+            Not an image of whole numbers.
+        """
+        if pixels.ndim not in (2, 3) or not pixels.size:
+            raise MaskError(
+                f"mask: an array of shape {list(pixels.shape)} is no mask; give [H, W], white = hole"
+            )
+        if pixels.dtype == np.bool_:
+            hole = pixels if pixels.ndim == 2 else pixels.any(axis=2)
+            return cls(~hole)
+        if not np.issubdtype(pixels.dtype, np.unsignedinteger):
+            raise MaskError(
+                f"mask: values of type {pixels.dtype}; give uint8 (white = hole) or bool (True = hole)"
+            )
+        bands = pixels if pixels.ndim == 3 else pixels[..., None]
+        colours = bands[..., : 1 if bands.shape[2] < 3 else 3]
+        middle = (np.iinfo(pixels.dtype).max + 1) / 2
+        return cls(np.asarray(colours.astype(np.float64).mean(axis=2) < middle))
+
+    @property
+    def hole(self) -> Known:
+        """Where a pixel is missing, bool [H, W]; True where a pixel is missing."""
+        return ~self.known
+
+    @property
+    def missing(self) -> float:
+        """Share of missing pixels, 0 to 1."""
+        return float(np.mean(~self.known))
+
+    def to_pixels(self) -> NDArray[np.uint8]:
+        """Return the mask as people see it, uint8 [H, W, 1], white = hole."""
+        return np.where(self.known, 0, 255).astype(np.uint8)[..., None]
+
+    def check(self, height: int, width: int, name: str) -> None:
+        """Refuse a mask that does not fit an image of this size, or leaves nothing to do or to go by.
+
+        Raises
+        ------
+        MaskError
+            Another size, no hole, or no known pixel.
+        """
+        if self.known.shape != (height, width):
+            mask_height, mask_width = self.known.shape
+            raise MaskError(
+                f"{name}: the mask is {mask_width} x {mask_height} and the image {width} x {height}; "
+                "give a mask of the image's size (after EXIF rotation)"
+            )
+        if self.known.all():
+            raise MaskError(f"{name}: the mask has no hole; paint what is missing white (>= 128)")
+        if not self.known.any():
+            raise MaskError(
+                f"{name}: the mask leaves no known pixel; paint what is known black (< 128)"
+            )
+
+
+def center(height: int, width: int, *, share: float = 0.5) -> Mask:
+    """Miss a centred rectangle whose sides are ``share`` of the image's (Yeh 2017: 0.5, a quarter of the area)."""
+    known = np.ones((height, width), bool)
+    rows, columns = max(1, round(height * share)), max(1, round(width * share))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    known[top : top + rows, left : left + columns] = False
+    return Mask(known)
+
+
+def half(height: int, width: int, *, side: str = "left") -> Mask:
+    """Miss the ``left``, ``right``, ``top`` or ``bottom`` half."""
+    known = np.ones((height, width), bool)
+    part = {
+        "left": known[:, : width // 2],
+        "right": known[:, width - width // 2 :],
+        "top": known[: height // 2],
+        "bottom": known[height - height // 2 :],
+    }[side]
+    part[:] = False
+    return Mask(known)
+
+
+def random(height: int, width: int, *, share: float = 0.8, seed: int = 0) -> Mask:
+    """Miss ``share`` of the pixels, drawn without replacement, so that the share is exact."""
+    missing = round(height * width * share)
+    order = array_generator_for(seed, "mask", "random", height, width).permutation(height * width)
+    known = np.ones(height * width, bool)
+    known[order[:missing]] = False
+    return Mask(known.reshape(height, width))
+
+
+def grid(height: int, width: int) -> Mask:
+    """Miss one square of each two by two squares, a quarter of the image; eight squares span its longer side."""
+    cell = max(1, max(height, width) // 8)
+    rows, columns = np.ogrid[:height, :width]
+    return Mask(~((rows // cell % 2 == 1) & (columns // cell % 2 == 1)))
+
+
+def lowres(height: int, width: int, *, factor: int = 4) -> Mask:
+    """Know only every ``factor``-th pixel of every ``factor``-th row: super-resolution as completion (Yeh 2017)."""
+    known = np.zeros((height, width), bool)
+    known[factor // 2 :: factor, factor // 2 :: factor] = True
+    return Mask(known)
+
+
+def strokes(height: int, width: int, *, share: float = 0.25, seed: int = 0) -> Mask:
+    """Miss brush strokes: short straight pieces of slowly turning direction, until about ``share`` is covered."""
+    generator = array_generator_for(seed, "mask", "strokes", height, width)
+    known = np.ones((height, width), bool)
+    rows, columns = np.mgrid[:height, :width]
+    scale = min(height, width)
+    while np.mean(~known) < share:
+        row, column = generator.uniform(0, height), generator.uniform(0, width)
+        angle = generator.uniform(0, 2 * np.pi)
+        radius = max(0.6, generator.uniform(0.02, 0.05) * scale)
+        for _ in range(int(generator.integers(4, 10))):
+            angle += generator.normal(0, 0.5)
+            length = generator.uniform(0.06, 0.16) * scale
+            end_row, end_column = row + length * np.sin(angle), column + length * np.cos(angle)
+            # Distance of every pixel to the segment from (row, column) to the end.
+            along = (rows - row) * (end_row - row) + (columns - column) * (end_column - column)
+            part = np.clip(along / length**2, 0, 1)
+            far_row, far_column = (
+                rows - row - part * (end_row - row),
+                columns - column - part * (end_column - column),
+            )
+            known &= far_row**2 + far_column**2 > radius**2
+            row, column = end_row, end_column
+            if np.mean(~known) >= share:
+                break
+    return Mask(known)
+
+
+def make_mask(spec: str, height: int, width: int, *, seed: int = 0) -> Mask:
+    """Return the mask that a SPEC other than a file or folder names, for an image of this size.
+
+    Raises
+    ------
+    MaskError
+        Unknown shape, or an option out of range; the message lists what there is.
+    """
+    shape, _, option = spec.partition(":")
+    make = SHAPES.get(shape)
+    if make is None:
+        raise MaskError(
+            f"mask: {spec!r} is neither a shape ({', '.join(SHAPES)}) nor an existing file or folder"
+        )
+    return make(height, width, option, seed)
+
+
+def _share(option: str, default: float, shape: str) -> float:
+    try:
+        share = float(option) if option else default
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise MaskError(
+            f"mask: {shape}:{option} needs a share between 0 and 1, such as {shape}:{default}"
+        )
+    return share
+
+
+def _side(option: str) -> str:
+    side = option or "left"
+    if side not in ("left", "right", "top", "bottom"):
+        raise MaskError(f"mask: half:{option} needs left, right, top or bottom")
+    return side
+
+
+def _factor(option: str) -> int:
+    if option and not (option.isascii() and option.isdigit() and 2 <= int(option) <= 64):
+        raise MaskError(
+            f"mask: lowres:{option} needs a whole number from 2 to 64, such as lowres:4"
+        )
+    return int(option or 4)
+
+
+def _grid(option: str) -> None:
+    if option:
+        raise MaskError(f"mask: grid takes no option; {option!r} was given")
+
+
+def _made_grid(height: int, width: int, option: str, seed: int) -> Mask:
+    del seed
+    _grid(option)
+    return grid(height, width)
+
+
+SHAPES: dict[str, Callable[[int, int, str, int], Mask]] = {
+    "center": lambda h, w, option, seed: center(h, w, share=_share(option, 0.5, "center")),
+    "half": lambda h, w, option, seed: half(h, w, side=_side(option)),
+    "random": lambda h, w, option, seed: random(
+        h, w, share=_share(option, 0.8, "random"), seed=seed
+    ),
+    "grid": _made_grid,
+    "lowres": lambda h, w, option, seed: lowres(h, w, factor=_factor(option)),
+    "strokes": lambda h, w, option, seed: strokes(
+        h, w, share=_share(option, 0.25, "strokes"), seed=seed
+    ),
+}

@@ -1,0 +1,218 @@
+"""The model file: weights as safetensors, settings and card as JSON in its header.
+
+It is the only thing that training and completion share. It holds no code, so opening one can run none, and a digest over
+all weights tells an altered or damaged file from a good one.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pixmend.errors import ModelFileError, OutputError
+from pixmend.models.dcgan import DCGANSettings, Discriminator, Generator
+from pixmend.storage import atomic_write
+
+__all__ = [
+    "BUNDLED",
+    "DCGAN",
+    "find_model",
+    "load_model",
+    "read_header",
+    "read_tensors",
+    "save_model",
+    "write_tensors",
+]
+
+FORMAT = 1  # of model files; raised when an older program could not read a newer file
+BUNDLED = Path(__file__).parent.parent / "bundled"
+_MAX_HEADER = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class DCGAN:
+    """A trained pair of networks and what is known of them.
+
+    Attributes
+    ----------
+    settings
+        What the networks look like.
+    generator, discriminator
+        On the CPU, in evaluation mode with frozen batch statistics.
+    card
+        Facts for people: what it was trained on, for how long, its figures. JSON values only.
+    """
+
+    settings: DCGANSettings
+    generator: Generator
+    discriminator: Discriminator
+    card: dict[str, Any] = field(default_factory=dict)
+
+
+def find_model(model: str | Path) -> Path:
+    """Return the file of a model given as a file, as a run directory, or by the name of a bundled one.
+
+    Raises
+    ------
+    ModelFileError
+        There is no such model; the message names the bundled ones.
+    """
+    path = Path(model)
+    bundled = BUNDLED / f"{model}.safetensors"
+    if path.is_file():
+        return path
+    if path.is_dir():
+        if (path / "model.safetensors").is_file():
+            return path / "model.safetensors"
+        raise ModelFileError(
+            f"{path}: holds no model.safetensors yet; train a model there first (pixmend train)"
+        )
+    if len(path.parts) == 1 and bundled.is_file():
+        return bundled
+    names = ", ".join(sorted(file.stem for file in BUNDLED.glob("*.safetensors"))) or "none"
+    raise ModelFileError(
+        f"{model}: no such model file or run directory, nor a bundled model (bundled: {names})"
+    )
+
+
+def load_model(model: str | Path) -> DCGAN:
+    """Load a model in evaluation mode; see `find_model` for what ``model`` may be.
+
+    Raises
+    ------
+    ModelFileError
+        Missing, truncated, altered, of another kind or of another version.
+    """
+    path = find_model(model)
+    tensors, header = read_tensors(path, kind="model")
+    try:
+        settings = DCGANSettings.model_validate(header["settings"])
+        generator, discriminator = Generator(settings), Discriminator(settings)
+        generator.load_state_dict(_part(tensors, "generator."))
+        discriminator.load_state_dict(_part(tensors, "discriminator."))
+    except (KeyError, ValidationError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelFileError(
+            f"{path}: its settings and weights do not fit together ({reason}); export it again"
+        ) from error
+    for network in (generator, discriminator):
+        network.eval().requires_grad_(False)
+    return DCGAN(settings, generator, discriminator, dict(header.get("card", {})))
+
+
+def save_model(model: DCGAN, path: Path) -> None:
+    """Write a model file atomically."""
+    tensors = {f"generator.{name}": value for name, value in model.generator.state_dict().items()}
+    tensors |= {
+        f"discriminator.{name}": value for name, value in model.discriminator.state_dict().items()
+    }
+    write_tensors(
+        path,
+        tensors,
+        kind="model",
+        header={"settings": model.settings.model_dump(), "card": model.card},
+    )
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], *, kind: str, header: Mapping[str, Any]
+) -> None:
+    """Write named tensors and a JSON header atomically, read back and checked before the old file gives way.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    held = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    facts = {**header, "format": FORMAT, "kind": kind, "digest": _digest(held)}
+    content = save(held, {"pixmend": json.dumps(facts, sort_keys=True)})
+
+    def verify(written: Path) -> None:
+        try:
+            read_tensors(written, kind=kind)
+        except ModelFileError as error:
+            raise OutputError(
+                f"{path}: reads back damaged ({error}); the disk may be failing"
+            ) from error
+
+    with atomic_write(path, verify=verify) as file:
+        file.write(content)
+
+
+def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_tensors` wrote.
+
+    Raises
+    ------
+    ModelFileError
+        Missing, truncated, altered, of another kind or of another version.
+    """
+    header = read_header(path)
+    if header.get("kind") != kind:
+        raise ModelFileError(f"{path}: holds a {header.get('kind')}, not a {kind}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFileError(f"{path}: truncated or damaged; get the file again") from error
+    if _digest(tensors) != header.get("digest"):
+        raise ModelFileError(
+            f"{path}: its weights do not match their digest: altered or damaged; get the file again"
+        )
+    return tensors, header
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return the JSON header of a model file or checkpoint, without reading its weights.
+
+    Raises
+    ------
+    ModelFileError
+        Missing, not a pixmend file, or of another version.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(_MAX_HEADER, path.stat().st_size):
+                raise ModelFileError(f"{path}: not a pixmend model file, or a truncated one")
+            metadata = json.loads(file.read(length)).get("__metadata__", {})
+        header = json.loads(metadata["pixmend"])
+    except FileNotFoundError:
+        raise ModelFileError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise ModelFileError(f"{path}: not a pixmend model file, or a truncated one") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        version = header.get("format") if isinstance(header, dict) else None
+        raise ModelFileError(
+            f"{path}: of format {version}; this pixmend reads format {FORMAT}: use the version that wrote it"
+        )
+    return header
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes, in the order of names."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        total.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

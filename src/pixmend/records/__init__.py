@@ -1,0 +1,46 @@
+"""Records: images ready to be learnt from, in the TFRecord shards that TensorFlow reads too.
+
+folder | zip | idx.gz | TFRecords
+    │ find_source            what is there, in order of name
+    ▼
+items ──write_listing──▶ a file of lines, cut into even shares
+    │ pack_shard, one worker process a shard
+    │   read ▸ decode ▸ fit ▸ PNG ▸ tf.train.Example ▸ frame with masked CRC32C
+    ▼
+images-00000-of-00012.tfrecord   the records
+images-00000-of-00012.index      where each starts
+manifest.json, inputs.jsonl      what was packed, and what became of each input
+    │ Records
+    ▼
+uint8 [B, size, size, C], labels, names
+"""
+
+from pixmend.records.dataset import Records
+from pixmend.records.example import decode_example, encode_example
+from pixmend.records.foreign import ForeignImage, read_foreign
+from pixmend.records.framing import read_record_at, read_records, write_record
+from pixmend.records.manifest import INPUTS_NAME, Manifest, ShardInfo
+from pixmend.records.pack import pack
+from pixmend.records.progress import PackProgress
+from pixmend.records.settings import PackSettings
+from pixmend.records.sources import Item, Source, find_source
+
+__all__ = [
+    "INPUTS_NAME",
+    "ForeignImage",
+    "Item",
+    "Manifest",
+    "PackProgress",
+    "PackSettings",
+    "Records",
+    "ShardInfo",
+    "Source",
+    "decode_example",
+    "encode_example",
+    "find_source",
+    "pack",
+    "read_foreign",
+    "read_record_at",
+    "read_records",
+    "write_record",
+]

@@ -1,0 +1,255 @@
+"""Records read back: any images by number, decoded on demand from mapped shards."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixmend.errors import ImageError, InputError, RecordError
+from pixmend.images import Channels, Fit, channel_count, decode_image
+from pixmend.records.example import Features, decode_example, first_bytes, first_int
+from pixmend.records.framing import Buffer, map_file, read_record_at, read_records
+from pixmend.records.index import read_index
+from pixmend.records.manifest import Manifest, ShardInfo
+
+__all__ = ["Records"]
+
+_MOST_MAPS = 256  # open at once; each holds a file descriptor
+_CHUNK = 256  # images between two calls of on_progress
+
+
+class Records:
+    """A folder of records that `pack` wrote.
+
+    Opening reads the manifest and the indices; memory grows by 16 bytes an image. It can be handed
+    to other processes and used from several threads.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    skip_bad
+        Read every record once at opening and leave broken ones out of the numbering; `bad` names
+        them.
+
+    Attributes
+    ----------
+    path
+        The folder.
+    manifest
+        Its settings, classes and shards.
+    bad
+        What was left out by ``skip_bad``, a line each.
+
+    Raises
+    ------
+    InputError
+        No records there, or unfinished ones.
+    RecordError
+        A shard is missing or of another length than was written.
+    """
+
+    def __init__(self, path: Path | str, *, skip_bad: bool = False) -> None:
+        self.path = Path(path)
+        self.manifest = Manifest.read(self.path)
+        bad: list[str] = []
+        find = self._scan if skip_bad else self._checked_index
+        offsets = [find(shard, bad) for shard in self.manifest.shards]
+        self.bad = tuple(bad)
+        self._offsets = np.concatenate([np.empty(0, np.int64), *offsets])
+        self._shards = np.repeat(np.arange(len(offsets)), [len(part) for part in offsets])
+        self._maps: dict[int, Buffer] = {}
+
+    @property
+    def size(self) -> int:
+        """Side of the images, in pixels."""
+        return self.manifest.settings.size
+
+    @property
+    def channels(self) -> Channels:
+        """L, RGB or RGBA."""
+        assert self.manifest.settings.channels is not None
+        return self.manifest.settings.channels
+
+    @property
+    def fit(self) -> Fit:
+        """How the images were brought to a square."""
+        return self.manifest.settings.fit
+
+    @property
+    def background(self) -> str:
+        """The colour that alpha was composited on, and that ``pad`` added."""
+        return self.manifest.settings.background
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class texts, by label."""
+        return self.manifest.classes
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of settings and shards: equal digests, equal images."""
+        return self.manifest.digest
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def images(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+        """Return images as uint8 [B, size, size, C].
+
+        Raises
+        ------
+        RecordError
+            A record is broken; names the shard and the offset.
+        """
+        batch = np.empty((len(indices), *self._shape), np.uint8)
+        for place, index in enumerate(indices):
+            batch[place] = self._pixels(int(index))
+        return batch
+
+    def labels(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Return labels as int64 [B], -1 for images of no class."""
+        features = (self._features(int(index)) for index in indices)
+        return np.array([first_int(found, ["image/class/label"]) for found in features], np.int64)
+
+    def names(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> list[str]:
+        """Return the names of the files that the images came from."""
+        features = (self._features(int(index)) for index in indices)
+        return [
+            first_bytes(found, ["image/filename"]).decode("utf-8", "replace") for found in features
+        ]
+
+    def resident(
+        self, limit_bytes: int, *, on_progress: Callable[[int, int], None] | None = None
+    ) -> NDArray[np.uint8] | None:
+        """Return all images as one uint8 [N, size, size, C] if that takes ``limit_bytes`` at most, else None.
+
+        ``on_progress`` is told how many of how many are decoded.
+        """
+        if len(self) * int(np.prod(self._shape)) > limit_bytes:
+            return None
+        everything = np.empty((len(self), *self._shape), np.uint8)
+        for start in range(0, len(self), _CHUNK):
+            stop = min(start + _CHUNK, len(self))
+            everything[start:stop] = self.images(range(start, stop))
+            if on_progress is not None:
+                on_progress(stop, len(self))
+        return everything
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Maps stay with the process that made them.
+        return self.__dict__ | {"_maps": {}}
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        return self.size, self.size, channel_count(self.channels)
+
+    def _pixels(self, index: int) -> NDArray[np.uint8]:
+        features = self._features(index)
+        try:
+            pixels = decode_image(first_bytes(features, ["image/encoded"])).pixels
+        except (ImageError, RecordError) as error:
+            raise self._broken(index, str(error)) from error
+        if pixels.shape != self._shape or pixels.dtype != np.uint8:
+            raise self._broken(index, f"its image is {list(pixels.shape)}, not {list(self._shape)}")
+        return pixels
+
+    def _features(self, index: int) -> Features:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        number = int(self._shards[index])
+        payload = read_record_at(self._map(number), int(self._offsets[index]), self._name(number))
+        try:
+            return decode_example(payload)
+        except RecordError as error:
+            raise self._broken(index, str(error)) from error
+
+    def _map(self, number: int) -> Buffer:
+        found = self._maps.get(number)
+        if found is None:
+            if len(self._maps) >= _MOST_MAPS:
+                # Not closed: another thread may be reading; they go when nobody holds them.
+                self._maps = {}
+            found = self._maps[number] = map_file(self.path / self.manifest.shards[number].name)
+        return found
+
+    def _name(self, number: int) -> str:
+        return str(self.path / self.manifest.shards[number].name)
+
+    def _broken(self, index: int, what: str) -> RecordError:
+        shard, offset = self._name(int(self._shards[index])), int(self._offsets[index])
+        return RecordError(
+            f"{shard}: record at byte {offset:,}: {what}; pack the folder again",
+            shard=shard,
+            offset=offset,
+        )
+
+    def _checked_index(self, shard: ShardInfo, _: list[str]) -> NDArray[np.int64]:
+        """Return the offsets of a shard of the right length; its records are checked when they are read."""
+        path = self.path / shard.name
+        try:
+            length = path.stat().st_size
+        except OSError as error:
+            raise RecordError(
+                f"{path}: {error.strerror}; {_FIX}", shard=str(path), offset=0
+            ) from error
+        if length != shard.bytes:
+            raise RecordError(
+                f"{path}: ends at byte {length:,} instead of {shard.bytes:,}; {_FIX}",
+                shard=str(path),
+                offset=min(length, shard.bytes),
+            )
+        offsets = _index_or_none(path, shard)
+        if offsets is None:
+            # All that an index says can be found again from the shard.
+            offsets = np.array([offset for offset, _ in read_records(path)], np.int64)
+        if len(offsets) != shard.count:
+            raise RecordError(
+                f"{path}: holds {len(offsets)} records instead of {shard.count}; {_FIX}",
+                shard=str(path),
+            )
+        return offsets
+
+    def _scan(self, shard: ShardInfo, bad: list[str]) -> NDArray[np.int64]:
+        """Return the offsets of the whole records of a shard, and add the broken ones to ``bad``."""
+        path = self.path / shard.name
+        known = _index_or_none(path, shard)
+        good: list[int] = []
+        broken: list[RecordError] = []
+        try:
+            if known is None:
+                records = read_records(path, skip_bad=True, on_bad=broken.append)
+                good.extend(offset for offset, _ in records)
+            else:
+                good.extend(_good_offsets(path, known, broken))
+        except InputError as error:
+            bad.append(str(error))
+        bad.extend(str(error) for error in broken)
+        return np.array(good, np.int64)
+
+
+_FIX = "pack the folder again, or read the rest with --skip-bad"
+
+
+def _index_or_none(path: Path, shard: ShardInfo) -> NDArray[np.int64] | None:
+    try:
+        offsets = read_index(path)
+    except RecordError:
+        return None
+    return offsets if len(offsets) == shard.count else None
+
+
+def _good_offsets(
+    path: Path, offsets: NDArray[np.int64], broken: list[RecordError]
+) -> Iterator[int]:
+    """Yield the offsets at which a whole record lies: the index knows where to go on after a broken one."""
+    buffer = map_file(path)
+    for offset in offsets.tolist():
+        try:
+            read_record_at(buffer, offset, str(path))
+        except RecordError as error:
+            broken.append(error)
+        else:
+            yield offset

@@ -1,0 +1,112 @@
+"""What a record folder holds: its settings, classes and shards, small whatever the number of images."""
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pixmend.errors import InputError, SettingsError
+from pixmend.records.settings import PackSettings
+from pixmend.storage import write_text
+
+__all__ = ["INPUTS_NAME", "MANIFEST_NAME", "ORIGIN_NAME", "Manifest", "ShardInfo"]
+
+MANIFEST_NAME = "manifest.json"
+INPUTS_NAME = "inputs.jsonl"
+ORIGIN_NAME = ".pack.json"
+_FORMAT = 1
+
+
+class ShardInfo(BaseModel):
+    """One shard: its file's name, images, bytes and SHA-256."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = Field(pattern=r"^[^/\\]+\.tfrecord$")  # a name, never a path out of the folder
+    count: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """The summary of a record folder; `Manifest.read` opens it.
+
+    Attributes
+    ----------
+    format
+        Version of the folder's layout.
+    settings
+        As packed: ``channels`` is never None here.
+    count
+        Images, over all shards.
+    left_out
+        Inputs that could not be used; ``inputs.jsonl`` says which and why.
+    classes
+        Class texts; the label of a class is its place in this list.
+    shards
+        In order; image i is the i-th over all of them.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = _FORMAT
+    settings: PackSettings
+    count: int = Field(ge=0)
+    left_out: int = Field(ge=0)
+    classes: tuple[str, ...] = ()
+    shards: tuple[ShardInfo, ...] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the settings and every shard's SHA-256: equal digests, equal images in equal order."""
+        parts = [self.settings.model_dump_json(), *(shard.sha256 for shard in self.shards)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def write(self, folder: Path) -> None:
+        """Write ``manifest.json`` into ``folder`` atomically."""
+        content = self.model_dump(mode="json") | {"digest": self.digest}
+        write_text(folder / MANIFEST_NAME, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Read the manifest of a record folder.
+
+        Raises
+        ------
+        InputError
+            No records there, unfinished ones, or a manifest that was altered or is of another
+            version.
+        """
+        path = folder / MANIFEST_NAME
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(_no_records(folder)) from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read: {error}; {_AGAIN}") from error
+        version = content.get("format") if isinstance(content, dict) else None
+        if version != _FORMAT:
+            raise InputError(
+                f"{path}: format {version!r} is not known here (only {_FORMAT}); {_AGAIN}"
+            )
+        digest = content.pop("digest", None)
+        try:
+            manifest = cls.model_validate(content)
+        except (ValidationError, SettingsError) as error:
+            raise InputError(f"{path}: not a manifest of records; {_AGAIN}") from error
+        if manifest.digest != digest or manifest.count != sum(s.count for s in manifest.shards):
+            raise InputError(f"{path}: altered since it was written; {_AGAIN}")
+        return manifest
+
+
+_AGAIN = "pack the folder again"
+
+
+def _no_records(folder: Path) -> str:
+    if not folder.exists():
+        return f"{folder}: no such folder; give one that `pixmend pack` wrote"
+    if (folder / ORIGIN_NAME).exists():
+        return f"{folder}: the packing was not finished; run the same `pixmend pack` again"
+    return f"{folder}: holds no records ({MANIFEST_NAME}); make some with `pixmend pack {folder} RECORDS`"

@@ -1,0 +1,216 @@
+"""From images to records: list the inputs, cut the list into shards, write each shard, write the manifest."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pixmend.errors import InputError, OutputError, SettingsError
+from pixmend.images import Channels
+from pixmend.records.contents import contents
+from pixmend.records.folder import Origin, clean, locked, previous_run
+from pixmend.records.listing import Listing, shard_count, write_listing
+from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME, ORIGIN_NAME, Manifest, ShardInfo
+from pixmend.records.progress import Board, PackProgress
+from pixmend.records.settings import PackSettings
+from pixmend.records.shards import ShardJob, kept_result, pixels_of
+from pixmend.records.sources import Source, find_source
+from pixmend.records.tally import Limit, Tally
+from pixmend.records.workers import run_jobs
+from pixmend.storage import atomic_write, make_folder
+
+__all__ = ["pack"]
+
+_WORK = ".pack"  # the sub-folder of an unfinished run
+_LOOKED_AT = 64  # images that decide the channels
+_SMALL_BYTES = 8 * 2**20
+_VERSION = 1  # of what a shard holds: raised when equal inputs give other bytes than before
+
+
+def pack(
+    source: Path | str,
+    out: Path | str,
+    settings: PackSettings,
+    *,
+    workers: int | None = None,
+    max_bad: int | float | None = None,
+    on_progress: Callable[[PackProgress], None] | None = None,
+) -> Manifest:
+    """Pack the images of ``source`` into record shards in the folder ``out``.
+
+    Equal inputs and settings give equal bytes, whatever the number of workers. A run that was
+    stopped goes on when the same call is made again: whole shards of unchanged inputs stay. A
+    folder that is done returns at once.
+
+    Parameters
+    ----------
+    source
+        A folder, zip, idx file, TFRecord or image; see `find_source`.
+    workers
+        Processes; by default one a core. With 1, everything happens in this process.
+    max_bad
+        When to give up: over this many inputs left out, or over this share if it is a float below
+        1. By default never, as long as one image can be read.
+    on_progress
+        Told how far it is, a few times a second.
+
+    Raises
+    ------
+    InputError
+        Nothing to pack, no image readable, or too many that are not.
+    OutputError
+        ``out`` cannot be written, or holds something else.
+    SettingsError
+        ``workers`` or ``max_bad`` is out of range.
+    """
+    found, out = find_source(source), Path(out)
+    limit = Limit.of(max_bad)
+    if workers is not None and workers < 1:
+        raise SettingsError(f"workers: {workers} cannot be used; it should be 1 or more")
+    if not found.file and out.exists() and out.samefile(found.root):
+        raise OutputError(f"{out}: records cannot go into the source itself; choose another folder")
+    with _work_folder(out) as work:
+        listing = write_listing(found, work / "listing.jsonl", outside=out)
+        if not len(listing):
+            raise InputError(
+                f"{source}: no image in it; give a folder, zip or idx file with images"
+            )
+        if settings.channels is None:
+            settings = settings.model_copy(update={"channels": _channels_of(found, listing)})
+        run = _Run(found, out, settings, listing)
+        begun = Origin(settings=settings, source=_printable(found.path), listing=listing.digest)
+        finished = previous_run(out, begun)
+        if finished is not None:
+            return finished
+        # Until the new manifest is there, the folder is an unfinished one.
+        (out / MANIFEST_NAME).unlink(missing_ok=True)
+        begun.write(out)
+        jobs = list(run.jobs())
+        clean(out, frozenset(job.path.name for job in jobs))
+        with Board(work / "board") as board:
+            tally = Tally(found.path, len(listing), board, limit, on_progress)
+            kept = {job.number: result for job in jobs if (result := kept_result(job))}
+            rest = [job for job in jobs if job.number not in kept]
+            tally.begin(kept.values(), [job.number for job in rest])
+            workers = min(workers or _default_workers(listing), max(1, len(rest)))
+            run_jobs(rest, workers=workers, board=board, on_change=tally.tell, on_result=tally.add)
+            return run.finish(jobs, tally)
+
+
+@contextlib.contextmanager
+def _work_folder(out: Path) -> Iterator[Path]:
+    """Hold ``out`` and give its sub-folder for work in progress; what stays empty is taken away again."""
+    existed = out.exists()
+    work = out / _WORK
+    with locked(out):
+        try:
+            make_folder(work)
+            (work / "board").unlink(missing_ok=True)
+            yield work
+        finally:
+            (work / "listing.jsonl").unlink(missing_ok=True)
+            (work / "board").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                work.rmdir()
+                if not existed:
+                    out.rmdir()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is packed, where to and how."""
+
+    source: Source
+    out: Path
+    settings: PackSettings
+    listing: Listing
+
+    def jobs(self) -> Iterator[ShardJob]:
+        """Yield a job for each shard: the list cut into even shares."""
+        labels = {text: label for label, text in enumerate(self.listing.classes)}
+        total = len(self.listing)
+        count = shard_count(total, self.settings.images_per_shard)
+        common = json.dumps([_VERSION, self.settings.model_dump(), labels], sort_keys=True)
+        for number in range(count):
+            start, stop = (total * edge // count for edge in (number, number + 1))
+            name = f"images-{number:05d}-of-{count:05d}"
+            key = f"{common}{start}:{self.listing.digest_of(start, stop)}"
+            work = self.out / _WORK
+            yield ShardJob(
+                number=number,
+                path=self.out / f"{name}.tfrecord",
+                inputs=work / f"{name}.inputs.jsonl",
+                note=work / f"{name}.done.json",
+                key=hashlib.sha256(key.encode()).hexdigest(),
+                root=self.source.root,
+                listing=self.listing.path,
+                start=self.listing.starts[start],
+                count=stop - start,
+                settings=self.settings,
+                labels=labels,
+                board=work / "board",
+            )
+
+    def finish(self, jobs: list[ShardJob], tally: Tally) -> Manifest:
+        """Merge the inputs' lines and write the manifest; with it, the folder is one of records."""
+        results = [tally.results[job.number] for job in jobs]
+        if not any(result.count for result in results):
+            clean(self.out, frozenset())
+            (self.out / ORIGIN_NAME).unlink(missing_ok=True)
+            shutil.rmtree(self.out / _WORK)
+            reasons = tally.first_reasons()
+            raise InputError(f"{self.source.path}: no image in it can be read: {reasons}")
+        with atomic_write(self.out / INPUTS_NAME) as merged:
+            for job in jobs:
+                with job.inputs.open("rb") as part:
+                    shutil.copyfileobj(part, merged)
+        manifest = Manifest(
+            settings=self.settings,
+            count=sum(result.count for result in results),
+            left_out=sum(result.bad for result in results),
+            classes=self.listing.classes,
+            shards=tuple(
+                ShardInfo(
+                    name=job.path.name, count=done.count, bytes=done.bytes, sha256=done.sha256
+                )
+                for job, done in zip(jobs, results, strict=True)
+            ),
+        )
+        manifest.write(self.out)
+        shutil.rmtree(self.out / _WORK)
+        return manifest
+
+
+def _default_workers(listing: Listing) -> int:
+    """Return one a core, or just one when the work is done before a second has started."""
+    return 1 if listing.bytes < _SMALL_BYTES else len(os.sched_getaffinity(0))
+
+
+def _channels_of(source: Source, listing: Listing) -> Channels:
+    """Look at a spread of inputs: RGBA if one is transparent somewhere, else L if all are grey, else RGB."""
+    looked_at = min(_LOOKED_AT, len(listing))
+    numbers = [number * len(listing) // looked_at for number in range(looked_at)]
+    grey: list[bool] = []
+    for _, content in contents(source.root, listing.items(numbers)):
+        try:
+            if isinstance(content, InputError):
+                continue
+            pixels, _ = pixels_of(content)
+        except InputError:
+            continue  # it is reported when its turn comes
+        top = np.iinfo(pixels.dtype).max
+        if pixels.shape[-1] == 4 and bool((pixels[..., 3] < top).any()):
+            return "RGBA"
+        colour = pixels[..., :3]
+        grey.append(bool((colour == colour[..., :1]).all()))
+    return "L" if grey and all(grey) else "RGB"
+
+
+def _printable(path: Path) -> str:
+    return os.fsencode(path.resolve()).decode("utf-8", "backslashreplace")

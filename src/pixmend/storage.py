@@ -1,0 +1,121 @@
+"""Files that are either whole or not there.
+
+A reader of a path written here sees the old content or the new, at every moment and after a crash.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from pixmend.errors import OutputError
+
+__all__ = ["append_line", "atomic_write", "make_folder", "sha256_of", "write_bytes", "write_text"]
+
+
+@contextlib.contextmanager
+def atomic_write(
+    path: Path, *, verify: Callable[[Path], object] | None = None
+) -> Iterator[IO[bytes]]:
+    """Open a file that takes the place of ``path`` when the block ends well, and leaves no trace when not.
+
+    The content goes to a temporary file in the same folder, is flushed to the disk, checked by ``verify`` if
+    given (which raises when the file is not good), renamed over ``path``, and the folder is flushed too.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written or the disk is full; ``path`` is as it was before.
+    """
+    temporary: Path | None = None
+    try:
+        make_folder(path.parent)
+        descriptor, name = tempfile.mkstemp(
+            prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent
+        )
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            # mkstemp makes private files; a result should be as readable as any other file.
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if verify is not None:
+            verify(temporary)
+        temporary.replace(path)
+        temporary = None
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` atomically."""
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write ``content`` to ``path`` atomically, as UTF-8."""
+    write_bytes(path, content.encode())
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append ``line`` and a newline to ``path`` in one write, so that a crash leaves at most one partial last line."""
+    try:
+        with path.open("ab") as file:
+            file.write(line.encode() + b"\n")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
+
+
+def make_folder(path: Path) -> None:
+    """Make ``path`` and its parents.
+
+    Raises
+    ------
+    OutputError
+        It cannot be made, or a file stands in the way.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: the folder cannot be made: {_reason(error)}") from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reason(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free some space and run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "no permission to write there; choose another folder"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return "a file stands where a folder is needed; choose another folder"
+    return error.strerror or str(error)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    # The umask can only be read by setting it.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

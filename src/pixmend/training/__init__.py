@@ -1,0 +1,25 @@
+"""Training: records in, a run directory out."""
+
+from pixmend.training.loop import Progress, train
+from pixmend.training.run import RunDirectory, is_run
+from pixmend.training.settings import (
+    TrainSettings,
+    parse_overrides,
+    read_recipe,
+    recipe_names,
+    resolve,
+    to_toml,
+)
+
+__all__ = [
+    "Progress",
+    "RunDirectory",
+    "TrainSettings",
+    "is_run",
+    "parse_overrides",
+    "read_recipe",
+    "recipe_names",
+    "resolve",
+    "to_toml",
+    "train",
+]

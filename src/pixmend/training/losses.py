@@ -1,0 +1,50 @@
+"""The losses of the two players, per image, on D's logits.
+
+With s the logit and sigma(s) = D(x), softplus(-s) = -log D(x) and softplus(s) = -log(1 - D(x)).
+"""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = [
+    "GENERATOR_LOSSES",
+    "GeneratorLoss",
+    "discriminator_loss",
+    "feature_matching",
+    "minimax",
+    "nonsaturating",
+]
+
+GeneratorLoss = Literal["nonsaturating", "minimax"]
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Return -log D(x) - log(1 - D(G(z))), [B] from two [B] (Goodfellow 2014, equation 1, as a loss of D)."""
+    return F.softplus(-real_logits) + F.softplus(fake_logits)
+
+
+def nonsaturating(fake_logits: Tensor) -> Tensor:
+    """Return -log D(G(z)), [B] (Goodfellow 2014, section 3: strong gradients while D wins)."""
+    return F.softplus(-fake_logits)
+
+
+def minimax(fake_logits: Tensor) -> Tensor:
+    """Return log(1 - D(G(z))), [B] (Goodfellow 2014, Algorithm 1)."""
+    return -F.softplus(fake_logits)
+
+
+def feature_matching(real_features: Tensor, fake_features: Tensor) -> Tensor:
+    """Return ||E f(x) - E f(G(z))||^2, a scalar of two [B, C, H, W] (Salimans 2016, section 3.1).
+
+    It is a statistic of the batch by definition, so it is the one loss that is not per image.
+    """
+    return (real_features.mean(0) - fake_features.mean(0)).square().sum()
+
+
+GENERATOR_LOSSES: dict[GeneratorLoss, Callable[[Tensor], Tensor]] = {
+    "nonsaturating": nonsaturating,
+    "minimax": minimax,
+}

@@ -1,0 +1,151 @@
+"""A run directory: what is where in it, and that it holds one run only.
+
+RUN/settings.toml               the resolved settings
+RUN/run.json                    format, data set (path, digest, count), version
+RUN/log.jsonl                   a line every `log_every` steps
+RUN/checkpoints/step-*.safetensors
+RUN/samples/step-*.png          G's images of the same latents over time
+RUN/film.gif                    the same, moving
+RUN/model.safetensors           the model file, of the last checkpoint
+RUN/records/                    the packed images, when DATA was an image folder
+"""
+
+import contextlib
+import fcntl
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pixmend.errors import RunError
+from pixmend.storage import make_folder, write_text
+from pixmend.training.settings import FREE, TrainSettings, read_recipe, resolve, to_toml
+
+__all__ = ["RunDirectory", "RunFacts", "is_run", "open_run"]
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The paths of a run directory."""
+
+    path: Path
+
+    @property
+    def settings(self) -> Path:
+        """The resolved settings."""
+        return self.path / "settings.toml"
+
+    @property
+    def facts(self) -> Path:
+        """Format, data set and version."""
+        return self.path / "run.json"
+
+    @property
+    def log(self) -> Path:
+        """A JSON object a line."""
+        return self.path / "log.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """The folder of sample grids."""
+        return self.path / "samples"
+
+    @property
+    def film(self) -> Path:
+        """The sample grids as an animation."""
+        return self.path / "film.gif"
+
+    @property
+    def model(self) -> Path:
+        """The exported model file."""
+        return self.path / "model.safetensors"
+
+    @property
+    def records(self) -> Path:
+        """The packed images, when the data was an image folder."""
+        return self.path / "records"
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Which data a run is trained on: its digest tells whether they changed."""
+
+    data: str
+    data_digest: str
+    data_count: int
+
+
+def is_run(path: Path) -> bool:
+    """Whether ``path`` is a run directory."""
+    return (path / "run.json").is_file() and (path / "settings.toml").is_file()
+
+
+@contextlib.contextmanager
+def open_run(path: Path, settings: TrainSettings, facts: RunFacts) -> Iterator[RunDirectory]:
+    """Start the run directory ``path``, or go on with it, holding a lock against a second process.
+
+    Raises
+    ------
+    RunError
+        Another process trains there; it holds a run of other settings or data; it holds something else.
+    """
+    run = RunDirectory(path)
+    make_folder(path)
+    with _locked(path):
+        if is_run(path):
+            _check_same(run, settings, facts)
+        elif run.checkpoints.exists() or run.log.exists():
+            raise RunError(f"{path}: holds parts of a run but no run.json; choose another folder")
+        write_text(run.settings, to_toml(settings))
+        write_text(run.facts, json.dumps(_facts(facts), indent=1) + "\n")
+        yield run
+
+
+def _facts(facts: RunFacts) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "data": facts.data,
+        "data_digest": facts.data_digest,
+        "data_count": facts.data_count,
+    }
+
+
+def _check_same(run: RunDirectory, settings: TrainSettings, facts: RunFacts) -> None:
+    try:
+        before = resolve(read_recipe(run.settings)).model_dump()
+        held = json.loads(run.facts.read_text())
+        same_data = held["data_digest"] == facts.data_digest
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{run.facts}: damaged ({error}); choose another folder") from error
+    now = settings.model_dump()
+    changed = [key for key in now if key not in FREE and now[key] != before[key]]
+    if changed:
+        list_of = ", ".join(f"{key} ({before[key]} there, {now[key]} now)" for key in changed)
+        raise RunError(
+            f"{run.path}: holds a run of other settings: {list_of}; choose another folder or the same settings"
+        )
+    if not same_data:
+        raise RunError(
+            f"{run.path}: was trained on other images ({held['data']}); choose another folder or the same data"
+        )
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    # The lock goes with the process, so a killed run leaves none behind.
+    with (path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(
+                f"{path}: another process is training there; wait for it or choose another folder"
+            ) from error
+        yield

@@ -1,0 +1,156 @@
+"""The settings of a run: one flat list of plain names that recipes and ``--set key=value`` share."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from pixmend.errors import SettingsError
+from pixmend.images import Fit
+from pixmend.models import DCGANSettings
+from pixmend.training.losses import GeneratorLoss
+
+__all__ = [
+    "FREE",
+    "TrainSettings",
+    "parse_overrides",
+    "read_recipe",
+    "recipe_names",
+    "resolve",
+    "to_toml",
+]
+
+# What may change between two sittings of one run: none of it changes the weights at a given step.
+FREE = frozenset(
+    {"steps", "checkpoint_every", "log_every", "keep_checkpoints", "device", "memory_mib"}
+)
+
+
+class TrainSettings(DCGANSettings):
+    """A training run: the networks' settings and how they are trained. The defaults are Radford 2015's."""
+
+    batch_size: int = Field(64, ge=2, le=65536, description="images a step")
+    learning_rate: float = Field(2e-4, gt=0, le=1, description="of Adam, for G and D")
+    beta1: float = Field(0.5, ge=0, lt=1, description="Adam's first moment decay")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second moment decay")
+    discriminator_steps: int = Field(
+        1, ge=1, le=100, description="k of Algorithm 1: D's steps for each of G's"
+    )
+    loss: GeneratorLoss = Field("nonsaturating", description="of G: nonsaturating or minimax")
+    feature_matching: float = Field(0.0, ge=0, description="weight of feature matching in G's loss")
+    average_decay: float = Field(
+        0.999, ge=0, lt=1, description="decay of the moving average of G's weights; 0 = none"
+    )
+    steps: int = Field(50_000, ge=1, description="iterations: k steps of D and one of G each")
+    checkpoint_every: int = Field(
+        2_000, ge=1, description="steps between checkpoints and sample grids"
+    )
+    keep_checkpoints: int = Field(3, ge=1, description="how many of the last checkpoints stay")
+    log_every: int = Field(50, ge=1, description="steps between lines of log.jsonl")
+    grid_images: int = Field(64, ge=1, le=1024, description="images in a sample grid")
+    fit: Fit = Field("crop", description="how images that are not square are packed")
+    background: str = Field(
+        "white", description="colour behind transparent pixels, and around padded images"
+    )
+    seed: int = Field(0, ge=0, description="of every random draw of the run")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    memory_mib: int = Field(
+        4096, ge=16, description="training images are kept decoded up to this size"
+    )
+
+    def networks(self) -> DCGANSettings:
+        """Return the part that describes the networks."""
+        return DCGANSettings(**self.model_dump(include=set(DCGANSettings.model_fields)))
+
+
+def resolve(*layers: Mapping[str, Any]) -> TrainSettings:
+    """Return the settings that layers of values give, later ones first in rank.
+
+    Raises
+    ------
+    SettingsError
+        An unknown key (the nearest name is offered) or a value out of range.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged |= layer
+    try:
+        return TrainSettings.model_validate(merged)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from error
+
+
+def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
+    """Read ``key=value`` texts; values are TOML (numbers, true, "text") or bare words.
+
+    Raises
+    ------
+    SettingsError
+        No ``=`` in one of them.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, sign, text = pair.partition("=")
+        if not sign or not key.strip():
+            raise SettingsError(
+                f"--set {pair!r}: give it as key=value, such as --set batch_size=32"
+            )
+        try:
+            values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key.strip()] = text.strip()
+    return values
+
+
+def recipe_names() -> dict[str, Path]:
+    """Return the recipes that come with the package, by name."""
+    package = Path(__file__).parent.parent
+    # Beside the package when installed, at the top of the repository in a checkout.
+    folder = (
+        package / "recipes" if (package / "recipes").is_dir() else package.parent.parent / "recipes"
+    )
+    return {path.stem: path for path in sorted(folder.glob("*.toml")) if "_" not in path.stem}
+
+
+def read_recipe(recipe: str | Path) -> dict[str, Any]:
+    """Read a recipe given by name or as a TOML file.
+
+    Raises
+    ------
+    SettingsError
+        No such recipe (the known ones are listed), or not TOML.
+    """
+    known = recipe_names()
+    path = known.get(str(recipe), Path(recipe))
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(
+            f"recipe {recipe}: no such name or file; there are {', '.join(known)}"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"recipe {path}: cannot be read as TOML: {error}") from error
+
+
+def to_toml(settings: TrainSettings) -> str:
+    """Write settings as TOML that `read_recipe` reads back."""
+    # A JSON scalar is a TOML scalar; what is not given is left out.
+    values = settings.model_dump(exclude_none=True)
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"]) or "settings"
+        if item["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(name, TrainSettings.model_fields, n=1)
+            hint = f"did you mean {near[0]}?" if near else "pixmend train --dry-run lists all"
+            problems.append(f"{name}: no such setting; {hint}")
+        else:
+            problems.append(f"{name} = {item['input']!r}: {item['msg'].lower()}")
+    return "; ".join(problems)
