@@ -71,7 +71,8 @@ def pack(
         manifest = pack_records(
             images, records, settings, workers=workers, max_bad=limit, on_progress=show
         )
-    _show(manifest, records, time.monotonic() - start)
+        already = bar.tasks[task].total is None
+    _show(manifest, records, None if already else time.monotonic() - start)
 
 
 def _parse_limit(text: str | None) -> int | float | None:
@@ -87,7 +88,7 @@ def _parse_limit(text: str | None) -> int | float | None:
         ) from None
 
 
-def _show(manifest: "Manifest", records: Path, seconds: float) -> None:
+def _show(manifest: "Manifest", records: Path, seconds: float | None) -> None:
     from pixmend.cli.terminal import out
 
     settings = manifest.settings
@@ -96,10 +97,16 @@ def _show(manifest: "Manifest", records: Path, seconds: float) -> None:
     out.print(
         f"{_count(manifest.count, 'image', 'images')} of {settings.size} px {settings.channels}{classes}"
         f" in {_count(len(manifest.shards), 'shard', 'shards')}, {megabytes:,.1f} MB -> {records}"
-        f" ({seconds:,.1f} s, {manifest.count / max(seconds, 1e-9):,.0f} images/s)",
+        f" ({_speed(manifest.count, seconds)})",
         markup=False,
     )
     out.print(_left_out(manifest, records), markup=False)
+
+
+def _speed(images: int, seconds: float | None) -> str:
+    if seconds is None:
+        return "packed before"
+    return f"{seconds:,.1f} s, {images / max(seconds, 1e-9):,.0f} images/s"
 
 
 def _left_out(manifest: "Manifest", records: Path) -> str:

@@ -107,14 +107,13 @@ def _descend(
     objective: Function, z: Tensor, update: Callable[[Tensor, Tensor, int], Tensor], steps: int
 ) -> Iterator[SearchState]:
     """Evaluate, yield, update, `steps` times, and keep the best iterate of each image."""
-    z = z.clone()
     best_z, best = z, None
     for step in range(steps + 1):
-        at = z.requires_grad_(step < steps)
+        at = z.detach().requires_grad_(step < steps)
         with torch.set_grad_enabled(step < steps):
             losses = objective(at)
         gradient = torch.autograd.grad(losses.total.sum(), at)[0] if step < steps else None
-        z, losses = at.detach(), _detach(losses)
+        losses = _detach(losses)
         if best is None:
             best = losses
         else:

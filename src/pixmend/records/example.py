@@ -42,8 +42,8 @@ _Span: TypeAlias = tuple[int, int]  # [start, end) of bytes in the message
 def encode_example(features: Mapping[str, Value]) -> bytes:
     """Return ``features`` as a serialised tf.train.Example; equal features give equal bytes.
 
-    Keys are written in sorted order, as TensorFlow's deterministic serialisation does. Text becomes
-    UTF-8; a single value is a list of one; an empty sequence is a feature of no kind.
+    Keys are written in sorted order, which the format leaves open. Text becomes UTF-8; a single value
+    is a list of one; an empty sequence is a feature of no kind.
     """
     entries = b"".join(
         _delimited(1, _delimited(1, key.encode()) + _delimited(2, _encode_feature(features[key])))

@@ -46,7 +46,7 @@ def members(path: Path) -> Iterator[Member]:
     if not all(0 < side <= _MAX_SIDE for side in shape[1:]):
         raise InputError(f"{path}: images of {list(shape[1:])} are out of range")
     room = path.stat().st_size * (_MAX_RATIO if path.suffix.lower() == ".gz" else 1)
-    if math.prod(shape) > room:
+    if 4 + 4 * len(shape) + math.prod(shape) > room:
         raise InputError(f"{path}: cut short: {list(shape)} cannot be in it; fetch it again")
     labels = _labels_beside(path, shape[0])
     width = len(str(max(shape[0] - 1, 0)))

@@ -116,10 +116,9 @@ def _work_folder(out: Path) -> Iterator[Path]:
         finally:
             (work / "listing.jsonl").unlink(missing_ok=True)
             (work / "board").unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                work.rmdir()
-                if not existed:
-                    out.rmdir()
+            for folder in [work] if existed else [work, out]:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
 
 @dataclass(frozen=True)

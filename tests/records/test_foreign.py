@@ -1,0 +1,112 @@
+"""Records of others: the fixture was written by TensorFlow (benchmarks/tensorflow_interop.py)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pixmend.errors import RecordError
+from pixmend.records import (
+    PackSettings,
+    Records,
+    decode_example,
+    encode_example,
+    pack,
+    read_foreign,
+    read_records,
+    write_record,
+)
+from pixmend.records.foreign import foreign_content
+
+from .helpers import every, noise
+
+FIXTURE = Path(__file__).parent / "data" / "tensorflow.tfrecord"
+
+
+def pattern(number: int, channels: int) -> np.ndarray:
+    y, x, c = np.mgrid[:7, :5, :channels]
+    return ((17 * y + 5 * x + 80 * c + 13 * number) % 256).astype(np.uint8)
+
+
+def write(path: Path, *examples: dict[str, object]) -> Path:
+    with path.open("wb") as file:
+        for example in examples:
+            write_record(file, encode_example(example))
+    return path
+
+
+def test_the_schemas_that_tensorflow_wrote() -> None:
+    images = list(read_foreign([FIXTURE]))
+    for number, (image, channels) in enumerate(zip(images, (3, 3, 1, 4, 3), strict=True)):
+        assert np.array_equal(image.pixels, pattern(number, channels))
+    assert [image.label for image in images] == [4, -1, 2, -1, -3]
+    assert (images[0].text, images[0].filename) == ("four", "a/0.png")
+
+
+def test_our_encoder_gives_the_bytes_tensorflow_wrote() -> None:
+    for _, payload in read_records(FIXTURE):
+        features = decode_example(payload)
+        assert encode_example(features) == payload
+
+
+def test_foreign_records_are_packed(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "train-00000-of-00001").write_bytes(FIXTURE.read_bytes())
+    pack(folder, tmp_path / "out", PackSettings(size=8, fit="pad", channels="RGB"), workers=1)
+    records = Records(tmp_path / "out")
+    assert len(records) == 5
+    assert records.classes == ("2", "four")
+    assert records.labels(range(5)).tolist() == [1, -1, 0, -1, -1]
+    assert records.names([0]) == ["train-00000-of-00001/a/0.png"]
+
+
+def test_our_own_records_are_packed_again(packed: tuple, tmp_path: Path) -> None:
+    pack(packed[0], tmp_path / "again", PackSettings(size=8), workers=1)
+    before, after = Records(packed[0]), Records(tmp_path / "again")
+    assert np.array_equal(every(before), every(after))
+    assert np.array_equal(before.labels(range(10)), after.labels(range(10)))
+    assert after.classes == before.classes
+
+
+def test_a_broken_record_is_an_input_left_out(tmp_path: Path) -> None:
+    content = bytearray(FIXTURE.read_bytes())
+    content[20] ^= 1
+    (tmp_path / "a.tfrecords").write_bytes(content)
+    manifest = pack(tmp_path / "a.tfrecords", tmp_path / "out", PackSettings(size=8), workers=1)
+    assert (manifest.count, manifest.left_out) == (4, 1)
+    assert "checksum" in (tmp_path / "out" / "inputs.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("example", "what"),
+    [
+        ({"x": 1}, "its keys are x"),
+        ({}, "its keys are none"),
+        ({"image_raw": b"abc"}, "missing"),
+        ({"image_raw": bytes(24), "height": 3, "width": 4}, "24 bytes"),
+        ({"image_raw": bytes(12), "height": 3, "width": 4, "depth": 3}, "3 x 4 x 3"),
+        ({"image_raw": bytes(12), "height": -3, "width": -4}, "out of range"),
+        ({"image_raw": bytes(12), "height": 10**6, "width": 10**6}, "out of range"),
+        ({"image/encoded": b"text"}, "not an image"),
+        ({"image_raw": [1, 2], "height": "x", "width": 4.5}, "its keys are"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, example: dict, what: str) -> None:
+    path = write(
+        tmp_path / "bad.tfrecord", {"image_raw": bytes(4), "height": 2, "width": 2}, example
+    )
+    images = read_foreign([path])
+    assert next(images).pixels.shape == (2, 2, 1)
+    with pytest.raises(RecordError, match=what) as caught:
+        next(images)
+    assert caught.value.shard == str(path)
+    assert caught.value.offset > 0
+
+
+def test_height_comes_before_width() -> None:
+    pixels = noise(0, 3, 5)
+    features = decode_example(
+        encode_example({"image_raw": pixels.tobytes(), "height": 3, "width": 5})
+    )
+    assert np.array_equal(foreign_content(features), pixels)

@@ -1,0 +1,166 @@
+"""Records read back at random; each broken byte is named, and the rest still reads."""
+
+import copy
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pixmend.errors import InputError, RecordError
+from pixmend.images import fit_square
+from pixmend.records import Manifest, Records
+from pixmend.records.index import read_index
+
+from .helpers import every, noise
+
+
+def test_any_order_gives_the_images_of_their_numbers(packed: tuple[Path, Manifest]) -> None:
+    records = Records(packed[0])
+    assert (len(records), records.size, records.channels) == (10, 8, "RGB")
+    assert (records.fit, records.background) == ("crop", "white")
+    assert records.digest == packed[1].digest
+    order = np.array([9, 0, 4, 4, 3])
+    images = records.images(order)
+    assert images.shape == (5, 8, 8, 3)
+    names = records.names(order)
+    for image, name in zip(images, names, strict=True):
+        number = int(name[-8:-4])
+        assert np.array_equal(image, fit_square(noise(number), 8, "crop"))
+    assert records.labels(order).dtype == np.int64
+    assert [f"Sample{label + 1:03d}" for label in records.labels(order)] == [
+        name.partition("/")[0] for name in names
+    ]
+
+
+def test_resident_is_all_images_or_none(packed: tuple[Path, Manifest]) -> None:
+    records = Records(packed[0])
+    told: list[tuple[int, int]] = []
+    size = 10 * 8 * 8 * 3
+    held = records.resident(size, on_progress=lambda done, total: told.append((done, total)))
+    assert held is not None
+    assert np.array_equal(held, every(records))
+    assert told[-1] == (10, 10)
+    assert records.resident(size - 1) is None
+
+
+def test_copies_and_threads_read_the_same(packed: tuple[Path, Manifest]) -> None:
+    records = Records(packed[0])
+    images = every(records)
+    assert np.array_equal(every(copy.copy(records)), images)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda index: records.images([index])[0], list(range(10)) * 10))
+    assert np.array_equal(found, np.tile(images, (10, 1, 1, 1)))
+
+
+def test_numbers_out_of_range(packed: tuple[Path, Manifest]) -> None:
+    records = Records(packed[0])
+    assert np.array_equal(records.images([-1]), records.images([9]))
+    with pytest.raises(IndexError):
+        records.images([10])
+
+
+def break_at(shard: Path, offset: int) -> None:
+    content = bytearray(shard.read_bytes())
+    content[offset] ^= 0xFF
+    shard.write_bytes(content)
+
+
+@pytest.mark.parametrize("part", ["length", "length-crc", "payload", "payload-crc"])
+def test_a_flipped_byte_is_named_and_skipped(packed: tuple[Path, Manifest], part: str) -> None:
+    folder, manifest = packed
+    before = every(Records(folder))
+    shard = folder / manifest.shards[1].name
+    offsets = read_index(shard)
+    at = {"length": 0, "length-crc": 8, "payload": 30, "payload-crc": offsets[2] - offsets[1] - 1}
+    break_at(shard, offsets[1] + at[part])
+    broken = manifest.shards[0].count + 1
+    records = Records(folder)
+    with pytest.raises(RecordError) as caught:
+        records.images([broken])
+    assert (caught.value.shard, caught.value.offset) == (str(shard), offsets[1])
+    assert np.array_equal(
+        records.images([broken - 1, broken + 1]), before[[broken - 1, broken + 1]]
+    )
+    rest = Records(folder, skip_bad=True)
+    assert np.array_equal(every(rest), np.delete(before, broken, axis=0))
+    assert len(rest.bad) == 1
+    assert shard.name in rest.bad[0]
+    assert f"byte {offsets[1]:,}" in rest.bad[0]
+
+
+@pytest.mark.parametrize("how", ["missing", "broken", "stale"])
+def test_the_index_can_be_found_again(packed: tuple[Path, Manifest], how: str) -> None:
+    folder, manifest = packed
+    before = every(Records(folder))
+    index = (folder / manifest.shards[1].name).with_suffix(".index")
+    if how == "missing":
+        index.unlink()
+    elif how == "broken":
+        break_at(index, 30)
+    else:
+        index.write_bytes(
+            (folder / manifest.shards[0].name).with_suffix(".index").read_bytes()[:24]
+        )
+    assert np.array_equal(every(Records(folder)), before)
+    assert np.array_equal(every(Records(folder, skip_bad=True)), before)
+
+
+def test_a_shard_cut_short_or_missing(packed: tuple[Path, Manifest]) -> None:
+    folder, manifest = packed
+    shard = folder / manifest.shards[2].name
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-10])
+    with pytest.raises(RecordError, match=f"ends at byte {len(content) - 10:,}"):
+        Records(folder)
+    assert len(Records(folder, skip_bad=True)) == 9
+    shard.unlink()
+    with pytest.raises(RecordError, match=shard.name):
+        Records(folder)
+    rest = Records(folder, skip_bad=True)
+    assert len(rest) == 10 - manifest.shards[2].count
+    assert shard.name in rest.bad[0]
+
+
+def test_a_whole_record_of_another_kind_is_named(packed: tuple[Path, Manifest]) -> None:
+    from pixmend.records import encode_example, write_record
+    from pixmend.records.index import write_index
+
+    folder, manifest = packed
+    shard = folder / manifest.shards[0].name
+    with shard.open("wb") as file:
+        payloads = [encode_example({"image/encoded": b"text"}), b"\xff\xff", encode_example({})]
+        offsets = [write_record(file, payload) for payload in payloads]
+    write_index(shard, np.array(offsets, np.uint64))
+    length = shard.stat().st_size
+    content = manifest.model_dump(mode="json")
+    content["shards"][0] |= {"bytes": length, "count": 3}
+    content["count"] = 3 + sum(part["count"] for part in content["shards"][1:])
+    Manifest.model_validate(content).write(folder)
+    records = Records(folder)
+    for index in range(3):
+        with pytest.raises(RecordError, match=shard.name) as caught:
+            records.images([index])
+        assert caught.value.offset == offsets[index]
+
+
+def test_what_is_no_record_folder(packed: tuple[Path, Manifest], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        Records(tmp_path / "none")
+    with pytest.raises(InputError, match="pixmend pack"):
+        Records(tmp_path)
+    manifest = packed[0] / "manifest.json"
+    text = manifest.read_text()
+    for altered in (text[:50], "[]", "{}", text.replace('"count": 10', '"count": 11')):
+        manifest.write_text(altered)
+        with pytest.raises(InputError, match=r"manifest\.json"):
+            Records(packed[0])
+    manifest.write_text(text.replace('"format": 1', '"format": 2'))
+    with pytest.raises(InputError, match="format 2"):
+        Records(packed[0])
+    manifest.write_text(text.replace('"name": "', '"name": "../'))
+    with pytest.raises(InputError):
+        Records(packed[0])
+    manifest.unlink()
+    with pytest.raises(InputError, match="not finished"):
+        Records(packed[0])

@@ -1,0 +1,152 @@
+"""What is found, in which order, and under which class."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixmend.errors import InputError
+from pixmend.records import Manifest, PackSettings, Records, find_source, pack
+from pixmend.records.listing import shard_count, write_listing
+from pixmend.records.sources import Item, item_from_line, item_to_line
+
+from .helpers import every, noise
+
+
+def write(folder: Path, *names: str) -> Path:
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(number, 8, 8)).save(path, "PNG")
+    return folder
+
+
+def found(folder: Path) -> list[tuple[str, str | None]]:
+    return [(item.name, item.class_text) for item in find_source(folder).items()]
+
+
+def test_sub_folders_are_classes(tmp_path: Path) -> None:
+    write(tmp_path, "Sample010/a.png", "Sample002/x/b.png", "Sample002/a.png", "top.png")
+    assert found(tmp_path) == [
+        ("Sample002/a.png", "Sample002"),
+        ("Sample002/x/b.png", "Sample002"),
+        ("Sample010/a.png", "Sample010"),
+        ("top.png", None),
+    ]
+
+
+def test_classes_below_a_common_folder_are_found(tmp_path: Path) -> None:
+    write(tmp_path, "English/Fnt/Sample001/a.png", "English/Fnt/Sample002/a.png")
+    assert [text for _, text in found(tmp_path)] == ["Sample001", "Sample002"]
+
+
+def test_where_nothing_branches_the_first_folder_is_the_class(tmp_path: Path) -> None:
+    write(tmp_path, "cats/a.png", "cats/b.png")
+    assert [text for _, text in found(tmp_path)] == ["cats", "cats"]
+
+
+def test_labels_are_the_order_of_class_texts(tmp_path: Path) -> None:
+    folder = write(tmp_path / "in", *(f"Sample{n:03d}/a.png" for n in (12, 1, 3)), "none.png")
+    pack(folder, tmp_path / "out", PackSettings(size=8), workers=1)
+    records = Records(tmp_path / "out")
+    assert records.classes == ("Sample001", "Sample003", "Sample012")
+    assert records.labels([0, 1, 2, 3]).tolist() == [0, 1, 2, -1]
+    assert records.names([3, 0]) == ["none.png", "Sample001/a.png"]
+
+
+def test_numbers_as_classes_are_in_the_order_of_numbers(tmp_path: Path) -> None:
+    folder = write(tmp_path / "in", *(f"{n}/a.png" for n in (10, 9, 2)))
+    pack(folder, tmp_path / "out", PackSettings(size=8), workers=1)
+    assert Manifest.read(tmp_path / "out").classes == ("2", "9", "10")
+
+
+def test_one_name_in_two_folders_is_two_images(tmp_path: Path) -> None:
+    folder = write(tmp_path / "in", "a/x.png", "b/x.png", "a/x.PNG")
+    pack(folder, tmp_path / "out", PackSettings(size=8), workers=1)
+    records = Records(tmp_path / "out")
+    assert records.names(range(3)) == ["a/x.PNG", "a/x.png", "b/x.png"]
+    assert len(np.unique(every(records), axis=0)) == 3
+
+
+def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
+    secret = write(tmp_path / "secret", "s.png")
+    folder = write(tmp_path / "in", "a.png")
+    (folder / "out-of-here").symlink_to(secret)
+    (folder / "loop").symlink_to(folder)
+    (folder / "b.png").symlink_to(folder / "a.png")
+    assert [name for name, _ in found(folder)] == ["a.png", "b.png"]
+
+
+def test_hidden_files_and_folders_named_like_images(tmp_path: Path) -> None:
+    write(tmp_path, "a.png", ".hidden.png", ".git/b.png", "folder.png/c.png")
+    assert [name for name, _ in found(tmp_path)] == ["a.png", "folder.png/c.png"]
+
+
+def test_a_pipe_named_like_an_image_does_not_hang(tmp_path: Path) -> None:
+    write(tmp_path, "a.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    items = {item.name: item.reason for item in find_source(tmp_path).items()}
+    assert not items["a.png"]
+    assert "not a regular file" in items["pipe.png"]
+
+
+def test_names_that_are_no_text_are_kept_apart_from_paths(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    try:
+        Image.fromarray(noise(0, 8, 8)).save(os.fsencode(folder) + b"/\xff.png", "PNG")
+    except OSError:
+        pytest.skip("this file system takes text only")
+    pack(folder, tmp_path / "out", PackSettings(size=8), workers=1)
+    assert Records(tmp_path / "out").names([0]) == ["\ufffd.png"]
+
+
+def test_containers_beside_images_are_reported_not_mixed_in(tmp_path: Path) -> None:
+    write(tmp_path, "a.png")
+    (tmp_path / "the-same.zip").write_bytes(b"whatever")
+    reasons = {item.name: item.reason for item in find_source(tmp_path).items()}
+    assert not reasons["a.png"]
+    assert "pack it by itself" in reasons["the-same.zip"]
+
+
+def test_items_survive_as_lines() -> None:
+    item = Item("zip", "a\udcff.zip", "ü/x.png", None, (1, 2), (3, 4), "why")
+    line = item_to_line(item)
+    assert line.isascii()
+    assert item_from_line(line) == item
+
+
+@pytest.mark.parametrize("name", ["none", "empty", "text.txt", "only-text"])
+def test_bad_sources_say_what_to_do(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.txt").write_text("hello")
+    (tmp_path / "only-text").mkdir()
+    (tmp_path / "only-text" / "notes.txt").write_text("hello")
+    with pytest.raises(InputError, match=name) as caught:
+        find_source(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_name_too_long_is_an_input_error() -> None:
+    with pytest.raises(InputError):
+        find_source("x" * 5000)
+
+
+def test_the_output_inside_the_source_is_no_input(make_folder: Callable[..., Path]) -> None:
+    folder = make_folder(6)
+    out = folder / "records"
+    first = pack(folder, out, PackSettings(size=8), workers=1)
+    assert pack(folder, out, PackSettings(size=8), workers=1) == first
+    listing = write_listing(find_source(folder), folder.parent / "list", outside=out)
+    assert len(listing) == 6
+
+
+@pytest.mark.parametrize(
+    ("inputs", "most", "shards"),
+    [(1, 4096, 1), (10, 4, 3), (64, 4096, 1), (65, 4096, 2), (5000, 4096, 16), (100_000, 4096, 25)],
+)
+def test_the_number_of_shards(inputs: int, most: int, shards: int) -> None:
+    assert shard_count(inputs, most) == shards
