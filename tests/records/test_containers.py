@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -106,8 +107,30 @@ def test_a_member_larger_than_it_says_is_cut_off(tmp_path: Path) -> None:
     path = zip_of(tmp_path / "bomb.zip", {"a.png": bytes(10**7)})
     with zipfile.ZipFile(path) as archive:
         info = archive.infolist()[0]
+    tracemalloc.start()
     with pytest.raises(InputError, match="size or checksum"):
         read_member(path, (info.header_offset, info.compress_size, 100, 8, info.CRC))
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
+
+
+def test_a_flipped_byte_in_a_stored_member_is_found(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "a.zip", {"a.png": b"x" * 100}, zipfile.ZIP_STORED)
+    with zipfile.ZipFile(path) as archive:
+        info = archive.infolist()[0]
+    place = (info.header_offset, info.compress_size, info.file_size, 0, info.CRC)
+    assert read_member(path, place) == b"x" * 100
+    path.write_bytes(path.read_bytes().replace(b"x" * 100, b"x" * 99 + b"y"))
+    with pytest.raises(InputError, match="size or checksum"):
+        read_member(path, place)
+
+
+def test_an_encrypted_member_says_so(tmp_path: Path) -> None:
+    path = zip_of(tmp_path / "a.zip", {"a.png": png(1), "b.png": png(2)})
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    assert "password" in reasons(packed(path))["a.zip/a.png"]
 
 
 def test_a_member_that_says_it_is_huge_is_left_out(tmp_path: Path) -> None:
@@ -183,6 +206,14 @@ def test_a_cut_idx_loses_only_its_end(mnist: tuple[Path, np.ndarray]) -> None:
     records = packed(mnist[0])
     assert 0 < len(records) < 15
     assert "damaged" in next(iter(reasons(records).values()))
+
+
+@pytest.mark.parametrize("shape", [(3,), (13,), (3, 4)])
+def test_labels_that_do_not_fit(mnist: tuple[Path, np.ndarray], shape: tuple[int, ...]) -> None:
+    labels = gzip.compress(idx(np.zeros(shape, np.uint8)))
+    (mnist[0] / "train-labels-idx1-ubyte.gz").write_bytes(labels)
+    found = {item.file: item.reason for item in find_source(mnist[0]).items()}
+    assert "labels for 12" in found["train-images-idx3-ubyte.gz"]
 
 
 def test_idx_of_other_shapes_and_labels_that_do_not_fit(mnist: tuple[Path, np.ndarray]) -> None:

@@ -20,7 +20,8 @@ from pixmend.cli.pack import pack as verb
 from pixmend.errors import InputError, OutputError, PixmendError, SettingsError
 from pixmend.records import Manifest, PackProgress, PackSettings, Records, pack
 from pixmend.records.index import read_index
-from pixmend.records.shards import ShardJob, ShardResult, pack_shard
+from pixmend.records.progress import Board, Row
+from pixmend.records.shards import ShardJob, ShardResult, StoppedError, pack_shard
 
 from .helpers import every, folder_bytes, noise
 
@@ -257,6 +258,62 @@ def test_an_altered_shard_of_a_stopped_run_is_packed_again(
     first.write_bytes(content)
     pack(folder, out, SETTINGS, workers=1)
     assert folder_bytes(out) == folder_bytes(tmp_path / "whole")
+
+
+def test_inputs_that_changed_while_stopped_are_packed_again(
+    make_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder, out = make_folder(12), tmp_path / "out"
+
+    def stop(progress: PackProgress) -> None:
+        if progress.done > 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(folder, out, SETTINGS, workers=1, on_progress=stop)
+    Image.fromarray(noise(99)).save(folder / "Sample001" / "img0000.png")
+    pack(folder, out, SETTINGS, workers=1)
+    pack(folder, tmp_path / "fresh", SETTINGS, workers=1)
+    assert folder_bytes(out) == folder_bytes(tmp_path / "fresh")
+
+
+def dawdle(job: ShardJob) -> ShardResult:
+    """A shard that takes half a minute unless somebody asks to stop."""
+    with Board(job.board) as board:
+        board.report(job.number, Row(1, 0, "first", ""))
+        for _ in range(300):
+            if board.stopped:
+                raise StoppedError
+            time.sleep(0.1)
+    raise AssertionError("nobody asked to stop")
+
+
+def test_workers_are_asked_to_stop(
+    make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(progress: PackProgress) -> None:
+        if progress.done:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("pixmend.records.workers.pack_shard", dawdle)
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        pack(make_folder(10), tmp_path / "out", SETTINGS, workers=2, on_progress=stop)
+    assert time.monotonic() - start < 20
+
+
+def test_a_shard_asked_to_stop_leaves_nothing(
+    make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop_then_pack(job: ShardJob, _: object) -> ShardResult:
+        with Board(job.board) as board:
+            board.stop()
+        return pack_shard(job)
+
+    monkeypatch.setattr("pixmend.records.workers.pack_shard", stop_then_pack)
+    with pytest.raises(StoppedError):
+        pack(make_folder(10), tmp_path / "out", SETTINGS, workers=1)
+    assert not list((tmp_path / "out").glob("*images*"))
 
 
 def test_an_interrupt_stops_the_workers_and_keeps_finished_shards(

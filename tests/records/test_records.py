@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from pixmend.errors import InputError, RecordError
-from pixmend.images import fit_square
-from pixmend.records import Manifest, Records
-from pixmend.records.index import read_index
+from pixmend.images import encode_png, fit_square
+from pixmend.records import Manifest, Records, encode_example, write_record
+from pixmend.records.index import read_index, write_index
 
 from .helpers import every, noise
 
@@ -123,22 +123,25 @@ def test_a_shard_cut_short_or_missing(packed: tuple[Path, Manifest]) -> None:
 
 
 def test_a_whole_record_of_another_kind_is_named(packed: tuple[Path, Manifest]) -> None:
-    from pixmend.records import encode_example, write_record
-    from pixmend.records.index import write_index
-
     folder, manifest = packed
     shard = folder / manifest.shards[0].name
     with shard.open("wb") as file:
-        payloads = [encode_example({"image/encoded": b"text"}), b"\xff\xff", encode_example({})]
+        small = encode_png(noise(0, 7, 8))
+        examples: list[dict[str, bytes]] = [
+            {"image/encoded": b"text"},
+            {"image/encoded": small},
+            {},
+        ]
+        payloads = [b"\xff\xff", *map(encode_example, examples)]
         offsets = [write_record(file, payload) for payload in payloads]
     write_index(shard, np.array(offsets, np.uint64))
     length = shard.stat().st_size
     content = manifest.model_dump(mode="json")
-    content["shards"][0] |= {"bytes": length, "count": 3}
-    content["count"] = 3 + sum(part["count"] for part in content["shards"][1:])
+    content["shards"][0] |= {"bytes": length, "count": 4}
+    content["count"] = 4 + sum(part["count"] for part in content["shards"][1:])
     Manifest.model_validate(content).write(folder)
     records = Records(folder)
-    for index in range(3):
+    for index in range(4):
         with pytest.raises(RecordError, match=shard.name) as caught:
             records.images([index])
         assert caught.value.offset == offsets[index]
@@ -159,7 +162,10 @@ def test_what_is_no_record_folder(packed: tuple[Path, Manifest], tmp_path: Path)
     with pytest.raises(InputError, match="format 2"):
         Records(packed[0])
     manifest.write_text(text.replace('"name": "', '"name": "../'))
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="not a manifest"):
+        Records(packed[0])
+    manifest.write_text(text.replace(packed[1].shards[0].sha256, "0" * 64))
+    with pytest.raises(InputError, match="altered"):
         Records(packed[0])
     manifest.unlink()
     with pytest.raises(InputError, match="not finished"):

@@ -11,6 +11,7 @@ from pixmend.cli.complete import complete
 from pixmend.cli.demo import demo
 from pixmend.cli.doctor import doctor
 from pixmend.cli.info import info
+from pixmend.cli.pack import pack
 from pixmend.cli.sample import sample
 from pixmend.cli.train import train
 from pixmend.errors import PixmendError
@@ -26,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (train, sample, complete, info, doctor, demo):
+for verb in (pack, train, sample, complete, info, doctor, demo):
     app.command()(verb)
 
 

@@ -188,7 +188,10 @@ class _Run:
 
 def _default_workers(listing: Listing) -> int:
     """Return one a core, or just one when the work is done before a second has started."""
-    return 1 if listing.bytes < _SMALL_BYTES else len(os.sched_getaffinity(0))
+    if listing.bytes < _SMALL_BYTES:
+        return 1
+    # Not every system says which cores this process may use.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _channels_of(source: Source, listing: Listing) -> Channels:

@@ -211,7 +211,7 @@ def _record(item: Item, pixels: NDArray[Any], job: ShardJob) -> bytes:
     text = item.class_text
     return encode_example(
         {
-            "image/encoded": encode_png(square),
+            "image/encoded": encode_png(square, quick=True),
             "image/format": "png",
             "image/height": square.shape[0],
             "image/width": square.shape[1],

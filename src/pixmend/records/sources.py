@@ -25,6 +25,7 @@ Kind: TypeAlias = Literal["image", "zip", "idx", "tfrecord"]
 
 _IDX_NAME = re.compile(r"idx(\d)?([-.]?ubyte)?(\.gz)?$")
 _TFRECORD_NAME = re.compile(r"(\.tfrecords?|\.tfrec|-\d{5}-of-\d{5})$")
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would build one each time
 # Folders of images alone, or else of these, the first kind that is there.
 _CONTAINERS: tuple[Kind, ...] = ("tfrecord", "idx", "zip")
 
@@ -165,7 +166,7 @@ def find_source(path: Path | str) -> Source:
 def item_to_line(item: Item) -> str:
     """Return an item as one line of JSON, pure ASCII, without the newline."""
     fields = (item.kind, item.file, item.name, item.class_text, item.place, item.stamp, item.reason)
-    return json.dumps(fields, separators=(",", ":"))
+    return _ENCODE(fields)
 
 
 def item_from_line(line: str | bytes) -> Item:
@@ -203,16 +204,15 @@ def _items_of(root: Path, file: str, kind: Kind, class_text: str | None) -> Iter
     InputError
         It is a container that cannot be read.
     """
-    path = root / file
-    stamp = _stamp(path)
+    stamp = _stamp(root, file)
     label = _label(file)
-    if not path.is_file():
+    if stamp is None:
         yield _left_out(root, file, kind, "not a regular file, or a link to nothing")
     elif kind == "image":
         yield Item(kind, file, label, class_text, (), stamp)
     else:
         list_members = {"zip": archives.members, "idx": idx.members, "tfrecord": foreign.members}
-        for member in list_members[kind](path):
+        for member in list_members[kind](root / file):
             yield Item(
                 kind,
                 file,
@@ -266,21 +266,22 @@ def _same(left: Path, right: Path) -> bool:
         return False
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def _stamp(root: Path, file: str) -> tuple[int, int] | None:
+    """Return (bytes, modification time in ns) of a regular file; None for anything else, which could block a reader."""
     try:
-        status = path.stat()
+        status = os.stat(os.path.join(root, file))  # noqa: PTH116, PTH118 - a Path a file is a third of the time
     except OSError:
-        return (0, 0)
-    return status.st_size, status.st_mtime_ns
+        return None
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 def _left_out(root: Path, file: str, kind: Kind, reason: str) -> Item:
-    return Item(kind, file, _label(file), None, (), _stamp(root / file), reason)
+    return Item(kind, file, _label(file), None, (), _stamp(root, file) or (0, 0), reason)
 
 
 def _label(file: str) -> str:
     """Return a file name as text that can be written anywhere: bytes that are no UTF-8 are replaced."""
-    return os.fsencode(file).decode("utf-8", "replace")
+    return file if file.isascii() else os.fsencode(file).decode("utf-8", "replace")
 
 
 def _reason(error: Exception, path: Path) -> str:

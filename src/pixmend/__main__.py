@@ -1,0 +1,5 @@
+"""``python -m pixmend``: the command line."""
+
+from pixmend.cli import main
+
+main()

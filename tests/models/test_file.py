@@ -1,0 +1,122 @@
+"""The model file: whole or refused, and no code in it."""
+
+import json
+
+import pytest
+import torch
+
+from pixmend.errors import ModelFileError, OutputError
+from pixmend.models import (
+    DCGAN,
+    DCGANSettings,
+    Discriminator,
+    Generator,
+    find_model,
+    load_model,
+    read_header,
+    save_model,
+    write_tensors,
+)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    settings = DCGANSettings(size=16, channels="L", filters=4, latent_dim=5)
+    return DCGAN(settings, Generator(settings), Discriminator(settings), {"steps": 7})
+
+
+@pytest.fixture
+def path(model, tmp_path):
+    save_model(model, tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def test_what_is_saved_is_loaded_bit_for_bit_and_frozen(model, path):
+    loaded = load_model(path)
+    assert loaded.settings == model.settings
+    assert loaded.card == {"steps": 7}
+    for ours, theirs in ((model.generator, loaded.generator), (model.discriminator, loaded.discriminator)):
+        before, after = ours.state_dict(), theirs.state_dict()
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before)
+        assert not theirs.training
+        assert not any(weight.requires_grad for weight in theirs.parameters())
+
+
+def test_equal_models_give_equal_files(model, path, tmp_path):
+    save_model(model, tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.9999])
+def test_a_truncated_file_is_refused_in_one_line_that_names_it(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ModelFileError, match=r"model\.safetensors") as caught:
+        load_model(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_anywhere_is_noticed(path):
+    content = bytearray(path.read_bytes())
+    for place in range(8, len(content), len(content) // 60):
+        content[place] ^= 4
+        path.write_bytes(content)
+        with pytest.raises(ModelFileError):
+            load_model(path)
+        content[place] ^= 4
+
+
+def test_a_file_of_another_version_says_which(model, path):
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + length].replace(b'\\"format\\": 1', b'\\"format\\": 9')
+    path.write_bytes(content[:8] + header + content[8 + length :])
+    with pytest.raises(ModelFileError, match="format 9"):
+        load_model(path)
+
+
+def test_a_checkpoint_is_not_taken_for_a_model(tmp_path):
+    write_tensors(tmp_path / "x.safetensors", {"a": torch.ones(2)}, kind="checkpoint", header={})
+    with pytest.raises(ModelFileError, match="holds a checkpoint, not a model"):
+        load_model(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"just text", b"\x80\x04\x95pickle", b"\xff" * 64, b"{}" * 50])
+def test_other_files_are_refused(tmp_path, content):
+    (tmp_path / "other").write_bytes(content)
+    with pytest.raises(ModelFileError, match="not a pixmend model file"):
+        load_model(tmp_path / "other")
+
+
+def test_settings_that_do_not_fit_the_weights_are_refused(model, tmp_path):
+    tensors = {f"generator.{name}": value for name, value in model.generator.state_dict().items()}
+    settings = {**model.settings.model_dump(), "filters": 8}
+    write_tensors(tmp_path / "m", tensors, kind="model", header={"settings": settings, "card": {}})
+    with pytest.raises(ModelFileError, match="do not fit together"):
+        load_model(tmp_path / "m")
+
+
+def test_a_model_is_found_by_file_by_run_directory_and_by_name(path, tmp_path):
+    assert find_model(path) == path
+    assert find_model(tmp_path) == path
+    with pytest.raises(ModelFileError, match="bundled"):
+        find_model("no-such-model")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelFileError, match="train a model there first"):
+        find_model(tmp_path / "empty")
+
+
+def test_the_header_is_read_without_the_weights_and_is_plain_json(path):
+    header = read_header(path)
+    assert header["kind"] == "model"
+    assert header["settings"]["size"] == 16
+    json.dumps(header)
+
+
+def test_an_unwritable_place_is_an_output_error_and_leaves_nothing(model, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="file"):
+        save_model(model, tmp_path / "file" / "model.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -1,0 +1,53 @@
+"""A tiny data set and the smallest run that is still a run."""
+
+import numpy as np
+import pytest
+
+from pixmend.images import encode_png
+from pixmend.records import PackSettings, Records, pack
+from pixmend.training import resolve
+
+TINY = {
+    "size": 16,
+    "channels": "L",
+    "filters": 4,
+    "latent_dim": 6,
+    "batch_size": 8,
+    "grid_images": 4,
+    "checkpoint_every": 4,
+    "log_every": 2,
+    "steps": 10,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for index in range(20):
+        pixels = generator.integers(0, 256, (16, 16, 1), np.uint8)
+        (folder / f"{index:02}.png").write_bytes(encode_png(pixels))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def record_folder(image_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("records") / "packed"
+    pack(image_folder, out, PackSettings(size=16, channels="L"), workers=1)
+    return out
+
+
+@pytest.fixture(scope="session")
+def records(record_folder):
+    return Records(record_folder)
+
+
+@pytest.fixture
+def tiny():
+    """Return settings of a tiny run, with changes."""
+
+    def settings(**changes):
+        return resolve({**TINY, **changes})
+
+    return settings

@@ -1,0 +1,78 @@
+"""Settings and recipes: plain names, checked at birth, the published values kept."""
+
+import tomllib
+
+import pytest
+
+from pixmend.errors import SettingsError
+from pixmend.training import parse_overrides, read_recipe, recipe_names, resolve, to_toml
+
+
+def test_all_recipes_resolve():
+    names = recipe_names()
+    assert {"characters", "chars74k", "pokemon", "radford", "seed-chars74k", "seed-pokemon"} <= set(names)
+    for name in names:
+        resolve(read_recipe(name))
+
+
+@pytest.mark.parametrize(("name", "steps"), [("seed-chars74k", 50_000), ("seed-pokemon", 100_000)])
+def test_the_seed_recipes_are_the_seed_system(name, steps):
+    held = resolve(read_recipe(name))
+    assert (held.size, held.filters, held.discriminator_filters, held.kernel) == (96, 128, 64, 5)
+    assert (held.latent_dim, held.latent_prior, held.batch_size) == (100, "uniform", 128)
+    assert (held.learning_rate, held.beta1, held.feature_matching) == (1e-4, 0.5, 0.05)
+    assert (held.discriminator_steps, held.average_decay) == (1, 0.0)
+    assert (held.steps, held.checkpoint_every) == (steps, 2_000)
+
+
+def test_radford_is_the_paper():
+    held = resolve(read_recipe("radford"))
+    assert (held.size, held.filters, held.kernel, held.latent_dim) == (64, 128, 5, 100)
+    assert (held.batch_size, held.learning_rate, held.beta1) == (128, 2e-4, 0.5)
+    assert (held.latent_prior, held.average_decay) == ("uniform", 0.0)
+
+
+def test_settings_round_trip_through_toml():
+    held = resolve({"size": 96, "background": '#f0e0d0"', "learning_rate": 1.5e-5, "average_decay": 0.0})
+    assert resolve(tomllib.loads(to_toml(held))) == held
+
+
+def test_later_layers_win():
+    assert resolve({"size": 32, "seed": 1}, {"seed": 2}).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"batchsize": 3}, "batchsize: no such setting; did you mean batch_size"),
+        ({"qqq": 3}, "qqq: no such setting"),
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"size": 48}, "size = 48"),
+        ({"loss": "hinge"}, "loss = 'hinge'"),
+        ({"learning_rate": "fast"}, "learning_rate = 'fast'"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value(wrong, message):
+    with pytest.raises(SettingsError, match=message):
+        resolve(wrong)
+
+
+def test_overrides_are_typed():
+    held = parse_overrides(["size=32", "learning_rate = 1e-3", "channels=L", 'loss="minimax"', "background=#fff000"])
+    assert held == {
+        "size": 32, "learning_rate": 1e-3, "channels": "L", "loss": "minimax", "background": "#fff000",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["size", "=3", ""])
+def test_an_override_without_key_and_value_is_refused(text):
+    with pytest.raises(SettingsError, match="key=value"):
+        parse_overrides([text])
+
+
+def test_an_unknown_recipe_lists_the_known_ones(tmp_path):
+    with pytest.raises(SettingsError, match="characters, chars74k"):
+        read_recipe("charcters")
+    (tmp_path / "broken.toml").write_text("size = = 3")
+    with pytest.raises(SettingsError, match=r"broken\.toml"):
+        read_recipe(tmp_path / "broken.toml")
