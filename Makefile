@@ -38,7 +38,7 @@ test: check
 
 bench: install-dev
 	$(BIN)/python benchmarks/packing.py
-	$(BIN)/python benchmarks/completion.py
+
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

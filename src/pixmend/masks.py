@@ -58,7 +58,7 @@ class Mask:
             )
         if pixels.dtype == np.bool_:
             hole = pixels if pixels.ndim == 2 else pixels.any(axis=2)
-            return cls(~hole)
+            return cls(np.asarray(~hole))
         if not np.issubdtype(pixels.dtype, np.unsignedinteger):
             raise MaskError(
                 f"mask: values of type {pixels.dtype}; give uint8 (white = hole) or bool (True = hole)"

@@ -52,7 +52,9 @@ def test_figure_1_of_the_paper_is_one_setting():
 
 
 def test_the_seeds_own_net_is_one_setting():
-    settings = DCGANSettings(size=96, channels="RGB", filters=128, discriminator_filters=64, kernel=5)
+    settings = DCGANSettings(
+        size=96, channels="RGB", filters=128, discriminator_filters=64, kernel=5
+    )
     generator, discriminator = Generator(settings), Discriminator(settings)
     assert [up[0].out_channels for up in generator.ups] == [512, 256, 128]
     assert generator.project.out_features == 1024 * 6 * 6
@@ -96,7 +98,9 @@ def test_weights_are_drawn_from_the_papers_normal_and_from_the_seed_alone():
     assert first.to_image.bias.abs().max() == 0
     gains = torch.cat([up[1].weight for up in first.ups])
     assert abs(gains.mean().item() - 1) < 0.01
-    for ours, same, different in zip(first.parameters(), second.parameters(), other.parameters(), strict=True):
+    for ours, same, different in zip(
+        first.parameters(), second.parameters(), other.parameters(), strict=True
+    ):
         assert torch.equal(ours, same)
         assert ours.std() == 0 or not torch.equal(ours, different)
 

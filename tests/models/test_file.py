@@ -36,7 +36,10 @@ def test_what_is_saved_is_loaded_bit_for_bit_and_frozen(model, path):
     loaded = load_model(path)
     assert loaded.settings == model.settings
     assert loaded.card == {"steps": 7}
-    for ours, theirs in ((model.generator, loaded.generator), (model.discriminator, loaded.discriminator)):
+    for ours, theirs in (
+        (model.generator, loaded.generator),
+        (model.discriminator, loaded.discriminator),
+    ):
         before, after = ours.state_dict(), theirs.state_dict()
         assert before.keys() == after.keys()
         assert all(torch.equal(before[name], after[name]) for name in before)
@@ -83,7 +86,9 @@ def test_a_checkpoint_is_not_taken_for_a_model(tmp_path):
         load_model(tmp_path / "x.safetensors")
 
 
-@pytest.mark.parametrize("content", [b"", b"just text", b"\x80\x04\x95pickle", b"\xff" * 64, b"{}" * 50])
+@pytest.mark.parametrize(
+    "content", [b"", b"just text", b"\x80\x04\x95pickle", b"\xff" * 64, b"{}" * 50]
+)
 def test_other_files_are_refused(tmp_path, content):
     (tmp_path / "other").write_bytes(content)
     with pytest.raises(ModelFileError, match="not a pixmend model file"):

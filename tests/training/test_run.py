@@ -62,13 +62,17 @@ def test_a_run_leaves_all_that_it_promises(whole):
     assert model.card["training_images"] == 20
 
 
-@pytest.mark.parametrize("changes", [{}, {"discriminator_steps": 2, "feature_matching": 0.05, "loss": "minimax"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"discriminator_steps": 2, "feature_matching": 0.05, "loss": "minimax"}]
+)
 @pytest.mark.parametrize("cut", [1, 5, 8])
 def test_k_steps_and_a_resume_are_n_steps(records, tiny, tmp_path, changes, cut):
     list(train(records, tmp_path / "whole", tiny(**changes)))
     done = []
-    for now in train(records, tmp_path / "cut", tiny(**changes), should_stop=lambda: len(done) + 1 == cut):
-        done.append(now)
+    for now in train(
+        records, tmp_path / "cut", tiny(**changes), should_stop=lambda: len(done) + 1 == cut
+    ):
+        done.append(now)  # noqa: PERF402 - should_stop reads it as it grows
     assert done[-1].event == "stopped"
     events = [now.event for now in train(records, tmp_path / "cut", tiny(**changes))]
     assert events[0] == "resumed"
@@ -104,7 +108,13 @@ COMMAND = [sys.executable, "-m", "pixmend"]
 
 def command_for(data, run, steps):
     pairs = [f"{key}={value}" for key, value in {**TINY, "steps": steps, "batch_size": 64}.items()]
-    return [*COMMAND, "train", str(data), str(run), *(part for pair in pairs for part in ("--set", pair))]
+    return [
+        *COMMAND,
+        "train",
+        str(data),
+        str(run),
+        *(part for pair in pairs for part in ("--set", pair)),
+    ]
 
 
 def wait_for_checkpoint(process, run, after):
@@ -121,22 +131,30 @@ def wait_for_checkpoint(process, run, after):
 def test_kill_9_in_the_middle_and_the_same_command_give_the_weights_of_an_uninterrupted_run(
     record_folder, tmp_path
 ):
-    subprocess.run(command_for(record_folder, tmp_path / "whole", 60), check=True, capture_output=True)
+    subprocess.run(
+        command_for(record_folder, tmp_path / "whole", 60), check=True, capture_output=True
+    )
     newest = ""
     for _ in range(2):
         process = subprocess.Popen(
-            command_for(record_folder, tmp_path / "killed", 60), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command_for(record_folder, tmp_path / "killed", 60),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         newest = wait_for_checkpoint(process, tmp_path / "killed", newest)
         process.kill()
         process.wait()
-    subprocess.run(command_for(record_folder, tmp_path / "killed", 60), check=True, capture_output=True)
+    subprocess.run(
+        command_for(record_folder, tmp_path / "killed", 60), check=True, capture_output=True
+    )
     assert_same_end(tmp_path / "killed", tmp_path / "whole")
 
 
 def test_sigterm_saves_says_so_and_the_same_command_goes_on(record_folder, tmp_path):
     command = command_for(record_folder, tmp_path / "run", 100_000)
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     wait_for_checkpoint(process, tmp_path / "run", "")
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
@@ -196,7 +214,9 @@ def test_weights_that_are_not_finite_are_never_saved(records, tiny, tmp_path, mo
     assert final_tensors(tmp_path / "run")[1]["step"] == 4
 
 
-def test_a_full_disk_is_said_plainly_and_the_run_resumes(records, tiny, tmp_path, monkeypatch, whole):
+def test_a_full_disk_is_said_plainly_and_the_run_resumes(
+    records, tiny, tmp_path, monkeypatch, whole
+):
     real = os.fsync
     calls = []
 
@@ -255,7 +275,9 @@ def test_only_the_last_checkpoints_are_kept(records, tiny, tmp_path):
     assert names == ["step-00000008.safetensors", "step-00000010.safetensors"]
 
 
-def test_streaming_from_the_shards_gives_the_run_that_memory_gives(records, tiny, tmp_path, monkeypatch, whole):
+def test_streaming_from_the_shards_gives_the_run_that_memory_gives(
+    records, tiny, tmp_path, monkeypatch, whole
+):
     monkeypatch.setattr(Records, "resident", lambda *_: None)
     list(train(records, tmp_path / "run", tiny()))
     assert_same_end(tmp_path / "run", whole)

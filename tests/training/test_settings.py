@@ -10,7 +10,9 @@ from pixmend.training import parse_overrides, read_recipe, recipe_names, resolve
 
 def test_all_recipes_resolve():
     names = recipe_names()
-    assert {"characters", "chars74k", "pokemon", "radford", "seed-chars74k", "seed-pokemon"} <= set(names)
+    assert {"characters", "chars74k", "pokemon", "radford", "seed-chars74k", "seed-pokemon"} <= set(
+        names
+    )
     for name in names:
         resolve(read_recipe(name))
 
@@ -33,7 +35,9 @@ def test_radford_is_the_paper():
 
 
 def test_settings_round_trip_through_toml():
-    held = resolve({"size": 96, "background": '#f0e0d0"', "learning_rate": 1.5e-5, "average_decay": 0.0})
+    held = resolve(
+        {"size": 96, "background": '#f0e0d0"', "learning_rate": 1.5e-5, "average_decay": 0.0}
+    )
     assert resolve(tomllib.loads(to_toml(held))) == held
 
 
@@ -58,7 +62,9 @@ def test_a_wrong_setting_is_named_with_its_value(wrong, message):
 
 
 def test_overrides_are_typed():
-    held = parse_overrides(["size=32", "learning_rate = 1e-3", "channels=L", 'loss="minimax"', "background=#fff000"])
+    held = parse_overrides(
+        ["size=32", "learning_rate = 1e-3", "channels=L", 'loss="minimax"', "background=#fff000"]
+    )
     assert held == {
         "size": 32, "learning_rate": 1e-3, "channels": "L", "loss": "minimax", "background": "#fff000",
     }  # fmt: skip

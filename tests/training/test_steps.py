@@ -101,7 +101,9 @@ def test_order_is_a_function_of_position_however_it_is_asked_for(count):
     whole = Order(count, seed=3).positions(0, 60)
     pieces = Order(count, seed=3)
     parts = {first: pieces.positions(first, 7) for first in (49, 0, 21, 28, 7, 14, 42, 35)}
-    assert np.array_equal(np.concatenate([parts[first] for first in sorted(parts)])[:56], whole[:56])
+    assert np.array_equal(
+        np.concatenate([parts[first] for first in sorted(parts)])[:56], whole[:56]
+    )
 
 
 def test_the_average_follows_the_formula(tiny):
@@ -113,7 +115,9 @@ def test_the_average_follows_the_formula(tiny):
             weight.add_(1.0)
     start = weights(state.average)
     update_average(state.average, moving, decay=0.9, step=10_000)
-    for before, after, target in zip(start, state.average.parameters(), moving.parameters(), strict=True):
+    for before, after, target in zip(
+        start, state.average.parameters(), moving.parameters(), strict=True
+    ):
         torch.testing.assert_close(after, 0.9 * before + 0.1 * target)
     update_average(state.average, moving, decay=0.0, step=10_000)
     assert same(weights(moving), state.average)

@@ -90,7 +90,7 @@ def to_channels(pixels: Pixels, channels: Channels, background: Colour = (255, 2
         colour = np.rint(colour * share + behind * (1 - share)).astype(pixels.dtype)
     if wanted == 1:
         if colour.shape[-1] == 1:
-            return colour
+            return np.asarray(colour)
         luma = colour.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
         return np.rint(luma)[..., None].astype(pixels.dtype)
     if colour.shape[-1] == 1:
