@@ -92,7 +92,7 @@ def to_channels(pixels: Pixels, channels: Channels, background: Colour = (255, 2
         if colour.shape[-1] == 1:
             return np.asarray(colour)
         luma = colour.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
-        return np.asarray(colour)
+        return np.asarray(np.rint(luma)[..., None].astype(pixels.dtype))
     if colour.shape[-1] == 1:
         colour = np.repeat(colour, 3, axis=-1)
     if wanted == 3:
