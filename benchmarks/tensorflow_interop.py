@@ -2,9 +2,9 @@
 
 TensorFlow is no dependency of pixmend; run this in an environment of its own:
 
-    python -m venv /tmp/interop
-    /tmp/interop/bin/pip install tensorflow-cpu numpy pillow pydantic google-crc32c
-    PYTHONPATH=src /tmp/interop/bin/python benchmarks/tensorflow_interop.py
+    python -m venv interop
+    interop/bin/pip install tensorflow-cpu numpy pillow pydantic google-crc32c
+    PYTHONPATH=src interop/bin/python benchmarks/tensorflow_interop.py
 
 It makes its data in a temporary folder, prints a line a check, and exits with 1 if one fails. With a path as its
 argument it also writes there the fixture that tests/records reads: five small records written by TensorFlow.

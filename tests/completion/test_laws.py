@@ -1,0 +1,212 @@
+"""The laws of completion: known pixels are sacred, and an image's answer is its own."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import pixmend
+from pixmend.api import Model
+from pixmend.completion import METHODS, Job, Options, complete_batch, find_method
+from pixmend.errors import ImageError, MaskError, SettingsError
+from pixmend.images import open_image
+from pixmend.masks import Mask, make_mask
+
+QUICK = {
+    name: replace(method, steps=6, bank=min(method.bank, 32)) for name, method in METHODS.items()
+}
+MODES = ("1", "L", "LA", "I;16", "RGB", "RGBA", "CMYK")
+
+
+def noise(mode, height, width, seed=0):
+    generator = np.random.default_rng(seed)
+    if mode == "I;16":
+        return Image.fromarray(generator.integers(0, 65536, (height, width), np.uint16))
+    bands = {"1": 1, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4}[mode]
+    pixels = generator.integers(0, 256, (height, width, bands), np.uint8)
+    if mode == "1":
+        return Image.fromarray(pixels[..., 0]).convert("1")
+    return Image.frombytes(mode, (width, height), pixels.tobytes())
+
+
+def complete(model, images, masks, **options):
+    jobs = [Job(open_image(image), mask) for image, mask in zip(images, masks, strict=True)]
+    options = {"method": QUICK["default"], "snapshots": (), **options}
+    return complete_batch(model, jobs, Options(**options))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("channels", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("blend", ["paste", "poisson"])
+def test_known_pixels_size_and_mode_come_back_as_they_were(untrained, mode, channels, blend):
+    image = noise(mode, 37, 31)
+    mask = make_mask("strokes:0.3", 37, 31)
+    method = replace(QUICK["default"], blend=blend)
+    (result,) = complete(untrained(channels), [image], [mask], method=method)
+    best = result.best
+    assert (best.mode, best.size) == (image.mode, (31, 37))
+    before, after = np.asarray(image), np.asarray(best)
+    assert np.array_equal(before[mask.known], after[mask.known])
+    assert not np.array_equal(before[mask.hole], after[mask.hole])
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("shape", [(16, 16), (16, 40), (11, 9), (70, 33)])
+def test_known_pixels_are_sacred_in_every_method_fit_and_size(untrained, name, fit, shape):
+    image = noise("RGB", *shape)
+    mask = make_mask("half:right", *shape)
+    (result,) = complete(untrained("RGB", fit=fit), [image], [mask], method=QUICK[name])
+    before, after = np.asarray(image), np.asarray(result.best)
+    assert np.array_equal(before[mask.known], after[mask.known])
+    assert not np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_an_image_alone_and_among_others_gets_the_same_answer(untrained, name, candidates):
+    model = untrained("RGB", size=32)
+    images = [noise("RGB", 32, 32, seed) for seed in range(5)]
+    masks = [make_mask("random:0.5", 32, 32, seed=seed) for seed in range(5)]
+    together = complete(model, images, masks, method=QUICK[name], candidates=candidates)
+    for index in (0, 3):
+        (alone,) = complete(
+            model, [images[index]], [masks[index]], method=QUICK[name], candidates=candidates
+        )
+        for ours, theirs in zip(alone.candidates, together[index].candidates, strict=True):
+            assert np.array_equal(ours.picture.native, theirs.picture.native)
+            assert ours.loss == theirs.loss
+
+
+def test_permuting_inputs_permutes_outputs(untrained):
+    model = untrained()
+    images = [noise("L", 16, 16, seed) for seed in range(4)]
+    masks = [make_mask("center", 16, 16)] * 4
+    forwards = complete(model, images, masks)
+    backwards = complete(model, images[::-1], masks)
+    for ours, theirs in zip(forwards, backwards[::-1], strict=True):
+        assert np.array_equal(np.asarray(ours.best), np.asarray(theirs.best))
+
+
+def test_equal_seeds_repeat_exactly_and_others_do_not(untrained):
+    image, mask = noise("L", 16, 16), make_mask("center", 16, 16)
+    first, second, other = (
+        complete(untrained(), [image], [mask], seed=seed)[0] for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first.candidates[0].z, second.candidates[0].z)
+    assert not np.array_equal(first.candidates[0].z, other.candidates[0].z)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_the_best_iterate_is_kept_so_more_steps_are_never_worse(untrained, name):
+    model, image, mask = untrained(), noise("L", 16, 16), make_mask("center", 16, 16)
+    # A rate far too large, so that later iterates are worse than earlier ones.
+    wild = replace(QUICK[name], steps=20, learning_rate=5.0, scheduled=False, restarts=1)
+    (result,) = complete(model, [image], [mask], method=wild)
+    assert (np.diff(result.history) <= 0).all()
+    assert result.candidates[0].loss == pytest.approx(float(result.history[-1]))
+    (shorter,) = complete(model, [image], [mask], method=replace(wild, steps=10))
+    assert result.candidates[0].loss <= shorter.candidates[0].loss
+
+
+def test_completing_a_completed_image_changes_nothing_outside_the_hole(untrained):
+    model, mask = untrained(), make_mask("center", 16, 16)
+    (once,) = complete(model, [noise("L", 16, 16)], [mask])
+    (twice,) = complete(model, [once.best], [mask])
+    assert np.array_equal(np.asarray(once.best)[mask.known], np.asarray(twice.best)[mask.known])
+
+
+def test_completion_changes_no_statistic_of_the_networks(untrained):
+    model = untrained()
+    before = {name: value.clone() for name, value in model.discriminator.state_dict().items()}
+    complete(model, [noise("L", 16, 16)], [make_mask("center", 16, 16)])
+    assert all(
+        torch.equal(before[name], value) for name, value in model.discriminator.state_dict().items()
+    )
+
+
+def test_what_lies_in_the_hole_does_not_matter(untrained):
+    mask = make_mask("center", 16, 16)
+    image = np.asarray(noise("L", 16, 16))
+    other = np.where(mask.hole, 255 - image, image)
+    first, second = (complete(untrained(), [each], [mask])[0] for each in (image, other))
+    assert np.array_equal(np.asarray(first.best), np.asarray(second.best))
+
+
+def test_snapshots_are_kept_at_the_steps_asked_for(untrained):
+    (result,) = complete(
+        untrained(), [noise("L", 16, 16)], [make_mask("center", 16, 16)], snapshots=(0, 3, 6, 99)
+    )
+    assert list(result.snapshots) == [0, 3, 6]
+    assert result.captions() == ["original", "masked", "after 0", "after 3", "after 6", "completed"]
+    assert len(result.row()) == 6
+
+
+def test_candidates_are_ranked_and_as_many_as_asked(untrained):
+    (result,) = complete(
+        untrained(), [noise("L", 16, 16)], [make_mask("half", 16, 16)], candidates=5
+    )
+    assert len(result.candidates) == 5
+    assert len({candidate.z.tobytes() for candidate in result.candidates}) == 5
+
+
+def test_the_answer_has_the_type_it_was_given(untrained, tmp_path):
+    model = Model(untrained(), "cpu")
+    image = noise("L", 16, 16)
+    image.save(tmp_path / "a.PNG")
+    array = np.asarray(image)
+    assert isinstance(model.complete(image, steps=2).best, Image.Image)
+    assert isinstance(model.complete(tmp_path / "a.PNG", steps=2).best, Image.Image)
+    for given in (array, array[..., None], array.astype(np.uint16) * 257):
+        best = model.complete(given, steps=2).best
+        assert (best.shape, best.dtype) == (given.shape, given.dtype)
+    assert model.complete(image, steps=2)._repr_png_().startswith(b"\x89PNG")
+
+
+def test_the_published_methods_keep_their_published_numbers():
+    yeh, seed = METHODS["yeh"], METHODS["seed"]
+    assert (yeh.steps, yeh.window, yeh.prior_weight, yeh.clip, yeh.blend) == (
+        1500,
+        7,
+        0.003,
+        1.0,
+        "poisson",
+    )
+    assert (yeh.solver, yeh.weighting, yeh.contextual.__name__, yeh.bank) == (
+        "adam",
+        "yeh",
+        "contextual_l1",
+        0,
+    )
+    assert (seed.steps, seed.solver, seed.learning_rate, seed.clip) == (1000, "nesterov", 0.01, 1.0)
+    assert (seed.contextual_weight, seed.prior_weight, seed.blend) == (0.999, 0.001, "paste")
+    assert (seed.contextual.__name__, seed.weighting) == ("contextual_squared", "uniform")
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (Mask(np.ones((16, 16), bool)), "no hole"),
+        (Mask(np.zeros((16, 16), bool)), "no known pixel"),
+        (make_mask("center", 16, 17), "17 x 16"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(untrained, mask, message):
+    with pytest.raises(MaskError, match=message):
+        complete(untrained(), [noise("L", 16, 16)], [mask])
+
+
+def test_unknown_methods_are_refused_with_the_names_there_are():
+    with pytest.raises(SettingsError, match="did you mean yeh"):
+        find_method("yhe")
+
+
+def test_float_arrays_are_refused():
+    with pytest.raises(ImageError, match="uint8"):
+        open_image(np.zeros((4, 4)))
+
+
+def test_all_names_of_the_public_face_resolve():
+    assert all(getattr(pixmend, name) is not None for name in pixmend.__all__)
