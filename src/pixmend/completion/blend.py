@@ -17,7 +17,7 @@ def paste(image: Tensor, drawn: Tensor, known: Tensor) -> Tensor:
     return torch.where(known, image, drawn)
 
 
-def poisson(image: Tensor, drawn: Tensor, known: Tensor, *, tolerance: float = 1e-3) -> Tensor:
+def poisson(image: Tensor, drawn: Tensor, known: Tensor, *, tolerance: float = 1e-4) -> Tensor:
     """Fill the hole with G's gradients and the image's values at its border (Perez 2003, equation 4; Yeh 2017, equation 6).
 
     With x = G(z) + u, the correction u is harmonic in the hole and y - G(z) around it; where the hole meets the edge of the image, u is
