@@ -1,0 +1,237 @@
+"""The command line: every input answered for, no result lost, errors of one line."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from pixmend.cli.app import app
+from pixmend.errors import PixmendError
+from pixmend.models import save_model
+
+NOISE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+
+
+@pytest.fixture
+def model(untrained, tmp_path):
+    save_model(untrained("RGB"), tmp_path / "m.safetensors")
+    return str(tmp_path / "m.safetensors")
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def complete(model, *inputs, out, **options):
+    options = {"steps": 3, "snapshots": "1,3", **options}
+    return run(
+        "complete",
+        model,
+        *inputs,
+        "--out",
+        out,
+        *(x for k, v in options.items() for x in (f"--{k}", v)),
+    )
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+def put(path, array=NOISE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path)
+    return path
+
+
+def pixels_of(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_folder_keeps_its_sub_folders_and_known_pixels(model, tmp_path):
+    put(tmp_path / "in" / "a" / "x.png")
+    put(tmp_path / "in" / "b" / "x.png")
+    out = tmp_path / "out"
+    assert complete(model, tmp_path / "in", out=out).exit_code == 0
+    assert files(out) == ["a/x.png", "a/x.sheet.png", "b/x.png", "b/x.sheet.png", "results.jsonl"]
+    after = pixels_of(out / "a" / "x.png")
+    assert np.array_equal(after[:4], NOISE[:4])
+    assert not np.array_equal(after, NOISE)
+    assert {"file", "seed", "loss", "contextual", "perceptual", "seconds"} <= lines(out)[0].keys()
+    # original, masked, two snapshots, completed
+    assert pixels_of(out / "a" / "x.sheet.png").shape[1] == 8 + 5 * 168
+
+
+def test_names_that_would_meet_are_kept_apart(model, tmp_path):
+    names = ("a.png", "a.jpg", "A.bmp", "a.sheet.png", "results.png")
+    for name in names:
+        put(tmp_path / "in" / name)
+    put(tmp_path / "two" / "in" / "a.png")
+    out = tmp_path / "out"
+    assert complete(model, tmp_path / "in", tmp_path / "two" / "in", out=out).exit_code == 0
+    facts = lines(out)
+    written = [fact[key] for fact in facts for key in ("output", "sheet")]
+    assert len(facts) == 6
+    assert len({name.casefold() for name in written}) == 12
+    assert all((out / name).stat().st_size for name in written)
+
+
+def test_a_bad_file_in_the_middle_is_told_and_stops_nothing(model, tmp_path):
+    put(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_text("not an image")
+    put(tmp_path / "in" / "c.png")
+    out = tmp_path / "out"
+    result = complete(model, tmp_path / "in", out=out, batch=1)
+    assert result.exit_code == 2
+    assert "b.png" in result.stderr
+    assert "1 of 3 inputs failed" in result.stderr
+    assert {"a.png", "c.png"} <= set(files(out))
+    assert [("error" in fact) for fact in lines(out)].count(True) == 1
+
+
+def test_jpeg_comes_back_as_png_and_tiff_as_tiff(model, tmp_path):
+    put(tmp_path / "in" / "a.jpg")
+    put(tmp_path / "in" / "b.tif")
+    assert complete(model, tmp_path / "in", out=tmp_path / "out").exit_code == 0
+    assert {"a.png", "b.tif"} <= set(files(tmp_path / "out"))
+    with (
+        Image.open(tmp_path / "in" / "a.jpg") as before,
+        Image.open(tmp_path / "out" / "a.png") as after,
+    ):
+        assert np.array_equal(np.asarray(before)[:4], np.asarray(after)[:4])
+
+
+def test_results_inside_the_input_folder_are_not_taken_as_inputs(model, tmp_path):
+    put(tmp_path / "in" / "a.png")
+    for _ in range(2):
+        assert complete(model, tmp_path / "in", out=tmp_path / "in" / "out").exit_code == 0
+        assert len(lines(tmp_path / "in" / "out")) == 1
+
+
+def test_globs_masks_and_candidates(model, tmp_path):
+    put(tmp_path / "in" / "a.png")
+    put(tmp_path / "in" / "b.png")
+    hole = np.zeros((16, 16), np.uint8)
+    hole[2:5, 3:9] = 255
+    put(tmp_path / "hole.png", hole)
+    out = tmp_path / "out"
+    result = complete(
+        model, tmp_path / "in" / "*.png", out=out, mask=tmp_path / "hole.png", candidates=2
+    )
+    assert result.exit_code == 0
+    assert {"a.png", "a.candidate-2.png", "b.candidate-2.png"} <= set(files(out))
+    after = pixels_of(out / "b.candidate-2.png")
+    assert np.array_equal(after[hole == 0], NOISE[hole == 0])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "yhe"}, "did you mean yeh"),
+        ({"steps": 0}, "steps = 0"),
+        ({"candidates": 0}, "candidates = 0"),
+        ({"snapshots": "a"}, "--snapshots a"),
+        ({"batch": 0}, "batch = 0"),
+    ],
+)
+def test_wrong_options_are_told_by_name_and_nothing_is_written(model, tmp_path, change, message):
+    put(tmp_path / "a.png")
+    result = complete(model, tmp_path / "a.png", out=tmp_path / "out", **change)
+    assert isinstance(result.exception, PixmendError)
+    assert message in str(result.exception)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("mask", ["centre", "center:7", "missing.png"])
+def test_a_wrong_mask_is_told(model, tmp_path, mask):
+    put(tmp_path / "a.png")
+    result = complete(model, tmp_path / "a.png", out=tmp_path / "out", mask=mask)
+    assert result.exit_code == 2
+    assert "mask" in result.stderr
+
+
+def test_missing_inputs_and_empty_folders_are_told(model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for given, message in (
+        (tmp_path / "empty", "no images"),
+        (tmp_path / "nothing", "no such file"),
+    ):
+        result = complete(model, given, out=tmp_path / "out")
+        assert message in str(result.exception)
+
+
+def program(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "pixmend", *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def test_an_error_is_one_line_on_stderr_and_exit_code_2(tmp_path):
+    put(tmp_path / "a.png")
+    (tmp_path / "cut.safetensors").write_bytes(b"abc")
+    result = program(
+        "complete", tmp_path / "cut.safetensors", tmp_path / "a.png", "--out", tmp_path / "out"
+    )
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: ")
+    assert "cut.safetensors" in result.stderr
+
+
+def test_help_and_version_wait_for_neither_torch_nor_numpy():
+    code = "import sys, pixmend.cli.app; print([m for m in ('torch', 'numpy', 'PIL', 'pydantic') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        == "[]\n"
+    )
+    assert program("--version").stdout.startswith("pixmend ")
+    for verb in ("pack", "train", "sample", "complete", "info", "doctor", "demo"):
+        assert verb in program("--help").stdout
+
+
+def test_sample_and_info_of_a_model(model, tmp_path):
+    result = run(
+        "sample",
+        model,
+        "--out",
+        tmp_path / "grid.png",
+        "--count",
+        9,
+        "--walk",
+        tmp_path / "walk.gif",
+    )
+    assert result.exit_code == 0
+    assert pixels_of(tmp_path / "grid.png").shape[1] == 3 * 66 + 2
+    with Image.open(tmp_path / "walk.gif") as walk:
+        assert walk.n_frames > 50
+    facts = json.loads(run("info", model, "--json").stdout)
+    assert (facts["kind"], facts["settings"]["size"]) == ("model", 16)
+    assert "settings.size" in run("info", model).stdout
+
+
+def test_the_bundled_model_restores_held_out_characters(tmp_path):
+    result = run("demo", "--out", tmp_path, "--help")
+    assert result.exit_code == 0
+    import pixmend
+    from pixmend.images import find_images, open_image
+    from pixmend.models import BUNDLED
+
+    model = pixmend.load("characters")
+    glyphs = list(find_images(BUNDLED / "characters"))[::31]
+    gains = []
+    for path in glyphs:
+        picture = open_image(path)
+        hole = model.complete(path, "grid", steps=60)
+        error = np.square(np.asarray(hole.best, float) - picture.native)[hole.mask.hole].mean()
+        white = np.square(255.0 - picture.native)[hole.mask.hole].mean()
+        gains.append(10 * np.log10(white / error))
+    assert np.mean(gains) > 3, "completions should be far nearer the truth than blank paper"
