@@ -13,12 +13,10 @@ from pixmend.completion.objective import (
     Contextual,
     Objective,
     Perceptual,
-    Weighting,
     contextual_l1,
     contextual_squared,
     contextual_weights,
     negative_logit,
-    uniform_weights,
     yeh_prior,
 )
 from pixmend.completion.search import SearchState, adam, nesterov
@@ -37,7 +35,7 @@ class Method:
     ----------
     steps
         Updates of z.
-    contextual, contextual_weight, weighting, window
+    contextual, contextual_weight, window, floor
         The contextual loss, its weight in the sum, and how known pixels are weighed (see `contextual_weights`).
     perceptual, prior_weight
         The perceptual loss and its weight (lambda).
@@ -59,8 +57,8 @@ class Method:
     steps: int
     contextual: Contextual
     contextual_weight: float
-    weighting: Weighting
     window: int
+    floor: float
     perceptual: Perceptual
     prior_weight: float
     solver: Literal["adam", "nesterov"]
@@ -73,12 +71,11 @@ class Method:
 
     def objective(self, model: DCGAN, target: Tensor, known: Tensor) -> Objective:
         """Return the objective for images [B, C, H, W] of which ``known`` [B, 1, H, W] is 1 where given."""
-        weigh = contextual_weights if self.weighting == "yeh" else uniform_weights
         return Objective(
             model.generator,
             model.discriminator,
             target,
-            weigh(known, self.window),
+            contextual_weights(known, self.window, self.floor),
             self.contextual,
             self.perceptual,
             self.contextual_weight,
@@ -119,8 +116,8 @@ _YEH = Method(
     steps=1500,
     contextual=contextual_l1,
     contextual_weight=1.0,
-    weighting="yeh",
     window=7,
+    floor=0.0,
     perceptual=yeh_prior,
     prior_weight=0.003,
     solver="adam",
@@ -137,6 +134,8 @@ METHODS: dict[str, Method] = {
         _YEH,
         name="default",
         steps=1000,
+        floor=0.1,
+        prior_weight=0.3,
         learning_rate=0.05,
         scheduled=True,
         clip=None,
@@ -149,8 +148,8 @@ METHODS: dict[str, Method] = {
         steps=1000,
         contextual=contextual_squared,
         contextual_weight=0.999,
-        weighting="uniform",
         window=0,
+        floor=1.0,
         perceptual=negative_logit,
         prior_weight=0.001,
         solver="nesterov",

@@ -7,7 +7,6 @@ Every function returns [B]: image i's loss is its own, whatever the others in th
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,13 +21,11 @@ __all__ = [
     "contextual_squared",
     "contextual_weights",
     "negative_logit",
-    "uniform_weights",
     "yeh_prior",
 ]
 
 Contextual = Callable[[Tensor, Tensor, Tensor], Tensor]
 Perceptual = Callable[[Tensor], Tensor]
-Weighting = Literal["yeh", "uniform"]
 
 
 @dataclass(frozen=True)
@@ -85,26 +82,23 @@ class Objective:
         return Losses(total, contextual, perceptual)
 
 
-def contextual_weights(known: Tensor, window: int = 7) -> Tensor:
-    """Weigh each known pixel by the share of missing pixels around it (Yeh 2017, equation 3).
+def contextual_weights(known: Tensor, window: int = 7, floor: float = 0.0) -> Tensor:
+    """Weigh each known pixel by the share of missing pixels around it, and all known pixels by ``floor`` besides.
 
-    W_i = sum over j in N(i) of (1 - M_j) / |N(i)| where M_i = 1, and 0 in the hole.
+    W_i = floor + sum over j in N(i) of (1 - M_j) / |N(i)| where M_i = 1, and 0 in the hole (Yeh 2017, equation 3, with
+    floor 0). With floor 0 what is known far from the hole has no say; with window 0 all known pixels count alike.
 
     Parameters
     ----------
     known
         M, float [B, 1, H, W], 1 = known.
     window
-        Side of the square neighbourhood N(i), odd; at the image's edge only pixels inside it count.
+        Side of the square neighbourhood N(i), odd; at the image's edge only pixels inside it count. 0 = none.
     """
+    if window == 0:
+        return known * floor
     missing = F.avg_pool2d(1 - known, window, 1, window // 2, count_include_pad=False)
-    return missing * known
-
-
-def uniform_weights(known: Tensor, window: int = 0) -> Tensor:
-    """Weigh all known pixels alike: W = M."""
-    del window
-    return known
+    return (floor + missing) * known
 
 
 def contextual_l1(images: Tensor, target: Tensor, weights: Tensor) -> Tensor:
