@@ -167,22 +167,13 @@ def test_the_answer_has_the_type_it_was_given(untrained, tmp_path):
 
 def test_the_published_methods_keep_their_published_numbers():
     yeh, seed = METHODS["yeh"], METHODS["seed"]
-    assert (yeh.steps, yeh.window, yeh.prior_weight, yeh.clip, yeh.blend) == (
-        1500,
-        7,
-        0.003,
-        1.0,
-        "poisson",
-    )
-    assert (yeh.solver, yeh.weighting, yeh.contextual.__name__, yeh.bank) == (
-        "adam",
-        "yeh",
-        "contextual_l1",
-        0,
-    )
+    assert (yeh.steps, yeh.solver, yeh.clip, yeh.bank, yeh.restarts) == (1500, "adam", 1.0, 0, 1)
+    assert (yeh.contextual.__name__, yeh.window, yeh.floor) == ("contextual_l1", 7, 0)
+    assert (yeh.perceptual.__name__, yeh.prior_weight, yeh.blend) == ("yeh_prior", 0.003, "poisson")
     assert (seed.steps, seed.solver, seed.learning_rate, seed.clip) == (1000, "nesterov", 0.01, 1.0)
+    assert (seed.contextual.__name__, seed.window, seed.floor) == ("contextual_squared", 0, 1)
     assert (seed.contextual_weight, seed.prior_weight, seed.blend) == (0.999, 0.001, "paste")
-    assert (seed.contextual.__name__, seed.weighting) == ("contextual_squared", "uniform")
+    assert (seed.bank, seed.restarts, yeh.contextual_weight) == (0, 1, 1)
 
 
 @pytest.mark.parametrize(

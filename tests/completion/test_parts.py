@@ -37,6 +37,9 @@ def test_window_weights_are_equation_3_written_as_loops(window):
             if known[0, 0, i, j]:
                 expected[i, j] = (1 - around).mean()
     torch.testing.assert_close(contextual_weights(known, window)[0, 0], expected)
+    raised = contextual_weights(known, window, 0.5)[0, 0]
+    torch.testing.assert_close(raised, expected + 0.5 * known[0, 0])
+    assert torch.equal(contextual_weights(known, 0, 1.0), known)
 
 
 def test_weights_are_high_beside_the_hole_and_zero_in_it():
