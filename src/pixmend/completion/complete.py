@@ -278,4 +278,7 @@ def _join(job: Job, frame: Frame, drawn: Tensor, method: Method) -> Picture:
     image = to_tensor(pixels)
     known = torch.from_numpy(job.mask.known)
     blended = BLENDS[method.blend](image, frame.put_back(native, image), known)
+    if len(blended) == 4 and len(drawn) != 4:
+        # A model without alpha draws opaque pixels, whatever is transparent around them.
+        blended[3] = torch.where(known, image[3], torch.ones_like(image[3]))
     return job.picture.replace_where(job.mask.hole, to_pixels(blended, pixels.dtype))
