@@ -105,7 +105,7 @@ def _train(packed: "Records", run: Path, settings: "TrainSettings", data: Path) 
     from pixmend import training
     from pixmend.cli.terminal import errors, out, progress_bar, stop_on_signal
 
-    event = ""
+    event = note = ""
     with stop_on_signal() as should_stop, progress_bar() as bar:
         task = bar.add_task("training", total=settings.steps, note="")
         for now in training.train(
@@ -113,7 +113,8 @@ def _train(packed: "Records", run: Path, settings: "TrainSettings", data: Path) 
         ):
             if now.event == "resumed":
                 errors.print(f"resumed at step {now.step:,}")
-            note = f"D {now.loss_d:.3f} G {now.loss_g:.3f} {now.images_per_second:.0f} images/s"
+            if now.event not in ("resumed", "done"):
+                note = f"D {now.loss_d:.3f} G {now.loss_g:.3f} {now.images_per_second:.0f} images/s"
             bar.update(task, completed=now.step, note=note)
             event = now.event or event
     if event == "stopped":
