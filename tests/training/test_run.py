@@ -92,6 +92,9 @@ def test_a_run_abandoned_between_checkpoints_goes_on_from_the_last_and_logs_each
     assert_same_end(tmp_path / "cut", whole)
     lines = RunDirectory(tmp_path / "cut").log.read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [2, 4, 6, 8, 10]
+    seconds = [json.loads(line)["seconds"] for line in lines]
+    assert seconds == sorted(seconds), "seconds of training go on where they were"
+    assert seconds[0] < 3600
 
 
 def test_a_finished_run_is_left_as_it_is_and_can_be_lengthened(records, tiny, tmp_path, whole):

@@ -101,6 +101,8 @@ class _Sitting:
     run: RunDirectory
     settings: TrainSettings
     losses: list[tuple[float, float]] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+    seconds_before: float = 0.0  # of training, in the sittings before this one
 
     def __post_init__(self) -> None:
         self.device = choose_device(self.settings.device)
@@ -208,7 +210,7 @@ class _Sitting:
         line = {
             "step": self.state.step,
             "images": self.state.images,
-            "seconds": round(time.time(), 3),
+            "seconds": round(self.seconds_before + time.monotonic() - self.started, 3),
             "images_per_second": round(rate, 2),
             "loss_d": round(float(mean_d), 6),
             "loss_g": round(float(mean_g), 6),
@@ -222,8 +224,10 @@ class _Sitting:
         kept = []
         for line in self.run.log.read_text(errors="replace").splitlines():
             try:
-                if json.loads(line)["step"] <= step:
+                facts = json.loads(line)
+                if facts["step"] <= step:
                     kept.append(line + "\n")
+                    self.seconds_before = float(facts["seconds"])
             except (ValueError, KeyError, TypeError):
                 continue
         write_text(self.run.log, "".join(kept))

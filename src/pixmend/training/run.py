@@ -15,6 +15,7 @@ import fcntl
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,7 @@ def open_run(path: Path, settings: TrainSettings, facts: RunFacts) -> Iterator[R
 def _facts(facts: RunFacts) -> dict[str, Any]:
     return {
         "format": _FORMAT,
+        "pixmend": version("pixmend"),
         "data": facts.data,
         "data_digest": facts.data_digest,
         "data_count": facts.data_count,

@@ -24,7 +24,8 @@ __all__ = [
     "to_toml",
 ]
 
-# What may change between two sittings of one run: none of it changes the weights at a given step.
+# What may change between two sittings of one run: none of it changes the weights at a given step (another device only
+# by rounding).
 FREE = frozenset(
     {"steps", "checkpoint_every", "log_every", "keep_checkpoints", "device", "memory_mib"}
 )
