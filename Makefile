@@ -39,6 +39,5 @@ test: check
 bench: install-dev
 	$(BIN)/python benchmarks/packing.py
 
-
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,9 +1,21 @@
 """What all tests share: one thread, so that they run beside each other, and tiny untrained models."""
 
+import sys
+from dataclasses import dataclass
+from functools import cache
+
 import pytest
 import torch
 
-from pixmend.models import DCGAN, DCGANSettings, Discriminator, Generator, initialise
+from pixmend.cli import main
+from pixmend.models import (
+    DCGAN,
+    DCGANSettings,
+    Discriminator,
+    Generator,
+    initialise,
+    sample_latents,
+)
 from pixmend.randomness import generator_for
 
 
@@ -30,3 +42,65 @@ def untrained():
         return DCGAN(settings, generator, discriminator, {"fit": fit, "background": "white"})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def lively():
+    """Return a maker of untrained models that draw a different image for each z, and whose D tells them apart.
+
+    Batch statistics are those of one batch of draws, and G's last layer is made loud: laws about one image's answer
+    say nothing where all answers are one grey. The models are shared: tests must not change them.
+    """
+
+    @cache
+    def make(
+        channels="RGB", *, size=16, latent_dim=8, prior="normal", fit="crop", background="white"
+    ):
+        settings = DCGANSettings(
+            size=size, channels=channels, filters=8, latent_dim=latent_dim, latent_prior=prior
+        )
+        generator, discriminator = Generator(settings), Discriminator(settings)
+        networks = (generator, discriminator)
+        for network in networks:
+            initialise(network, generator_for(1, type(network).__name__))
+            for part in network.modules():
+                if isinstance(part, torch.nn.BatchNorm2d):
+                    part.momentum = None  # statistics become those of the one batch below
+        with torch.no_grad():
+            z = sample_latents(settings, 64, generator_for(1, "calibrate"))
+            generator.to_image.weight.div_(torch.atanh(generator(z).clamp(-0.999, 0.999)).std())
+            discriminator(generator(z))
+            logits = discriminator(generator(z))
+            discriminator.to_logit.weight.div_(logits.std())
+        for network in networks:
+            network.eval().requires_grad_(False)
+        return DCGAN(settings, *networks, {"fit": fit, "background": background})
+
+    return make
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def program(monkeypatch, capsys):
+    """Return a runner of the whole program in this process, as `pixmend ARGUMENTS` would be."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["pixmend", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        said = capsys.readouterr()
+        return Ran(code, said.out, said.err)
+
+    return run

@@ -6,21 +6,28 @@ import zlib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from pixmend.errors import ImageError, SettingsError
+from pixmend.errors import ImageError, OutputError, SettingsError
 from pixmend.images import (
+    EXTENSIONS,
     Picture,
+    contact_sheet,
+    decode_image,
     encode_png,
     find_images,
     fit_square,
+    grid,
     lossless_suffix,
     open_image,
     parse_colour,
+    png_bytes,
     save_image,
     to_channels,
     to_pixels,
     to_tensor,
+    write_film,
 )
 
 NOISE = np.random.default_rng(0).integers(0, 256, (37, 31, 4), np.uint8)
@@ -234,3 +241,400 @@ def test_images_are_found_in_any_case_in_sub_folders_but_not_hidden(tmp_path):
         (tmp_path / name).write_bytes(b"")
     names = [str(path.relative_to(tmp_path)) for path in find_images(tmp_path)]
     assert names == ["a.Png", "b/c/d.tiff", "b/x.JPG"]
+
+
+# Every mode, kind and level; 37 x 31, never square
+
+
+HEIGHT, WIDTH = 37, 31
+MODES = ("1", "L", "LA", "I;16", "RGB", "RGBA", "CMYK")
+
+
+@pytest.fixture
+def noise():
+    """Return a maker of noise, uint8 or uint16 [H, W, bands]."""
+
+    def make(number=0, height=HEIGHT, width=WIDTH, bands=3, dtype=np.uint8):
+        top = int(np.iinfo(dtype).max)
+        shape = (height, width, bands)
+        return np.random.default_rng(number).integers(0, top, shape, dtype, endpoint=True)
+
+    return make
+
+
+def pil(mode: str, number: int = 0) -> Image.Image:
+    """An image of noise of any mode."""
+    rng = np.random.default_rng(number)
+    if mode == "1":
+        return Image.fromarray(rng.integers(0, 2, (HEIGHT, WIDTH)).astype(bool))
+    if mode == "I;16":
+        return Image.fromarray(rng.integers(0, 65536, (HEIGHT, WIDTH)).astype(np.uint16))
+    bands = len(Image.new(mode, (1, 1)).getbands())
+    return Image.frombytes(mode, (WIDTH, HEIGHT), rng.bytes(HEIGHT * WIDTH * bands))
+
+
+def test_a_batch_converts_like_its_images(noise):
+    batch = np.stack([noise(number) for number in range(3)])
+    assert torch.equal(to_tensor(batch)[1], to_tensor(batch[1]))
+    assert np.array_equal(to_pixels(to_tensor(batch)), batch)
+
+
+def test_values_between_levels_go_to_the_nearest_and_beyond_the_range_to_its_end():
+    values = torch.tensor([-9.0, -1.0, -1 + 0.4 / 127.5, -1 + 0.6 / 127.5, 1.0, 9.0]).view(1, 1, 6)
+    assert to_pixels(values).ravel().tolist() == [0, 0, 0, 1, 255, 255]
+
+
+def test_converting_neither_turns_nor_flips():
+    pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    pixels[3, 20, 1] = 255
+    assert torch.nonzero(to_tensor(pixels) == 1).tolist() == [[1, 3, 20]]
+
+
+def test_partial_transparency_of_a_palette_is_kept(tmp_path):
+    image = Image.new("P", (WIDTH, HEIGHT), 1)
+    image.putpalette([0, 0, 255, 255, 0, 0])
+    image.save(tmp_path / "a.png", transparency=bytes([0, 77]))
+    assert open_image(tmp_path / "a.png").native[0, 0].tolist() == [255, 0, 0, 77]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("source", ["file", "memory"])
+def test_every_kept_mode_opens_with_its_own_samples(mode, source, tmp_path):
+    image = pil(mode)
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    image.save(path)
+    picture = open_image(path if source == "file" else image)
+    assert (picture.mode, picture.height, picture.width) == (mode, HEIGHT, WIDTH)
+    assert np.array_equal(picture.native, np.asarray(image))
+    assert picture.pixels.shape == (
+        HEIGHT,
+        WIDTH,
+        1 if mode in ("1", "L", "I;16") else 3 if mode in ("RGB", "CMYK") else 4,
+    )
+    assert picture.pixels.dtype == (np.uint16 if mode == "I;16" else np.uint8)
+    back = picture.to_pil()
+    assert (back.mode, back.size) == (mode, image.size)
+    assert np.array_equal(np.asarray(back), np.asarray(image))
+
+
+def test_cmyk_jpeg_keeps_its_inks_and_shows_its_colours(tmp_path):
+    Image.new("RGB", (WIDTH, HEIGHT), (220, 30, 40)).convert("CMYK").save(
+        tmp_path / "a.jpg", quality=95
+    )
+    picture = open_image(tmp_path / "a.jpg")
+    assert picture.mode == "CMYK"
+    assert np.abs(picture.pixels.astype(int) - (220, 30, 40)).max() < 8
+
+
+@pytest.mark.parametrize(("mode", "clear"), [("L", 7), ("RGB", (7, 8, 9)), ("1", 0)])
+def test_one_clear_colour_is_alpha_by_another_name(mode, clear, tmp_path):
+    image = Image.new(mode, (WIDTH, HEIGHT), 1 if mode == "1" else "white")
+    image.paste(clear, (0, 0, WIDTH, 5))
+    image.save(tmp_path / "a.png", transparency=clear)
+    picture = open_image(tmp_path / "a.png")
+    assert picture.mode == ("RGBA" if mode == "RGB" else "LA")
+    assert np.array_equal(
+        picture.native[..., -1] == 0, np.arange(HEIGHT)[:, None] < np.full(WIDTH, 5)
+    )
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.tif", "a.webp", "a.png"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_rotation_in_exif_is_applied_and_its_tag_taken_out(name, orientation, tmp_path):
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    stored = np.stack([y * 6, x * 8, (x + y) * 3], axis=-1).astype(np.uint8)
+    turn = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        8: lambda a: np.rot90(a),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112], exif[0x013B] = orientation, "the artist"
+    exact = {"quality": 100, "subsampling": 0} if name == "a.jpg" else {}
+    exact |= {"lossless": True} if name == "a.webp" else {}
+    Image.fromarray(stored).save(tmp_path / name, exif=exif, **exact)
+    picture = open_image(tmp_path / name)
+    difference = picture.native.astype(int) - turn(stored)
+    assert np.abs(difference).max() <= (6 if name == "a.jpg" else 0)
+    save_image(picture, tmp_path / "out.png")
+    with Image.open(tmp_path / "out.png") as image:
+        written = image.getexif()
+    assert written.get(0x0112, 1) == 1
+    assert written[0x013B] == "the artist"
+
+
+def test_an_animation_gives_its_first_frame(tmp_path):
+    frames = [Image.new("RGB", (WIDTH, HEIGHT), colour) for colour in ("red", "blue")]
+    for name in ("a.gif", "a.webp"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
+        assert np.all(open_image(tmp_path / name).native == (255, 0, 0))
+
+
+@pytest.mark.parametrize(("colour", "inks"), [(2, 3), (5, 4)])
+def test_colour_tiffs_of_16_bits_are_said_to_be_reduced(colour, inks):
+    samples = np.arange(2 * 3 * inks, dtype="<u2") * 1111
+    tags = [(256, 3), (257, 2), (259, 1), (262, colour), (277, inks), (278, 2)]
+    fields = [(tag, 3, 1, value) for tag, value in tags]
+    data_at = 8 + 2 + 12 * (len(fields) + 3) + 4
+    fields += [
+        (258, 3, inks, data_at),
+        (273, 4, 1, data_at + 2 * inks),
+        (279, 4, 1, samples.nbytes),
+    ]
+    content = b"II*\0" + struct.pack("<IH", 8, len(fields))
+    for tag, kind, count, value in sorted(fields):
+        content += struct.pack("<HHII", tag, kind, count, value)
+    content += struct.pack("<I", 0) + struct.pack("<H", 16) * inks + samples.tobytes()
+    assert decode_image(content).reduced
+
+
+def test_every_truncation_of_every_kind_is_an_image_error(tmp_path):
+    for suffix in ("png", "jpg", "webp", "bmp", "gif", "tif"):
+        whole = io.BytesIO()
+        pil("RGB").save(whole, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper()))
+        content = whole.getvalue()
+        for length in np.linspace(0, len(content) * 0.9, 25).astype(int):
+            with pytest.raises(ImageError):
+                decode_image(content[:length], tmp_path / f"a.{suffix}")
+
+
+def complaint(content):
+    try:
+        decode_image(content)
+    except ImageError as error:
+        return str(error)
+    return ""
+
+
+def test_a_flipped_byte_is_an_image_error_of_one_line_or_harmless():
+    rng, told = np.random.default_rng(0), []
+    for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"):
+        whole = io.BytesIO()
+        pil("RGB").save(whole, kind)
+        for position in rng.integers(0, min(400, len(whole.getvalue())), 60):
+            content = bytearray(whole.getvalue())
+            content[position] ^= int(rng.integers(1, 256))
+            told.append(complaint(bytes(content)))
+    assert any(told)
+    assert not any("\n" in message for message in told)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4)),
+        np.zeros((4, 4), np.int64),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((4, 4, 3), np.uint16),
+        np.zeros((0, 4), np.uint8),
+        np.zeros(4, np.uint8),
+        np.zeros((1, 4, 4, 3), np.uint8),
+    ],
+    ids=lambda array: f"{array.dtype}{list(array.shape)}",
+)
+def test_an_array_that_is_no_image_is_refused_with_what_would_be(array):
+    with pytest.raises(ImageError, match="give uint8"):
+        open_image(array)
+
+
+@pytest.mark.parametrize("thing", [None, 7, [1, 2]])
+def test_a_thing_that_is_no_image_is_refused(thing):
+    with pytest.raises(ImageError, match="give a path"):
+        open_image(thing)
+
+
+def test_pixels_that_cannot_be_kept_are_refused(tmp_path):
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match="cannot be kept"):
+        open_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("suffix", [*sorted(EXTENSIONS), ".PNG", ".JPG"])
+def test_under_its_lossless_suffix_every_picture_comes_back_exactly(mode, suffix, tmp_path):
+    picture = open_image(pil(mode))
+    path = tmp_path / f"a{lossless_suffix(suffix, mode)}"
+    save_image(picture, path)
+    back = open_image(path)
+    assert back.mode == mode
+    assert np.array_equal(back.native, picture.native)
+
+
+@pytest.mark.parametrize("before", ["a.png", "a.jpg", "a.webp", "a.tif"])
+@pytest.mark.parametrize("after", ["b.png", "b.webp", "b.tif"])
+def test_metadata_survive(before, after, tmp_path):
+    exif = Image.Exif()
+    exif[0x013B], exif[0x8298], exif[0x0112] = "the artist", "the owner", 1
+    exif.get_ifd(0x8769)[0x9286] = b"ASCII\0\0\0a comment"
+    pil("RGB").save(
+        tmp_path / before, icc_profile=b"a profile" * 20, exif=exif.tobytes(), dpi=(300, 300)
+    )
+    picture = open_image(tmp_path / before)
+    save_image(picture, tmp_path / after)
+    written = Image.open(tmp_path / after)
+    written.load()
+    assert written.info["icc_profile"] == b"a profile" * 20
+    kept = written.getexif()
+    assert (kept[0x013B], kept[0x8298]) == ("the artist", "the owner")
+    assert kept.get_ifd(0x8769)[0x9286] == b"ASCII\0\0\0a comment"
+    if "webp" not in before + after:  # a WebP file has no resolution
+        assert np.abs(np.subtract(written.info["dpi"], 300)).max() < 0.1
+    assert np.array_equal(np.asarray(written), picture.native)
+
+
+def test_the_layout_of_one_tiff_is_not_forced_on_another_file(tmp_path):
+    pil("RGB").save(tmp_path / "a.tif", compression="raw")
+    picture = open_image(tmp_path / "a.tif")
+    small = Picture(picture.native[:5, :7], "RGB", info=picture.info)
+    save_image(small, tmp_path / "b.tif")
+    assert np.array_equal(open_image(tmp_path / "b.tif").native, picture.native[:5, :7])
+
+
+def test_saving_does_not_change_what_is_saved_again(tmp_path):
+    pil("RGBA").save(tmp_path / "a.png", icc_profile=b"profile", dpi=(72, 72))
+    save_image(open_image(tmp_path / "a.png"), tmp_path / "b.png")
+    save_image(open_image(tmp_path / "b.png"), tmp_path / "c.png")
+    assert (tmp_path / "b.png").read_bytes() == (tmp_path / "c.png").read_bytes()
+
+
+def test_saving_over_a_folder_is_an_output_error(tmp_path):
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(OutputError, match=r"a\.png"):
+        save_image(open_image(pil("L")), tmp_path / "a.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png"]
+
+
+def test_equal_pixels_give_equal_bytes_however_they_lie_in_memory(noise):
+    for bands in (1, 3, 4):
+        pixels = noise(bands=bands)
+        fortran = np.asfortranarray(pixels)
+        view = np.repeat(pixels, 2, axis=1)[:, ::2]
+        assert encode_png(pixels) == encode_png(fortran) == encode_png(view)
+        assert np.array_equal(decode_image(encode_png(pixels)).pixels, pixels)
+    wide = noise(bands=1, dtype=np.uint16)
+    assert np.array_equal(decode_image(encode_png(wide)).pixels, wide)
+
+
+def test_a_cmyk_picture_is_shown_as_rgb_without_the_profile_of_its_inks():
+    picture = Picture(np.asarray(pil("CMYK")), "CMYK", info={"icc_profile": b"of inks"})
+    shown = Image.open(io.BytesIO(png_bytes(picture)))
+    assert shown.mode == "RGB"
+    assert "icc_profile" not in shown.info
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_replacing_changes_the_hole_and_nothing_else(mode, noise):
+    picture = open_image(pil(mode))
+    hole = np.zeros((HEIGHT, WIDTH), bool)
+    hole[5:20, 3:11] = True
+    bands = picture.pixels.shape[-1]
+    pixels = noise(9, bands=bands, dtype=picture.pixels.dtype)
+    replaced = picture.replace_where(hole, pixels)
+    assert (replaced.mode, replaced.native.dtype, replaced.native.shape) == (
+        mode,
+        picture.native.dtype,
+        picture.native.shape,
+    )
+    assert np.array_equal(replaced.native[~hole], picture.native[~hole])
+    if mode in ("L", "I;16", "RGB", "RGBA") or mode == "CMYK":
+        assert np.array_equal(replaced.pixels[hole], pixels[hole])
+    elif mode == "1":
+        assert np.array_equal(replaced.pixels[hole] == 255, pixels[hole] >= 128)
+
+
+def test_a_picture_does_not_share_memory_with_the_array_it_was_made_of(noise):
+    array = noise()
+    picture = open_image(array)
+    array[:] = 0
+    assert picture.native.any()
+
+
+def test_alpha_is_composited_exactly_on_the_background():
+    colours, background = [(0, 0, 0), (255, 255, 255), (200, 100, 7)], (10, 200, 255)
+    pixels = np.array([[(*colour, alpha) for colour in colours] for alpha in range(256)], np.uint8)
+    shown = to_channels(pixels, "RGB", background)
+    for alpha in range(256):
+        for column, colour in enumerate(colours):
+            share = alpha / 255
+            exact = [c * share + b * (1 - share) for c, b in zip(colour, background, strict=True)]
+            assert np.abs(shown[alpha, column] - np.array(exact)).max() <= 0.5 + 1e-9
+    assert shown[0, 2].tolist() == list(background)
+    assert shown[255, 2].tolist() == [200, 100, 7]
+
+
+def test_grey_to_colour_to_grey_is_the_same_grey(noise):
+    for dtype in (np.uint8, np.uint16):
+        grey = noise(bands=1, dtype=dtype)
+        for channels in ("RGB", "RGBA"):
+            assert np.array_equal(to_channels(to_channels(grey, channels), "L"), grey)
+
+
+def test_an_opaque_image_looks_the_same_on_any_background(noise):
+    opaque = to_channels(noise(), "RGBA")
+    assert np.all(opaque[..., 3] == 255)
+    assert np.array_equal(to_channels(opaque, "RGB", (9, 9, 9)), noise())
+
+
+def test_stretch_brings_all_four_corners_along():
+    pixels = np.zeros((HEIGHT, WIDTH, 1), np.uint8)
+    pixels[:18, :15], pixels[:18, 15:], pixels[18:, :15], pixels[18:, 15:] = 10, 80, 160, 240
+    small = fit_square(pixels, 8, "stretch")
+    assert [int(small[row, column, 0]) for row in (0, 7) for column in (0, 7)] == [10, 80, 160, 240]
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("bands", [1, 3, 4])
+@pytest.mark.parametrize("size", [16, 64])
+def test_fitting_a_turned_image_is_turning_the_fitted_one(fit, bands, size):
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    smooth = np.stack([y * 5 + 20, x * 6 + 30, x + y + 90, 255 - y], axis=-1).astype(np.uint8)
+    pixels = smooth[..., :bands]
+    straight = fit_square(pixels, size, fit).swapaxes(0, 1).astype(int)
+    turned = fit_square(pixels.swapaxes(0, 1), size, fit)
+    assert turned.shape == (size, size, bands)
+    # PIL rounds between its two passes; at the edge of padding a step overshoots.
+    assert np.abs(straight - turned).mean() < 0.5
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_one_colour_stays_that_colour(fit):
+    pixels = np.full((HEIGHT, WIDTH, 3), (200, 30, 99), np.uint8)
+    assert np.all(fit_square(pixels, 16, fit, (200, 30, 99)) == (200, 30, 99))
+
+
+def test_a_grid_lays_images_out_row_by_row(noise):
+    images = np.stack([noise(number, 5, 7) for number in range(5)])
+    sheet = grid(images, columns=3, gap=2)
+    assert sheet.shape == (2 * 7 + 2, 3 * 9 + 2, 3)
+    for number in range(5):
+        top, left = 2 + number // 3 * 7, 2 + number % 3 * 9
+        assert np.array_equal(sheet[top : top + 5, left : left + 7], images[number])
+
+
+def test_small_images_are_enlarged_by_a_whole_factor(noise):
+    images = noise(0, 5, 7)[None]
+    sheet = grid(images, min_cell=20, gap=0)
+    assert np.array_equal(sheet, images[0].repeat(3, axis=0).repeat(3, axis=1))
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4])
+def test_a_contact_sheet_has_a_column_for_each_caption(bands, noise):
+    rows = [[noise(1, 8, 4, bands), noise(2, 300, 200, bands)]] * 3
+    sheet = contact_sheet(rows, ["left", "right"], cell=32)
+    assert sheet.shape == (26 + 3 * 40 + 8, 8 + 2 * 40, 3)
+    assert sheet.dtype == np.uint8
+
+
+def test_a_film_has_its_frames_in_order(tmp_path):
+    frames = [np.full((6, 5, 3), level, np.uint8) for level in (0, 120, 255)]
+    write_film(frames, tmp_path / "film.gif")
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames == 3
+        for number, frame in enumerate(frames):
+            film.seek(number)
+            assert np.array_equal(np.asarray(film.convert("RGB")), frame)

@@ -110,3 +110,72 @@ def test_masks_in_a_folder_are_matched_by_stem(tmp_path):
 def test_a_float_mask_is_refused():
     with pytest.raises(MaskError, match="uint8"):
         Mask.from_pixels(np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(37, 31), (31, 37), (5, 9), (64, 64)])
+def test_shares_are_exact_in_images_of_any_shape(height, width):
+    def missing(spec):
+        return int(hole(spec, height, width).sum())
+
+    for share in (0.1, 0.5, 0.8):
+        assert missing(f"random:{share}") == round(height * width * share)
+        assert missing(f"center:{share}") == max(1, round(height * share)) * max(
+            1, round(width * share)
+        )
+    for side, rows, columns in (
+        ("left", height, width // 2), ("right", height, width // 2),
+        ("top", height // 2, width), ("bottom", height // 2, width),
+    ):  # fmt: skip
+        assert missing(f"half:{side}") == rows * columns
+    for factor in (2, 4):
+        known = hole(f"lowres:{factor}", height, width) == 0
+        rows, columns = np.nonzero(known)
+        assert set(np.diff(np.unique(rows))) | set(np.diff(np.unique(columns))) <= {factor}
+        assert known.sum() == len(np.unique(rows)) * len(np.unique(columns))
+    assert hole("strokes:0.3", height, width).mean() >= 0.3
+    squares = hole("grid", height, width)
+    assert not (squares[:, 1:] & squares[:, :-1]).all()
+    assert hole("grid", height, width).mean() == pytest.approx(0.25, abs=0.12)
+
+
+@pytest.mark.parametrize("shape", ["center", "half", "random", "grid", "lowres", "strokes"])
+def test_every_shape_has_a_hole_and_known_pixels_and_the_size_asked_for(shape):
+    for height, width in ((16, 16), (37, 31), (200, 20)):
+        mask = make_mask(shape, height, width)
+        mask.check(height, width, "image")
+        assert mask.known.shape == (height, width)
+        assert mask.missing == pytest.approx(1 - mask.known.mean())
+
+
+def test_the_two_halves_are_the_whole():
+    for one, other in (("left", "right"), ("top", "bottom")):
+        assert (hole(f"half:{one}") ^ hole(f"half:{other}")).all()
+
+
+def test_a_mask_of_another_size_is_told_with_both_sizes_and_the_image():
+    with pytest.raises(MaskError, match=r"^a\.png: .*31 x 37.*20 x 24"):
+        make_mask("center", 37, 31).check(24, 20, "a.png")
+
+
+def test_an_image_without_a_name_cannot_be_matched_to_a_folder_of_masks(tmp_path):
+    with pytest.raises(MaskError, match="no stem"):
+        open_mask(tmp_path, open_image(np.zeros((4, 4), np.uint8)))
+
+
+def test_several_masks_of_one_stem_are_told_and_other_files_are_not_masks(tmp_path):
+    (tmp_path / "masks").mkdir()
+    picture = np.zeros((4, 4), np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    Image.fromarray(picture).save(tmp_path / "masks" / "a.png")
+    (tmp_path / "masks" / "a.txt").write_text("notes")
+    image = open_image(tmp_path / "a.png")
+    assert open_mask(tmp_path / "masks", image).missing == 0
+    Image.fromarray(picture).save(tmp_path / "masks" / "a.bmp")
+    with pytest.raises(MaskError, match="several masks"):
+        open_mask(tmp_path / "masks", image)
+
+
+def test_a_file_that_is_no_image_is_no_mask_and_is_named(tmp_path):
+    (tmp_path / "m.png").write_text("a text")
+    with pytest.raises(MaskError, match=r"m\.png"):
+        open_mask(tmp_path / "m.png", open_image(np.zeros((4, 4), np.uint8)))

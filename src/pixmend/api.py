@@ -13,7 +13,7 @@ import numpy as np
 from pixmend import completion, models, records, training
 from pixmend.completion import Completion, Job, Options, SearchState, find_method
 from pixmend.errors import InputError, MaskError, SettingsError
-from pixmend.images import Picture, Pixels, open_image, to_pixels
+from pixmend.images import EXTENSIONS, Channels, Fit, Picture, Pixels, open_image, to_pixels
 from pixmend.masks import SHAPES, Mask, make_mask
 from pixmend.processes import choose_device
 from pixmend.randomness import generator_for
@@ -38,8 +38,9 @@ class Model:
     def __init__(self, networks: models.DCGAN, device: str = "auto") -> None:
         self._networks = networks
         chosen = choose_device(device)
-        networks.generator.to(chosen)
-        networks.discriminator.to(chosen)
+        for network in (networks.generator, networks.discriminator):
+            # In training mode an image's answer would depend on its batch mates.
+            network.to(chosen).eval().requires_grad_(False)
 
     @property
     def settings(self) -> models.DCGANSettings:
@@ -179,18 +180,35 @@ def pack(
     images: str | Path,
     out: str | Path,
     *,
-    settings: PackSettings | None = None,
+    size: int = 64,
+    channels: Channels | None = None,
+    fit: Fit = "crop",
+    background: str = "white",
     workers: int | None = None,
     on_progress: Callable[[PackProgress], None] | None = None,
 ) -> Manifest:
-    """Pack a folder of images (or a zip, idx or TFRecord source) into record shards; see `pixmend.records.pack`."""
-    return records.pack(
-        Path(images),
-        Path(out),
-        settings or PackSettings(),
-        workers=workers,
-        on_progress=on_progress,
-    )
+    """Pack a folder of images (or a zip, idx or TFRecord source) into record shards.
+
+    Parameters
+    ----------
+    size
+        Side of the packed images, in pixels.
+    channels
+        ``L``, ``RGB`` or ``RGBA``; None for what the images need.
+    fit
+        ``crop``, ``pad`` or ``stretch``: how an image that is not square becomes one.
+    background
+        The colour behind transparent pixels and around padded images.
+    workers
+        Processes; one a core if not given.
+
+    Raises
+    ------
+    InputError, OutputError, SettingsError
+        See `pixmend.records.pack`.
+    """
+    chosen = PackSettings(size=size, channels=channels, fit=fit, background=background)
+    return records.pack(Path(images), Path(out), chosen, workers=workers, on_progress=on_progress)
 
 
 def train(
@@ -271,8 +289,16 @@ def _shape_of(packed: Records) -> dict[str, Any]:
 
 
 def _mask_of(folder: Path, picture: Picture) -> Path:
-    stem = picture.path.stem if picture.path else ""
-    found = sorted(path for path in folder.iterdir() if path.stem == stem and path.is_file())
+    if picture.path is None:
+        raise MaskError(
+            f"mask {folder}: an image without a file name has no stem; give a mask file"
+        )
+    stem = picture.path.stem
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.stem == stem and path.suffix.lower() in EXTENSIONS and path.is_file()
+    )
     if not found:
         raise MaskError(
             f"{picture.name}: no mask of that stem in {folder}; add {stem}.png (white = hole)"

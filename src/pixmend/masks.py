@@ -136,8 +136,8 @@ def random(height: int, width: int, *, share: float = 0.8, seed: int = 0) -> Mas
 
 
 def grid(height: int, width: int) -> Mask:
-    """Miss one square of each two by two squares, a quarter of the image; eight squares span its longer side."""
-    cell = max(1, max(height, width) // 8)
+    """Miss one square of each two by two squares, a quarter of the image; eight squares span its shorter side."""
+    cell = max(1, min(height, width) // 8)
     rows, columns = np.ogrid[:height, :width]
     return Mask(~((rows // cell % 2 == 1) & (columns // cell % 2 == 1)))
 

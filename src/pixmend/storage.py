@@ -34,8 +34,9 @@ def atomic_write(
     temporary: Path | None = None
     try:
         make_folder(path.parent)
+        # 40 letters are at most 160 bytes, so that the longest of names, 255 bytes, has a temporary one.
         descriptor, name = tempfile.mkstemp(
-            prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent
+            prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent
         )
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:

@@ -155,8 +155,9 @@ def test_wrong_options_are_told_by_name_and_nothing_is_written(model, tmp_path, 
 def test_a_wrong_mask_is_told(model, tmp_path, mask):
     put(tmp_path / "a.png")
     result = complete(model, tmp_path / "a.png", out=tmp_path / "out", mask=mask)
-    assert result.exit_code == 2
-    assert "mask" in result.stderr
+    assert isinstance(result.exception, PixmendError)
+    assert "mask" in str(result.exception)
+    assert not (tmp_path / "out").exists()
 
 
 def test_missing_inputs_and_empty_folders_are_told(model, tmp_path):

@@ -215,5 +215,5 @@ def test_known_pixels_are_averaged_without_the_hole():
     image[0, 4:6, 4:6], known[4:6, 4:6] = 1.0, False
     target, seen = frame_for(known, "stretch").view(image, known, 4, torch.ones(1))
     assert target[0, 0, 0] == 0
-    assert seen[0, 0, 0] == 1
+    assert seen[0, 0, 0] == 0.75
     assert seen[0, 2, 2] == 0

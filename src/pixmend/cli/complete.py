@@ -47,7 +47,10 @@ def complete(
     from pixmend import api
     from pixmend.cli.outputs import expand_inputs
     from pixmend.completion import Options, find_method
+    from pixmend.masks import SHAPES, make_mask
 
+    if mask.partition(":")[0] in SHAPES or not Path(mask).exists():
+        make_mask(mask, 64, 64)  # what is misspelt is told once, not for each image
     options = Options(
         find_method(method, steps=steps), candidates, _steps_of(snapshots), seed, batch
     )
@@ -136,6 +139,7 @@ class _Batch:
         """Return the output name of each input as if it kept its suffix; those that do keep it come first."""
         from pixmend.images import lossless_suffix
 
+        self.names.reserve(self._in_the_way())
         kept = [
             item
             for item in self.inputs
@@ -148,6 +152,14 @@ class _Batch:
             instead = item.relative.with_name(item.relative.name + wanted.suffix)
             targets[str(item.path)] = self.names.free(wanted, instead)
         return targets
+
+    def _in_the_way(self) -> list[PurePath]:
+        """Return what the user handed over and lies in OUT, relative to OUT: no result may take its place."""
+        out = self.out.resolve()
+        given = [item.path for item in self.inputs] + [Path(self.mask)]
+        # The folder is resolved, not the file: a link's own name is what a result would replace.
+        places = [path.parent.resolve() / path.name for path in given if path.is_file()]
+        return [place.relative_to(out) for place in places if out in place.parents]
 
     def _write(self, result: "Completion") -> None:
         from pixmend.images import encode_png, lossless_suffix, save_image

@@ -21,12 +21,8 @@ def doctor() -> None:
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    import torch
-
     import pixmend
     from pixmend.cli.terminal import out
-    from pixmend.models import BUNDLED, load_model
-    from pixmend.processes import choose_device, describe_device
 
     problems = []
     out.print(f"pixmend   {pixmend.__version__}")
@@ -36,20 +32,32 @@ def doctor() -> None:
             out.print(f"{name:<13} {version(name)}")
         except PackageNotFoundError:
             problems.append(f"{name} is missing: pip install {name}")
+    # What is missing cannot be imported, and most of pixmend imports it.
+    problems = problems or _examine()
+    for problem in problems:
+        out.print(f"missing   {problem}", markup=False)
+    if problems:
+        raise typer.Exit(2)
+    out.print("all there")
+
+
+def _examine() -> list[str]:
+    """Show the device and the bundled models, and return what is wrong with what is installed."""
+    import torch
+    from google_crc32c import implementation
+
+    from pixmend.cli.terminal import out
+    from pixmend.models import BUNDLED, load_model
+    from pixmend.processes import choose_device, describe_device
+
     out.print(f"device    {describe_device(choose_device())}")
     if not torch.cuda.is_available():
         out.print("          no CUDA GPU seen by torch: training takes hours; completing is fine")
     for path in sorted(BUNDLED.glob("*.safetensors")):
         load_model(path)
         out.print(f"bundled   {path.stem} ({path.stat().st_size / 1e6:.1f} MB, whole)")
-    from google_crc32c import implementation
-
-    if implementation != "c":
-        problems.append(
-            "google-crc32c runs in pure Python, slowly: reinstall it from a wheel for this platform"
-        )
-    for problem in problems:
-        out.print(f"missing   {problem}", markup=False)
-    if problems:
-        raise typer.Exit(2)
-    out.print("all there")
+    if implementation == "c":
+        return []
+    return [
+        "google-crc32c runs in pure Python, slowly: reinstall it from a wheel for this platform"
+    ]

@@ -47,12 +47,10 @@ def _records(folder: Path) -> dict[str, Any]:
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    import json
-
     from pixmend.training import RunDirectory, read_recipe
 
     run = RunDirectory(folder)
-    lines = run.log.read_text(errors="replace").splitlines() if run.log.exists() else []
+    last = _last_line(run.log)
     facts = {
         "kind": "run",
         "path": str(folder),
@@ -61,9 +59,22 @@ def _run(folder: Path) -> dict[str, Any]:
         "model": str(run.model) if run.model.exists() else "none yet",
         "film": str(run.film) if run.film.exists() else "none yet",
     }
-    if lines:
-        facts["last line of log"] = json.loads(lines[-1])
+    if last is not None:
+        facts["last line of log"] = last
     return facts
+
+
+def _last_line(log: Path) -> dict[str, Any] | None:
+    """Return the last whole line of a log: a run that was killed may have left half a line after it."""
+    import json
+
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    for line in reversed(lines):
+        try:
+            return dict(json.loads(line))
+        except (ValueError, TypeError):
+            continue
+    return None
 
 
 def _model(model: str) -> dict[str, Any]:

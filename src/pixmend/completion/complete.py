@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -169,16 +170,19 @@ class _Found:
 
 def _view(model: DCGAN, job: Job) -> _View:
     """Return what the model sees of an image."""
-    background = parse_colour(str(model.card.get("background", "white")))
-    channels = model.settings.channels
+    background, channels = _background(model), model.settings.channels
     image = to_tensor(to_channels(job.picture.pixels, channels, background))
     known = torch.from_numpy(job.mask.known)
     frame = frame_for(known, model.card.get("fit", "crop"))
-    behind = torch.tensor(background, dtype=torch.float32) / 127.5 - 1
-    behind = {"L": behind.mean()[None], "RGB": behind, "RGBA": torch.cat([behind, -torch.ones(1)])}[
-        channels
-    ]
+    # Padding is clear where the model knows alpha, and its colour otherwise.
+    paint = np.array([[[*background, 0] if channels == "RGBA" else background]], np.uint8)
+    behind = to_tensor(to_channels(paint, channels, background)).flatten()
     return _View(frame, *frame.view(image, known, model.settings.size, behind))
+
+
+def _background(model: DCGAN) -> tuple[int, int, int]:
+    """Return the colour on which the model's training images were shown."""
+    return parse_colour(str(model.card.get("background", "white")))
 
 
 def _search(
@@ -231,13 +235,12 @@ def _completion(
     model: DCGAN, job: Job, view: _View, found: _Found, index: int, options: Options, seconds: float
 ) -> Completion:
     order = torch.argsort(found.losses[index, :, 0], stable=True)
-    hole = view.known[0] < 0.5
-    chosen = _distinct(found.drawn[index, order].cpu(), hole, options.candidates)
+    chosen = _distinct(found.drawn[index, order].cpu(), _missing(view), options.candidates)
     candidates = []
     for lane in order[chosen].tolist():
         drawn = found.drawn[index, lane].cpu()
         total, contextual, perceptual = found.losses[index, lane].tolist()
-        picture = _join(job, view.frame, drawn, options.method)
+        picture = _join(model, job, view.frame, drawn, options.method)
         candidates.append(
             Candidate(
                 picture, total, contextual, perceptual, found.best_z[index, lane].cpu().numpy()
@@ -257,6 +260,12 @@ def _completion(
     )
 
 
+def _missing(view: _View) -> Tensor:
+    """Return which of the model's pixels miss anything, bool [S, S]; all of them where the hole is too small to tell."""
+    missing = view.known[0] < 1 - 1e-6
+    return missing if missing.any() else torch.ones_like(missing)
+
+
 def _distinct(drawn: Tensor, hole: Tensor, count: int) -> list[int]:
     """Return positions of ``count`` of the answers [lanes, C, S, S], in order, those like an earlier one last.
 
@@ -270,12 +279,13 @@ def _distinct(drawn: Tensor, hole: Tensor, count: int) -> list[int]:
     return (chosen + alike)[:count]
 
 
-def _join(job: Job, frame: Frame, drawn: Tensor, method: Method) -> Picture:
+def _join(model: DCGAN, job: Job, frame: Frame, drawn: Tensor, method: Method) -> Picture:
     """Put G's image back where it was seen, and blend it into the hole at the image's own size and depth."""
-    pixels = job.picture.pixels
+    pixels, background = job.picture.pixels, _background(model)
     channels = next(name for name in CHANNELS if channel_count(name) == pixels.shape[-1])
-    native = to_tensor(to_channels(to_pixels(drawn, pixels.dtype), channels))
-    image = to_tensor(pixels)
+    native = to_tensor(to_channels(to_pixels(drawn, pixels.dtype), channels, background))
+    # The colours of wholly transparent pixels are nobody's: they must not flow into the hole.
+    image = to_tensor(to_channels(pixels, channels, background))
     known = torch.from_numpy(job.mask.known)
     blended = BLENDS[method.blend](image, frame.put_back(native, image), known)
     if len(blended) == 4 and len(drawn) != 4:

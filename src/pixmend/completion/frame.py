@@ -34,7 +34,8 @@ class Frame:
     ) -> tuple[Tensor, Tensor]:
         """Return the frame's content at the model's size, and what is known of it.
 
-        A pixel of the model averages the known pixels of the image that it covers, and is known if there is one.
+        A pixel of the model averages the known pixels of the image that it covers, and is known by their share: a mask finer than
+        the model's pixels must not pass for one without holes.
 
         Parameters
         ----------
@@ -46,14 +47,13 @@ class Frame:
         Returns
         -------
         tuple of Tensor
-            [C, size, size], and float [1, size, size] with 1 = known.
+            [C, size, size], and float [1, size, size], 1 = known, 0 = missing.
         """
         inside = self._cut(known[None].float(), 1.0 if self.outside_known else 0.0)
         content = self._cut(image - background[:, None, None], 0.0) + background[:, None, None]
         share = _resize(inside, size, size)
         mean = _resize(content * inside, size, size) / share.clamp_min(1e-6)
-        seen = share > 1e-6
-        return torch.where(seen, mean, torch.zeros_like(mean)), seen.float()
+        return torch.where(share > 1e-6, mean, torch.zeros_like(mean)), share
 
     def put_back(self, drawn: Tensor, image: Tensor) -> Tensor:
         """Return ``image`` [C, H, W] with the frame's part replaced by ``drawn`` [C, size, size]."""
@@ -105,11 +105,10 @@ def _place(first: int, last: int, side: int, length: int) -> int:
 
 
 def _resize(values: Tensor, height: int, width: int) -> Tensor:
-    """Area mean where the image shrinks, bicubic where it grows, and itself where it stays."""
-    _, before_height, before_width = values.shape
-    if (before_height, before_width) == (height, width):
+    """Area mean along a side that shrinks, bilinear along one that grows, and itself where it stays."""
+    smaller = (min(height, values.shape[1]), min(width, values.shape[2]))
+    if smaller != tuple(values.shape[1:]):
+        values = F.adaptive_avg_pool2d(values, smaller)
+    if smaller == (height, width):
         return values
-    if height <= before_height and width <= before_width:
-        return F.adaptive_avg_pool2d(values, (height, width))
-    enlarged = F.interpolate(values[None], (height, width), mode="bilinear", align_corners=False)
-    return enlarged[0]
+    return F.interpolate(values[None], (height, width), mode="bilinear", align_corners=False)[0]

@@ -87,7 +87,8 @@ class Method:
     ) -> Tensor:
         """Return the starts of ``lanes`` searches an image, [B, lanes, latent_dim]."""
         if self.bank:
-            return best_of_bank(objective, settings, lanes, bank=max(self.bank, lanes), seed=seed)
+            bank, clip = max(self.bank, lanes), self._clip(settings)
+            return best_of_bank(objective, settings, lanes, bank=bank, seed=seed, clip=clip)
         starts = uniform_starts(settings, lanes, seed=seed).to(objective.target.device)
         return starts.expand(len(objective.target), -1, -1)
 
@@ -95,7 +96,7 @@ class Method:
         self, objective: Objective, z: Tensor, settings: DCGANSettings
     ) -> Iterator[SearchState]:
         """Run the solver from ``z`` [B, latent_dim]."""
-        clip = clip_radius(settings) if self.clip is None else self.clip
+        clip = self._clip(settings)
         if self.solver == "nesterov":
             return nesterov(
                 objective, z, steps=self.steps, learning_rate=self.learning_rate, clip=clip
@@ -109,6 +110,9 @@ class Method:
             warm_up=0.05 if self.scheduled else 0.0,
             cosine=self.scheduled,
         )
+
+    def _clip(self, settings: DCGANSettings) -> float:
+        return clip_radius(settings) if self.clip is None else self.clip
 
 
 _YEH = Method(

@@ -91,7 +91,7 @@ def contextual_weights(known: Tensor, window: int = 7, floor: float = 0.0) -> Te
     Parameters
     ----------
     known
-        M, float [B, 1, H, W], 1 = known.
+        M, float [B, 1, H, W], 1 = known; between 0 and 1 where a pixel stands for some known ones and some missing.
     window
         Side of the square neighbourhood N(i), odd; at the image's edge only pixels inside it count. 0 = none.
     """
@@ -113,7 +113,8 @@ def contextual_squared(images: Tensor, target: Tensor, weights: Tensor) -> Tenso
 
 def yeh_prior(logits: Tensor) -> Tensor:
     """Return log(1 - D(G(z))), [B], from D's logits (Yeh 2017, equation 5)."""
-    return -F.softplus(logits)
+    # softplus(l) is the same number, but torch rounds it by other code in the last rows of a batch than in the first.
+    return F.logsigmoid(-logits)
 
 
 def negative_logit(logits: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Where searches start."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -8,6 +10,8 @@ from pixmend.models import DCGANSettings, sample_latents
 from pixmend.randomness import generator_for
 
 __all__ = ["best_of_bank", "uniform_starts"]
+
+_PART = 64  # draws looked at together: at 256 px a whole bank would take gigabytes
 
 
 def uniform_starts(settings: DCGANSettings, lanes: int, *, seed: int) -> Tensor:
@@ -21,9 +25,15 @@ def uniform_starts(settings: DCGANSettings, lanes: int, *, seed: int) -> Tensor:
 
 @torch.no_grad()
 def best_of_bank(
-    objective: Objective, settings: DCGANSettings, lanes: int, *, bank: int, seed: int
+    objective: Objective,
+    settings: DCGANSettings,
+    lanes: int,
+    *,
+    bank: int,
+    seed: int,
+    clip: float = math.inf,
 ) -> Tensor:
-    """Return, for each image, the ``lanes`` latents of the least objective among ``bank`` draws from the prior.
+    """Return, for each image, the ``lanes`` latents of the least objective among ``bank`` draws from the prior, |z_i| at most ``clip``.
 
     The bank is drawn once for all images: an image's starts do not depend on its batch mates.
 
@@ -34,11 +44,17 @@ def best_of_bank(
     """
     device = objective.target.device
     latents = sample_latents(settings, bank, generator_for(seed, "bank")).to(device)
-    images = objective.generator(latents)  # [N, C, H, W]
-    prior = objective.prior_weight * objective.perceptual(objective.discriminator(images))  # [N]
-    starts = []
-    for target, weights in zip(objective.target, objective.weights, strict=True):
-        contextual = objective.contextual(images, target[None], weights[None])
-        order = torch.argsort(objective.contextual_weight * contextual + prior, stable=True)
-        starts.append(latents[order[:lanes]])
-    return torch.stack(starts)
+    latents = latents.clamp(-clip, clip)
+    totals = []
+    for part in torch.split(latents, _PART):
+        images = objective.generator(part)  # [N, C, H, W]
+        prior = objective.perceptual(objective.discriminator(images))  # [N]
+        contextual = [
+            objective.contextual(images, target[None], weights[None])
+            for target, weights in zip(objective.target, objective.weights, strict=True)
+        ]  # B x [N]
+        totals.append(
+            objective.contextual_weight * torch.stack(contextual) + objective.prior_weight * prior
+        )
+    order = torch.argsort(torch.cat(totals, 1), dim=1, stable=True)  # [B, bank]
+    return latents[order[:, :lanes]]

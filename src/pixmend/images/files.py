@@ -1,6 +1,7 @@
 """Image files: found, opened within limits, and saved without loss."""
 
 import io
+import os
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -21,7 +22,6 @@ __all__ = [
     "decode_image",
     "encode_png",
     "find_images",
-    "image_size",
     "lossless_suffix",
     "open_image",
     "png_bytes",
@@ -33,6 +33,10 @@ MAX_PIXELS = 64_000_000  # 8,000 x 8,000: more is taken for a bomb
 MAX_BYTES = 512 * 2**20
 # Readers that run other programs or follow links in the file (EPS, MPO sidecars ...) stay shut.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+# Description, make, model, software, date, artist, host, copyright: what a TIFF's tags say about the image. The others say how it
+# is stored in that file, and would be wrong in another.
+_TIFF_FACTS = (270, 271, 272, 305, 306, 315, 316, 33432)
+_EXIF_GROUPS = (0x8769, 0x8825)  # camera, place
 
 
 def find_images(folder: Path) -> Iterator[Path]:
@@ -59,6 +63,10 @@ def open_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:  # noqa
         return picture_from_array(source)
     if isinstance(source, Image.Image):
         return picture_of(ImageOps.exif_transpose(source))
+    if not isinstance(source, str | os.PathLike):
+        raise ImageError(
+            f"image: a {type(source).__name__} is no image; give a path, a PIL image or a NumPy array"
+        )
     path = Path(source)
     try:
         size = path.stat().st_size
@@ -88,6 +96,8 @@ def decode_image(
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 _check_header(image, name, max_pixels)
+                if image.format == "TIFF":
+                    _note_tiff_facts(image)
                 image.load()
                 return picture_of(ImageOps.exif_transpose(image), path)
     except UnidentifiedImageError:
@@ -121,17 +131,6 @@ def decode_image(
         raise ImageError(f"{name}: damaged: {error}") from error
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) of a file from its header alone, upright."""
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ImageError(f"{path}: not an image, or a damaged one") from error
-    return (width, height) if turned else (height, width)
-
-
 def encode_png(pixels: Pixels, *, quick: bool = False) -> bytes:
     """Return uint8 [H, W, C] (or uint16 [H, W, 1]) as a PNG; equal pixels give equal bytes.
 
@@ -147,8 +146,12 @@ def encode_png(pixels: Pixels, *, quick: bool = False) -> bytes:
 def png_bytes(picture: Picture) -> bytes:
     """Return a picture as a PNG with its metadata; CMYK is shown as RGB."""
     buffer = io.BytesIO()
-    image = picture.to_pil()
-    (image.convert("RGB") if image.mode == "CMYK" else image).save(buffer, "PNG", **picture.info)
+    image, info = picture.to_pil(), picture.info
+    if image.mode == "CMYK":
+        # The profile is of inks; a PNG has none.
+        image, info = image.convert("RGB"), {k: v for k, v in info.items() if k != "icc_profile"}
+        image.info.pop("icc_profile", None)
+    image.save(buffer, "PNG", **info)
     return buffer.getvalue()
 
 
@@ -173,7 +176,8 @@ def save_image(picture: Picture, path: Path) -> None:
     if kind == ".webp":
         options |= {"lossless": True, "exact": True}
     elif kind in (".tif", ".tiff"):
-        options |= {"compression": "tiff_adobe_deflate"}
+        # PIL's compressing writer fails on EXIF with groups (camera, place), the plain one does not.
+        options |= {"compression": "raw" if "exif" in options else "tiff_adobe_deflate"}
     elif kind == ".bmp":
         options = {key: value for key, value in options.items() if key == "dpi"}
     name = {".tif": "TIFF", ".tiff": "TIFF"}.get(kind, kind[1:].upper())
@@ -192,9 +196,22 @@ def _check_header(image: Image.Image, name: str, max_pixels: int) -> None:
     tile = tiles[0] if tiles else None
     raw_mode = tile[3] if tile is not None and len(tile) > 3 else ""
     raw_mode = raw_mode[0] if isinstance(raw_mode, tuple) and raw_mode else raw_mode
-    if isinstance(raw_mode, str) and ";16" in raw_mode and image.mode in ("LA", "RGB", "RGBA"):
+    if isinstance(raw_mode, str) and ";16" in raw_mode and image.mode[0] not in "IF":
         # PIL would cut each sample to 8 bits without a word.
         image.info["cut_to_8_bits"] = True
+
+
+def _note_tiff_facts(image: Image.Image) -> None:
+    """Put what a TIFF says about the image where PIL keeps the EXIF of other kinds."""
+    tags, facts = image.getexif(), Image.Exif()
+    for tag in _TIFF_FACTS:
+        if tag in tags:
+            facts[tag] = tags[tag]
+    for group in _EXIF_GROUPS:
+        if group in tags:
+            facts.get_ifd(group).update(tags.get_ifd(group))
+    if any(key in tags for key in (*_TIFF_FACTS, *_EXIF_GROUPS)):
+        image.info["exif"] = facts.tobytes()
 
 
 def _too_large(max_pixels: int) -> str:
