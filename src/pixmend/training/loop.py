@@ -10,21 +10,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from pixmend.errors import DivergedError
 from pixmend.images import encode_png, grid, open_image, to_pixels, write_film
-from pixmend.models import DCGAN, sample_latents, save_model
+from pixmend.models import DCGAN, Encoder, Generator, Memory, sample_latents, save_model
 from pixmend.processes import choose_device
 from pixmend.randomness import generator_for
 from pixmend.records import Records
 from pixmend.storage import append_line, write_bytes, write_text
-from pixmend.training.average import freeze_statistics
+from pixmend.training.average import freeze_pair, freeze_statistics
 from pixmend.training.checkpoint import newest_checkpoint, save_checkpoint
 from pixmend.training.data import Order, pixels_to_device
+from pixmend.training.holes import Holes, choose_memory
+from pixmend.training.inversion import Holed
 from pixmend.training.run import RunDirectory, RunFacts, open_run
 from pixmend.training.settings import TrainSettings
 from pixmend.training.state import (
     discriminator_step,
+    encoder_step,
     generator_step,
     initial_state,
     restore,
@@ -103,6 +108,7 @@ class _Sitting:
     losses: list[tuple[float, float]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     seconds_before: float = 0.0  # of training, in the sittings before this one
+    memory: Memory | None = None
 
     def __post_init__(self) -> None:
         self.device = choose_device(self.settings.device)
@@ -110,6 +116,7 @@ class _Sitting:
         self.order = Order(len(self.records), self.settings.seed)
         held = self.records.resident(self.settings.memory_mib * 2**20)
         self.read = self.records.images if held is None else held.__getitem__
+        self.holes = self._make_holes()
 
     def steps(self, should_stop: Callable[[], bool]) -> Iterator[Progress]:
         state, settings = self.state, self.settings
@@ -134,22 +141,29 @@ class _Sitting:
             self._checkpoint()
         yield self._progress(math.nan, math.nan, 0.0, "done")
 
+    def _make_holes(self) -> Holes | None:
+        if self.settings.encoder == "off":
+            return None
+        count = len(self.records)
+        self.memory, members = choose_memory(self.settings, count, self.read, self.device)
+        families = number_families(self.records.names(range(count)))
+        return Holes(self.settings, families, self.memory, members)
+
     def _step(self) -> tuple[float, float]:
         """Take k steps of D and one of G (Algorithm 1); return the mean losses."""
         state, settings = self.state, self.settings
-        count, networks = settings.batch_size, settings.networks()
+        count = settings.batch_size
         for inner in range(settings.discriminator_steps):
             indices = self.order.positions(state.images, count)
             real = pixels_to_device(self.read, indices, self.device)
-            z = sample_latents(
-                networks, count, generator_for(settings.seed, "z", state.step, inner)
-            )
-            loss_d = discriminator_step(state, real, z.to(self.device)).mean()
+            z, holed = self._inputs(real, indices, "discriminator", inner)
+            loss_d = discriminator_step(state, real, z, holed).mean()
             state.images += count
-        z = sample_latents(
-            networks, count, generator_for(settings.seed, "z", state.step, "generator")
-        )
-        loss_g = generator_step(state, z.to(self.device), real, settings).mean()
+        z, holed = self._inputs(real, indices, "generator", 0)
+        loss_g = generator_step(state, z, real, settings, holed).mean()
+        if settings.encoder == "frozen":
+            assert self.holes is not None
+            encoder_step(state, self.holes.make(real, indices, state.step, "encoder"), settings)
         state.step += 1
         losses = float(loss_d), float(loss_g)
         if not all(map(math.isfinite, losses)):
@@ -159,6 +173,26 @@ class _Sitting:
             )
         self.losses.append(losses)
         return losses
+
+    def _inputs(
+        self, real: Tensor, indices: NDArray[np.int64], player: str, inner: int
+    ) -> tuple[Tensor, Holed | None]:
+        """Return what G draws a batch from: prior samples and, where G is trained to complete, real images with holes."""
+        settings, step = self.settings, self.state.step
+        count, holed = settings.batch_size, None
+        if self.holes is not None and settings.encoder != "frozen":
+            completions = max(1, round(count * settings.completion_share))
+            # The first images of a batch in D's step, the last in G's: D has not just seen what it judges.
+            part = (
+                slice(completions)
+                if player == "discriminator"
+                else slice(count - completions, count)
+            )
+            holed = self.holes.make(real[part], indices[part], step, player, inner)
+            count -= completions
+        key = ("z", step, inner) if player == "discriminator" else ("z", step, player)
+        z = sample_latents(settings.networks(), count, generator_for(settings.seed, *key))
+        return z.to(self.device), holed
 
     def _resume(self) -> bool:
         checkpoint = newest_checkpoint(self.run.checkpoints)
@@ -173,7 +207,7 @@ class _Sitting:
         state, settings = self.state, self.settings
         save_checkpoint(state, self.run.checkpoints, keep=settings.keep_checkpoints)
         networks = settings.networks()
-        generator = freeze_statistics(state.average, networks, seed=settings.seed)
+        generator, encoder = self._frozen()
         latents = sample_latents(
             networks, settings.grid_images, generator_for(settings.seed, "grid")
         )
@@ -181,9 +215,35 @@ class _Sitting:
             images = to_pixels(generator(latents.to(self.device)))
         frame = self.run.samples / f"step-{state.step:08d}.png"
         write_bytes(frame, encode_png(grid(images, min_cell=48)))
-        model = DCGAN(networks, generator, state.discriminator, self._card())
+        model = DCGAN(networks, generator, state.discriminator, self._card(), encoder, self.memory)
         save_model(model, self.run.model)
         self._write_film()
+
+    def _frozen(self) -> tuple[Generator, Encoder | None]:
+        """Return the averaged networks with batch statistics of their own."""
+        state, settings = self.state, self.settings
+        if self.holes is None or state.average_encoder is None:
+            return freeze_statistics(state.average, settings.networks(), seed=settings.seed), None
+        if settings.encoder == "frozen":
+            generator = freeze_statistics(state.average, settings.networks(), seed=settings.seed)
+            _, encoder = freeze_pair(state.average, state.average_encoder, self._passes(0))
+            return generator, encoder
+        share = settings.completion_share
+        return freeze_pair(
+            state.average, state.average_encoder, self._passes(round(128 * (1 - share)))
+        )
+
+    def _passes(self, samples: int) -> Iterator[tuple[Holed, Tensor]]:
+        """Yield 32 batches of 128, ``samples`` of them prior samples and the rest completions, the same at each checkpoint."""
+        assert self.holes is not None
+        count, settings = 128 - samples, self.settings
+        order = Order(len(self.records), settings.seed)
+        for batch in range(32):
+            indices = order.positions(batch * count, count)
+            real = pixels_to_device(self.read, indices, self.device)
+            generator = generator_for(settings.seed, "statistics", batch)
+            z = sample_latents(settings.networks(), samples, generator).to(self.device)
+            yield self.holes.make(real, indices, "statistics", batch), z
 
     def _card(self) -> dict[str, Any]:
         return {
@@ -235,3 +295,8 @@ class _Sitting:
     def _progress(self, loss_d: float, loss_g: float, rate: float, event: str) -> Progress:
         state = self.state
         return Progress(state.step, self.settings.steps, state.images, loss_d, loss_g, rate, event)
+
+
+def number_families(names: list[str]) -> NDArray[np.int64]:
+    firsts = [Path(name).stem.split("__")[0] for name in names]
+    return np.unique(firsts, return_inverse=True)[1]
