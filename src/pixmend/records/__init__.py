@@ -17,9 +17,11 @@ uint8 [B, size, size, C], labels, names
 
 from pixmend.records.dataset import Records
 from pixmend.records.example import decode_example, encode_example
+from pixmend.records.families import families
 from pixmend.records.foreign import ForeignImage, read_foreign
 from pixmend.records.framing import read_record_at, read_records, write_record
 from pixmend.records.manifest import INPUTS_NAME, Manifest, ShardInfo
+from pixmend.records.origins import Origins, origins
 from pixmend.records.pack import pack
 from pixmend.records.progress import PackProgress
 from pixmend.records.settings import PackSettings
@@ -30,6 +32,7 @@ __all__ = [
     "ForeignImage",
     "Item",
     "Manifest",
+    "Origins",
     "PackProgress",
     "PackSettings",
     "Records",
@@ -37,7 +40,9 @@ __all__ = [
     "Source",
     "decode_example",
     "encode_example",
+    "families",
     "find_source",
+    "origins",
     "pack",
     "read_foreign",
     "read_record_at",

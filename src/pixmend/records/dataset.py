@@ -121,6 +121,19 @@ class Records:
             first_bytes(found, ["image/filename"]).decode("utf-8", "replace") for found in features
         ]
 
+    def payload(self, index: int) -> bytes:
+        """Return a record as it lies in its shard: a serialised tf.train.Example.
+
+        Raises
+        ------
+        RecordError
+            The record is broken; names the shard and the offset.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        number = int(self._shards[index])
+        return read_record_at(self._map(number), int(self._offsets[index]), self._name(number))
+
     def resident(
         self, limit_bytes: int, *, on_progress: Callable[[int, int], None] | None = None
     ) -> NDArray[np.uint8] | None:
@@ -157,10 +170,7 @@ class Records:
         return pixels
 
     def _features(self, index: int) -> Features:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
-        number = int(self._shards[index])
-        payload = read_record_at(self._map(number), int(self._offsets[index]), self._name(number))
+        payload = self.payload(index)
         try:
             return decode_example(payload)
         except RecordError as error:

@@ -27,6 +27,7 @@ from pixmend.training.holes import Holes, choose_memory
 from pixmend.training.inversion import Holed
 from pixmend.training.run import RunDirectory, RunFacts, open_run
 from pixmend.training.settings import TrainSettings
+from pixmend.training.split import open_split
 from pixmend.training.state import (
     discriminator_step,
     encoder_step,
@@ -113,7 +114,10 @@ class _Sitting:
     def __post_init__(self) -> None:
         self.device = choose_device(self.settings.device)
         self.state = initial_state(self.settings, self.device)
-        self.order = Order(len(self.records), self.settings.seed)
+        self.split = open_split(
+            self.run.split, self.records, seed=self.settings.seed, share=self.settings.held_out
+        )
+        self.order = Order(len(self.split.training), self.settings.seed)
         held = self.records.resident(self.settings.memory_mib * 2**20)
         self.read = self.records.images if held is None else held.__getitem__
         self.holes = self._make_holes()
@@ -154,7 +158,7 @@ class _Sitting:
         state, settings = self.state, self.settings
         count = settings.batch_size
         for inner in range(settings.discriminator_steps):
-            indices = self.order.positions(state.images, count)
+            indices = self.split.training[self.order.positions(state.images, count)]
             real = pixels_to_device(self.read, indices, self.device)
             z, holed = self._inputs(real, indices, "discriminator", inner)
             loss_d = discriminator_step(state, real, z, holed).mean()
@@ -249,7 +253,8 @@ class _Sitting:
         return {
             "steps": self.state.step,
             "images_seen": self.state.images,
-            "training_images": len(self.records),
+            "training_images": len(self.split.training),
+            "held_out_images": len(self.split.held_out),
             "data_digest": self.records.digest,
             "classes": len(self.records.classes),
             "fit": self.records.fit,

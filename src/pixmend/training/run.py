@@ -2,6 +2,7 @@
 
 RUN/settings.toml               the resolved settings
 RUN/run.json                    format, data set (path, digest, count), version
+RUN/held_out.json               which images training never sees
 RUN/log.jsonl                   a line every `log_every` steps
 RUN/checkpoints/step-*.safetensors
 RUN/samples/step-*.png          G's images of the same latents over time
@@ -43,6 +44,11 @@ class RunDirectory:
     def facts(self) -> Path:
         """Format, data set and version."""
         return self.path / "run.json"
+
+    @property
+    def split(self) -> Path:
+        """Which images are held out, by number, and their families."""
+        return self.path / "held_out.json"
 
     @property
     def log(self) -> Path:

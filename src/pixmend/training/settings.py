@@ -74,6 +74,12 @@ class TrainSettings(DCGANSettings):
     background: str = Field(
         "white", description="colour behind transparent pixels, and around padded images"
     )
+    held_out: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        description="share of the images kept out of training, by whole families, to judge it by",
+    )
     seed: int = Field(0, ge=0, description="of every random draw of the run")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     memory_mib: int = Field(

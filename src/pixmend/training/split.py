@@ -1,0 +1,155 @@
+"""Which images a run is judged by: whole families that training never sees.
+
+A split by file would let the nearest training image, another face of the same font, answer for the model.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixmend.randomness import array_generator_for
+from pixmend.records import Records, families, origins
+from pixmend.storage import write_text
+
+__all__ = ["Split", "open_split", "split_by_family"]
+
+_FORMAT = 1
+_FEWEST_IMAGES = 100  # below, every image is needed to learn from
+_MOST = 512  # more would not make the scores steadier by much
+_LEAST, _LEAST_FROM = 16, 200  # at least 16 of 200 and more
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The images trained on and those held out.
+
+    Attributes
+    ----------
+    training
+        Indices of the records that training sees, ascending, int64 [N].
+    held_out
+        Indices of those that it is judged by, ascending, int64 [M]; no family has images in both.
+    families
+        The names of the families held out.
+    duplicates
+        Images of these families that are left out of both, because their pixels are also a training image's.
+    """
+
+    training: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    families: tuple[str, ...] = ()
+    duplicates: int = 0
+
+
+def split_by_family(
+    family_of: Sequence[str], digests: NDArray[np.uint64], *, seed: int, share: float
+) -> Split:
+    """Draw families until ``share`` of the images is held out: at most 512, at least 16 of 200, none of fewer than 100.
+
+    Families that would carry the number over twice of what is wanted are passed over. Where all would, the smallest is
+    kept out of training and 512 of its images are judged by.
+
+    Parameters
+    ----------
+    family_of
+        The family of each image, [N].
+    digests
+        [N], equal for equal pixels.
+    """
+    count = len(family_of)
+    everything = np.arange(count)
+    wanted = _wanted(count, share)
+    names = sorted(set(family_of))
+    if not wanted or len(names) < 2:
+        return Split(everything, np.empty(0, np.int64))
+    # By hand: an array of text would take the longest name's room for every image.
+    place = {name: number for number, name in enumerate(names)}
+    codes = np.fromiter((place[name] for name in family_of), np.int64, count)
+    sizes = np.bincount(codes)
+    chosen = _draw(sizes, wanted, min(2 * wanted, _MOST, count // 2), seed)
+    kept_out = np.isin(codes, chosen)
+    training, held_out = everything[~kept_out], everything[kept_out]
+    fresh = held_out[~np.isin(digests[held_out], digests[training])]
+    duplicates = len(held_out) - len(fresh)
+    if len(fresh) > _MOST:
+        fresh = array_generator_for(seed, "held out", "images").choice(fresh, _MOST, replace=False)
+    return Split(training, np.sort(fresh), tuple(names[number] for number in chosen), duplicates)
+
+
+def open_split(path: Path, records: Records, *, seed: int, share: float) -> Split:
+    """Return the split of ``records``, from the file ``path`` if it holds that one, else drawn and written there.
+
+    Raises
+    ------
+    RecordError
+        A record is broken.
+    OutputError
+        ``path`` cannot be written.
+    """
+    if not _wanted(len(records), share):
+        return Split(np.arange(len(records)), np.empty(0, np.int64))
+    drawn_for = {
+        "format": _FORMAT,
+        "data_digest": records.digest,
+        "count": len(records),
+        "seed": seed,
+        "share": share,
+    }
+    found = _read(path, drawn_for)
+    if found is None:
+        origin = origins(records)
+        found = split_by_family(
+            families(origin.names, origin.labels), origin.digests, seed=seed, share=share
+        )
+        _write(path, found, drawn_for)
+    return found
+
+
+def _wanted(count: int, share: float) -> int:
+    if count < _FEWEST_IMAGES or not share:
+        return 0
+    return min(_MOST, max(round(share * count), _LEAST if count >= _LEAST_FROM else 1))
+
+
+def _draw(sizes: NDArray[np.int64], wanted: int, most: int, seed: int) -> NDArray[np.int64]:
+    """Return which families are held out, as places in ``sizes``, ascending."""
+    chosen: list[int] = []
+    held = 0
+    for family in array_generator_for(seed, "held out", "families").permutation(len(sizes)):
+        if held + sizes[family] <= most:
+            chosen.append(int(family))
+            held += sizes[family]
+        if held >= wanted:
+            break
+    return np.array(sorted(chosen) or [int(sizes.argmin())], np.int64)
+
+
+def _write(path: Path, split: Split, drawn_for: dict[str, object]) -> None:
+    total = np.arange(drawn_for["count"])  # type: ignore[call-overload]
+    unused = np.setdiff1d(np.setdiff1d(total, split.training), split.held_out)
+    facts = {
+        **drawn_for,
+        "families": split.families,
+        "held_out": split.held_out.tolist(),
+        "unused": unused.tolist(),
+        "duplicates": split.duplicates,
+    }
+    write_text(path, json.dumps(facts) + "\n")
+
+
+def _read(path: Path, drawn_for: dict[str, object]) -> Split | None:
+    """Read what `_write` wrote; None where that is missing, damaged or of another draw."""
+    try:
+        facts = json.loads(path.read_text())
+        if any(facts[key] != value for key, value in drawn_for.items()):
+            return None
+        held_out = np.array(facts["held_out"], np.int64)
+        unused = np.array(facts["unused"], np.int64)
+        training = np.setdiff1d(np.arange(facts["count"]), np.concatenate([held_out, unused]))
+        return Split(training, held_out, tuple(facts["families"]), int(facts["duplicates"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
