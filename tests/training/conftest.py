@@ -18,6 +18,7 @@ TINY = {
     "log_every": 2,
     "steps": 10,
     "device": "cpu",
+    "monitor": False,
 }
 
 

@@ -7,7 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from pixmend.records import Records
-    from pixmend.training import TrainSettings
+    from pixmend.training import Scores, TrainSettings
 
 __all__ = ["train"]
 
@@ -113,6 +113,8 @@ def _train(packed: "Records", run: Path, settings: "TrainSettings", data: Path) 
         ):
             if now.event == "resumed":
                 errors.print(f"resumed at step {now.step:,}")
+            if now.scores is not None:
+                _show_scores(now.scores)
             if now.event not in ("resumed", "done"):
                 note = f"D {now.loss_d:.3f} G {now.loss_g:.3f} {now.images_per_second:.0f} images/s"
             bar.update(task, completed=now.step, note=note)
@@ -121,4 +123,23 @@ def _train(packed: "Records", run: Path, settings: "TrainSettings", data: Path) 
         errors.print(f"stopped at step {now.step:,}, saved; the same command goes on", markup=False)
         raise typer.Exit(130)
     directory = training.RunDirectory(run)
-    out.print(f"model  {directory.model}\nfilm   {directory.film}", markup=False)
+    out.print(
+        f"model  {directory.model}\nfilm   {directory.film}\nreport {directory.report}",
+        markup=False,
+    )
+
+
+def _show_scores(scores: "Scores") -> None:
+    from pixmend.cli.terminal import errors
+
+    parts = [f"KID {scores.kid:.4f} ({scores.features} features)"]
+    if scores.psnr:
+        values = " / ".join(f"{value:.1f}" for value in scores.psnr.values())
+        parts.append(f"hole PSNR {values} dB ({' / '.join(scores.psnr)})")
+    parts.append(f"diversity {scores.diversity:.2f}")
+    if scores.nearest is not None:
+        parts.append(f"novelty {scores.nearest:.2f}")
+    best = ", the best so far" if scores.best else ""
+    errors.print(f"step {scores.step:,}: {', '.join(parts)}{best}", markup=False)
+    for warning in scores.warnings:
+        errors.print(f"warning: {warning}", markup=False)

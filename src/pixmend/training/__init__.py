@@ -1,6 +1,7 @@
 """Training: records in, a run directory out."""
 
 from pixmend.training.loop import Progress, train
+from pixmend.training.monitor import Scores
 from pixmend.training.run import RunDirectory, is_run
 from pixmend.training.settings import (
     TrainSettings,
@@ -14,6 +15,7 @@ from pixmend.training.settings import (
 __all__ = [
     "Progress",
     "RunDirectory",
+    "Scores",
     "TrainSettings",
     "is_run",
     "parse_overrides",

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from pixmend.training.checkpoint import newest_checkpoint, save_checkpoint
 from pixmend.training.data import Order, pixels_to_device
 from pixmend.training.holes import Holes, choose_memory
 from pixmend.training.inversion import Holed
+from pixmend.training.monitor import Monitor, Scores, better, read_scores
+from pixmend.training.report import write_report
 from pixmend.training.run import RunDirectory, RunFacts, open_run
 from pixmend.training.settings import TrainSettings
-from pixmend.training.split import open_split
+from pixmend.training.split import family_numbers, open_split
 from pixmend.training.state import (
     discriminator_step,
     encoder_step,
@@ -35,6 +37,7 @@ from pixmend.training.state import (
     initial_state,
     restore,
 )
+from pixmend.training.track import open_tracker
 
 __all__ = ["Progress", "train"]
 
@@ -55,6 +58,8 @@ class Progress:
         Since this sitting began.
     event
         "resumed", "checkpoint", "stopped" or "done" when that is news; "" else.
+    scores
+        The monitor's, at a checkpoint.
     """
 
     step: int
@@ -64,6 +69,7 @@ class Progress:
     loss_g: float
     images_per_second: float
     event: str = ""
+    scores: Scores | None = None
 
 
 def train(
@@ -110,6 +116,8 @@ class _Sitting:
     started: float = field(default_factory=time.monotonic)
     seconds_before: float = 0.0  # of training, in the sittings before this one
     memory: Memory | None = None
+    scores: Scores | None = None  # of the last checkpoint
+    best: Scores | None = None  # of the best one
 
     def __post_init__(self) -> None:
         self.device = choose_device(self.settings.device)
@@ -121,6 +129,11 @@ class _Sitting:
         held = self.records.resident(self.settings.memory_mib * 2**20)
         self.read = self.records.images if held is None else held.__getitem__
         self.holes = self._make_holes()
+        watched = self.settings.monitor
+        self.monitor = (
+            Monitor(self.read, self.split, self.settings, self.device) if watched else None
+        )
+        self.tracker = open_tracker(self.run.tensorboard) if self.settings.track else None
 
     def steps(self, should_stop: Callable[[], bool]) -> Iterator[Progress]:
         state, settings = self.state, self.settings
@@ -148,10 +161,11 @@ class _Sitting:
     def _make_holes(self) -> Holes | None:
         if self.settings.encoder == "off":
             return None
-        count = len(self.records)
-        self.memory, members = choose_memory(self.settings, count, self.read, self.device)
-        families = number_families(self.records.names(range(count)))
-        return Holes(self.settings, families, self.memory, members)
+        training = self.split.training
+        self.memory, members = choose_memory(
+            self.settings, len(training), lambda at: self.read(training[at]), self.device
+        )
+        return Holes(self.settings, family_numbers(self.records), self.memory, training[members])
 
     def _step(self) -> tuple[float, float]:
         """Take k steps of D and one of G (Algorithm 1); return the mean losses."""
@@ -202,9 +216,12 @@ class _Sitting:
         checkpoint = newest_checkpoint(self.run.checkpoints)
         if checkpoint is None:
             self._cut_log(0)
+            read_scores(self.run.scores, up_to=0)
             return False
         restore(self.state, checkpoint.tensors, step=checkpoint.step, images=checkpoint.images)
         self._cut_log(checkpoint.step)
+        for scores in read_scores(self.run.scores, up_to=checkpoint.step):
+            self.best = scores if scores.best else self.best
         return True
 
     def _checkpoint(self) -> None:
@@ -222,6 +239,21 @@ class _Sitting:
         model = DCGAN(networks, generator, state.discriminator, self._card(), encoder, self.memory)
         save_model(model, self.run.model)
         self._write_film()
+        self._judge(model)
+        if self.tracker is not None:
+            self.tracker.checkpoint(state.step, open_image(frame).pixels, self.scores)
+        write_report(self.run, settings, state.step)
+
+    def _judge(self, model: DCGAN) -> None:
+        """Score the model, write the scores down, and keep it if it is the best so far."""
+        if self.monitor is None:
+            return
+        scores = self.monitor.score(model, step=self.state.step, images=self.state.images)
+        if better(scores, self.best):
+            scores = self.best = replace(scores, best=True)
+            save_model(model, self.run.best)
+        self.scores = scores
+        append_line(self.run.scores, json.dumps(asdict(scores)))
 
     def _frozen(self) -> tuple[Generator, Encoder | None]:
         """Return the averaged networks with batch statistics of their own."""
@@ -241,9 +273,9 @@ class _Sitting:
         """Yield 32 batches of 128, ``samples`` of them prior samples and the rest completions, the same at each checkpoint."""
         assert self.holes is not None
         count, settings = 128 - samples, self.settings
-        order = Order(len(self.records), settings.seed)
+        order = Order(len(self.split.training), settings.seed)
         for batch in range(32):
-            indices = order.positions(batch * count, count)
+            indices = self.split.training[order.positions(batch * count, count)]
             real = pixels_to_device(self.read, indices, self.device)
             generator = generator_for(settings.seed, "statistics", batch)
             z = sample_latents(settings.networks(), samples, generator).to(self.device)
@@ -281,6 +313,8 @@ class _Sitting:
             "loss_g": round(float(mean_g), 6),
         }
         append_line(self.run.log, json.dumps(line))
+        if self.tracker is not None:
+            self.tracker.log(line)
 
     def _cut_log(self, step: int) -> None:
         """Drop what the log says of steps that will be done again, and a last line that a crash cut short."""
@@ -298,10 +332,6 @@ class _Sitting:
         write_text(self.run.log, "".join(kept))
 
     def _progress(self, loss_d: float, loss_g: float, rate: float, event: str) -> Progress:
-        state = self.state
-        return Progress(state.step, self.settings.steps, state.images, loss_d, loss_g, rate, event)
-
-
-def number_families(names: list[str]) -> NDArray[np.int64]:
-    firsts = [Path(name).stem.split("__")[0] for name in names]
-    return np.unique(firsts, return_inverse=True)[1]
+        step, steps, images = self.state.step, self.settings.steps, self.state.images
+        scores, self.scores = self.scores, None
+        return Progress(step, steps, images, loss_d, loss_g, rate, event, scores)

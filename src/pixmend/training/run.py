@@ -4,10 +4,14 @@ RUN/settings.toml               the resolved settings
 RUN/run.json                    format, data set (path, digest, count), version
 RUN/held_out.json               which images training never sees
 RUN/log.jsonl                   a line every `log_every` steps
+RUN/monitor.jsonl               scores at each checkpoint
 RUN/checkpoints/step-*.safetensors
 RUN/samples/step-*.png          G's images of the same latents over time
 RUN/film.gif                    the same, moving
 RUN/model.safetensors           the model file, of the last checkpoint
+RUN/best.safetensors            the model file of the checkpoint with the best scores
+RUN/report.html                 the run on one page
+RUN/tensorboard/                for TensorBoard, when `track` is set
 RUN/records/                    the packed images, when DATA was an image folder
 """
 
@@ -56,6 +60,11 @@ class RunDirectory:
         return self.path / "log.jsonl"
 
     @property
+    def scores(self) -> Path:
+        """A JSON object a checkpoint: `Scores`."""
+        return self.path / "monitor.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
@@ -74,6 +83,21 @@ class RunDirectory:
     def model(self) -> Path:
         """The exported model file."""
         return self.path / "model.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The model file with the best scores so far."""
+        return self.path / "best.safetensors"
+
+    @property
+    def report(self) -> Path:
+        """The run on one page."""
+        return self.path / "report.html"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The folder for TensorBoard."""
+        return self.path / "tensorboard"
 
     @property
     def records(self) -> Path:

@@ -27,7 +27,10 @@ __all__ = [
 # What may change between two sittings of one run: none of it changes the weights at a given step (another device only
 # by rounding).
 FREE = frozenset(
-    {"steps", "checkpoint_every", "log_every", "keep_checkpoints", "device", "memory_mib"}
+    {
+        *("steps", "checkpoint_every", "log_every", "keep_checkpoints"),
+        *("monitor", "track", "device", "memory_mib"),
+    }
 )
 
 
@@ -80,6 +83,10 @@ class TrainSettings(DCGANSettings):
         le=0.5,
         description="share of the images kept out of training, by whole families, to judge it by",
     )
+    monitor: bool = Field(
+        True, description="score each checkpoint, warn in words, keep the best model"
+    )
+    track: bool = Field(False, description="write for TensorBoard; needs the extra track")
     seed: int = Field(0, ge=0, description="of every random draw of the run")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     memory_mib: int = Field(

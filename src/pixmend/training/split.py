@@ -15,7 +15,7 @@ from pixmend.randomness import array_generator_for
 from pixmend.records import Records, families, origins
 from pixmend.storage import write_text
 
-__all__ = ["Split", "open_split", "split_by_family"]
+__all__ = ["Split", "family_numbers", "open_split", "split_by_family"]
 
 _FORMAT = 1
 _FEWEST_IMAGES = 100  # below, every image is needed to learn from
@@ -66,9 +66,7 @@ def split_by_family(
     names = sorted(set(family_of))
     if not wanted or len(names) < 2:
         return Split(everything, np.empty(0, np.int64))
-    # By hand: an array of text would take the longest name's room for every image.
-    place = {name: number for number, name in enumerate(names)}
-    codes = np.fromiter((place[name] for name in family_of), np.int64, count)
+    codes = _numbered(family_of, names)
     sizes = np.bincount(codes)
     chosen = _draw(sizes, wanted, min(2 * wanted, _MOST, count // 2), seed)
     kept_out = np.isin(codes, chosen)
@@ -107,6 +105,19 @@ def open_split(path: Path, records: Records, *, seed: int, share: float) -> Spli
         )
         _write(path, found, drawn_for)
     return found
+
+
+def family_numbers(records: Records) -> NDArray[np.int64]:
+    """Return the number of each record's family, int64 [N]: equal for images of one family."""
+    origin = origins(records)
+    family_of = families(origin.names, origin.labels)
+    return _numbered(family_of, sorted(set(family_of)))
+
+
+def _numbered(family_of: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
+    # By hand: an array of text would take the longest name's room for every image.
+    place = {name: number for number, name in enumerate(names)}
+    return np.fromiter((place[name] for name in family_of), np.int64, len(family_of))
 
 
 def _wanted(count: int, share: float) -> int:

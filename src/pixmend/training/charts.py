@@ -1,0 +1,124 @@
+"""Line charts as inline SVG: no file, font or script beside the page that they stand in."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+
+__all__ = ["Series", "line_chart"]
+
+_WIDTH, _HEIGHT = 560, 230
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 10, 28
+_MOST_POINTS = 240  # more are averaged in groups: a line of a screen's width shows no more
+_MARKED = 40  # lines of up to so many points show each
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: its name, and its points (step, value) in order of step; dashed ones are what others are held against."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    dashed: bool = False
+
+
+def line_chart(title: str, note: str, series: Sequence[Series]) -> str:
+    """Return a ``<figure>`` with a title, a note, a legend and the lines; "" where there is nothing finite to draw."""
+    kept = [
+        Series(each.name, _thinned(finite), each.dashed)
+        for each in series
+        if (finite := [point for point in each.points if all(map(math.isfinite, point))])
+    ]
+    if not kept:
+        return ""
+    xs = [x for each in kept for x, _ in each.points]
+    ys = [y for each in kept for _, y in each.points]
+    across, up = _ticks(min(xs), max(xs), 5), _ticks(min(ys), max(ys), 4)
+    # The axis across ends with the data: half a chart of nothing would say that something is missing.
+    frame = _Frame(min(xs), max(xs), up[0], up[-1])
+    lines = "".join(_line(each, number, frame) for number, each in enumerate(kept, 1))
+    legend = "".join(
+        f'<span class="key s{number}{" dashed" if each.dashed else ""}">{escape(each.name)}</span>'
+        for number, each in enumerate(kept, 1)
+    )
+    label = escape(f"{title}: {', '.join(each.name for each in kept)}", quote=True)
+    return (
+        f"<figure><figcaption><b>{escape(title)}</b><span>{escape(note)}</span></figcaption>"
+        f'<div class="legend">{legend}</div>'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
+        f"{_axes(frame, across, up)}{lines}</svg></figure>"
+    )
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What values the drawing's edges stand for."""
+
+    first: float
+    last: float
+    bottom: float
+    top: float
+
+    def x(self, value: float) -> float:
+        span = self.last - self.first
+        share = (value - self.first) / span if span else 0.5
+        return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
+
+    def y(self, value: float) -> float:
+        share = (value - self.bottom) / (self.top - self.bottom)
+        return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 1)
+
+
+def _axes(frame: _Frame, across: Sequence[float], up: Sequence[float]) -> str:
+    floor = _HEIGHT - _BOTTOM
+    rules = "".join(
+        f'<line class="rule" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{frame.y(tick)}" y2="{frame.y(tick)}"/>'
+        f'<text x="{_LEFT - 8}" y="{frame.y(tick) + 4}" text-anchor="end">{_number(tick, up)}</text>'
+        for tick in up
+    )
+    within = [tick for tick in across if frame.first <= tick <= frame.last] or [frame.first]
+    steps = "".join(
+        f'<text x="{frame.x(tick)}" y="{floor + 18}" text-anchor="middle">{_number(tick, within)}</text>'
+        for tick in within
+        if frame.x(tick) < _WIDTH - _RIGHT - 12 or len(within) < 3
+    )
+    return rules + steps
+
+
+def _line(series: Series, number: int, frame: _Frame) -> str:
+    places = [(frame.x(x), frame.y(y)) for x, y in series.points]
+    path = "M" + " L".join(f"{x} {y}" for x, y in places)
+    dashed = " dashed" if series.dashed else ""
+    drawn = f'<path class="line s{number}{dashed}" d="{path}"/>'
+    if len(places) > _MARKED or series.dashed:
+        return drawn
+    dots = "".join(
+        f'<circle class="s{number}" cx="{x}" cy="{y}" r="3"><title>'
+        f"{escape(series.name)}, step {step:,.0f}: {value:.4g}</title></circle>"
+        for (x, y), (step, value) in zip(places, series.points, strict=True)
+    )
+    return drawn + dots
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    size = -(-len(points) // _MOST_POINTS)
+    groups = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]
+
+
+def _ticks(low: float, high: float, count: int) -> list[float]:
+    """Return round values from at or below ``low`` to at or above ``high``, about ``count`` apart by 1, 2 or 5 times 10^n."""
+    span = high - low or abs(high) or 1.0
+    unit = 10 ** math.floor(math.log10(span / count))
+    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor * count >= span * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(step * number, 12) for number in range(first, max(last, first + 1) + 1)]
+
+
+def _number(value: float, among: Sequence[float]) -> str:
+    if max(map(abs, among)) >= 10_000:
+        return f"{value / 1000:,.5g}k"
+    gap = min((abs(b - a) for a, b in pairwise(among)), default=1.0)
+    digits = min(6, max(0, -math.floor(math.log10(gap)))) if gap else 0
+    return f"{value:,.{digits}f}"

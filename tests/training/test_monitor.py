@@ -1,0 +1,252 @@
+"""The monitor: its measures against slow second ways, its warnings, and that it changes nothing."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pixmend.images import encode_png
+from pixmend.models import DCGAN, Discriminator, Generator, read_tensors
+from pixmend.records import PackSettings, Records, pack
+from pixmend.training import RunDirectory, Scores, train
+from pixmend.training.features import choose_features
+from pixmend.training.measures import (
+    frechet_distance,
+    hole_psnr,
+    kernel_distance,
+    latent_search,
+    mean_pairwise_distance,
+    nearest_distances,
+)
+from pixmend.training.monitor import Monitor, better, read_scores
+from pixmend.training.split import Split
+
+CPU = torch.device("cpu")
+NORMAL = {"features": "random", "kid": 0.1, "fid": 1.0, "diversity": 1.0}
+SCORES = Scores(4, 32, **NORMAL, accuracy_training=0.8, accuracy_samples=0.8)
+
+
+def drawn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_kernel_distance_is_the_double_loop_over_pairs():
+    x, y = drawn(7, 5), drawn(4, 5, seed=1) + 0.3
+
+    def kernel(a, b):
+        return (sum(p * q for p, q in zip(a.tolist(), b.tolist(), strict=True)) / 5 + 1) ** 3
+
+    def within(items):
+        count = len(items)
+        total = sum(
+            kernel(items[i], items[j]) for i in range(count) for j in range(count) if i != j
+        )
+        return total / (count * (count - 1))
+
+    between = sum(kernel(a, b) for a in x for b in y) / 28
+    assert kernel_distance(x, y) == pytest.approx(within(x) + within(y) - 2 * between, rel=1e-5)
+
+
+def test_sets_of_one_distribution_are_near_and_others_far():
+    x, y = drawn(400, 16), drawn(400, 16, seed=1)
+    assert abs(kernel_distance(x, y)) < 0.05
+    assert kernel_distance(x, y + 1) > 1
+    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(x, x + 2) == pytest.approx(4 * 16, rel=1e-4)
+
+
+def test_the_frechet_distance_is_that_of_the_matrix_root():
+    x, y = drawn(60, 6), drawn(50, 6, seed=1) * 2 + 1
+    s, t = torch.cov(x.T.double()), torch.cov(y.T.double())
+    values, vectors = torch.linalg.eigh(s)
+    root = vectors @ values.clamp(min=0).sqrt().diag() @ vectors.T
+    overlap = torch.linalg.eigvalsh(root @ t @ root).clamp(min=0).sqrt().sum()
+    means = (x.mean(0) - y.mean(0)).double().square().sum()
+    expected = means + s.trace() + t.trace() - 2 * overlap
+    assert frechet_distance(x, y) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_distances_are_those_of_each_pair():
+    x, y = drawn(9, 12), drawn(300, 12, seed=1)
+    nearest = [min(float((a - b).norm()) for b in y) for a in x]
+    torch.testing.assert_close(nearest_distances(x, y), torch.tensor(nearest), atol=1e-4, rtol=1e-4)
+    pairs = [float((x[i] - x[j]).norm()) for i in range(9) for j in range(9) if i != j]
+    assert mean_pairwise_distance(x) == pytest.approx(np.mean(pairs), rel=1e-5)
+
+
+def test_the_psnr_counts_the_hole_alone():
+    target = torch.zeros(2, 3, 4, 6)
+    known = torch.ones(2, 1, 4, 6, dtype=torch.bool)
+    known[:, :, :2, :3] = False
+    completed = target.clone()
+    completed[:, :, 2:] = 1  # all known: no matter
+    completed[1, :, :2, :3] = 0.2
+    psnr = hole_psnr(completed, target, known)
+    assert psnr[0] == pytest.approx(10 * np.log10(4 / 1e-10))
+    assert psnr[1] == pytest.approx(10 * np.log10(4 / 0.04), rel=1e-5)
+
+
+def test_the_short_search_finds_what_g_can_draw_and_leaves_known_pixels(lively):
+    model = lively("L")
+    target = model.generator(drawn(3, 8, seed=5))
+    known = torch.ones(3, 1, 16, 16, dtype=torch.bool)
+    known[:, :, :, :8] = False
+    found = {}
+    for steps in (0, 60):
+        search = latent_search(model.generator, model.settings, seed=0, steps=steps)
+        completed = search(target, known)
+        assert torch.equal(completed[known], target[known])
+        found[steps] = float(hole_psnr(completed, target, known).mean())
+    assert found[60] > found[0] + 1
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """Records of 120 images that differ much, and their split: 24 held out."""
+    folder = tmp_path_factory.mktemp("watched")
+    generator = np.random.default_rng(2)
+    for index in range(120):
+        grey = generator.integers(0, 256, (2, 2, 1), np.uint8).repeat(8, 0).repeat(8, 1)
+        (folder / f"{index}.png").write_bytes(encode_png(grey))
+    pack(folder, folder / "packed", PackSettings(size=16, channels="L"), workers=1)
+    return Records(folder / "packed"), Split(np.arange(24, 120), np.arange(24))
+
+
+@pytest.fixture
+def monitor(watched, tiny):
+    records, split = watched
+    return Monitor(records.images, split, tiny(), CPU)
+
+
+class Fixed(Generator):
+    """A G that draws given images whatever z is."""
+
+    def __init__(self, settings, images):
+        super().__init__(settings)
+        self.images = images
+
+    def forward(self, z, condition=None):
+        rows = (z.detach().abs().sum(1) * 1e4).long() % len(self.images)
+        return self.images[rows] + 0 * z.sum()
+
+
+def model_of(tiny, images):
+    networks = tiny().networks()
+    return DCGAN(networks, Fixed(networks, images).eval(), Discriminator(networks).eval(), {})
+
+
+def pixels(records, indices):
+    return torch.from_numpy(records.images(indices)).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+def test_samples_that_are_all_alike_have_no_diversity_and_a_warning(monitor, tiny):
+    scores = monitor.score(model_of(tiny, torch.zeros(1, 1, 16, 16)), step=4, images=32)
+    assert scores.diversity == pytest.approx(0, abs=1e-4)
+    assert any(warning.startswith("samples repeat: diversity 0.00") for warning in scores.warnings)
+
+
+def test_samples_that_are_training_images_are_copies_and_a_warning(monitor, tiny, watched):
+    records, split = watched
+    copies = monitor.score(model_of(tiny, pixels(records, split.training)), step=4, images=32)
+    assert copies.nearest < 0.1
+    assert any("copy training images" in warning for warning in copies.warnings)
+    fresh = monitor.score(model_of(tiny, pixels(records, split.held_out)), step=4, images=32)
+    assert fresh.nearest == pytest.approx(1, abs=0.1)
+    assert not any("copy" in warning or "repeat" in warning for warning in fresh.warnings)
+    noise = monitor.score(model_of(tiny, drawn(200, 1, 16, 16).tanh()), step=4, images=32)
+    assert copies.kid < noise.kid
+    assert copies.fid < noise.fid
+
+
+def test_a_d_that_learned_by_heart_is_told(monitor, tiny, watched):
+    records, split = watched
+    by_heart = {image.numpy().tobytes() for image in pixels(records, split.training)}
+    model = model_of(tiny, torch.zeros(1, 1, 16, 16))
+    model.discriminator.forward = lambda images: torch.tensor(
+        [1.0 if image.numpy().tobytes() in by_heart else -1.0 for image in images]
+    )
+    scores = monitor.score(model, step=4, images=32)
+    assert (scores.accuracy_training, scores.accuracy_held_out) == (1.0, 0.0)
+    assert scores.accuracy_samples == 1.0
+    assert any("by heart" in warning for warning in scores.warnings)
+
+
+def test_completions_are_held_against_the_mean_image(monitor, tiny, watched):
+    scores = monitor.score(model_of(tiny, torch.ones(1, 1, 16, 16)), step=4, images=32)
+    assert scores.completion == "search"
+    assert set(scores.psnr) == set(scores.psnr_of_mean) == {"center", "half", "random:0.8"}
+    assert all(scores.psnr[mask] < value for mask, value in scores.psnr_of_mean.items())
+    assert any("worse than the mean image" in warning for warning in scores.warnings)
+
+
+def test_scores_are_a_function_of_the_model_and_d_is_given_back_as_it_was(monitor, tiny, watched):
+    model = model_of(tiny, pixels(watched[0], watched[1].held_out))
+    model.discriminator.train()
+    before = {name: value.clone() for name, value in model.discriminator.state_dict().items()}
+    first, second = (monitor.score(model, step=4, images=32) for _ in range(2))
+    assert replace(first, seconds=0) == replace(second, seconds=0)
+    assert model.discriminator.training
+    after = model.discriminator.state_dict()
+    assert all(torch.equal(before[name], value) for name, value in after.items())
+
+
+@pytest.mark.parametrize("channels", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("side", [16, 32])
+def test_features_are_per_image_whatever_the_channels(channels, side):
+    features = choose_features(CPU)
+    images = drawn(70, {"L": 1, "RGB": 3, "RGBA": 4}[channels], side, side).tanh()
+    whole = features(images)
+    torch.testing.assert_close(features(images[66:69]), whole[66:69], atol=1e-4, rtol=1e-4)
+    assert features.name in ("random", "efficientnet-lite0")
+
+
+def test_what_is_hidden_by_alpha_has_no_features():
+    images = drawn(2, 4, 16, 16).tanh()
+    images[:, 3] = -1
+    features = choose_features(CPU)(images)
+    torch.testing.assert_close(features[0], features[1])
+
+
+def test_the_better_checkpoint_is_that_of_lower_kid_or_with_an_encoder_of_higher_psnr():
+    lower = replace(SCORES, kid=0.05)
+    assert better(SCORES, None)
+    assert better(lower, SCORES)
+    assert not better(SCORES, lower)
+    filled = replace(SCORES, completion="encoder", psnr={"half": 12.0})
+    assert better(replace(filled, psnr={"half": 12.5}, kid=0.9), filled)
+    assert not better(replace(filled, psnr={"half": 11.5}, kid=0.0), filled)
+    assert better(replace(SCORES, features="other", kid=0.9), lower), "these do not compare"
+
+
+def test_the_weights_are_the_same_with_and_without_the_monitor(watched, tiny, tmp_path):
+    records, _ = watched
+    for name, on in (("on", True), ("off", False)):
+        list(train(records, tmp_path / name, tiny(monitor=on, held_out=0.2)))
+    one, _ = read_tensors(max((tmp_path / "on/checkpoints").iterdir()), kind="checkpoint")
+    other, _ = read_tensors(max((tmp_path / "off/checkpoints").iterdir()), kind="checkpoint")
+    assert all(torch.equal(one[name], value) for name, value in other.items())
+
+
+def test_each_checkpoint_is_scored_once_and_the_best_is_kept(watched, tiny, tmp_path):
+    records, _ = watched
+    settings = tiny(monitor=True, held_out=0.2)
+    run = RunDirectory(tmp_path / "run")
+    steps = train(records, run.path, settings)
+    for _ in range(9):
+        next(steps)
+    steps.close()  # after the checkpoint of step 8, on the way to the next
+    with run.scores.open("a") as file:
+        file.write('{"step": 99, "kid": -5, "best": true}\n{"step": 10')
+    done = list(train(records, run.path, settings))
+    scored = read_scores(run.scores)
+    assert [scores.step for scores in scored] == [4, 8, 10]
+    assert [now.scores.step for now in done if now.scores is not None] == [10]
+    assert scored[0].best
+    _, header = read_tensors(run.best, kind="model")
+    best = min(scored, key=lambda scores: scores.kid)
+    assert header["card"]["steps"] == best.step == [each.step for each in scored if each.best][-1]
+    for line in run.scores.read_text().splitlines():
+        assert json.loads(line)["kid_held_out"] is not None
+    assert run.report.exists()
