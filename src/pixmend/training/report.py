@@ -73,10 +73,10 @@ def _tiles(
         tiles.append(("KID", f"{last.kid:.4f}", f"best {best.kid:.4f}, step {best.step:,}"))
         if last.mean_psnr is not None:
             mean = sum(last.psnr_of_mean.values()) / len(MASKS)
-            tiles.append(("hole PSNR", f"{last.mean_psnr:.1f} dB", f"the mean image {mean:.1f} dB"))
+            tiles.append(("hole PSNR", f"{last.mean_psnr:.1f} dB", f"mean image {mean:.1f} dB"))
         tiles.append(("diversity", f"{last.diversity:.2f}", "1 = as the images"))
         if last.nearest is not None:
-            tiles.append(("novelty", f"{last.nearest:.2f}", "1 = as unseen images"))
+            tiles.append(("novelty", f"{last.nearest:.2f}", "1 = as unseen"))
     return "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><dd>{escape(note)}</dd></div>"
         for name, value, note in tiles
@@ -106,10 +106,11 @@ def _samples(run: RunDirectory) -> str:
         for path in paths
     )
     return (
+        '<figure class="samples"><figcaption><b>Samples</b><span>the same latents throughout</span></figcaption>'
         f'<div id="frames">{frames}</div><div class="player"><button id="play" type="button">Play</button>'
         f'<input id="at" type="range" min="0" max="{len(paths) - 1}" value="{len(paths) - 1}" aria-label="step">'
         f'<output id="step" for="at">step {_step_of(paths[-1]):,}</output></div>'
-        '<p class="quiet">The same latents throughout. The whole film, in this folder: <a href="film.gif">film.gif</a></p>'
+        '<p class="quiet">All of them, in this folder: <a href="film.gif">film.gif</a></p></figure>'
     )
 
 
@@ -141,6 +142,11 @@ def _charts(log: Sequence[dict[str, Any]], scores: Sequence[Scores]) -> str:
             line_chart("Hole PSNR, dB", f"of held-out images, {by}; higher is better", psnr),
             line_chart("Diversity and novelty", "1 is as it should be", ratios),
             line_chart("What D gets right", "0.5 is a guess", accuracy),
+            line_chart(
+                "Fréchet distance",
+                "of samples; lower is better",
+                [Series("training images", of("fid"))],
+            ),
         ]
     )
 
