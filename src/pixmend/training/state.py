@@ -11,18 +11,22 @@ from pixmend.errors import ModelFileError
 from pixmend.models import Discriminator, Generator, initialise
 from pixmend.randomness import generator_for
 from pixmend.training.average import update_average
+from pixmend.training.finite import update_if_finite
 from pixmend.training.losses import GENERATOR_LOSSES, discriminator_loss, feature_matching
 from pixmend.training.settings import TrainSettings
 
 __all__ = [
     "TrainState",
+    "counts_of",
     "discriminator_step",
     "generator_step",
     "initial_state",
-    "is_finite",
     "restore",
     "tensors_of",
 ]
+
+
+_COUNTS = ("step", "images", "skipped", "skipped_in_row", "rollbacks")
 
 
 @dataclass
@@ -33,6 +37,10 @@ class TrainState:
     ----------
     step, images
         Iterations done, and training images that D has seen.
+    skipped, skipped_in_row
+        Iterations in which an update was left out because it was not finite: all, and the last ones in a row.
+    rollbacks
+        How often the run was taken back to a checkpoint; it decides the draws after it.
     """
 
     generator: Generator
@@ -42,6 +50,9 @@ class TrainState:
     discriminator_optimiser: torch.optim.Adam
     step: int = 0
     images: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
+    rollbacks: int = 0
 
 
 def initial_state(settings: TrainSettings, device: torch.device) -> TrainState:
@@ -64,15 +75,17 @@ def initial_state(settings: TrainSettings, device: torch.device) -> TrainState:
 
 
 def discriminator_step(state: TrainState, real: Tensor, z: Tensor) -> Tensor:
-    """Take one step of D on real images [B, C, H, W] and as many of G's; return its loss per image, [B]."""
+    """Take one step of D on real images [B, C, H, W] and as many of G's; return its loss per image, [B].
+
+    NaN says that the step was not finite and was left out; so it does of G's.
+    """
     with torch.no_grad():
         fake = state.generator(z)
     # Two passes: batch statistics of real and of generated images stay apart, as in the paper's code.
     loss = discriminator_loss(state.discriminator(real), state.discriminator(fake))
     state.discriminator_optimiser.zero_grad(set_to_none=True)
     loss.mean().backward()  # type: ignore[no-untyped-call]
-    state.discriminator_optimiser.step()
-    return loss.detach()
+    return update_if_finite(state.discriminator_optimiser, loss)
 
 
 def generator_step(state: TrainState, z: Tensor, real: Tensor, settings: TrainSettings) -> Tensor:
@@ -88,10 +101,10 @@ def generator_step(state: TrainState, z: Tensor, real: Tensor, settings: TrainSe
         total = total + settings.feature_matching * feature_matching(wanted, features[-1])
     state.generator_optimiser.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
-    state.generator_optimiser.step()
+    loss = update_if_finite(state.generator_optimiser, loss)
     state.discriminator.requires_grad_(True)
     update_average(state.average, state.generator, decay=settings.average_decay, step=state.step)
-    return loss.detach()
+    return loss
 
 
 def tensors_of(state: TrainState) -> dict[str, Tensor]:
@@ -106,8 +119,13 @@ def tensors_of(state: TrainState) -> dict[str, Tensor]:
     return tensors
 
 
-def restore(state: TrainState, tensors: Mapping[str, Tensor], *, step: int, images: int) -> None:
-    """Bring a fresh state of the same settings to the one that `tensors_of` described.
+def counts_of(state: TrainState) -> dict[str, int]:
+    """Return the counters of the state by name."""
+    return {name: getattr(state, name) for name in _COUNTS}
+
+
+def restore(state: TrainState, tensors: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
+    """Bring a fresh state of the same settings to the one that `tensors_of` and `counts_of` described; no count is 0.
 
     Raises
     ------
@@ -128,14 +146,8 @@ def restore(state: TrainState, tensors: Mapping[str, Tensor], *, step: int, imag
                     optimiser.state[weight][moment] = value.clone()
     except (KeyError, RuntimeError) as error:
         raise ModelFileError(f"the checkpoint does not fit these settings: {error}") from error
-    state.step, state.images = step, images
-
-
-def is_finite(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether no tensor holds NaN or infinity."""
-    return all(
-        bool(torch.isfinite(value).all()) for value in tensors.values() if value.is_floating_point()
-    )
+    for name in _COUNTS:
+        setattr(state, name, counts.get(name, 0))
 
 
 def _adam(module: nn.Module, settings: TrainSettings) -> torch.optim.Adam:
