@@ -1,6 +1,7 @@
 """Kill a training process again and again, and say what became of it: `python killing.py RECORDS OUT KILLS` prints JSON.
 
-The process that imports torch never trains; each sitting is a fork of it, so that thirty of them start in no time.
+The process that imports torch, and what its optimisers import when first used, never trains; each sitting is a fork of it, so that
+thirty of them start in no time.
 """
 
 import json
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch._dynamo
 
 from pixmend import storage
 from pixmend.records import Records
