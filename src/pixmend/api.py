@@ -250,6 +250,7 @@ def prepare_records(
     *,
     skip_bad: bool = False,
     on_progress: Callable[[PackProgress], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Records:
     """Open a record folder, or pack an image folder into the run directory (once) and open that.
 
@@ -257,14 +258,17 @@ def prepare_records(
     ------
     SettingsError
         ``wanted`` asks for another size or other channels than the records have.
+    StoppedError
+        ``should_stop`` said yes; the same call goes on.
     """
     if (data / "manifest.json").is_file():
-        packed = Records(data, skip_bad=skip_bad)
+        packed = Records(data, skip_bad=skip_bad, should_stop=should_stop)
     else:
         keys = ("size", "channels", "fit", "background")
         chosen = PackSettings(**{key: wanted[key] for key in keys if key in wanted})
-        records.pack(data, RunDirectory(run).records, chosen, on_progress=on_progress)
-        packed = Records(RunDirectory(run).records, skip_bad=skip_bad)
+        folder = RunDirectory(run).records
+        records.pack(data, folder, chosen, on_progress=on_progress, should_stop=should_stop)
+        packed = Records(folder, skip_bad=skip_bad, should_stop=should_stop)
     for key, held in _shape_of(packed).items():
         if key in wanted and wanted[key] != held:
             raise SettingsError(

@@ -154,7 +154,7 @@ def test_an_image_is_never_shown_its_own_family(tiny):
     holes = Holes(settings, families, memory, members)
     everything = memory.take(torch.arange(12))
     for step in range(8):
-        holed = holes.make(everything, np.arange(12), step)
+        holed = holes.make(everything, np.arange(12), 0, step)
         gaps = (holed.neighbour[:, None] - everything[None]).abs().flatten(2).sum(2)
         shown = families[gaps.argmin(1).numpy()]
         assert (gaps.amin(1) == 0).all()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixmend.errors import ImageError, InputError, RecordError
+from pixmend.errors import ImageError, InputError, RecordError, StoppedError
 from pixmend.images import Channels, Fit, channel_count, decode_image
 from pixmend.records.example import Features, decode_example, first_bytes, first_int
 from pixmend.records.framing import Buffer, map_file, read_record_at, read_records
@@ -33,6 +33,8 @@ class Records:
     skip_bad
         Read every record once at opening and leave broken ones out of the numbering; `bad` names
         them.
+    should_stop
+        Asked before each shard is opened.
 
     Attributes
     ----------
@@ -49,14 +51,26 @@ class Records:
         No records there, or unfinished ones.
     RecordError
         A shard is missing or of another length than was written.
+    StoppedError
+        ``should_stop`` said yes.
     """
 
-    def __init__(self, path: Path | str, *, skip_bad: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        skip_bad: bool = False,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.path = Path(path)
         self.manifest = Manifest.read(self.path)
         bad: list[str] = []
         find = self._scan if skip_bad else self._checked_index
-        offsets = [find(shard, bad) for shard in self.manifest.shards]
+        offsets = []
+        for shard in self.manifest.shards:
+            if should_stop():
+                raise StoppedError
+            offsets.append(find(shard, bad))
         self.bad = tuple(bad)
         self._offsets = np.concatenate([np.empty(0, np.int64), *offsets])
         self._shards = np.repeat(np.arange(len(offsets)), [len(part) for part in offsets])

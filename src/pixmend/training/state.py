@@ -11,20 +11,25 @@ from pixmend.errors import ModelFileError
 from pixmend.models import Discriminator, Encoder, Encoding, Generator, initialise
 from pixmend.randomness import generator_for
 from pixmend.training.average import update_average
+from pixmend.training.finite import update_if_finite
 from pixmend.training.inversion import Holed, completion_loss, draw
 from pixmend.training.losses import GENERATOR_LOSSES, discriminator_loss, feature_matching
 from pixmend.training.settings import TrainSettings
 
 __all__ = [
     "TrainState",
+    "counts_of",
     "discriminator_step",
     "encoder_step",
     "generator_step",
     "initial_state",
-    "is_finite",
+    "modules_of",
     "restore",
     "tensors_of",
 ]
+
+
+_COUNTS = ("step", "images", "skipped", "skipped_in_row", "rollbacks")
 
 
 @dataclass
@@ -35,6 +40,10 @@ class TrainState:
     ----------
     step, images
         Iterations done, and training images that D has seen.
+    skipped, skipped_in_row
+        Iterations in which an update was left out because it was not finite: all, and the last ones in a row.
+    rollbacks
+        How often the run was taken back to a checkpoint; it decides the draws after it.
     """
 
     generator: Generator
@@ -44,6 +53,9 @@ class TrainState:
     discriminator_optimiser: torch.optim.Adam
     step: int = 0
     images: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
+    rollbacks: int = 0
     encoder: Encoder | None = None
     average_encoder: Encoder | None = None
     encoder_optimiser: torch.optim.Adam | None = None
@@ -85,14 +97,14 @@ def discriminator_step(
 ) -> Tensor:
     """Take one step of D on real images [B, C, H, W] and as many of G's; return its loss per image, [B].
 
-    G's images are completions of ``holed``, if any, and samples of the prior ``z``.
+    G's images are completions of ``holed``, if any, and samples of the prior ``z``. NaN says that the step was not finite and
+    was left out; so it does of G's.
     """
     with torch.no_grad():
         fake = _draw(state, z, holed)
     # Two passes: batch statistics of real and of generated images stay apart, as in the paper's code.
     loss = discriminator_loss(state.discriminator(real), state.discriminator(fake))
-    _descend(loss.mean(), state.discriminator_optimiser)
-    return loss.detach()
+    return _descend(loss.mean(), loss, state.discriminator_optimiser)
 
 
 def generator_step(
@@ -123,27 +135,28 @@ def generator_step(
         with torch.no_grad():
             wanted = state.discriminator.features(real)[-1]
         total = total + settings.feature_matching * feature_matching(wanted, features[-1])
-    _descend(total, state.generator_optimiser, None if holed is None else state.encoder_optimiser)
+    loss = _descend(total, losses[count:], *_moving(state, holed))
     state.discriminator.requires_grad_(True)
     _update_averages(state, settings)
-    return losses[count:].detach()
+    return loss
 
 
 def encoder_step(state: TrainState, holed: Holed, settings: TrainSettings) -> Tensor:
     """Take one step of E through a G that stays as it is; return its loss, a mean over the batch."""
     assert state.encoder is not None
+    assert state.encoder_optimiser is not None
     state.generator.requires_grad_(False)
     images, encoding = draw(state.generator, state.encoder, holed, holed.noise[:0])
-    loss = _completion_loss(images, holed, encoding, settings)
-    _descend(loss, state.encoder_optimiser)
+    total = _completion_loss(images, holed, encoding, settings)
+    loss = _descend(total, total, state.encoder_optimiser)
     state.generator.requires_grad_(True)
-    return loss.detach()
+    return loss
 
 
 def tensors_of(state: TrainState) -> dict[str, Tensor]:
     """Return every tensor of the state under a unique name."""
     tensors: dict[str, Tensor] = {}
-    for prefix, module in _modules(state).items():
+    for prefix, module in modules_of(state).items():
         tensors |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
     for prefix, optimiser, module in _optimisers(state):
         for name, weight in module.named_parameters():
@@ -152,8 +165,13 @@ def tensors_of(state: TrainState) -> dict[str, Tensor]:
     return tensors
 
 
-def restore(state: TrainState, tensors: Mapping[str, Tensor], *, step: int, images: int) -> None:
-    """Bring a fresh state of the same settings to the one that `tensors_of` described.
+def counts_of(state: TrainState) -> dict[str, int]:
+    """Return the counters of the state by name."""
+    return {name: getattr(state, name) for name in _COUNTS}
+
+
+def restore(state: TrainState, tensors: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
+    """Bring a fresh state of the same settings to the one that `tensors_of` and `counts_of` described; no count is 0.
 
     Raises
     ------
@@ -161,7 +179,7 @@ def restore(state: TrainState, tensors: Mapping[str, Tensor], *, step: int, imag
         Names or shapes that this state does not have.
     """
     try:
-        for prefix, module in _modules(state).items():
+        for prefix, module in modules_of(state).items():
             module.load_state_dict(_under(tensors, prefix))
         for prefix, optimiser, module in _optimisers(state):
             held = _under(tensors, prefix)
@@ -174,14 +192,8 @@ def restore(state: TrainState, tensors: Mapping[str, Tensor], *, step: int, imag
                     optimiser.state[weight][moment] = value.clone()
     except (KeyError, RuntimeError) as error:
         raise ModelFileError(f"the checkpoint does not fit these settings: {error}") from error
-    state.step, state.images = step, images
-
-
-def is_finite(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether no tensor holds NaN or infinity."""
-    return all(
-        bool(torch.isfinite(value).all()) for value in tensors.values() if value.is_floating_point()
-    )
+    for name in _COUNTS:
+        setattr(state, name, counts.get(name, 0))
 
 
 def _draw(state: TrainState, z: Tensor, holed: Holed | None) -> Tensor:
@@ -205,13 +217,20 @@ def _completion_loss(
     ).mean()
 
 
-def _descend(loss: Tensor, *optimisers: torch.optim.Adam | None) -> None:
-    moving = [optimiser for optimiser in optimisers if optimiser is not None]
-    for optimiser in moving:
+def _moving(state: TrainState, holed: Holed | None) -> list[torch.optim.Adam]:
+    """Return the optimisers of what G's step moves: G, and E with it where there are completions."""
+    optimisers = [state.generator_optimiser]
+    if holed is not None and state.encoder_optimiser is not None:
+        optimisers.append(state.encoder_optimiser)
+    return optimisers
+
+
+def _descend(total: Tensor, losses: Tensor, *optimisers: torch.optim.Adam) -> Tensor:
+    """Descend the gradient of ``total``, unless something is not finite; return ``losses``, NaN where it was left out."""
+    for optimiser in optimisers:
         optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    for optimiser in moving:
-        optimiser.step()
+    total.backward()  # type: ignore[no-untyped-call]
+    return update_if_finite(losses, *optimisers)
 
 
 def _update_averages(state: TrainState, settings: TrainSettings) -> None:
@@ -226,7 +245,8 @@ def _adam(module: nn.Module, settings: TrainSettings, rate: float) -> torch.opti
     return torch.optim.Adam(module.parameters(), rate, betas, fused=True)
 
 
-def _modules(state: TrainState) -> dict[str, nn.Module]:
+def modules_of(state: TrainState) -> dict[str, nn.Module]:
+    """Return the networks of the state by name."""
     modules: dict[str, nn.Module | None] = {
         "generator": state.generator,
         "discriminator": state.discriminator,
