@@ -36,11 +36,14 @@ class Model:
     """A trained model, ready to complete and to sample; `load` makes one."""
 
     def __init__(self, networks: models.DCGAN, device: str = "auto") -> None:
-        self._networks = networks
         chosen = choose_device(device)
-        for network in (networks.generator, networks.discriminator):
+        for network in filter(None, (networks.generator, networks.discriminator, networks.encoder)):
             # In training mode an image's answer would depend on its batch mates.
             network.to(chosen).eval().requires_grad_(False)
+        memory = networks.memory
+        if memory is not None:
+            networks = replace(networks, memory=models.Memory(memory.images.to(chosen)))
+        self._networks = networks
 
     @property
     def settings(self) -> models.DCGANSettings:
@@ -72,7 +75,7 @@ class Model:
         mask
             A SPEC such as ``"center:0.5"`` (see `pixmend.masks`), a path, a PIL image or an array; white (>= 128, or True) = hole.
         method, steps
-            One of ``default``, ``seed``, ``yeh``, and its number of steps if not its own.
+            One of ``default``, ``instant``, ``seed``, ``yeh``, and its number of steps if not its own.
         candidates
             How many distinct answers, 1 to 64.
         snapshots
@@ -95,6 +98,10 @@ class Model:
         options = Options(find_method(method, steps=steps), candidates, tuple(snapshots), seed)
         (result,) = self.complete_jobs([job], options)
         return replace(result, array_shape=image.shape) if isinstance(image, np.ndarray) else result
+
+    def fitted(self, options: Options) -> Options:
+        """Return options whose method is as it goes with this model: see `pixmend.completion.Method.fitted`."""
+        return replace(options, method=options.method.fitted(self._networks))
 
     def complete_jobs(
         self,

@@ -31,7 +31,7 @@ def complete(
             "a mask image, or a folder of masks matched by stem; white = hole."
         ),
     ] = "center",
-    method: Annotated[str, typer.Option(help="default, seed or yeh.")] = "default",
+    method: Annotated[str, typer.Option(help="default, instant, seed or yeh.")] = "default",
     steps: Annotated[
         int | None, typer.Option(help="Steps of the search; the method's own if not given.")
     ] = None,
@@ -89,21 +89,22 @@ class _Batch:
         self.names.reserve([PurePath("results.jsonl")])
         self.results = self.out / "results.jsonl"
         write_text(self.results, "")
-        steps, done = self.options.method.steps, 0
+        self.options = self.model.fitted(self.options)
+        rounds, done = self.options.method.steps + 1, 0  # the start is looked at too
         with progress_bar() as bar:
-            task = bar.add_task("searching", total=len(self.inputs) * steps, note="")
+            task = bar.add_task("searching", total=len(self.inputs) * rounds, note="")
 
             def show(jobs: Sequence["Job"], state: "SearchState") -> None:
                 note = (
                     f"{done}/{len(self.inputs)} images, loss {float(state.best.total.mean()):.2f}"
                 )
-                before = (done + len(self.failed)) * steps
-                bar.update(task, completed=before + state.step * len(jobs), note=note)
+                before = (done + len(self.failed)) * rounds
+                bar.update(task, completed=before + (state.step + 1) * len(jobs), note=note)
 
             for result in self.model.complete_jobs(self._jobs(), self.options, on_state=show):
                 self._write(result)
                 done += 1
-            bar.update(task, completed=len(self.inputs) * steps, note=f"{done} images")
+            bar.update(task, completed=len(self.inputs) * rounds, note=f"{done} images")
         out.print(f"{done} completed -> {self.out} (facts in {self.results.name})", markup=False)
         if self.failed:
             for name, reason in self.failed:

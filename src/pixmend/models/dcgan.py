@@ -103,6 +103,10 @@ class Condition:
     maps: list[Tensor]
     detail: Tensor
 
+    def take(self, rows: Tensor) -> "Condition":
+        """Return what is told of the images numbered ``rows`` [N]."""
+        return Condition([each[rows] for each in self.maps], self.detail[rows])
+
 
 class Generator(nn.Module):
     """G: z [B, latent_dim] -> image [B, C, size, size] in [-1, 1] (Radford 2015, figure 1).
