@@ -245,7 +245,12 @@ def train(
 
 def plan_training(recipe: str | Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that a recipe and overrides give, checked."""
-    wanted = {**(training.read_recipe(recipe) if recipe else {}), **overrides}
+    held = training.read_recipe(recipe) if recipe else {}
+    try:
+        training.resolve(held)
+    except SettingsError as error:
+        raise SettingsError(f"recipe {recipe}: {error}") from error
+    wanted = {**held, **overrides}
     training.resolve(wanted)
     return wanted
 

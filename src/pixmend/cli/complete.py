@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -88,7 +88,7 @@ class _Batch:
         self.names = Names()
         self.names.reserve([PurePath("results.jsonl")])
         self.results = self.out / "results.jsonl"
-        write_text(self.results, "")
+        write_text(self.results, self._earlier())
         self.options = self.model.fitted(self.options)
         rounds, done = self.options.method.steps + 1, 0  # the start is looked at too
         with progress_bar() as bar:
@@ -119,7 +119,6 @@ class _Batch:
         from pixmend.completion import Job
         from pixmend.errors import InputError
         from pixmend.images import open_image
-        from pixmend.storage import append_line
 
         # Names are settled before the first result is written, so that they do not depend on what fails.
         self.targets = self._plan()
@@ -132,7 +131,7 @@ class _Batch:
                 job.check()
             except InputError as error:
                 self.failed.append((str(item.path), str(error)))
-                append_line(self.results, json.dumps({"file": str(item.path), "error": str(error)}))
+                self._note({"file": str(item.path), "error": str(error)})
                 continue
             yield job
 
@@ -164,7 +163,7 @@ class _Batch:
 
     def _write(self, result: "Completion") -> None:
         from pixmend.images import encode_png, lossless_suffix, save_image
-        from pixmend.storage import append_line, write_bytes
+        from pixmend.storage import write_bytes
 
         target = self.targets[result.name]
         suffix = lossless_suffix(target.suffix, result.original.mode)
@@ -178,9 +177,28 @@ class _Batch:
         sheet = self._beside(target, ".sheet.png")
         write_bytes(self.out / sheet, encode_png(result.sheet_pixels()))
         facts = {**result.record(), "output": str(target), "sheet": str(sheet)}
+        self._note(facts)
+
+    def _earlier(self) -> str:
+        """Return the lines of results.jsonl that tell of other files than these: their results are still in OUT."""
+        now = {str(item.path) for item in self.inputs}
+        text = self.results.read_text(errors="replace") if self.results.is_file() else ""
+        lines = text.splitlines(keepends=True)
+        return "".join(line for line in lines if _file_of(line) not in now | {None})
+
+    def _note(self, facts: dict[str, Any]) -> None:
+        from pixmend.storage import append_line
+
         append_line(self.results, json.dumps(facts))
 
     def _beside(self, target: PurePath, ending: str) -> PurePath:
         return self.names.free(
             target.with_name(target.stem + ending), target.with_name(target.name + ending)
         )
+
+
+def _file_of(line: str) -> str | None:
+    try:
+        return str(json.loads(line)["file"])
+    except (ValueError, KeyError, TypeError):
+        return None
