@@ -1,6 +1,7 @@
 """The networks, and the one file that holds them."""
 
 from pixmend.models.dcgan import (
+    Condition,
     DCGANSettings,
     Discriminator,
     Generator,
@@ -8,6 +9,7 @@ from pixmend.models.dcgan import (
     initialise,
     sample_latents,
 )
+from pixmend.models.encoder import Encoder, Encoding, kl_to_prior
 from pixmend.models.file import (
     BUNDLED,
     DCGAN,
@@ -18,16 +20,25 @@ from pixmend.models.file import (
     save_model,
     write_tensors,
 )
+from pixmend.models.inference import encode, infer
+from pixmend.models.memory import Memory
 
 __all__ = [
     "BUNDLED",
     "DCGAN",
+    "Condition",
     "DCGANSettings",
     "Discriminator",
+    "Encoder",
+    "Encoding",
     "Generator",
+    "Memory",
     "clip_radius",
+    "encode",
     "find_model",
+    "infer",
     "initialise",
+    "kl_to_prior",
     "load_model",
     "read_header",
     "read_tensors",

@@ -7,17 +7,19 @@ fully connected layers, ReLU in G with tanh at its end, LeakyReLU 0.2 in D, weig
 a logit: the losses take the sigmoid where it is numerically safe.
 """
 
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from pixmend.images import Channels, channel_count
 from pixmend.models.layers import Doubling, Halving
 
 __all__ = [
+    "Condition",
     "DCGANSettings",
     "Discriminator",
     "Generator",
@@ -47,6 +49,32 @@ class DCGANSettings(BaseModel):
     latent_prior: Literal["normal", "uniform"] = Field(
         "normal", description="z drawn from N(0, 1) or from U(-1, 1)"
     )
+    encoder: Literal["off", "frozen", "joint", "conditional"] = Field(
+        "off",
+        description="from masked images to z: none, beside a G of its own, with G, or G told of the image too",
+    )
+    encoder_filters: int | None = Field(
+        None,
+        ge=4,
+        le=1024,
+        description="feature maps of the encoder's first layer; as G's if not given",
+    )
+    memory: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="training images that the model file holds for the encoder to look at; 0 = none",
+    )
+
+    @model_validator(mode="after")
+    def _encoder_fits(self) -> Self:
+        if self.encoder != "off" and self.latent_prior != "normal":
+            raise ValueError(
+                f"encoder = {self.encoder!r} needs latent_prior = 'normal': its posterior is measured against N(0, I)"
+            )
+        if self.memory and self.encoder == "off":
+            raise ValueError("memory is looked at by the encoder: set encoder = 'conditional' too")
+        return self
 
     @property
     def start(self) -> int:
@@ -59,6 +87,26 @@ class DCGANSettings(BaseModel):
         return [
             min(filters * 2**depth, max(_WIDEST, filters)) for depth in reversed(range(doublings))
         ]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What G is told of an image besides z, by an encoder; of a prior sample nothing.
+
+    Attributes
+    ----------
+    maps
+        Added before the ReLU of each layer of G: [B, widths[i], s, s] for s = start, 2 start, ..., size / 2.
+    detail
+        Added before its tanh, [B, C, size, size].
+    """
+
+    maps: list[Tensor]
+    detail: Tensor
+
+    def take(self, rows: Tensor) -> "Condition":
+        """Return what is told of the images numbered ``rows`` [N]."""
+        return Condition([each[rows] for each in self.maps], self.detail[rows])
 
 
 class Generator(nn.Module):
@@ -88,13 +136,21 @@ class Generator(nn.Module):
             widths[-1], channel_count(settings.channels), settings.kernel, bias=True
         )
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Return G(z)."""
+    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
+        """Return G(z), of the first rows as ``condition`` says more of them; the others are prior samples."""
         maps = self.project(z).unflatten(1, (-1, self.start, self.start))
-        maps = torch.relu(self.project_norm(maps))
-        for up in self.ups:
-            maps = up(maps)
-        return torch.tanh(self.to_image(maps))
+        maps = self.project_norm(maps)
+        if condition is None:
+            maps = torch.relu(maps)
+            for up in self.ups:
+                maps = up(maps)
+            return torch.tanh(self.to_image(maps))
+        maps = torch.relu(_add(maps, condition.maps[0]))
+        for up, told in zip(self.ups, condition.maps[1:], strict=True):
+            assert isinstance(up, nn.Sequential)
+            convolve, norm, activate = up
+            maps = activate(_add(norm(convolve(maps)), told))
+        return torch.tanh(_add(self.to_image(maps), condition.detail))
 
 
 class Discriminator(nn.Module):
@@ -155,6 +211,14 @@ def sample_latents(settings: DCGANSettings, count: int, generator: torch.Generat
 def clip_radius(settings: DCGANSettings) -> float:
     """Return the |z_i| that the prior hardly ever exceeds: 1 for U(-1, 1), 3 for N(0, 1)."""
     return 1.0 if settings.latent_prior == "uniform" else 3.0
+
+
+def _add(maps: Tensor, told: Tensor) -> Tensor:
+    """Add to the first rows what is told of them."""
+    if len(told) == len(maps):
+        return maps + told
+    first, others = maps.tensor_split([len(told)])
+    return torch.cat([first + told, others])
 
 
 def _doubling(wide: int, narrow: int, kernel: int, *, bias: bool) -> Doubling:

@@ -17,8 +17,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from pixmend.errors import ModelFileError, OutputError
+from pixmend.errors import ModelFileError, OutputError, VersionError
+from pixmend.images import channel_count
 from pixmend.models.dcgan import DCGANSettings, Discriminator, Generator
+from pixmend.models.encoder import Encoder
+from pixmend.models.memory import Memory
 from pixmend.storage import atomic_write
 
 __all__ = [
@@ -32,14 +35,16 @@ __all__ = [
     "write_tensors",
 ]
 
-FORMAT = 1  # of model files; raised when an older program could not read a newer file
+# What is written, by kind; raised when an older program could not read a newer file. Every format up to it is read.
+# Checkpoints: 1 without, 2 with the counts of skipped steps and rollbacks.
+FORMATS = {"model": 1, "checkpoint": 2}
 BUNDLED = Path(__file__).parent.parent / "bundled"
 _MAX_HEADER = 8 * 2**20
 
 
 @dataclass(frozen=True)
 class DCGAN:
-    """A trained pair of networks and what is known of them.
+    """Trained networks and what is known of them.
 
     Attributes
     ----------
@@ -49,12 +54,18 @@ class DCGAN:
         On the CPU, in evaluation mode with frozen batch statistics.
     card
         Facts for people: what it was trained on, for how long, its figures. JSON values only.
+    encoder
+        From masked images to z, where `settings.encoder` is not "off".
+    memory
+        Training images for the encoder to look at, where `settings.memory` is not 0.
     """
 
     settings: DCGANSettings
     generator: Generator
     discriminator: Discriminator
     card: dict[str, Any] = field(default_factory=dict)
+    encoder: Encoder | None = None
+    memory: Memory | None = None
 
 
 def find_model(model: str | Path) -> Path:
@@ -98,28 +109,38 @@ def load_model(model: str | Path) -> DCGAN:
         generator, discriminator = Generator(settings), Discriminator(settings)
         generator.load_state_dict(_part(tensors, "generator."))
         discriminator.load_state_dict(_part(tensors, "discriminator."))
+        encoder = Encoder(settings) if settings.encoder != "off" else None
+        if encoder is not None:
+            encoder.load_state_dict(_part(tensors, "encoder."))
+        memory = _memory(tensors["memory"], settings, header) if settings.memory else None
     except (KeyError, ValidationError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ModelFileError(
             f"{path}: its settings and weights do not fit together ({reason}); export it again"
         ) from error
-    for network in (generator, discriminator):
+    for network in filter(None, (generator, discriminator, encoder)):
         network.eval().requires_grad_(False)
-    return DCGAN(settings, generator, discriminator, dict(header.get("card", {})))
+    card = dict(header.get("card", {}))
+    return DCGAN(settings, generator, discriminator, card, encoder, memory)
 
 
 def save_model(model: DCGAN, path: Path) -> None:
     """Write a model file atomically."""
-    tensors = {f"generator.{name}": value for name, value in model.generator.state_dict().items()}
-    tensors |= {
-        f"discriminator.{name}": value for name, value in model.discriminator.state_dict().items()
+    networks = {
+        "generator": model.generator,
+        "discriminator": model.discriminator,
+        "encoder": model.encoder,
     }
-    write_tensors(
-        path,
-        tensors,
-        kind="model",
-        header={"settings": model.settings.model_dump(), "card": model.card},
-    )
+    tensors: dict[str, Tensor] = {}
+    for prefix, network in networks.items():
+        if network is not None:
+            held = network.state_dict().items()
+            tensors |= {f"{prefix}.{name}": value for name, value in held}
+    header: dict[str, Any] = {"settings": model.settings.model_dump(), "card": model.card}
+    if model.memory is not None:
+        tensors["memory"] = model.memory.encode()
+        header["memory_images"] = len(model.memory)
+    write_tensors(path, tensors, kind="model", header=header)
 
 
 def write_tensors(
@@ -133,7 +154,7 @@ def write_tensors(
         It cannot be written.
     """
     held = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    facts = {**header, "format": FORMAT, "kind": kind, "digest": _digest(held)}
+    facts = {**header, "format": FORMATS[kind], "kind": kind, "digest": _digest(held)}
     content = save(held, {"pixmend": json.dumps(facts, sort_keys=True)})
 
     def verify(written: Path) -> None:
@@ -177,7 +198,7 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises
     ------
     ModelFileError
-        Missing, not a pixmend file, or of another version.
+        Missing, not a pixmend file, or (a VersionError) of a newer version.
     """
     try:
         with path.open("rb") as file:
@@ -192,12 +213,19 @@ def read_header(path: Path) -> dict[str, Any]:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{path}: not a pixmend model file, or a truncated one") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        version = header.get("format") if isinstance(header, dict) else None
-        raise ModelFileError(
-            f"{path}: of format {version}; this pixmend reads format {FORMAT}: use the version that wrote it"
+    if not isinstance(header, dict) or str(header.get("kind")) not in FORMATS:
+        raise ModelFileError(f"{path}: not a pixmend model file")
+    newest = FORMATS[header["kind"]]
+    if header.get("format") not in range(1, newest + 1):
+        raise VersionError(
+            f"{path}: of format {header.get('format')}; this pixmend reads formats up to {newest}: use the version that wrote it"
         )
     return header
+
+
+def _memory(png: Tensor, settings: DCGANSettings, header: Mapping[str, Any]) -> Memory:
+    count, channels = int(header["memory_images"]), channel_count(settings.channels)
+    return Memory.decode(png, count=count, channels=channels, side=settings.size)
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,14 +1,17 @@
 """The generator that is kept: an average of G's weights over time, with batch statistics of its own."""
 
+import contextlib
 import copy
+from collections.abc import Iterable, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from pixmend.models import DCGANSettings, Generator, sample_latents
+from pixmend.models import DCGANSettings, Encoder, Generator, sample_latents
 from pixmend.randomness import generator_for
+from pixmend.training.inversion import Holed, draw
 
-__all__ = ["freeze_statistics", "update_average"]
+__all__ = ["freeze_pair", "freeze_statistics", "update_average"]
 
 
 @torch.no_grad()
@@ -38,18 +41,41 @@ def freeze_statistics(
     The running averages that training leaves belong to weights that moved meanwhile (and to the live G, not to the average);
     here they are measured anew as plain means over ``batches`` batches of fixed latents.
     """
-    frozen = copy.deepcopy(generator).train()
-    norms = [part for part in frozen.modules() if isinstance(part, nn.BatchNorm2d)]
+    frozen = copy.deepcopy(generator)
+    device = next(frozen.parameters()).device
+    with _measured(frozen):
+        for batch in range(batches):
+            z = sample_latents(settings, batch_size, generator_for(seed, "statistics", batch))
+            frozen(z.to(device))
+    return frozen
+
+
+@torch.no_grad()
+def freeze_pair(
+    generator: Generator, encoder: Encoder, batches: Iterable[tuple[Holed, Tensor]]
+) -> tuple[Generator, Encoder]:
+    """Return copies of G and E in evaluation mode whose statistics are those over ``batches`` of completions and prior samples."""
+    frozen, frozen_encoder = copy.deepcopy(generator), copy.deepcopy(encoder)
+    with _measured(frozen, frozen_encoder):
+        for holed, z in batches:
+            draw(frozen, frozen_encoder, holed, z)
+    return frozen, frozen_encoder
+
+
+@contextlib.contextmanager
+def _measured(*networks: nn.Module) -> Iterator[None]:
+    """Measure batch statistics anew as means over all passes made inside; then freeze the networks."""
+    norms = [
+        part
+        for net in networks
+        for part in net.train().modules()
+        if isinstance(part, nn.BatchNorm2d)
+    ]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative mean
-    device = next(frozen.parameters()).device
-    for batch in range(batches):
-        frozen(
-            sample_latents(settings, batch_size, generator_for(seed, "statistics", batch)).to(
-                device
-            )
-        )
+    yield
     for norm in norms:
         norm.momentum = 0.1
-    return frozen.eval().requires_grad_(False)
+    for network in networks:
+        network.eval().requires_grad_(False)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pixmend.errors import RunError
-from pixmend.storage import make_folder, write_text
+from pixmend.storage import make_folder, remove_leftovers, write_text
 from pixmend.training.settings import FREE, TrainSettings, read_recipe, resolve, to_toml
 
 __all__ = ["RunDirectory", "RunFacts", "is_run", "open_run"]
@@ -105,6 +105,8 @@ def open_run(path: Path, settings: TrainSettings, facts: RunFacts) -> Iterator[R
             _check_same(run, settings, facts)
         elif run.checkpoints.exists() or run.log.exists():
             raise RunError(f"{path}: holds parts of a run but no run.json; choose another folder")
+        for folder in (path, run.checkpoints, run.samples):
+            remove_leftovers(folder)
         write_text(run.settings, to_toml(settings))
         write_text(run.facts, json.dumps(_facts(facts), indent=1) + "\n")
         yield run

@@ -46,6 +46,23 @@ class TrainSettings(DCGANSettings):
     average_decay: float = Field(
         0.999, ge=0, lt=1, description="decay of the moving average of G's weights; 0 = none"
     )
+    encoder_learning_rate: float = Field(4e-4, gt=0, le=1, description="of Adam, for the encoder")
+    completion_share: float = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="share of G's images that are completions, where there is an encoder",
+    )
+    completion_weight: float = Field(
+        1.0, ge=0, description="weight of G's loss on completions, beside 1 on prior samples"
+    )
+    reconstruction_weight: float = Field(
+        100.0, ge=0, description="weight of the mean absolute error of completions"
+    )
+    kl_weight: float = Field(
+        0.03, ge=0, description="weight of the KL of the posterior from N(0, I), in nats"
+    )
+    free_nats: float = Field(0.0, ge=0, description="KL that costs nothing, in nats an image")
     steps: int = Field(50_000, ge=1, description="iterations: k steps of D and one of G each")
     checkpoint_every: int = Field(
         2_000, ge=1, description="steps between checkpoints and sample grids"

@@ -8,21 +8,28 @@ import torch
 from torch import Tensor, nn
 
 from pixmend.errors import ModelFileError
-from pixmend.models import Discriminator, Generator, initialise
+from pixmend.models import Discriminator, Encoder, Encoding, Generator, initialise
 from pixmend.randomness import generator_for
 from pixmend.training.average import update_average
+from pixmend.training.finite import update_if_finite
+from pixmend.training.inversion import Holed, completion_loss, draw
 from pixmend.training.losses import GENERATOR_LOSSES, discriminator_loss, feature_matching
 from pixmend.training.settings import TrainSettings
 
 __all__ = [
     "TrainState",
+    "counts_of",
     "discriminator_step",
+    "encoder_step",
     "generator_step",
     "initial_state",
-    "is_finite",
+    "modules_of",
     "restore",
     "tensors_of",
 ]
+
+
+_COUNTS = ("step", "images", "skipped", "skipped_in_row", "rollbacks")
 
 
 @dataclass
@@ -33,6 +40,10 @@ class TrainState:
     ----------
     step, images
         Iterations done, and training images that D has seen.
+    skipped, skipped_in_row
+        Iterations in which an update was left out because it was not finite: all, and the last ones in a row.
+    rollbacks
+        How often the run was taken back to a checkpoint; it decides the draws after it.
     """
 
     generator: Generator
@@ -42,6 +53,12 @@ class TrainState:
     discriminator_optimiser: torch.optim.Adam
     step: int = 0
     images: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
+    rollbacks: int = 0
+    encoder: Encoder | None = None
+    average_encoder: Encoder | None = None
+    encoder_optimiser: torch.optim.Adam | None = None
 
 
 def initial_state(settings: TrainSettings, device: torch.device) -> TrainState:
@@ -51,53 +68,95 @@ def initial_state(settings: TrainSettings, device: torch.device) -> TrainState:
     initialise(generator, generator_for(settings.seed, "weights", "generator"))
     initialise(discriminator, generator_for(settings.seed, "weights", "discriminator"))
     average = copy.deepcopy(generator).requires_grad_(False)
-    for network in (generator, discriminator, average):
+    networks_held: list[nn.Module] = [generator, discriminator, average]
+    encoder, average_encoder = None, None
+    if settings.encoder != "off":
+        encoder = Encoder(networks)
+        initialise(encoder, generator_for(settings.seed, "weights", "encoder"))
+        average_encoder = copy.deepcopy(encoder).requires_grad_(False)
+        networks_held += [encoder, average_encoder]
+    for network in networks_held:
         # Convolutions of this shape run faster with channels innermost, on CPUs as on GPUs.
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TrainState(
+    rate = settings.learning_rate
+    state = TrainState(
         generator,
         discriminator,
         average,
-        _adam(generator, settings),
-        _adam(discriminator, settings),
+        _adam(generator, settings, rate),
+        _adam(discriminator, settings, rate),
     )
+    if encoder is not None:
+        state.encoder, state.average_encoder = encoder, average_encoder
+        state.encoder_optimiser = _adam(encoder, settings, settings.encoder_learning_rate)
+    return state
 
 
-def discriminator_step(state: TrainState, real: Tensor, z: Tensor) -> Tensor:
-    """Take one step of D on real images [B, C, H, W] and as many of G's; return its loss per image, [B]."""
+def discriminator_step(
+    state: TrainState, real: Tensor, z: Tensor, holed: Holed | None = None
+) -> Tensor:
+    """Take one step of D on real images [B, C, H, W] and as many of G's; return its loss per image, [B].
+
+    G's images are completions of ``holed``, if any, and samples of the prior ``z``. NaN says that the step was not finite and
+    was left out; so it does of G's.
+    """
     with torch.no_grad():
-        fake = state.generator(z)
+        fake = _draw(state, z, holed)
     # Two passes: batch statistics of real and of generated images stay apart, as in the paper's code.
     loss = discriminator_loss(state.discriminator(real), state.discriminator(fake))
-    state.discriminator_optimiser.zero_grad(set_to_none=True)
-    loss.mean().backward()  # type: ignore[no-untyped-call]
-    state.discriminator_optimiser.step()
-    return loss.detach()
+    return _descend(loss.mean(), loss, state.discriminator_optimiser)
 
 
-def generator_step(state: TrainState, z: Tensor, real: Tensor, settings: TrainSettings) -> Tensor:
-    """Take one step of G through a D that stays as it is; return its adversarial loss per image, [B]."""
+def generator_step(
+    state: TrainState, z: Tensor, real: Tensor, settings: TrainSettings, holed: Holed | None = None
+) -> Tensor:
+    """Take one step of G, and of E with it where there are completions, through a D that stays as it is.
+
+    Returns
+    -------
+    Tensor
+        The adversarial loss of the prior samples, [len(z)].
+    """
     # Gradients for D's weights would be computed only to be thrown away.
     state.discriminator.requires_grad_(False)
-    features = state.discriminator.features(state.generator(z))
-    loss = GENERATOR_LOSSES[settings.loss](state.discriminator.logit(features[-1]))
-    total = loss.mean()
+    count = 0 if holed is None else len(holed)
+    if holed is None:
+        images, encoding = state.generator(z), None
+    else:
+        assert state.encoder is not None
+        images, encoding = draw(state.generator, state.encoder, holed, z)
+    features = state.discriminator.features(images)
+    losses = GENERATOR_LOSSES[settings.loss](state.discriminator.logit(features[-1]))
+    total = losses[count:].mean()
+    if holed is not None and encoding is not None:
+        total = total + settings.completion_weight * losses[:count].mean()
+        total = total + _completion_loss(images[:count], holed, encoding, settings)
     if settings.feature_matching:
         with torch.no_grad():
             wanted = state.discriminator.features(real)[-1]
         total = total + settings.feature_matching * feature_matching(wanted, features[-1])
-    state.generator_optimiser.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
-    state.generator_optimiser.step()
+    loss = _descend(total, losses[count:], *_moving(state, holed))
     state.discriminator.requires_grad_(True)
-    update_average(state.average, state.generator, decay=settings.average_decay, step=state.step)
-    return loss.detach()
+    _update_averages(state, settings)
+    return loss
+
+
+def encoder_step(state: TrainState, holed: Holed, settings: TrainSettings) -> Tensor:
+    """Take one step of E through a G that stays as it is; return its loss, a mean over the batch."""
+    assert state.encoder is not None
+    assert state.encoder_optimiser is not None
+    state.generator.requires_grad_(False)
+    images, encoding = draw(state.generator, state.encoder, holed, holed.noise[:0])
+    total = _completion_loss(images, holed, encoding, settings)
+    loss = _descend(total, total, state.encoder_optimiser)
+    state.generator.requires_grad_(True)
+    return loss
 
 
 def tensors_of(state: TrainState) -> dict[str, Tensor]:
     """Return every tensor of the state under a unique name."""
     tensors: dict[str, Tensor] = {}
-    for prefix, module in _modules(state).items():
+    for prefix, module in modules_of(state).items():
         tensors |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
     for prefix, optimiser, module in _optimisers(state):
         for name, weight in module.named_parameters():
@@ -106,8 +165,13 @@ def tensors_of(state: TrainState) -> dict[str, Tensor]:
     return tensors
 
 
-def restore(state: TrainState, tensors: Mapping[str, Tensor], *, step: int, images: int) -> None:
-    """Bring a fresh state of the same settings to the one that `tensors_of` described.
+def counts_of(state: TrainState) -> dict[str, int]:
+    """Return the counters of the state by name."""
+    return {name: getattr(state, name) for name in _COUNTS}
+
+
+def restore(state: TrainState, tensors: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
+    """Bring a fresh state of the same settings to the one that `tensors_of` and `counts_of` described; no count is 0.
 
     Raises
     ------
@@ -115,7 +179,7 @@ def restore(state: TrainState, tensors: Mapping[str, Tensor], *, step: int, imag
         Names or shapes that this state does not have.
     """
     try:
-        for prefix, module in _modules(state).items():
+        for prefix, module in modules_of(state).items():
             module.load_state_dict(_under(tensors, prefix))
         for prefix, optimiser, module in _optimisers(state):
             held = _under(tensors, prefix)
@@ -128,34 +192,79 @@ def restore(state: TrainState, tensors: Mapping[str, Tensor], *, step: int, imag
                     optimiser.state[weight][moment] = value.clone()
     except (KeyError, RuntimeError) as error:
         raise ModelFileError(f"the checkpoint does not fit these settings: {error}") from error
-    state.step, state.images = step, images
+    for name in _COUNTS:
+        setattr(state, name, counts.get(name, 0))
 
 
-def is_finite(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether no tensor holds NaN or infinity."""
-    return all(
-        bool(torch.isfinite(value).all()) for value in tensors.values() if value.is_floating_point()
-    )
+def _draw(state: TrainState, z: Tensor, holed: Holed | None) -> Tensor:
+    if holed is None:
+        images: Tensor = state.generator(z)
+        return images
+    assert state.encoder is not None
+    return draw(state.generator, state.encoder, holed, z)[0]
 
 
-def _adam(module: nn.Module, settings: TrainSettings) -> torch.optim.Adam:
+def _completion_loss(
+    images: Tensor, holed: Holed, encoding: Encoding, settings: TrainSettings
+) -> Tensor:
+    return completion_loss(
+        images,
+        holed,
+        encoding,
+        reconstruction_weight=settings.reconstruction_weight,
+        kl_weight=settings.kl_weight,
+        free_nats=settings.free_nats,
+    ).mean()
+
+
+def _moving(state: TrainState, holed: Holed | None) -> list[torch.optim.Adam]:
+    """Return the optimisers of what G's step moves: G, and E with it where there are completions."""
+    optimisers = [state.generator_optimiser]
+    if holed is not None and state.encoder_optimiser is not None:
+        optimisers.append(state.encoder_optimiser)
+    return optimisers
+
+
+def _descend(total: Tensor, losses: Tensor, *optimisers: torch.optim.Adam) -> Tensor:
+    """Descend the gradient of ``total``, unless something is not finite; return ``losses``, NaN where it was left out."""
+    for optimiser in optimisers:
+        optimiser.zero_grad(set_to_none=True)
+    total.backward()  # type: ignore[no-untyped-call]
+    return update_if_finite(losses, *optimisers)
+
+
+def _update_averages(state: TrainState, settings: TrainSettings) -> None:
+    decay, step = settings.average_decay, state.step
+    update_average(state.average, state.generator, decay=decay, step=step)
+    if state.encoder is not None and state.average_encoder is not None:
+        update_average(state.average_encoder, state.encoder, decay=decay, step=step)
+
+
+def _adam(module: nn.Module, settings: TrainSettings, rate: float) -> torch.optim.Adam:
     betas = (settings.beta1, settings.beta2)
-    return torch.optim.Adam(module.parameters(), settings.learning_rate, betas, fused=True)
+    return torch.optim.Adam(module.parameters(), rate, betas, fused=True)
 
 
-def _modules(state: TrainState) -> dict[str, nn.Module]:
-    return {
+def modules_of(state: TrainState) -> dict[str, nn.Module]:
+    """Return the networks of the state by name."""
+    modules: dict[str, nn.Module | None] = {
         "generator": state.generator,
         "discriminator": state.discriminator,
         "average": state.average,
+        "encoder": state.encoder,
+        "average_encoder": state.average_encoder,
     }
+    return {name: module for name, module in modules.items() if module is not None}
 
 
 def _optimisers(state: TrainState) -> list[tuple[str, torch.optim.Adam, nn.Module]]:
-    return [
+    found: list[tuple[str, torch.optim.Adam, nn.Module]] = [
         ("generator_optimiser", state.generator_optimiser, state.generator),
         ("discriminator_optimiser", state.discriminator_optimiser, state.discriminator),
     ]
+    if state.encoder is not None and state.encoder_optimiser is not None:
+        found.append(("encoder_optimiser", state.encoder_optimiser, state.encoder))
+    return found
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,0 +1,117 @@
+"""The encoder: from a masked image and its mask to a posterior over z, and to what G is told of the image besides.
+
+masked image, mask (, nearest training image) --E--> N(mean, variance) over z, and a `Condition` of G
+
+Learned inference as in BiGAN and ALI (Donahue 2017, Dumoulin 2017), amortised for images with holes: completing takes one pass
+instead of a search of a thousand. Of a prior sample nothing is told, so G stays an unconditional DCGAN.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from pixmend.images import channel_count
+from pixmend.models.dcgan import Condition, DCGANSettings
+from pixmend.models.layers import Halving
+
+__all__ = ["Encoder", "Encoding", "kl_to_prior"]
+
+_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -8.0, 4.0  # beyond, exp overflows or draws are points
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What E makes of masked images.
+
+    Attributes
+    ----------
+    mean, log_variance
+        Of the posterior N(mean, exp(log_variance)) over z, each [B, latent_dim].
+    condition
+        What G is told besides z; None where the model's `encoder` is not "conditional".
+    """
+
+    mean: Tensor
+    log_variance: Tensor
+    condition: Condition | None
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """Return z = mean + sigma * noise for noise [B, latent_dim] from N(0, 1) (Kingma and Welling 2014, section 2.4)."""
+        return self.mean + (0.5 * self.log_variance).exp() * noise
+
+
+class Encoder(nn.Module):
+    """E: what is known of an image -> `Encoding`; it mirrors D, but for the batch norm at its input, which is there.
+
+    The maps after each halving, through a 1 x 1 convolution, are added to G's at the same size before its ReLU; before its tanh G
+    gains a 3 x 3 convolution over the largest of them, enlarged, beside a convolution of E's input at full size.
+    """
+
+    def __init__(self, settings: DCGANSettings) -> None:
+        super().__init__()
+        colours = channel_count(settings.channels)
+        widths = settings.widths(settings.encoder_filters or settings.filters)[::-1]
+        # The masked image, the mask, and the training image nearest on the known pixels where there is a memory.
+        inputs = colours * (2 if settings.memory else 1) + 1
+        # [B, widths[i], s, s] -> [B, widths[i + 1], s / 2, s / 2]
+        self.downs = nn.ModuleList(
+            nn.Sequential(
+                Halving(narrow, wide, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(wide),
+                nn.LeakyReLU(0.2, inplace=True),
+            )
+            for narrow, wide in pairwise([inputs, *widths])
+        )
+        # [B, widths[-1], start, start] -> [B, 2 * latent_dim, 1, 1]
+        self.to_posterior = nn.Conv2d(widths[-1], 2 * settings.latent_dim, settings.start)
+        self.conditional = settings.encoder == "conditional"
+        if self.conditional:
+            fine = max(8, widths[0] // 4)
+            self.tell = nn.ModuleList(
+                nn.Conv2d(ours, theirs, 1)
+                for ours, theirs in zip(
+                    widths[::-1], settings.widths(settings.filters), strict=True
+                )
+            )
+            self.look = nn.Conv2d(inputs, fine, 3, padding=1)
+            self.reduce = nn.Conv2d(widths[0], fine, 1)
+            self.detail = nn.Conv2d(2 * fine, colours, 3, padding=1)
+
+    def forward(self, target: Tensor, known: Tensor, neighbour: Tensor | None = None) -> Encoding:
+        """Encode masked images.
+
+        Parameters
+        ----------
+        target
+            [B, C, S, S] in [-1, 1]; values in the hole do not matter.
+        known
+            [B, 1, S, S], 1 = known, 0 = missing.
+        neighbour
+            [B, C, S, S], for a model with a memory: see `pixmend.models.Memory`.
+        """
+        seen = [target * known, known * 2 - 1]
+        if neighbour is not None:
+            seen.append(neighbour)
+        inputs = torch.cat(seen, 1)
+        maps = [inputs]
+        for down in self.downs:
+            maps.append(down(maps[-1]))
+        mean, log_variance = self.to_posterior(maps[-1]).flatten(1).chunk(2, 1)
+        log_variance = log_variance.clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
+        return Encoding(mean, log_variance, self._condition(inputs, maps[1:]))
+
+    def _condition(self, inputs: Tensor, maps: list[Tensor]) -> Condition | None:
+        if not self.conditional:
+            return None
+        told = [tell(each) for tell, each in zip(self.tell, maps[::-1], strict=True)]
+        coarse = nn.functional.interpolate(self.reduce(maps[0]), scale_factor=2.0, mode="nearest")
+        fine = nn.functional.leaky_relu(torch.cat([coarse, self.look(inputs)], 1), 0.2)
+        return Condition(told, self.detail(fine))
+
+
+def kl_to_prior(encoding: Encoding) -> Tensor:
+    """Return KL(N(mean, variance) || N(0, I)) in nats, [B] (Kingma and Welling 2014, appendix B)."""
+    mean, log_variance = encoding.mean, encoding.log_variance
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)

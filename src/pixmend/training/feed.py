@@ -1,0 +1,116 @@
+"""What networks are fed: real images by position, real images with holes, and latents of the prior."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pixmend.errors import StoppedError
+from pixmend.images import Pixels
+from pixmend.models import Memory, sample_latents
+from pixmend.randomness import generator_for
+from pixmend.records import Records
+from pixmend.training.data import Order, ReadAhead, pixels_to_device, to_device
+from pixmend.training.holes import Holes, choose_memory
+from pixmend.training.inversion import Holed
+from pixmend.training.settings import TrainSettings
+
+__all__ = ["Feed"]
+
+
+class Feed:
+    """The inputs of every step, each a function of its position and ``seed``.
+
+    Attributes
+    ----------
+    memory
+        The training images that travel with the model, where it has a memory; chosen by the run's own seed.
+    """
+
+    def __init__(self, records: Records, settings: TrainSettings, device: torch.device) -> None:
+        self._records, self._settings, self._device = records, settings, device
+        self._read: Callable[[Sequence[int] | NDArray[np.int64]], Pixels] = records.images
+        self._ahead: ReadAhead | None = None
+        self._holes: Holes | None = None
+        self.memory: Memory | None = None
+        self.start(settings.seed)
+
+    def open(self, should_stop: Callable[[], bool]) -> None:
+        """Decode the images into memory if they fit; else they are read ahead of the steps.
+
+        Raises
+        ------
+        StoppedError
+            ``should_stop`` said so.
+        """
+
+        def look(done: int, of: int) -> None:
+            if done < of and should_stop():
+                raise StoppedError
+
+        settings, count = self._settings, len(self._records)
+        held = self._records.resident(settings.memory_mib * 2**20, on_progress=look)
+        if held is not None:
+            self._read = held.__getitem__
+        else:
+            self._ahead = ReadAhead(self._read, self._order.positions)
+        if settings.encoder != "off":
+            self.memory, members = choose_memory(settings, count, self._read, self._device)
+            families = _number_families(self._records.names(range(count)))
+            self._holes = Holes(settings, families, self.memory, members)
+
+    def start(self, seed: int) -> None:
+        """Take the draws of the steps from ``seed`` on."""
+        self._seed = seed
+        self._order = Order(len(self._records), seed)
+        if self._ahead is not None:
+            self._ahead = ReadAhead(self._read, self._order.positions)
+
+    def real(self, first: int, count: int) -> tuple[Tensor, NDArray[np.int64]]:
+        """Return the training images seen as number ``first`` and on, [count, C, S, S] in [-1, 1], and which they are."""
+        if self._ahead is not None:
+            pixels, indices = self._ahead.batch(first, count)
+            return to_device(pixels, self._device), indices
+        indices = self._order.positions(first, count)
+        return pixels_to_device(self._read, indices, self._device), indices
+
+    def inputs(
+        self, real: Tensor, indices: NDArray[np.int64], step: int, player: str, inner: int = 0
+    ) -> tuple[Tensor, Holed | None]:
+        """Return what G draws a batch from: prior samples and, where G is trained to complete, real images with holes."""
+        settings = self._settings
+        count, holed = settings.batch_size, None
+        if self._holes is not None and settings.encoder != "frozen":
+            some = max(1, round(count * settings.completion_share))
+            # The first images of a batch in D's step, the last in G's: D has not just seen what it judges.
+            part = slice(some) if player == "discriminator" else slice(count - some, count)
+            holed = self.holed(real[part], indices[part], step, player, inner)
+            count -= some
+        key = ("z", step, inner) if player == "discriminator" else ("z", step, player)
+        z = sample_latents(settings.networks(), count, generator_for(self._seed, *key))
+        return z.to(self._device), holed
+
+    def holed(self, real: Tensor, indices: NDArray[np.int64], *key: str | int) -> Holed:
+        """Return real images with holes; see `Holes.make`."""
+        assert self._holes is not None
+        return self._holes.make(real, indices, self._seed, *key)
+
+    def statistics(self, samples: int) -> Iterator[tuple[Holed, Tensor]]:
+        """Yield 32 batches of 128, ``samples`` of them prior samples and the rest completions, always the same."""
+        assert self._holes is not None
+        count, settings = 128 - samples, self._settings
+        order = Order(len(self._records), settings.seed)
+        for batch in range(32):
+            indices = order.positions(batch * count, count)
+            real = pixels_to_device(self._read, indices, self._device)
+            generator = generator_for(settings.seed, "statistics", batch)
+            z = sample_latents(settings.networks(), samples, generator).to(self._device)
+            yield self._holes.make(real, indices, settings.seed, "statistics", batch), z
+
+
+def _number_families(names: list[str]) -> NDArray[np.int64]:
+    firsts = [Path(name).stem.split("__")[0] for name in names]
+    return np.asarray(np.unique(firsts, return_inverse=True)[1], np.int64)

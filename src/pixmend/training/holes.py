@@ -1,0 +1,85 @@
+"""Holes in real images: which part of a batch gets them, of what shape, and which training image each is shown."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pixmend.images import Pixels
+from pixmend.models import Memory
+from pixmend.randomness import array_generator_for, generator_for
+from pixmend.training.inversion import Holed, draw_known
+from pixmend.training.settings import TrainSettings
+
+__all__ = ["Holes", "choose_memory"]
+
+_LOOKED_AT = 4096  # images of the memory that a training batch is compared with
+
+
+class Holes:
+    """Makes `Holed` images of real ones; which holes, noise and neighbours is a function of the key.
+
+    Parameters
+    ----------
+    families
+        Number of the family of each training image, [N]: an image is never shown one of its own family, as none of the user's
+        images is of a family that was trained on.
+    memory, members
+        The memory, and the numbers of its images among the training images; None for a model without.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        families: NDArray[np.int64],
+        memory: Memory | None,
+        members: NDArray[np.int64],
+    ) -> None:
+        self._settings = settings
+        self._families = families
+        self._memory = memory
+        self._members = members
+
+    def make(self, images: Tensor, indices: NDArray[np.int64], seed: int, *key: str | int) -> Holed:
+        """Return ``images`` [N, C, S, S], which are the training images ``indices``, with holes."""
+        settings, count = self._settings, len(images)
+        generator = generator_for(seed, "holes", *key)
+        noise = torch.randn(count, settings.latent_dim, generator=generator).to(images.device)
+        known = draw_known(count, settings.size, generator).to(images.device)
+        return Holed(images, known, self._neighbours(images, known, indices, seed, *key), noise)
+
+    def _neighbours(
+        self,
+        images: Tensor,
+        known: Tensor,
+        indices: NDArray[np.int64],
+        seed: int,
+        *key: str | int,
+    ) -> Tensor | None:
+        if self._memory is None:
+            return None
+        generator = array_generator_for(seed, "neighbours", *key)
+        most = min(_LOOKED_AT, max(1, len(self._memory) // 2))
+        some = generator.choice(len(self._memory), most, replace=False)
+        own = self._families[indices][:, None] == self._families[self._members[some]][None]
+        part = Memory(self._memory.images[torch.from_numpy(some).to(images.device)])
+        distances = part.distances(images, known, exact=False)
+        distances.masked_fill_(torch.from_numpy(own).to(images.device), float("inf"))
+        return part.take(distances.argmin(1))
+
+
+def choose_memory(
+    settings: TrainSettings,
+    count: int,
+    read: Callable[[Sequence[int] | NDArray[np.int64]], Pixels],
+    device: torch.device,
+) -> tuple[Memory | None, NDArray[np.int64]]:
+    """Choose ``settings.memory`` of ``count`` training images, all if there are fewer; return the memory and their numbers."""
+    if not settings.memory:
+        return None, np.empty(0, np.int64)
+    chosen = array_generator_for(settings.seed, "memory").permutation(count)[: settings.memory]
+    members = np.sort(chosen).astype(np.int64)
+    pixels = torch.from_numpy(np.ascontiguousarray(read(members))).to(device)
+    return Memory(pixels.permute(0, 3, 1, 2).contiguous()), members

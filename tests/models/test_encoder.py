@@ -1,0 +1,140 @@
+"""The encoder, what G is told, and the memory: laws first, then sizes counted by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from pixmend.errors import ModelFileError
+from pixmend.models import (
+    DCGAN,
+    DCGANSettings,
+    Discriminator,
+    Encoder,
+    Generator,
+    Memory,
+    encode,
+    infer,
+    initialise,
+    kl_to_prior,
+    load_model,
+    save_model,
+)
+from pixmend.models.encoder import Encoding
+from pixmend.randomness import generator_for
+
+KNOBS = {"filters": 8, "latent_dim": 6, "latent_prior": "normal"}
+
+
+def make(*, size=16, channels="RGB", encoder="conditional", memory=5):
+    settings = DCGANSettings(size=size, channels=channels, encoder=encoder, memory=memory, **KNOBS)
+    networks = Generator(settings), Discriminator(settings), Encoder(settings)
+    for network in networks:
+        initialise(network, generator_for(0, type(network).__name__))
+        for part in network.modules():
+            if isinstance(part, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+                part.weight.data.mul_(10)  # as loud as a trained one
+        network.eval().requires_grad_(False)
+    count = {"L": 1, "RGB": 3, "RGBA": 4}[channels]
+    pixels = np.random.default_rng(0).integers(0, 256, (5, count, size, size), np.uint8)
+    held = Memory(torch.from_numpy(pixels)) if memory else None
+    return DCGAN(settings, networks[0], networks[1], {}, networks[2], held)
+
+
+def holed(model, count=3, seed=1):
+    size, generator = model.settings.size, generator_for(seed, "images")
+    channels = model.generator.to_image.out_channels
+    target = torch.rand(count, channels, size, size, generator=generator) * 2 - 1
+    known = (torch.rand(count, 1, size, size, generator=generator) < 0.6).float()
+    return target, known
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 96, 128])
+@pytest.mark.parametrize(("channels", "memory"), [("L", 0), ("RGBA", 5)])
+def test_e_tells_of_each_layer_of_g_at_its_size_and_of_its_output(size, channels, memory):
+    model = make(size=size, channels=channels, memory=memory)
+    target, known = holed(model, 2)
+    found = encode(model, target, known)
+    assert found.mean.shape == found.log_variance.shape == (2, 6)
+    start = model.settings.start
+    sides = [start * 2**depth for depth in range(len(model.settings.widths(8)))]
+    assert [list(told.shape[1:]) for told in found.condition.maps] == [
+        [width, side, side] for width, side in zip(model.settings.widths(8), sides, strict=True)
+    ]
+    assert found.condition.detail.shape == target.shape
+    assert infer(model, target, known).shape == target.shape
+
+
+def test_the_hole_has_no_say_and_what_is_known_has():
+    model = make()
+    target, known = holed(model)
+    other = torch.where(known > 0, target, -target)
+    assert torch.equal(infer(model, target, known), infer(model, other, known))
+    assert not torch.equal(infer(model, target, known), infer(model, -target, known))
+
+
+def test_told_nothing_g_is_the_unconditional_dcgan():
+    model = make()
+    z = torch.randn(4, 6, generator=generator_for(0, "z"))
+    target, known = holed(model, 2)
+    told = encode(model, target, known)
+    mixed = model.generator(z, told.condition)  # two rows told of, two not
+    torch.testing.assert_close(mixed[2:], model.generator(z)[2:])
+    assert not torch.allclose(mixed[:2], model.generator(z)[:2], atol=1e-2)
+
+
+def test_the_kl_is_torchs_own():
+    mean, log_variance = torch.randn(2, 4, 6, generator=generator_for(0, "kl"))
+    posterior = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
+    prior = torch.distributions.Normal(0.0, 1.0)
+    expected = torch.distributions.kl_divergence(posterior, prior).sum(1)
+    torch.testing.assert_close(kl_to_prior(Encoding(mean, log_variance, None)), expected)
+
+
+def test_an_image_gets_the_neighbours_of_a_double_loop_alone_and_among_others():
+    memory = make(channels="RGBA", memory=5).memory
+    generator = generator_for(3, "neighbours")
+    target = (torch.randint(0, 256, (4, 4, 16, 16), generator=generator) / 127.5 - 1).float()
+    known = (torch.rand(4, 1, 16, 16, generator=generator) < 0.3).float()
+    found = memory.nearest(target, known, 5)
+    for row in range(4):
+        gaps = [
+            ((((target[row] + 1) * 127.5).round() - image) ** 2 * known[row]).sum()
+            for image in memory.images.double()
+        ]
+        assert found[row].tolist() == torch.stack(gaps).argsort().tolist()
+        assert torch.equal(
+            memory.nearest(target[row : row + 1], known[row : row + 1], 5)[0], found[row]
+        )
+
+
+def test_an_image_of_the_memory_is_its_own_nearest():
+    memory = make().memory
+    nearest = memory.nearest(memory.take(torch.arange(5)), torch.ones(5, 1, 16, 16))
+    assert nearest[:, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("channels", ["L", "RGB", "RGBA"])
+def test_encoder_and_memory_travel_in_the_model_file(tmp_path, channels):
+    model = make(channels=channels)
+    save_model(model, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    assert torch.equal(again.memory.images, model.memory.images)
+    target, known = holed(model)
+    assert torch.equal(infer(again, target, known), infer(model, target, known))
+
+
+def test_a_memory_of_another_size_is_refused():
+    png = make().memory.encode()
+    with pytest.raises(ModelFileError, match="memory"):
+        Memory.decode(png, count=4, channels=3, side=16)
+    with pytest.raises(ModelFileError, match="memory"):
+        Memory.decode(png[:100], count=5, channels=3, side=16)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [{"encoder": "joint", "latent_prior": "uniform"}, {"memory": 8, "encoder": "off"}],
+)
+def test_settings_that_cannot_go_together_are_refused(knobs):
+    with pytest.raises(ValueError, match="encoder"):
+        DCGANSettings(**knobs)

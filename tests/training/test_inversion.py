@@ -1,0 +1,218 @@
+"""Inversion-aware training: what moves, what the masks are, and that prior samples stay prior samples."""
+
+import numpy as np
+import pytest
+import torch
+
+from pixmend.models import Memory, infer, kl_to_prior, load_model, sample_latents
+from pixmend.models.encoder import Encoding
+from pixmend.randomness import generator_for
+from pixmend.training import train
+from pixmend.training.average import freeze_pair
+from pixmend.training.holes import Holes, choose_memory
+from pixmend.training.inversion import Holed, completion_loss, draw, draw_known
+from pixmend.training.state import (
+    discriminator_step,
+    encoder_step,
+    generator_step,
+    initial_state,
+)
+from tests.training.test_run import assert_same_end
+
+CPU = torch.device("cpu")
+CONDITIONAL = {"encoder": "conditional", "memory": 12, "latent_prior": "normal"}
+
+
+def weights(module):
+    return [weight.detach().clone() for weight in module.parameters()]
+
+
+def same(before, module):
+    return all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+
+
+def some_holed(settings, count=4):
+    generator = generator_for(0, "some")
+    images = torch.rand(count, 1, 16, 16, generator=generator) * 2 - 1
+    neighbour = -images if settings.memory else None
+    noise = torch.randn(count, settings.latent_dim, generator=generator)
+    return Holed(images, draw_known(count, 16, generator), neighbour, noise)
+
+
+@pytest.mark.parametrize("encoder", ["joint", "conditional"])
+def test_gs_step_moves_g_and_e_and_ds_step_neither(tiny, encoder):
+    settings = tiny(encoder=encoder, latent_prior="normal")
+    state, holed = initial_state(settings, CPU), some_holed(settings)
+    z = torch.randn(4, 6, generator=generator_for(0, "z"))
+    g, e, d = weights(state.generator), weights(state.encoder), weights(state.discriminator)
+    discriminator_step(state, torch.zeros(8, 1, 16, 16), z, holed)
+    assert same(g, state.generator)
+    assert same(e, state.encoder)
+    assert not same(d, state.discriminator)
+    d = weights(state.discriminator)
+    losses = generator_step(state, z, torch.zeros(8, 1, 16, 16), settings, holed)
+    assert losses.shape == (4,), "of the prior samples alone"
+    assert not same(g, state.generator)
+    assert not same(e, state.encoder)
+    assert same(d, state.discriminator)
+    assert not same(e, state.average_encoder), "the average follows"
+
+
+def test_an_encoder_beside_a_frozen_g_moves_alone(tiny):
+    settings = tiny(encoder="frozen", latent_prior="normal")
+    state, holed = initial_state(settings, CPU), some_holed(settings)
+    g, e, d = weights(state.generator), weights(state.encoder), weights(state.discriminator)
+    first = encoder_step(state, holed, settings)
+    assert same(g, state.generator)
+    assert same(d, state.discriminator)
+    assert not same(e, state.encoder)
+    assert all(weight.requires_grad for weight in state.generator.parameters())
+    for _ in range(60):
+        last = encoder_step(state, holed, settings)
+    assert last < first
+
+
+def test_a_frozen_encoder_leaves_gs_training_as_it_is_without(records, tiny, tmp_path):
+    knobs = {"latent_prior": "normal", "steps": 4}
+    list(train(records, tmp_path / "with", tiny(encoder="frozen", **knobs)))
+    list(train(records, tmp_path / "without", tiny(**knobs)))
+    with_e, without = load_model(tmp_path / "with"), load_model(tmp_path / "without")
+    for name, value in without.discriminator.state_dict().items():
+        assert torch.equal(value, with_e.discriminator.state_dict()[name])
+    for ours, theirs in zip(
+        with_e.generator.parameters(), without.generator.parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_e_and_g_learn_to_give_back_what_they_were_shown(tiny):
+    settings = tiny(reconstruction_weight=1000.0, completion_weight=0.0, **CONDITIONAL)
+    state, holed = initial_state(settings, CPU), some_holed(settings)
+    z = torch.randn(4, 6, generator=generator_for(0, "z"))
+
+    def error():
+        images, _ = draw(state.generator, state.encoder, holed, z)
+        return float((images[:4] - holed.images).detach().abs().mean())
+
+    before = error()
+    for _ in range(150):
+        generator_step(state, z, holed.images, settings, holed)
+    assert error() < 0.6 * before
+
+
+def test_the_loss_of_completions_is_its_definition(tiny):
+    settings = tiny(encoder="joint", latent_prior="normal")
+    holed = some_holed(settings)
+    images = -holed.images
+    mean, log_variance = torch.randn(2, 4, 6, generator=generator_for(0, "posterior"))
+    encoding = Encoding(mean, log_variance, None)
+    kl = kl_to_prior(encoding)
+    found = completion_loss(
+        images, holed, encoding, reconstruction_weight=2.0, kl_weight=0.5, free_nats=float(kl[0])
+    )
+    for row in range(4):
+        weight = np.where(holed.known[row].numpy() > 0, 0.25, 1.0)
+        gap = np.abs((images - holed.images)[row].numpy())
+        expected = 2 * (weight * gap).sum() / weight.sum() + 0.5 * max(0, float(kl[row] - kl[0]))
+        assert float(found[row]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_masks_of_all_kinds_leave_something_known_and_something_missing():
+    for size in (16, 32, 64, 96):
+        known = draw_known(200, size, generator_for(1, "masks"))
+        assert known.shape == (200, 1, size, size)
+        assert set(known.unique().tolist()) == {0.0, 1.0}
+        missing = 1 - known.flatten(1).mean(1)
+        assert (missing > 0).all()
+        assert (missing < 1).all()
+        for kind, least, most in (
+            (0, 0.25, 0.25),
+            (1, 0.01, 0.97),
+            (2, 0.02, 0.7),
+            (3, 0.5, 0.5),
+            (4, 0.08, 0.52),
+        ):
+            shares = missing[kind::5]
+            assert least <= shares.min() + 1e-6
+            assert shares.max() <= most + 1e-6
+        quarter = size // 4
+        assert (known[0, 0, quarter:-quarter, quarter:-quarter] == 0).all()
+        assert known[0].sum() == size**2 * 3 / 4
+        halves = known[3::5, 0]
+        corners = {(float(h[0, 0]), float(h[-1, -1]), float(h[0, -1])) for h in halves}
+        assert corners == {(0, 1, 0), (1, 0, 1), (0, 1, 1), (1, 0, 0)}, (
+            "halves of rows and of columns, both sides"
+        )
+
+
+def test_an_image_is_never_shown_its_own_family(tiny):
+    settings = tiny(**CONDITIONAL)
+    families = np.repeat(np.arange(6), 2)
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), np.uint8)
+    memory, members = choose_memory(settings, 12, pixels.__getitem__, CPU)
+    assert members.tolist() == list(range(12))
+    holes = Holes(settings, families, memory, members)
+    everything = memory.take(torch.arange(12))
+    for step in range(8):
+        holed = holes.make(everything, np.arange(12), 0, step)
+        gaps = (holed.neighbour[:, None] - everything[None]).abs().flatten(2).sum(2)
+        shown = families[gaps.argmin(1).numpy()]
+        assert (gaps.amin(1) == 0).all()
+        assert (shown != families).all()
+
+
+def test_a_memory_is_a_part_of_the_training_images_and_the_same_each_time(tiny):
+    settings = tiny(**{**CONDITIONAL, "memory": 5})
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), np.uint8)
+    memory, members = choose_memory(settings, 12, pixels.__getitem__, CPU)
+    again, _ = choose_memory(settings, 12, pixels.__getitem__, CPU)
+    assert len(memory) == len(set(members.tolist())) == 5
+    assert torch.equal(memory.images, again.images)
+    assert np.array_equal(memory.images[:, 0].numpy(), pixels[members, ..., 0])
+
+
+def test_frozen_statistics_of_the_pair_are_those_of_the_mixture(tiny):
+    settings = tiny(**CONDITIONAL)
+    state, holed = initial_state(settings, CPU), some_holed(settings)
+    z = sample_latents(settings.networks(), 4, generator_for(0, "z"))
+    generator, encoder = freeze_pair(state.generator, state.encoder, [(holed, z)])
+    assert not generator.training
+    assert not encoder.training
+    encoding = state.encoder(holed.images, holed.known, holed.neighbour)
+    maps = state.generator.project(torch.cat([encoding.draw(holed.noise), z])).unflatten(
+        1, (-1, 4, 4)
+    )
+    torch.testing.assert_close(generator.project_norm.running_mean, maps.mean((0, 2, 3)).detach())
+    inputs = torch.cat([holed.images * holed.known, holed.known * 2 - 1, holed.neighbour], 1)
+    first = state.encoder.downs[0][0](inputs)
+    torch.testing.assert_close(encoder.downs[0][1].running_mean, first.mean((0, 2, 3)).detach())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        CONDITIONAL,
+        {"encoder": "joint", "latent_prior": "normal"},
+        {**CONDITIONAL, "encoder": "frozen"},
+    ],
+)
+def test_k_steps_and_a_resume_are_n_steps_with_an_encoder_too(records, tiny, tmp_path, changes):
+    list(train(records, tmp_path / "whole", tiny(**changes)))
+    done = []
+    for now in train(
+        records, tmp_path / "cut", tiny(**changes), should_stop=lambda: len(done) == 4
+    ):
+        done.append(now)  # noqa: PERF402 - should_stop reads it as it grows
+    list(train(records, tmp_path / "cut", tiny(**changes)))
+    assert_same_end(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_a_run_exports_a_model_that_completes_in_one_pass(records, tiny, tmp_path):
+    list(train(records, tmp_path / "run", tiny(**CONDITIONAL)))
+    model = load_model(tmp_path / "run")
+    assert isinstance(model.memory, Memory)
+    target = torch.zeros(2, 1, 16, 16)
+    known = draw_known(2, 16, generator_for(0, "known"))
+    completed = infer(model, target, known)
+    assert completed.shape == (2, 1, 16, 16)
+    assert torch.isfinite(completed).all()
