@@ -18,9 +18,11 @@ from pixmend.processes import choose_device
 from pixmend.randomness import generator_for
 from pixmend.records import Records
 from pixmend.storage import append_line, write_bytes, write_text
+from pixmend.training.augment import Transform, mirror, transform_for
 from pixmend.training.average import freeze_statistics
 from pixmend.training.checkpoint import newest_checkpoint, save_checkpoint
 from pixmend.training.data import Order, pixels_to_device
+from pixmend.training.regularise import plain
 from pixmend.training.run import RunDirectory, RunFacts, open_run
 from pixmend.training.settings import TrainSettings
 from pixmend.training.state import (
@@ -28,6 +30,7 @@ from pixmend.training.state import (
     generator_step,
     initial_state,
     restore,
+    set_learning_rates,
 )
 
 __all__ = ["Progress", "train"]
@@ -138,18 +141,26 @@ class _Sitting:
         """Take k steps of D and one of G (Algorithm 1); return the mean losses."""
         state, settings = self.state, self.settings
         count, networks = settings.batch_size, settings.networks()
+        set_learning_rates(state, settings)
         for inner in range(settings.discriminator_steps):
             indices = self.order.positions(state.images, count)
             real = pixels_to_device(self.read, indices, self.device)
+            if settings.mirror:
+                real = mirror(real, generator_for(settings.seed, "mirror", state.step, inner))
+            real = self._transform("real", inner)(real)
             z = sample_latents(
                 networks, count, generator_for(settings.seed, "z", state.step, inner)
             )
-            loss_d = discriminator_step(state, real, z.to(self.device)).mean()
+            loss_d = discriminator_step(
+                state, real, z.to(self.device), settings, self._transform("fake", inner)
+            ).mean()
             state.images += count
         z = sample_latents(
             networks, count, generator_for(settings.seed, "z", state.step, "generator")
         )
-        loss_g = generator_step(state, z.to(self.device), real, settings).mean()
+        loss_g = generator_step(
+            state, z.to(self.device), real, settings, self._transform("generator", 0)
+        ).mean()
         state.step += 1
         losses = float(loss_d), float(loss_g)
         if not all(map(math.isfinite, losses)):
@@ -159,6 +170,14 @@ class _Sitting:
             )
         self.losses.append(losses)
         return losses
+
+    def _transform(self, of: str, inner: int) -> Transform:
+        """Return what D sees a batch through at this step."""
+        settings = self.settings
+        generator = generator_for(settings.seed, "augment", self.state.step, of, inner)
+        return transform_for(
+            settings.transforms, settings.augment_probability, settings.batch_size, generator
+        )
 
     def _resume(self) -> bool:
         checkpoint = newest_checkpoint(self.run.checkpoints)
@@ -181,7 +200,7 @@ class _Sitting:
             images = to_pixels(generator(latents.to(self.device)))
         frame = self.run.samples / f"step-{state.step:08d}.png"
         write_bytes(frame, encode_png(grid(images, min_cell=48)))
-        model = DCGAN(networks, generator, state.discriminator, self._card())
+        model = DCGAN(networks, generator, plain(state.discriminator, networks), self._card())
         save_model(model, self.run.model)
         self._write_film()
 

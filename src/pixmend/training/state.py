@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from pixmend.errors import ModelFileError
 from pixmend.models import Discriminator, Generator, initialise
 from pixmend.randomness import generator_for
+from pixmend.training.augment import Transform, unchanged
 from pixmend.training.average import update_average
-from pixmend.training.losses import GENERATOR_LOSSES, discriminator_loss, feature_matching
+from pixmend.training.losses import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, feature_matching
+from pixmend.training.regularise import gradient_penalty, iterate_powers, normalise_spectrally
+from pixmend.training.schedule import rate_share
 from pixmend.training.settings import TrainSettings
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
     "initial_state",
     "is_finite",
     "restore",
+    "set_learning_rates",
     "tensors_of",
 ]
 
@@ -50,6 +54,8 @@ def initial_state(settings: TrainSettings, device: torch.device) -> TrainState:
     generator, discriminator = Generator(networks), Discriminator(networks)
     initialise(generator, generator_for(settings.seed, "weights", "generator"))
     initialise(discriminator, generator_for(settings.seed, "weights", "discriminator"))
+    if settings.spectral_norm:
+        normalise_spectrally(discriminator, seed=settings.seed)
     average = copy.deepcopy(generator).requires_grad_(False)
     for network in (generator, discriminator, average):
         # Convolutions of this shape run faster with channels innermost, on CPUs as on GPUs.
@@ -58,28 +64,69 @@ def initial_state(settings: TrainSettings, device: torch.device) -> TrainState:
         generator,
         discriminator,
         average,
-        _adam(generator, settings),
-        _adam(discriminator, settings),
+        _adam(generator, settings, settings.learning_rate),
+        _adam(discriminator, settings, _discriminator_rate(settings)),
     )
 
 
-def discriminator_step(state: TrainState, real: Tensor, z: Tensor) -> Tensor:
-    """Take one step of D on real images [B, C, H, W] and as many of G's; return its loss per image, [B]."""
+def set_learning_rates(state: TrainState, settings: TrainSettings) -> None:
+    """Give both optimisers the rate of the coming step."""
+    share = rate_share(
+        state.step, settings.steps, schedule=settings.schedule, warm_up=settings.warm_up
+    )
+    for optimiser, full in (
+        (state.generator_optimiser, settings.learning_rate),
+        (state.discriminator_optimiser, _discriminator_rate(settings)),
+    ):
+        for group in optimiser.param_groups:
+            group["lr"] = full * share
+
+
+def discriminator_step(
+    state: TrainState,
+    real: Tensor,
+    z: Tensor,
+    settings: TrainSettings,
+    transform: Transform = unchanged,
+) -> Tensor:
+    """Take one step of D on real images [B, C, H, W] and as many of G's; return its loss per image, [B].
+
+    ``transform`` is what D sees G's images through; ``real`` comes transformed already. Every so many steps R1 is added, times as many
+    (Karras 2020, section 3.1); it is no part of the loss that is returned.
+    """
+    if settings.spectral_norm:
+        iterate_powers(state.discriminator)
+    penalised = settings.r1 > 0 and state.images // settings.batch_size % settings.r1_every == 0
+    real = real.detach().requires_grad_(penalised)
     with torch.no_grad():
-        fake = state.generator(z)
+        fake = transform(state.generator(z))
     # Two passes: batch statistics of real and of generated images stay apart, as in the paper's code.
-    loss = discriminator_loss(state.discriminator(real), state.discriminator(fake))
+    real_logits = state.discriminator(real)
+    loss = DISCRIMINATOR_LOSSES[settings.loss](real_logits, state.discriminator(fake))
+    total = loss.mean()
+    if penalised:
+        weight = settings.r1 / 2 * settings.r1_every
+        total = total + weight * gradient_penalty(real_logits, real).mean()
     state.discriminator_optimiser.zero_grad(set_to_none=True)
-    loss.mean().backward()  # type: ignore[no-untyped-call]
+    total.backward()  # type: ignore[no-untyped-call]
     state.discriminator_optimiser.step()
     return loss.detach()
 
 
-def generator_step(state: TrainState, z: Tensor, real: Tensor, settings: TrainSettings) -> Tensor:
-    """Take one step of G through a D that stays as it is; return its adversarial loss per image, [B]."""
+def generator_step(
+    state: TrainState,
+    z: Tensor,
+    real: Tensor,
+    settings: TrainSettings,
+    transform: Transform = unchanged,
+) -> Tensor:
+    """Take one step of G through a D that stays as it is; return its adversarial loss per image, [B].
+
+    ``transform`` is what D sees G's images through; gradients pass it.
+    """
     # Gradients for D's weights would be computed only to be thrown away.
     state.discriminator.requires_grad_(False)
-    features = state.discriminator.features(state.generator(z))
+    features = state.discriminator.features(transform(state.generator(z)))
     loss = GENERATOR_LOSSES[settings.loss](state.discriminator.logit(features[-1]))
     total = loss.mean()
     if settings.feature_matching:
@@ -138,9 +185,13 @@ def is_finite(tensors: Mapping[str, Tensor]) -> bool:
     )
 
 
-def _adam(module: nn.Module, settings: TrainSettings) -> torch.optim.Adam:
+def _adam(module: nn.Module, settings: TrainSettings, rate: float) -> torch.optim.Adam:
     betas = (settings.beta1, settings.beta2)
-    return torch.optim.Adam(module.parameters(), settings.learning_rate, betas, fused=True)
+    return torch.optim.Adam(module.parameters(), rate, betas, fused=True)
+
+
+def _discriminator_rate(settings: TrainSettings) -> float:
+    return settings.discriminator_learning_rate or settings.learning_rate
 
 
 def _modules(state: TrainState) -> dict[str, nn.Module]:
