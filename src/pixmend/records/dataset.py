@@ -1,5 +1,6 @@
 """Records read back: any images by number, decoded on demand from mapped shards."""
 
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pixmend.records.manifest import Manifest, ShardInfo
 __all__ = ["Records"]
 
 _MOST_MAPS = 256  # open at once; each holds a file descriptor
+_MOST_READS = 512  # between two times that mapped pages are given back; each read maps 64 KiB or so
 _CHUNK = 256  # images between two calls of on_progress
 
 
@@ -75,6 +77,7 @@ class Records:
         self._offsets = np.concatenate([np.empty(0, np.int64), *offsets])
         self._shards = np.repeat(np.arange(len(offsets)), [len(part) for part in offsets])
         self._maps: dict[int, Buffer] = {}
+        self._reads = 0
 
     @property
     def size(self) -> int:
@@ -173,6 +176,9 @@ class Records:
     def _features(self, index: int) -> Features:
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
+        self._reads += 1
+        if self._reads % _MOST_READS == 0:
+            self._give_back_pages()
         number = int(self._shards[index])
         payload = read_record_at(self._map(number), int(self._offsets[index]), self._name(number))
         try:
@@ -188,6 +194,12 @@ class Records:
                 self._maps = {}
             found = self._maps[number] = map_file(self.path / self.manifest.shards[number].name)
         return found
+
+    def _give_back_pages(self) -> None:
+        """Let go of what the maps have read: the file stays cached, but is not counted as memory of this process."""
+        for found in list(self._maps.values()):
+            if isinstance(found, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                found.madvise(mmap.MADV_DONTNEED)
 
     def _name(self, number: int) -> str:
         return str(self.path / self.manifest.shards[number].name)

@@ -14,7 +14,7 @@ from pixmend.models import Memory, sample_latents
 from pixmend.randomness import generator_for
 from pixmend.records import Records
 from pixmend.training.augment import Transform, mirror, transform_for
-from pixmend.training.data import Order, pixels_to_device
+from pixmend.training.data import Order, ReadAhead, pixels_to_device, to_device
 from pixmend.training.holes import Holes, choose_memory
 from pixmend.training.inversion import Holed
 from pixmend.training.settings import TrainSettings
@@ -34,12 +34,13 @@ class Feed:
     def __init__(self, records: Records, settings: TrainSettings, device: torch.device) -> None:
         self._records, self._settings, self._device = records, settings, device
         self._read: Callable[[Sequence[int] | NDArray[np.int64]], Pixels] = records.images
+        self._ahead: ReadAhead | None = None
         self._holes: Holes | None = None
         self.memory: Memory | None = None
         self.start(settings.seed)
 
     def open(self, should_stop: Callable[[], bool]) -> None:
-        """Decode the images into memory if they fit.
+        """Decode the images into memory if they fit; else they are read ahead of the steps.
 
         Raises
         ------
@@ -55,6 +56,8 @@ class Feed:
         held = self._records.resident(settings.memory_mib * 2**20, on_progress=look)
         if held is not None:
             self._read = held.__getitem__
+        else:
+            self._ahead = ReadAhead(self._read, self._order.positions)
         if settings.encoder != "off":
             self.memory, members = choose_memory(settings, count, self._read, self._device)
             families = _number_families(self._records.names(range(count)))
@@ -64,9 +67,14 @@ class Feed:
         """Take the draws of the steps from ``seed`` on."""
         self._seed = seed
         self._order = Order(len(self._records), seed)
+        if self._ahead is not None:
+            self._ahead = ReadAhead(self._read, self._order.positions)
 
     def real(self, first: int, count: int) -> tuple[Tensor, NDArray[np.int64]]:
         """Return the training images seen as number ``first`` and on, [count, C, S, S] in [-1, 1], and which they are."""
+        if self._ahead is not None:
+            pixels, indices = self._ahead.batch(first, count)
+            return to_device(pixels, self._device), indices
         indices = self._order.positions(first, count)
         return pixels_to_device(self._read, indices, self._device), indices
 
