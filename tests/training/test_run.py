@@ -15,7 +15,7 @@ from pixmend.images import encode_png, open_image
 from pixmend.models import load_model, read_tensors
 from pixmend.records import PackSettings, Records, pack
 from pixmend.training import RunDirectory, train
-from tests.training.conftest import TINY
+from tests.training.conftest import ALL_OPTIONS, TINY
 
 
 def final_tensors(run):
@@ -61,7 +61,8 @@ def test_a_run_leaves_all_that_it_promises(whole):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"discriminator_steps": 2, "feature_matching": 0.05, "loss": "minimax"}]
+    "changes",
+    [{}, {"discriminator_steps": 2, "feature_matching": 0.05, "loss": "minimax"}, ALL_OPTIONS],
 )
 @pytest.mark.parametrize("cut", [1, 5, 8])
 def test_k_steps_and_a_resume_are_n_steps(records, tiny, tmp_path, changes, cut):
@@ -102,6 +103,16 @@ def test_a_finished_run_is_left_as_it_is_and_can_be_lengthened(records, tiny, tm
     list(train(records, whole, tiny(steps=12)))
     list(train(records, tmp_path / "longer", tiny(steps=12)))
     assert_same_end(whole, tmp_path / "longer")
+
+
+@pytest.mark.parametrize("changes", [{"schedule": "cosine"}, {"warm_up": 0.2}])
+def test_a_run_whose_learning_rates_depend_on_its_steps_keeps_them(
+    records, tiny, tmp_path, changes
+):
+    list(train(records, tmp_path / "run", tiny(**changes)))
+    with pytest.raises(RunError, match=r"steps \(10 there, 12 now\)"):
+        list(train(records, tmp_path / "run", tiny(steps=12, **changes)))
+    list(train(records, tmp_path / "run", tiny(log_every=3, **changes)))
 
 
 COMMAND = [sys.executable, "-m", "pixmend"]

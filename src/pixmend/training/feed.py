@@ -13,6 +13,7 @@ from pixmend.images import Pixels
 from pixmend.models import Memory, sample_latents
 from pixmend.randomness import generator_for
 from pixmend.records import Records
+from pixmend.training.augment import Transform, mirror, transform_for
 from pixmend.training.data import Order, ReadAhead, pixels_to_device, to_device
 from pixmend.training.holes import Holes, choose_memory
 from pixmend.training.inversion import Holed
@@ -76,6 +77,20 @@ class Feed:
             return to_device(pixels, self._device), indices
         indices = self._order.positions(first, count)
         return pixels_to_device(self._read, indices, self._device), indices
+
+    def mirrored(self, real: Tensor, step: int, inner: int) -> Tensor:
+        """Return the images of D's inner-th step, some of them flipped if the settings say so."""
+        if not self._settings.mirror:
+            return real
+        return mirror(real, generator_for(self._seed, "mirror", step, inner))
+
+    def transform(self, step: int, of: str, inner: int = 0) -> Transform:
+        """Return what D sees a batch through at this step."""
+        settings = self._settings
+        generator = generator_for(self._seed, "augment", step, of, inner)
+        return transform_for(
+            settings.transforms, settings.augment_probability, settings.batch_size, generator
+        )
 
     def inputs(
         self, real: Tensor, indices: NDArray[np.int64], step: int, player: str, inner: int = 0

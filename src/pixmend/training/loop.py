@@ -29,6 +29,7 @@ from pixmend.training.feed import Feed
 from pixmend.training.finite import Statistics
 from pixmend.training.log import Log
 from pixmend.training.outbox import Outbox
+from pixmend.training.regularise import plain
 from pixmend.training.run import RunDirectory, RunFacts, open_run
 from pixmend.training.settings import TrainSettings
 from pixmend.training.state import (
@@ -37,6 +38,7 @@ from pixmend.training.state import (
     generator_step,
     initial_state,
     modules_of,
+    set_learning_rates,
 )
 
 __all__ = ["Progress", "train"]
@@ -168,15 +170,20 @@ class _Sitting:
         """
         state, settings = self.state, self.settings
         self.statistics.keep()
+        set_learning_rates(state, settings)
         losses = []
         for inner in range(settings.discriminator_steps):
             real, indices = self.feed.real(state.images, settings.batch_size)
+            real = self.feed.mirrored(real, state.step, inner)
             z, holed = self.feed.inputs(real, indices, state.step, "discriminator", inner)
-            losses.append(discriminator_step(state, real, z, holed).mean())
+            seen = self.feed.transform(state.step, "real", inner)(real)
+            transform = self.feed.transform(state.step, "fake", inner)
+            losses.append(discriminator_step(state, seen, z, settings, transform, holed).mean())
             state.images += len(real)
             self.seen += len(real)
         z, holed = self.feed.inputs(real, indices, state.step, "generator")
-        losses.append(generator_step(state, z, real, settings, holed).mean())
+        transform = self.feed.transform(state.step, "generator")
+        losses.append(generator_step(state, z, seen, settings, transform, holed).mean())
         if settings.encoder == "frozen":
             holed = self.feed.holed(real, indices, state.step, "encoder")
             losses.insert(0, encoder_step(state, holed, settings))
@@ -267,6 +274,7 @@ class _Sitting:
         state, settings = self.state, self.settings
         networks = settings.networks()
         generator, encoder = self._frozen()
+        discriminator = plain(state.discriminator, networks)
         latents = sample_latents(
             networks, settings.grid_images, generator_for(settings.seed, "grid")
         )
@@ -276,9 +284,7 @@ class _Sitting:
         self.outbox.put(
             frame.name, encode_png(grid(images, min_cell=48)), partial(self._show, frame)
         )
-        model = DCGAN(
-            networks, generator, state.discriminator, self._card(), encoder, self.feed.memory
-        )
+        model = DCGAN(networks, generator, discriminator, self._card(), encoder, self.feed.memory)
         self.outbox.put("model", model, partial(save_model, path=self.run.model))
 
     def _is_exported(self) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 
 from pixmend.errors import RunError
 from pixmend.storage import make_folder, remove_leftovers, write_text
-from pixmend.training.settings import FREE, TrainSettings, read_recipe, resolve, to_toml
+from pixmend.training.settings import TrainSettings, free_in, read_recipe, resolve, to_toml
 
 __all__ = ["RunDirectory", "RunFacts", "is_run", "open_run"]
 
@@ -130,7 +130,8 @@ def _check_same(run: RunDirectory, settings: TrainSettings, facts: RunFacts) -> 
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{run.facts}: damaged ({error}); choose another folder") from error
     now = settings.model_dump()
-    changed = [key for key in now if key not in FREE and now[key] != before[key]]
+    free = free_in(settings)
+    changed = [key for key in now if key not in free and now[key] != before[key]]
     if changed:
         list_of = ", ".join(f"{key} ({before[key]} there, {now[key]} now)" for key in changed)
         raise RunError(

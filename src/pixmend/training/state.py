@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from pixmend.errors import ModelFileError
 from pixmend.models import Discriminator, Encoder, Encoding, Generator, initialise
 from pixmend.randomness import generator_for
+from pixmend.training.augment import Transform, unchanged
 from pixmend.training.average import update_average
 from pixmend.training.finite import update_if_finite
 from pixmend.training.inversion import Holed, completion_loss, draw
-from pixmend.training.losses import GENERATOR_LOSSES, discriminator_loss, feature_matching
+from pixmend.training.losses import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, feature_matching
+from pixmend.training.regularise import gradient_penalty, iterate_powers, normalise_spectrally
+from pixmend.training.schedule import rate_share
 from pixmend.training.settings import TrainSettings
 
 __all__ = [
@@ -25,6 +28,7 @@ __all__ = [
     "initial_state",
     "modules_of",
     "restore",
+    "set_learning_rates",
     "tensors_of",
 ]
 
@@ -67,6 +71,8 @@ def initial_state(settings: TrainSettings, device: torch.device) -> TrainState:
     generator, discriminator = Generator(networks), Discriminator(networks)
     initialise(generator, generator_for(settings.seed, "weights", "generator"))
     initialise(discriminator, generator_for(settings.seed, "weights", "discriminator"))
+    if settings.spectral_norm:
+        normalise_spectrally(discriminator, seed=settings.seed)
     average = copy.deepcopy(generator).requires_grad_(False)
     networks_held: list[nn.Module] = [generator, discriminator, average]
     encoder, average_encoder = None, None
@@ -78,13 +84,12 @@ def initial_state(settings: TrainSettings, device: torch.device) -> TrainState:
     for network in networks_held:
         # Convolutions of this shape run faster with channels innermost, on CPUs as on GPUs.
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rate = settings.learning_rate
     state = TrainState(
         generator,
         discriminator,
         average,
-        _adam(generator, settings, rate),
-        _adam(discriminator, settings, rate),
+        _adam(generator, settings, settings.learning_rate),
+        _adam(discriminator, settings, _discriminator_rate(settings)),
     )
     if encoder is not None:
         state.encoder, state.average_encoder = encoder, average_encoder
@@ -92,25 +97,62 @@ def initial_state(settings: TrainSettings, device: torch.device) -> TrainState:
     return state
 
 
+def set_learning_rates(state: TrainState, settings: TrainSettings) -> None:
+    """Give all optimisers the rate of the coming step."""
+    share = rate_share(
+        state.step, settings.steps, schedule=settings.schedule, warm_up=settings.warm_up
+    )
+    rates = {
+        "generator_optimiser": settings.learning_rate,
+        "discriminator_optimiser": _discriminator_rate(settings),
+        "encoder_optimiser": settings.encoder_learning_rate,
+    }
+    for name, optimiser, _ in _optimisers(state):
+        for group in optimiser.param_groups:
+            group["lr"] = rates[name] * share
+
+
 def discriminator_step(
-    state: TrainState, real: Tensor, z: Tensor, holed: Holed | None = None
+    state: TrainState,
+    real: Tensor,
+    z: Tensor,
+    settings: TrainSettings,
+    transform: Transform = unchanged,
+    holed: Holed | None = None,
 ) -> Tensor:
     """Take one step of D on real images [B, C, H, W] and as many of G's; return its loss per image, [B].
 
-    G's images are completions of ``holed``, if any, and samples of the prior ``z``. NaN says that the step was not finite and
-    was left out; so it does of G's.
+    G's images are completions of ``holed``, if any, and samples of the prior ``z``. ``transform`` is what D sees them through; ``real``
+    comes transformed already. Every so many steps R1 is added, times as many (Karras 2020, section 3.1); it is no part of the loss
+    that is returned. NaN says that the step was not finite and was left out; so it does of G's.
     """
+    if settings.spectral_norm:
+        iterate_powers(state.discriminator)
+    penalised = settings.r1 > 0 and state.images // settings.batch_size % settings.r1_every == 0
+    real = real.detach().requires_grad_(penalised)
     with torch.no_grad():
-        fake = _draw(state, z, holed)
+        fake = transform(_draw(state, z, holed))
     # Two passes: batch statistics of real and of generated images stay apart, as in the paper's code.
-    loss = discriminator_loss(state.discriminator(real), state.discriminator(fake))
-    return _descend(loss.mean(), loss, state.discriminator_optimiser)
+    real_logits = state.discriminator(real)
+    loss = DISCRIMINATOR_LOSSES[settings.loss](real_logits, state.discriminator(fake))
+    total = loss.mean()
+    if penalised:
+        weight = settings.r1 / 2 * settings.r1_every
+        total = total + weight * gradient_penalty(real_logits, real).mean()
+    return _descend(total, loss, state.discriminator_optimiser)
 
 
 def generator_step(
-    state: TrainState, z: Tensor, real: Tensor, settings: TrainSettings, holed: Holed | None = None
+    state: TrainState,
+    z: Tensor,
+    real: Tensor,
+    settings: TrainSettings,
+    transform: Transform = unchanged,
+    holed: Holed | None = None,
 ) -> Tensor:
     """Take one step of G, and of E with it where there are completions, through a D that stays as it is.
+
+    ``transform`` is what D sees G's images through; gradients pass it.
 
     Returns
     -------
@@ -125,7 +167,7 @@ def generator_step(
     else:
         assert state.encoder is not None
         images, encoding = draw(state.generator, state.encoder, holed, z)
-    features = state.discriminator.features(images)
+    features = state.discriminator.features(transform(images))
     losses = GENERATOR_LOSSES[settings.loss](state.discriminator.logit(features[-1]))
     total = losses[count:].mean()
     if holed is not None and encoding is not None:
@@ -238,6 +280,10 @@ def _update_averages(state: TrainState, settings: TrainSettings) -> None:
     update_average(state.average, state.generator, decay=decay, step=step)
     if state.encoder is not None and state.average_encoder is not None:
         update_average(state.average_encoder, state.encoder, decay=decay, step=step)
+
+
+def _discriminator_rate(settings: TrainSettings) -> float:
+    return settings.discriminator_learning_rate or settings.learning_rate
 
 
 def _adam(module: nn.Module, settings: TrainSettings, rate: float) -> torch.optim.Adam:
