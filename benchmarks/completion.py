@@ -46,15 +46,20 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"steps x {options.steps_share}\n"
     )
-    names = ["mean", "nearest", *METHODS]
+    methods = [
+        method.fitted(model)
+        for method in METHODS.values()
+        if method.encoder != "always" or model.encoder is not None
+    ]
+    names = ["mean", "nearest", *(method.name for method in methods)]
     print("| mask |", " | ".join(names), "|")
     print("|---" * (len(names) + 1) + "|")
     for spec in options.masks:
         masks = [make_mask(spec, *images.shape[1:3], seed=number) for number in range(len(images))]
         cells = [f"{_psnr(np.broadcast_to(train.mean(0), images.shape), images, masks):.1f}"]
         cells.append(f"{_psnr(_nearest(train, images, masks), images, masks):.1f}")
-        for method in METHODS.values():
-            shortened = replace(method, steps=max(1, round(method.steps * options.steps_share)))
+        for method in methods:
+            shortened = replace(method, steps=round(method.steps * options.steps_share))
             jobs = [Job(open_image(image), mask) for image, mask in zip(images, masks, strict=True)]
             started = time.perf_counter()
             found = list(complete(model, jobs, Options(shortened, snapshots=(), batch=32)))

@@ -46,7 +46,9 @@ def setting_row(name):
     if not values:
         signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
         values = ", ".join(f"{signs[key]} {value:,}" for key, value in bounds.items())
-    default = "as `filters`" if field.default is None else field.default
+    default = field.default
+    if default is None:  # as the setting of both networks that it takes one out of
+        default = f"as `{name.removeprefix('discriminator_').removeprefix('encoder_')}`"
     return f"| `{name}` | {default} | {values} | {field.description} |"
 
 

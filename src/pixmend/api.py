@@ -36,11 +36,14 @@ class Model:
     """A trained model, ready to complete and to sample; `load` makes one."""
 
     def __init__(self, networks: models.DCGAN, device: str = "auto") -> None:
-        self._networks = networks
         chosen = choose_device(device)
-        for network in (networks.generator, networks.discriminator):
+        for network in filter(None, (networks.generator, networks.discriminator, networks.encoder)):
             # In training mode an image's answer would depend on its batch mates.
             network.to(chosen).eval().requires_grad_(False)
+        memory = networks.memory
+        if memory is not None:
+            networks = replace(networks, memory=models.Memory(memory.images.to(chosen)))
+        self._networks = networks
 
     @property
     def settings(self) -> models.DCGANSettings:
@@ -72,7 +75,7 @@ class Model:
         mask
             A SPEC such as ``"center:0.5"`` (see `pixmend.masks`), a path, a PIL image or an array; white (>= 128, or True) = hole.
         method, steps
-            One of ``default``, ``seed``, ``yeh``, and its number of steps if not its own.
+            One of ``default``, ``instant``, ``seed``, ``yeh``, and its number of steps if not its own.
         candidates
             How many distinct answers, 1 to 64.
         snapshots
@@ -95,6 +98,10 @@ class Model:
         options = Options(find_method(method, steps=steps), candidates, tuple(snapshots), seed)
         (result,) = self.complete_jobs([job], options)
         return replace(result, array_shape=image.shape) if isinstance(image, np.ndarray) else result
+
+    def fitted(self, options: Options) -> Options:
+        """Return options whose method is as it goes with this model: see `pixmend.completion.Method.fitted`."""
+        return replace(options, method=options.method.fitted(self._networks))
 
     def complete_jobs(
         self,
@@ -238,7 +245,12 @@ def train(
 
 def plan_training(recipe: str | Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that a recipe and overrides give, checked."""
-    wanted = {**(training.read_recipe(recipe) if recipe else {}), **overrides}
+    held = training.read_recipe(recipe) if recipe else {}
+    try:
+        training.resolve(held)
+    except SettingsError as error:
+        raise SettingsError(f"recipe {recipe}: {error}") from error
+    wanted = {**held, **overrides}
     training.resolve(wanted)
     return wanted
 
@@ -250,6 +262,7 @@ def prepare_records(
     *,
     skip_bad: bool = False,
     on_progress: Callable[[PackProgress], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Records:
     """Open a record folder, or pack an image folder into the run directory (once) and open that.
 
@@ -257,14 +270,17 @@ def prepare_records(
     ------
     SettingsError
         ``wanted`` asks for another size or other channels than the records have.
+    StoppedError
+        ``should_stop`` said yes; the same call goes on.
     """
     if (data / "manifest.json").is_file():
-        packed = Records(data, skip_bad=skip_bad)
+        packed = Records(data, skip_bad=skip_bad, should_stop=should_stop)
     else:
         keys = ("size", "channels", "fit", "background")
         chosen = PackSettings(**{key: wanted[key] for key in keys if key in wanted})
-        records.pack(data, RunDirectory(run).records, chosen, on_progress=on_progress)
-        packed = Records(RunDirectory(run).records, skip_bad=skip_bad)
+        folder = RunDirectory(run).records
+        records.pack(data, folder, chosen, on_progress=on_progress, should_stop=should_stop)
+        packed = Records(folder, skip_bad=skip_bad, should_stop=should_stop)
     for key, held in _shape_of(packed).items():
         if key in wanted and wanted[key] != held:
             raise SettingsError(

@@ -9,11 +9,13 @@ Every error here names the file, the field and the fix, in one line that a user 
     │   └── RecordError      a record shard is broken (says which, and at what byte)
     ├── SettingsError        a setting or recipe key is unknown or out of range
     ├── ModelFileError       a model file or checkpoint is truncated, altered or of another version
+    │   └── VersionError     a newer pixmend wrote it
     ├── RunError             a run directory holds another run, or no usable checkpoint
-    │   └── DivergedError    training met a value that is not finite
+    │   └── DivergedError    training met values that are not finite
     └── OutputError          a result cannot be written
 
-Anything else that escapes is a bug and keeps its traceback.
+StoppedError is no error but the way out of a loop that was asked to stop. Anything else that escapes is a bug and keeps its
+traceback.
 """
 
 __all__ = [
@@ -27,6 +29,8 @@ __all__ = [
     "RecordError",
     "RunError",
     "SettingsError",
+    "StoppedError",
+    "VersionError",
 ]
 
 
@@ -71,13 +75,21 @@ class ModelFileError(PixmendError):
     """A model file or checkpoint is truncated, altered or of another version."""
 
 
+class VersionError(ModelFileError):
+    """A model file or checkpoint is of a version that this program does not read; the file itself may be good."""
+
+
 class RunError(PixmendError):
     """A run directory holds another run, or no usable checkpoint."""
 
 
 class DivergedError(RunError):
-    """Training met a value that is not finite."""
+    """Training met values that are not finite, again after it was rolled back."""
 
 
 class OutputError(PixmendError):
     """A result cannot be written."""
+
+
+class StoppedError(Exception):
+    """The user asked to stop: unwinds the work in hand; what was finished is safe and the same command goes on."""

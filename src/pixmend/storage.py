@@ -14,7 +14,15 @@ from typing import IO
 
 from pixmend.errors import OutputError
 
-__all__ = ["append_line", "atomic_write", "make_folder", "sha256_of", "write_bytes", "write_text"]
+__all__ = [
+    "append_line",
+    "atomic_write",
+    "make_folder",
+    "remove_leftovers",
+    "sha256_of",
+    "write_bytes",
+    "write_text",
+]
 
 
 @contextlib.contextmanager
@@ -69,10 +77,24 @@ def write_text(path: Path, content: str) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append ``line`` and a newline to ``path`` in one write, so that a crash leaves at most one partial last line."""
+    """Append ``line`` and a newline to ``path`` in one write, so that a crash leaves at most one partial last line.
+
+    Raises
+    ------
+    OutputError
+        The disk is full or not writable; ``path`` is as long as it was before.
+    """
+    content, done = line.encode() + b"\n", 0
     try:
-        with path.open("ab") as file:
-            file.write(line.encode() + b"\n")
+        with path.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                while done < len(content):  # a disk that fills up takes a part before it refuses
+                    done += file.write(content[done:])
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(before)
+                raise
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
 
@@ -89,6 +111,13 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: the folder cannot be made: {_reason(error)}") from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of `atomic_write` that a killed process left; only for who holds the folder's lock."""
+    for path in folder.glob(".*.????????.tmp"):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def sha256_of(path: Path) -> str:

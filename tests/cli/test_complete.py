@@ -236,3 +236,24 @@ def test_the_bundled_model_restores_held_out_characters(tmp_path):
         white = np.square(255.0 - picture.native)[hole.mask.hole].mean()
         gains.append(10 * np.log10(white / error))
     assert np.mean(gains) > 3, "completions should be far nearer the truth than blank paper"
+
+
+def test_what_results_say_of_other_files_in_out_stays(program, tmp_path):
+    for name in ("one", "two"):
+        Image.new("L", (16, 16), 200).save(tmp_path / f"{name}.png")
+    out = tmp_path / "out"
+    for inputs in (["one.png"], ["two.png"], ["one.png"]):
+        paths = [tmp_path / name for name in inputs]
+        ran = program("complete", "characters", *paths, "--out", out, "--steps", 1)
+        assert ran.code == 0
+    files = [json.loads(line)["file"] for line in (out / "results.jsonl").read_text().splitlines()]
+    assert files == [str(tmp_path / "two.png"), str(tmp_path / "one.png")]
+
+
+def test_an_error_in_a_recipe_names_the_file(program, tmp_path):
+    (tmp_path / "mine.toml").write_text("sizee = 32\n")
+    Image.new("L", (16, 16), 200).save(tmp_path / "one.png")
+    ran = program("train", tmp_path, tmp_path / "run", "--recipe", tmp_path / "mine.toml")
+    assert ran.code == 2
+    assert "mine.toml" in ran.err
+    assert "did you mean size?" in ran.err

@@ -17,11 +17,11 @@ from typer import Typer
 from typer.testing import CliRunner
 
 from pixmend.cli.pack import pack as verb
-from pixmend.errors import InputError, OutputError, PixmendError, SettingsError
+from pixmend.errors import InputError, OutputError, PixmendError, SettingsError, StoppedError
 from pixmend.records import Manifest, PackProgress, PackSettings, Records, pack
 from pixmend.records.index import read_index
 from pixmend.records.progress import Board, Row
-from pixmend.records.shards import ShardJob, ShardResult, StoppedError, pack_shard
+from pixmend.records.shards import ShardJob, ShardResult, pack_shard
 
 from .helpers import every, folder_bytes, noise
 

@@ -21,6 +21,22 @@ TINY = {
     "monitor": False,
 }
 
+# Everything that is off by default, at once.
+ALL_OPTIONS = {
+    "loss": "hinge",
+    "discriminator_steps": 2,
+    "discriminator_learning_rate": 4e-4,
+    "feature_matching": 0.05,
+    "r1": 1.0,
+    "r1_every": 3,
+    "spectral_norm": True,
+    "augment": "colour,translation,cutout",
+    "augment_probability": 0.7,
+    "mirror": True,
+    "schedule": "cosine",
+    "warm_up": 0.2,
+}
+
 
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory):

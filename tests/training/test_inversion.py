@@ -45,12 +45,12 @@ def test_gs_step_moves_g_and_e_and_ds_step_neither(tiny, encoder):
     state, holed = initial_state(settings, CPU), some_holed(settings)
     z = torch.randn(4, 6, generator=generator_for(0, "z"))
     g, e, d = weights(state.generator), weights(state.encoder), weights(state.discriminator)
-    discriminator_step(state, torch.zeros(8, 1, 16, 16), z, holed)
+    discriminator_step(state, torch.zeros(8, 1, 16, 16), z, settings, holed=holed)
     assert same(g, state.generator)
     assert same(e, state.encoder)
     assert not same(d, state.discriminator)
     d = weights(state.discriminator)
-    losses = generator_step(state, z, torch.zeros(8, 1, 16, 16), settings, holed)
+    losses = generator_step(state, z, torch.zeros(8, 1, 16, 16), settings, holed=holed)
     assert losses.shape == (4,), "of the prior samples alone"
     assert not same(g, state.generator)
     assert not same(e, state.encoder)
@@ -96,7 +96,7 @@ def test_e_and_g_learn_to_give_back_what_they_were_shown(tiny):
 
     before = error()
     for _ in range(150):
-        generator_step(state, z, holed.images, settings, holed)
+        generator_step(state, z, holed.images, settings, holed=holed)
     assert error() < 0.6 * before
 
 
@@ -154,7 +154,7 @@ def test_an_image_is_never_shown_its_own_family(tiny):
     holes = Holes(settings, families, memory, members)
     everything = memory.take(torch.arange(12))
     for step in range(8):
-        holed = holes.make(everything, np.arange(12), step)
+        holed = holes.make(everything, np.arange(12), 0, step)
         gaps = (holed.neighbour[:, None] - everything[None]).abs().flatten(2).sum(2)
         shown = families[gaps.argmin(1).numpy()]
         assert (gaps.amin(1) == 0).all()

@@ -2,7 +2,14 @@
 
 import torch
 
-from pixmend.training.losses import discriminator_loss, feature_matching, minimax, nonsaturating
+from pixmend.training.losses import (
+    critic,
+    discriminator_loss,
+    feature_matching,
+    hinge,
+    minimax,
+    nonsaturating,
+)
 
 LOGITS = torch.linspace(-6, 6, 25, dtype=torch.float64)
 
@@ -21,6 +28,15 @@ def test_minimax_is_log_one_minus_d_of_g():
     torch.testing.assert_close(minimax(LOGITS), torch.log(1 - torch.sigmoid(LOGITS)))
 
 
+def test_hinge_is_what_is_missing_to_a_margin_of_one_on_either_side():
+    real, fake = LOGITS, LOGITS.flip(0)
+    expected = [
+        max(0, 1 - r) + max(0, 1 + f) for r, f in zip(real.tolist(), fake.tolist(), strict=True)
+    ]
+    torch.testing.assert_close(hinge(real, fake), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(critic(LOGITS), -LOGITS)
+
+
 def test_losses_stay_finite_where_the_sigmoid_is_0_or_1():
     far = torch.tensor([-1e4, 1e4])
     for loss in (nonsaturating(far), minimax(far), discriminator_loss(far, far)):
@@ -36,7 +52,7 @@ def test_g_has_a_gradient_where_d_is_sure_only_if_the_loss_does_not_saturate():
 
 
 def test_each_images_loss_is_its_own():
-    for loss in (nonsaturating, minimax):
+    for loss in (nonsaturating, minimax, critic):
         assert torch.equal(loss(LOGITS)[3:5], loss(LOGITS[3:5]))
 
 

@@ -55,6 +55,7 @@ def run(tmp_path, tiny):
         {"step": n, "loss_d": 1.0 + n, "loss_g": 2.0, "seconds": 61.0 * n, "images_per_second": 9.0}
         for n in range(1, 501)
     ]
+    lines[6] |= {"loss_d": None, "loss_g": None}  # none of its steps had a loss that was finite
     run.log.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 5')
     psnr = {"center": 8.0, "half": 12.0, "random:0.8": 16.0}
     scores = replace(

@@ -52,13 +52,26 @@ def test_later_layers_win():
         ({"qqq": 3}, "qqq: no such setting"),
         ({"batch_size": 0}, "batch_size = 0"),
         ({"size": 48}, "size = 48"),
-        ({"loss": "hinge"}, "loss = 'hinge'"),
+        ({"loss": "wasserstein"}, "loss = 'wasserstein'"),
+        (
+            {"augment": "colour,blur"},
+            "augment = 'colour,blur'.*there are colour, translation, cutout",
+        ),
+        ({"augment": "cutout,cutout"}, "augment.*twice"),
+        ({"schedule": "step"}, "schedule = 'step'"),
+        ({"warm_up": 1.0}, "warm_up = 1.0"),
         ({"learning_rate": "fast"}, "learning_rate = 'fast'"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value(wrong, message):
     with pytest.raises(SettingsError, match=message):
         resolve(wrong)
+
+
+def test_transforms_are_kept_in_the_order_they_are_applied_in():
+    assert resolve({"augment": "cutout, colour"}).augment == "colour,cutout"
+    assert resolve({"augment": "cutout, colour"}).transforms == ("colour", "cutout")
+    assert resolve({}).transforms == ()
 
 
 def test_overrides_are_typed():

@@ -162,7 +162,7 @@ def test_training_never_sees_a_held_out_image(family_records, tiny, tmp_path, mo
         seen.update(int(index) for index in indices)
         return images(self, indices)
 
-    monkeypatch.setattr(Records, "resident", lambda *_: None)
+    monkeypatch.setattr(Records, "resident", lambda *_, **__: None)
     monkeypatch.setattr(Records, "images", watched)
     list(train(family_records, tmp_path / "run", tiny(batch_size=64, held_out=0.1)))
     held = json.loads(RunDirectory(tmp_path / "run").split.read_text())["held_out"]

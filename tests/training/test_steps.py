@@ -34,9 +34,9 @@ def moved(tiny):
 
 
 def test_ds_step_moves_d_alone(moved):
-    _, state, real, z = moved
+    settings, state, real, z = moved
     g, d = weights(state.generator), weights(state.discriminator)
-    loss = discriminator_step(state, real, z)
+    loss = discriminator_step(state, real, z, settings)
     assert loss.shape == (8,)
     assert same(g, state.generator)
     assert not same(d, state.discriminator)
@@ -55,9 +55,9 @@ def test_gs_step_moves_g_and_its_average_alone(moved):
 
 def test_a_step_of_each_player_lowers_its_own_loss(moved):
     settings, state, real, z = moved
-    first = discriminator_step(state, real, z).mean()
+    first = discriminator_step(state, real, z, settings).mean()
     for _ in range(20):
-        last = discriminator_step(state, real, z).mean()
+        last = discriminator_step(state, real, z, settings).mean()
     assert last < first
     first = generator_step(state, z, real, settings).mean()
     for _ in range(20):

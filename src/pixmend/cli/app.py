@@ -14,7 +14,7 @@ from pixmend.cli.info import info
 from pixmend.cli.pack import pack
 from pixmend.cli.sample import sample
 from pixmend.cli.train import train
-from pixmend.errors import PixmendError
+from pixmend.errors import PixmendError, StoppedError
 
 __all__ = ["app", "main"]
 
@@ -54,6 +54,9 @@ def main() -> None:
     except PixmendError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except StoppedError:
+        print("stopped; the same command goes on", file=sys.stderr)
+        sys.exit(130)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,7 +31,7 @@ def complete(
             "a mask image, or a folder of masks matched by stem; white = hole."
         ),
     ] = "center",
-    method: Annotated[str, typer.Option(help="default, seed or yeh.")] = "default",
+    method: Annotated[str, typer.Option(help="default, instant, seed or yeh.")] = "default",
     steps: Annotated[
         int | None, typer.Option(help="Steps of the search; the method's own if not given.")
     ] = None,
@@ -88,22 +88,23 @@ class _Batch:
         self.names = Names()
         self.names.reserve([PurePath("results.jsonl")])
         self.results = self.out / "results.jsonl"
-        write_text(self.results, "")
-        steps, done = self.options.method.steps, 0
+        write_text(self.results, self._earlier())
+        self.options = self.model.fitted(self.options)
+        rounds, done = self.options.method.steps + 1, 0  # the start is looked at too
         with progress_bar() as bar:
-            task = bar.add_task("searching", total=len(self.inputs) * steps, note="")
+            task = bar.add_task("searching", total=len(self.inputs) * rounds, note="")
 
             def show(jobs: Sequence["Job"], state: "SearchState") -> None:
                 note = (
                     f"{done}/{len(self.inputs)} images, loss {float(state.best.total.mean()):.2f}"
                 )
-                before = (done + len(self.failed)) * steps
-                bar.update(task, completed=before + state.step * len(jobs), note=note)
+                before = (done + len(self.failed)) * rounds
+                bar.update(task, completed=before + (state.step + 1) * len(jobs), note=note)
 
             for result in self.model.complete_jobs(self._jobs(), self.options, on_state=show):
                 self._write(result)
                 done += 1
-            bar.update(task, completed=len(self.inputs) * steps, note=f"{done} images")
+            bar.update(task, completed=len(self.inputs) * rounds, note=f"{done} images")
         out.print(f"{done} completed -> {self.out} (facts in {self.results.name})", markup=False)
         if self.failed:
             for name, reason in self.failed:
@@ -118,7 +119,6 @@ class _Batch:
         from pixmend.completion import Job
         from pixmend.errors import InputError
         from pixmend.images import open_image
-        from pixmend.storage import append_line
 
         # Names are settled before the first result is written, so that they do not depend on what fails.
         self.targets = self._plan()
@@ -131,7 +131,7 @@ class _Batch:
                 job.check()
             except InputError as error:
                 self.failed.append((str(item.path), str(error)))
-                append_line(self.results, json.dumps({"file": str(item.path), "error": str(error)}))
+                self._note({"file": str(item.path), "error": str(error)})
                 continue
             yield job
 
@@ -163,7 +163,7 @@ class _Batch:
 
     def _write(self, result: "Completion") -> None:
         from pixmend.images import encode_png, lossless_suffix, save_image
-        from pixmend.storage import append_line, write_bytes
+        from pixmend.storage import write_bytes
 
         target = self.targets[result.name]
         suffix = lossless_suffix(target.suffix, result.original.mode)
@@ -177,9 +177,28 @@ class _Batch:
         sheet = self._beside(target, ".sheet.png")
         write_bytes(self.out / sheet, encode_png(result.sheet_pixels()))
         facts = {**result.record(), "output": str(target), "sheet": str(sheet)}
+        self._note(facts)
+
+    def _earlier(self) -> str:
+        """Return the lines of results.jsonl that tell of other files than these: their results are still in OUT."""
+        now = {str(item.path) for item in self.inputs}
+        text = self.results.read_text(errors="replace") if self.results.is_file() else ""
+        lines = text.splitlines(keepends=True)
+        return "".join(line for line in lines if _file_of(line) not in now | {None})
+
+    def _note(self, facts: dict[str, Any]) -> None:
+        from pixmend.storage import append_line
+
         append_line(self.results, json.dumps(facts))
 
     def _beside(self, target: PurePath, ending: str) -> PurePath:
         return self.names.free(
             target.with_name(target.stem + ending), target.with_name(target.name + ending)
         )
+
+
+def _file_of(line: str) -> str | None:
+    try:
+        return str(json.loads(line)["file"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -39,7 +39,7 @@ def demo(
     for label, spec in _DAMAGE:
         picture = open_image(next(find_images(BUNDLED / "characters" / label)))
         jobs.append(Job(picture, api.open_mask(spec, picture), f"{label}-{spec.replace(':', '-')}"))
-    options = Options(find_method("default"), batch=len(jobs))
+    options = model.fitted(Options(find_method("default"), batch=len(jobs)))
     with progress_bar() as bar:
         task = bar.add_task("searching", total=options.method.steps, note=f"{len(jobs)} characters")
         results = list(

@@ -86,8 +86,17 @@ def _model(model: str) -> dict[str, Any]:
         "kind": header["kind"],
         "path": str(path),
         "size": f"{path.stat().st_size / 1e6:.1f} MB",
+        **_inside(header),
         **{key: value for key, value in header.items() if key != "kind"},
     }
+
+
+def _inside(header: dict[str, Any]) -> dict[str, str]:
+    """Return what a file's holder should know before it is passed on."""
+    count = header.get("memory_images", 0)
+    if not count:
+        return {}
+    return {"contains": f"{count:,} of its training images, which anyone who has the file can see"}
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -46,7 +46,7 @@ def pack(
     Sub-folders are class labels. What cannot be read is left out and listed in RECORDS/inputs.jsonl. Running the same
     command again goes on where it was stopped.
     """
-    from pixmend.cli.terminal import progress_bar
+    from pixmend.cli.terminal import progress_bar, stop_on_signal
     from pixmend.records import PackSettings
     from pixmend.records import pack as pack_records
 
@@ -61,7 +61,7 @@ def pack(
     )
     limit = _parse_limit(max_bad)
     start = time.monotonic()
-    with progress_bar() as bar:
+    with stop_on_signal() as should_stop, progress_bar() as bar:
         task = bar.add_task("packing", total=None, note="listing")
 
         def show(progress: "PackProgress") -> None:
@@ -69,7 +69,13 @@ def pack(
             bar.update(task, completed=progress.done, total=progress.total, note=note)
 
         manifest = pack_records(
-            images, records, settings, workers=workers, max_bad=limit, on_progress=show
+            images,
+            records,
+            settings,
+            workers=workers,
+            max_bad=limit,
+            on_progress=show,
+            should_stop=should_stop,
         )
         already = bar.tasks[task].total is None
     _show(manifest, records, None if already else time.monotonic() - start)

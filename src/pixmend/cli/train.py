@@ -1,11 +1,14 @@
 """pixmend train."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pixmend.records import Records
     from pixmend.training import Scores, TrainSettings
 
@@ -38,6 +41,7 @@ def train(
     command resumes.
     """
     from pixmend import api, training
+    from pixmend.cli.terminal import stop_on_signal
 
     overrides = training.parse_overrides(override or [])
     if steps is not None:
@@ -46,10 +50,11 @@ def train(
     if dry_run:
         _show_plan(data, run, wanted)
         return
-    packed = _prepare(data, run, wanted, skip_bad=skip_bad)
-    settings = api.resolve_training(wanted, packed)
-    _show(settings, packed, run)
-    _train(packed, run, settings, data)
+    with stop_on_signal() as should_stop:
+        packed = _prepare(data, run, wanted, skip_bad=skip_bad, should_stop=should_stop)
+        settings = api.resolve_training(wanted, packed)
+        _show(settings, packed, run)
+        _train(packed, run, settings, data, should_stop)
 
 
 def _show_plan(data: Path, run: Path, wanted: dict[str, Any]) -> None:
@@ -66,7 +71,14 @@ def _show_plan(data: Path, run: Path, wanted: dict[str, Any]) -> None:
     out.print(training.to_toml(settings), end="", markup=False)
 
 
-def _prepare(data: Path, run: Path, wanted: dict[str, Any], *, skip_bad: bool) -> "Records":
+def _prepare(
+    data: Path,
+    run: Path,
+    wanted: dict[str, Any],
+    *,
+    skip_bad: bool,
+    should_stop: "Callable[[], bool]",
+) -> "Records":
     from pixmend import api
     from pixmend.cli.terminal import errors, progress_bar
     from pixmend.records import PackProgress
@@ -78,7 +90,9 @@ def _prepare(data: Path, run: Path, wanted: dict[str, Any], *, skip_bad: bool) -
             note = f"{progress.bad} left out" if progress.bad else ""
             bar.update(task, completed=progress.done, total=progress.total, note=note, visible=True)
 
-        packed = api.prepare_records(data, run, wanted, skip_bad=skip_bad, on_progress=show)
+        packed = api.prepare_records(
+            data, run, wanted, skip_bad=skip_bad, on_progress=show, should_stop=should_stop
+        )
     for problem in packed.bad:
         errors.print(f"left out: {problem}", markup=False)
     return packed
@@ -101,12 +115,18 @@ def _show(settings: "TrainSettings", packed: "Records", run: Path) -> None:
         )
 
 
-def _train(packed: "Records", run: Path, settings: "TrainSettings", data: Path) -> None:
+def _train(
+    packed: "Records",
+    run: Path,
+    settings: "TrainSettings",
+    data: Path,
+    should_stop: "Callable[[], bool]",
+) -> None:
     from pixmend import training
-    from pixmend.cli.terminal import errors, out, progress_bar, stop_on_signal
+    from pixmend.cli.terminal import errors, out, progress_bar
 
     event = note = ""
-    with stop_on_signal() as should_stop, progress_bar() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("training", total=settings.steps, note="")
         for now in training.train(
             packed, run, settings, data_name=str(data), should_stop=should_stop
@@ -115,7 +135,9 @@ def _train(packed: "Records", run: Path, settings: "TrainSettings", data: Path) 
                 errors.print(f"resumed at step {now.step:,}")
             if now.scores is not None:
                 _show_scores(now.scores)
-            if now.event not in ("resumed", "done"):
+            if now.warning:
+                errors.print(f"warning: {now.warning}", markup=False)
+            if math.isfinite(now.loss_d) and math.isfinite(now.loss_g):
                 note = f"D {now.loss_d:.3f} G {now.loss_g:.3f} {now.images_per_second:.0f} images/s"
             bar.update(task, completed=now.step, note=note)
             event = now.event or event

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -14,6 +14,7 @@ from pixmend.completion.frame import Frame, frame_for
 from pixmend.completion.methods import Method
 from pixmend.completion.result import Candidate, Completion
 from pixmend.completion.search import SearchState
+from pixmend.completion.start import encoded_starts
 from pixmend.errors import ImageError, SettingsError
 from pixmend.images import (
     CHANNELS,
@@ -25,7 +26,7 @@ from pixmend.images import (
     to_tensor,
 )
 from pixmend.masks import Mask
-from pixmend.models import DCGAN
+from pixmend.models import DCGAN, Condition
 
 __all__ = ["Job", "Options", "complete", "complete_batch"]
 
@@ -135,6 +136,7 @@ def complete_batch(
         See `Job.check`.
     """
     started = time.perf_counter()
+    options = replace(options, method=options.method.fitted(model))
     for job in jobs:
         job.check()
     views = [_view(model, job) for job in jobs]
@@ -195,40 +197,49 @@ def _search(
     method, settings = options.method, model.settings
     count = len(target)
     lanes = max(method.restarts, options.candidates)
-    starts = method.starts(method.objective(model, target, known), settings, lanes, options.seed)
     rows = torch.arange(count, device=target.device).repeat_interleave(lanes)
-    spare = -len(rows) % _ROWS
-    rows = torch.cat([rows, rows[:1].expand(spare)])
-    z = torch.cat([starts.flatten(0, 1), starts[0, :1].expand(spare, -1)])
-    objective = method.objective(model, target[rows], known[rows])
+    rows = torch.cat([rows, rows[:1].expand(-len(rows) % _ROWS)])
+    z, condition = _start(model, target, known, rows, lanes, options)
+    objective = method.objective(model, target[rows], known[rows], condition)
     snapshots: dict[int, Tensor] = {}
     history = []
     for state in method.search(objective, z, settings):
         totals = state.best.total[: count * lanes].view(count, lanes)
         history.append(totals.amin(1))
         if state.step in options.snapshots:
-            best = state.best_z[: count * lanes].view(count, lanes, -1)
-            snapshots[state.step] = _draw(model, _take(best, totals.argmin(1)))
+            best = torch.arange(count, device=rows.device) * lanes + totals.argmin(1)
+            snapshots[state.step] = _draw(model, state.best_z, condition, best)
         on_state(state)
-    best_z = state.best_z[: count * lanes].view(count, lanes, -1)
     losses = torch.stack([state.best.total, state.best.contextual, state.best.perceptual], -1)
     losses = losses[: count * lanes].view(count, lanes, 3)
-    drawn = _draw(model, best_z.flatten(0, 1))
+    drawn = _draw(model, state.best_z, condition, torch.arange(count * lanes, device=rows.device))
     drawn = drawn.view(count, lanes, *drawn.shape[1:])
+    best_z = state.best_z[: count * lanes].view(count, lanes, -1)
     return _Found(lanes, best_z, drawn, losses, snapshots, torch.stack(history))
 
 
+def _start(
+    model: DCGAN, target: Tensor, known: Tensor, rows: Tensor, lanes: int, options: Options
+) -> tuple[Tensor, Condition | None]:
+    """Return the start of each row, [rows, latent_dim], and what G is told of its image; rows are image x lane, then spare ones."""
+    method = options.method
+    if method.uses_encoder(model):
+        return encoded_starts(model, target, known, rows, lanes, seed=options.seed)
+    objective = method.objective(model, target, known)
+    starts = method.starts(objective, model.settings, lanes, options.seed).flatten(0, 1)
+    return torch.cat([starts, starts[:1].expand(len(rows) - len(starts), -1)]), None
+
+
 @torch.no_grad()
-def _draw(model: DCGAN, z: Tensor) -> Tensor:
-    """Return G(z) of [N, latent_dim], in batches of whole blocks of rows."""
-    padded = torch.cat([z, z[:1].expand(-len(z) % _ROWS, -1)])
-    parts = [model.generator(part) for part in torch.split(padded, 256)]
-    drawn: Tensor = torch.cat(parts)[: len(z)]
+def _draw(model: DCGAN, z: Tensor, condition: Condition | None, rows: Tensor) -> Tensor:
+    """Return G(z) of some rows of z [N, latent_dim], in batches of whole blocks of rows."""
+    padded = torch.cat([rows, rows[:1].expand(-len(rows) % _ROWS)])
+    parts = [
+        model.generator(z[part], None if condition is None else condition.take(part))
+        for part in torch.split(padded, 256)
+    ]
+    drawn: Tensor = torch.cat(parts)[: len(rows)]
     return drawn
-
-
-def _take(values: Tensor, indices: Tensor) -> Tensor:
-    return values[torch.arange(len(values), device=values.device), indices]
 
 
 def _completion(

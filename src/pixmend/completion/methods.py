@@ -22,7 +22,7 @@ from pixmend.completion.objective import (
 from pixmend.completion.search import SearchState, adam, nesterov
 from pixmend.completion.start import best_of_bank, uniform_starts
 from pixmend.errors import SettingsError
-from pixmend.models import DCGAN, DCGANSettings, clip_radius
+from pixmend.models import DCGAN, Condition, DCGANSettings, clip_radius
 
 __all__ = ["METHODS", "Method", "find_method"]
 
@@ -33,8 +33,8 @@ class Method:
 
     Attributes
     ----------
-    steps
-        Updates of z.
+    steps, encoded_steps
+        Updates of z: from a start without an encoder, and from the encoder's.
     contextual, contextual_weight, window, floor
         The contextual loss, its weight in the sum, and how known pixels are weighed (see `contextual_weights`).
     perceptual, prior_weight
@@ -45,16 +45,19 @@ class Method:
         Adam's rate warms up over the first 5 % of the steps and falls to 0 by half a cosine.
     clip
         Bound of |z_i|; None for the bulk of the model's own prior.
+    encoder
+        "never"; "if there", to start from the encoder's posterior, and tell G what it saw, where the model has one; or "always".
     bank
-        Draws from the prior of which the best are the starts; 0 starts anywhere in U(-1, 1).
+        Otherwise: draws from the prior of which the best are the starts; 0 starts anywhere in U(-1, 1).
     restarts
-        Searches an image, of which the best counts.
+        Searches an image, of which the best counts; from the encoder's start one will do.
     blend
         How the hole is joined to the known pixels.
     """
 
     name: str
     steps: int
+    encoded_steps: int
     contextual: Contextual
     contextual_weight: float
     window: int
@@ -65,11 +68,35 @@ class Method:
     learning_rate: float
     scheduled: bool
     clip: float | None
+    encoder: Literal["never", "if there", "always"]
     bank: int
     restarts: int
     blend: Blend
 
-    def objective(self, model: DCGAN, target: Tensor, known: Tensor) -> Objective:
+    def fitted(self, model: DCGAN) -> "Method":
+        """Return the method as it goes with this model: from the encoder's start, if it asks it, in fewer steps."""
+        if not self.uses_encoder(model):
+            return self
+        return replace(self, steps=self.encoded_steps, restarts=1)
+
+    def uses_encoder(self, model: DCGAN) -> bool:
+        """Whether the encoder is asked.
+
+        Raises
+        ------
+        SettingsError
+            The method needs one and the model has none.
+        """
+        if self.encoder == "always" and model.encoder is None:
+            raise SettingsError(
+                f"method {self.name}: this model has no encoder; train one with --set encoder=conditional "
+                "--set latent_prior=normal, or complete with --method default"
+            )
+        return self.encoder != "never" and model.encoder is not None
+
+    def objective(
+        self, model: DCGAN, target: Tensor, known: Tensor, condition: Condition | None = None
+    ) -> Objective:
         """Return the objective for images [B, C, H, W] of which ``known`` [B, 1, H, W] is 1 where given."""
         return Objective(
             model.generator,
@@ -80,6 +107,7 @@ class Method:
             self.perceptual,
             self.contextual_weight,
             self.prior_weight,
+            condition,
         )
 
     def starts(
@@ -118,6 +146,7 @@ class Method:
 _YEH = Method(
     name="yeh",
     steps=1500,
+    encoded_steps=0,
     contextual=contextual_l1,
     contextual_weight=1.0,
     window=7,
@@ -128,28 +157,36 @@ _YEH = Method(
     learning_rate=0.01,
     scheduled=False,
     clip=1.0,
+    encoder="never",
     bank=0,
     restarts=1,
     blend="poisson",
 )
 
+_DEFAULT = replace(
+    _YEH,
+    name="default",
+    steps=1000,
+    encoded_steps=50,
+    floor=0.1,
+    prior_weight=0.3,
+    learning_rate=0.05,
+    scheduled=True,
+    clip=None,
+    encoder="if there",
+    bank=1024,
+    restarts=4,
+)
+
 METHODS: dict[str, Method] = {
-    "default": replace(
-        _YEH,
-        name="default",
-        steps=1000,
-        floor=0.1,
-        prior_weight=0.3,
-        learning_rate=0.05,
-        scheduled=True,
-        clip=None,
-        bank=1024,
-        restarts=4,
-    ),
+    "default": _DEFAULT,
+    # One pass of the encoder and G, no search.
+    "instant": replace(_DEFAULT, name="instant", encoded_steps=0, encoder="always"),
     # The seed system: centre mask, 1,000 steps, 0.999 * squared error + 0.001 * D's output, the hole pasted.
     "seed": Method(
         name="seed",
         steps=1000,
+        encoded_steps=0,
         contextual=contextual_squared,
         contextual_weight=0.999,
         window=0,
@@ -160,6 +197,7 @@ METHODS: dict[str, Method] = {
         learning_rate=0.01,
         scheduled=False,
         clip=1.0,
+        encoder="never",
         bank=0,
         restarts=1,
         blend="paste",
@@ -185,5 +223,5 @@ def find_method(name: str, *, steps: int | None = None, blend: Blend | None = No
     if steps is not None:
         if not (1 <= steps <= 1_000_000 and math.isfinite(steps)):
             raise SettingsError(f"steps = {steps}: needs a whole number from 1 to 1000000")
-        method = replace(method, steps=steps)
+        method = replace(method, steps=steps, encoded_steps=steps)
     return method if blend is None else replace(method, blend=blend)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixmend.models import Discriminator, Generator
+from pixmend.models import Condition, Discriminator, Generator
 
 __all__ = [
     "Losses",
@@ -59,6 +59,8 @@ class Objective:
         [B, 1, H, W], 0 in the hole.
     contextual, perceptual
         The two losses and their weights in the sum.
+    condition
+        What G is told of each image besides z, for a model with a conditional encoder.
     """
 
     generator: Generator
@@ -69,10 +71,11 @@ class Objective:
     perceptual: Perceptual
     contextual_weight: float
     prior_weight: float
+    condition: Condition | None = None
 
     def __call__(self, z: Tensor) -> Losses:
         """Return the losses at z."""
-        return self.of_images(self.generator(z))
+        return self.of_images(self.generator(z, self.condition))
 
     def of_images(self, images: Tensor) -> Losses:
         """Return the losses of images G(z), [B, C, H, W]."""

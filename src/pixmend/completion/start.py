@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from pixmend.completion.objective import Objective
-from pixmend.models import DCGANSettings, sample_latents
+from pixmend.models import DCGAN, Condition, DCGANSettings, encode, sample_latents
 from pixmend.randomness import generator_for
 
-__all__ = ["best_of_bank", "uniform_starts"]
+__all__ = ["best_of_bank", "encoded_starts", "uniform_starts"]
 
 _PART = 64  # draws looked at together: at 256 px a whole bank would take gigabytes
 
@@ -58,3 +58,35 @@ def best_of_bank(
         )
     order = torch.argsort(torch.cat(totals, 1), dim=1, stable=True)  # [B, bank]
     return latents[order[:, :lanes]]
+
+
+@torch.no_grad()
+def encoded_starts(
+    model: DCGAN, target: Tensor, known: Tensor, rows: Tensor, lanes: int, *, seed: int
+) -> tuple[Tensor, Condition | None]:
+    """Return for each row the encoder's z and what it tells G, of image rows[i] as seen in lane i mod ``lanes``.
+
+    With a memory each lane leans on another of the nearest training images; z is the posterior's mean. Without, lane 0 is the
+    mean and the others are draws.
+
+    Parameters
+    ----------
+    target, known
+        [B, C, S, S] in [-1, 1] and [B, 1, S, S].
+    rows
+        Numbers of images, [N].
+    """
+    numbers = torch.arange(len(rows), device=rows.device) % lanes
+    neighbour = None
+    if model.memory is not None:
+        count = min(lanes, len(model.memory))
+        nearest = model.memory.nearest(target, known, count)  # [B, count]
+        neighbour = model.memory.take(nearest[rows, numbers % count])
+    encoding = encode(model, target[rows], known[rows], neighbour)
+    if model.memory is not None:
+        return encoding.mean, encoding.condition
+    draws = [torch.zeros(model.settings.latent_dim)]
+    for lane in range(1, lanes):
+        generator = generator_for(seed, "posterior", lane)
+        draws.append(torch.randn(model.settings.latent_dim, generator=generator))
+    return encoding.draw(torch.stack(draws).to(rows.device)[numbers]), encoding.condition

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from pixmend.images import Channels, channel_count
+from pixmend.models.layers import Doubling, Halving
 
 __all__ = [
     "Condition",
@@ -102,6 +103,10 @@ class Condition:
 
     maps: list[Tensor]
     detail: Tensor
+
+    def take(self, rows: Tensor) -> "Condition":
+        """Return what is told of the images numbered ``rows`` [N]."""
+        return Condition([each[rows] for each in self.maps], self.detail[rows])
 
 
 class Generator(nn.Module):
@@ -216,14 +221,14 @@ def _add(maps: Tensor, told: Tensor) -> Tensor:
     return torch.cat([first + told, others])
 
 
-def _doubling(wide: int, narrow: int, kernel: int, *, bias: bool) -> nn.ConvTranspose2d:
+def _doubling(wide: int, narrow: int, kernel: int, *, bias: bool) -> Doubling:
     # Output side: (s - 1) * 2 - 2 * padding + kernel + output_padding = 2 s, for both kernels.
     padding, extra = (1, 0) if kernel == 4 else (2, 1)
-    return nn.ConvTranspose2d(wide, narrow, kernel, 2, padding, extra, bias=bias)
+    return Doubling(wide, narrow, kernel, 2, padding, extra, bias=bias)
 
 
-def _halving(narrow: int, wide: int, kernel: int, *, bias: bool) -> nn.Conv2d:
-    return nn.Conv2d(narrow, wide, kernel, 2, 1 if kernel == 4 else 2, bias=bias)
+def _halving(narrow: int, wide: int, kernel: int, *, bias: bool) -> Halving:
+    return Halving(narrow, wide, kernel, 2, 1 if kernel == 4 else 2, bias=bias)
 
 
 def _leaky() -> nn.LeakyReLU:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pixmend.images import channel_count
 from pixmend.models.dcgan import Condition, DCGANSettings
+from pixmend.models.layers import Halving
 
 __all__ = ["Encoder", "Encoding", "kl_to_prior"]
 
@@ -57,7 +58,7 @@ class Encoder(nn.Module):
         # [B, widths[i], s, s] -> [B, widths[i + 1], s / 2, s / 2]
         self.downs = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(narrow, wide, 4, 2, 1, bias=False),
+                Halving(narrow, wide, 4, 2, 1, bias=False),
                 nn.BatchNorm2d(wide),
                 nn.LeakyReLU(0.2, inplace=True),
             )

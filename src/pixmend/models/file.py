@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from pixmend.errors import ModelFileError, OutputError
+from pixmend.errors import ModelFileError, OutputError, VersionError
 from pixmend.images import channel_count
 from pixmend.models.dcgan import DCGANSettings, Discriminator, Generator
 from pixmend.models.encoder import Encoder
@@ -35,7 +35,9 @@ __all__ = [
     "write_tensors",
 ]
 
-FORMAT = 1  # of model files; raised when an older program could not read a newer file
+# What is written, by kind; raised when an older program could not read a newer file. Every format up to it is read.
+# Checkpoints: 1 without, 2 with the counts of skipped steps and rollbacks.
+FORMATS = {"model": 1, "checkpoint": 2}
 BUNDLED = Path(__file__).parent.parent / "bundled"
 _MAX_HEADER = 8 * 2**20
 
@@ -152,7 +154,7 @@ def write_tensors(
         It cannot be written.
     """
     held = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    facts = {**header, "format": FORMAT, "kind": kind, "digest": _digest(held)}
+    facts = {**header, "format": FORMATS[kind], "kind": kind, "digest": _digest(held)}
     content = save(held, {"pixmend": json.dumps(facts, sort_keys=True)})
 
     def verify(written: Path) -> None:
@@ -196,7 +198,7 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises
     ------
     ModelFileError
-        Missing, not a pixmend file, or of another version.
+        Missing, not a pixmend file, or (a VersionError) of a newer version.
     """
     try:
         with path.open("rb") as file:
@@ -211,10 +213,12 @@ def read_header(path: Path) -> dict[str, Any]:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{path}: not a pixmend model file, or a truncated one") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        version = header.get("format") if isinstance(header, dict) else None
-        raise ModelFileError(
-            f"{path}: of format {version}; this pixmend reads format {FORMAT}: use the version that wrote it"
+    if not isinstance(header, dict) or str(header.get("kind")) not in FORMATS:
+        raise ModelFileError(f"{path}: not a pixmend model file")
+    newest = FORMATS[header["kind"]]
+    if header.get("format") not in range(1, newest + 1):
+        raise VersionError(
+            f"{path}: of format {header.get('format')}; this pixmend reads formats up to {newest}: use the version that wrote it"
         )
     return header
 

@@ -1,5 +1,6 @@
 """Records read back: any images by number, decoded on demand from mapped shards."""
 
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixmend.errors import ImageError, InputError, RecordError
+from pixmend.errors import ImageError, InputError, RecordError, StoppedError
 from pixmend.images import Channels, Fit, channel_count, decode_image
 from pixmend.records.example import Features, decode_example, first_bytes, first_int
 from pixmend.records.framing import Buffer, map_file, read_record_at, read_records
@@ -17,6 +18,7 @@ from pixmend.records.manifest import Manifest, ShardInfo
 __all__ = ["Records"]
 
 _MOST_MAPS = 256  # open at once; each holds a file descriptor
+_MOST_READS = 512  # between two times that mapped pages are given back; each read maps 64 KiB or so
 _CHUNK = 256  # images between two calls of on_progress
 
 
@@ -33,6 +35,8 @@ class Records:
     skip_bad
         Read every record once at opening and leave broken ones out of the numbering; `bad` names
         them.
+    should_stop
+        Asked before each shard is opened.
 
     Attributes
     ----------
@@ -49,18 +53,31 @@ class Records:
         No records there, or unfinished ones.
     RecordError
         A shard is missing or of another length than was written.
+    StoppedError
+        ``should_stop`` said yes.
     """
 
-    def __init__(self, path: Path | str, *, skip_bad: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        skip_bad: bool = False,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.path = Path(path)
         self.manifest = Manifest.read(self.path)
         bad: list[str] = []
         find = self._scan if skip_bad else self._checked_index
-        offsets = [find(shard, bad) for shard in self.manifest.shards]
+        offsets = []
+        for shard in self.manifest.shards:
+            if should_stop():
+                raise StoppedError
+            offsets.append(find(shard, bad))
         self.bad = tuple(bad)
         self._offsets = np.concatenate([np.empty(0, np.int64), *offsets])
         self._shards = np.repeat(np.arange(len(offsets)), [len(part) for part in offsets])
         self._maps: dict[int, Buffer] = {}
+        self._reads = 0
 
     @property
     def size(self) -> int:
@@ -131,6 +148,9 @@ class Records:
         """
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
+        self._reads += 1
+        if self._reads % _MOST_READS == 0:
+            self._give_back_pages()
         number = int(self._shards[index])
         return read_record_at(self._map(number), int(self._offsets[index]), self._name(number))
 
@@ -184,6 +204,12 @@ class Records:
                 self._maps = {}
             found = self._maps[number] = map_file(self.path / self.manifest.shards[number].name)
         return found
+
+    def _give_back_pages(self) -> None:
+        """Let go of what the maps have read: the file stays cached, but is not counted as memory of this process."""
+        for found in list(self._maps.values()):
+            if isinstance(found, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                found.madvise(mmap.MADV_DONTNEED)
 
     def _name(self, number: int) -> str:
         return str(self.path / self.manifest.shards[number].name)

@@ -2,7 +2,7 @@
 
 import hashlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,8 +56,12 @@ class Listing:
             return hashlib.sha256(file.read(self.starts[stop] - self.starts[start])).hexdigest()
 
 
-def write_listing(source: Source, path: Path, *, outside: Path) -> Listing:
+def write_listing(
+    source: Source, path: Path, *, outside: Path, look: Callable[[], None] = lambda: None
+) -> Listing:
     """Write the items of ``source`` to ``path``; ``outside`` is a folder to stay out of.
+
+    ``look`` is called at each item, and may raise to stop.
 
     Raises
     ------
@@ -72,6 +76,7 @@ def write_listing(source: Source, path: Path, *, outside: Path) -> Listing:
     size, latest = 0, ""
     with atomic_write(path) as file:
         for item in source.items(outside=outside):
+            look()
             line = item_to_line(item).encode() + b"\n"
             file.write(line)
             digest.update(line)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixmend.errors import InputError, OutputError, SettingsError
+from pixmend.errors import InputError, OutputError, SettingsError, StoppedError
 from pixmend.images import Channels
 from pixmend.records.contents import contents
 from pixmend.records.folder import Origin, clean, locked, previous_run
@@ -41,6 +41,7 @@ def pack(
     workers: int | None = None,
     max_bad: int | float | None = None,
     on_progress: Callable[[PackProgress], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Manifest:
     """Pack the images of ``source`` into record shards in the folder ``out``.
 
@@ -59,6 +60,8 @@ def pack(
         1. By default never, as long as one image can be read.
     on_progress
         Told how far it is, a few times a second.
+    should_stop
+        Asked at least as often; when it says yes, all workers stop at their next image.
 
     Raises
     ------
@@ -68,7 +71,14 @@ def pack(
         ``out`` cannot be written, or holds something else.
     SettingsError
         ``workers`` or ``max_bad`` is out of range.
+    StoppedError
+        ``should_stop`` said yes; whole shards stay, and the same call goes on.
     """
+
+    def look() -> None:
+        if should_stop():
+            raise StoppedError
+
     found, out = find_source(source), Path(out)
     limit = Limit.of(max_bad)
     if workers is not None and workers < 1:
@@ -76,13 +86,13 @@ def pack(
     if not found.file and out.exists() and out.samefile(found.root):
         raise OutputError(f"{out}: records cannot go into the source itself; choose another folder")
     with _work_folder(out) as work:
-        listing = write_listing(found, work / "listing.jsonl", outside=out)
+        listing = write_listing(found, work / "listing.jsonl", outside=out, look=look)
         if not len(listing):
             raise InputError(
                 f"{source}: no image in it; give a folder, zip or idx file with images"
             )
         if settings.channels is None:
-            settings = settings.model_copy(update={"channels": _channels_of(found, listing)})
+            settings = settings.model_copy(update={"channels": _channels_of(found, listing, look)})
         run = _Run(found, out, settings, listing)
         begun = Origin(settings=settings, source=_printable(found.path), listing=listing.digest)
         finished = previous_run(out, begun)
@@ -95,11 +105,20 @@ def pack(
         clean(out, frozenset(job.path.name for job in jobs))
         with Board(work / "board") as board:
             tally = Tally(found.path, len(listing), board, limit, on_progress)
-            kept = {job.number: result for job in jobs if (result := kept_result(job))}
+            kept = {}
+            for job in jobs:
+                look()
+                if (result := kept_result(job)) is not None:
+                    kept[job.number] = result
             rest = [job for job in jobs if job.number not in kept]
             tally.begin(kept.values(), [job.number for job in rest])
             workers = min(workers or _default_workers(listing), max(1, len(rest)))
-            run_jobs(rest, workers=workers, board=board, on_change=tally.tell, on_result=tally.add)
+
+            def tell() -> None:
+                look()
+                tally.tell()
+
+            run_jobs(rest, workers=workers, board=board, on_change=tell, on_result=tally.add)
             return run.finish(jobs, tally)
 
 
@@ -194,12 +213,13 @@ def _default_workers(listing: Listing) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _channels_of(source: Source, listing: Listing) -> Channels:
+def _channels_of(source: Source, listing: Listing, look: Callable[[], None]) -> Channels:
     """Look at a spread of inputs: RGBA if one is transparent somewhere, else L if all are grey, else RGB."""
     looked_at = min(_LOOKED_AT, len(listing))
     numbers = [number * len(listing) // looked_at for number in range(looked_at)]
     grey: list[bool] = []
     for _, content in contents(source.root, listing.items(numbers)):
+        look()
         try:
             if isinstance(content, InputError):
                 continue

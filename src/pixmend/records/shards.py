@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixmend.errors import InputError
+from pixmend.errors import InputError, StoppedError
 from pixmend.images import (
     Channels,
     channel_count,
@@ -34,7 +34,6 @@ __all__ = [
     "FIRST_REASONS",
     "ShardJob",
     "ShardResult",
-    "StoppedError",
     "kept_result",
     "pack_shard",
     "pixels_of",
@@ -95,10 +94,6 @@ class ShardResult:
     bytes: int
     sha256: str
     reasons: tuple[str, ...]
-
-
-class StoppedError(Exception):
-    """The parent asked this worker to stop; unwinds the half-written files."""
 
 
 def pack_shard(job: ShardJob, on_report: Callable[[], None] | None = None) -> ShardResult:

@@ -42,20 +42,25 @@ class Holes:
         self._memory = memory
         self._members = members
 
-    def make(self, images: Tensor, indices: NDArray[np.int64], *key: str | int) -> Holed:
+    def make(self, images: Tensor, indices: NDArray[np.int64], seed: int, *key: str | int) -> Holed:
         """Return ``images`` [N, C, S, S], which are the training images ``indices``, with holes."""
         settings, count = self._settings, len(images)
-        generator = generator_for(settings.seed, "holes", *key)
+        generator = generator_for(seed, "holes", *key)
         noise = torch.randn(count, settings.latent_dim, generator=generator).to(images.device)
         known = draw_known(count, settings.size, generator).to(images.device)
-        return Holed(images, known, self._neighbours(images, known, indices, key), noise)
+        return Holed(images, known, self._neighbours(images, known, indices, seed, *key), noise)
 
     def _neighbours(
-        self, images: Tensor, known: Tensor, indices: NDArray[np.int64], key: tuple[str | int, ...]
+        self,
+        images: Tensor,
+        known: Tensor,
+        indices: NDArray[np.int64],
+        seed: int,
+        *key: str | int,
     ) -> Tensor | None:
         if self._memory is None:
             return None
-        generator = array_generator_for(self._settings.seed, "neighbours", *key)
+        generator = array_generator_for(seed, "neighbours", *key)
         most = min(_LOOKED_AT, max(1, len(self._memory) // 2))
         some = generator.choice(len(self._memory), most, replace=False)
         own = self._families[indices][:, None] == self._families[self._members[some]][None]

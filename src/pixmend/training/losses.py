@@ -10,15 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
+    "DISCRIMINATOR_LOSSES",
     "GENERATOR_LOSSES",
-    "GeneratorLoss",
+    "LossName",
+    "critic",
     "discriminator_loss",
     "feature_matching",
+    "hinge",
     "minimax",
     "nonsaturating",
 ]
 
-GeneratorLoss = Literal["nonsaturating", "minimax"]
+LossName = Literal["nonsaturating", "minimax", "hinge"]
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -36,6 +39,16 @@ def minimax(fake_logits: Tensor) -> Tensor:
     return -F.softplus(fake_logits)
 
 
+def hinge(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Return max(0, 1 - D(x)) + max(0, 1 + D(G(z))), [B] from two [B] (Lim & Ye 2017; D(x) is the logit itself)."""
+    return F.relu(1 - real_logits) + F.relu(1 + fake_logits)
+
+
+def critic(fake_logits: Tensor) -> Tensor:
+    """Return -D(G(z)), [B]: G's part of the game whose D has the hinge (Lim & Ye 2017)."""
+    return -fake_logits
+
+
 def feature_matching(real_features: Tensor, fake_features: Tensor) -> Tensor:
     """Return ||E f(x) - E f(G(z))||^2, a scalar of two [B, C, H, W] (Salimans 2016, section 3.1).
 
@@ -44,7 +57,13 @@ def feature_matching(real_features: Tensor, fake_features: Tensor) -> Tensor:
     return (real_features.mean(0) - fake_features.mean(0)).square().sum()
 
 
-GENERATOR_LOSSES: dict[GeneratorLoss, Callable[[Tensor], Tensor]] = {
+DISCRIMINATOR_LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {
+    "nonsaturating": discriminator_loss,
+    "minimax": discriminator_loss,
+    "hinge": hinge,
+}
+GENERATOR_LOSSES: dict[LossName, Callable[[Tensor], Tensor]] = {
     "nonsaturating": nonsaturating,
     "minimax": minimax,
+    "hinge": critic,
 }

@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from pixmend.images import Pixels
 from pixmend.masks import make_mask
 from pixmend.models import DCGAN, Discriminator, infer, sample_latents
 from pixmend.randomness import array_generator_for, generator_for
-from pixmend.storage import write_text
 from pixmend.training.data import pixels_to_device
 from pixmend.training.features import choose_features
 from pixmend.training.measures import (
@@ -110,8 +109,8 @@ def better(scores: Scores, than: Scores | None) -> bool:
     return scores.kid < than.kid
 
 
-def read_scores(path: Path, *, up_to: int | None = None) -> list[Scores]:
-    """Read monitor.jsonl, passing over what is damaged; with ``up_to``, later steps are dropped from the file too."""
+def read_scores(path: Path) -> list[Scores]:
+    """Read monitor.jsonl, passing over what is damaged."""
     if not path.exists():
         return []
     found = []
@@ -119,11 +118,7 @@ def read_scores(path: Path, *, up_to: int | None = None) -> list[Scores]:
     for line in path.read_text(errors="replace").splitlines():
         with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
             held = {key: value for key, value in json.loads(line).items() if key in known}
-            scores = Scores(**{**held, "warnings": tuple(held.get("warnings", ()))})
-            if up_to is None or scores.step <= up_to:
-                found.append(scores)
-    if up_to is not None:
-        write_text(path, "".join(json.dumps(asdict(scores)) + "\n" for scores in found))
+            found.append(Scores(**{**held, "warnings": tuple(held.get("warnings", ()))}))
     return found
 
 

@@ -119,7 +119,7 @@ def _charts(log: Sequence[dict[str, Any]], scores: Sequence[Scores]) -> str:
         return [(each.step, value) for each in scores if (value := getattr(each, key)) is not None]
 
     losses = [
-        Series(name, [(line["step"], line[key]) for line in log if key in line])
+        Series(name, [(line["step"], line[key]) for line in log if line.get(key) is not None])
         for name, key in (("D", "loss_d"), ("G", "loss_g"))
     ]
     psnr = [

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from pixmend.errors import RunError
-from pixmend.storage import make_folder, write_text
-from pixmend.training.settings import FREE, TrainSettings, read_recipe, resolve, to_toml
+from pixmend.storage import make_folder, remove_leftovers, write_text
+from pixmend.training.settings import TrainSettings, free_in, read_recipe, resolve, to_toml
 
 __all__ = ["RunDirectory", "RunFacts", "is_run", "open_run"]
 
@@ -135,6 +135,8 @@ def open_run(path: Path, settings: TrainSettings, facts: RunFacts) -> Iterator[R
             _check_same(run, settings, facts)
         elif run.checkpoints.exists() or run.log.exists():
             raise RunError(f"{path}: holds parts of a run but no run.json; choose another folder")
+        for folder in (path, run.checkpoints, run.samples):
+            remove_leftovers(folder)
         write_text(run.settings, to_toml(settings))
         write_text(run.facts, json.dumps(_facts(facts), indent=1) + "\n")
         yield run
@@ -158,7 +160,8 @@ def _check_same(run: RunDirectory, settings: TrainSettings, facts: RunFacts) -> 
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{run.facts}: damaged ({error}); choose another folder") from error
     now = settings.model_dump()
-    changed = [key for key in now if key not in FREE and now[key] != before[key]]
+    free = free_in(settings)
+    changed = [key for key in now if key not in free and now[key] != before[key]]
     if changed:
         list_of = ", ".join(f"{key} ({before[key]} there, {now[key]} now)" for key in changed)
         raise RunError(

@@ -7,16 +7,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from pixmend.errors import SettingsError
 from pixmend.images import Fit
 from pixmend.models import DCGANSettings
-from pixmend.training.losses import GeneratorLoss
+from pixmend.training.augment import TransformName, parse_transforms
+from pixmend.training.losses import LossName
+from pixmend.training.schedule import Schedule
 
 __all__ = [
     "FREE",
     "TrainSettings",
+    "free_in",
     "parse_overrides",
     "read_recipe",
     "recipe_names",
@@ -39,13 +42,32 @@ class TrainSettings(DCGANSettings):
 
     batch_size: int = Field(64, ge=2, le=65536, description="images a step")
     learning_rate: float = Field(2e-4, gt=0, le=1, description="of Adam, for G and D")
+    discriminator_learning_rate: float | None = Field(
+        None, gt=0, le=1, description="of Adam, for D alone; as G's if not given"
+    )
+    schedule: Schedule = Field(
+        "constant", description="of the learning rates: constant, or falling to 0 over `steps`"
+    )
+    warm_up: float = Field(
+        0.0, ge=0, lt=1, description="share of `steps` over which the learning rates rise"
+    )
     beta1: float = Field(0.5, ge=0, lt=1, description="Adam's first moment decay")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second moment decay")
     discriminator_steps: int = Field(
         1, ge=1, le=100, description="k of Algorithm 1: D's steps for each of G's"
     )
-    loss: GeneratorLoss = Field("nonsaturating", description="of G: nonsaturating or minimax")
+    loss: LossName = Field(
+        "nonsaturating", description="of G: nonsaturating or minimax; of both players: hinge"
+    )
     feature_matching: float = Field(0.0, ge=0, description="weight of feature matching in G's loss")
+    r1: float = Field(0.0, ge=0, description="gamma, weight of the penalty on D's gradient")
+    r1_every: int = Field(16, ge=1, description="D's steps from one R1 penalty to the next")
+    spectral_norm: bool = Field(False, description="divide D's weights by their spectral norm")
+    augment: str = Field("", description="what D sees it through: colour,translation,cutout")
+    augment_probability: float = Field(
+        1.0, ge=0, le=1, description="with which each of these is applied to an image"
+    )
+    mirror: bool = Field(False, description="flip training images at random; never for characters")
     average_decay: float = Field(
         0.999, ge=0, lt=1, description="decay of the moving average of G's weights; 0 = none"
     )
@@ -93,9 +115,28 @@ class TrainSettings(DCGANSettings):
         4096, ge=16, description="training images are kept decoded up to this size"
     )
 
+    @field_validator("augment")
+    @classmethod
+    def _known_transforms(cls, text: str) -> str:
+        return ",".join(parse_transforms(text))
+
+    @property
+    def transforms(self) -> tuple[TransformName, ...]:
+        """What `augment` names, in the order of application."""
+        return parse_transforms(self.augment)
+
     def networks(self) -> DCGANSettings:
         """Return the part that describes the networks."""
         return DCGANSettings(**self.model_dump(include=set(DCGANSettings.model_fields)))
+
+
+def free_in(settings: TrainSettings) -> frozenset[str]:
+    """Return the settings that a run may be continued with other values of.
+
+    ``steps`` is none of them where learning rates depend on it: the steps done were steps of another schedule.
+    """
+    constant = settings.schedule == "constant" and not settings.warm_up
+    return FREE if constant else FREE - {"steps"}
 
 
 def resolve(*layers: Mapping[str, Any]) -> TrainSettings:

@@ -10,21 +10,30 @@ from torch import Tensor, nn
 from pixmend.errors import ModelFileError
 from pixmend.models import Discriminator, Encoder, Encoding, Generator, initialise
 from pixmend.randomness import generator_for
+from pixmend.training.augment import Transform, unchanged
 from pixmend.training.average import update_average
+from pixmend.training.finite import update_if_finite
 from pixmend.training.inversion import Holed, completion_loss, draw
-from pixmend.training.losses import GENERATOR_LOSSES, discriminator_loss, feature_matching
+from pixmend.training.losses import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, feature_matching
+from pixmend.training.regularise import gradient_penalty, iterate_powers, normalise_spectrally
+from pixmend.training.schedule import rate_share
 from pixmend.training.settings import TrainSettings
 
 __all__ = [
     "TrainState",
+    "counts_of",
     "discriminator_step",
     "encoder_step",
     "generator_step",
     "initial_state",
-    "is_finite",
+    "modules_of",
     "restore",
+    "set_learning_rates",
     "tensors_of",
 ]
+
+
+_COUNTS = ("step", "images", "skipped", "skipped_in_row", "rollbacks")
 
 
 @dataclass
@@ -35,6 +44,10 @@ class TrainState:
     ----------
     step, images
         Iterations done, and training images that D has seen.
+    skipped, skipped_in_row
+        Iterations in which an update was left out because it was not finite: all, and the last ones in a row.
+    rollbacks
+        How often the run was taken back to a checkpoint; it decides the draws after it.
     """
 
     generator: Generator
@@ -44,6 +57,9 @@ class TrainState:
     discriminator_optimiser: torch.optim.Adam
     step: int = 0
     images: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
+    rollbacks: int = 0
     encoder: Encoder | None = None
     average_encoder: Encoder | None = None
     encoder_optimiser: torch.optim.Adam | None = None
@@ -55,6 +71,8 @@ def initial_state(settings: TrainSettings, device: torch.device) -> TrainState:
     generator, discriminator = Generator(networks), Discriminator(networks)
     initialise(generator, generator_for(settings.seed, "weights", "generator"))
     initialise(discriminator, generator_for(settings.seed, "weights", "discriminator"))
+    if settings.spectral_norm:
+        normalise_spectrally(discriminator, seed=settings.seed)
     average = copy.deepcopy(generator).requires_grad_(False)
     networks_held: list[nn.Module] = [generator, discriminator, average]
     encoder, average_encoder = None, None
@@ -66,13 +84,12 @@ def initial_state(settings: TrainSettings, device: torch.device) -> TrainState:
     for network in networks_held:
         # Convolutions of this shape run faster with channels innermost, on CPUs as on GPUs.
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    rate = settings.learning_rate
     state = TrainState(
         generator,
         discriminator,
         average,
-        _adam(generator, settings, rate),
-        _adam(discriminator, settings, rate),
+        _adam(generator, settings, settings.learning_rate),
+        _adam(discriminator, settings, _discriminator_rate(settings)),
     )
     if encoder is not None:
         state.encoder, state.average_encoder = encoder, average_encoder
@@ -80,25 +97,62 @@ def initial_state(settings: TrainSettings, device: torch.device) -> TrainState:
     return state
 
 
+def set_learning_rates(state: TrainState, settings: TrainSettings) -> None:
+    """Give all optimisers the rate of the coming step."""
+    share = rate_share(
+        state.step, settings.steps, schedule=settings.schedule, warm_up=settings.warm_up
+    )
+    rates = {
+        "generator_optimiser": settings.learning_rate,
+        "discriminator_optimiser": _discriminator_rate(settings),
+        "encoder_optimiser": settings.encoder_learning_rate,
+    }
+    for name, optimiser, _ in _optimisers(state):
+        for group in optimiser.param_groups:
+            group["lr"] = rates[name] * share
+
+
 def discriminator_step(
-    state: TrainState, real: Tensor, z: Tensor, holed: Holed | None = None
+    state: TrainState,
+    real: Tensor,
+    z: Tensor,
+    settings: TrainSettings,
+    transform: Transform = unchanged,
+    holed: Holed | None = None,
 ) -> Tensor:
     """Take one step of D on real images [B, C, H, W] and as many of G's; return its loss per image, [B].
 
-    G's images are completions of ``holed``, if any, and samples of the prior ``z``.
+    G's images are completions of ``holed``, if any, and samples of the prior ``z``. ``transform`` is what D sees them through; ``real``
+    comes transformed already. Every so many steps R1 is added, times as many (Karras 2020, section 3.1); it is no part of the loss
+    that is returned. NaN says that the step was not finite and was left out; so it does of G's.
     """
+    if settings.spectral_norm:
+        iterate_powers(state.discriminator)
+    penalised = settings.r1 > 0 and state.images // settings.batch_size % settings.r1_every == 0
+    real = real.detach().requires_grad_(penalised)
     with torch.no_grad():
-        fake = _draw(state, z, holed)
+        fake = transform(_draw(state, z, holed))
     # Two passes: batch statistics of real and of generated images stay apart, as in the paper's code.
-    loss = discriminator_loss(state.discriminator(real), state.discriminator(fake))
-    _descend(loss.mean(), state.discriminator_optimiser)
-    return loss.detach()
+    real_logits = state.discriminator(real)
+    loss = DISCRIMINATOR_LOSSES[settings.loss](real_logits, state.discriminator(fake))
+    total = loss.mean()
+    if penalised:
+        weight = settings.r1 / 2 * settings.r1_every
+        total = total + weight * gradient_penalty(real_logits, real).mean()
+    return _descend(total, loss, state.discriminator_optimiser)
 
 
 def generator_step(
-    state: TrainState, z: Tensor, real: Tensor, settings: TrainSettings, holed: Holed | None = None
+    state: TrainState,
+    z: Tensor,
+    real: Tensor,
+    settings: TrainSettings,
+    transform: Transform = unchanged,
+    holed: Holed | None = None,
 ) -> Tensor:
     """Take one step of G, and of E with it where there are completions, through a D that stays as it is.
+
+    ``transform`` is what D sees G's images through; gradients pass it.
 
     Returns
     -------
@@ -113,7 +167,7 @@ def generator_step(
     else:
         assert state.encoder is not None
         images, encoding = draw(state.generator, state.encoder, holed, z)
-    features = state.discriminator.features(images)
+    features = state.discriminator.features(transform(images))
     losses = GENERATOR_LOSSES[settings.loss](state.discriminator.logit(features[-1]))
     total = losses[count:].mean()
     if holed is not None and encoding is not None:
@@ -123,27 +177,28 @@ def generator_step(
         with torch.no_grad():
             wanted = state.discriminator.features(real)[-1]
         total = total + settings.feature_matching * feature_matching(wanted, features[-1])
-    _descend(total, state.generator_optimiser, None if holed is None else state.encoder_optimiser)
+    loss = _descend(total, losses[count:], *_moving(state, holed))
     state.discriminator.requires_grad_(True)
     _update_averages(state, settings)
-    return losses[count:].detach()
+    return loss
 
 
 def encoder_step(state: TrainState, holed: Holed, settings: TrainSettings) -> Tensor:
     """Take one step of E through a G that stays as it is; return its loss, a mean over the batch."""
     assert state.encoder is not None
+    assert state.encoder_optimiser is not None
     state.generator.requires_grad_(False)
     images, encoding = draw(state.generator, state.encoder, holed, holed.noise[:0])
-    loss = _completion_loss(images, holed, encoding, settings)
-    _descend(loss, state.encoder_optimiser)
+    total = _completion_loss(images, holed, encoding, settings)
+    loss = _descend(total, total, state.encoder_optimiser)
     state.generator.requires_grad_(True)
-    return loss.detach()
+    return loss
 
 
 def tensors_of(state: TrainState) -> dict[str, Tensor]:
     """Return every tensor of the state under a unique name."""
     tensors: dict[str, Tensor] = {}
-    for prefix, module in _modules(state).items():
+    for prefix, module in modules_of(state).items():
         tensors |= {f"{prefix}.{name}": value for name, value in module.state_dict().items()}
     for prefix, optimiser, module in _optimisers(state):
         for name, weight in module.named_parameters():
@@ -152,8 +207,13 @@ def tensors_of(state: TrainState) -> dict[str, Tensor]:
     return tensors
 
 
-def restore(state: TrainState, tensors: Mapping[str, Tensor], *, step: int, images: int) -> None:
-    """Bring a fresh state of the same settings to the one that `tensors_of` described.
+def counts_of(state: TrainState) -> dict[str, int]:
+    """Return the counters of the state by name."""
+    return {name: getattr(state, name) for name in _COUNTS}
+
+
+def restore(state: TrainState, tensors: Mapping[str, Tensor], counts: Mapping[str, int]) -> None:
+    """Bring a fresh state of the same settings to the one that `tensors_of` and `counts_of` described; no count is 0.
 
     Raises
     ------
@@ -161,7 +221,7 @@ def restore(state: TrainState, tensors: Mapping[str, Tensor], *, step: int, imag
         Names or shapes that this state does not have.
     """
     try:
-        for prefix, module in _modules(state).items():
+        for prefix, module in modules_of(state).items():
             module.load_state_dict(_under(tensors, prefix))
         for prefix, optimiser, module in _optimisers(state):
             held = _under(tensors, prefix)
@@ -174,14 +234,8 @@ def restore(state: TrainState, tensors: Mapping[str, Tensor], *, step: int, imag
                     optimiser.state[weight][moment] = value.clone()
     except (KeyError, RuntimeError) as error:
         raise ModelFileError(f"the checkpoint does not fit these settings: {error}") from error
-    state.step, state.images = step, images
-
-
-def is_finite(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether no tensor holds NaN or infinity."""
-    return all(
-        bool(torch.isfinite(value).all()) for value in tensors.values() if value.is_floating_point()
-    )
+    for name in _COUNTS:
+        setattr(state, name, counts.get(name, 0))
 
 
 def _draw(state: TrainState, z: Tensor, holed: Holed | None) -> Tensor:
@@ -205,13 +259,20 @@ def _completion_loss(
     ).mean()
 
 
-def _descend(loss: Tensor, *optimisers: torch.optim.Adam | None) -> None:
-    moving = [optimiser for optimiser in optimisers if optimiser is not None]
-    for optimiser in moving:
+def _moving(state: TrainState, holed: Holed | None) -> list[torch.optim.Adam]:
+    """Return the optimisers of what G's step moves: G, and E with it where there are completions."""
+    optimisers = [state.generator_optimiser]
+    if holed is not None and state.encoder_optimiser is not None:
+        optimisers.append(state.encoder_optimiser)
+    return optimisers
+
+
+def _descend(total: Tensor, losses: Tensor, *optimisers: torch.optim.Adam) -> Tensor:
+    """Descend the gradient of ``total``, unless something is not finite; return ``losses``, NaN where it was left out."""
+    for optimiser in optimisers:
         optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    for optimiser in moving:
-        optimiser.step()
+    total.backward()  # type: ignore[no-untyped-call]
+    return update_if_finite(losses, *optimisers)
 
 
 def _update_averages(state: TrainState, settings: TrainSettings) -> None:
@@ -221,12 +282,17 @@ def _update_averages(state: TrainState, settings: TrainSettings) -> None:
         update_average(state.average_encoder, state.encoder, decay=decay, step=step)
 
 
+def _discriminator_rate(settings: TrainSettings) -> float:
+    return settings.discriminator_learning_rate or settings.learning_rate
+
+
 def _adam(module: nn.Module, settings: TrainSettings, rate: float) -> torch.optim.Adam:
     betas = (settings.beta1, settings.beta2)
     return torch.optim.Adam(module.parameters(), rate, betas, fused=True)
 
 
-def _modules(state: TrainState) -> dict[str, nn.Module]:
+def modules_of(state: TrainState) -> dict[str, nn.Module]:
+    """Return the networks of the state by name."""
     modules: dict[str, nn.Module | None] = {
         "generator": state.generator,
         "discriminator": state.discriminator,

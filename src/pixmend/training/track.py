@@ -21,10 +21,13 @@ class Tracker:
     def __init__(self, writer: "SummaryWriter") -> None:
         self._writer = writer
 
-    def log(self, line: Mapping[str, float]) -> None:
+    def log(self, line: Mapping[str, float | None]) -> None:
         """Write a line of the log."""
+        step = line["step"] or 0
         for key in ("loss_d", "loss_g", "images_per_second"):
-            self._scalar(f"training/{key}", line[key], int(line["step"]))
+            value = line[key]
+            if value is not None:
+                self._scalar(f"training/{key}", value, int(step))
 
     def checkpoint(self, step: int, grid: Pixels, scores: Scores | None) -> None:
         """Write a sample grid, uint8 [H, W, 3], and the scores where there are some; and flush."""

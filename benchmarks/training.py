@@ -1,0 +1,231 @@
+"""How fast a step of training is: against the machine's own limit and against a plain eager loop.
+
+    python benchmarks/training.py [--steps 12] [--size 64] [--filters 64] [--batch 64] [--threads 2]
+
+Needed FLOPs are counted from the layers' shapes; the limit is the rate of a large float32 matrix product, measured in
+the same run. The plain loop is the one that PyTorch's public DCGAN tutorial describes (same widths, Adam 2e-4 with beta1
+0.5, binary cross entropy on D's sigmoid, real and generated images in two backward passes, D's weight gradients computed
+in G's step and thrown away), written here from its published settings, on contiguous tensors; ours is
+`pixmend.training.state`'s two steps, moving average included. Both run in turn, one step each, in this process, after a
+few steps to warm up. With `--threads 1` seconds are those of CPU time, which other programs on the machine hardly change.
+Prints markdown.
+"""
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from pixmend.models import Discriminator, Generator, sample_latents
+from pixmend.randomness import generator_for
+from pixmend.training import TrainSettings, resolve
+from pixmend.training.state import discriminator_step, generator_step, initial_state
+
+_WARM_UP = 2
+# Forwards of G or D a sample, a weight or an input gradient costing as much as a forward. D's step: G once, then D
+# forward and its two gradients for real and for generated images. G's step: D forward and the gradient of its
+# input, and G's two gradients.
+_FEWEST = 1 + 2 * 3 + 2 + 2
+_OURS = _FEWEST + 1  # G's step draws its own latents (Algorithm 1), so G runs forward once more
+_PLAIN = (
+    _FEWEST + 1
+)  # the tutorial keeps D's generated images, but computes D's weight gradients in G's step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--filters", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    settings = resolve(
+        {"size": options.size, "filters": options.filters, "batch_size": options.batch}
+    )
+    unit = forward_flops(settings)
+    clock = time.thread_time if options.threads == 1 else time.perf_counter
+    limits = [sgemm(clock)]
+    loops = {"plain eager loop": PlainLoop(settings).step, "pixmend": our_loop(settings)}
+    seconds = interleaved(loops, options.steps, clock)
+    limits.append(sgemm(clock))
+    print(describe(options, unit, limits))
+    print(table(seconds, {"plain eager loop": _PLAIN, "pixmend": _OURS}, settings, max(limits)))
+
+
+def forward_flops(settings: TrainSettings) -> float:
+    """Return the FLOPs of one forward of G or of D for one image: the mean of the two, counted from the layers' shapes."""
+    networks = settings.networks()
+    total = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+        # A multiplication and an addition for each weight and each place it is used at: a convolution's weights at each
+        # pixel of its output, a transposed one's at each of its input.
+        places = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
+        total += 2 * module.weight.numel() * (places[0, 0].numel() if places.ndim == 4 else 1)
+
+    generator, discriminator = Generator(networks).eval(), Discriminator(networks).eval()
+    for part in (*generator.modules(), *discriminator.modules()):
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            part.register_forward_hook(count)
+    with torch.no_grad():
+        discriminator(generator(torch.zeros(1, networks.latent_dim)))
+    return total / 2
+
+
+def sgemm(clock: Callable[[], float], side: int = 2048, repeats: int = 12) -> float:
+    """Return the best rate of a float32 product of two square matrices, in FLOP/s."""
+    left, right, best = torch.randn(side, side), torch.randn(side, side), float("inf")
+    out = torch.empty(side, side)
+    for _ in range(repeats):
+        start = clock()
+        torch.mm(left, right, out=out)
+        best = min(best, clock() - start)
+    return 2 * side**3 / best
+
+
+class PlainLoop:
+    """One iteration of the loop of PyTorch's public DCGAN tutorial."""
+
+    def __init__(self, settings: TrainSettings) -> None:
+        networks = settings.networks()
+        widths = networks.widths(networks.filters)
+        self.batch, self.latent_dim = settings.batch_size, networks.latent_dim
+        self.generator = plain_generator(networks.latent_dim, widths, networks.start)
+        self.discriminator = plain_discriminator(widths[::-1], networks.start)
+        self.adam_g = torch.optim.Adam(self.generator.parameters(), 2e-4, (0.5, 0.999))
+        self.adam_d = torch.optim.Adam(self.discriminator.parameters(), 2e-4, (0.5, 0.999))
+        self.real = torch.rand(self.batch, 3, networks.size, networks.size) * 2 - 1
+        self.criterion = nn.BCELoss()
+
+    def step(self) -> None:
+        """Take one step of D and one of G."""
+        ones, zeros = torch.ones(self.batch), torch.zeros(self.batch)
+        self.discriminator.zero_grad()
+        loss_real = self.criterion(self.discriminator(self.real).view(-1), ones)
+        loss_real.backward()
+        fake = self.generator(torch.randn(self.batch, self.latent_dim, 1, 1))
+        loss_fake = self.criterion(self.discriminator(fake.detach()).view(-1), zeros)
+        loss_fake.backward()
+        self.adam_d.step()
+        self.generator.zero_grad()
+        loss_g = self.criterion(self.discriminator(fake).view(-1), ones)
+        loss_g.backward()
+        self.adam_g.step()
+        _ = (loss_real + loss_fake).item(), loss_g.item()
+
+
+def plain_generator(latent_dim: int, widths: list[int], start: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    inputs, shape = latent_dim, (start, 1, 0)
+    for width in widths:
+        layers += [
+            nn.ConvTranspose2d(inputs, width, *shape, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        ]
+        inputs, shape = width, (4, 2, 1)
+    return nn.Sequential(*layers, nn.ConvTranspose2d(inputs, 3, 4, 2, 1, bias=False), nn.Tanh())
+
+
+def plain_discriminator(widths: list[int], start: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    inputs = 3
+    for width in widths:
+        layers.append(nn.Conv2d(inputs, width, 4, 2, 1, bias=False))
+        if inputs != 3:
+            layers.append(nn.BatchNorm2d(width))
+        layers.append(nn.LeakyReLU(0.2, inplace=True))
+        inputs = width
+    return nn.Sequential(*layers, nn.Conv2d(inputs, 1, start, 1, 0, bias=False), nn.Sigmoid())
+
+
+def our_loop(settings: TrainSettings) -> Callable[[], None]:
+    """Return one iteration as `pixmend.training.loop` takes it, with the images at hand."""
+    state, networks = initial_state(settings, torch.device("cpu")), settings.networks()
+    real = torch.rand(settings.batch_size, 3, settings.size, settings.size) * 2 - 1
+    real = real.contiguous(memory_format=torch.channels_last)
+
+    def step() -> None:
+        keys = (state.step, 0), (state.step, "generator")
+        first, second = (
+            sample_latents(
+                networks, settings.batch_size, generator_for(settings.seed, "z", *map(str, key))
+            )
+            for key in keys
+        )
+        loss_d = discriminator_step(state, real, first).mean()
+        loss_g = generator_step(state, second, real, settings).mean()
+        state.step += 1
+        _ = float(loss_d), float(loss_g)
+
+    return step
+
+
+def interleaved(
+    loops: dict[str, Callable[[], None]], steps: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
+    """Return the seconds of each step of each loop, the loops taking turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    for number in range(_WARM_UP + steps):
+        for name, step in loops.items():
+            start = clock()
+            step()
+            if number >= _WARM_UP:
+                seconds[name].append(clock() - start)
+    return seconds
+
+
+def table(
+    seconds: dict[str, list[float]], units: dict[str, int], settings: TrainSettings, limit: float
+) -> str:
+    needed = _FEWEST * forward_flops(settings) * settings.batch_size
+    plain = seconds["plain eager loop"]
+    lines = [
+        "| loop | units a sample | s a step, median | least | images/s, median | best | times the plain loop, median | best | "
+        "utilisation, median | best |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, each in seconds.items():
+        middle, least = median(each), min(each)
+        lines.append(
+            f"| {name} | {units[name]} | {middle:.2f} | {least:.2f} | {settings.batch_size / middle:.1f}"
+            f" | {settings.batch_size / least:.1f} | {median(plain) / middle:.2f} | {min(plain) / least:.2f}"
+            f" | {needed / middle / limit:.0%} | {needed / least / limit:.0%} |"
+        )
+    return "\n".join(lines)
+
+
+def describe(options: argparse.Namespace, unit: float, limits: list[float]) -> str:
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    needed = _FEWEST * unit * options.batch
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, {cpu_name()}, {options.threads} threads, load {load}, torch {torch.__version__}.\n"
+        f"{options.filters} filters, {options.size} px, RGB, kernel 4, batch {options.batch}: a forward unit is "
+        f"{unit / 1e6:.1f} MFLOP a sample, the step needs {_FEWEST} at the fewest, {needed / 1e9:.1f} GFLOP a step; sgemm before "
+        f"and after {limits[0] / 1e9:.0f} and {limits[1] / 1e9:.0f} GFLOP/s, so {needed / max(limits):.2f} s a step at best.\n"
+    )
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""What networks are fed: real images by position, real images with holes, and latents of the prior."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pixmend.errors import StoppedError
+from pixmend.images import Pixels
+from pixmend.models import Memory, sample_latents
+from pixmend.randomness import generator_for
+from pixmend.records import Records
+from pixmend.training.augment import Transform, mirror, transform_for
+from pixmend.training.data import Order, ReadAhead, pixels_to_device, to_device
+from pixmend.training.holes import Holes, choose_memory
+from pixmend.training.inversion import Holed
+from pixmend.training.settings import TrainSettings
+from pixmend.training.split import family_numbers
+
+__all__ = ["Feed"]
+
+
+class Feed:
+    """The inputs of every step, each a function of its position and ``seed``.
+
+    Parameters
+    ----------
+    training
+        The numbers of the records that are trained on, [N]; the others are never seen.
+
+    Attributes
+    ----------
+    read
+        Returns records' images by their numbers, uint8 [B, S, S, C].
+    memory
+        The training images that travel with the model, where it has a memory; chosen by the run's own seed.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        settings: TrainSettings,
+        device: torch.device,
+        training: NDArray[np.int64],
+    ) -> None:
+        self._records, self._settings, self._device = records, settings, device
+        self._training = training
+        self.read: Callable[[Sequence[int] | NDArray[np.int64]], Pixels] = records.images
+        self._ahead: ReadAhead | None = None
+        self._holes: Holes | None = None
+        self.memory: Memory | None = None
+        self.start(settings.seed)
+
+    def open(self, should_stop: Callable[[], bool]) -> None:
+        """Decode the images into memory if they fit; else they are read ahead of the steps.
+
+        Raises
+        ------
+        StoppedError
+            ``should_stop`` said so.
+        """
+
+        def look(done: int, of: int) -> None:
+            if done < of and should_stop():
+                raise StoppedError
+
+        settings = self._settings
+        held = self._records.resident(settings.memory_mib * 2**20, on_progress=look)
+        if held is not None:
+            self.read = held.__getitem__
+        else:
+            self._ahead = ReadAhead(self.read, self._indices)
+        if settings.encoder != "off":
+            training = self._training
+            self.memory, members = choose_memory(
+                settings, len(training), lambda at: self.read(training[at]), self._device
+            )
+            families = family_numbers(self._records)
+            self._holes = Holes(settings, families, self.memory, training[members])
+
+    def start(self, seed: int) -> None:
+        """Take the draws of the steps from ``seed`` on."""
+        self._seed = seed
+        self._order = Order(len(self._training), seed)
+        if self._ahead is not None:
+            self._ahead = ReadAhead(self.read, self._indices)
+
+    def real(self, first: int, count: int) -> tuple[Tensor, NDArray[np.int64]]:
+        """Return the training images seen as number ``first`` and on, [count, C, S, S] in [-1, 1], and which they are."""
+        if self._ahead is not None:
+            pixels, indices = self._ahead.batch(first, count)
+            return to_device(pixels, self._device), indices
+        indices = self._indices(first, count)
+        return pixels_to_device(self.read, indices, self._device), indices
+
+    def mirrored(self, real: Tensor, step: int, inner: int) -> Tensor:
+        """Return the images of D's inner-th step, some of them flipped if the settings say so."""
+        if not self._settings.mirror:
+            return real
+        return mirror(real, generator_for(self._seed, "mirror", step, inner))
+
+    def transform(self, step: int, of: str, inner: int = 0) -> Transform:
+        """Return what D sees a batch through at this step."""
+        settings = self._settings
+        generator = generator_for(self._seed, "augment", step, of, inner)
+        return transform_for(
+            settings.transforms, settings.augment_probability, settings.batch_size, generator
+        )
+
+    def inputs(
+        self, real: Tensor, indices: NDArray[np.int64], step: int, player: str, inner: int = 0
+    ) -> tuple[Tensor, Holed | None]:
+        """Return what G draws a batch from: prior samples and, where G is trained to complete, real images with holes."""
+        settings = self._settings
+        count, holed = settings.batch_size, None
+        if self._holes is not None and settings.encoder != "frozen":
+            some = max(1, round(count * settings.completion_share))
+            # The first images of a batch in D's step, the last in G's: D has not just seen what it judges.
+            part = slice(some) if player == "discriminator" else slice(count - some, count)
+            holed = self.holed(real[part], indices[part], step, player, inner)
+            count -= some
+        key = ("z", step, inner) if player == "discriminator" else ("z", step, player)
+        z = sample_latents(settings.networks(), count, generator_for(self._seed, *key))
+        return z.to(self._device), holed
+
+    def holed(self, real: Tensor, indices: NDArray[np.int64], *key: str | int) -> Holed:
+        """Return real images with holes; see `Holes.make`."""
+        assert self._holes is not None
+        return self._holes.make(real, indices, self._seed, *key)
+
+    def statistics(self, samples: int) -> Iterator[tuple[Holed, Tensor]]:
+        """Yield 32 batches of 128, ``samples`` of them prior samples and the rest completions, always the same."""
+        assert self._holes is not None
+        count, settings = 128 - samples, self._settings
+        order = Order(len(self._training), settings.seed)
+        for batch in range(32):
+            indices = self._training[order.positions(batch * count, count)]
+            real = pixels_to_device(self.read, indices, self._device)
+            generator = generator_for(settings.seed, "statistics", batch)
+            z = sample_latents(settings.networks(), samples, generator).to(self._device)
+            yield self._holes.make(real, indices, settings.seed, "statistics", batch), z
+
+    def _indices(self, first: int, count: int) -> NDArray[np.int64]:
+        return self._training[self._order.positions(first, count)]

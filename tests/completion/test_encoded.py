@@ -1,0 +1,114 @@
+"""Completing from an encoder: the laws that hold of every method, of models that have one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pixmend.api import Model
+from pixmend.completion import METHODS, Job, Options, complete, complete_batch, find_method
+from pixmend.errors import SettingsError
+from pixmend.images import open_image
+from pixmend.masks import make_mask
+from pixmend.models import DCGAN, Encoder, Memory, infer, initialise
+from pixmend.models.dcgan import DCGANSettings
+from pixmend.randomness import generator_for
+
+ENCODED = [METHODS["instant"], replace(METHODS["default"], encoded_steps=4)]
+
+
+@pytest.fixture(params=[0, 6], ids=["no memory", "memory"])
+def model(request, lively):
+    """A lively model with an encoder, and a memory of random images or none."""
+    plain, count = lively("RGB"), request.param
+    settings = DCGANSettings(
+        **plain.settings.model_dump(exclude={"encoder", "memory"}),
+        encoder="conditional",
+        memory=count,
+    )
+    encoder = Encoder(settings)
+    initialise(encoder, generator_for(1, "encoder"))
+    with torch.no_grad():
+        for part in encoder.modules():
+            if isinstance(part, torch.nn.Conv2d):
+                part.weight.mul_(8)
+    encoder.eval().requires_grad_(False)
+    pixels = np.random.default_rng(4).integers(0, 256, (count, 3, 16, 16), np.uint8)
+    memory = Memory(torch.from_numpy(pixels)) if count else None
+    return DCGAN(settings, plain.generator, plain.discriminator, plain.card, encoder, memory)
+
+
+def jobs(count=5):
+    pixels = np.random.default_rng(2).integers(0, 256, (count, 16, 16, 3), np.uint8)
+    return [
+        Job(open_image(each), make_mask("strokes:0.4", 16, 16, seed=number), str(number))
+        for number, each in enumerate(pixels)
+    ]
+
+
+def answers(results):
+    return [[candidate.picture.pixels for candidate in result.candidates] for result in results]
+
+
+@pytest.mark.parametrize("method", ENCODED, ids=lambda method: method.name)
+def test_known_pixels_are_sacred_and_missing_ones_are_filled(model, method):
+    for result in complete_batch(model, jobs(), Options(method, candidates=3)):
+        assert len(result.candidates) == 3
+        for candidate in result.candidates:
+            before, after = result.original.pixels, candidate.picture.pixels
+            assert np.array_equal(before[result.mask.known], after[result.mask.known])
+            assert not np.array_equal(before[result.mask.hole], after[result.mask.hole])
+
+
+@pytest.mark.parametrize("method", ENCODED, ids=lambda method: method.name)
+def test_an_image_alone_among_others_and_in_another_order_gets_the_same_answer(model, method):
+    options = Options(method, candidates=2)
+    together = answers(complete_batch(model, jobs(), options))
+    alone = [answers(complete_batch(model, [job], options))[0] for job in jobs()]
+    turned = answers(complete_batch(model, jobs()[::-1], options))[::-1]
+    for ours, single, other in zip(together, alone, turned, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(ours, single, strict=True))
+        assert all(np.array_equal(a, b) for a, b in zip(ours, other, strict=True))
+
+
+def test_instant_is_one_pass_of_encoder_and_generator(model):
+    job = jobs(1)[0]
+    options = Options(replace(METHODS["instant"], blend="paste"))
+    (result,) = complete_batch(model, [job], options)
+    target = torch.from_numpy(job.picture.pixels).permute(2, 0, 1)[None] / 127.5 - 1
+    known = torch.from_numpy(job.mask.known).float()[None, None]
+    expected = ((infer(model, target, known)[0] + 1) * 127.5).permute(1, 2, 0).numpy()
+    gap = np.abs(result.candidates[0].picture.pixels.astype(float) - expected)
+    assert gap[job.mask.hole].max() <= 0.51
+    assert result.steps == 0
+
+
+def test_default_starts_from_the_encoder_and_is_never_worse_by_its_objective(model):
+    start, end = (
+        next(complete(model, jobs(1), Options(replace(ENCODED[1], encoded_steps=steps))))
+        for steps in (0, 8)
+    )
+    assert end.history[0] == start.history[0]
+    assert end.candidates[0].loss < start.candidates[0].loss
+    assert end.steps == 8
+
+
+def test_candidates_are_distinct_answers(model):
+    (result,) = complete_batch(model, jobs(1), Options(METHODS["instant"], candidates=3))
+    holes = [candidate.picture.pixels[result.mask.hole] for candidate in result.candidates]
+    assert not any(np.array_equal(holes[0], other) for other in holes[1:])
+    losses = [candidate.loss for candidate in result.candidates]
+    assert losses == sorted(losses)
+
+
+def test_a_model_without_an_encoder_asked_for_instant_says_what_to_do(lively):
+    with pytest.raises(SettingsError, match="encoder=conditional"):
+        Model(lively("RGB"), "cpu").complete(jobs(1)[0].picture.to_pil(), method="instant")
+
+
+def test_steps_that_were_asked_for_are_taken_from_any_start(model, lively):
+    method = find_method("default", steps=7)
+    assert method.fitted(model).steps == 7
+    assert method.fitted(lively("RGB")).steps == 7
+    assert METHODS["default"].fitted(model).steps < METHODS["default"].fitted(lively("RGB")).steps

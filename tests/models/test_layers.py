@@ -1,0 +1,124 @@
+"""The fast strided convolutions are torch's own, up to rounding: values, gradients, gradients of gradients."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pixmend.models import DCGANSettings, Discriminator, Generator, initialise, layers
+from pixmend.models.layers import Doubling, Halving
+from pixmend.randomness import generator_for
+
+
+@pytest.fixture(params=["products", "products in pieces"])
+def always(request, monkeypatch):
+    """Nothing is too small."""
+    for name in ("_LEAST_CHANNELS", "_LEAST_CHANNELS_MAPS", "_LEAST_TILES"):
+        monkeypatch.setattr(layers, name, 1)
+    monkeypatch.setattr(layers, "_MOST_COLOURS", 2)
+    if request.param == "products in pieces":
+        monkeypatch.setattr(layers, "_PIECE", 500)
+
+
+def draw(*shape):
+    values = torch.randn(
+        *shape, dtype=torch.float64, generator=generator_for(0, "layers", *map(str, shape))
+    )
+    return values.requires_grad_()
+
+
+@pytest.mark.parametrize("narrow", [2, 3, 5])
+@pytest.mark.parametrize("side", [2, 4, 6])
+def test_a_doubling_is_the_transposed_convolution_and_so_are_its_gradients(always, narrow, side):
+    maps, weight, seen = (
+        draw(3, 7, side, side),
+        draw(7, narrow, 4, 4),
+        draw(3, narrow, 2 * side, 2 * side),
+    )
+    compare(
+        maps, weight, seen, layers._Double.apply, lambda m, w: F.conv_transpose2d(m, w, None, 2, 1)
+    )
+
+
+@pytest.mark.parametrize("narrow", [2, 3, 5])
+@pytest.mark.parametrize("side", [2, 4, 6])
+def test_a_halving_is_the_convolution_and_so_are_its_gradients(always, narrow, side):
+    maps, weight, seen = (
+        draw(3, narrow, 2 * side, 2 * side),
+        draw(7, narrow, 4, 4),
+        draw(3, 7, side, side),
+    )
+    compare(maps, weight, seen, layers._Halve.apply, lambda m, w: F.conv2d(m, w, None, 2, 1))
+
+
+def compare(maps, weight, seen, ours, theirs):
+    for memory in (torch.contiguous_format, torch.channels_last):
+        held = [
+            each.detach().contiguous(memory_format=memory).requires_grad_()
+            for each in (maps, weight)
+        ]
+        results = []
+        for function in (ours, theirs):
+            values = function(*held)
+            first = torch.autograd.grad((values * seen).sum(), held, create_graph=True)
+            # As gradient penalties need them: the gradient of the gradients' squares.
+            second = torch.autograd.grad(sum(each.square().sum() for each in first), held)
+            results.append((values, *first, *second))
+        for our, their in zip(*results, strict=True):
+            torch.testing.assert_close(our, their, rtol=1e-11, atol=1e-11)
+
+
+def plain(network):
+    """Return a copy whose strided convolutions are torch's own."""
+    network = copy.deepcopy(network)
+    for part in network.modules():
+        if isinstance(part, Halving):
+            part.__class__ = nn.Conv2d
+        elif isinstance(part, Doubling):
+            part.__class__ = nn.ConvTranspose2d
+    return network
+
+
+@pytest.mark.parametrize("kernel", [4, 5])
+def test_networks_of_fast_layers_are_those_of_plain_ones(always, kernel):
+    settings = DCGANSettings(size=32, channels="RGB", filters=4, kernel=kernel, latent_dim=6)
+    networks = [nn.Sequential(Generator(settings), Discriminator(settings)).double()]
+    initialise(networks[0], generator_for(0, "weights"))
+    networks.append(plain(networks[0]))
+    z = torch.randn(5, 6, dtype=torch.float64, generator=generator_for(0, "z"))
+    for network in networks:
+        network(z).square().sum().backward()
+    for ours, theirs in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-11)
+    for ours, theirs in zip(networks[0].buffers(), networks[1].buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert networks[0].state_dict().keys() == networks[1].state_dict().keys()
+
+
+def test_real_widths_take_the_fast_way_in_training_only(monkeypatch):
+    taken = []
+    for name in ("_Double", "_Halve"):
+        function = getattr(layers, name).apply
+        monkeypatch.setattr(
+            getattr(layers, name), "apply", lambda *a, f=function, n=name: taken.append(n) or f(*a)
+        )
+    settings = DCGANSettings(size=32, filters=64)
+    generator, discriminator = Generator(settings), Discriminator(settings)
+    z = torch.randn(32, 100)
+    with torch.no_grad():
+        images = generator(z)
+        discriminator(images)
+        assert taken == ["_Double"] * 3 + ["_Halve"] * 2
+        generator.eval()(z)
+        discriminator.eval()(images)
+    assert len(taken) == 5
+
+
+def test_in_float32_rounding_stays_that_of_the_plain_layers():
+    maps, weight = draw(64, 256, 8, 8), draw(512, 256, 4, 4)
+    exact = F.conv2d(maps, weight, None, 2, 1)
+    single = maps.detach().float(), weight.detach().float()
+    error = (layers.halve(*single) - exact).abs().max()
+    assert error < 5e-6 * exact.abs().max()
