@@ -3,7 +3,7 @@
 import json
 import sys
 import types
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -262,7 +262,8 @@ def test_each_checkpoint_is_scored_once_and_the_best_is_kept(watched, tiny, tmp_
         next(steps)
     steps.close()  # after the checkpoint of step 8, on the way to the next
     with run.scores.open("a") as file:
-        file.write('{"step": 99, "kid": -5, "best": true}\n{"step": 10')
+        later = replace(SCORES, step=99, kid=-5.0, best=True)
+        file.write(json.dumps(asdict(later)) + '\n{"step": 10')
     done = list(train(records, run.path, settings))
     scored = read_scores(run.scores)
     assert [scores.step for scores in scored] == [4, 8, 10]
