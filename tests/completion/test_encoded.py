@@ -112,3 +112,11 @@ def test_steps_that_were_asked_for_are_taken_from_any_start(model, lively):
     assert method.fitted(model).steps == 7
     assert method.fitted(lively("RGB")).steps == 7
     assert METHODS["default"].fitted(model).steps < METHODS["default"].fitted(lively("RGB")).steps
+
+
+def test_more_candidates_than_the_memory_has_images_are_distinct_too(model):
+    (result,) = complete_batch(model, jobs(1), Options(METHODS["instant"], candidates=9))
+    holes = [
+        candidate.picture.pixels[result.mask.hole].tobytes() for candidate in result.candidates
+    ]
+    assert len(set(holes)) == 9

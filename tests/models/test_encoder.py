@@ -138,3 +138,9 @@ def test_a_memory_of_another_size_is_refused():
 def test_settings_that_cannot_go_together_are_refused(knobs):
     with pytest.raises(ValueError, match="encoder"):
         DCGANSettings(**knobs)
+
+
+def test_a_memory_too_large_to_be_read_again_is_refused_before_it_is_trained():
+    with pytest.raises(ValueError, match=r"memory = 20000 .* at most 15625 at 64 px"):
+        DCGANSettings(size=64, encoder="conditional", memory=20_000)
+    DCGANSettings(size=64, encoder="conditional", memory=15_625)

@@ -1,5 +1,7 @@
 """Inversion-aware training: what moves, what the masks are, and that prior samples stay prior samples."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -216,3 +218,23 @@ def test_a_run_exports_a_model_that_completes_in_one_pass(records, tiny, tmp_pat
     completed = infer(model, target, known)
     assert completed.shape == (2, 1, 16, 16)
     assert torch.isfinite(completed).all()
+
+
+def test_an_image_with_no_other_family_to_look_at_is_shown_nothing(tiny):
+    settings = tiny(**CONDITIONAL)
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), np.uint8)
+    memory, members = choose_memory(settings, 12, pixels.__getitem__, CPU)
+    holes = Holes(settings, np.zeros(12, np.int64), memory, members)
+    holed = holes.make(memory.take(torch.arange(12)), np.arange(12), 0, 1)
+    assert (holed.neighbour == 0).all()
+
+
+@pytest.mark.parametrize("share", [0.01, 0.99])
+def test_whatever_the_share_of_completions_there_are_some_and_prior_samples_too(
+    records, tiny, tmp_path, share
+):
+    settings = tiny(batch_size=2, completion_share=share, steps=2, **CONDITIONAL)
+    *_, last = train(records, tmp_path / "run", settings)
+    assert last.event == "done"
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["skipped"] == 0

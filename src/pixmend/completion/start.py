@@ -66,8 +66,8 @@ def encoded_starts(
 ) -> tuple[Tensor, Condition | None]:
     """Return for each row the encoder's z and what it tells G, of image rows[i] as seen in lane i mod ``lanes``.
 
-    With a memory each lane leans on another of the nearest training images; z is the posterior's mean. Without, lane 0 is the
-    mean and the others are draws.
+    With a memory each lane leans on another of the nearest training images. z is the posterior's mean while there are images to
+    lean on (one, where there is no memory), and in the lanes beyond a draw.
 
     Parameters
     ----------
@@ -77,16 +77,17 @@ def encoded_starts(
         Numbers of images, [N].
     """
     numbers = torch.arange(len(rows), device=rows.device) % lanes
-    neighbour = None
+    neighbour, count = None, 1
     if model.memory is not None:
         count = min(lanes, len(model.memory))
         nearest = model.memory.nearest(target, known, count)  # [B, count]
         neighbour = model.memory.take(nearest[rows, numbers % count])
     encoding = encode(model, target[rows], known[rows], neighbour)
-    if model.memory is not None:
-        return encoding.mean, encoding.condition
-    draws = [torch.zeros(model.settings.latent_dim)]
-    for lane in range(1, lanes):
-        generator = generator_for(seed, "posterior", lane)
-        draws.append(torch.randn(model.settings.latent_dim, generator=generator))
+    size = model.settings.latent_dim
+    draws = [
+        torch.randn(size, generator=generator_for(seed, "posterior", lane))
+        if lane >= count
+        else torch.zeros(size)
+        for lane in range(lanes)
+    ]
     return encoding.draw(torch.stack(draws).to(rows.device)[numbers]), encoding.condition

@@ -7,6 +7,7 @@ conversion happens here and nowhere else.
 from pixmend.images.drawing import contact_sheet, grid, write_film
 from pixmend.images.files import (
     EXTENSIONS,
+    MAX_PIXELS,
     decode_image,
     encode_png,
     find_images,
@@ -32,6 +33,7 @@ from pixmend.images.pixels import (
 __all__ = [
     "CHANNELS",
     "EXTENSIONS",
+    "MAX_PIXELS",
     "Channels",
     "Fit",
     "Picture",

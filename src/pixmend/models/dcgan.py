@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from pixmend.images import Channels, channel_count
+from pixmend.images import MAX_PIXELS, Channels, channel_count
 from pixmend.models.layers import Doubling, Halving
 
 __all__ = [
@@ -71,6 +71,11 @@ class DCGANSettings(BaseModel):
         if self.encoder != "off" and self.latent_prior != "normal":
             raise ValueError(
                 f"encoder = {self.encoder!r} needs latent_prior = 'normal': its posterior is measured against N(0, I)"
+            )
+        most = MAX_PIXELS // self.size**2
+        if self.memory > most:
+            raise ValueError(
+                f"memory = {self.memory} is more than a model file can be read with: at most {most} at {self.size} px"
             )
         if self.memory and self.encoder == "off":
             raise ValueError("memory is looked at by the encoder: set encoder = 'conditional' too")

@@ -116,7 +116,7 @@ class Feed:
         settings = self._settings
         count, holed = settings.batch_size, None
         if self._holes is not None and settings.encoder != "frozen":
-            some = max(1, round(count * settings.completion_share))
+            some = min(max(1, round(count * settings.completion_share)), count - 1)
             # The first images of a batch in D's step, the last in G's: D has not just seen what it judges.
             part = slice(some) if player == "discriminator" else slice(count - some, count)
             holed = self.holed(real[part], indices[part], step, player, inner)

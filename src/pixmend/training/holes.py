@@ -25,7 +25,7 @@ class Holes:
     ----------
     families
         Number of the family of each training image, [N]: an image is never shown one of its own family, as none of the user's
-        images is of a family that was trained on.
+        images is of a family that was trained on; where there is no other to look at, it is shown mid-grey.
     memory, members
         The memory, and the numbers of its images among the training images; None for a model without.
     """
@@ -66,8 +66,11 @@ class Holes:
         own = self._families[indices][:, None] == self._families[self._members[some]][None]
         part = Memory(self._memory.images[torch.from_numpy(some).to(images.device)])
         distances = part.distances(images, known, exact=False)
-        distances.masked_fill_(torch.from_numpy(own).to(images.device), float("inf"))
-        return part.take(distances.argmin(1))
+        others = torch.from_numpy(~own).to(images.device)
+        distances.masked_fill_(~others, float("inf"))
+        neighbour = part.take(distances.argmin(1))
+        # Where all that was looked at is of the image's own family, it is shown nothing.
+        return neighbour * others.any(1)[:, None, None, None]
 
 
 def choose_memory(
