@@ -144,3 +144,12 @@ def test_a_memory_too_large_to_be_read_again_is_refused_before_it_is_trained():
     with pytest.raises(ValueError, match=r"memory = 20000 .* at most 15625 at 64 px"):
         DCGANSettings(size=64, encoder="conditional", memory=20_000)
     DCGANSettings(size=64, encoder="conditional", memory=15_625)
+
+
+def test_distances_to_8_bit_images_are_whole_numbers_and_so_the_same_in_any_order_of_sums():
+    memory = make(channels="RGBA", memory=5).memory
+    generator = generator_for(3, "neighbours")
+    target = (torch.randint(0, 256, (4, 4, 16, 16), generator=generator) / 127.5 - 1).float()
+    known = (torch.rand(4, 1, 16, 16, generator=generator) < 0.3).float()
+    distances = memory.distances(target, known)
+    assert torch.equal(distances, distances.round())

@@ -1,5 +1,6 @@
 """Inversion-aware training: what moves, what the masks are, and that prior samples stay prior samples."""
 
+import copy
 import json
 
 import numpy as np
@@ -13,6 +14,7 @@ from pixmend.training import train
 from pixmend.training.average import freeze_pair
 from pixmend.training.holes import Holes, choose_memory
 from pixmend.training.inversion import Holed, completion_loss, draw, draw_known
+from pixmend.training.losses import nonsaturating
 from pixmend.training.state import (
     discriminator_step,
     encoder_step,
@@ -238,3 +240,24 @@ def test_whatever_the_share_of_completions_there_are_some_and_prior_samples_too(
     assert last.event == "done"
     lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["skipped"] == 0
+
+
+def test_prior_samples_and_completions_have_the_weights_that_the_settings_give(tiny):
+    settings = tiny(completion_weight=0.25, reconstruction_weight=0.0, kl_weight=0.0, **CONDITIONAL)
+    state, holed = initial_state(settings, CPU), some_holed(settings)
+    z = torch.randn(4, 6, generator=generator_for(0, "z"))
+    twin = copy.deepcopy(state)
+    generator_step(state, z, holed.images, settings, holed=holed)
+    images, _ = draw(twin.generator, twin.encoder, holed, z)
+    losses = nonsaturating(twin.discriminator(images))
+    (losses[4:].mean() + 0.25 * losses[:4].mean()).backward()
+    for ours, theirs in zip(state.generator.parameters(), twin.generator.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_no_gradient_of_g_is_computed_for_a_step_of_e_alone(tiny):
+    settings = tiny(encoder="frozen", latent_prior="normal")
+    state = initial_state(settings, CPU)
+    encoder_step(state, some_holed(settings), settings)
+    assert all(weight.grad is None for weight in state.generator.parameters())
+    assert all(weight.grad is not None for weight in state.encoder.parameters())
