@@ -165,7 +165,7 @@ def our_loop(settings: TrainSettings) -> Callable[[], None]:
             )
             for key in keys
         )
-        loss_d = discriminator_step(state, real, first).mean()
+        loss_d = discriminator_step(state, real, first, settings).mean()
         loss_g = generator_step(state, second, real, settings).mean()
         state.step += 1
         _ = float(loss_d), float(loss_g)

@@ -1,0 +1,59 @@
+"""The benchmarks run: a table nobody can make again proves nothing. Their figures are not looked at here."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pixmend.images import encode_png
+from pixmend.models import save_model
+from pixmend.records import PackSettings, pack
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for index in range(24):
+        pixels = generator.integers(0, 256, (16, 16, 1), np.uint8)
+        (folder / f"{index:02}.png").write_bytes(encode_png(pixels))
+    out = tmp_path_factory.mktemp("records") / "packed"
+    pack(folder, out, PackSettings(size=16, channels="L"), workers=1)
+    return out
+
+
+def table_of(name, *arguments):
+    command = [sys.executable, ROOT / "benchmarks" / name, *map(str, arguments)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    return [line for line in ran.stdout.splitlines() if line.startswith("|")]
+
+
+def test_training_is_timed_beside_the_plain_loop():
+    tiny = ("--size", 16, "--filters", 8, "--batch", 4, "--steps", 1, "--threads", 1)
+    rows = table_of("training.py", *tiny)
+    assert [row.split("|")[1].strip() for row in rows[2:]] == ["plain eager loop", "pixmend"]
+
+
+def test_reading_is_measured_at_each_count():
+    rows = table_of("loading.py", "--images", 40, 80, "--size", 16, "--read", 128)
+    assert [row.split("|")[1].strip() for row in rows[-2:]] == ["40", "80"]
+
+
+def test_options_of_training_are_compared(records, tmp_path):
+    tiny = ("--steps", 2, "--variants", "default", "r1", "--set", "filters=4", "batch_size=4")
+    rows = table_of("ablation.py", tmp_path / "out", records, *tiny)
+    assert any("default" in row for row in rows)
+    assert any("r1" in row for row in rows)
+
+
+def test_methods_are_compared_with_the_mean_and_the_nearest_image(records, untrained, tmp_path):
+    save_model(untrained("L"), tmp_path / "m.safetensors")
+    tiny = ("--images", 2, "--masks", "center", "--steps-share", 0.002)
+    rows = table_of("completion.py", tmp_path / "m.safetensors", records, records, *tiny)
+    assert "nearest" in rows[0]
+    assert rows[-1].startswith("| center |")
