@@ -1,6 +1,11 @@
-"""What two processes do together, in one start of them; tests/training/test_together.py starts them and looks at what they left."""
+"""What two processes do together, in one start of them, which ends with the death of one.
+
+tests/training/test_together.py starts them and looks at what they left.
+"""
 
 import json
+import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -124,6 +129,12 @@ def main(images, records, out, settings, options):
     train(images, "packed", steps=1)
     train(records, "apart", steps=2, sync_batchnorm=False)
     check_taken_back(rank, partial(train, records))
+
+    def die(now):
+        if rank == 1 and now.step == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train(records, "killed", die, steps=100_000)
 
 
 main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), *map(json.loads, sys.argv[4:]))
