@@ -116,6 +116,6 @@ def other_world(before: int, settings: TrainSettings, group: Group) -> str:
 
 def watched(settings: TrainSettings, group: Group) -> TrainSettings:
     """Return the settings that this process watches the run by: the first one scores and shows it for all."""
-    return (
-        settings if group.first else settings.model_copy(update={"monitor": False, "track": False})
-    )
+    if group.first:
+        return settings
+    return settings.model_copy(update={"monitor": False, "track": False})
