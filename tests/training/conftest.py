@@ -28,6 +28,7 @@ FACES = 10
 ALL_OPTIONS = {
     "loss": "hinge",
     "discriminator_steps": 2,
+    "reuse_draws": False,
     "discriminator_learning_rate": 4e-4,
     "feature_matching": 0.05,
     "r1": 1.0,
