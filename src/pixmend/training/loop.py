@@ -7,28 +7,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pixmend.errors import DivergedError, ModelFileError, StoppedError
-from pixmend.images import encode_png, grid, open_image, to_pixels, write_film
-from pixmend.models import DCGAN, Encoder, Generator, read_header, sample_latents, save_model
+from pixmend.errors import DivergedError, StoppedError
 from pixmend.processes import ALONE, Group
-from pixmend.randomness import generator_for, seed_for
+from pixmend.randomness import seed_for
 from pixmend.records import Records
-from pixmend.storage import write_bytes
-from pixmend.training.average import freeze_pair, freeze_statistics
 from pixmend.training.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
+from pixmend.training.export import Export
 from pixmend.training.feed import Feed
 from pixmend.training.finite import Statistics
 from pixmend.training.inversion import Drawn, draw
 from pixmend.training.log import Log
 from pixmend.training.monitor import Scores
 from pixmend.training.outbox import Outbox
-from pixmend.training.regularise import plain
 from pixmend.training.run import RunDirectory, RunFacts, open_run, processes_of
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import open_split
@@ -51,7 +46,6 @@ from pixmend.training.watch import Watch
 
 __all__ = ["Progress", "train"]
 
-_MAX_FRAMES = 120
 _PATIENCE = 5  # steps in a row that are not finite, before the run is taken back
 
 
@@ -149,13 +143,15 @@ class _Sitting:
     def __post_init__(self) -> None:
         settings, group = self.settings, self.group
         self.device = group.device(settings.device)
+        records, run = self.records, self.run
         self.split = open_split(
-            self.run.split, self.records, seed=settings.seed, share=settings.held_out, group=group
+            run.split, records, seed=settings.seed, share=settings.held_out, group=group
         )
-        self.feed = Feed(self.records, settings, self.device, self.split.training, group)
+        self.feed = Feed(records, settings, self.device, self.split.training, group)
         # The first process's alone are given something to write.
-        self.outbox, self.log = Outbox(self.warnings.append), Log(self.run.log)
-        self.watch = Watch(self.run, watched(settings, group), self.outbox)
+        self.outbox, self.log = Outbox(self.warnings.append), Log(run.log)
+        self.watch = Watch(run, watched(settings, group), self.outbox)
+        self.export = Export(records, run, settings, self.split, self.feed, self.outbox, self.watch)
 
     def steps(self, should_stop: Callable[[], bool]) -> Iterator[Progress]:
         settings, resumed = self.settings, self._resume()
@@ -166,8 +162,8 @@ class _Sitting:
             yield self._progress(event="stopped")
             return
         self.watch.open(self.feed.read, self.split, self.device)
-        if resumed and self.group.first and not self._is_exported():
-            self._export()  # a kill came between a checkpoint and its model
+        if resumed and self.group.first and not self.export.is_of(self.state.step):
+            self.export.write(self.state)  # a kill came between a checkpoint and its model
         started, rate = time.monotonic(), 0.0
         while self.state.step < settings.steps:
             losses, event = (math.nan, math.nan), ""
@@ -329,72 +325,7 @@ class _Sitting:
             write_checkpoint, folder=self.run.checkpoints, keep=self.settings.keep_checkpoints
         )
         self.outbox.put("checkpoint", checkpoint, write)
-        self._export()
-
-    def _export(self) -> None:
-        """Write the sample grid, the film, the scores and, last, the model file."""
-        state, settings = self.state, self.settings
-        networks = settings.networks()
-        generator, encoder = self._frozen()
-        discriminator = plain(state.discriminator, networks)
-        latents = sample_latents(
-            networks, settings.grid_images, generator_for(settings.seed, "grid")
-        )
-        with torch.no_grad():
-            images = to_pixels(generator(latents.to(self.device)))
-        frame, samples = self._frame(), grid(images, min_cell=48)
-        self.outbox.put(frame.name, encode_png(samples), partial(self._show, frame))
-        model = DCGAN(networks, generator, discriminator, self._card(), encoder, self.feed.memory)
-        self.watch.checkpoint(model, samples, step=state.step, images=state.images)
-        self.outbox.put("model", model, partial(save_model, path=self.run.model))
-
-    def _is_exported(self) -> bool:
-        """Whether grid and model file are those of this step."""
-        try:
-            card = read_header(self.run.model)["card"]
-            return bool(card["steps"] == self.state.step) and self._frame().exists()
-        except (ModelFileError, KeyError, TypeError):
-            return False
-
-    def _frame(self) -> Path:
-        return self.run.samples / f"step-{self.state.step:08d}.png"
-
-    def _show(self, frame: Path, png: bytes) -> None:
-        write_bytes(frame, png)
-        self._write_film()
-
-    def _frozen(self) -> tuple[Generator, Encoder | None]:
-        """Return the averaged networks with batch statistics of their own."""
-        state, settings = self.state, self.settings
-        if state.average_encoder is None:
-            return freeze_statistics(state.average, settings.networks(), seed=settings.seed), None
-        if settings.encoder == "frozen":
-            generator = freeze_statistics(state.average, settings.networks(), seed=settings.seed)
-            _, encoder = freeze_pair(generator, state.average_encoder, self.feed.statistics(0))
-            return generator, encoder
-        samples = round(128 * (1 - settings.completion_share))
-        passes = self.feed.statistics(samples)
-        return freeze_pair(state.average, state.average_encoder, passes)
-
-    def _card(self) -> dict[str, Any]:
-        return {
-            "steps": self.state.step,
-            "images_seen": self.state.images,
-            "training_images": len(self.split.training),
-            "held_out_images": len(self.split.held_out),
-            "data_digest": self.records.digest,
-            "classes": len(self.records.classes),
-            "fit": self.records.fit,
-            "background": self.records.background,
-            "training": self.settings.model_dump(mode="json", exclude_none=True),
-        }
-
-    def _write_film(self) -> None:
-        frames = sorted(self.run.samples.glob("step-*.png"))
-        stride = -(-len(frames) // _MAX_FRAMES)
-        # Count from the end, so that the newest grid is always the film's last frame.
-        chosen = [open_image(path).pixels for path in frames[::-1][::stride][::-1]]
-        write_film(chosen, self.run.film)
+        self.export.write(self.state)
 
     def _log(self, rate: float) -> None:
         mean_d, mean_g = (
