@@ -228,7 +228,8 @@ def train(
 ) -> Model:
     """Train on a record or image folder into a run directory, or go on with it, and return the model.
 
-    In a script that torchrun starts, all its processes train together, and ``on_progress`` is called in each.
+    In a script that torchrun starts, all its processes train together, ``on_progress`` is called in each, and
+    each returns the model, which it must see.
 
     Parameters
     ----------

@@ -105,6 +105,16 @@ def check_taken_back(rank, train):
     loop.discriminator_step = real_step
 
 
+def forbid_writing(folder):
+    """Raise whenever this process opens a file of the folder to write into it."""
+
+    def look(event, arguments):
+        if event == "open" and str(arguments[0]).startswith(str(folder)):
+            assert not arguments[2] & (os.O_WRONLY | os.O_RDWR), arguments[0]
+
+    sys.addaudithook(look)
+
+
 def main(images, records, out, settings, options):
     with open_group() as group:
         assert group.world == 2
@@ -112,6 +122,8 @@ def main(images, records, out, settings, options):
         check_exchanges(group)
         check_what_is_left_out(group)
         rank = group.rank
+    if rank:
+        forbid_writing(out)
 
     def train(data, run, on_progress=lambda now: None, **changes):
         api.train(data, out / run, settings={**settings, **changes}, on_progress=on_progress)
