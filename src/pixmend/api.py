@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pixmend import completion, models, records, training
-from pixmend.completion import Completion, Job, Options, SearchState, find_method
+from pixmend.completion import Blend, Completion, Job, Look, Options, SearchState, find_method
 from pixmend.errors import InputError, MaskError, SettingsError
 from pixmend.images import EXTENSIONS, Channels, Fit, Picture, Pixels, open_image, to_pixels
 from pixmend.masks import SHAPES, Mask, make_mask
@@ -65,6 +65,8 @@ class Model:
         candidates: int = 1,
         snapshots: Sequence[int] = (500, 1000),
         seed: int = 0,
+        blend: Blend | None = None,
+        fit: Look = "whole",
     ) -> Completion:
         """Complete one image.
 
@@ -82,6 +84,10 @@ class Model:
             Steps after which the state of the search is kept.
         seed
             Of all draws; equal calls give equal answers.
+        blend
+            ``paste``, ``feather`` or ``poisson``, if not the method's own; see `pixmend.completion.blend`.
+        fit
+            ``whole`` shows the model the image as its training images were shown, ``window`` a square around each hole.
 
         Returns
         -------
@@ -95,7 +101,8 @@ class Model:
         """
         picture = open_image(image)
         job = Job(picture, open_mask(mask, picture, seed=seed), picture.name)
-        options = Options(find_method(method, steps=steps), candidates, tuple(snapshots), seed)
+        chosen = find_method(method, steps=steps, blend=blend)
+        options = Options(chosen, candidates, tuple(snapshots), seed, fit=fit)
         (result,) = self.complete_jobs([job], options)
         return replace(result, array_shape=image.shape) if isinstance(image, np.ndarray) else result
 

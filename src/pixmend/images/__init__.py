@@ -26,6 +26,7 @@ from pixmend.images.pixels import (
     fit_square,
     parse_colour,
     to_channels,
+    to_eight_bits,
     to_pixels,
     to_tensor,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "png_bytes",
     "save_image",
     "to_channels",
+    "to_eight_bits",
     "to_pixels",
     "to_tensor",
     "write_film",

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pixmend.images.pixels import Pixels, to_channels
+from pixmend.images.pixels import Pixels, to_channels, to_eight_bits
 from pixmend.storage import atomic_write
 
 __all__ = ["contact_sheet", "grid", "write_film"]
@@ -87,8 +87,7 @@ def _scaled(image: Image.Image, cell: int) -> Image.Image:
 
 def _over_checks(pixels: Pixels) -> Pixels:
     """Show alpha as every picture editor does, over a checkerboard; uint8 [H, W, 3] out."""
-    if pixels.dtype != np.uint8:
-        pixels = (pixels >> 8).astype(np.uint8)
+    pixels = to_eight_bits(pixels)
     if pixels.shape[-1] != 4:
         return np.ascontiguousarray(to_channels(pixels, "RGB"))
     height, width, _ = pixels.shape

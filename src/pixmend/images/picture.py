@@ -74,6 +74,11 @@ class Picture:
             return np.asarray(worked).reshape(self.height, self.width, -1)
         return self.native.reshape(self.height, self.width, -1)
 
+    @property
+    def channels(self) -> Channels:
+        """Return what C of `pixels` stands for."""
+        return _WORKED_AS[self.mode]
+
     def replace_where(self, hole: NDArray[np.bool_], pixels: Pixels) -> "Picture":
         """Return the picture with ``pixels`` where ``hole`` is True; every other stored sample stays as it is.
 
@@ -87,6 +92,18 @@ class Picture:
         filled = self._as_native(pixels)
         where = hole if self.native.ndim == 2 else hole[..., None]
         return replace(self, native=np.where(where, filled, self.native))
+
+    def part(self, rows: slice, columns: slice) -> "Picture":
+        """Return a rectangle of the picture as a picture."""
+        return replace(self, native=self.native[rows, columns])
+
+    def with_part(
+        self, part: "Picture", rows: slice, columns: slice, where: NDArray[np.bool_]
+    ) -> "Picture":
+        """Return the picture with the stored samples of ``part`` (see `part`) where ``where`` [h, w] is True."""
+        native = self.native.copy()
+        native[rows, columns][where] = part.native[where]
+        return replace(self, native=native)
 
     def to_pil(self) -> Image.Image:
         """Return the picture as a PIL image with its metadata in ``info``."""
