@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from pixmend import completion, models, records, training
-from pixmend.completion import Blend, Completion, Job, Look, Options, SearchState, find_method
+from pixmend.completion import (
+    Answer,
+    Blend,
+    Completion,
+    Job,
+    Look,
+    Options,
+    SearchState,
+    find_method,
+)
 from pixmend.errors import InputError, MaskError, SettingsError
 from pixmend.images import EXTENSIONS, Channels, Fit, Picture, Pixels, open_image, to_pixels
 from pixmend.masks import SHAPES, Mask, make_mask
@@ -65,6 +74,7 @@ class Model:
         candidates: int = 1,
         snapshots: Sequence[int] = (500, 1000),
         seed: int = 0,
+        answer: Answer = "sharp",
         blend: Blend | None = None,
         fit: Look = "whole",
     ) -> Completion:
@@ -84,6 +94,8 @@ class Model:
             Steps after which the state of the search is kept.
         seed
             Of all draws; equal calls give equal answers.
+        answer
+            ``sharp``, to look at; or ``average``, the mean of all answers, which errs least and blurs.
         blend
             ``paste``, ``feather`` or ``poisson``, if not the method's own; see `pixmend.completion.blend`.
         fit
@@ -102,13 +114,13 @@ class Model:
         picture = open_image(image)
         job = Job(picture, open_mask(mask, picture, seed=seed), picture.name)
         chosen = find_method(method, steps=steps, blend=blend)
-        options = Options(chosen, candidates, tuple(snapshots), seed, fit=fit)
+        options = Options(chosen, candidates, tuple(snapshots), seed, answer=answer, fit=fit)
         (result,) = self.complete_jobs([job], options)
         return replace(result, array_shape=image.shape) if isinstance(image, np.ndarray) else result
 
     def fitted(self, options: Options) -> Options:
-        """Return options whose method is as it goes with this model: see `pixmend.completion.Method.fitted`."""
-        return replace(options, method=options.method.fitted(self._networks))
+        """Return options whose method is as it goes with this model."""
+        return completion.fitted(self._networks, options)
 
     def complete_jobs(
         self,

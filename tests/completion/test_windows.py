@@ -127,6 +127,8 @@ def test_a_window_is_completed_as_the_image_it_cuts_out(lively):
             alone.candidates[0].picture.native[window.own],
         )
         assert np.array_equal(result.candidates[0].z[number], alone.candidates[0].z)
+        assert np.array_equal(result.uncertainty[here][window.own], alone.uncertainty[window.own])
+    assert not result.uncertainty[~FAR].any()
 
 
 def test_what_lies_in_another_hole_does_not_matter(lively):

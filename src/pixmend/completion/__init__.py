@@ -3,8 +3,9 @@
 picture, mask --frame--> target at model size --starts, search--> z* --G--> image --blend--> only the hole changes
 """
 
+from pixmend.completion.average import Answer
 from pixmend.completion.blend import Blend
-from pixmend.completion.complete import Job, Options, complete, complete_batch
+from pixmend.completion.complete import Job, Options, complete, complete_batch, fitted
 from pixmend.completion.film import film_frames, film_steps
 from pixmend.completion.methods import METHODS, Method, find_method
 from pixmend.completion.result import Candidate, Completion
@@ -13,6 +14,7 @@ from pixmend.completion.windows import Look, Window
 
 __all__ = [
     "METHODS",
+    "Answer",
     "Blend",
     "Candidate",
     "Completion",
@@ -27,4 +29,5 @@ __all__ = [
     "film_frames",
     "film_steps",
     "find_method",
+    "fitted",
 ]

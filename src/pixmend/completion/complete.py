@@ -4,16 +4,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from pixmend.completion.average import Answer, Average, average
 from pixmend.completion.blend import BLENDS
 from pixmend.completion.film import Reel
 from pixmend.completion.frame import Frame, frame_for
 from pixmend.completion.methods import Method
-from pixmend.completion.parts import Part, combine, parts_of, untouched
+from pixmend.completion.objective import Objective
+from pixmend.completion.parts import Part, cautions, combine, parts_of, untouched
 from pixmend.completion.result import Candidate, Completion
 from pixmend.completion.search import SearchState
 from pixmend.completion.start import encoded_starts
@@ -28,13 +32,14 @@ from pixmend.images import (
     to_tensor,
 )
 from pixmend.masks import Mask
-from pixmend.models import DCGAN, Condition
+from pixmend.models import DCGAN, Condition, Encoding
 
-__all__ = ["Job", "Options", "complete", "complete_batch"]
+__all__ = ["Job", "Options", "complete", "complete_batch", "fitted"]
 
 # Rows of a batch are made a multiple of this. Matrix kernels work in blocks of rows and treat a last, partial block
 # differently; with none, a row's arithmetic is the same in any batch, bit for bit (tests hold this on CPUs).
 _ROWS = 8
+_AVERAGED = 8  # lanes of an average, where an encoder can lean each on another neighbour
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,9 @@ class Options:
         Of all draws.
     batch
         Images (or windows of images) searched at a time: bounds memory, changes no result.
+    answer
+        ``sharp``, a draw of G; or ``average``, the mean of all answers, which errs least and blurs. It comes first then, before the
+        candidates; an encoder makes it without a search.
     fit
         What the model looks at: the whole image, framed as its training images were, or a window around each hole (`windows_around`).
         ``whole`` is the default because models are trained on whole images: a window is right where parts of the domain's images look
@@ -91,6 +99,7 @@ class Options:
     snapshots: tuple[int, ...] = (500, 1000)
     seed: int = 0
     batch: int = 16
+    answer: Answer = "sharp"
     fit: Look = "whole"
     film: tuple[int, ...] = ()
 
@@ -106,6 +115,8 @@ class Options:
             raise SettingsError(
                 f"candidates = {self.candidates}: needs a whole number from 1 to 64"
             )
+        if self.answer not in get_args(Answer):
+            raise SettingsError(f"answer = {self.answer!r}: needs sharp or average")
         if self.batch < 1:
             raise SettingsError(f"batch = {self.batch}: needs a whole number of at least 1")
         if any(step < 0 for step in self.snapshots):
@@ -147,7 +158,7 @@ def complete_batch(
     MaskError, ImageError
         See `Job.check`.
     """
-    options = replace(options, method=options.method.fitted(model))
+    options = fitted(model, options)
     for job in jobs:
         job.check()
     parts = [parts_of(job, options.fit, model.settings.size) for job in jobs]
@@ -184,6 +195,17 @@ def _complete_parts(
     ]
 
 
+def fitted(model: DCGAN, options: Options) -> Options:
+    """Return options whose method is as it goes with this model: see `Method.fitted`."""
+    method = options.method.fitted(model)
+    if options.answer == "average" and method.uses_encoder(model):
+        restarts = max(method.restarts, _AVERAGED)
+        method = replace(
+            method, restarts=restarts, steps=method.steps if options.candidates > 1 else 0
+        )
+    return replace(options, method=method)
+
+
 @dataclass(frozen=True)
 class _View:
     frame: Frame
@@ -199,6 +221,8 @@ class _Found:
     best_z: Tensor  # [B, lanes, latent_dim]
     drawn: Tensor  # [B, lanes, C, S, S]
     losses: Tensor  # [B, lanes, 3]: total, contextual, perceptual
+    average: Average
+    average_losses: Tensor  # [B, 3]
     snapshots: dict[int, Tensor]  # step -> [B, C, S, S], of each image's best lane by then
     history: Tensor  # [steps + 1, B]: least total so far
 
@@ -232,7 +256,8 @@ def _search(
     lanes = max(method.restarts, options.candidates)
     rows = torch.arange(count, device=target.device).repeat_interleave(lanes)
     rows = torch.cat([rows, rows[:1].expand(-len(rows) % _ROWS)])
-    z, condition = _start(model, target, known, rows, lanes, options)
+    z, encoding = _start(model, target, known, rows, lanes, options)
+    condition = None if encoding is None else encoding.condition
     objective = method.objective(model, target[rows], known[rows], condition)
     snapshots: dict[int, Tensor] = {}
     history = []
@@ -248,13 +273,22 @@ def _search(
     drawn = _draw(model, state.best_z, condition, torch.arange(count * lanes, device=rows.device))
     drawn = drawn.view(count, lanes, *drawn.shape[1:])
     best_z = state.best_z[: count * lanes].view(count, lanes, -1)
-    return _Found(lanes, best_z, drawn, losses, snapshots, torch.stack(history))
+    mean = average(drawn, None if encoding is None else encoding.estimate)
+    scored = _losses_of(method.objective(model, target, known), mean.mean)
+    return _Found(lanes, best_z, drawn, losses, mean, scored, snapshots, torch.stack(history))
+
+
+@torch.no_grad()
+def _losses_of(objective: Objective, images: Tensor) -> Tensor:
+    """Return the objective of images [B, C, S, S]: total, contextual and perceptual, [B, 3]."""
+    losses = objective.of_images(images)
+    return torch.stack([losses.total, losses.contextual, losses.perceptual], -1)
 
 
 def _start(
     model: DCGAN, target: Tensor, known: Tensor, rows: Tensor, lanes: int, options: Options
-) -> tuple[Tensor, Condition | None]:
-    """Return the start of each row, [rows, latent_dim], and what G is told of its image; rows are image x lane, then spare ones."""
+) -> tuple[Tensor, Encoding | None]:
+    """Return the start of each row, [rows, latent_dim], and what an encoder makes of its image; rows are image x lane, then spare ones."""
     method = options.method
     if method.uses_encoder(model):
         return encoded_starts(model, target, known, rows, lanes, seed=options.seed)
@@ -279,22 +313,26 @@ def _completion(
     model: DCGAN, job: Job, view: _View, found: _Found, index: int, options: Options, seconds: float
 ) -> Completion:
     order = torch.argsort(found.losses[index, :, 0], stable=True)
-    chosen = _distinct(found.drawn[index, order].cpu(), _missing(view), options.candidates)
+    chosen = order[_distinct(found.drawn[index, order].cpu(), _missing(view), options.candidates)]
+    answers: list[tuple[Answer, Tensor, Tensor, Tensor]] = [
+        ("sharp", found.drawn[index, lane], found.losses[index, lane], found.best_z[index, lane])
+        for lane in chosen.tolist()
+    ]
+    if options.answer == "average":
+        mean, losses = found.average.mean[index], found.average_losses[index]
+        answers = [("average", mean, losses, answers[0][-1]), *answers[:-1]]
     candidates = []
-    for lane in order[chosen].tolist():
-        drawn = found.drawn[index, lane].cpu()
-        total, contextual, perceptual = found.losses[index, lane].tolist()
-        picture = _join(model, job, view.frame, drawn, options.method)
-        candidates.append(
-            Candidate(
-                picture, total, contextual, perceptual, found.best_z[index, lane].cpu().numpy()
-            )
-        )
+    for answer, drawn, losses, z in answers:
+        picture = _join(model, job, view.frame, drawn.cpu(), options.method)
+        total, contextual, perceptual = losses.tolist()
+        found_z = z.cpu().numpy()
+        candidates.append(Candidate(picture, answer, total, contextual, perceptual, found_z))
     return Completion(
         name=job.name,
         original=job.picture,
         mask=job.mask,
         candidates=tuple(candidates),
+        uncertainty=_uncertainty(job, view.frame, found.average.variance[index].cpu()),
         snapshots={
             step: to_pixels(images[index])
             for step, images in found.snapshots.items()
@@ -305,17 +343,9 @@ def _completion(
         steps=options.method.steps,
         seed=options.seed,
         seconds=seconds,
-        warnings=tuple(_cautions(job, view, options)),
+        warnings=tuple(cautions(job.mask, view.known, options.fit)),
         film=(_reel(model, job, view, found, index, options),) if options.film else (),
     )
-
-
-def _cautions(job: Job, view: _View, options: Options) -> Iterator[str]:
-    """Yield what makes a mask a poor question."""
-    if job.mask.missing > 0.95:
-        yield f"{job.mask.missing:.1%} is missing: there is little to go by"
-    if options.fit == "whole" and view.known.min() > 0.5:
-        yield "the hole is finer than the model's pixels; fit = window looks closer"
 
 
 def _reel(model: DCGAN, job: Job, view: _View, found: _Found, index: int, options: Options) -> Reel:
@@ -328,6 +358,13 @@ def _reel(model: DCGAN, job: Job, view: _View, found: _Found, index: int, option
         if step in found.snapshots
     }
     return Reel(view.frame, drawn)
+
+
+def _uncertainty(job: Job, frame: Frame, variance: Tensor) -> NDArray[np.float32]:
+    """Return the standard deviation of each pixel of the image in grey levels, [H, W]; 0 where it is known."""
+    nothing = torch.zeros(1, job.picture.height, job.picture.width)
+    spread: NDArray[np.float32] = frame.put_back(variance.sqrt() * 127.5, nothing)[0].numpy()
+    return np.where(job.mask.hole, spread, np.float32(0))
 
 
 def _missing(view: _View) -> Tensor:

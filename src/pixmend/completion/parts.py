@@ -1,11 +1,13 @@
 """An image completed in parts: its windows as jobs of their own, and their completions as one of the image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from pixmend.completion.result import Candidate, Completion
 from pixmend.completion.windows import Look, Window, whole_window, windows_around
@@ -15,7 +17,7 @@ from pixmend.masks import Mask
 if TYPE_CHECKING:
     from pixmend.completion.complete import Job
 
-__all__ = ["Part", "combine", "parts_of", "untouched"]
+__all__ = ["Part", "cautions", "combine", "parts_of", "untouched"]
 
 
 @dataclass(frozen=True)
@@ -55,24 +57,34 @@ def combine(parts: Sequence[Part], done: Sequence[Completion]) -> Completion:
             _candidate(job.picture, windows, answers)
             for answers in zip(*(part.candidates for part in done), strict=True)
         ),
+        uncertainty=_uncertainty(parts, done),
         snapshots={
             step: np.concatenate([part.snapshots[step] for part in done], axis=1) for step in steps
         },
         history=np.sum(histories, axis=0),
+        steps=max(part.steps for part in done),
         film=tuple(chain.from_iterable(part.film for part in done)),
         seconds=sum(part.seconds for part in done),
         warnings=tuple(dict.fromkeys(chain.from_iterable(part.warnings for part in done))),
     )
 
 
+def cautions(mask: Mask, seen: Tensor, fit: Look) -> Iterator[str]:
+    """Yield what makes a mask a poor question; ``seen`` is known of each model pixel, 0 to 1."""
+    if mask.missing > 0.95:
+        yield f"{mask.missing:.1%} is missing: there is little to go by"
+    if fit == "whole" and seen.min() > 0.5:
+        yield "the hole is finer than the model's pixels; fit = window looks closer"
+
+
 def untouched(job: "Job", method: str, seed: int) -> Completion:
     """Return the completion of an image of which nothing is missing: the image."""
-    answer = Candidate(job.picture, 0.0, 0.0, 0.0, np.empty(0, np.float32))
     return Completion(
         job.name,
         job.picture,
         job.mask,
-        (answer,),
+        (Candidate(job.picture, "sharp", 0.0, 0.0, 0.0, np.empty(0, np.float32)),),
+        np.zeros(job.mask.known.shape, np.float32),
         method=method,
         seed=seed,
         warnings=("nothing is missing",),
@@ -84,6 +96,14 @@ def _part(job: "Job", window: Window) -> Part:
     return Part(
         job, window, replace(job, picture=job.picture.part(*at), mask=Mask(job.mask.known[at]))
     )
+
+
+def _uncertainty(parts: Sequence[Part], done: Sequence[Completion]) -> NDArray[np.float32]:
+    spread = np.zeros(parts[0].job.mask.known.shape, np.float32)
+    for part, result in zip(parts, done, strict=True):
+        window = part.window
+        spread[window.rows, window.columns][window.own] = result.uncertainty[window.own]
+    return spread
 
 
 def _candidate(

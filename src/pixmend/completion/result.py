@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixmend.completion.average import Answer
 from pixmend.completion.film import Reel
 from pixmend.completion.windows import Window
 from pixmend.images import (
@@ -31,13 +32,17 @@ class Candidate:
     ----------
     picture
         The whole image; every known sample is the original's.
+    answer
+        ``sharp``, a draw of G, or ``average``, the mean of all answers.
     loss, contextual, perceptual
-        The objective at its z, and its two parts before weighting.
+        The objective, and its two parts before weighting.
     z
-        The latent found, float32 [latent_dim]; where the image was completed in several windows, [windows, latent_dim].
+        The latent found, float32 [latent_dim]; beside an average, that of the best draw. Where the image was completed in several
+        windows, [windows, latent_dim].
     """
 
     picture: Picture
+    answer: Answer
     loss: float
     contextual: float
     perceptual: float
@@ -54,6 +59,8 @@ class Completion:
         What was given.
     candidates
         Distinct answers, the best first.
+    uncertainty
+        Standard deviation of each pixel over all answers that fit, in grey levels (0 to 255), float32 [H, W]; 0 where it is known.
     snapshots
         Step -> G(z) after that many steps, uint8 [size, size, C]; of several windows side by side.
     history
@@ -74,6 +81,7 @@ class Completion:
     original: Picture
     mask: Mask
     candidates: tuple[Candidate, ...]
+    uncertainty: NDArray[np.float32]
     snapshots: dict[int, Pixels] = field(default_factory=dict)
     history: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
     method: str = "default"
@@ -102,6 +110,10 @@ class Completion:
         pixels = to_channels(pixels, "RGB") if pixels.shape[-1] == 1 else pixels
         paint = np.append(_HOLE, 255)[: pixels.shape[-1]].astype(np.uint8)
         return np.where(self.mask.hole[..., None], paint, pixels)
+
+    def uncertainty_pixels(self) -> Pixels:
+        """Return the uncertainty as a picture, uint8 [H, W, 1]: black is known or sure, white a standard deviation of 127 and more."""
+        return (self.uncertainty * 2).clip(0, 255).round().astype(np.uint8)[..., None]
 
     def row(self) -> list[Pixels]:
         """Return original, masked, the snapshots, and the candidates, as `captions` names them."""
@@ -136,7 +148,9 @@ class Completion:
             "method": self.method,
             "steps": self.steps,
             "seed": self.seed,
+            "answer": best.answer,
             "missing": round(self.mask.missing, 6),
+            "uncertainty": self._mean_uncertainty(),
             "windows": len(self.windows),
             "loss": best.loss,
             "contextual": best.contextual,
@@ -145,6 +159,10 @@ class Completion:
             "seconds": round(self.seconds, 4),
             "warnings": list(self.warnings),
         }
+
+    def _mean_uncertainty(self) -> float:
+        hole = self.mask.hole
+        return round(float(self.uncertainty[hole].mean()), 3) if hole.any() else 0.0
 
     def _repr_png_(self) -> bytes:
         """Show itself in a notebook."""
