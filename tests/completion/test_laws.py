@@ -244,9 +244,44 @@ def test_unknown_methods_are_refused_with_the_names_there_are():
         find_method("yhe")
 
 
-def test_float_arrays_are_refused():
-    with pytest.raises(ImageError, match="uint8"):
-        open_image(np.zeros((4, 4)))
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(20, 24), (20, 24, 1), (20, 24, 3), (20, 24, 4)])
+@pytest.mark.parametrize("fit", ["whole", "window"])
+def test_floats_between_0_and_1_come_back_as_they_were_around_a_hole_filled_in_kind(untrained, dtype, shape, fit):  # fmt: skip
+    image = np.random.default_rng(0).random(shape).astype(dtype)
+    image[0, 0], image[-1, -1] = 0, 1
+    model = Model(untrained("RGBA"), "cpu")
+    result = model.complete(image, "center", steps=2, candidates=2, fit=fit)
+    known = result.mask.known
+    for answer in result.images:
+        assert (answer.dtype, answer.shape) == (image.dtype, shape)
+        assert np.array_equal(answer[known], image[known])
+        assert answer.min() >= 0
+        assert answer.max() <= 1
+    levels = (image.astype(np.float64) * 65535).round().astype(np.uint16)
+    if len(shape) == 2:  # as 16-bit grey, which it stands for
+        twin = model.complete(levels, "center", steps=2, fit=fit).best
+        tolerance = 1e-3 if dtype == np.float16 else 1e-6
+        np.testing.assert_allclose(result.best[~known], twin[~known] / 65535, atol=tolerance)
+    assert result.sheet().dtype == np.uint8
+    assert result.candidates[0].picture.to_pil().size == (24, 20)
+    assert np.array_equal(model.complete(image, np.zeros((20, 24), bool)).best, image)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.full((4, 4), np.nan), "16 of its 16 values are NaN"),
+        (np.full((4, 5, 3), np.inf, np.float32), "60 of its 60 values are NaN or infinite"),
+        (np.linspace(0, 255, 16).reshape(4, 4), r"in \[0, 1\], and these reach from 0 to 255"),
+        (np.linspace(-1, 1, 16).reshape(4, 4), r"in \[0, 1\], and these reach from -1 to 1"),
+        (np.zeros((4, 4), np.int64), "floats in"),
+        (np.zeros((4, 4), complex), "floats in"),
+    ],
+)
+def test_arrays_of_other_ranges_and_kinds_are_refused_in_words(array, words):
+    with pytest.raises(ImageError, match=words):
+        open_image(array)
 
 
 def test_all_names_of_the_public_face_resolve():
