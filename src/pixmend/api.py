@@ -83,7 +83,8 @@ class Model:
         Parameters
         ----------
         image
-            A path, a PIL image, or a uint8 (grey also uint16) array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], of any size.
+            A path, a PIL image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] of any size: uint8, floats in [0, 1], or grey as
+            uint16.
         mask
             A SPEC such as ``"center:0.5"`` (see `pixmend.masks`), a path, a PIL image or an array; white (>= 128, or True) = hole.
         method, steps
