@@ -72,17 +72,22 @@ def _sides(extents: Any, size: int, largest: int) -> NDArray[np.intp]:  # noqa: 
 
 def _shared(boxes: NDArray[np.intp], size: int, largest: int) -> list[NDArray[np.intp]]:
     """Return the holes (rows of ``boxes``) of each window, the largest hole's first."""
+    from scipy.spatial import KDTree
+
     extents = (boxes[:, 2:] - boxes[:, :2]).max(1)
+    middles = (boxes[:, 2:] + boxes[:, :2]) / 2
+    tree = KDTree(middles)
     waiting, groups = np.ones(len(boxes), bool), []
     for seed in np.argsort(-extents, kind="stable"):
         if not waiting[seed]:
             continue
         side = _sides(extents[seed], size, largest)
-        others = np.flatnonzero(waiting)
+        # No box further off fits into a window of this side together with the seed.
+        others = np.sort(tree.query_ball_point(middles[seed], side, p=np.inf))
+        others = others[waiting[others]]
         apart = np.maximum(boxes[others, :2] - boxes[seed, 2:], boxes[seed, :2] - boxes[others, 2:])
         distance = np.where(others == seed, -largest, apart.max(1))
-        order = np.argsort(distance, kind="stable")
-        near = others[order][distance[order] < side]
+        near = others[np.argsort(distance, kind="stable")]
         # The nearest, as long as the box around them and the seed needs no larger window.
         start = np.minimum.accumulate(boxes[near, :2])
         stop = np.maximum.accumulate(boxes[near, 2:])

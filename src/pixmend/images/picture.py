@@ -69,7 +69,7 @@ class Picture:
         """Return the image as uint8 (uint16 for 16-bit grey and floats) [H, W, C] with C of 1, 3 or 4."""
         if np.issubdtype(self.native.dtype, np.floating):
             levels = np.rint(self.native.astype(np.float64).clip(0, 1) * 65535)
-            return levels.astype(np.uint16).reshape(self.height, self.width, -1)
+            return np.asarray(levels, np.uint16).reshape(self.height, self.width, -1)
         if self.mode == "1":
             return self.native[..., None].astype(np.uint8) * np.uint8(255)
         if self.mode in ("LA", "CMYK"):
