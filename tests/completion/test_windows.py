@@ -117,11 +117,12 @@ def test_only_the_holes_change_and_all_of_them_do(lively, fit, blend):
 
 
 def test_a_window_is_completed_as_the_image_it_cuts_out(lively):
-    model, image = lively(), noise(0, 90, 130)
-    result = finish(model, image, FAR)
+    model, image, method = lively(), noise(0, 90, 130), replace(QUICK, restarts=3)
+    result = finish(model, image, FAR, method=method)
+    assert result.uncertainty.max() > 1
     for number, window in enumerate(result.windows):
         here = np.s_[window.rows, window.columns]
-        alone = finish(model, image[here], FAR[here], fit="whole")
+        alone = finish(model, image[here], FAR[here], method=method, fit="whole")
         assert np.array_equal(
             result.candidates[0].picture.native[here][window.own],
             alone.candidates[0].picture.native[window.own],
