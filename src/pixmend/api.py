@@ -24,7 +24,7 @@ from pixmend.completion import (
 from pixmend.errors import InputError, MaskError, SettingsError
 from pixmend.images import EXTENSIONS, Channels, Fit, Picture, Pixels, open_image, to_pixels
 from pixmend.masks import SHAPES, Mask, make_mask
-from pixmend.processes import choose_device
+from pixmend.processes import ALONE, Group, choose_device, open_group
 from pixmend.randomness import generator_for
 from pixmend.records import Manifest, PackProgress, PackSettings, Records
 from pixmend.training import Progress, RunDirectory, TrainSettings
@@ -248,6 +248,9 @@ def train(
 ) -> Model:
     """Train on a record or image folder into a run directory, or go on with it, and return the model.
 
+    In a script that torchrun starts, all its processes train together, ``on_progress`` is called in each, and
+    each returns the model, which it must see.
+
     Parameters
     ----------
     recipe
@@ -255,11 +258,14 @@ def train(
     settings
         Values that rank before the recipe's; the keys are those of `TrainSettings`.
     """
-    wanted = plan_training(recipe, settings or {})
-    packed = prepare_records(Path(data), Path(run), wanted)
-    resolved = training.resolve(wanted, _shape_of(packed))
-    for progress in training.train(packed, Path(run), resolved, data_name=str(data)):
-        on_progress(progress)
+    with open_group() as group:
+        wanted = plan_training(recipe, settings or {})
+        packed = prepare_records(Path(data), Path(run), wanted, group=group)
+        resolved = training.resolve(wanted, _shape_of(packed))
+        for progress in training.train(
+            packed, Path(run), resolved, data_name=str(data), group=group
+        ):
+            on_progress(progress)
     return load(run)
 
 
@@ -283,8 +289,11 @@ def prepare_records(
     skip_bad: bool = False,
     on_progress: Callable[[PackProgress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    group: Group = ALONE,
 ) -> Records:
     """Open a record folder, or pack an image folder into the run directory (once) and open that.
+
+    In a group the first process packs while the others wait.
 
     Raises
     ------
@@ -299,8 +308,10 @@ def prepare_records(
         keys = ("size", "channels", "fit", "background")
         chosen = PackSettings(**{key: wanted[key] for key in keys if key in wanted})
         folder = RunDirectory(run).records
-        records.pack(data, folder, chosen, on_progress=on_progress, should_stop=should_stop)
-        packed = Records(folder, skip_bad=skip_bad, should_stop=should_stop)
+        with group.first_before_others():
+            if group.first:
+                records.pack(data, folder, chosen, on_progress=on_progress, should_stop=should_stop)
+            packed = Records(folder, skip_bad=skip_bad, should_stop=should_stop)
     for key, held in _shape_of(packed).items():
         if key in wanted and wanted[key] != held:
             raise SettingsError(

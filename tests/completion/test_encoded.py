@@ -135,11 +135,14 @@ def test_the_average_is_of_estimates_that_lean_on_eight_neighbours_without_a_sea
     encodings = [encode(model, target, known, each) for each in neighbours]
     estimates = [each.estimate for each in encodings]
     means = torch.stack([each.mean[0] for each in estimates])
-    latents = [each.mean for each in encodings]
-    if model.memory is None:  # the lanes beyond the first are draws from the posterior
-        noise = [torch.randn(8, generator=generator_for(0, "posterior", lane)) for lane in range(8)]
-        latents = [encodings[0].draw(each * (lane > 0)) for lane, each in enumerate(noise)]
+    if model.memory is None:
         encodings *= 8
+    # The lanes beyond what there is to lean on are draws from the posterior.
+    first = 1 if model.memory is None else 6
+    noise = [torch.randn(8, generator=generator_for(0, "posterior", lane)) for lane in range(8)]
+    latents = [
+        encoding.draw(noise[lane] * (lane >= first)) for lane, encoding in enumerate(encodings)
+    ]
     drawn = [
         model.generator(z, each.condition)[0] for z, each in zip(latents, encodings, strict=True)
     ]

@@ -9,6 +9,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pixmend.processes import Group
     from pixmend.records import Records
     from pixmend.training import Scores, TrainSettings
 
@@ -41,20 +42,24 @@ def train(
     command resumes.
     """
     from pixmend import api, training
-    from pixmend.cli.terminal import stop_on_signal
+    from pixmend.cli.terminal import quiet_unless, stop_on_signal
+    from pixmend.processes import open_group
 
-    overrides = training.parse_overrides(override or [])
-    if steps is not None:
-        overrides["steps"] = steps
-    wanted = api.plan_training(recipe, overrides)
-    if dry_run:
-        _show_plan(data, run, wanted)
-        return
-    with stop_on_signal() as should_stop:
-        packed = _prepare(data, run, wanted, skip_bad=skip_bad, should_stop=should_stop)
-        settings = api.resolve_training(wanted, packed)
-        _show(settings, packed, run)
-        _train(packed, run, settings, data, should_stop)
+    with open_group() as group, quiet_unless(group.first):
+        overrides = training.parse_overrides(override or [])
+        if steps is not None:
+            overrides["steps"] = steps
+        wanted = api.plan_training(recipe, overrides)
+        if dry_run:
+            _show_plan(data, run, wanted)
+            return
+        with stop_on_signal() as should_stop:
+            packed = _prepare(data, run, wanted, group, skip_bad=skip_bad, should_stop=should_stop)
+            settings = api.resolve_training(wanted, packed)
+            _show(settings, packed, run, group)
+            stopped = _train(packed, run, settings, data, group, should_stop)
+    if stopped:
+        raise typer.Exit(130)
 
 
 def _show_plan(data: Path, run: Path, wanted: dict[str, Any]) -> None:
@@ -75,6 +80,7 @@ def _prepare(
     data: Path,
     run: Path,
     wanted: dict[str, Any],
+    group: "Group",
     *,
     skip_bad: bool,
     should_stop: "Callable[[], bool]",
@@ -91,23 +97,28 @@ def _prepare(
             bar.update(task, completed=progress.done, total=progress.total, note=note, visible=True)
 
         packed = api.prepare_records(
-            data, run, wanted, skip_bad=skip_bad, on_progress=show, should_stop=should_stop
+            data,
+            run,
+            wanted,
+            skip_bad=skip_bad,
+            on_progress=show,
+            should_stop=should_stop,
+            group=group,
         )
     for problem in packed.bad:
         errors.print(f"left out: {problem}", markup=False)
     return packed
 
 
-def _show(settings: "TrainSettings", packed: "Records", run: Path) -> None:
+def _show(settings: "TrainSettings", packed: "Records", run: Path, group: "Group") -> None:
     from pixmend.cli.terminal import out
-    from pixmend.processes import choose_device, describe_device
+    from pixmend.processes import describe_device
     from pixmend.training import to_toml
 
     out.print(to_toml(settings), end="", markup=False)
-    out.print(
-        f"{len(packed):,} images, {describe_device(choose_device(settings.device))} -> {run}",
-        markup=False,
-    )
+    device = describe_device(group.device(settings.device))
+    processes = f", {group.world} processes" if group.world > 1 else ""
+    out.print(f"{len(packed):,} images, {device}{processes} -> {run}", markup=False)
     if len(packed) < settings.batch_size:
         out.print(
             f"only {len(packed)} images: fewer than a batch; a few hundred are the least for good samples",
@@ -120,8 +131,10 @@ def _train(
     run: Path,
     settings: "TrainSettings",
     data: Path,
+    group: "Group",
     should_stop: "Callable[[], bool]",
-) -> None:
+) -> bool:
+    """Train, and say how it goes; return whether it was stopped before the end."""
     from pixmend import training
     from pixmend.cli.terminal import errors, out, progress_bar
 
@@ -129,7 +142,7 @@ def _train(
     with progress_bar() as bar:
         task = bar.add_task("training", total=settings.steps, note="")
         for now in training.train(
-            packed, run, settings, data_name=str(data), should_stop=should_stop
+            packed, run, settings, data_name=str(data), should_stop=should_stop, group=group
         ):
             if now.event == "resumed":
                 errors.print(f"resumed at step {now.step:,}")
@@ -143,12 +156,13 @@ def _train(
             event = now.event or event
     if event == "stopped":
         errors.print(f"stopped at step {now.step:,}, saved; the same command goes on", markup=False)
-        raise typer.Exit(130)
+        return True
     directory = training.RunDirectory(run)
     out.print(
         f"model  {directory.model}\nfilm   {directory.film}\nreport {directory.report}",
         markup=False,
     )
+    return False
 
 
 def _show_scores(scores: "Scores") -> None:

@@ -2,7 +2,7 @@
 
 from pixmend.training.loop import Progress, train
 from pixmend.training.monitor import Scores
-from pixmend.training.run import RunDirectory, is_run
+from pixmend.training.run import RunDirectory, is_run, processes_of
 from pixmend.training.settings import (
     TrainSettings,
     parse_overrides,
@@ -19,6 +19,7 @@ __all__ = [
     "TrainSettings",
     "is_run",
     "parse_overrides",
+    "processes_of",
     "read_recipe",
     "recipe_names",
     "resolve",

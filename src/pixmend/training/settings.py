@@ -71,6 +71,9 @@ class TrainSettings(DCGANSettings):
         1.0, ge=0, le=1, description="with which each of these is applied to an image"
     )
     mirror: bool = Field(False, description="flip training images at random; never for characters")
+    sync_batchnorm: bool = Field(
+        True, description="batch statistics over the whole batch when several processes share it"
+    )
     average_decay: float = Field(
         0.999, ge=0, lt=1, description="decay of the moving average of G's weights; 0 = none"
     )
