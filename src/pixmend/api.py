@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from pixmend import completion, models, records, training
-from pixmend.completion import Answer, Completion, Job, Options, SearchState, find_method
+from pixmend.completion import (
+    Answer,
+    Blend,
+    Completion,
+    Job,
+    Look,
+    Options,
+    SearchState,
+    find_method,
+)
 from pixmend.errors import InputError, MaskError, SettingsError
 from pixmend.images import EXTENSIONS, Channels, Fit, Picture, Pixels, open_image, to_pixels
 from pixmend.masks import SHAPES, Mask, make_mask
@@ -66,13 +75,16 @@ class Model:
         snapshots: Sequence[int] = (500, 1000),
         seed: int = 0,
         answer: Answer = "sharp",
+        blend: Blend | None = None,
+        fit: Look = "whole",
     ) -> Completion:
         """Complete one image.
 
         Parameters
         ----------
         image
-            A path, a PIL image, or a uint8 (grey also uint16) array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], of any size.
+            A path, a PIL image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] of any size: uint8, floats in [0, 1], or grey as
+            uint16.
         mask
             A SPEC such as ``"center:0.5"`` (see `pixmend.masks`), a path, a PIL image or an array; white (>= 128, or True) = hole.
         method, steps
@@ -85,6 +97,10 @@ class Model:
             Of all draws; equal calls give equal answers.
         answer
             ``sharp``, to look at; or ``average``, the mean of all answers, which errs least and blurs.
+        blend
+            ``paste``, ``feather`` or ``poisson``, if not the method's own; see `pixmend.completion.blend`.
+        fit
+            ``whole`` shows the model the image as its training images were shown, ``window`` a square around each hole.
 
         Returns
         -------
@@ -98,8 +114,8 @@ class Model:
         """
         picture = open_image(image)
         job = Job(picture, open_mask(mask, picture, seed=seed), picture.name)
-        chosen = find_method(method, steps=steps)
-        options = Options(chosen, candidates, tuple(snapshots), seed, answer=answer)
+        chosen = find_method(method, steps=steps, blend=blend)
+        options = Options(chosen, candidates, tuple(snapshots), seed, answer=answer, fit=fit)
         (result,) = self.complete_jobs([job], options)
         return replace(result, array_shape=image.shape) if isinstance(image, np.ndarray) else result
 
