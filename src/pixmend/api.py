@@ -256,12 +256,13 @@ def train(
     recipe
         The name of a recipe or a TOML file.
     settings
-        Values that rank before the recipe's; the keys are those of `TrainSettings`.
+        Values that rank before the recipe's; the keys are those of `TrainSettings`. With ``minutes`` the net is chosen to fit
+        machine, images and time, unless it is said here.
     """
     with open_group() as group:
         wanted = plan_training(recipe, settings or {})
         packed = prepare_records(Path(data), Path(run), wanted, group=group)
-        resolved = training.resolve(wanted, _shape_of(packed))
+        resolved = resolve_training(wanted, packed, Path(run), group=group)
         for progress in training.train(
             packed, Path(run), resolved, data_name=str(data), group=group
         ):
@@ -306,7 +307,11 @@ def prepare_records(
         packed = Records(data, skip_bad=skip_bad, should_stop=should_stop)
     else:
         keys = ("size", "channels", "fit", "background")
-        chosen = PackSettings(**{key: wanted[key] for key in keys if key in wanted})
+        values = {key: wanted[key] for key in keys if key in wanted}
+        if "minutes" in wanted and "size" not in wanted:
+            device = choose_device(wanted.get("device", "auto"))
+            values["size"] = training.size_for(wanted["minutes"], device)
+        chosen = PackSettings(**values)
         folder = RunDirectory(run).records
         with group.first_before_others():
             if group.first:
@@ -321,9 +326,22 @@ def prepare_records(
     return packed
 
 
-def resolve_training(wanted: Mapping[str, Any], packed: Records) -> TrainSettings:
-    """Return the settings of a run on these records."""
-    return training.resolve(wanted, _shape_of(packed))
+def resolve_training(
+    wanted: Mapping[str, Any], packed: Records, run: Path, *, group: Group = ALONE
+) -> TrainSettings:
+    """Return the settings of a run on these records; with ``minutes``, what is not said is measured, or as the run was begun with."""
+    given = {**wanted, **_shape_of(packed)}
+    if "minutes" not in wanted:
+        return training.resolve(given)
+    chosen: dict[str, Any] | None = None
+    if group.first:
+        if training.is_run(run):
+            begun = training.read_recipe(RunDirectory(run).settings)
+            chosen = {key: begun[key] for key in training.CHOSEN if key in begun}
+        else:
+            device = group.device(wanted.get("device", "auto"))
+            chosen = training.chosen_for(wanted["minutes"], len(packed), given, device)
+    return training.resolve(group.tell(chosen), given)
 
 
 def _shape_of(packed: Records) -> dict[str, Any]:

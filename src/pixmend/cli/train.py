@@ -27,6 +27,10 @@ def train(
     steps: Annotated[
         int | None, typer.Option(help="Iterations; the recipe's if not given.")
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Time in place of steps; chooses a net that fits it, unless told."),
+    ] = None,
     override: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting; may be repeated."),
@@ -49,13 +53,15 @@ def train(
         overrides = training.parse_overrides(override or [])
         if steps is not None:
             overrides["steps"] = steps
+        if minutes is not None:
+            overrides["minutes"] = minutes
         wanted = api.plan_training(recipe, overrides)
         if dry_run:
             _show_plan(data, run, wanted)
             return
         with stop_on_signal() as should_stop:
             packed = _prepare(data, run, wanted, group, skip_bad=skip_bad, should_stop=should_stop)
-            settings = api.resolve_training(wanted, packed)
+            settings = api.resolve_training(wanted, packed, run, group=group)
             _show(settings, packed, run, group)
             stopped = _train(packed, run, settings, data, group, should_stop)
     if stopped:
@@ -68,7 +74,7 @@ def _show_plan(data: Path, run: Path, wanted: dict[str, Any]) -> None:
     from pixmend.errors import InputError
 
     if (data / "manifest.json").is_file():
-        settings = api.resolve_training(wanted, api.prepare_records(data, run, wanted))
+        settings = api.resolve_training(wanted, api.prepare_records(data, run, wanted), run)
     elif data.exists():
         settings = training.resolve(wanted)
     else:
@@ -140,7 +146,8 @@ def _train(
 
     event = note = ""
     with progress_bar() as bar:
-        task = bar.add_task("training", total=settings.steps, note="")
+        whole = settings.steps if settings.minutes is None else round(settings.minutes * 60)
+        task = bar.add_task("training", total=whole, note="")
         for now in training.train(
             packed, run, settings, data_name=str(data), should_stop=should_stop, group=group
         ):
@@ -152,7 +159,9 @@ def _train(
                 errors.print(f"warning: {now.warning}", markup=False)
             if math.isfinite(now.loss_d) and math.isfinite(now.loss_g):
                 note = f"D {now.loss_d:.3f} G {now.loss_g:.3f} {now.images_per_second:.0f} images/s"
-            bar.update(task, completed=now.step, note=note)
+                if settings.minutes is not None:
+                    note = f"step {now.step:,} {note}"
+            bar.update(task, completed=round(now.done * whole), note=note)
             event = now.event or event
     if event == "stopped":
         errors.print(f"stopped at step {now.step:,}, saved; the same command goes on", markup=False)

@@ -17,6 +17,7 @@ from pixmend.processes import ALONE, Group
 from pixmend.randomness import seed_for
 from pixmend.records import Records
 from pixmend.training.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
+from pixmend.training.clock import Clock
 from pixmend.training.export import Export
 from pixmend.training.feed import Feed
 from pixmend.training.finite import Statistics
@@ -46,6 +47,7 @@ from pixmend.training.watch import Watch
 
 __all__ = ["Progress", "train"]
 
+_CHECKPOINTS = 10  # of a run by time
 _PATIENCE = 5  # steps in a row that are not finite, before the run is taken back
 
 
@@ -61,6 +63,8 @@ class Progress:
         Means over the step's batch.
     images_per_second
         Since this sitting began.
+    done
+        Share of the run, by steps or by time, 0 to 1.
     event
         "resumed", "checkpoint", "rolled back", "stopped" or "done" when that is news; "" else.
     warning
@@ -75,6 +79,7 @@ class Progress:
     loss_d: float
     loss_g: float
     images_per_second: float
+    done: float
     event: str = ""
     warning: str = ""
     scores: Scores | None = None
@@ -91,7 +96,8 @@ def train(
 ) -> Iterator[Progress]:
     """Train, or go on training, the run in the directory ``run``; yields after every step.
 
-    The same call resumes: weights after N steps are the same, bit for bit on a CPU, however often the run was cut short.
+    The same call resumes: weights after N steps are the same, bit for bit on a CPU, however often the run was cut short. Not so where
+    ``minutes`` are given: the schedule follows the time that training has taken.
 
     An update that is not finite is left out. After 5 such steps in a row, or when the weights themselves are not finite, the run
     goes back to its last checkpoint, once, and on from there with other draws. What cannot be written is tried again later.
@@ -136,13 +142,13 @@ class _Sitting:
     warning: str  # for a run that goes on
     losses: list[tuple[float, float]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    started: float = field(default_factory=time.monotonic)
-    seconds_before: float = 0.0  # of training, in the sittings before this one
+    done: float = 0.0  # share of the run
     seen: int = 0  # images, in this sitting
 
     def __post_init__(self) -> None:
         settings, group = self.settings, self.group
         self.device = group.device(settings.device)
+        self.clock = Clock(settings, group)
         records, run = self.records, self.run
         self.split = open_split(
             run.split, records, seed=settings.seed, share=settings.held_out, group=group
@@ -154,7 +160,7 @@ class _Sitting:
         self.export = Export(records, run, settings, self.split, self.feed, self.outbox, self.watch)
 
     def steps(self, should_stop: Callable[[], bool]) -> Iterator[Progress]:
-        settings, resumed = self.settings, self._resume()
+        resumed = self._resume()
         if resumed:
             self.warnings += [self.warning] if self.warning else []
             yield self._progress(event="resumed")
@@ -165,7 +171,8 @@ class _Sitting:
         if resumed and self.group.first and not self.export.is_of(self.state.step):
             self.export.write(self.state)  # a kill came between a checkpoint and its model
         started, rate = time.monotonic(), 0.0
-        while self.state.step < settings.steps:
+        self.done = self.clock.done(self.state.step)
+        while self.done < 1:
             losses, event = (math.nan, math.nan), ""
             try:
                 losses = self._step()
@@ -202,7 +209,7 @@ class _Sitting:
         """
         state, settings = self.state, self.settings
         self.statistics.keep()
-        set_learning_rates(state, settings)
+        set_learning_rates(state, settings, *self.clock.place(state.step, self.done))
         losses = []
         for inner in range(settings.discriminator_steps):
             real, indices = self.feed.real(state.images, settings.batch_size)
@@ -260,10 +267,14 @@ class _Sitting:
     def _save_when_due(self, rate: float, should_stop: Callable[[], bool]) -> str:
         """Write the log and a checkpoint if this step has one; return the event."""
         step, settings = self.state.step, self.settings
-        if step % settings.log_every == 0:
+        before, self.done = self.done, self.clock.done(step)
+        if step % settings.log_every == 0 or self.done >= 1:
             self._log(rate)
         stop = self.group.any(should_stop())
-        due = step % settings.checkpoint_every == 0 or step == settings.steps
+        due = step % settings.checkpoint_every == 0 or self.done >= 1
+        if settings.minutes is not None:
+            # As many checkpoints as a report can show something by, however fast the machine is.
+            due = due or int(before * _CHECKPOINTS) < int(self.done * _CHECKPOINTS)
         if stop or due:
             self._checkpoint()
             # Asked again: a checkpoint takes a while, and it is a good place to stop.
@@ -272,7 +283,7 @@ class _Sitting:
 
     def _resume(self) -> bool:
         checkpoint = self._last_checkpoint()
-        self.seconds_before = self._go_to(checkpoint)
+        self.clock.before = self._go_to(checkpoint)
         return checkpoint is not None
 
     def _last_checkpoint(self) -> Checkpoint | None:
@@ -318,6 +329,7 @@ class _Sitting:
 
     def _checkpoint(self) -> None:
         """Save the state, and then what people look at."""
+        started = time.monotonic()
         checkpoint = first_checkpoint(self.state)
         if checkpoint is None:
             return
@@ -326,6 +338,7 @@ class _Sitting:
         )
         self.outbox.put("checkpoint", checkpoint, write)
         self.export.write(self.state)
+        self.clock.last = time.monotonic() - started
 
     def _log(self, rate: float) -> None:
         mean_d, mean_g = (
@@ -339,7 +352,7 @@ class _Sitting:
         line: dict[str, float | None] = {
             "step": self.state.step,
             "images": self.state.images,
-            "seconds": round(self.seconds_before + time.monotonic() - self.started, 3),
+            "seconds": round(self.clock.seconds, 3),
             "images_per_second": round(rate, 2),
             "loss_d": mean_d,
             "loss_g": mean_g,
@@ -365,6 +378,7 @@ class _Sitting:
             state.images,
             *losses,
             rate,
+            min(self.done, 1.0),
             event,
             warning,
             self.watch.news(),

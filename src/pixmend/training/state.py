@@ -108,11 +108,9 @@ def initial_state(
     return state
 
 
-def set_learning_rates(state: TrainState, settings: TrainSettings) -> None:
-    """Give all optimisers the rate of the coming step."""
-    share = rate_share(
-        state.step, settings.steps, schedule=settings.schedule, warm_up=settings.warm_up
-    )
+def set_learning_rates(state: TrainState, settings: TrainSettings, step: int, steps: int) -> None:
+    """Give all optimisers the rate of step number ``step`` of ``steps``."""
+    share = rate_share(step, steps, schedule=settings.schedule, warm_up=settings.warm_up)
     rates = {
         "generator_optimiser": settings.learning_rate,
         "discriminator_optimiser": _discriminator_rate(settings),
