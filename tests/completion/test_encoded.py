@@ -1,5 +1,6 @@
 """Completing from an encoder: the laws that hold of every method, of models that have one."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from pixmend.completion import METHODS, Job, Options, complete, complete_batch, 
 from pixmend.errors import SettingsError
 from pixmend.images import open_image
 from pixmend.masks import make_mask
-from pixmend.models import DCGAN, Encoder, Memory, encode, infer, initialise
+from pixmend.models import DCGAN, Encoder, Memory, Trust, encode, infer, initialise
 from pixmend.models.dcgan import DCGANSettings
 from pixmend.randomness import generator_for
 
@@ -167,3 +168,42 @@ def test_an_average_alone_and_among_others_is_the_same_and_keeps_known_pixels(mo
         ours, theirs = result.candidates[0].picture.pixels, alone.candidates[0].picture.pixels
         assert np.array_equal(ours, theirs)
         assert np.array_equal(ours[job.mask.known], job.picture.pixels[job.mask.known])
+
+
+def trusting(model, **changes):
+    """The model with a calibration: half of what is said comes true, and images are expected to be like anything."""
+    held = {"said": [0.0, 1.0], "right": [0.0, 0.5], "known_error": 1e6, "distance": 1e6}
+    trust = Trust(**{**held, "centre": [0.0], "spread": [1.0], **changes})
+    return replace(model, card={**model.card, "trust": trust.to_json()})
+
+
+def test_confidence_is_what_the_variances_say_as_calibrated(model):
+    (job,) = jobs(1)
+    (plain,) = complete_batch(model, [job], Options(METHODS["instant"]))
+    assert plain.confidence is None
+    assert plain.warnings == ()
+    (result,) = complete_batch(trusting(model), [job], Options(METHODS["instant"]))
+    deviation = result.uncertainty[job.mask.hole] / 127.5
+    said = np.mean([math.erf(0.2 / (each * math.sqrt(2))) for each in deviation])
+    assert result.confidence == pytest.approx(said / 2, abs=1e-4)
+    assert result.warnings == ()
+    assert result.record()["confidence"] == pytest.approx(result.confidence, abs=1e-3)
+    # Each image's own, whatever the others in the batch are, and in windows a mean over pixels.
+    together = complete_batch(trusting(model), jobs(), Options(METHODS["instant"]))
+    assert together[0].confidence == pytest.approx(result.confidence, abs=1e-6)
+    (parts,) = complete_batch(trusting(model), [job], Options(METHODS["instant"], fit="window"))
+    assert 0 < parts.confidence < 0.5
+
+
+def test_an_image_unlike_those_of_the_training_is_told(model):
+    foreign = trusting(model, known_error=1.0, distance=1e-3)
+    (result,) = complete_batch(foreign, jobs(1), Options(METHODS["instant"]))
+    assert len(result.warnings) == 2
+    assert all(each.startswith("unlike the images") for each in result.warnings)
+
+
+def test_other_methods_claim_no_confidence(model):
+    method = replace(METHODS["yeh"], steps=2)
+    (result,) = complete_batch(trusting(model, known_error=0.0), jobs(1), Options(method))
+    assert result.confidence is None
+    assert result.warnings == ()

@@ -32,7 +32,7 @@ from pixmend.images import (
     to_tensor,
 )
 from pixmend.masks import Mask
-from pixmend.models import DCGAN, Condition, Encoding
+from pixmend.models import DCGAN, Condition, Encoding, Trust, known_error
 
 __all__ = ["Job", "Options", "complete", "complete_batch", "fitted"]
 
@@ -223,6 +223,8 @@ class _Found:
     losses: Tensor  # [B, lanes, 3]: total, contextual, perceptual
     average: Average
     average_losses: Tensor  # [B, 3]
+    confidence: list[float | None]  # of each image
+    doubts: list[list[str]]  # of each image
     snapshots: dict[int, Tensor]  # step -> [B, C, S, S], of each image's best lane by then
     history: Tensor  # [steps + 1, B]: least total so far
 
@@ -260,10 +262,10 @@ def _search(
     condition = None if encoding is None else encoding.condition
     objective = method.objective(model, target[rows], known[rows], condition)
     snapshots: dict[int, Tensor] = {}
-    history = []
+    totals_so_far = []
     for state in method.search(objective, z, settings):
         totals = state.best.total[: count * lanes].view(count, lanes)
-        history.append(totals.amin(1))
+        totals_so_far.append(totals.amin(1))
         if state.step in options.snapshots or state.step in options.film:
             best = torch.arange(count, device=rows.device) * lanes + totals.argmin(1)
             snapshots[state.step] = _draw(model, state.best_z, condition, best)
@@ -275,7 +277,30 @@ def _search(
     best_z = state.best_z[: count * lanes].view(count, lanes, -1)
     mean = average(drawn, None if encoding is None else encoding.estimate)
     scored = _losses_of(method.objective(model, target, known), mean.mean)
-    return _Found(lanes, best_z, drawn, losses, mean, scored, snapshots, torch.stack(history))
+    best = drawn[torch.arange(count, device=drawn.device), losses[..., 0].argmin(1)]
+    trust = None if condition is None else Trust.of(model.card)  # measured on E's answers
+    trusted = _trusted(model, trust, best, target, known, mean.variance)
+    history = torch.stack(totals_so_far)
+    return _Found(lanes, best_z, drawn, losses, mean, scored, *trusted, snapshots, history)
+
+
+@torch.no_grad()
+def _trusted(
+    model: DCGAN,
+    trust: Trust | None,
+    drawn: Tensor,
+    target: Tensor,
+    known: Tensor,
+    variance: Tensor,
+) -> tuple[list[float | None], list[list[str]]]:
+    """Return the confidence in each answer, and what speaks against its image's being of the model's domain."""
+    if trust is None:
+        return [None] * len(drawn), [[] for _ in drawn]
+    errors = known_error(drawn, target, known).tolist()
+    completed = known * target + (1 - known) * drawn
+    distances = trust.distances(model.discriminator, completed).tolist()
+    doubts = [trust.doubts(*pair) for pair in zip(errors, distances, strict=True)]
+    return [*trust.confidence(variance, known)], doubts
 
 
 @torch.no_grad()
@@ -343,7 +368,11 @@ def _completion(
         steps=options.method.steps,
         seed=options.seed,
         seconds=seconds,
-        warnings=tuple(cautions(job.mask, view.known, options.fit)),
+        confidence=found.confidence[index],
+        warnings=(
+            *cautions(job.mask, view.known, options.fit),
+            *(f"unlike the images of the model's training: {each}" for each in found.doubts[index]),
+        ),
         film=(_reel(model, job, view, found, index, options),) if options.film else (),
     )
 

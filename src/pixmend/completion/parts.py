@@ -58,6 +58,7 @@ def combine(parts: Sequence[Part], done: Sequence[Completion]) -> Completion:
             for answers in zip(*(part.candidates for part in done), strict=True)
         ),
         uncertainty=_uncertainty(parts, done),
+        confidence=_confidence(parts, done),
         snapshots={
             step: np.concatenate([part.snapshots[step] for part in done], axis=1) for step in steps
         },
@@ -104,6 +105,17 @@ def _uncertainty(parts: Sequence[Part], done: Sequence[Completion]) -> NDArray[n
         window = part.window
         spread[window.rows, window.columns][window.own] = result.uncertainty[window.own]
     return spread
+
+
+def _confidence(parts: Sequence[Part], done: Sequence[Completion]) -> float | None:
+    """Return the mean over missing pixels."""
+    shares = [
+        (result.confidence, part.window.own.sum()) for part, result in zip(parts, done, strict=True)
+    ]
+    if any(share is None for share, _ in shares):
+        return None
+    weights = [count for _, count in shares]
+    return float(np.average([share for share, _ in shares], weights=weights))
 
 
 def _candidate(

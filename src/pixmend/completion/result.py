@@ -61,6 +61,9 @@ class Completion:
         Distinct answers, the best first.
     uncertainty
         Standard deviation of each pixel over all answers that fit, in grey levels (0 to 255), float32 [H, W]; 0 where it is known.
+    confidence
+        Share of the missing pixels that will be off by less than 26 grey levels, as calibrated on held-out images; None where the
+        model or the method has nothing to tell it by.
     snapshots
         Step -> G(z) after that many steps, uint8 [size, size, C]; of several windows side by side.
     history
@@ -82,6 +85,7 @@ class Completion:
     mask: Mask
     candidates: tuple[Candidate, ...]
     uncertainty: NDArray[np.float32]
+    confidence: float | None = None
     snapshots: dict[int, Pixels] = field(default_factory=dict)
     history: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
     method: str = "default"
@@ -151,6 +155,7 @@ class Completion:
             "answer": best.answer,
             "missing": round(self.mask.missing, 6),
             "uncertainty": self._mean_uncertainty(),
+            "confidence": None if self.confidence is None else round(self.confidence, 3),
             "windows": len(self.windows),
             "loss": best.loss,
             "contextual": best.contextual,

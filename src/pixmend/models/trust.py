@@ -131,11 +131,15 @@ def calibrate(model: DCGAN, held_out: Tensor, training: Tensor, known: Tensor) -
     """
     if model.encoder is None or not model.encoder.conditional:
         return None
-    features = torch.cat([_features(model.discriminator, part) for part in training.split(_PART)])
+    features = torch.cat(
+        [_features(model.discriminator, part) for part in torch.split(training, _PART)]
+    )
     centre, spread = features.mean(0), features.std(0).clamp_min(_LEAST_SPREAD)
     said, right, errors, completed = [], [], [], []
     for masks in known:
-        for target, mask in zip(held_out.split(_PART), masks.split(_PART), strict=True):
+        for target, mask in zip(
+            torch.split(held_out, _PART), torch.split(masks, _PART), strict=True
+        ):
             encoding = encode(model, target, mask)
             assert encoding.estimate is not None
             said.append(said_right(encoding.estimate.log_variance.exp(), mask))
