@@ -15,6 +15,7 @@ from pixmend.completion.methods import Method
 from pixmend.completion.result import Candidate, Completion
 from pixmend.completion.search import SearchState
 from pixmend.completion.start import encoded_starts
+from pixmend.completion.state import ROWS
 from pixmend.errors import ImageError, SettingsError
 from pixmend.images import (
     CHANNELS,
@@ -29,10 +30,6 @@ from pixmend.masks import Mask
 from pixmend.models import DCGAN, Condition
 
 __all__ = ["Job", "Options", "complete", "complete_batch"]
-
-# Rows of a batch are made a multiple of this. Matrix kernels work in blocks of rows and treat a last, partial block
-# differently; with none, a row's arithmetic is the same in any batch, bit for bit (tests hold this on CPUs).
-_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -198,7 +195,7 @@ def _search(
     count = len(target)
     lanes = max(method.restarts, options.candidates)
     rows = torch.arange(count, device=target.device).repeat_interleave(lanes)
-    rows = torch.cat([rows, rows[:1].expand(-len(rows) % _ROWS)])
+    rows = torch.cat([rows, rows[:1].expand(-len(rows) % ROWS)])
     z, condition = _start(model, target, known, rows, lanes, options)
     objective = method.objective(model, target[rows], known[rows], condition)
     snapshots: dict[int, Tensor] = {}
@@ -233,7 +230,7 @@ def _start(
 @torch.no_grad()
 def _draw(model: DCGAN, z: Tensor, condition: Condition | None, rows: Tensor) -> Tensor:
     """Return G(z) of some rows of z [N, latent_dim], in batches of whole blocks of rows."""
-    padded = torch.cat([rows, rows[:1].expand(-len(rows) % _ROWS)])
+    padded = torch.cat([rows, rows[:1].expand(-len(rows) % ROWS)])
     parts = [
         model.generator(z[part], None if condition is None else condition.take(part))
         for part in torch.split(padded, 256)
