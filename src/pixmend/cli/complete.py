@@ -31,9 +31,18 @@ def complete(
             "a mask image, or a folder of masks matched by stem; white = hole."
         ),
     ] = "center",
-    method: Annotated[str, typer.Option(help="default, instant, seed or yeh.")] = "default",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="default, instant, or as published: seed, yeh, bamos, chengbinjin, moodoki, csgm, surgery."
+        ),
+    ] = "default",
     steps: Annotated[
         int | None, typer.Option(help="Steps of the search; the method's own if not given.")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Search for so long, for each batch, whatever the number of steps."),
     ] = None,
     snapshots: Annotated[str, typer.Option(help="Steps whose state the sheet shows.")] = "500,1000",
     candidates: Annotated[int, typer.Option(help="Distinct answers an image, best first.")] = 1,
@@ -43,7 +52,10 @@ def complete(
     ] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
 ) -> None:
-    """Complete images: each under its own name in OUT, with a contact sheet beside it and a line in results.jsonl."""
+    """Complete images: each under its own name in OUT, with a contact sheet beside it and a line in results.jsonl.
+
+    Ctrl-C ends the search, keeps the best found so far, and begins no further image.
+    """
     from pixmend import api
     from pixmend.cli.outputs import expand_inputs
     from pixmend.completion import Options, find_method
@@ -52,7 +64,7 @@ def complete(
     if mask.partition(":")[0] in SHAPES or not Path(mask).exists():
         make_mask(mask, 64, 64)  # what is misspelt is told once, not for each image
     options = Options(
-        find_method(method, steps=steps), candidates, _steps_of(snapshots), seed, batch
+        find_method(method, steps=steps), candidates, _steps_of(snapshots), seed, batch, seconds
     )
     found = expand_inputs(inputs, but=out)
     _Batch(api.load(model, device=device), found, mask, out, options).run()
@@ -82,7 +94,7 @@ class _Batch:
 
     def run(self) -> None:
         from pixmend.cli.outputs import Names
-        from pixmend.cli.terminal import errors, out, progress_bar
+        from pixmend.cli.terminal import errors, out, progress_bar, stop_on_signal
         from pixmend.storage import write_text
 
         self.names = Names()
@@ -91,7 +103,7 @@ class _Batch:
         write_text(self.results, self._earlier())
         self.options = self.model.fitted(self.options)
         rounds, done = self.options.method.steps + 1, 0  # the start is looked at too
-        with progress_bar() as bar:
+        with stop_on_signal() as should_stop, progress_bar() as bar:
             task = bar.add_task("searching", total=len(self.inputs) * rounds, note="")
 
             def show(jobs: Sequence["Job"], state: "SearchState") -> None:
@@ -99,12 +111,18 @@ class _Batch:
                     f"{done}/{len(self.inputs)} images, loss {float(state.best.total.mean()):.2f}"
                 )
                 before = (done + len(self.failed)) * rounds
-                bar.update(task, completed=before + (state.step + 1) * len(jobs), note=note)
+                # With --seconds steps go on past the method's own.
+                now = min(state.step + 1, rounds) * len(jobs)
+                bar.update(task, completed=before + now, note=note)
 
-            for result in self.model.complete_jobs(self._jobs(), self.options, on_state=show):
+            for result in self.model.complete_jobs(
+                self._jobs(), self.options, on_state=show, should_stop=should_stop
+            ):
                 self._write(result)
                 done += 1
-            bar.update(task, completed=len(self.inputs) * rounds, note=f"{done} images")
+            stopped = should_stop()
+            if not stopped:
+                bar.update(task, completed=len(self.inputs) * rounds, note=f"{done} images")
         out.print(f"{done} completed -> {self.out} (facts in {self.results.name})", markup=False)
         if self.failed:
             for name, reason in self.failed:
@@ -112,6 +130,11 @@ class _Batch:
                     f"failed: {reason if name in reason else f'{name}: {reason}'}", markup=False
                 )
             errors.print(f"{len(self.failed)} of {len(self.inputs)} inputs failed", markup=False)
+        if stopped:
+            rest = len(self.inputs) - done - len(self.failed)
+            errors.print(f"stopped: the last with the best found so far, {rest} not begun")
+            raise typer.Exit(130)
+        if self.failed:
             raise typer.Exit(2)
 
     def _jobs(self) -> Iterator["Job"]:

@@ -1,5 +1,6 @@
 """Completion: images with holes in, whole images out."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -68,11 +69,15 @@ class Options:
     candidates
         Distinct answers an image, best first.
     snapshots
-        Steps after which the state of the search is kept; those past the method's last step are left out.
+        Steps after which the state of the search is kept; those past the search's last step are left out.
     seed
         Of all draws.
     batch
         Images searched at a time: bounds memory, changes no result.
+    seconds
+        Time for each batch, from its start until its searches end; they go on until it is used up, whatever the method's number of
+        steps, which is then the length of its schedule. The clock decides, so equal calls may give unequal answers. None: the
+        method's number of steps.
     """
 
     method: Method
@@ -80,6 +85,7 @@ class Options:
     snapshots: tuple[int, ...] = (500, 1000)
     seed: int = 0
     batch: int = 16
+    seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -97,6 +103,8 @@ class Options:
             raise SettingsError(f"batch = {self.batch}: needs a whole number of at least 1")
         if any(step < 0 for step in self.snapshots):
             raise SettingsError(f"snapshots = {self.snapshots}: steps are counted from 0")
+        if self.seconds is not None and not (self.seconds > 0 and math.isfinite(self.seconds)):
+            raise SettingsError(f"seconds = {self.seconds}: needs a number above 0")
 
 
 def complete(
@@ -105,6 +113,7 @@ def complete(
     options: Options,
     *,
     on_state: Callable[[Sequence[Job], SearchState], None] = lambda jobs, state: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Completion]:
     """Complete images, ``options.batch`` at a time, in order; jobs are taken as they are needed.
 
@@ -112,10 +121,12 @@ def complete(
     ----------
     on_state
         Called after every step of a batch's search with its jobs and the state of all its rows.
+    should_stop
+        Asked after every step: once it says yes, the batch at hand is finished with the best found so far, and no other is begun.
     """
     waiting = iter(jobs)
-    while batch := list(islice(waiting, options.batch)):
-        yield from complete_batch(model, batch, options, on_state=on_state)
+    while not should_stop() and (batch := list(islice(waiting, options.batch))):
+        yield from complete_batch(model, batch, options, on_state=on_state, should_stop=should_stop)
 
 
 def complete_batch(
@@ -124,6 +135,7 @@ def complete_batch(
     options: Options,
     *,
     on_state: Callable[[Sequence[Job], SearchState], None] = lambda jobs, state: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Completion]:
     """Complete the images of one batch; each gets the answer it would get alone.
 
@@ -140,7 +152,8 @@ def complete_batch(
     device = next(model.generator.parameters()).device
     target = torch.stack([view.target for view in views]).to(device)  # [B, C, S, S]
     known = torch.stack([view.known for view in views]).to(device)  # [B, 1, S, S]
-    found = _search(model, target, known, options, lambda state: on_state(jobs, state))
+    enough = _Enough(started, options.seconds, should_stop)
+    found = _search(model, target, known, options, lambda state: on_state(jobs, state), enough)
     seconds = (time.perf_counter() - started) / len(jobs)
     return [
         _completion(model, job, view, found, index, options, seconds)
@@ -165,6 +178,27 @@ class _Found:
     losses: Tensor  # [B, lanes, 3]: total, contextual, perceptual
     snapshots: dict[int, Tensor]  # step -> [B, C, S, S], of each image's best lane by then
     history: Tensor  # [steps + 1, B]: least total so far
+    steps: list[int]  # B: after how many updates the last of an image's lanes stopped
+
+
+class _Enough:
+    """Whether a search has gone on long enough: the time is used up, or somebody wants an answer now."""
+
+    def __init__(
+        self, started: float, seconds: float | None, should_stop: Callable[[], bool]
+    ) -> None:
+        self._end = math.inf if seconds is None else started + seconds
+        self._should_stop = should_stop
+        self._last = started
+
+    def __call__(self, state: SearchState) -> bool:
+        """Return whether to end at this state; a step that would end too late is not begun."""
+        if not math.isinf(self._end):
+            state.best.total[0].item()  # waits until the device has done what it was told
+        now = time.perf_counter()
+        late = now + (now - self._last) > self._end
+        self._last = now
+        return late or self._should_stop()
 
 
 def _view(model: DCGAN, job: Job) -> _View:
@@ -190,6 +224,7 @@ def _search(
     known: Tensor,
     options: Options,
     on_state: Callable[[SearchState], None],
+    enough: _Enough,
 ) -> _Found:
     method, settings = options.method, model.settings
     count = len(target)
@@ -200,19 +235,28 @@ def _search(
     objective = method.objective(model, target[rows], known[rows], condition)
     snapshots: dict[int, Tensor] = {}
     history = []
-    for state in method.search(objective, z, settings):
+    steps = torch.zeros(count, dtype=torch.int64, device=target.device)
+    going = torch.ones_like(steps, dtype=torch.bool)
+    endless = options.seconds is not None
+    for state in method.search(
+        objective, z, settings, lanes=lanes, seed=options.seed, endless=endless
+    ):
         totals = state.best.total[: count * lanes].view(count, lanes)
         history.append(totals.amin(1))
         if state.step in options.snapshots:
             best = torch.arange(count, device=rows.device) * lanes + totals.argmin(1)
             snapshots[state.step] = _draw(model, state.best_z, condition, best)
         on_state(state)
+        steps = torch.where(going, state.step, steps)
+        going = state.active[: count * lanes].view(count, lanes).any(1)
+        if enough(state):
+            break
     losses = torch.stack([state.best.total, state.best.contextual, state.best.perceptual], -1)
     losses = losses[: count * lanes].view(count, lanes, 3)
     drawn = _draw(model, state.best_z, condition, torch.arange(count * lanes, device=rows.device))
     drawn = drawn.view(count, lanes, *drawn.shape[1:])
     best_z = state.best_z[: count * lanes].view(count, lanes, -1)
-    return _Found(lanes, best_z, drawn, losses, snapshots, torch.stack(history))
+    return _Found(lanes, best_z, drawn, losses, snapshots, torch.stack(history), steps.tolist())
 
 
 def _start(
@@ -259,10 +303,14 @@ def _completion(
         original=job.picture,
         mask=job.mask,
         candidates=tuple(candidates),
-        snapshots={step: to_pixels(images[index]) for step, images in found.snapshots.items()},
-        history=found.history[:, index].cpu().numpy(),
+        snapshots={
+            step: to_pixels(images[index])
+            for step, images in found.snapshots.items()
+            if step <= found.steps[index]
+        },
+        history=found.history[: found.steps[index] + 1, index].cpu().numpy(),
         method=options.method.name,
-        steps=options.method.steps,
+        steps=found.steps[index],
         seed=options.seed,
         seconds=seconds,
     )
