@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pixmend.completion.blend import paste, poisson
+from pixmend.completion.bounds import clip
 from pixmend.completion.frame import frame_for
 from pixmend.completion.objective import (
     Losses,
@@ -14,7 +15,6 @@ from pixmend.completion.objective import (
     negative_logit,
     yeh_prior,
 )
-from pixmend.completion.bounds import clip
 from pixmend.completion.search import adam, nesterov
 
 

@@ -132,7 +132,7 @@ class _Batch:
             errors.print(f"{len(self.failed)} of {len(self.inputs)} inputs failed", markup=False)
         if stopped:
             rest = len(self.inputs) - done - len(self.failed)
-            errors.print(f"stopped: the last with the best found so far, {rest} not begun")
+            errors.print(f"stopped: kept the best found so far; {rest} not begun")
             raise typer.Exit(130)
         if self.failed:
             raise typer.Exit(2)

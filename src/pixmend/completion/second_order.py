@@ -4,6 +4,7 @@ Every row has its own step length and damping: torch's L-BFGS has one for the wh
 its batch mates.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -132,7 +133,9 @@ def gauss_newton(objective: Objective, z: Tensor) -> Tensor:
     """
     count, size = z.shape
     basis = torch.eye(size, dtype=z.dtype, device=z.device)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        # On first use torch compiles formulas of its own for the forward mode, by a function that it has deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
         images = objective.draw(z)
         # Columns computed together: what G holds in between grows with them and with the image.
         together = max(1, 2**17 // images[0, 0].numel())
