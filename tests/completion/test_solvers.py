@@ -171,6 +171,17 @@ def test_levenberg_solves_a_linear_least_squares_problem():
         torch.testing.assert_close(last.best_z[row], expected.solution)
 
 
+def test_levenberg_takes_no_step_that_makes_things_worse():
+    matrix, target = draw(9, 4), draw(3, 1, 1, 9, seed=1)
+    states = list(
+        levenberg(linear(matrix, target), draw(3, 4, seed=5), steps=30, learning_rate=2.5)
+    )
+    totals = torch.stack([state.losses.total for state in states])
+    assert (totals.diff(dim=0) <= 0).all()
+    assert (totals.diff(dim=0) == 0).any()
+    assert (totals[-1] < 0.99 * totals[0]).all()
+
+
 def test_the_gauss_newton_matrix_is_that_of_the_jacobian_backwards(lively):
     model = lively(latent_dim=6)
     target = draw(3, 3, 16, 16, dtype=torch.float32)

@@ -188,8 +188,10 @@ def test_more_steps_are_never_worse_and_known_pixels_are_sacred(lively, name):
 
 
 def test_images_stop_by_themselves_and_a_stopped_batch_ends(lively):
-    results = complete_batch(lively(), jobs(), Options(COMPOSED["impatient"]))
+    options = Options(COMPOSED["impatient"], snapshots=tuple(range(60)))
+    results = complete_batch(lively(), jobs(), options)
     steps = [result.steps for result in results]
+    assert [list(result.snapshots) for result in results] == [list(range(n + 1)) for n in steps]
     assert [len(result.history) for result in results] == [each + 1 for each in steps]
     assert len(set(steps)) > 1
     assert max(steps) < 60
