@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from pixmend.models import Discriminator, Generator, sample_latents
 from pixmend.randomness import generator_for
 from pixmend.training import TrainSettings, resolve
+from pixmend.training.inversion import draw
 from pixmend.training.state import discriminator_step, generator_step, initial_state
 
 _WARM_UP = 2
@@ -33,10 +34,9 @@ _WARM_UP = 2
 # forward and its two gradients for real and for generated images. G's step: D forward and the gradient of its
 # input, and G's two gradients.
 _FEWEST = 1 + 2 * 3 + 2 + 2
-_OURS = _FEWEST + 1  # G's step draws its own latents (Algorithm 1), so G runs forward once more
-_PLAIN = (
-    _FEWEST + 1
-)  # the tutorial keeps D's generated images, but computes D's weight gradients in G's step
+_OURS = _FEWEST
+# The tutorial keeps D's generated images too, but computes D's weight gradients in G's step.
+_PLAIN = _FEWEST + 1
 
 
 def main() -> None:
@@ -158,15 +158,11 @@ def our_loop(settings: TrainSettings) -> Callable[[], None]:
     real = real.contiguous(memory_format=torch.channels_last)
 
     def step() -> None:
-        keys = (state.step, 0), (state.step, "generator")
-        first, second = (
-            sample_latents(
-                networks, settings.batch_size, generator_for(settings.seed, "z", *map(str, key))
-            )
-            for key in keys
-        )
-        loss_d = discriminator_step(state, real, first, settings).mean()
-        loss_g = generator_step(state, second, real, settings).mean()
+        generator = generator_for(settings.seed, "z", str(state.step), "0")
+        z = sample_latents(networks, settings.batch_size, generator)
+        drawn = draw(state.generator, None, None, z)
+        loss_d = discriminator_step(state, real, drawn.images, settings).mean()
+        loss_g = generator_step(state, drawn, real, settings).mean()
         state.step += 1
         _ = float(loss_d), float(loss_g)
 

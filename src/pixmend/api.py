@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pixmend import completion, models, records, training
-from pixmend.completion import Completion, Job, Options, SearchState, find_method
+from pixmend.completion import Answer, Completion, Job, Options, SearchState, find_method
 from pixmend.errors import InputError, MaskError, SettingsError
 from pixmend.images import EXTENSIONS, Channels, Fit, Picture, Pixels, open_image, to_pixels
 from pixmend.masks import SHAPES, Mask, make_mask
@@ -66,6 +66,7 @@ class Model:
         snapshots: Sequence[int] = (500, 1000),
         seed: int = 0,
         seconds: float | None = None,
+        answer: Answer = "sharp",
     ) -> Completion:
         """Complete one image.
 
@@ -86,6 +87,8 @@ class Model:
             Of all draws; equal calls give equal answers.
         seconds
             Search for so long, whatever the number of steps: see `pixmend.completion.Options`.
+        answer
+            ``sharp``, to look at; or ``average``, the mean of all answers, which errs least and blurs.
 
         Returns
         -------
@@ -99,15 +102,16 @@ class Model:
         """
         picture = open_image(image)
         job = Job(picture, open_mask(mask, picture, seed=seed), picture.name)
+        chosen = find_method(method, steps=steps)
         options = Options(
-            find_method(method, steps=steps), candidates, tuple(snapshots), seed, seconds=seconds
+            chosen, candidates, tuple(snapshots), seed, seconds=seconds, answer=answer
         )
         (result,) = self.complete_jobs([job], options)
         return replace(result, array_shape=image.shape) if isinstance(image, np.ndarray) else result
 
     def fitted(self, options: Options) -> Options:
-        """Return options whose method is as it goes with this model: see `pixmend.completion.Method.fitted`."""
-        return replace(options, method=options.method.fitted(self._networks))
+        """Return options whose method is as it goes with this model."""
+        return completion.fitted(self._networks, options)
 
     def complete_jobs(
         self,

@@ -238,6 +238,22 @@ def test_the_bundled_model_restores_held_out_characters(tmp_path):
     assert np.mean(gains) > 3, "completions should be far nearer the truth than blank paper"
 
 
+def test_the_average_and_how_sure_it_is_are_written(model, tmp_path):
+    image = put(tmp_path / "a.png")
+    ran = run(
+        *("complete", model, image, "--out", tmp_path / "out", "--steps", 2),
+        *("--answer", "average", "--uncertainty"),
+    )
+    assert ran.exit_code == 0, ran.output
+    (facts,) = lines(tmp_path / "out")
+    assert facts["answer"] == "average"
+    spread = np.load(tmp_path / "out" / "a.uncertainty.npy", allow_pickle=False)
+    shown = pixels_of(tmp_path / "out" / facts["uncertainty_map"])
+    assert spread.shape == shown.shape == (16, 16)
+    np.testing.assert_allclose(shown, (2 * spread).clip(0, 255), atol=0.51)
+    assert facts["uncertainty"] == pytest.approx(spread[4:12, 4:12].mean(), abs=1e-2)
+
+
 def test_what_results_say_of_other_files_in_out_stays(program, tmp_path):
     for name in ("one", "two"):
         Image.new("L", (16, 16), 200).save(tmp_path / f"{name}.png")

@@ -10,6 +10,7 @@ import pytest
 
 from pixmend.api import Model
 from pixmend.completion import METHODS, Job, Options, complete, complete_batch, find_method
+from pixmend.completion.follow import follow
 from pixmend.errors import SettingsError
 from pixmend.images import open_image
 from pixmend.masks import make_mask
@@ -35,8 +36,9 @@ def z_of(result):
 def clock(monkeypatch):
     """Let a second go by at each look at the clock."""
     seconds = count()
-    module = sys.modules[complete_batch.__module__]
-    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+    time = SimpleNamespace(perf_counter=lambda: next(seconds))
+    for function in (complete_batch, follow):
+        monkeypatch.setattr(sys.modules[function.__module__], "time", time)
 
 
 @pytest.mark.parametrize("name", QUICK)

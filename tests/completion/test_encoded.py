@@ -11,7 +11,7 @@ from pixmend.completion import METHODS, Job, Options, complete, complete_batch, 
 from pixmend.errors import SettingsError
 from pixmend.images import open_image
 from pixmend.masks import make_mask
-from pixmend.models import DCGAN, Encoder, Memory, infer, initialise
+from pixmend.models import DCGAN, Encoder, Memory, encode, infer, initialise
 from pixmend.models.dcgan import DCGANSettings
 from pixmend.randomness import generator_for
 
@@ -120,3 +120,36 @@ def test_more_candidates_than_the_memory_has_images_are_distinct_too(model):
         candidate.picture.pixels[result.mask.hole].tobytes() for candidate in result.candidates
     ]
     assert len(set(holes)) == 9
+
+
+def test_the_average_is_of_estimates_that_lean_on_eight_neighbours_without_a_search(model):
+    job = jobs(1)[0]
+    method = replace(METHODS["default"], blend="paste")
+    (result,) = complete_batch(model, [job], Options(method, answer="average"))
+    target = torch.from_numpy(job.picture.pixels).permute(2, 0, 1)[None] / 127.5 - 1
+    known = torch.from_numpy(job.mask.known).float()[None, None]
+    neighbours = [None]
+    if model.memory is not None:  # of six images; the lanes beyond lean on the same again
+        order = model.memory.nearest(target, known, 6)[0]
+        neighbours = [model.memory.take(order[lane % 6][None]) for lane in range(8)]
+    estimates = [encode(model, target, known, each).estimate for each in neighbours]
+    means = torch.stack([each.mean[0] for each in estimates])
+    expected = ((means.mean(0) + 1) * 127.5).permute(1, 2, 0).numpy()
+    gap = np.abs(result.candidates[0].picture.pixels.astype(float) - expected)
+    assert gap[job.mask.hole].max() <= 0.51
+    assert result.steps == 0
+    told = torch.stack([each.log_variance[0].exp() for each in estimates]).mean(0)
+    spread = (told + means.var(0, correction=0).mean(0)).sqrt()[0].numpy() * 127.5
+    np.testing.assert_allclose(
+        result.uncertainty[job.mask.hole], spread[job.mask.hole], rtol=1e-3, atol=1e-3
+    )
+
+
+def test_an_average_alone_and_among_others_is_the_same_and_keeps_known_pixels(model):
+    options = Options(METHODS["default"], answer="average")
+    together = complete_batch(model, jobs(), options)
+    for job, result in zip(jobs(), together, strict=True):
+        (alone,) = complete_batch(model, [job], options)
+        ours, theirs = result.candidates[0].picture.pixels, alone.candidates[0].picture.pixels
+        assert np.array_equal(ours, theirs)
+        assert np.array_equal(ours[job.mask.known], job.picture.pixels[job.mask.known])

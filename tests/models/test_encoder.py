@@ -60,7 +60,8 @@ def test_e_tells_of_each_layer_of_g_at_its_size_and_of_its_output(size, channels
     assert [list(told.shape[1:]) for told in found.condition.maps] == [
         [width, side, side] for width, side in zip(model.settings.widths(8), sides, strict=True)
     ]
-    assert found.condition.detail.shape == target.shape
+    assert found.condition.detail.shape == found.estimate.mean.shape == target.shape
+    assert found.estimate.log_variance.shape == known.shape
     assert infer(model, target, known).shape == target.shape
 
 
@@ -70,6 +71,9 @@ def test_the_hole_has_no_say_and_what_is_known_has():
     other = torch.where(known > 0, target, -target)
     assert torch.equal(infer(model, target, known), infer(model, other, known))
     assert not torch.equal(infer(model, target, known), infer(model, -target, known))
+    ours, theirs = encode(model, target, known).estimate, encode(model, other, known).estimate
+    assert torch.equal(ours.mean, theirs.mean)
+    assert torch.equal(ours.log_variance, theirs.log_variance)
 
 
 def test_told_nothing_g_is_the_unconditional_dcgan():
@@ -87,7 +91,7 @@ def test_the_kl_is_torchs_own():
     posterior = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
     prior = torch.distributions.Normal(0.0, 1.0)
     expected = torch.distributions.kl_divergence(posterior, prior).sum(1)
-    torch.testing.assert_close(kl_to_prior(Encoding(mean, log_variance, None)), expected)
+    torch.testing.assert_close(kl_to_prior(Encoding(mean, log_variance, None, None)), expected)
 
 
 def test_an_image_gets_the_neighbours_of_a_double_loop_alone_and_among_others():

@@ -25,6 +25,7 @@ TINY = {
 ALL_OPTIONS = {
     "loss": "hinge",
     "discriminator_steps": 2,
+    "reuse_draws": False,
     "discriminator_learning_rate": 4e-4,
     "feature_matching": 0.05,
     "r1": 1.0,

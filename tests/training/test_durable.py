@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,9 +164,11 @@ def poison(monkeypatch):
             bad = player == "D" and when(state.step, state.rollbacks)
             return real_d(state, real * float("nan") if bad else real, z, *rest)
 
-        def g(state, z, *rest):
+        def g(state, drawn, *rest):
             bad = player == "G" and when(state.step, state.rollbacks)
-            return real_g(state, z * float("nan") if bad else z, *rest)
+            return real_g(
+                state, replace(drawn, images=drawn.images * float("nan")) if bad else drawn, *rest
+            )
 
         monkeypatch.setattr(loop, "discriminator_step", d)
         monkeypatch.setattr(loop, "generator_step", g)

@@ -8,12 +8,19 @@ import pytest
 import torch
 
 from pixmend.models import Memory, infer, kl_to_prior, load_model, sample_latents
-from pixmend.models.encoder import Encoding
+from pixmend.models.encoder import Encoding, Estimate
 from pixmend.randomness import generator_for
 from pixmend.training import train
 from pixmend.training.average import freeze_pair
 from pixmend.training.holes import Holes, choose_memory
-from pixmend.training.inversion import Holed, completion_loss, draw, draw_known
+from pixmend.training.inversion import (
+    Drawn,
+    Holed,
+    completion_loss,
+    draw,
+    draw_known,
+    estimate_loss,
+)
 from pixmend.training.losses import nonsaturating
 from pixmend.training.state import (
     discriminator_step,
@@ -49,12 +56,13 @@ def test_gs_step_moves_g_and_e_and_ds_step_neither(tiny, encoder):
     state, holed = initial_state(settings, CPU), some_holed(settings)
     z = torch.randn(4, 6, generator=generator_for(0, "z"))
     g, e, d = weights(state.generator), weights(state.encoder), weights(state.discriminator)
-    discriminator_step(state, torch.zeros(8, 1, 16, 16), z, settings, holed=holed)
+    drawn = draw(state.generator, state.encoder, holed, z)
+    discriminator_step(state, torch.zeros(8, 1, 16, 16), drawn.images, settings)
     assert same(g, state.generator)
     assert same(e, state.encoder)
     assert not same(d, state.discriminator)
     d = weights(state.discriminator)
-    losses = generator_step(state, z, torch.zeros(8, 1, 16, 16), settings, holed=holed)
+    losses = generator_step(state, drawn, torch.zeros(8, 1, 16, 16), settings)
     assert losses.shape == (4,), "of the prior samples alone"
     assert not same(g, state.generator)
     assert not same(e, state.encoder)
@@ -95,13 +103,46 @@ def test_e_and_g_learn_to_give_back_what_they_were_shown(tiny):
     z = torch.randn(4, 6, generator=generator_for(0, "z"))
 
     def error():
-        images, _ = draw(state.generator, state.encoder, holed, z)
+        images = draw(state.generator, state.encoder, holed, z).images
         return float((images[:4] - holed.images).detach().abs().mean())
 
     before = error()
     for _ in range(150):
-        generator_step(state, z, holed.images, settings, holed=holed)
+        drawn = draw(state.generator, state.encoder, holed, z)
+        generator_step(state, drawn, holed.images, settings)
     assert error() < 0.6 * before
+
+
+def test_the_estimate_learns_the_mean_of_what_fits_and_its_variance(tiny):
+    """Two images that differ in the hole alone: the mean is between them, the variance their distance to it."""
+    settings = tiny(reconstruction_weight=0.0, completion_weight=0.0, kl_weight=0.0, **CONDITIONAL)
+    state, holed = initial_state(settings, CPU), some_holed(settings)
+    known = torch.ones(4, 1, 16, 16)
+    known[..., :8] = 0
+    images = holed.images[:1].repeat(4, 1, 1, 1)
+    images[::2, :, :, :8], images[1::2, :, :, :8] = 0.5, -0.5
+    holed = Holed(images, known, torch.zeros_like(images), holed.noise)
+    z = torch.randn(4, 6, generator=generator_for(0, "z"))
+    for _ in range(300):
+        drawn = draw(state.generator, state.encoder, holed, z)
+        generator_step(state, drawn, images, settings)
+    estimate = drawn.encoding.estimate
+    assert estimate.mean[..., :8].abs().mean() < 0.1
+    assert (estimate.mean - images)[..., 8:].abs().mean() < 0.2
+    torch.testing.assert_close(
+        estimate.log_variance[..., :8].exp().mean(), torch.tensor(0.25), rtol=0.3, atol=0
+    )
+
+
+def test_the_variance_does_not_pull_the_mean(tiny):
+    settings, estimates = tiny(**CONDITIONAL), []
+    images = some_holed(settings).images
+    for log_variance in (-3.0, 3.0):
+        mean = torch.zeros_like(images).requires_grad_()
+        estimate = Estimate(mean, torch.full((4, 1, 16, 16), log_variance))
+        estimate_loss(estimate, images, torch.ones(4, 1, 16, 16)).sum().backward()
+        estimates.append(mean.grad)
+    assert torch.equal(*estimates)
 
 
 def test_the_loss_of_completions_is_its_definition(tiny):
@@ -109,15 +150,19 @@ def test_the_loss_of_completions_is_its_definition(tiny):
     holed = some_holed(settings)
     images = -holed.images
     mean, log_variance = torch.randn(2, 4, 6, generator=generator_for(0, "posterior"))
-    encoding = Encoding(mean, log_variance, None)
+    estimate = Estimate(holed.images / 2, torch.full((4, 1, 16, 16), -1.5))
+    encoding = Encoding(mean, log_variance, None, estimate)
     kl = kl_to_prior(encoding)
-    found = completion_loss(
-        images, holed, encoding, reconstruction_weight=2.0, kl_weight=0.5, free_nats=float(kl[0])
-    )
+    weights = {"reconstruction_weight": 2.0, "estimate_weight": 3.0, "kl_weight": 0.5}
+    drawn = Drawn(torch.cat([images, images]), holed, encoding)
+    found = completion_loss(drawn, **weights, free_nats=float(kl[0]))
     for row in range(4):
         weight = np.where(holed.known[row].numpy() > 0, 0.25, 1.0)
         gap = np.abs((images - holed.images)[row].numpy())
+        squared = (holed.images[row].numpy() / 2) ** 2
+        likelihood = -1.5 + squared * np.exp(1.5)
         expected = 2 * (weight * gap).sum() / weight.sum() + 0.5 * max(0, float(kl[row] - kl[0]))
+        expected += 3 * (weight * (squared + 0.01 * likelihood)).sum() / weight.sum()
         assert float(found[row]) == pytest.approx(expected, rel=1e-5)
 
 
@@ -243,12 +288,14 @@ def test_whatever_the_share_of_completions_there_are_some_and_prior_samples_too(
 
 
 def test_prior_samples_and_completions_have_the_weights_that_the_settings_give(tiny):
-    settings = tiny(completion_weight=0.25, reconstruction_weight=0.0, kl_weight=0.0, **CONDITIONAL)
+    weightless = {"reconstruction_weight": 0.0, "estimate_weight": 0.0, "kl_weight": 0.0}
+    settings = tiny(completion_weight=0.25, **weightless, **CONDITIONAL)
     state, holed = initial_state(settings, CPU), some_holed(settings)
     z = torch.randn(4, 6, generator=generator_for(0, "z"))
     twin = copy.deepcopy(state)
-    generator_step(state, z, holed.images, settings, holed=holed)
-    images, _ = draw(twin.generator, twin.encoder, holed, z)
+    drawn = draw(state.generator, state.encoder, holed, z)
+    generator_step(state, drawn, holed.images, settings)
+    images = draw(twin.generator, twin.encoder, holed, z).images
     losses = nonsaturating(twin.discriminator(images))
     (losses[4:].mean() + 0.25 * losses[:4].mean()).backward()
     for ours, theirs in zip(state.generator.parameters(), twin.generator.parameters(), strict=True):

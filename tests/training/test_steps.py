@@ -10,6 +10,7 @@ from pixmend.models import Generator, sample_latents
 from pixmend.randomness import generator_for
 from pixmend.training.average import freeze_statistics, update_average
 from pixmend.training.data import Order
+from pixmend.training.inversion import draw
 from pixmend.training.loop import train
 from pixmend.training.state import discriminator_step, generator_step, initial_state
 
@@ -24,6 +25,10 @@ def same(before, module):
     return all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
 
 
+def drawn(state, z):
+    return draw(state.generator, None, None, z)
+
+
 @pytest.fixture
 def moved(tiny):
     settings = tiny()
@@ -36,7 +41,7 @@ def moved(tiny):
 def test_ds_step_moves_d_alone(moved):
     settings, state, real, z = moved
     g, d = weights(state.generator), weights(state.discriminator)
-    loss = discriminator_step(state, real, z, settings)
+    loss = discriminator_step(state, real, drawn(state, z).images, settings)
     assert loss.shape == (8,)
     assert same(g, state.generator)
     assert not same(d, state.discriminator)
@@ -45,7 +50,7 @@ def test_ds_step_moves_d_alone(moved):
 def test_gs_step_moves_g_and_its_average_alone(moved):
     settings, state, real, z = moved
     g, d, a = weights(state.generator), weights(state.discriminator), weights(state.average)
-    loss = generator_step(state, z, real, settings)
+    loss = generator_step(state, drawn(state, z), real, settings)
     assert loss.shape == (8,)
     assert not same(g, state.generator)
     assert not same(a, state.average)
@@ -55,13 +60,13 @@ def test_gs_step_moves_g_and_its_average_alone(moved):
 
 def test_a_step_of_each_player_lowers_its_own_loss(moved):
     settings, state, real, z = moved
-    first = discriminator_step(state, real, z, settings).mean()
+    first = discriminator_step(state, real, drawn(state, z).images, settings).mean()
     for _ in range(20):
-        last = discriminator_step(state, real, z, settings).mean()
+        last = discriminator_step(state, real, drawn(state, z).images, settings).mean()
     assert last < first
-    first = generator_step(state, z, real, settings).mean()
+    first = generator_step(state, drawn(state, z), real, settings).mean()
     for _ in range(20):
-        last = generator_step(state, z, real, settings).mean()
+        last = generator_step(state, drawn(state, z), real, settings).mean()
     assert last < first
 
 
@@ -71,7 +76,8 @@ def test_feature_matching_changes_gs_step(tiny):
         settings = tiny(feature_matching=weight)
         state = initial_state(settings, CPU)
         z = sample_latents(settings.networks(), 8, generator_for(0, "z"))
-        generator_step(state, z, torch.linspace(-1, 1, 8 * 256).view(8, 1, 16, 16), settings)
+        real = torch.linspace(-1, 1, 8 * 256).view(8, 1, 16, 16)
+        generator_step(state, drawn(state, z), real, settings)
         results.append(weights(state.generator))
     assert not all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
@@ -87,6 +93,28 @@ def test_k_steps_of_d_see_k_batches_for_each_step_of_g(records, tiny, tmp_path, 
     *_, last = train(records, tmp_path / "run", tiny(discriminator_steps=k, steps=4))
     assert calls == (["D"] * k + ["G"]) * 4
     assert last.images == 4 * k * 8
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+def test_g_learns_from_what_d_has_just_seen_or_from_other_draws(
+    records, tiny, tmp_path, monkeypatch, reuse
+):
+    from pixmend.training import loop
+
+    seen, learnt = [], []
+    step_d, step_g = loop.discriminator_step, loop.generator_step
+    monkeypatch.setattr(
+        loop,
+        "discriminator_step",
+        lambda s, r, images, *a: seen.append(images) or step_d(s, r, images, *a),
+    )
+    monkeypatch.setattr(
+        loop, "generator_step", lambda s, d, *a: learnt.append(d.images) or step_g(s, d, *a)
+    )
+    list(train(records, tmp_path / "run", tiny(discriminator_steps=2, steps=2, reuse_draws=reuse)))
+    assert len(seen) == 2 * len(learnt) == 4
+    assert [torch.equal(a, b) for a, b in zip(seen[1::2], learnt, strict=True)] == [reuse] * 2
+    assert not torch.equal(seen[0], seen[1])
 
 
 def test_every_image_is_seen_once_a_pass_in_a_new_order_each_time():

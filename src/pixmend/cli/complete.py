@@ -4,14 +4,14 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 if TYPE_CHECKING:
     from pixmend.api import Model
     from pixmend.cli.outputs import Input
-    from pixmend.completion import Completion, Job, Options, SearchState
+    from pixmend.completion import Answer, Completion, Job, Options, SearchState
 
 __all__ = ["complete"]
 
@@ -47,6 +47,15 @@ def complete(
     snapshots: Annotated[str, typer.Option(help="Steps whose state the sheet shows.")] = "500,1000",
     candidates: Annotated[int, typer.Option(help="Distinct answers an image, best first.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of all draws.")] = 0,
+    answer: Annotated[
+        str,
+        typer.Option(
+            help="sharp, to look at; average, the mean of all answers: errs least, blurs."
+        ),
+    ] = "sharp",
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Write how sure each pixel is: PNG and array.")
+    ] = False,
     batch: Annotated[
         int, typer.Option(help="Images at a time; bounds memory, changes no result.")
     ] = 16,
@@ -63,11 +72,18 @@ def complete(
 
     if mask.partition(":")[0] in SHAPES or not Path(mask).exists():
         make_mask(mask, 64, 64)  # what is misspelt is told once, not for each image
+    chosen = find_method(method, steps=steps)
     options = Options(
-        find_method(method, steps=steps), candidates, _steps_of(snapshots), seed, batch, seconds
+        chosen,
+        candidates,
+        _steps_of(snapshots),
+        seed,
+        batch,
+        seconds,
+        answer=cast("Answer", answer),
     )
     found = expand_inputs(inputs, but=out)
-    _Batch(api.load(model, device=device), found, mask, out, options).run()
+    _Batch(api.load(model, device=device), found, mask, out, options, uncertainty).run()
 
 
 def _steps_of(text: str) -> tuple[int, ...]:
@@ -90,6 +106,7 @@ class _Batch:
     mask: str
     out: Path
     options: "Options"
+    uncertainty: bool
     failed: list[tuple[str, str]] = field(default_factory=list)
 
     def run(self) -> None:
@@ -200,7 +217,22 @@ class _Batch:
         sheet = self._beside(target, ".sheet.png")
         write_bytes(self.out / sheet, encode_png(result.sheet_pixels()))
         facts = {**result.record(), "output": str(target), "sheet": str(sheet)}
+        if self.uncertainty:
+            facts["uncertainty_map"] = str(self._write_uncertainty(result, target))
         self._note(facts)
+
+    def _write_uncertainty(self, result: "Completion", target: PurePath) -> PurePath:
+        """Write the standard deviations as a picture and, exact, as an array; return the picture's name."""
+        import numpy as np
+
+        from pixmend.images import encode_png
+        from pixmend.storage import atomic_write, write_bytes
+
+        picture = self._beside(target, ".uncertainty.png")
+        write_bytes(self.out / picture, encode_png(result.uncertainty_pixels()))
+        with atomic_write((self.out / picture).with_suffix(".npy")) as file:
+            np.save(file, result.uncertainty, allow_pickle=False)
+        return picture
 
     def _earlier(self) -> str:
         """Return the lines of results.jsonl that tell of other files than these: their results are still in OUT."""

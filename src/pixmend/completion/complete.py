@@ -5,14 +5,19 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from pixmend.completion.average import Answer, Average, average
 from pixmend.completion.blend import BLENDS
+from pixmend.completion.follow import Enough, Path, follow
 from pixmend.completion.frame import Frame, frame_for
 from pixmend.completion.methods import Method
+from pixmend.completion.objective import Objective
 from pixmend.completion.result import Candidate, Completion
 from pixmend.completion.search import SearchState
 from pixmend.completion.start import encoded_starts
@@ -28,9 +33,11 @@ from pixmend.images import (
     to_tensor,
 )
 from pixmend.masks import Mask
-from pixmend.models import DCGAN, Condition
+from pixmend.models import DCGAN, Condition, Encoding
 
-__all__ = ["Job", "Options", "complete", "complete_batch"]
+__all__ = ["Job", "Options", "complete", "complete_batch", "fitted"]
+
+_AVERAGED = 8  # lanes of an average, where an encoder can lean each on another neighbour
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,9 @@ class Options:
         Time for each batch, from its start until its searches end; they go on until it is used up, whatever the method's number of
         steps, which is then the length of its schedule. The clock decides, so equal calls may give unequal answers. None: the
         method's number of steps.
+    answer
+        ``sharp``, a draw of G; or ``average``, the mean of all answers, which errs least and blurs. It comes first then, before the
+        candidates; an encoder makes it without a search.
     """
 
     method: Method
@@ -86,6 +96,7 @@ class Options:
     seed: int = 0
     batch: int = 16
     seconds: float | None = None
+    answer: Answer = "sharp"
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -99,6 +110,8 @@ class Options:
             raise SettingsError(
                 f"candidates = {self.candidates}: needs a whole number from 1 to 64"
             )
+        if self.answer not in get_args(Answer):
+            raise SettingsError(f"answer = {self.answer!r}: needs sharp or average")
         if self.batch < 1:
             raise SettingsError(f"batch = {self.batch}: needs a whole number of at least 1")
         if any(step < 0 for step in self.snapshots):
@@ -145,20 +158,31 @@ def complete_batch(
         See `Job.check`.
     """
     started = time.perf_counter()
-    options = replace(options, method=options.method.fitted(model))
+    options = fitted(model, options)
     for job in jobs:
         job.check()
     views = [_view(model, job) for job in jobs]
     device = next(model.generator.parameters()).device
     target = torch.stack([view.target for view in views]).to(device)  # [B, C, S, S]
     known = torch.stack([view.known for view in views]).to(device)  # [B, 1, S, S]
-    enough = _Enough(started, options.seconds, should_stop)
+    enough = Enough(started, options.seconds, should_stop)
     found = _search(model, target, known, options, lambda state: on_state(jobs, state), enough)
     seconds = (time.perf_counter() - started) / len(jobs)
     return [
         _completion(model, job, view, found, index, options, seconds)
         for index, (job, view) in enumerate(zip(jobs, views, strict=True))
     ]
+
+
+def fitted(model: DCGAN, options: Options) -> Options:
+    """Return options whose method is as it goes with this model: see `Method.fitted`."""
+    method = options.method.fitted(model)
+    if options.answer == "average" and method.uses_encoder(model):
+        restarts = max(method.restarts, _AVERAGED)
+        method = replace(
+            method, restarts=restarts, steps=method.steps if options.candidates > 1 else 0
+        )
+    return replace(options, method=method)
 
 
 @dataclass(frozen=True)
@@ -176,29 +200,9 @@ class _Found:
     best_z: Tensor  # [B, lanes, latent_dim]
     drawn: Tensor  # [B, lanes, C, S, S]
     losses: Tensor  # [B, lanes, 3]: total, contextual, perceptual
-    snapshots: dict[int, Tensor]  # step -> [B, C, S, S], of each image's best lane by then
-    history: Tensor  # [steps + 1, B]: least total so far
-    steps: list[int]  # B: after how many updates the last of an image's lanes stopped
-
-
-class _Enough:
-    """Whether a search has gone on long enough: the time is used up, or somebody wants an answer now."""
-
-    def __init__(
-        self, started: float, seconds: float | None, should_stop: Callable[[], bool]
-    ) -> None:
-        self._end = math.inf if seconds is None else started + seconds
-        self._should_stop = should_stop
-        self._last = started
-
-    def __call__(self, state: SearchState) -> bool:
-        """Return whether to end at this state; a step that would end too late is not begun."""
-        if not math.isinf(self._end):
-            state.best.total[0].item()  # waits until the device has done what it was told
-        now = time.perf_counter()
-        late = now + (now - self._last) > self._end
-        self._last = now
-        return late or self._should_stop()
+    average: Average
+    average_losses: Tensor  # [B, 3]
+    path: Path
 
 
 def _view(model: DCGAN, job: Job) -> _View:
@@ -224,45 +228,47 @@ def _search(
     known: Tensor,
     options: Options,
     on_state: Callable[[SearchState], None],
-    enough: _Enough,
+    enough: Enough,
 ) -> _Found:
     method, settings = options.method, model.settings
     count = len(target)
     lanes = max(method.restarts, options.candidates)
     rows = torch.arange(count, device=target.device).repeat_interleave(lanes)
     rows = torch.cat([rows, rows[:1].expand(-len(rows) % ROWS)])
-    z, condition = _start(model, target, known, rows, lanes, options)
+    z, encoding = _start(model, target, known, rows, lanes, options)
+    condition = None if encoding is None else encoding.condition
     objective = method.objective(model, target[rows], known[rows], condition)
-    snapshots: dict[int, Tensor] = {}
-    history = []
-    steps = torch.zeros(count, dtype=torch.int64, device=target.device)
-    going = torch.ones_like(steps, dtype=torch.bool)
     endless = options.seconds is not None
-    for state in method.search(
-        objective, z, settings, lanes=lanes, seed=options.seed, endless=endless
-    ):
-        totals = state.best.total[: count * lanes].view(count, lanes)
-        history.append(totals.amin(1))
-        if state.step in options.snapshots:
-            best = torch.arange(count, device=rows.device) * lanes + totals.argmin(1)
-            snapshots[state.step] = _draw(model, state.best_z, condition, best)
-        on_state(state)
-        steps = torch.where(going, state.step, steps)
-        going = state.active[: count * lanes].view(count, lanes).any(1)
-        if enough(state):
-            break
-    losses = torch.stack([state.best.total, state.best.contextual, state.best.perceptual], -1)
-    losses = losses[: count * lanes].view(count, lanes, 3)
-    drawn = _draw(model, state.best_z, condition, torch.arange(count * lanes, device=rows.device))
+    states = method.search(objective, z, settings, lanes=lanes, seed=options.seed, endless=endless)
+    path = follow(
+        states,
+        count,
+        lanes,
+        snapshots=options.snapshots,
+        draw=lambda z, rows: _draw(model, z, condition, rows),
+        on_state=on_state,
+        enough=enough,
+    )
+    best_z, best = path.last.best_z, path.last.best
+    losses = torch.stack(best.parts(), -1)[: count * lanes].view(count, lanes, 3)
+    drawn = _draw(model, best_z, condition, torch.arange(count * lanes, device=rows.device))
     drawn = drawn.view(count, lanes, *drawn.shape[1:])
-    best_z = state.best_z[: count * lanes].view(count, lanes, -1)
-    return _Found(lanes, best_z, drawn, losses, snapshots, torch.stack(history), steps.tolist())
+    best_z = best_z[: count * lanes].view(count, lanes, -1)
+    mean = average(drawn, None if encoding is None else encoding.estimate)
+    scored = _losses_of(method.objective(model, target, known), mean.mean)
+    return _Found(lanes, best_z, drawn, losses, mean, scored, path)
+
+
+@torch.no_grad()
+def _losses_of(objective: Objective, images: Tensor) -> Tensor:
+    """Return the objective of images [B, C, S, S]: total, contextual and perceptual, [B, 3]."""
+    return torch.stack(objective.of_images(images).parts(), -1)
 
 
 def _start(
     model: DCGAN, target: Tensor, known: Tensor, rows: Tensor, lanes: int, options: Options
-) -> tuple[Tensor, Condition | None]:
-    """Return the start of each row, [rows, latent_dim], and what G is told of its image; rows are image x lane, then spare ones."""
+) -> tuple[Tensor, Encoding | None]:
+    """Return the start of each row, [rows, latent_dim], and what an encoder makes of its image; rows are image x lane, then spare ones."""
     method = options.method
     if method.uses_encoder(model):
         return encoded_starts(model, target, known, rows, lanes, seed=options.seed)
@@ -286,34 +292,46 @@ def _draw(model: DCGAN, z: Tensor, condition: Condition | None, rows: Tensor) ->
 def _completion(
     model: DCGAN, job: Job, view: _View, found: _Found, index: int, options: Options, seconds: float
 ) -> Completion:
+    steps = found.path.steps[index]
     order = torch.argsort(found.losses[index, :, 0], stable=True)
-    chosen = _distinct(found.drawn[index, order].cpu(), _missing(view), options.candidates)
+    chosen = order[_distinct(found.drawn[index, order].cpu(), _missing(view), options.candidates)]
+    answers: list[tuple[Answer, Tensor, Tensor, Tensor]] = [
+        ("sharp", found.drawn[index, lane], found.losses[index, lane], found.best_z[index, lane])
+        for lane in chosen.tolist()
+    ]
+    if options.answer == "average":
+        mean, losses = found.average.mean[index], found.average_losses[index]
+        answers = [("average", mean, losses, answers[0][-1]), *answers[:-1]]
     candidates = []
-    for lane in order[chosen].tolist():
-        drawn = found.drawn[index, lane].cpu()
-        total, contextual, perceptual = found.losses[index, lane].tolist()
-        picture = _join(model, job, view.frame, drawn, options.method)
-        candidates.append(
-            Candidate(
-                picture, total, contextual, perceptual, found.best_z[index, lane].cpu().numpy()
-            )
-        )
+    for answer, drawn, losses, z in answers:
+        picture = _join(model, job, view.frame, drawn.cpu(), options.method)
+        total, contextual, perceptual = losses.tolist()
+        found_z = z.cpu().numpy()
+        candidates.append(Candidate(picture, answer, total, contextual, perceptual, found_z))
     return Completion(
         name=job.name,
         original=job.picture,
         mask=job.mask,
         candidates=tuple(candidates),
+        uncertainty=_uncertainty(job, view.frame, found.average.variance[index].cpu()),
         snapshots={
             step: to_pixels(images[index])
-            for step, images in found.snapshots.items()
-            if step <= found.steps[index]
+            for step, images in found.path.snapshots.items()
+            if step <= steps
         },
-        history=found.history[: found.steps[index] + 1, index].cpu().numpy(),
+        history=found.path.history[: steps + 1, index].cpu().numpy(),
         method=options.method.name,
-        steps=found.steps[index],
+        steps=steps,
         seed=options.seed,
         seconds=seconds,
     )
+
+
+def _uncertainty(job: Job, frame: Frame, variance: Tensor) -> NDArray[np.float32]:
+    """Return the standard deviation of each pixel of the image in grey levels, [H, W]; 0 where it is known."""
+    nothing = torch.zeros(1, job.picture.height, job.picture.width)
+    spread: NDArray[np.float32] = frame.put_back(variance.sqrt() * 127.5, nothing)[0].numpy()
+    return np.where(job.mask.hole, spread, np.float32(0))
 
 
 def _missing(view: _View) -> Tensor:

@@ -110,13 +110,14 @@ class Objective:
         images: Tensor = self.generator(z, self.condition)
         return images
 
-    def of_images(self, images: Tensor, z: Tensor) -> Losses:
-        """Return the losses of images G(z), [B, C, H, W], and of their z."""
+    def of_images(self, images: Tensor, z: Tensor | None = None) -> Losses:
+        """Return the losses of images G(z), [B, C, H, W]; of images that no z draws, without the further terms."""
         contextual = self.contextual(images, self.target, self.weights)
         perceptual = self.prior(images)
         total = self.contextual_weight * contextual + self.prior_weight * perceptual
-        for term, weight in self.terms:
-            total = total + weight * term(self, z, images)
+        if z is not None:
+            for term, weight in self.terms:
+                total = total + weight * term(self, z, images)
         return Losses(total, contextual, perceptual)
 
     def prior(self, images: Tensor) -> Tensor:

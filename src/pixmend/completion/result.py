@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixmend.completion.average import Answer
 from pixmend.images import Picture, Pixels, contact_sheet, png_bytes, to_channels
 from pixmend.masks import Mask
 
@@ -22,13 +23,16 @@ class Candidate:
     ----------
     picture
         The whole image; every known sample is the original's.
+    answer
+        ``sharp``, a draw of G, or ``average``, the mean of all answers.
     loss, contextual, perceptual
-        The objective at its z, and its two parts before weighting.
+        The objective, and its two parts before weighting.
     z
-        The latent found, float32 [latent_dim].
+        The latent found, float32 [latent_dim]; beside an average, that of the best draw.
     """
 
     picture: Picture
+    answer: Answer
     loss: float
     contextual: float
     perceptual: float
@@ -45,6 +49,8 @@ class Completion:
         What was given.
     candidates
         Distinct answers, the best first.
+    uncertainty
+        Standard deviation of each pixel over all answers that fit, in grey levels (0 to 255), float32 [H, W]; 0 where it is known.
     snapshots
         Step -> G(z) after that many steps, uint8 [size, size, C].
     history
@@ -59,6 +65,7 @@ class Completion:
     original: Picture
     mask: Mask
     candidates: tuple[Candidate, ...]
+    uncertainty: NDArray[np.float32]
     snapshots: dict[int, Pixels] = field(default_factory=dict)
     history: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
     method: str = "default"
@@ -84,6 +91,10 @@ class Completion:
         pixels = to_channels(pixels, "RGB") if pixels.shape[-1] == 1 else pixels
         paint = np.append(_HOLE, 255)[: pixels.shape[-1]].astype(np.uint8)
         return np.where(self.mask.hole[..., None], paint, pixels)
+
+    def uncertainty_pixels(self) -> Pixels:
+        """Return the uncertainty as a picture, uint8 [H, W, 1]: black is known or sure, white a standard deviation of 127 and more."""
+        return (self.uncertainty * 2).clip(0, 255).round().astype(np.uint8)[..., None]
 
     def row(self) -> list[Pixels]:
         """Return original, masked, the snapshots, and the candidates, as `captions` names them."""
@@ -113,13 +124,19 @@ class Completion:
             "method": self.method,
             "steps": self.steps,
             "seed": self.seed,
+            "answer": best.answer,
             "missing": round(self.mask.missing, 6),
+            "uncertainty": self._mean_uncertainty(),
             "loss": best.loss,
             "contextual": best.contextual,
             "perceptual": best.perceptual,
             "candidates": [candidate.loss for candidate in self.candidates],
             "seconds": round(self.seconds, 4),
         }
+
+    def _mean_uncertainty(self) -> float:
+        hole = self.mask.hole
+        return round(float(self.uncertainty[hole].mean()), 3) if hole.any() else 0.0
 
     def _repr_png_(self) -> bytes:
         """Show itself in a notebook."""

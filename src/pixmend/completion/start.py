@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pixmend.completion.objective import Objective
-from pixmend.models import DCGAN, Condition, DCGANSettings, encode, sample_latents
+from pixmend.models import DCGAN, DCGANSettings, Encoding, encode, sample_latents
 from pixmend.randomness import generator_for
 
 __all__ = ["Draw", "best_of_bank", "drawn_starts", "encoded_starts"]
@@ -87,8 +87,8 @@ def best_of_bank(
 @torch.no_grad()
 def encoded_starts(
     model: DCGAN, target: Tensor, known: Tensor, rows: Tensor, lanes: int, *, seed: int
-) -> tuple[Tensor, Condition | None]:
-    """Return for each row the encoder's z and what it tells G, of image rows[i] as seen in lane i mod ``lanes``.
+) -> tuple[Tensor, Encoding]:
+    """Return for each row the encoder's z and all it makes of image rows[i] as seen in lane i mod ``lanes``.
 
     With a memory each lane leans on another of the nearest training images. z is the posterior's mean while there are images to
     lean on (one, where there is no memory), and in the lanes beyond a draw.
@@ -114,4 +114,4 @@ def encoded_starts(
         else torch.zeros(size)
         for lane in range(lanes)
     ]
-    return encoding.draw(torch.stack(draws).to(rows.device)[numbers]), encoding.condition
+    return encoding.draw(torch.stack(draws).to(rows.device)[numbers]), encoding

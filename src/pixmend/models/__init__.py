@@ -9,7 +9,7 @@ from pixmend.models.dcgan import (
     initialise,
     sample_latents,
 )
-from pixmend.models.encoder import Encoder, Encoding, kl_to_prior
+from pixmend.models.encoder import Encoder, Encoding, Estimate, kl_to_prior
 from pixmend.models.file import (
     BUNDLED,
     DCGAN,
@@ -31,6 +31,7 @@ __all__ = [
     "Discriminator",
     "Encoder",
     "Encoding",
+    "Estimate",
     "Generator",
     "Memory",
     "clip_radius",

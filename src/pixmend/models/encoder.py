@@ -1,6 +1,6 @@
 """The encoder: from a masked image and its mask to a posterior over z, and to what G is told of the image besides.
 
-masked image, mask (, nearest training image) --E--> N(mean, variance) over z, and a `Condition` of G
+masked image, mask (, nearest training image) --E--> N(mean, variance) over z, a `Condition` of G, and an `Estimate`
 
 Learned inference as in BiGAN and ALI (Donahue 2017, Dumoulin 2017), amortised for images with holes: completing takes one pass
 instead of a search of a thousand. Of a prior sample nothing is told, so G stays an unconditional DCGAN.
@@ -14,11 +14,30 @@ from torch import Tensor, nn
 
 from pixmend.images import channel_count
 from pixmend.models.dcgan import Condition, DCGANSettings
-from pixmend.models.layers import Halving
+from pixmend.models.layers import Doubling, Halving
 
-__all__ = ["Encoder", "Encoding", "kl_to_prior"]
+__all__ = ["Encoder", "Encoding", "Estimate", "kl_to_prior"]
 
 _LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -8.0, 4.0  # beyond, exp overflows or draws are points
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What E makes of the missing pixels without G: of all images that fit what is known, the mean, and how far they differ.
+
+    The mean is the answer of the least squared error, and a blur; G's images are sharp and err more (Blau and Michaeli 2018). Mean
+    and variance are learned by squared error and by likelihood (Kendall and Gal 2017, equation 5).
+
+    Attributes
+    ----------
+    mean
+        [B, C, S, S] in [-1, 1].
+    log_variance
+        Of a pixel's values, their mean over the channels: [B, 1, S, S].
+    """
+
+    mean: Tensor
+    log_variance: Tensor
 
 
 @dataclass(frozen=True)
@@ -31,11 +50,14 @@ class Encoding:
         Of the posterior N(mean, exp(log_variance)) over z, each [B, latent_dim].
     condition
         What G is told besides z; None where the model's `encoder` is not "conditional".
+    estimate
+        The mean of the images that fit, and their variance; None as `condition`.
     """
 
     mean: Tensor
     log_variance: Tensor
     condition: Condition | None
+    estimate: Estimate | None
 
     def draw(self, noise: Tensor) -> Tensor:
         """Return z = mean + sigma * noise for noise [B, latent_dim] from N(0, 1) (Kingma and Welling 2014, section 2.4)."""
@@ -45,8 +67,9 @@ class Encoding:
 class Encoder(nn.Module):
     """E: what is known of an image -> `Encoding`; it mirrors D, but for the batch norm at its input, which is there.
 
-    The maps after each halving, through a 1 x 1 convolution, are added to G's at the same size before its ReLU; before its tanh G
-    gains a 3 x 3 convolution over the largest of them, enlarged, beside a convolution of E's input at full size.
+    Where G is told of the image, the way back up mirrors G, each layer adding the maps of the same size on the way down (U-Net,
+    Ronneberger 2015). Its maps, through a 1 x 1 convolution, are added to G's at the same size before its ReLU; at full size they
+    meet a convolution of E's input, and from there come the estimate and what is added before G's tanh.
     """
 
     def __init__(self, settings: DCGANSettings) -> None:
@@ -68,7 +91,12 @@ class Encoder(nn.Module):
         self.to_posterior = nn.Conv2d(widths[-1], 2 * settings.latent_dim, settings.start)
         self.conditional = settings.encoder == "conditional"
         if self.conditional:
-            fine = max(8, widths[0] // 4)
+            fine = max(8, widths[0] * 2 // 5)
+            # [B, narrow, s / 2, s / 2] -> [B, wide, s, s], the way back
+            self.ups = nn.ModuleList(
+                nn.Sequential(Doubling(wide, narrow, 4, 2, 1, bias=False), nn.BatchNorm2d(narrow))
+                for wide, narrow in pairwise([*widths[::-1], fine])
+            )
             self.tell = nn.ModuleList(
                 nn.Conv2d(ours, theirs, 1)
                 for ours, theirs in zip(
@@ -76,8 +104,9 @@ class Encoder(nn.Module):
                 )
             )
             self.look = nn.Conv2d(inputs, fine, 3, padding=1)
-            self.reduce = nn.Conv2d(widths[0], fine, 1)
-            self.detail = nn.Conv2d(2 * fine, colours, 3, padding=1)
+            self.mix = nn.Conv2d(fine, fine, 3, padding=1)
+            self.detail = nn.Conv2d(fine, colours, 3, padding=1)
+            self.to_estimate = nn.Conv2d(fine, colours + 1, 3, padding=1)
 
     def forward(self, target: Tensor, known: Tensor, neighbour: Tensor | None = None) -> Encoding:
         """Encode masked images.
@@ -100,15 +129,21 @@ class Encoder(nn.Module):
             maps.append(down(maps[-1]))
         mean, log_variance = self.to_posterior(maps[-1]).flatten(1).chunk(2, 1)
         log_variance = log_variance.clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
-        return Encoding(mean, log_variance, self._condition(inputs, maps[1:]))
+        return Encoding(mean, log_variance, *self._tell(inputs, maps[1:]))
 
-    def _condition(self, inputs: Tensor, maps: list[Tensor]) -> Condition | None:
+    def _tell(
+        self, inputs: Tensor, maps: list[Tensor]
+    ) -> tuple[Condition, Estimate] | tuple[None, None]:
         if not self.conditional:
-            return None
-        told = [tell(each) for tell, each in zip(self.tell, maps[::-1], strict=True)]
-        coarse = nn.functional.interpolate(self.reduce(maps[0]), scale_factor=2.0, mode="nearest")
-        fine = nn.functional.leaky_relu(torch.cat([coarse, self.look(inputs)], 1), 0.2)
-        return Condition(told, self.detail(fine))
+            return None, None
+        back = [maps[-1]]  # from `start` pixels to full size
+        for up, beside in zip(self.ups, [*maps[-2::-1], self.look(inputs)], strict=True):
+            back.append(nn.functional.leaky_relu(up(back[-1]) + beside, 0.2))
+        told = [tell(each) for tell, each in zip(self.tell, back[:-1], strict=True)]
+        fine = nn.functional.leaky_relu(self.mix(back[-1]), 0.2)
+        estimate = self.to_estimate(fine)
+        spread = estimate[:, -1:].clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
+        return Condition(told, self.detail(fine)), Estimate(torch.tanh(estimate[:, :-1]), spread)
 
 
 def kl_to_prior(encoding: Encoding) -> Tensor:

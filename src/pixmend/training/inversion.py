@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pixmend.models import Encoder, Encoding, Generator, kl_to_prior
+from pixmend.models import Encoder, Encoding, Estimate, Generator, kl_to_prior
 
-__all__ = ["Holed", "completion_loss", "draw", "draw_known"]
+__all__ = ["Drawn", "Holed", "completion_loss", "draw", "draw_known", "estimate_loss"]
 
 _KNOWN_WEIGHT = 0.25  # of known pixels in the reconstruction: they are pasted at completion, but G must agree with them
 
@@ -39,36 +39,74 @@ class Holed:
         return len(self.images)
 
 
-def draw(
-    generator: Generator, encoder: Encoder, holed: Holed, z: Tensor
-) -> tuple[Tensor, Encoding]:
-    """Return images [N + M, C, S, S], completions of N ``holed`` images before samples of M prior ``z``, and the encoding.
+@dataclass(frozen=True)
+class Drawn:
+    """What G draws for one batch.
+
+    Attributes
+    ----------
+    images
+        [N + M, C, S, S]: completions of the N ``holed`` images, if any, before M samples of the prior.
+    holed, encoding
+        What is completed, and what E makes of it; None where all are prior samples.
+    """
+
+    images: Tensor
+    holed: Holed | None = None
+    encoding: Encoding | None = None
+
+    @property
+    def completions(self) -> int:
+        """How many of the images are completions."""
+        return 0 if self.holed is None else len(self.holed)
+
+
+def draw(generator: Generator, encoder: Encoder | None, holed: Holed | None, z: Tensor) -> Drawn:
+    """Complete ``holed`` images, if any, and sample at the prior's ``z`` [M, latent_dim].
 
     One pass for both: G's batch statistics, while it trains and when they are frozen, are those of the mixture.
     """
+    if holed is None:
+        return Drawn(generator(z))
+    assert encoder is not None
     encoding = encoder(holed.images, holed.known, holed.neighbour)
     latents = torch.cat([encoding.draw(holed.noise), z])
-    return generator(latents, encoding.condition), encoding
+    return Drawn(generator(latents, encoding.condition), holed, encoding)
 
 
 def completion_loss(
-    images: Tensor,
-    holed: Holed,
-    encoding: Encoding,
+    drawn: Drawn,
     *,
     reconstruction_weight: float,
+    estimate_weight: float,
     kl_weight: float,
     free_nats: float,
 ) -> Tensor:
     """Return weighted L1 + KL beyond ``free_nats``, [N] (Kingma and Welling 2014, equation 10; free bits: Kingma 2016, appendix C.8).
 
-    The L1 is a weighted mean over values, as in pix2pix (Isola 2017, equation 3), missing pixels before known ones.
+    The L1 is a weighted mean over values, as in pix2pix (Isola 2017, equation 3), missing pixels before known ones. So is the loss of
+    E's estimate, where it makes one: squared error of the mean, and likelihood of that error under the variance.
     """
+    holed, encoding = drawn.holed, drawn.encoding
+    assert holed is not None
+    assert encoding is not None
     weights = torch.where(holed.known > 0, _KNOWN_WEIGHT, 1.0)  # [N, 1, S, S]
-    error = (images - holed.images).abs().mean(1, keepdim=True)
+    error = (drawn.images[: len(holed)] - holed.images).abs().mean(1, keepdim=True)
     reconstruction = (weights * error).flatten(1).sum(1) / weights.flatten(1).sum(1)
     kl = (kl_to_prior(encoding) - free_nats).clamp_min(0)
-    return reconstruction_weight * reconstruction + kl_weight * kl
+    loss = reconstruction_weight * reconstruction + kl_weight * kl
+    if encoding.estimate is None:
+        return loss
+    return loss + estimate_weight * estimate_loss(encoding.estimate, holed.images, weights)
+
+
+def estimate_loss(estimate: Estimate, images: Tensor, weights: Tensor) -> Tensor:
+    """Return squared error + 0.01 of the negative log-likelihood of that error, weighted means over pixels, [N]."""
+    squared = (estimate.mean - images).square().mean(1, keepdim=True)
+    # The error is a fact for the variance to tell: through it, the mean would learn least where it errs most.
+    likelihood = estimate.log_variance + squared.detach() * (-estimate.log_variance).exp()
+    loss = weights * (squared + 0.01 * likelihood)
+    return loss.flatten(1).sum(1) / weights.flatten(1).sum(1)
 
 
 def draw_known(count: int, size: int, generator: torch.Generator) -> Tensor:

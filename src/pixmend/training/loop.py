@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pixmend.errors import DivergedError, ModelFileError, StoppedError
 from pixmend.images import encode_png, grid, open_image, to_pixels, write_film
@@ -27,6 +28,7 @@ from pixmend.training.checkpoint import (
 )
 from pixmend.training.feed import Feed
 from pixmend.training.finite import Statistics
+from pixmend.training.inversion import Drawn, draw
 from pixmend.training.log import Log
 from pixmend.training.monitor import Scores
 from pixmend.training.outbox import Outbox
@@ -185,15 +187,17 @@ class _Sitting:
         for inner in range(settings.discriminator_steps):
             real, indices = self.feed.real(state.images, settings.batch_size)
             real = self.feed.mirrored(real, state.step, inner)
-            z, holed = self.feed.inputs(real, indices, state.step, "discriminator", inner)
             seen = self.feed.transform(state.step, "real", inner)(real)
+            last = inner == settings.discriminator_steps - 1
+            drawn = self._draw(real, indices, inner, keep=last and settings.reuse_draws)
             transform = self.feed.transform(state.step, "fake", inner)
-            losses.append(discriminator_step(state, seen, z, settings, transform, holed).mean())
+            losses.append(discriminator_step(state, seen, drawn.images, settings, transform).mean())
             state.images += len(real)
             self.seen += len(real)
-        z, holed = self.feed.inputs(real, indices, state.step, "generator")
+        if not settings.reuse_draws:
+            drawn = self._draw(real, indices, None, keep=True)
         transform = self.feed.transform(state.step, "generator")
-        losses.append(generator_step(state, z, seen, settings, transform, holed).mean())
+        losses.append(generator_step(state, drawn, seen, settings, transform).mean())
         if settings.encoder == "frozen":
             holed = self.feed.holed(real, indices, state.step, "encoder")
             losses.insert(0, encoder_step(state, holed, settings))
@@ -204,6 +208,16 @@ class _Sitting:
         if math.isfinite(loss_d) and math.isfinite(loss_g):
             self.losses.append((loss_d, loss_g))
         return loss_d, loss_g
+
+    def _draw(
+        self, real: torch.Tensor, indices: NDArray[np.int64], inner: int | None, *, keep: bool
+    ) -> Drawn:
+        """Draw a batch for D's inner-th step or, with None, for G's own; ``keep`` gradients if G is to learn from it."""
+        state = self.state
+        player = "generator" if inner is None else "discriminator"
+        z, holed = self.feed.inputs(real, indices, state.step, player, inner or 0)
+        with torch.set_grad_enabled(keep):
+            return draw(state.generator, state.encoder, holed, z)
 
     def _count(self, finite: bool) -> None:
         """Count a step as good, or as one with an update left out."""

@@ -56,6 +56,9 @@ class TrainSettings(DCGANSettings):
     discriminator_steps: int = Field(
         1, ge=1, le=100, description="k of Algorithm 1: D's steps for each of G's"
     )
+    reuse_draws: bool = Field(
+        True, description="G's step takes the images of D's last step, instead of drawing others"
+    )
     loss: LossName = Field(
         "nonsaturating", description="of G: nonsaturating or minimax; of both players: hinge"
     )
@@ -83,6 +86,9 @@ class TrainSettings(DCGANSettings):
     )
     reconstruction_weight: float = Field(
         100.0, ge=0, description="weight of the mean absolute error of completions"
+    )
+    estimate_weight: float = Field(
+        100.0, ge=0, description="weight of the mean squared error of the encoder's own estimate"
     )
     kl_weight: float = Field(
         0.03, ge=0, description="weight of the KL of the posterior from N(0, I), in nats"

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from pixmend.errors import ModelFileError
-from pixmend.models import Discriminator, Encoder, Encoding, Generator, initialise
+from pixmend.models import Discriminator, Encoder, Generator, initialise
 from pixmend.randomness import generator_for
 from pixmend.training.augment import Transform, unchanged
 from pixmend.training.average import update_average
 from pixmend.training.finite import update_if_finite
-from pixmend.training.inversion import Holed, completion_loss, draw
+from pixmend.training.inversion import Drawn, Holed, completion_loss, draw
 from pixmend.training.losses import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, feature_matching
 from pixmend.training.regularise import gradient_penalty, iterate_powers, normalise_spectrally
 from pixmend.training.schedule import rate_share
@@ -115,26 +115,24 @@ def set_learning_rates(state: TrainState, settings: TrainSettings) -> None:
 def discriminator_step(
     state: TrainState,
     real: Tensor,
-    z: Tensor,
+    drawn: Tensor,
     settings: TrainSettings,
     transform: Transform = unchanged,
-    holed: Holed | None = None,
 ) -> Tensor:
-    """Take one step of D on real images [B, C, H, W] and as many of G's; return its loss per image, [B].
+    """Take one step of D on real images and on images that G has ``drawn``, each [B, C, H, W]; return its loss per image, [B].
 
-    G's images are completions of ``holed``, if any, and samples of the prior ``z``. ``transform`` is what D sees them through; ``real``
-    comes transformed already. Every so many steps R1 is added, times as many (Karras 2020, section 3.1); it is no part of the loss
-    that is returned. NaN says that the step was not finite and was left out; so it does of G's.
+    ``transform`` is what D sees G's images through; ``real`` comes transformed already. Every so many steps R1 is added, times
+    as many (Karras 2020, section 3.1); it is no part of the loss that is returned. NaN says that the step was not finite and was
+    left out; so it does of G's.
     """
     if settings.spectral_norm:
         iterate_powers(state.discriminator)
     penalised = settings.r1 > 0 and state.images // settings.batch_size % settings.r1_every == 0
     real = real.detach().requires_grad_(penalised)
-    with torch.no_grad():
-        fake = transform(_draw(state, z, holed))
     # Two passes: batch statistics of real and of generated images stay apart, as in the paper's code.
     real_logits = state.discriminator(real)
-    loss = DISCRIMINATOR_LOSSES[settings.loss](real_logits, state.discriminator(fake))
+    fake_logits = state.discriminator(transform(drawn.detach()))
+    loss = DISCRIMINATOR_LOSSES[settings.loss](real_logits, fake_logits)
     total = loss.mean()
     if penalised:
         weight = settings.r1 / 2 * settings.r1_every
@@ -144,40 +142,34 @@ def discriminator_step(
 
 def generator_step(
     state: TrainState,
-    z: Tensor,
+    drawn: Drawn,
     real: Tensor,
     settings: TrainSettings,
     transform: Transform = unchanged,
-    holed: Holed | None = None,
 ) -> Tensor:
     """Take one step of G, and of E with it where there are completions, through a D that stays as it is.
 
-    ``transform`` is what D sees G's images through; gradients pass it.
+    ``drawn`` comes with its gradients, from G as it is. ``transform`` is what D sees G's images through; gradients pass it.
 
     Returns
     -------
     Tensor
-        The adversarial loss of the prior samples, [len(z)].
+        The adversarial loss of the prior samples.
     """
     # Gradients for D's weights would be computed only to be thrown away.
     state.discriminator.requires_grad_(False)
-    count = 0 if holed is None else len(holed)
-    if holed is None:
-        images, encoding = state.generator(z), None
-    else:
-        assert state.encoder is not None
-        images, encoding = draw(state.generator, state.encoder, holed, z)
-    features = state.discriminator.features(transform(images))
+    count = drawn.completions
+    features = state.discriminator.features(transform(drawn.images))
     losses = GENERATOR_LOSSES[settings.loss](state.discriminator.logit(features[-1]))
     total = losses[count:].mean()
-    if holed is not None and encoding is not None:
+    if count:
         total = total + settings.completion_weight * losses[:count].mean()
-        total = total + _completion_loss(images[:count], holed, encoding, settings)
+        total = total + _completion_loss(drawn, settings)
     if settings.feature_matching:
         with torch.no_grad():
             wanted = state.discriminator.features(real)[-1]
         total = total + settings.feature_matching * feature_matching(wanted, features[-1])
-    loss = _descend(total, losses[count:], *_moving(state, holed))
+    loss = _descend(total, losses[count:], *_moving(state, drawn))
     state.discriminator.requires_grad_(True)
     _update_averages(state, settings)
     return loss
@@ -185,11 +177,10 @@ def generator_step(
 
 def encoder_step(state: TrainState, holed: Holed, settings: TrainSettings) -> Tensor:
     """Take one step of E through a G that stays as it is; return its loss, a mean over the batch."""
-    assert state.encoder is not None
     assert state.encoder_optimiser is not None
     state.generator.requires_grad_(False)
-    images, encoding = draw(state.generator, state.encoder, holed, holed.noise[:0])
-    total = _completion_loss(images, holed, encoding, settings)
+    drawn = draw(state.generator, state.encoder, holed, holed.noise[:0])
+    total = _completion_loss(drawn, settings)
     loss = _descend(total, total, state.encoder_optimiser)
     state.generator.requires_grad_(True)
     return loss
@@ -238,31 +229,20 @@ def restore(state: TrainState, tensors: Mapping[str, Tensor], counts: Mapping[st
         setattr(state, name, counts.get(name, 0))
 
 
-def _draw(state: TrainState, z: Tensor, holed: Holed | None) -> Tensor:
-    if holed is None:
-        images: Tensor = state.generator(z)
-        return images
-    assert state.encoder is not None
-    return draw(state.generator, state.encoder, holed, z)[0]
-
-
-def _completion_loss(
-    images: Tensor, holed: Holed, encoding: Encoding, settings: TrainSettings
-) -> Tensor:
+def _completion_loss(drawn: Drawn, settings: TrainSettings) -> Tensor:
     return completion_loss(
-        images,
-        holed,
-        encoding,
+        drawn,
         reconstruction_weight=settings.reconstruction_weight,
+        estimate_weight=settings.estimate_weight,
         kl_weight=settings.kl_weight,
         free_nats=settings.free_nats,
     ).mean()
 
 
-def _moving(state: TrainState, holed: Holed | None) -> list[torch.optim.Adam]:
+def _moving(state: TrainState, drawn: Drawn) -> list[torch.optim.Adam]:
     """Return the optimisers of what G's step moves: G, and E with it where there are completions."""
     optimisers = [state.generator_optimiser]
-    if holed is not None and state.encoder_optimiser is not None:
+    if drawn.completions and state.encoder_optimiser is not None:
         optimisers.append(state.encoder_optimiser)
     return optimisers
 

@@ -1,0 +1,56 @@
+"""The mean of the answers that fit, and how far they differ: PSNR's best answer, and how sure each pixel is.
+
+A draw is sharp and errs more, a mean errs least and blurs (Blau and Michaeli 2018): no answer is the best of both.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from pixmend.models import Estimate
+
+__all__ = ["Answer", "Average", "average"]
+
+Answer = Literal["sharp", "average"]
+
+
+@dataclass(frozen=True)
+class Average:
+    """Of all answers to each image.
+
+    Attributes
+    ----------
+    mean
+        [B, C, S, S] in [-1, 1].
+    variance
+        Mean over the channels, [B, 1, S, S].
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+
+def average(drawn: Tensor, estimate: Estimate | None) -> Average:
+    """Return the mean answer to each image, and the variance of its pixels, over lanes.
+
+    Of E's own estimates, one a lane, where it makes them: then the variance is the mean of what they tell and the variance of their
+    means (the law of total variance). Else of what G has ``drawn``, whose spread is all there is to go by.
+
+    Parameters
+    ----------
+    drawn
+        [B, lanes, C, S, S] in [-1, 1].
+    estimate
+        Of the same images in the same order, [B * lanes, ...]; rows beyond are spare.
+    """
+    if estimate is None:
+        return _over_lanes(drawn)
+    count, lanes, *shape = drawn.shape
+    told = estimate.log_variance[: count * lanes].exp().view(count, lanes, 1, *shape[1:])
+    means = _over_lanes(estimate.mean[: count * lanes].view(count, lanes, *shape))
+    return Average(means.mean, means.variance + told.mean(1))
+
+
+def _over_lanes(values: Tensor) -> Average:
+    return Average(values.mean(1), values.var(1, correction=0).mean(1, keepdim=True))

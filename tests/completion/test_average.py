@@ -1,0 +1,76 @@
+"""The average answer and the uncertainty: what they are a mean and a variance of."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pixmend.completion import METHODS, Job, Options, complete_batch
+from pixmend.completion.average import average
+from pixmend.errors import SettingsError
+from pixmend.images import open_image
+from pixmend.masks import make_mask
+from pixmend.models import Estimate
+
+SEARCH = replace(METHODS["default"], steps=5, bank=32, restarts=3, blend="paste")
+
+
+def jobs(count=3):
+    pixels = np.random.default_rng(2).integers(0, 256, (count, 16, 16, 3), np.uint8)
+    return [
+        Job(open_image(each), make_mask("strokes:0.4", 16, 16, seed=number), str(number))
+        for number, each in enumerate(pixels)
+    ]
+
+
+def test_of_draws_it_is_their_mean_and_variance():
+    drawn = torch.rand(2, 5, 3, 4, 4) * 2 - 1
+    found = average(drawn, None)
+    torch.testing.assert_close(found.mean, drawn.mean(1))
+    expected = ((drawn - drawn.mean(1, keepdim=True)) ** 2).mean((1, 2), keepdim=True)[:, 0]
+    torch.testing.assert_close(found.variance, expected)
+
+
+def test_of_estimates_the_variance_is_what_they_tell_and_how_far_they_differ():
+    """As of a mixture of normal distributions, drawn from: the spare row beyond has no say."""
+    means, log_variances = torch.tensor([0.5, -0.3, 0.1, 0.9]), torch.tensor([-2.0, -1, -3, 4])
+    estimate = Estimate(means.view(4, 1, 1, 1), log_variances.view(4, 1, 1, 1))
+    found = average(torch.zeros(1, 3, 1, 1, 1), estimate)
+    noise = torch.randn(3, 400_000, generator=torch.Generator().manual_seed(0))
+    draws = means[:3, None] + (log_variances[:3, None] / 2).exp() * noise
+    assert found.mean.item() == pytest.approx(draws.mean().item(), abs=2e-3)
+    assert found.variance.item() == pytest.approx(draws.var().item(), rel=1e-2)
+
+
+def test_the_average_of_a_search_is_the_mean_of_its_lanes(lively):
+    model = lively("RGB")
+    (sharp,) = complete_batch(model, jobs(1), Options(SEARCH, candidates=3))
+    (result,) = complete_batch(model, jobs(1), Options(SEARCH, answer="average"))
+    lanes = np.mean([each.picture.pixels.astype(float) for each in sharp.candidates], 0)
+    assert np.abs(result.candidates[0].picture.pixels - lanes).max() <= 1
+    assert [each.answer for each in result.candidates] == ["average"]
+    assert {each.answer for each in sharp.candidates} == {"sharp"}
+    assert np.array_equal(result.uncertainty, sharp.uncertainty)
+
+
+def test_the_average_comes_first_and_draws_after_it(lively):
+    (result,) = complete_batch(
+        lively("RGB"), jobs(1), Options(SEARCH, answer="average", candidates=3)
+    )
+    assert [each.answer for each in result.candidates] == ["average", "sharp", "sharp"]
+
+
+def test_known_pixels_are_certain_and_missing_ones_are_not(lively):
+    for result in complete_batch(lively("RGB"), jobs(), Options(SEARCH)):
+        assert result.uncertainty.shape == (16, 16)
+        assert (result.uncertainty[result.mask.known] == 0).all()
+        assert (result.uncertainty[result.mask.hole] > 0).all()
+        picture = result.uncertainty_pixels()
+        assert picture.dtype == np.uint8
+        assert picture.shape == (16, 16, 1)
+
+
+def test_an_unknown_answer_is_told():
+    with pytest.raises(SettingsError, match="sharp or average"):
+        Options(SEARCH, answer="blurred")
