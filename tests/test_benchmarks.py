@@ -53,10 +53,14 @@ def test_options_of_training_are_compared(records, tmp_path):
 
 def test_methods_are_compared_with_the_mean_and_the_nearest_image(records, untrained, tmp_path):
     save_model(untrained("L"), tmp_path / "m.safetensors")
-    tiny = ("--images", 2, "--masks", "center", "--steps-share", 0.002)
+    tiny = ("--images", 2, "--masks", "center", "--methods", "default:0.002", "seed:0.002")
     rows = table_of("completion.py", tmp_path / "m.safetensors", records, records, *tiny)
-    assert "nearest" in rows[0]
-    assert rows[-1].startswith("| center |")
+    assert "| center PSNR | SSIM |" in rows[0]
+    names = [row.split(" | ")[0] for row in rows[2:]]
+    assert {"| mean image", "| nearest training image"} < set(names)
+    assert names[-2:] == ["| default:0.002, sharp", "| seed:0.002, sharp"]
+    # The held-out images are the training images here, so the nearest is the image itself.
+    assert "| nearest training image | 68.13 | 1.000 |" in "\n".join(rows)
 
 
 def test_solvers_are_compared_from_the_same_starts():

@@ -15,7 +15,7 @@ from pixmend.completion import Answer, Completion, Job, Options, SearchState, fi
 from pixmend.errors import InputError, MaskError, SettingsError
 from pixmend.images import EXTENSIONS, Channels, Fit, Picture, Pixels, open_image, to_pixels
 from pixmend.masks import SHAPES, Mask, make_mask
-from pixmend.processes import choose_device
+from pixmend.processes import ALONE, Group, choose_device, open_group
 from pixmend.randomness import generator_for
 from pixmend.records import Manifest, PackProgress, PackSettings, Records
 from pixmend.training import Progress, RunDirectory, TrainSettings
@@ -241,18 +241,25 @@ def train(
 ) -> Model:
     """Train on a record or image folder into a run directory, or go on with it, and return the model.
 
+    In a script that torchrun starts, all its processes train together, ``on_progress`` is called in each, and
+    each returns the model, which it must see.
+
     Parameters
     ----------
     recipe
         The name of a recipe or a TOML file.
     settings
-        Values that rank before the recipe's; the keys are those of `TrainSettings`.
+        Values that rank before the recipe's; the keys are those of `TrainSettings`. With ``minutes`` the net is chosen to fit
+        machine, images and time, unless it is said here.
     """
-    wanted = plan_training(recipe, settings or {})
-    packed = prepare_records(Path(data), Path(run), wanted)
-    resolved = training.resolve(wanted, _shape_of(packed))
-    for progress in training.train(packed, Path(run), resolved, data_name=str(data)):
-        on_progress(progress)
+    with open_group() as group:
+        wanted = plan_training(recipe, settings or {})
+        packed = prepare_records(Path(data), Path(run), wanted, group=group)
+        resolved = resolve_training(wanted, packed, Path(run), group=group)
+        for progress in training.train(
+            packed, Path(run), resolved, data_name=str(data), group=group
+        ):
+            on_progress(progress)
     return load(run)
 
 
@@ -276,8 +283,11 @@ def prepare_records(
     skip_bad: bool = False,
     on_progress: Callable[[PackProgress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    group: Group = ALONE,
 ) -> Records:
     """Open a record folder, or pack an image folder into the run directory (once) and open that.
+
+    In a group the first process packs while the others wait.
 
     Raises
     ------
@@ -290,10 +300,16 @@ def prepare_records(
         packed = Records(data, skip_bad=skip_bad, should_stop=should_stop)
     else:
         keys = ("size", "channels", "fit", "background")
-        chosen = PackSettings(**{key: wanted[key] for key in keys if key in wanted})
+        values = {key: wanted[key] for key in keys if key in wanted}
+        if "minutes" in wanted and "size" not in wanted:
+            device = choose_device(wanted.get("device", "auto"))
+            values["size"] = training.size_for(wanted["minutes"], device)
+        chosen = PackSettings(**values)
         folder = RunDirectory(run).records
-        records.pack(data, folder, chosen, on_progress=on_progress, should_stop=should_stop)
-        packed = Records(folder, skip_bad=skip_bad, should_stop=should_stop)
+        with group.first_before_others():
+            if group.first:
+                records.pack(data, folder, chosen, on_progress=on_progress, should_stop=should_stop)
+            packed = Records(folder, skip_bad=skip_bad, should_stop=should_stop)
     for key, held in _shape_of(packed).items():
         if key in wanted and wanted[key] != held:
             raise SettingsError(
@@ -303,9 +319,22 @@ def prepare_records(
     return packed
 
 
-def resolve_training(wanted: Mapping[str, Any], packed: Records) -> TrainSettings:
-    """Return the settings of a run on these records."""
-    return training.resolve(wanted, _shape_of(packed))
+def resolve_training(
+    wanted: Mapping[str, Any], packed: Records, run: Path, *, group: Group = ALONE
+) -> TrainSettings:
+    """Return the settings of a run on these records; with ``minutes``, what is not said is measured, or as the run was begun with."""
+    given = {**wanted, **_shape_of(packed)}
+    if "minutes" not in wanted:
+        return training.resolve(given)
+    chosen: dict[str, Any] | None = None
+    if group.first:
+        if training.is_run(run):
+            begun = training.read_recipe(RunDirectory(run).settings)
+            chosen = {key: begun[key] for key in training.CHOSEN if key in begun}
+        else:
+            device = group.device(wanted.get("device", "auto"))
+            chosen = training.chosen_for(wanted["minutes"], len(packed), given, device)
+    return training.resolve(group.tell(chosen), given)
 
 
 def _shape_of(packed: Records) -> dict[str, Any]:

@@ -11,7 +11,8 @@ Every error here names the file, the field and the fix, in one line that a user 
     ├── ModelFileError       a model file or checkpoint is truncated, altered or of another version
     │   └── VersionError     a newer pixmend wrote it
     ├── RunError             a run directory holds another run, or no usable checkpoint
-    │   └── DivergedError    training met values that are not finite
+    │   ├── DivergedError    training met values that are not finite
+    │   └── PeerError        another process of the group ended
     └── OutputError          a result cannot be written
 
 StoppedError is no error but the way out of a loop that was asked to stop. Anything else that escapes is a bug and keeps its
@@ -25,6 +26,7 @@ __all__ = [
     "MaskError",
     "ModelFileError",
     "OutputError",
+    "PeerError",
     "PixmendError",
     "RecordError",
     "RunError",
@@ -85,6 +87,10 @@ class RunError(PixmendError):
 
 class DivergedError(RunError):
     """Training met values that are not finite, again after it was rolled back."""
+
+
+class PeerError(RunError):
+    """Another process of the group ended."""
 
 
 class OutputError(PixmendError):

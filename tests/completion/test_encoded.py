@@ -132,10 +132,24 @@ def test_the_average_is_of_estimates_that_lean_on_eight_neighbours_without_a_sea
     if model.memory is not None:  # of six images; the lanes beyond lean on the same again
         order = model.memory.nearest(target, known, 6)[0]
         neighbours = [model.memory.take(order[lane % 6][None]) for lane in range(8)]
-    estimates = [encode(model, target, known, each).estimate for each in neighbours]
+    encodings = [encode(model, target, known, each) for each in neighbours]
+    estimates = [each.estimate for each in encodings]
     means = torch.stack([each.mean[0] for each in estimates])
-    expected = ((means.mean(0) + 1) * 127.5).permute(1, 2, 0).numpy()
-    gap = np.abs(result.candidates[0].picture.pixels.astype(float) - expected)
+    if model.memory is None:
+        encodings *= 8
+    # The lanes beyond what there is to lean on are draws from the posterior.
+    first = 1 if model.memory is None else 6
+    noise = [torch.randn(8, generator=generator_for(0, "posterior", lane)) for lane in range(8)]
+    latents = [
+        encoding.draw(noise[lane] * (lane >= first)) for lane, encoding in enumerate(encodings)
+    ]
+    drawn = [
+        model.generator(z, each.condition)[0] for z, each in zip(latents, encodings, strict=True)
+    ]
+    expected = ((means.mean(0) + torch.stack(drawn).mean(0)) / 2 + 1) * 127.5
+    gap = np.abs(
+        result.candidates[0].picture.pixels.astype(float) - expected.permute(1, 2, 0).numpy()
+    )
     assert gap[job.mask.hole].max() <= 0.51
     assert result.steps == 0
     told = torch.stack([each.log_variance[0].exp() for each in estimates]).mean(0)

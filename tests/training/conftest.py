@@ -21,6 +21,9 @@ TINY = {
     "monitor": False,
 }
 
+FAMILIES = 30
+FACES = 10
+
 # Everything that is off by default, at once.
 ALL_OPTIONS = {
     "loss": "hinge",
@@ -59,6 +62,28 @@ def record_folder(image_folder, tmp_path_factory):
 @pytest.fixture(scope="session")
 def records(record_folder):
     return Records(record_folder)
+
+
+@pytest.fixture(scope="session")
+def family_folder(tmp_path_factory):
+    """Thirty families of ten images, of which two families share one image's pixels."""
+    folder = tmp_path_factory.mktemp("families")
+    generator = np.random.default_rng(1)
+    twin = generator.integers(0, 256, (16, 16, 1), np.uint8)
+    for family in range(FAMILIES):
+        for face in range(FACES):
+            pixels = generator.integers(0, 256, (16, 16, 1), np.uint8)
+            shared = face == 3 and family % 2 == 0
+            name = f"{chr(97 + family % 26) * (1 + family // 26)}__{face}.png"
+            (folder / name).write_bytes(encode_png(twin if shared else pixels))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def family_records(family_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("family_records") / "packed"
+    pack(family_folder, out, PackSettings(size=16, channels="L"), workers=1)
+    return Records(out)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import torch._dynamo
 
 from pixmend import storage
 from pixmend.records import Records
-from pixmend.training import loop, resolve, train
+from pixmend.training import export, resolve, train
 from tests.training.conftest import TINY
 
 STEPS = 12
@@ -76,7 +76,7 @@ def at_line(number, work):
 def main(records_folder, out, kills):
     torch.set_num_threads(1)
     # Most of a tiny run would be spent in these.
-    loop.freeze_statistics = partial(loop.freeze_statistics, batches=1, batch_size=8)
+    export.freeze_statistics = partial(export.freeze_statistics, batches=1, batch_size=8)
     records, out = Records(records_folder), Path(out)
     begun = time.monotonic()
     assert not ended(fork(sitting(records, out / "whole")))

@@ -169,8 +169,7 @@ def test_a_schedule_rises_and_falls_without_a_jump():
 def test_each_player_has_its_own_rate(tiny):
     settings = tiny(discriminator_learning_rate=4e-4, schedule="linear", steps=10)
     state = initial_state(settings, CPU)
-    state.step = 5
-    set_learning_rates(state, settings)
+    set_learning_rates(state, settings, 5, settings.steps)
     assert state.generator_optimiser.param_groups[0]["lr"] == pytest.approx(1e-4)
     assert state.discriminator_optimiser.param_groups[0]["lr"] == pytest.approx(2e-4)
     alike = initial_state(tiny(), CPU)

@@ -49,6 +49,9 @@ def _options(
 
 def main() -> None:
     """Run the program; what the user can mend is one line and exit code 2, a bug is a traceback."""
+    # Threads that wait without spinning lose nothing on a machine at rest, and beside other programs they do not
+    # starve each other. Read when torch is loaded, which no verb has done yet.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app()
     except PixmendError as error:

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["errors", "out", "progress_bar", "stop_on_signal"]
+__all__ = ["errors", "out", "progress_bar", "quiet_unless", "stop_on_signal"]
 
 out = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -34,6 +34,16 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         console=errors,
     )
+
+
+@contextmanager
+def quiet_unless(speaking: bool) -> Iterator[None]:
+    """Show nothing within the block unless ``speaking``: of several processes one speaks for all."""
+    out.quiet = errors.quiet = not speaking
+    try:
+        yield
+    finally:
+        out.quiet = errors.quiet = False
 
 
 @contextmanager

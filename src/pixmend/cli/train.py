@@ -9,6 +9,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pixmend.processes import Group
     from pixmend.records import Records
     from pixmend.training import Scores, TrainSettings
 
@@ -26,6 +27,10 @@ def train(
     steps: Annotated[
         int | None, typer.Option(help="Iterations; the recipe's if not given.")
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Time in place of steps; chooses a net that fits it, unless told."),
+    ] = None,
     override: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting; may be repeated."),
@@ -41,20 +46,26 @@ def train(
     command resumes.
     """
     from pixmend import api, training
-    from pixmend.cli.terminal import stop_on_signal
+    from pixmend.cli.terminal import quiet_unless, stop_on_signal
+    from pixmend.processes import open_group
 
-    overrides = training.parse_overrides(override or [])
-    if steps is not None:
-        overrides["steps"] = steps
-    wanted = api.plan_training(recipe, overrides)
-    if dry_run:
-        _show_plan(data, run, wanted)
-        return
-    with stop_on_signal() as should_stop:
-        packed = _prepare(data, run, wanted, skip_bad=skip_bad, should_stop=should_stop)
-        settings = api.resolve_training(wanted, packed)
-        _show(settings, packed, run)
-        _train(packed, run, settings, data, should_stop)
+    with open_group() as group, quiet_unless(group.first):
+        overrides = training.parse_overrides(override or [])
+        if steps is not None:
+            overrides["steps"] = steps
+        if minutes is not None:
+            overrides["minutes"] = minutes
+        wanted = api.plan_training(recipe, overrides)
+        if dry_run:
+            _show_plan(data, run, wanted)
+            return
+        with stop_on_signal() as should_stop:
+            packed = _prepare(data, run, wanted, group, skip_bad=skip_bad, should_stop=should_stop)
+            settings = api.resolve_training(wanted, packed, run, group=group)
+            _show(settings, packed, run, group)
+            stopped = _train(packed, run, settings, data, group, should_stop)
+    if stopped:
+        raise typer.Exit(130)
 
 
 def _show_plan(data: Path, run: Path, wanted: dict[str, Any]) -> None:
@@ -63,7 +74,7 @@ def _show_plan(data: Path, run: Path, wanted: dict[str, Any]) -> None:
     from pixmend.errors import InputError
 
     if (data / "manifest.json").is_file():
-        settings = api.resolve_training(wanted, api.prepare_records(data, run, wanted))
+        settings = api.resolve_training(wanted, api.prepare_records(data, run, wanted), run)
     elif data.exists():
         settings = training.resolve(wanted)
     else:
@@ -75,6 +86,7 @@ def _prepare(
     data: Path,
     run: Path,
     wanted: dict[str, Any],
+    group: "Group",
     *,
     skip_bad: bool,
     should_stop: "Callable[[], bool]",
@@ -91,23 +103,28 @@ def _prepare(
             bar.update(task, completed=progress.done, total=progress.total, note=note, visible=True)
 
         packed = api.prepare_records(
-            data, run, wanted, skip_bad=skip_bad, on_progress=show, should_stop=should_stop
+            data,
+            run,
+            wanted,
+            skip_bad=skip_bad,
+            on_progress=show,
+            should_stop=should_stop,
+            group=group,
         )
     for problem in packed.bad:
         errors.print(f"left out: {problem}", markup=False)
     return packed
 
 
-def _show(settings: "TrainSettings", packed: "Records", run: Path) -> None:
+def _show(settings: "TrainSettings", packed: "Records", run: Path, group: "Group") -> None:
     from pixmend.cli.terminal import out
-    from pixmend.processes import choose_device, describe_device
+    from pixmend.processes import describe_device
     from pixmend.training import to_toml
 
     out.print(to_toml(settings), end="", markup=False)
-    out.print(
-        f"{len(packed):,} images, {describe_device(choose_device(settings.device))} -> {run}",
-        markup=False,
-    )
+    device = describe_device(group.device(settings.device))
+    processes = f", {group.world} processes" if group.world > 1 else ""
+    out.print(f"{len(packed):,} images, {device}{processes} -> {run}", markup=False)
     if len(packed) < settings.batch_size:
         out.print(
             f"only {len(packed)} images: fewer than a batch; a few hundred are the least for good samples",
@@ -120,16 +137,19 @@ def _train(
     run: Path,
     settings: "TrainSettings",
     data: Path,
+    group: "Group",
     should_stop: "Callable[[], bool]",
-) -> None:
+) -> bool:
+    """Train, and say how it goes; return whether it was stopped before the end."""
     from pixmend import training
     from pixmend.cli.terminal import errors, out, progress_bar
 
     event = note = ""
     with progress_bar() as bar:
-        task = bar.add_task("training", total=settings.steps, note="")
+        whole = settings.steps if settings.minutes is None else round(settings.minutes * 60)
+        task = bar.add_task("training", total=whole, note="")
         for now in training.train(
-            packed, run, settings, data_name=str(data), should_stop=should_stop
+            packed, run, settings, data_name=str(data), should_stop=should_stop, group=group
         ):
             if now.event == "resumed":
                 errors.print(f"resumed at step {now.step:,}")
@@ -139,16 +159,19 @@ def _train(
                 errors.print(f"warning: {now.warning}", markup=False)
             if math.isfinite(now.loss_d) and math.isfinite(now.loss_g):
                 note = f"D {now.loss_d:.3f} G {now.loss_g:.3f} {now.images_per_second:.0f} images/s"
-            bar.update(task, completed=now.step, note=note)
+                if settings.minutes is not None:
+                    note = f"step {now.step:,} {note}"
+            bar.update(task, completed=round(now.done * whole), note=note)
             event = now.event or event
     if event == "stopped":
         errors.print(f"stopped at step {now.step:,}, saved; the same command goes on", markup=False)
-        raise typer.Exit(130)
+        return True
     directory = training.RunDirectory(run)
     out.print(
         f"model  {directory.model}\nfilm   {directory.film}\nreport {directory.report}",
         markup=False,
     )
+    return False
 
 
 def _show_scores(scores: "Scores") -> None:

@@ -34,8 +34,8 @@ class Average:
 def average(drawn: Tensor, estimate: Estimate | None) -> Average:
     """Return the mean answer to each image, and the variance of its pixels, over lanes.
 
-    Of E's own estimates, one a lane, where it makes them: then the variance is the mean of what they tell and the variance of their
-    means (the law of total variance). Else of what G has ``drawn``, whose spread is all there is to go by.
+    Where E makes estimates, one a lane, the mean is over them and what G has ``drawn``, which err in different ways; the variance is the
+    mean of what the estimates tell and the variance of their means (the law of total variance). Else it is all of what was drawn.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def average(drawn: Tensor, estimate: Estimate | None) -> Average:
     count, lanes, *shape = drawn.shape
     told = estimate.log_variance[: count * lanes].exp().view(count, lanes, 1, *shape[1:])
     means = _over_lanes(estimate.mean[: count * lanes].view(count, lanes, *shape))
-    return Average(means.mean, means.variance + told.mean(1))
+    return Average((means.mean + drawn.mean(1)) / 2, means.variance + told.mean(1))
 
 
 def _over_lanes(values: Tensor) -> Average:

@@ -77,11 +77,13 @@ def transform_for(
     probability: float,
     count: int,
     generator: torch.Generator,
+    *,
+    rows: Tensor | slice = slice(None),
 ) -> Transform:
-    """Return `augment` as a function of ``count`` images alone; row i of the generator's draws is image i's."""
+    """Return `augment` as a function of images alone, the ``rows`` of ``count``; row i of the generator's draws is image i's."""
     if not transforms:
         return unchanged
-    draws = torch.rand(count, DRAWS, generator=generator)
+    draws = torch.rand(count, DRAWS, generator=generator)[rows]
 
     def transform(images: Tensor) -> Tensor:
         return augment(images, draws.to(images.device), transforms, probability=probability)
@@ -94,10 +96,10 @@ def unchanged(images: Tensor) -> Tensor:
     return images
 
 
-def mirror(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Return images [B, C, H, W], each flipped left to right with a chance of one half."""
-    flipped = torch.rand(len(images), generator=generator) < 0.5
-    return torch.where(flipped.to(images.device)[:, None, None, None], images.flip(3), images)
+def mirror(images: Tensor, draws: Tensor) -> Tensor:
+    """Return images [B, C, H, W], each flipped left to right if its one of ``draws`` [B] in [0, 1) is below one half."""
+    flipped = (draws < 0.5).to(images.device)
+    return torch.where(flipped[:, None, None, None], images.flip(3), images)
 
 
 def _colour(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:

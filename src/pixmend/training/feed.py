@@ -10,11 +10,12 @@ from torch import Tensor
 from pixmend.errors import StoppedError
 from pixmend.images import Pixels
 from pixmend.models import Memory, sample_latents
+from pixmend.processes import ALONE, Group
 from pixmend.randomness import generator_for
 from pixmend.records import Records
 from pixmend.training.augment import Transform, mirror, transform_for
 from pixmend.training.data import Order, ReadAhead, pixels_to_device, to_device
-from pixmend.training.holes import Holes, choose_memory
+from pixmend.training.holes import Holes, choose_memory, completions, holed_rows
 from pixmend.training.inversion import Holed
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import family_numbers
@@ -24,6 +25,8 @@ __all__ = ["Feed"]
 
 class Feed:
     """The inputs of every step, each a function of its position and ``seed``.
+
+    A process of a group is fed its share of each batch, a contiguous part; what makes the batch does not depend on how many share it.
 
     Parameters
     ----------
@@ -44,9 +47,10 @@ class Feed:
         settings: TrainSettings,
         device: torch.device,
         training: NDArray[np.int64],
+        group: Group = ALONE,
     ) -> None:
         self._records, self._settings, self._device = records, settings, device
-        self._training = training
+        self._training, self._group = training, group
         self.read: Callable[[Sequence[int] | NDArray[np.int64]], Pixels] = records.images
         self._ahead: ReadAhead | None = None
         self._holes: Holes | None = None
@@ -67,7 +71,8 @@ class Feed:
                 raise StoppedError
 
         settings = self._settings
-        held = self._records.resident(settings.memory_mib * 2**20, on_progress=look)
+        room = settings.memory_mib * 2**20 // self._group.local_world
+        held = self._records.resident(room, on_progress=look)
         if held is not None:
             self.read = held.__getitem__
         else:
@@ -88,7 +93,10 @@ class Feed:
             self._ahead = ReadAhead(self.read, self._indices)
 
     def real(self, first: int, count: int) -> tuple[Tensor, NDArray[np.int64]]:
-        """Return the training images seen as number ``first`` and on, [count, C, S, S] in [-1, 1], and which they are."""
+        """Return this process's share of the ``count`` images seen as number ``first`` and on, and which they are.
+
+        The images are [count / world, C, S, S] in [-1, 1].
+        """
         if self._ahead is not None:
             pixels, indices = self._ahead.batch(first, count)
             return to_device(pixels, self._device), indices
@@ -97,38 +105,49 @@ class Feed:
 
     def mirrored(self, real: Tensor, step: int, inner: int) -> Tensor:
         """Return the images of D's inner-th step, some of them flipped if the settings say so."""
-        if not self._settings.mirror:
+        settings = self._settings
+        if not settings.mirror:
             return real
-        return mirror(real, generator_for(self._seed, "mirror", step, inner))
+        draws = torch.rand(
+            settings.batch_size, generator=generator_for(self._seed, "mirror", step, inner)
+        )
+        return mirror(real, draws[self._group.share(settings.batch_size)])
 
     def transform(self, step: int, of: str, inner: int = 0) -> Transform:
-        """Return what D sees a batch through at this step."""
-        settings = self._settings
+        """Return what D sees this process's share of a batch through at this step: of ``"real"`` images, or of G's."""
+        settings, share = self._settings, self._group.share
+        # Of G's images, completions come first; a process has its share of these and of the samples.
+        some = 0 if of == "real" else completions(settings)
+        rows = torch.arange(settings.batch_size)
+        here = torch.cat([part[share(len(part))] for part in (rows[:some], rows[some:])])
         generator = generator_for(self._seed, "augment", step, of, inner)
         return transform_for(
-            settings.transforms, settings.augment_probability, settings.batch_size, generator
+            settings.transforms,
+            settings.augment_probability,
+            settings.batch_size,
+            generator,
+            rows=here,
         )
 
     def inputs(
         self, real: Tensor, indices: NDArray[np.int64], step: int, player: str, inner: int = 0
     ) -> tuple[Tensor, Holed | None]:
         """Return what G draws a batch from: prior samples and, where G is trained to complete, real images with holes."""
-        settings = self._settings
-        count, holed = settings.batch_size, None
-        if self._holes is not None and settings.encoder != "frozen":
-            some = min(max(1, round(count * settings.completion_share)), count - 1)
-            # The first images of a batch in D's step, the last in G's: D has not just seen what it judges.
-            part = slice(some) if player == "discriminator" else slice(count - some, count)
-            holed = self.holed(real[part], indices[part], step, player, inner)
-            count -= some
+        settings, share = self._settings, self._group.share
+        count, some, holed = settings.batch_size, completions(settings), None
+        if some:
+            rows = np.flatnonzero(holed_rows(count, some, player)[share(count)])
+            chosen = real[torch.from_numpy(rows).to(self._device)]
+            holed = self.holed(chosen, indices[rows], step, player, inner)
         key = ("z", step, inner) if player == "discriminator" else ("z", step, player)
+        count -= some
         z = sample_latents(settings.networks(), count, generator_for(self._seed, *key))
-        return z.to(self._device), holed
+        return z[share(count)].to(self._device), holed
 
     def holed(self, real: Tensor, indices: NDArray[np.int64], *key: str | int) -> Holed:
         """Return real images with holes; see `Holes.make`."""
         assert self._holes is not None
-        return self._holes.make(real, indices, self._seed, *key)
+        return self._holes.make(real, indices, self._seed, *key, group=self._group)
 
     def statistics(self, samples: int) -> Iterator[tuple[Holed, Tensor]]:
         """Yield 32 batches of 128, ``samples`` of them prior samples and the rest completions, always the same."""
@@ -143,4 +162,5 @@ class Feed:
             yield self._holes.make(real, indices, settings.seed, "statistics", batch), z
 
     def _indices(self, first: int, count: int) -> NDArray[np.int64]:
-        return self._training[self._order.positions(first, count)]
+        positions = self._order.positions(first, count)
+        return self._training[positions[self._group.share(count)]]

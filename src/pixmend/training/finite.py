@@ -9,12 +9,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from pixmend.processes import ALONE, Group
+
 __all__ = ["Statistics", "is_finite", "update_if_finite"]
 
 
 @torch.no_grad()
-def update_if_finite(loss: Tensor, *optimisers: torch.optim.Adam) -> Tensor:
+def update_if_finite(loss: Tensor, *optimisers: torch.optim.Adam, group: Group = ALONE) -> Tensor:
     """Take the ``optimisers``' steps if loss [B] and all gradients are finite; return the loss, NaN where the steps were left out.
+
+    In a group, loss and gradients are those of each process's share of the batch. All processes take the step of the mean gradient,
+    or leave it out where one of them has a value that is not finite.
 
     The optimisers are fused ones: they read ``found_inf`` on the device, and then change neither weights nor moments nor counts.
     """
@@ -25,8 +30,11 @@ def update_if_finite(loss: Tensor, *optimisers: torch.optim.Adam) -> Tensor:
         for weight in group["params"]
         if weight.grad is not None
     ]
+    total = loss.detach().sum()
+    # One exchange: what is not finite in one process is then so in all, and all decide alike.
+    group.average([*gradients, total])
     norm = torch.nn.utils.get_total_norm(gradients)
-    left_out = ~torch.isfinite(norm + loss.sum())
+    left_out = ~torch.isfinite(norm + total)
     for optimiser in optimisers:
         optimiser.found_inf = left_out.to(torch.float32)  # type: ignore[attr-defined]
         optimiser.step()

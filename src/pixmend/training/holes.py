@@ -9,11 +9,12 @@ from torch import Tensor
 
 from pixmend.images import Pixels
 from pixmend.models import Memory
+from pixmend.processes import ALONE, Group
 from pixmend.randomness import array_generator_for, generator_for
 from pixmend.training.inversion import Holed, draw_known
 from pixmend.training.settings import TrainSettings
 
-__all__ = ["Holes", "choose_memory"]
+__all__ = ["Holes", "choose_memory", "completions", "holed_rows"]
 
 _LOOKED_AT = 4096  # images of the memory that a training batch is compared with
 
@@ -42,13 +43,25 @@ class Holes:
         self._memory = memory
         self._members = members
 
-    def make(self, images: Tensor, indices: NDArray[np.int64], seed: int, *key: str | int) -> Holed:
-        """Return ``images`` [N, C, S, S], which are the training images ``indices``, with holes."""
-        settings, count = self._settings, len(images)
+    def make(
+        self,
+        images: Tensor,
+        indices: NDArray[np.int64],
+        seed: int,
+        *key: str | int,
+        group: Group = ALONE,
+    ) -> Holed:
+        """Return ``images`` [N, C, S, S], which are the training images ``indices``, with holes.
+
+        The images are this process's share of those that ``group`` puts holes in; holes and noise are drawn for all of them.
+        """
+        settings, count = self._settings, len(images) * group.world
+        share = group.share(count)
         generator = generator_for(seed, "holes", *key)
-        noise = torch.randn(count, settings.latent_dim, generator=generator).to(images.device)
-        known = draw_known(count, settings.size, generator).to(images.device)
-        return Holed(images, known, self._neighbours(images, known, indices, seed, *key), noise)
+        noise = torch.randn(count, settings.latent_dim, generator=generator)[share]
+        known = draw_known(count, settings.size, generator)[share].to(images.device)
+        neighbours = self._neighbours(images, known, indices, seed, *key)
+        return Holed(images, known, neighbours, noise.to(images.device))
 
     def _neighbours(
         self,
@@ -71,6 +84,25 @@ class Holes:
         neighbour = part.take(distances.argmin(1))
         # Where all that was looked at is of the image's own family, it is shown nothing.
         return neighbour * others.any(1)[:, None, None, None]
+
+
+def completions(settings: TrainSettings) -> int:
+    """Return how many images of a batch that G draws are completions; 0 where G is not trained to complete."""
+    if settings.encoder in ("off", "frozen"):
+        return 0
+    count = settings.batch_size
+    return min(max(1, round(count * settings.completion_share)), count - 1)
+
+
+def holed_rows(count: int, some: int, player: str) -> NDArray[np.bool_]:
+    """Return which of ``count`` images get holes in the player's step, [count]: ``some`` of them, spread evenly.
+
+    Each of w contiguous parts of the batch, if w divides both numbers, has equally many, so that processes share them equally. G's rows are
+    the mirror image of D's: where they are half of an even batch, none is D's, which has not just seen what it judges.
+    """
+    ends = np.arange(count + 1) * some // count
+    rows = np.diff(ends) > 0
+    return rows if player == "discriminator" else rows[::-1].copy()
 
 
 def choose_memory(

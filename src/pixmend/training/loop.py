@@ -1,39 +1,31 @@
 """The training loop: Goodfellow 2014, Algorithm 1, with a checkpoint and a sample grid every so often."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pixmend.errors import DivergedError, ModelFileError, StoppedError
-from pixmend.images import encode_png, grid, open_image, to_pixels, write_film
-from pixmend.models import DCGAN, Encoder, Generator, read_header, sample_latents, save_model
-from pixmend.processes import choose_device
-from pixmend.randomness import generator_for, seed_for
+from pixmend.errors import DivergedError, StoppedError
+from pixmend.processes import ALONE, Group
+from pixmend.randomness import seed_for
 from pixmend.records import Records
-from pixmend.storage import write_bytes
-from pixmend.training.average import freeze_pair, freeze_statistics
-from pixmend.training.checkpoint import (
-    Checkpoint,
-    checkpoint_of,
-    newest_checkpoint,
-    write_checkpoint,
-)
+from pixmend.training.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
+from pixmend.training.clock import Clock
+from pixmend.training.export import Export
 from pixmend.training.feed import Feed
 from pixmend.training.finite import Statistics
 from pixmend.training.inversion import Drawn, draw
 from pixmend.training.log import Log
 from pixmend.training.monitor import Scores
 from pixmend.training.outbox import Outbox
-from pixmend.training.regularise import plain
-from pixmend.training.run import RunDirectory, RunFacts, open_run
+from pixmend.training.run import RunDirectory, RunFacts, open_run, processes_of
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import open_split
 from pixmend.training.state import (
@@ -44,11 +36,18 @@ from pixmend.training.state import (
     modules_of,
     set_learning_rates,
 )
+from pixmend.training.together import (
+    check_together,
+    first_checkpoint,
+    other_world,
+    told_checkpoint,
+    watched,
+)
 from pixmend.training.watch import Watch
 
 __all__ = ["Progress", "train"]
 
-_MAX_FRAMES = 120
+_CHECKPOINTS = 10  # of a run by time
 _PATIENCE = 5  # steps in a row that are not finite, before the run is taken back
 
 
@@ -64,12 +63,14 @@ class Progress:
         Means over the step's batch.
     images_per_second
         Since this sitting began.
+    done
+        Share of the run, by steps or by time, 0 to 1.
     event
         "resumed", "checkpoint", "rolled back", "stopped" or "done" when that is news; "" else.
     warning
         What the user should know, in words, when that is news; "" else.
     scores
-        The monitor's, at a checkpoint.
+        The monitor's, at a checkpoint; in the first process alone.
     """
 
     step: int
@@ -78,6 +79,7 @@ class Progress:
     loss_d: float
     loss_g: float
     images_per_second: float
+    done: float
     event: str = ""
     warning: str = ""
     scores: Scores | None = None
@@ -90,10 +92,12 @@ def train(
     *,
     data_name: str = "",
     should_stop: Callable[[], bool] = lambda: False,
+    group: Group = ALONE,
 ) -> Iterator[Progress]:
     """Train, or go on training, the run in the directory ``run``; yields after every step.
 
-    The same call resumes: weights after N steps are the same, bit for bit on a CPU, however often the run was cut short.
+    The same call resumes: weights after N steps are the same, bit for bit on a CPU, however often the run was cut short. Not so where
+    ``minutes`` are given: the schedule follows the time that training has taken.
 
     An update that is not finite is left out. After 5 such steps in a row, or when the weights themselves are not finite, the run
     goes back to its last checkpoint, once, and on from there with other draws. What cannot be written is tried again later.
@@ -103,7 +107,10 @@ def train(
     records
         The training images.
     should_stop
-        Asked after every step and while images are decoded; when it says yes, the state is saved and the iteration ends.
+        Asked after every step and while images are decoded; when it says yes, the state is saved and the iteration ends, in all
+        processes of the group.
+    group
+        The processes that train this run together, each by this call (`pixmend.processes.open_group`); the first one writes.
 
     Raises
     ------
@@ -114,9 +121,14 @@ def train(
     OutputError
         At the start or at the end the disk is full or not writable; the last checkpoint is good.
     """
-    facts = RunFacts(data_name, records.digest, len(records))
-    with open_run(run, settings, facts) as directory:
-        yield from _Sitting(records, directory, settings).steps(should_stop)
+    check_together(settings, records, group)
+    facts = RunFacts(data_name, records.digest, len(records), group.world)
+    warning = other_world(group.tell(processes_of(run)), settings, group)
+    opened = (
+        open_run(run, settings, facts) if group.first else contextlib.nullcontext(RunDirectory(run))
+    )
+    with opened as directory:
+        yield from _Sitting(records, directory, settings, group, warning).steps(should_stop)
 
 
 @dataclass
@@ -126,35 +138,41 @@ class _Sitting:
     records: Records
     run: RunDirectory
     settings: TrainSettings
+    group: Group
+    warning: str  # for a run that goes on
     losses: list[tuple[float, float]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    started: float = field(default_factory=time.monotonic)
-    seconds_before: float = 0.0  # of training, in the sittings before this one
+    done: float = 0.0  # share of the run
     seen: int = 0  # images, in this sitting
 
     def __post_init__(self) -> None:
-        self.device = choose_device(self.settings.device)
-        seed, share = self.settings.seed, self.settings.held_out
-        self.split = open_split(self.run.split, self.records, seed=seed, share=share)
-        self.feed = Feed(self.records, self.settings, self.device, self.split.training)
-        self.outbox = Outbox(self.warnings.append)
-        self.watch = Watch(self.run, self.settings, self.outbox)
-        self.log = Log(self.run.log)
+        settings, group = self.settings, self.group
+        self.device = group.device(settings.device)
+        self.clock = Clock(settings, group)
+        records, run = self.records, self.run
+        self.split = open_split(
+            run.split, records, seed=settings.seed, share=settings.held_out, group=group
+        )
+        self.feed = Feed(records, settings, self.device, self.split.training, group)
+        # The first process's alone are given something to write.
+        self.outbox, self.log = Outbox(self.warnings.append), Log(run.log)
+        self.watch = Watch(run, watched(settings, group), self.outbox)
+        self.export = Export(records, run, settings, self.split, self.feed, self.outbox, self.watch)
 
     def steps(self, should_stop: Callable[[], bool]) -> Iterator[Progress]:
-        settings, resumed = self.settings, self._resume()
+        resumed = self._resume()
         if resumed:
+            self.warnings += [self.warning] if self.warning else []
             yield self._progress(event="resumed")
-        try:
-            self.feed.open(should_stop)
-        except StoppedError:
+        if self._open_feed(should_stop):
             yield self._progress(event="stopped")
             return
         self.watch.open(self.feed.read, self.split, self.device)
-        if resumed and not self._is_exported():  # a kill came between a checkpoint and its model
-            self._export()
+        if resumed and self.group.first and not self.export.is_of(self.state.step):
+            self.export.write(self.state)  # a kill came between a checkpoint and its model
         started, rate = time.monotonic(), 0.0
-        while self.state.step < settings.steps:
+        self.done = self.clock.done(self.state.step)
+        while self.done < 1:
             losses, event = (math.nan, math.nan), ""
             try:
                 losses = self._step()
@@ -172,6 +190,15 @@ class _Sitting:
         self.outbox.deliver()
         yield self._progress(event="done")
 
+    def _open_feed(self, should_stop: Callable[[], bool]) -> bool:
+        """Decode the images; return whether a process was asked to stop meanwhile."""
+        stopped = False
+        try:
+            self.feed.open(should_stop)
+        except StoppedError:
+            stopped = True
+        return self.group.any(stopped)
+
     def _step(self) -> tuple[float, float]:
         """Take k steps of D and one of G (Algorithm 1); return the mean losses, NaN of a step that was left out.
 
@@ -182,7 +209,7 @@ class _Sitting:
         """
         state, settings = self.state, self.settings
         self.statistics.keep()
-        set_learning_rates(state, settings)
+        set_learning_rates(state, settings, *self.clock.place(state.step, self.done))
         losses = []
         for inner in range(settings.discriminator_steps):
             real, indices = self.feed.real(state.images, settings.batch_size)
@@ -192,8 +219,8 @@ class _Sitting:
             drawn = self._draw(real, indices, inner, keep=last and settings.reuse_draws)
             transform = self.feed.transform(state.step, "fake", inner)
             losses.append(discriminator_step(state, seen, drawn.images, settings, transform).mean())
-            state.images += len(real)
-            self.seen += len(real)
+            state.images += settings.batch_size
+            self.seen += settings.batch_size
         if not settings.reuse_draws:
             drawn = self._draw(real, indices, None, keep=True)
         transform = self.feed.transform(state.step, "generator")
@@ -202,7 +229,7 @@ class _Sitting:
             holed = self.feed.holed(real, indices, state.step, "encoder")
             losses.insert(0, encoder_step(state, holed, settings))
         state.step += 1
-        fetched: list[float] = torch.stack(losses).tolist()
+        fetched: list[float] = self.group.mean(torch.stack(losses)).tolist()
         self._count(all(map(math.isfinite, fetched)))
         loss_d, loss_g = fetched[-2:]
         if math.isfinite(loss_d) and math.isfinite(loss_g):
@@ -220,7 +247,7 @@ class _Sitting:
             return draw(state.generator, state.encoder, holed, z)
 
     def _count(self, finite: bool) -> None:
-        """Count a step as good, or as one with an update left out."""
+        """Count a step as good, or as one with an update left out; all processes come to the same."""
         state = self.state
         if finite:
             state.skipped_in_row = 0
@@ -240,20 +267,34 @@ class _Sitting:
     def _save_when_due(self, rate: float, should_stop: Callable[[], bool]) -> str:
         """Write the log and a checkpoint if this step has one; return the event."""
         step, settings = self.state.step, self.settings
-        if step % settings.log_every == 0:
+        before, self.done = self.done, self.clock.done(step)
+        if step % settings.log_every == 0 or self.done >= 1:
             self._log(rate)
-        stop = should_stop()
-        due = step % settings.checkpoint_every == 0 or step == settings.steps
+        stop = self.group.any(should_stop())
+        due = step % settings.checkpoint_every == 0 or self.done >= 1
+        if settings.minutes is not None:
+            # As many checkpoints as a report can show something by, however fast the machine is.
+            due = due or int(before * _CHECKPOINTS) < int(self.done * _CHECKPOINTS)
         if stop or due:
             self._checkpoint()
             # Asked again: a checkpoint takes a while, and it is a good place to stop.
-            return "stopped" if stop or should_stop() else "checkpoint"
+            return "stopped" if stop or self.group.any(should_stop()) else "checkpoint"
         return ""
 
     def _resume(self) -> bool:
-        checkpoint = newest_checkpoint(self.run.checkpoints)
-        self.seconds_before = self._go_to(checkpoint)
+        checkpoint = self._last_checkpoint()
+        self.clock.before = self._go_to(checkpoint)
         return checkpoint is not None
+
+    def _last_checkpoint(self) -> Checkpoint | None:
+        """Return the first process's last checkpoint, written or still to be, in all processes."""
+        found = None
+        if self.group.first:
+            held = self.outbox.held("checkpoint")
+            found = (
+                held if isinstance(held, Checkpoint) else newest_checkpoint(self.run.checkpoints)
+            )
+        return told_checkpoint(found, self.group)
 
     def _roll_back(self, error: DivergedError) -> None:
         """Take the run back to its last checkpoint, to go on with other draws; the second time give up."""
@@ -264,14 +305,12 @@ class _Sitting:
                 f"{self.run.path}: {error}, again after the run was taken back once; "
                 "the last checkpoint is good: try a smaller learning_rate in a new run directory"
             ) from error
-        held = self.outbox.held("checkpoint")
-        good = held if isinstance(held, Checkpoint) else newest_checkpoint(self.run.checkpoints)
-        self._go_to(good, rollbacks=times)
+        self._go_to(self._last_checkpoint(), rollbacks=times)
         self.warnings.append(f"{error}; taken back to step {self.state.step}, with other draws")
 
     def _go_to(self, checkpoint: Checkpoint | None, *, rollbacks: int = 0) -> float:
         """Take the state of a checkpoint, or the first one; return the seconds of training up to there."""
-        self.state = initial_state(self.settings, self.device)
+        self.state = initial_state(self.settings, self.device, self.group)
         if checkpoint is not None:
             checkpoint.restore(self.state)
         self.state.rollbacks = max(self.state.rollbacks, rollbacks)
@@ -282,82 +321,24 @@ class _Sitting:
         self.statistics = Statistics(*modules_of(self.state).values())
         self.losses.clear()
         self.watch.go_to(self.state.step)
+        if not self.group.first:
+            return 0.0
         seconds = self.log.cut(self.state.step)
         self.outbox.put("log", None, lambda _: self.log.write())
         return seconds
 
     def _checkpoint(self) -> None:
         """Save the state, and then what people look at."""
+        started = time.monotonic()
+        checkpoint = first_checkpoint(self.state)
+        if checkpoint is None:
+            return
         write = partial(
             write_checkpoint, folder=self.run.checkpoints, keep=self.settings.keep_checkpoints
         )
-        self.outbox.put("checkpoint", checkpoint_of(self.state), write)
-        self._export()
-
-    def _export(self) -> None:
-        """Write the sample grid, the film, the scores and, last, the model file."""
-        state, settings = self.state, self.settings
-        networks = settings.networks()
-        generator, encoder = self._frozen()
-        discriminator = plain(state.discriminator, networks)
-        latents = sample_latents(
-            networks, settings.grid_images, generator_for(settings.seed, "grid")
-        )
-        with torch.no_grad():
-            images = to_pixels(generator(latents.to(self.device)))
-        frame, samples = self._frame(), grid(images, min_cell=48)
-        self.outbox.put(frame.name, encode_png(samples), partial(self._show, frame))
-        model = DCGAN(networks, generator, discriminator, self._card(), encoder, self.feed.memory)
-        self.watch.checkpoint(model, samples, step=state.step, images=state.images)
-        self.outbox.put("model", model, partial(save_model, path=self.run.model))
-
-    def _is_exported(self) -> bool:
-        """Whether grid and model file are those of this step."""
-        try:
-            card = read_header(self.run.model)["card"]
-            return bool(card["steps"] == self.state.step) and self._frame().exists()
-        except (ModelFileError, KeyError, TypeError):
-            return False
-
-    def _frame(self) -> Path:
-        return self.run.samples / f"step-{self.state.step:08d}.png"
-
-    def _show(self, frame: Path, png: bytes) -> None:
-        write_bytes(frame, png)
-        self._write_film()
-
-    def _frozen(self) -> tuple[Generator, Encoder | None]:
-        """Return the averaged networks with batch statistics of their own."""
-        state, settings = self.state, self.settings
-        if state.average_encoder is None:
-            return freeze_statistics(state.average, settings.networks(), seed=settings.seed), None
-        if settings.encoder == "frozen":
-            generator = freeze_statistics(state.average, settings.networks(), seed=settings.seed)
-            _, encoder = freeze_pair(generator, state.average_encoder, self.feed.statistics(0))
-            return generator, encoder
-        samples = round(128 * (1 - settings.completion_share))
-        passes = self.feed.statistics(samples)
-        return freeze_pair(state.average, state.average_encoder, passes)
-
-    def _card(self) -> dict[str, Any]:
-        return {
-            "steps": self.state.step,
-            "images_seen": self.state.images,
-            "training_images": len(self.split.training),
-            "held_out_images": len(self.split.held_out),
-            "data_digest": self.records.digest,
-            "classes": len(self.records.classes),
-            "fit": self.records.fit,
-            "background": self.records.background,
-            "training": self.settings.model_dump(mode="json", exclude_none=True),
-        }
-
-    def _write_film(self) -> None:
-        frames = sorted(self.run.samples.glob("step-*.png"))
-        stride = -(-len(frames) // _MAX_FRAMES)
-        # Count from the end, so that the newest grid is always the film's last frame.
-        chosen = [open_image(path).pixels for path in frames[::-1][::stride][::-1]]
-        write_film(chosen, self.run.film)
+        self.outbox.put("checkpoint", checkpoint, write)
+        self.export.write(self.state)
+        self.clock.last = time.monotonic() - started
 
     def _log(self, rate: float) -> None:
         mean_d, mean_g = (
@@ -366,10 +347,12 @@ class _Sitting:
             else (None, None)
         )
         self.losses.clear()
+        if not self.group.first:
+            return
         line: dict[str, float | None] = {
             "step": self.state.step,
             "images": self.state.images,
-            "seconds": round(self.seconds_before + time.monotonic() - self.started, 3),
+            "seconds": round(self.clock.seconds, 3),
             "images_per_second": round(rate, 2),
             "loss_d": mean_d,
             "loss_g": mean_g,
@@ -395,6 +378,7 @@ class _Sitting:
             state.images,
             *losses,
             rate,
+            min(self.done, 1.0),
             event,
             warning,
             self.watch.news(),

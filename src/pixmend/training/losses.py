@@ -49,12 +49,18 @@ def critic(fake_logits: Tensor) -> Tensor:
     return -fake_logits
 
 
-def feature_matching(real_features: Tensor, fake_features: Tensor) -> Tensor:
+def feature_matching(
+    real_features: Tensor,
+    fake_features: Tensor,
+    *,
+    over_batch: Callable[[Tensor], Tensor] = lambda part: part,
+) -> Tensor:
     """Return ||E f(x) - E f(G(z))||^2, a scalar of two [B, C, H, W] (Salimans 2016, section 3.1).
 
-    It is a statistic of the batch by definition, so it is the one loss that is not per image.
+    It is a statistic of the batch by definition, so it is the one loss that is not per image; ``over_batch`` makes the mean over the
+    batch of the mean over the part of it that is here.
     """
-    return (real_features.mean(0) - fake_features.mean(0)).square().sum()
+    return over_batch(real_features.mean(0) - fake_features.mean(0)).square().sum()
 
 
 DISCRIMINATOR_LOSSES: dict[LossName, Callable[[Tensor, Tensor], Tensor]] = {

@@ -63,7 +63,8 @@ def _subtitle(facts: dict[str, Any], split: dict[str, Any], settings: TrainSetti
 def _tiles(
     step: int, settings: TrainSettings, log: Sequence[dict[str, Any]], scores: Sequence[Scores]
 ) -> str:
-    tiles = [("step", f"{step:,}", f"of {settings.steps:,}")]
+    of = f"of {settings.steps:,}" if settings.minutes is None else f"in {settings.minutes:g} min"
+    tiles = [("step", f"{step:,}", of)]
     if log:
         rate = log[-1].get("images_per_second", 0.0)
         tiles.append(("training", _duration(log[-1].get("seconds", 0.0)), f"{rate:,.0f} images/s"))

@@ -1,7 +1,7 @@
 """A run directory: what is where in it, and that it holds one run only.
 
 RUN/settings.toml               the resolved settings
-RUN/run.json                    format, data set (path, digest, count), version
+RUN/run.json                    format, data set (path, digest, count), version, number of processes
 RUN/held_out.json               which images training never sees
 RUN/log.jsonl                   a line every `log_every` steps
 RUN/monitor.jsonl               scores at each checkpoint
@@ -28,7 +28,7 @@ from pixmend.errors import RunError
 from pixmend.storage import make_folder, remove_leftovers, write_text
 from pixmend.training.settings import TrainSettings, free_in, read_recipe, resolve, to_toml
 
-__all__ = ["RunDirectory", "RunFacts", "is_run", "open_run"]
+__all__ = ["RunDirectory", "RunFacts", "is_run", "open_run", "processes_of"]
 
 _FORMAT = 1
 
@@ -107,16 +107,25 @@ class RunDirectory:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Which data a run is trained on: its digest tells whether they changed."""
+    """Which data a run is trained on (its digest tells whether they changed), and by how many processes."""
 
     data: str
     data_digest: str
     data_count: int
+    processes: int = 1
 
 
 def is_run(path: Path) -> bool:
     """Whether ``path`` is a run directory."""
     return (path / "run.json").is_file() and (path / "settings.toml").is_file()
+
+
+def processes_of(path: Path) -> int:
+    """Return how many processes trained the run in ``path`` last; 1 where that is not said."""
+    try:
+        return int(json.loads(RunDirectory(path).facts.read_text())["processes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 1  # no run yet, one of an older version, or a damaged one, which `open_run` tells of
 
 
 @contextlib.contextmanager
@@ -149,6 +158,7 @@ def _facts(facts: RunFacts) -> dict[str, Any]:
         "data": facts.data,
         "data_digest": facts.data_digest,
         "data_count": facts.data_count,
+        "processes": facts.processes,
     }
 
 

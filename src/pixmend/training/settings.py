@@ -31,7 +31,7 @@ __all__ = [
 # by rounding).
 FREE = frozenset(
     {
-        *("steps", "checkpoint_every", "log_every", "keep_checkpoints"),
+        *("steps", "minutes", "checkpoint_every", "log_every", "keep_checkpoints"),
         *("monitor", "track", "device", "memory_mib"),
     }
 )
@@ -71,6 +71,9 @@ class TrainSettings(DCGANSettings):
         1.0, ge=0, le=1, description="with which each of these is applied to an image"
     )
     mirror: bool = Field(False, description="flip training images at random; never for characters")
+    sync_batchnorm: bool = Field(
+        True, description="batch statistics over the whole batch when several processes share it"
+    )
     average_decay: float = Field(
         0.999, ge=0, lt=1, description="decay of the moving average of G's weights; 0 = none"
     )
@@ -95,6 +98,9 @@ class TrainSettings(DCGANSettings):
     )
     free_nats: float = Field(0.0, ge=0, description="KL that costs nothing, in nats an image")
     steps: int = Field(50_000, ge=1, description="iterations: k steps of D and one of G each")
+    minutes: float | None = Field(
+        None, gt=0, le=1e6, description="of training, after which it ends, in place of `steps`"
+    )
     checkpoint_every: int = Field(
         2_000, ge=1, description="steps between checkpoints and sample grids"
     )
@@ -139,10 +145,10 @@ class TrainSettings(DCGANSettings):
 def free_in(settings: TrainSettings) -> frozenset[str]:
     """Return the settings that a run may be continued with other values of.
 
-    ``steps`` is none of them where learning rates depend on it: the steps done were steps of another schedule.
+    ``steps`` and ``minutes`` are none of them where learning rates depend on it: the steps done were steps of another schedule.
     """
     constant = settings.schedule == "constant" and not settings.warm_up
-    return FREE if constant else FREE - {"steps"}
+    return FREE if constant else FREE - {"steps", "minutes"}
 
 
 def resolve(*layers: Mapping[str, Any]) -> TrainSettings:

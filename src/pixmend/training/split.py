@@ -4,13 +4,15 @@ A split by file would let the nearest training image, another face of the same f
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pixmend.processes import ALONE, Group
 from pixmend.randomness import array_generator_for
 from pixmend.records import Records, families, origins
 from pixmend.storage import write_text
@@ -78,8 +80,12 @@ def split_by_family(
     return Split(training, np.sort(fresh), tuple(names[number] for number in chosen), duplicates)
 
 
-def open_split(path: Path, records: Records, *, seed: int, share: float) -> Split:
+def open_split(
+    path: Path, records: Records, *, seed: int, share: float, group: Group = ALONE
+) -> Split:
     """Return the split of ``records``, from the file ``path`` if it holds that one, else drawn and written there.
+
+    In a group the first process reads, draws and writes, and tells the others: a file may hold the draw of an older version.
 
     Raises
     ------
@@ -97,14 +103,16 @@ def open_split(path: Path, records: Records, *, seed: int, share: float) -> Spli
         "seed": seed,
         "share": share,
     }
-    found = _read(path, drawn_for)
-    if found is None:
-        origin = origins(records)
-        found = split_by_family(
-            families(origin.names, origin.labels), origin.digests, seed=seed, share=share
-        )
-        _write(path, found, drawn_for)
-    return found
+    facts = None
+    if group.first:
+        facts = _read(path, drawn_for)
+        if facts is None:
+            origin = origins(records)
+            family_of = families(origin.names, origin.labels)
+            drawn = split_by_family(family_of, origin.digests, seed=seed, share=share)
+            facts = {**drawn_for, **_facts_of(drawn, len(records))}
+            write_text(path, json.dumps(facts) + "\n")
+    return _split_of(group.tell(facts))
 
 
 def family_numbers(records: Records) -> NDArray[np.int64]:
@@ -139,28 +147,31 @@ def _draw(sizes: NDArray[np.int64], wanted: int, most: int, seed: int) -> NDArra
     return np.array(sorted(chosen) or [int(sizes.argmin())], np.int64)
 
 
-def _write(path: Path, split: Split, drawn_for: dict[str, object]) -> None:
-    total = np.arange(drawn_for["count"])  # type: ignore[call-overload]
-    unused = np.setdiff1d(np.setdiff1d(total, split.training), split.held_out)
-    facts = {
-        **drawn_for,
+def _facts_of(split: Split, count: int) -> dict[str, object]:
+    unused = np.setdiff1d(np.setdiff1d(np.arange(count), split.training), split.held_out)
+    return {
         "families": split.families,
         "held_out": split.held_out.tolist(),
         "unused": unused.tolist(),
         "duplicates": split.duplicates,
     }
-    write_text(path, json.dumps(facts) + "\n")
 
 
-def _read(path: Path, drawn_for: dict[str, object]) -> Split | None:
-    """Read what `_write` wrote; None where that is missing, damaged or of another draw."""
+def _split_of(facts: Mapping[str, Any]) -> Split:
+    """Return what `_facts_of` told of."""
+    held_out = np.array(facts["held_out"], np.int64)
+    unused = np.array(facts["unused"], np.int64)
+    training = np.setdiff1d(np.arange(facts["count"]), np.concatenate([held_out, unused]))
+    return Split(training, held_out, tuple(facts["families"]), int(facts["duplicates"]))
+
+
+def _read(path: Path, drawn_for: Mapping[str, object]) -> dict[str, Any] | None:
+    """Read the facts of a split; None where they are missing, damaged or of another draw."""
     try:
-        facts = json.loads(path.read_text())
+        facts: dict[str, Any] = json.loads(path.read_text())
         if any(facts[key] != value for key, value in drawn_for.items()):
             return None
-        held_out = np.array(facts["held_out"], np.int64)
-        unused = np.array(facts["unused"], np.int64)
-        training = np.setdiff1d(np.arange(facts["count"]), np.concatenate([held_out, unused]))
-        return Split(training, held_out, tuple(facts["families"]), int(facts["duplicates"]))
+        _split_of(facts)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return facts

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pixmend.errors import ModelFileError
 from pixmend.models import Discriminator, Encoder, Generator, initialise
+from pixmend.processes import ALONE, Group
 from pixmend.randomness import generator_for
 from pixmend.training.augment import Transform, unchanged
 from pixmend.training.average import update_average
@@ -18,6 +19,7 @@ from pixmend.training.losses import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, feat
 from pixmend.training.regularise import gradient_penalty, iterate_powers, normalise_spectrally
 from pixmend.training.schedule import rate_share
 from pixmend.training.settings import TrainSettings
+from pixmend.training.synchronise import start_alike
 
 __all__ = [
     "TrainState",
@@ -43,11 +45,13 @@ class TrainState:
     Attributes
     ----------
     step, images
-        Iterations done, and training images that D has seen.
+        Iterations done, and training images that D has seen, in all processes.
     skipped, skipped_in_row
         Iterations in which an update was left out because it was not finite: all, and the last ones in a row.
     rollbacks
         How often the run was taken back to a checkpoint; it decides the draws after it.
+    group
+        The processes that train this state together, each on its share of every batch.
     """
 
     generator: Generator
@@ -63,9 +67,12 @@ class TrainState:
     encoder: Encoder | None = None
     average_encoder: Encoder | None = None
     encoder_optimiser: torch.optim.Adam | None = None
+    group: Group = ALONE
 
 
-def initial_state(settings: TrainSettings, device: torch.device) -> TrainState:
+def initial_state(
+    settings: TrainSettings, device: torch.device, group: Group = ALONE
+) -> TrainState:
     """Return the state before the first step, a function of ``settings.seed``."""
     networks = settings.networks()
     generator, discriminator = Generator(networks), Discriminator(networks)
@@ -84,12 +91,16 @@ def initial_state(settings: TrainSettings, device: torch.device) -> TrainState:
     for network in networks_held:
         # Convolutions of this shape run faster with channels innermost, on CPUs as on GPUs.
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # The averages keep torch's own batch norms: the first process measures their statistics alone.
+    trained = [net for net in (generator, discriminator, encoder) if net is not None]
+    start_alike(trained, group, synchronised=settings.sync_batchnorm)
     state = TrainState(
         generator,
         discriminator,
         average,
         _adam(generator, settings, settings.learning_rate),
         _adam(discriminator, settings, _discriminator_rate(settings)),
+        group=group,
     )
     if encoder is not None:
         state.encoder, state.average_encoder = encoder, average_encoder
@@ -97,11 +108,9 @@ def initial_state(settings: TrainSettings, device: torch.device) -> TrainState:
     return state
 
 
-def set_learning_rates(state: TrainState, settings: TrainSettings) -> None:
-    """Give all optimisers the rate of the coming step."""
-    share = rate_share(
-        state.step, settings.steps, schedule=settings.schedule, warm_up=settings.warm_up
-    )
+def set_learning_rates(state: TrainState, settings: TrainSettings, step: int, steps: int) -> None:
+    """Give all optimisers the rate of step number ``step`` of ``steps``."""
+    share = rate_share(step, steps, schedule=settings.schedule, warm_up=settings.warm_up)
     rates = {
         "generator_optimiser": settings.learning_rate,
         "discriminator_optimiser": _discriminator_rate(settings),
@@ -137,7 +146,7 @@ def discriminator_step(
     if penalised:
         weight = settings.r1 / 2 * settings.r1_every
         total = total + weight * gradient_penalty(real_logits, real).mean()
-    return _descend(total, loss, state.discriminator_optimiser)
+    return _descend(state.group, total, loss, state.discriminator_optimiser)
 
 
 def generator_step(
@@ -168,8 +177,9 @@ def generator_step(
     if settings.feature_matching:
         with torch.no_grad():
             wanted = state.discriminator.features(real)[-1]
-        total = total + settings.feature_matching * feature_matching(wanted, features[-1])
-    loss = _descend(total, losses[count:], *_moving(state, drawn))
+        distance = feature_matching(wanted, features[-1], over_batch=state.group.mean)
+        total = total + settings.feature_matching * distance
+    loss = _descend(state.group, total, losses[count:], *_moving(state, drawn))
     state.discriminator.requires_grad_(True)
     _update_averages(state, settings)
     return loss
@@ -181,7 +191,7 @@ def encoder_step(state: TrainState, holed: Holed, settings: TrainSettings) -> Te
     state.generator.requires_grad_(False)
     drawn = draw(state.generator, state.encoder, holed, holed.noise[:0])
     total = _completion_loss(drawn, settings)
-    loss = _descend(total, total, state.encoder_optimiser)
+    loss = _descend(state.group, total, total, state.encoder_optimiser)
     state.generator.requires_grad_(True)
     return loss
 
@@ -247,15 +257,20 @@ def _moving(state: TrainState, drawn: Drawn) -> list[torch.optim.Adam]:
     return optimisers
 
 
-def _descend(total: Tensor, losses: Tensor, *optimisers: torch.optim.Adam) -> Tensor:
-    """Descend the gradient of ``total``, unless something is not finite; return ``losses``, NaN where it was left out."""
+def _descend(group: Group, total: Tensor, losses: Tensor, *optimisers: torch.optim.Adam) -> Tensor:
+    """Descend the gradient of ``total``, unless something is not finite; return ``losses``, NaN where it was left out.
+
+    Of a group, each process gives the total and the losses of its share, and all descend the gradient of the whole batch.
+    """
     for optimiser in optimisers:
         optimiser.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
-    return update_if_finite(losses, *optimisers)
+    return update_if_finite(losses, *optimisers, group=group)
 
 
 def _update_averages(state: TrainState, settings: TrainSettings) -> None:
+    if not state.group.first:  # which writes; nothing else reads the averages
+        return
     decay, step = settings.average_decay, state.step
     update_average(state.average, state.generator, decay=decay, step=step)
     if state.encoder is not None and state.average_encoder is not None:

@@ -1,0 +1,121 @@
+"""One run by several processes: whether they can share its batches, and how all come to the same state.
+
+Which images and latents make a batch does not depend on how many processes share it, batch norm sees all of it and gradients are those of
+all of it (`pixmend.training.synchronise`). So the number of processes changes a run by rounding only.
+"""
+
+import torch
+
+from pixmend.errors import DivergedError, InputError, SettingsError
+from pixmend.processes import Group
+from pixmend.records import Records
+from pixmend.training.checkpoint import Checkpoint, checkpoint_of
+from pixmend.training.holes import completions
+from pixmend.training.settings import TrainSettings
+from pixmend.training.state import TrainState
+
+__all__ = ["check_together", "first_checkpoint", "other_world", "told_checkpoint", "watched"]
+
+
+def check_together(settings: TrainSettings, records: Records, group: Group) -> None:
+    """Raise if the processes cannot train together.
+
+    Raises
+    ------
+    SettingsError
+        The batch, or the completions in it, cannot be shared out equally.
+    InputError
+        This process would train on other images than the first one.
+    """
+    count, world = settings.batch_size, group.world
+    if count % world:
+        below, above = count - count % world, count + world - count % world
+        raise SettingsError(
+            f"batch_size = {count}: is the whole batch, and {world} processes cannot share it equally; "
+            f"set batch_size={below or above}, or start another number of processes"
+        )
+    some = completions(settings)
+    if some % world:
+        nearest = min(max(1, round(some / world)) * world, count - world)
+        fix = (
+            f"completion_share={round(nearest / count, 6)}"
+            if nearest
+            else f"batch_size={2 * world} and completion_share=0.5"
+        )
+        raise SettingsError(
+            f"completion_share = {settings.completion_share}: is {some} of the {count} images of a batch, and {world} processes "
+            f"cannot share them equally; set {fix}"
+        )
+    if group.tell([records.digest, len(records)]) != [records.digest, len(records)]:
+        raise InputError(
+            f"{records.path}: process {group.rank} sees other images there than the first process; give all hosts the same records"
+        )
+
+
+def first_checkpoint(state: TrainState) -> Checkpoint | None:
+    """Return the state as a checkpoint in the first process, which writes for all, and None in the others.
+
+    Raises
+    ------
+    DivergedError
+        The first process's state holds NaN or infinity; raised in all processes.
+    """
+    checkpoint, problem = None, ""
+    if state.group.first:
+        try:
+            checkpoint = checkpoint_of(state)
+        except DivergedError as error:
+            problem = str(error)
+    problem = state.group.tell(problem)
+    if problem:
+        raise DivergedError(problem)
+    return checkpoint
+
+
+def told_checkpoint(found: Checkpoint | None, group: Group) -> Checkpoint | None:
+    """Return in all processes the checkpoint that the first one ``found``, or None if it found none."""
+    # On the CPU, wherever the state that it was made of lies: the others receive it there.
+    tensors = {name: value.cpu() for name, value in found.tensors.items()} if found else {}
+    facts = group.tell(
+        found
+        and {
+            "counts": dict(found.counts),
+            "shapes": {name: list(value.shape) for name, value in tensors.items()},
+            "types": {
+                name: str(value.dtype).removeprefix("torch.") for name, value in tensors.items()
+            },
+        }
+    )
+    if facts is None:
+        return None
+    if not group.first:
+        tensors = {
+            name: torch.empty(shape, dtype=getattr(torch, facts["types"][name]))
+            for name, shape in facts["shapes"].items()
+        }
+    group.broadcast(list(tensors.values()))
+    return Checkpoint(facts["counts"], tensors)
+
+
+def other_world(before: int, settings: TrainSettings, group: Group) -> str:
+    """Return what to tell a user who goes on with a run of ``before`` processes in this group; "" if they are as many."""
+    if before == group.world:
+        return ""
+    said = f"this run was trained by {before} processes and goes on with {group.world}: "
+    if settings.sync_batchnorm:
+        return (
+            said
+            + "images and draws stay the same, but sums round differently, so the weights are not bit for bit those of the other"
+        )
+    each, now = settings.batch_size // before, settings.batch_size // group.world
+    return (
+        said
+        + f"with sync_batchnorm off, batch statistics are now of {now} images instead of {each}"
+    )
+
+
+def watched(settings: TrainSettings, group: Group) -> TrainSettings:
+    """Return the settings that this process watches the run by: the first one scores and shows it for all."""
+    if group.first:
+        return settings
+    return settings.model_copy(update={"monitor": False, "track": False})

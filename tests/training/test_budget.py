@@ -1,0 +1,158 @@
+"""Training for a time: what is chosen for it, that it ends in time, and that the same call goes on."""
+
+import itertools
+import json
+
+import pytest
+import torch
+
+from pixmend import api
+from pixmend.processes import ALONE
+from pixmend.training import (
+    CHOSEN,
+    budget,
+    chosen_for,
+    clock,
+    read_recipe,
+    resolve,
+    size_for,
+    train,
+)
+from pixmend.training.clock import Clock
+from tests.training.conftest import TINY
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def ticking(monkeypatch):
+    """Let a tenth of a second pass at each look at the clock."""
+
+    class Ticking:
+        def __init__(self):
+            self.now = itertools.count(0, 0.1)
+
+        def monotonic(self):
+            return next(self.now)
+
+    monkeypatch.setattr(clock, "time", Ticking())
+
+
+def rates_of(settings, records, run, monkeypatch, stop=lambda: False):
+    from pixmend.training import loop
+
+    rates = []
+    real = loop.generator_step
+
+    def step(state, *rest):
+        rates.append(state.generator_optimiser.param_groups[0]["lr"])
+        return real(state, *rest)
+
+    monkeypatch.setattr(loop, "generator_step", step)
+    *_, last = train(records, run, settings, should_stop=stop)
+    monkeypatch.setattr(loop, "generator_step", real)
+    return rates, last
+
+
+def test_by_steps_time_has_no_say(tiny, ticking):
+    held = Clock(tiny(steps=8), ALONE)
+    assert [held.done(step) for step in (0, 2, 8)] == [0, 0.25, 1]
+    assert held.place(3, 0.7) == (3, 8)
+
+
+def test_by_time_what_comes_first_ends_it_and_the_last_checkpoint_has_its_share(tiny, ticking):
+    held = Clock(tiny(steps=1000, minutes=0.1), ALONE)  # started at 0.0
+    assert held.done(0) == pytest.approx(0.1 / 6)
+    held.last = 3.0
+    assert held.done(0) == pytest.approx(3.2 / 6)
+    assert held.done(900) == pytest.approx(0.9)
+    assert held.place(1, 0.5) == (500_000, 1_000_000)
+    assert held.place(1, 1.5) == (999_999, 1_000_000), "a schedule of n steps has no step n"
+
+
+def test_a_run_by_time_decays_to_the_end_of_its_time(records, tiny, tmp_path, ticking, monkeypatch):
+    settings = tiny(steps=10**6, minutes=0.1, schedule="cosine", checkpoint_every=10**6)
+    rates, last = rates_of(settings, records, tmp_path / "run", monkeypatch)
+    assert last.event == "done"
+    assert last.done == 1
+    assert 20 < last.step < 60, "6 seconds at a tenth a look, one or two looks a step"
+    assert rates == sorted(rates, reverse=True)
+    assert rates[0] > 0.98 * settings.learning_rate
+    assert rates[-1] < 0.03 * settings.learning_rate
+    assert len(list((tmp_path / "run" / "samples").iterdir())) == 10
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == last.step
+
+
+def test_a_run_by_time_that_was_stopped_goes_on_where_its_time_was(
+    records, tiny, tmp_path, ticking, monkeypatch
+):
+    settings = tiny(steps=10**6, minutes=0.1, schedule="linear", log_every=1)
+    asked = itertools.count()
+    run = tmp_path / "run"
+    first, last = rates_of(settings, records, run, monkeypatch, lambda: next(asked) > 14)
+    assert last.event == "stopped"
+    second, last = rates_of(settings, records, run, monkeypatch)
+    assert last.event == "done"
+    assert last.step == len(first) + len(second)
+    assert second[0] == pytest.approx(first[-1], abs=0.15 * settings.learning_rate)
+    assert second[-1] < 0.05 * settings.learning_rate
+
+
+def test_the_net_is_as_wide_as_time_and_images_allow(monkeypatch):
+    given = {"size": 32, "channels": "L"}
+    tried = []
+
+    def cost(settings, device):
+        tried.append((settings.filters, settings.batch_size))
+        return settings.filters * settings.batch_size / 64 * speed
+
+    monkeypatch.setattr(budget, "seconds_a_step", cost)
+    speed = 1e-6
+    assert chosen_for(20, 50_000, given, CPU)["filters"] == 64
+    assert chosen_for(20, 6_000, given, CPU)["filters"] == 48
+    small = chosen_for(20, 600, given, CPU)
+    assert (small["filters"], small["memory"], small["average_decay"]) == (32, 600, 0.999)
+    speed = 1200 / 1500 / 30  # too slow for 32 filters
+    assert chosen_for(20, 50_000, given, CPU)["filters"] == 24
+    speed = 1.0
+    slow = chosen_for(20, 50_000, given, CPU)
+    assert (slow["filters"], slow["batch_size"]) == (16, 16)
+    assert tried[-1] == (16, 16)
+    assert resolve(slow).memory * 32 * 32 <= 16 * 2**20
+
+
+def test_what_was_said_is_not_chosen(monkeypatch):
+    monkeypatch.setattr(budget, "seconds_a_step", lambda settings, device: 1.0)
+    given = {"filters": 20, "schedule": "constant", "memory": 0, "size": 16, "average_decay": 0.5}
+    chosen = chosen_for(1, 5000, given, CPU)
+    assert {key: chosen[key] for key in given} == given
+
+
+def test_measuring_a_step_takes_time_and_changes_nothing(tiny):
+    settings = tiny(encoder="conditional", latent_prior="normal", memory=4)
+    assert budget.seconds_a_step(settings, CPU) > 0
+
+
+def test_without_a_gpu_a_short_run_trains_on_small_images():
+    assert size_for(20, CPU) == 32
+    assert size_for(240, CPU) == 64
+    assert size_for(20, torch.device("cuda")) == 64
+
+
+def test_the_same_call_goes_on_with_the_net_that_was_chosen(image_folder, tmp_path, monkeypatch):
+    held = {key: TINY[key] for key in ("latent_dim", "grid_images", "device", "monitor")}
+    settings = {**held, "size": 16, "channels": "L", "steps": 3, "minutes": 60}
+    monkeypatch.setattr(budget, "_WIDTHS", (8, 4))
+    monkeypatch.setattr(budget, "_WIDEST", {8: 0})
+    monkeypatch.setattr(budget, "_BATCHES", (8,))
+    monkeypatch.setattr(budget, "seconds_a_step", lambda *_: 1e-3)
+    api.train(image_folder, tmp_path / "run", settings=settings)
+    first = read_recipe(tmp_path / "run" / "settings.toml")
+    assert first["filters"] == 8
+    assert first["encoder"] == "conditional"
+    assert first.keys() >= CHOSEN
+    monkeypatch.setattr(budget, "seconds_a_step", lambda *_: 1e6)
+    (tmp_path / "run" / "model.safetensors").unlink()
+    api.train(image_folder, tmp_path / "run", settings=settings)
+    assert read_recipe(tmp_path / "run" / "settings.toml") == first

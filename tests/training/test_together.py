@@ -1,0 +1,257 @@
+"""Several processes train one run as one process would, and end together, whoever fails."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pixmend.errors import SettingsError
+from pixmend.processes import ALONE, Group, open_group
+from pixmend.records import Records
+from pixmend.training import RunDirectory, processes_of, read_recipe, resolve, train
+from pixmend.training.feed import Feed
+from pixmend.training.holes import holed_rows
+from pixmend.training.monitor import read_scores
+from pixmend.training.synchronise import SynchronisedBatchNorm2d
+from pixmend.training.together import check_together
+from tests.training.conftest import ALL_OPTIONS, TINY
+from tests.training.test_inversion import CONDITIONAL
+from tests.training.test_run import assert_same_end, final_tensors, wait_for_checkpoint
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+def torchrun(*arguments):
+    """Return the command that starts two processes on this host, on a free port."""
+    start = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    return [sys.executable, "-m", *start, *map(str, arguments)]
+
+
+def command_for(data, run, **changes):
+    values = {**TINY, "steps": 100_000, **changes}
+    pairs = [part for key in values for part in ("--set", f"{key}={values[key]}")]
+    return torchrun("-m", "pixmend", "train", data, run, *pairs)
+
+
+def finish(command, code=0):
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def left(image_folder, family_records, tmp_path_factory):
+    """Return the folder of the runs of two_processes.py, which has also checked the laws of a group's operations."""
+    out = tmp_path_factory.mktemp("together")
+    settings = map(json.dumps, (TINY, ALL_OPTIONS))
+    said = finish(torchrun(SCRIPT, image_folder, family_records.path, out, *settings), code=1)
+    assert "Signal 9" in said, said  # the first killed itself at last, and nothing failed before
+    return out
+
+
+def logged(run):
+    lines = map(json.loads, RunDirectory(run).log.read_text().splitlines())
+    return [(line["step"], line["images"], line["loss_d"], line["loss_g"]) for line in lines]
+
+
+@pytest.mark.parametrize("name", ["default", "options", "conditional", "frozen"])
+def test_two_processes_give_the_losses_and_weights_of_one(family_records, tmp_path, left, name):
+    two = left / name
+    settings = resolve(read_recipe(two / "settings.toml"))
+    list(train(family_records, tmp_path / "one", settings))
+    ours, theirs = logged(tmp_path / "one"), logged(two)
+    assert [line[:2] for line in ours] == [line[:2] for line in theirs]
+    losses = [torch.tensor([line[2:] for line in lines]) for lines in (ours, theirs)]
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-5)
+    ours, theirs = final_tensors(tmp_path / "one")[0], final_tensors(two)[0]
+    assert ours.keys() == theirs.keys()
+    assert_same_split_and_scores(RunDirectory(tmp_path / "one"), RunDirectory(two))
+    for name in (name for name in ours if "optimiser" not in name):
+        # Adam moves a weight by 2e-4 a step whatever the gradient's size, so one of nearly no gradient may go either way.
+        far = (ours[name].double() - theirs[name].double()).abs()
+        assert far.max() < 12 * 4e-4, name
+        assert far.mean() < 2e-5, name
+
+
+def assert_same_split_and_scores(one, two):
+    assert two.split.read_bytes() == one.split.read_bytes()
+    ours, theirs = read_scores(one.scores), read_scores(two.scores)
+    assert [scores.step for scores in ours] == [scores.step for scores in theirs]
+    for our, their in zip(ours, theirs, strict=True):
+        assert their.psnr == pytest.approx(our.psnr, abs=0.05)
+    assert two.best.exists() == bool(theirs)
+
+
+def test_two_processes_resume_bit_for_bit(left):
+    assert processes_of(left / "cut") == 2
+    assert_same_end(left / "cut", left / "whole")
+
+
+def test_one_process_goes_on_with_a_warning_where_one_of_two_was_killed(
+    family_records, tiny, tmp_path, left
+):
+    shutil.copytree(left / "killed", tmp_path / "run")
+    first, *_, last = train(family_records, tmp_path / "run", tiny(steps=6))
+    assert (first.event, first.step) == ("resumed", 4)
+    assert "2 processes and goes on with 1" in first.warning
+    assert last.step == 6
+    assert processes_of(tmp_path / "run") == 1
+
+
+def test_an_image_folder_is_packed_once_and_both_train_on_it(left):
+    assert final_tensors(left / "packed")[1]["images"] == TINY["batch_size"]
+
+
+@pytest.mark.parametrize("name", ["poisoned", "spoiled"])
+def test_what_is_not_finite_in_one_process_takes_both_back(left, name):
+    tensors, header = final_tensors(left / name)
+    assert (header["step"], header["rollbacks"]) == (10, 1)
+    assert all(torch.isfinite(value).all() for value in tensors.values())
+    assert [step for step, *_ in logged(left / name)] == [2, 4, 6, 8, 10]
+
+
+def test_statistics_of_the_shares_are_another_method(left):
+    ours, theirs = final_tensors(left / "apart")[0], final_tensors(left / "whole")[0]
+    assert ours.keys() == theirs.keys()
+    assert logged(left / "apart")[0][2:] != logged(left / "whole")[0][2:]
+
+
+def test_a_wish_to_stop_told_to_one_process_stops_both_after_the_same_step(record_folder, tmp_path):
+    run = tmp_path / "run"
+    starter = subprocess.Popen(
+        command_for(record_folder, run),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_checkpoint(starter, run, "")
+    os.kill(process_of_rank(1, starter.pid), signal.SIGTERM)
+    _, said = starter.communicate(timeout=60)
+    assert said.count("the same command goes on") == 1
+    assert f"stopped at step {final_tensors(run)[1]['step']}" in said
+
+
+def process_of_rank(rank, starter):
+    for child in Path(f"/proc/{starter}/task/{starter}/children").read_text().split():
+        if f"RANK={rank}" in Path(f"/proc/{child}/environ").read_text().split("\0"):
+            return int(child)
+    raise AssertionError("no such process")
+
+
+def test_an_error_is_said_once(record_folder, tmp_path):
+    said = finish(command_for(record_folder, tmp_path / "run", batch_size=9), code=1)
+    assert said.count("error: batch_size = 9: is the whole batch") == 1
+    assert "PixmendError" not in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_group_of_one_leaves_everything_as_it_is():
+    value = torch.randn(3)
+    assert ALONE.mean(value) is value
+    kept = value.clone()
+    ALONE.average([value])
+    ALONE.broadcast([value])
+    assert torch.equal(value, kept)
+    assert (ALONE.any(False), ALONE.any(True), ALONE.tell({"a": 1})) == (False, True, {"a": 1})
+    assert ALONE.share(8) == slice(0, 8)
+    with open_group() as group:
+        assert group is ALONE
+
+
+def test_shares_are_contiguous_and_make_up_the_whole():
+    whole = list(range(12))
+    shares = [whole[Group(rank, 3).share(12)] for rank in range(3)]
+    assert [*shares[0], *shares[1], *shares[2]] == whole
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("player", ["discriminator", "generator"])
+@pytest.mark.parametrize(("world", "share"), [(2, 0.5), (4, 0.5), (2, 0.25)])
+def test_what_processes_are_fed_makes_up_what_one_is_fed(
+    records, tiny, monkeypatch, player, world, share, resident
+):
+    if not resident:
+        monkeypatch.setattr(Records, "resident", lambda *_, **__: None)
+    options = {"mirror": True, "augment": "colour,translation,cutout", "completion_share": share}
+    settings = tiny(**CONDITIONAL, **options)
+
+    def fed(group):
+        feed = Feed(records, settings, torch.device("cpu"), np.arange(2, 20), group)
+        feed.open(lambda: False)
+        real, indices = feed.real(16, 8)
+        real = feed.mirrored(real, 2, 1)
+        z, holed = feed.inputs(real, indices, 2, player)
+        whole = feed.holed(real, indices, 2, "encoder")
+        seen = feed.transform(2, "real", 1)(real)
+        # Of G's images, completions come first.
+        drawn = torch.cat([holed.images, z[:, :1, None, None].expand(-1, 1, 16, 16)])
+        drawn = feed.transform(2, player)(drawn).split([len(holed), len(z)])
+        return real, seen, z, *drawn, *vars(holed).values(), *vars(whole).values()
+
+    shares = zip(*(fed(Group(rank, world)) for rank in range(world)), strict=True)
+    for whole, parts in zip(fed(ALONE), shares, strict=True):
+        assert len({len(part) for part in parts}) == 1
+        assert torch.equal(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("some", range(1, 9))
+def test_rows_with_holes_are_spread_evenly_and_gs_mirror_ds(some):
+    d, g = holed_rows(8, some, "discriminator"), holed_rows(8, some, "generator")
+    assert d.sum() == some
+    assert (g == d[::-1]).all()
+    for world in (1, 2, 4, 8):
+        counts = d.reshape(world, -1).sum(1)
+        assert counts.max() - counts.min() <= (some % world > 0)
+    assert some != 4 or not (d & g).any()
+
+
+def test_a_batch_that_cannot_be_shared_equally_is_refused(records, tiny):
+    with pytest.raises(SettingsError, match="set batch_size=8"):
+        check_together(tiny(batch_size=9), records, Group(0, 4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "fix"),
+    [
+        ({"completion_share": 0.4}, {"completion_share": 0.5}),
+        ({"completion_share": 0.1}, {"completion_share": 0.25}),
+        ({"completion_share": 0.9}, {"completion_share": 0.75}),
+        ({"batch_size": 2}, {"batch_size": 4, "completion_share": 0.5}),
+    ],
+)
+def test_completions_that_cannot_be_shared_equally_are_refused_with_a_fix_that_helps(
+    records, tiny, changes, fix
+):
+    words = " and ".join(f"{key}={value}" for key, value in fix.items())
+    with pytest.raises(SettingsError, match=f"set {words}$"):
+        check_together(tiny(**CONDITIONAL, **changes), records, Group(0, 2))
+    check_together(tiny(**CONDITIONAL, **changes | fix), records, Group(0, 2))
+    check_together(tiny(**changes), records, Group(0, 2))
+
+
+def test_variables_of_a_group_that_is_not_there_are_an_error_with_the_fix(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(SettingsError, match="start the processes with torchrun"), open_group():
+        pass
+
+
+def test_synchronised_batch_norm_of_one_process_is_torchs():
+    torch.manual_seed(0)
+    plain = torch.nn.BatchNorm2d(3).double()
+    ours = SynchronisedBatchNorm2d(torch.nn.BatchNorm2d(3).double(), ALONE)
+    maps = (torch.randn(4, 3, 5, 2).double() * 3 + 100).requires_grad_()
+    torch.testing.assert_close(ours(maps), plain(maps))
+    for name, buffer in plain.named_buffers():
+        torch.testing.assert_close(dict(ours.named_buffers())[name], buffer)
+    torch.testing.assert_close(ours.eval()(maps), plain.eval()(maps))
+    ours.train()
+    assert torch.autograd.gradcheck(ours, maps)
+    assert torch.autograd.gradgradcheck(ours, maps)
