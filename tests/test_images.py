@@ -427,7 +427,8 @@ def test_a_flipped_byte_is_an_image_error_of_one_line_or_harmless():
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((4, 4)),
+        np.full((4, 4), 255.0),
+        np.zeros((4, 4, 2)),
         np.zeros((4, 4), np.int64),
         np.zeros((4, 4, 2), np.uint8),
         np.zeros((4, 4, 3), np.uint16),

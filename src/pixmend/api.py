@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from pixmend import completion, models, records, training
-from pixmend.completion import Answer, Completion, Job, Options, SearchState, find_method
+from pixmend.completion import (
+    Answer,
+    Blend,
+    Completion,
+    Job,
+    Look,
+    Options,
+    SearchState,
+    find_method,
+)
 from pixmend.errors import InputError, MaskError, SettingsError
 from pixmend.images import EXTENSIONS, Channels, Fit, Picture, Pixels, open_image, to_pixels
 from pixmend.masks import SHAPES, Mask, make_mask
@@ -67,13 +76,16 @@ class Model:
         seed: int = 0,
         seconds: float | None = None,
         answer: Answer = "sharp",
+        blend: Blend | None = None,
+        fit: Look = "whole",
     ) -> Completion:
         """Complete one image.
 
         Parameters
         ----------
         image
-            A path, a PIL image, or a uint8 (grey also uint16) array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], of any size.
+            A path, a PIL image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] of any size: uint8, floats in [0, 1], or grey as
+            uint16.
         mask
             A SPEC such as ``"center:0.5"`` (see `pixmend.masks`), a path, a PIL image or an array; white (>= 128, or True) = hole.
         method, steps
@@ -89,6 +101,10 @@ class Model:
             Search for so long, whatever the number of steps: see `pixmend.completion.Options`.
         answer
             ``sharp``, to look at; or ``average``, the mean of all answers, which errs least and blurs.
+        blend
+            ``paste``, ``feather`` or ``poisson``, if not the method's own; see `pixmend.completion.blend`.
+        fit
+            ``whole`` shows the model the image as its training images were shown, ``window`` a square around each hole.
 
         Returns
         -------
@@ -102,9 +118,15 @@ class Model:
         """
         picture = open_image(image)
         job = Job(picture, open_mask(mask, picture, seed=seed), picture.name)
-        chosen = find_method(method, steps=steps)
+        chosen = find_method(method, steps=steps, blend=blend)
         options = Options(
-            chosen, candidates, tuple(snapshots), seed, seconds=seconds, answer=answer
+            chosen,
+            candidates,
+            tuple(snapshots),
+            seed,
+            seconds=seconds,
+            answer=answer,
+            fit=fit,
         )
         (result,) = self.complete_jobs([job], options)
         return replace(result, array_shape=image.shape) if isinstance(image, np.ndarray) else result

@@ -83,12 +83,12 @@ class Mask:
         return np.where(self.known, 0, 255).astype(np.uint8)[..., None]
 
     def check(self, height: int, width: int, name: str) -> None:
-        """Refuse a mask that does not fit an image of this size, or leaves nothing to do or to go by.
+        """Refuse a mask that does not fit an image of this size, or leaves nothing to go by.
 
         Raises
         ------
         MaskError
-            Another size, no hole, or no known pixel.
+            Another size, or no known pixel.
         """
         if self.known.shape != (height, width):
             mask_height, mask_width = self.known.shape
@@ -96,8 +96,6 @@ class Mask:
                 f"{name}: the mask is {mask_width} x {mask_height} and the image {width} x {height}; "
                 "give a mask of the image's size (after EXIF rotation)"
             )
-        if self.known.all():
-            raise MaskError(f"{name}: the mask has no hole; paint what is missing white (>= 128)")
         if not self.known.any():
             raise MaskError(
                 f"{name}: the mask leaves no known pixel; paint what is known black (< 128)"

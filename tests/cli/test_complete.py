@@ -62,7 +62,9 @@ def test_a_folder_keeps_its_sub_folders_and_known_pixels(model, tmp_path):
     put(tmp_path / "in" / "b" / "x.png")
     out = tmp_path / "out"
     assert complete(model, tmp_path / "in", out=out).exit_code == 0
-    assert files(out) == ["a/x.png", "a/x.sheet.png", "b/x.png", "b/x.sheet.png", "results.jsonl"]
+    assert files(out) == [
+        *("a/x.png", "a/x.sheet.png", "b/x.png", "b/x.sheet.png", "results.jsonl", "sheet.png")
+    ]
     after = pixels_of(out / "a" / "x.png")
     assert np.array_equal(after[:4], NOISE[:4])
     assert not np.array_equal(after, NOISE)

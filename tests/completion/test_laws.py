@@ -207,7 +207,6 @@ def test_the_other_published_methods_do_too(
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (Mask(np.ones((16, 16), bool)), "no hole"),
         (Mask(np.zeros((16, 16), bool)), "no known pixel"),
         (make_mask("center", 16, 17), "17 x 16"),
     ],
@@ -217,14 +216,98 @@ def test_masks_that_do_not_fit_are_refused(untrained, mask, message):
         complete(untrained(), [noise("L", 16, 16)], [mask])
 
 
+@pytest.mark.parametrize("fit", ["whole", "window"])
+def test_an_image_of_which_nothing_is_missing_comes_back_as_it_is_and_stops_no_other(
+    untrained, fit
+):
+    images = [noise("LA", 16, 20), noise("RGB", 37, 31), noise("L", 16, 16)]
+    whole = Mask(np.ones((37, 31), bool))
+    masks = [make_mask("center", 16, 20), whole, make_mask("center", 16, 16)]
+    results = complete(untrained(), images, masks, fit=fit, candidates=2)
+    assert np.array_equal(np.asarray(results[1].best), np.asarray(images[1]))
+    assert results[1].warnings == ("nothing is missing",)
+    assert results[1].record()["loss"] == 0
+    assert results[1].sheet().width > 0
+    for number in (0, 2):
+        (alone,) = complete(untrained(), [images[number]], [masks[number]], fit=fit, candidates=2)
+        assert np.array_equal(np.asarray(results[number].best), np.asarray(alone.best))
+    (only,) = complete(untrained(), [images[1]], [whole], fit=fit)
+    assert np.array_equal(np.asarray(only.best), np.asarray(images[1]))
+
+
+@pytest.mark.parametrize("fit", ["whole", "window"])
+def test_a_batch_mixes_modes_and_sizes_and_depths(untrained, fit):
+    shapes = [(16, 16), (37, 31), (20, 50), (64, 64), (9, 12), (32, 32), (70, 24)]
+    images = [noise(mode, *shape) for mode, shape in zip(MODES, shapes, strict=True)]
+    masks = [make_mask("strokes:0.3", *shape) for shape in shapes]
+    for result, image, mask in zip(complete(untrained("RGBA"), images, masks, fit=fit), images, masks, strict=True):  # fmt: skip
+        assert (result.best.mode, result.best.size) == (image.mode, image.size)
+        before, after = np.asarray(image), np.asarray(result.best)
+        assert np.array_equal(before[mask.known], after[mask.known])
+        assert not np.array_equal(before, after)
+
+
+def test_a_mask_of_more_than_95_percent_warns_and_goes_on(untrained):
+    shape = (16, 16)
+    images = [noise("L", *shape)] * 2
+    much, little = complete(untrained(), images, [make_mask("random:0.96", *shape), make_mask("random:0.94", *shape)])  # fmt: skip
+    assert much.warnings == ("96.1% is missing: there is little to go by",)
+    assert much.record()["warnings"] == list(much.warnings)
+    assert not np.array_equal(np.asarray(much.best), np.asarray(images[0]))
+    assert little.warnings == ()
+
+
+def test_a_hole_finer_than_the_models_pixels_warns_where_it_is_not_looked_at_closely(untrained):
+    image, hole = noise("L", 160, 160), np.zeros((160, 160), bool)
+    hole[34:38, 71:75] = True
+    for fit, count in (("whole", 1), ("window", 0)):
+        (result,) = complete(untrained(), [image], [Mask(~hole)], fit=fit)
+        assert len([words for words in result.warnings if "finer" in words]) == count
+
+
 def test_unknown_methods_are_refused_with_the_names_there_are():
     with pytest.raises(SettingsError, match="did you mean yeh"):
         find_method("yhe")
 
 
-def test_float_arrays_are_refused():
-    with pytest.raises(ImageError, match="uint8"):
-        open_image(np.zeros((4, 4)))
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(20, 24), (20, 24, 1), (20, 24, 3), (20, 24, 4)])
+@pytest.mark.parametrize("fit", ["whole", "window"])
+def test_floats_between_0_and_1_come_back_as_they_were_around_a_hole_filled_in_kind(untrained, dtype, shape, fit):  # fmt: skip
+    image = np.random.default_rng(0).random(shape).astype(dtype)
+    image[0, 0], image[-1, -1] = 0, 1
+    model = Model(untrained("RGBA"), "cpu")
+    result = model.complete(image, "center", steps=2, candidates=2, fit=fit)
+    known = result.mask.known
+    for answer in result.images:
+        assert (answer.dtype, answer.shape) == (image.dtype, shape)
+        assert np.array_equal(answer[known], image[known])
+        assert answer.min() >= 0
+        assert answer.max() <= 1
+    levels = (image.astype(np.float64) * 65535).round().astype(np.uint16)
+    if len(shape) == 2:  # as 16-bit grey, which it stands for
+        twin = model.complete(levels, "center", steps=2, fit=fit).best
+        tolerance = 1e-3 if dtype == np.float16 else 1e-6
+        np.testing.assert_allclose(result.best[~known], twin[~known] / 65535, atol=tolerance)
+    assert result.sheet().dtype == np.uint8
+    assert result.candidates[0].picture.to_pil().size == (24, 20)
+    assert np.array_equal(model.complete(image, np.zeros((20, 24), bool)).best, image)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.full((4, 4), np.nan), "16 of its 16 values are NaN"),
+        (np.full((4, 5, 3), np.inf, np.float32), "60 of its 60 values are NaN or infinite"),
+        (np.linspace(0, 255, 16).reshape(4, 4), r"in \[0, 1\], and these reach from 0 to 255"),
+        (np.linspace(-1, 1, 16).reshape(4, 4), r"in \[0, 1\], and these reach from -1 to 1"),
+        (np.zeros((4, 4), np.int64), "floats in"),
+        (np.zeros((4, 4), complex), "floats in"),
+    ],
+)
+def test_arrays_of_other_ranges_and_kinds_are_refused_in_words(array, words):
+    with pytest.raises(ImageError, match=words):
+        open_image(array)
 
 
 def test_all_names_of_the_public_face_resolve():

@@ -11,7 +11,7 @@ import torch
 
 from pixmend.errors import ModelFileError
 from pixmend.images import encode_png
-from pixmend.models import DCGAN, Discriminator, Generator, read_tensors
+from pixmend.models import DCGAN, Discriminator, Generator, Trust, load_model, read_tensors
 from pixmend.records import PackSettings, Records, pack
 from pixmend.training import RunDirectory, Scores, efficientnet, train
 from pixmend.training.features import choose_features
@@ -275,3 +275,22 @@ def test_each_checkpoint_is_scored_once_and_the_best_is_kept(watched, tiny, tmp_
     for line in run.scores.read_text().splitlines():
         assert json.loads(line)["kid_held_out"] is not None
     assert run.report.exists()
+
+
+def test_a_model_that_completes_tells_what_its_completions_are_worth(watched, tiny, tmp_path):
+    records, _ = watched
+    knobs = {"encoder": "conditional", "latent_prior": "normal", "memory": 8}
+    list(train(records, tmp_path / "run", tiny(monitor=True, held_out=0.2, **knobs)))
+    best, last = load_model(tmp_path / "run"), load_model(tmp_path / "run" / "model.safetensors")
+    trust = Trust.of(last.card)
+    assert trust.said == sorted(trust.said)
+    assert 0 <= min(trust.right) <= max(trust.right) <= 1
+    scored = read_scores(RunDirectory(tmp_path / "run").scores)
+    assert best.card["steps"] == max(scored, key=lambda scores: scores.mean_psnr).step, (
+        "a run directory stands for its best model"
+    )
+
+
+def test_without_an_encoder_nothing_is_calibrated(monitor, tiny, watched):
+    records, split = watched
+    assert monitor.trust(model_of(tiny, pixels(records, split.training[:4]))) is None

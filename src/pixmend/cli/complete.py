@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -11,7 +11,16 @@ import typer
 if TYPE_CHECKING:
     from pixmend.api import Model
     from pixmend.cli.outputs import Input
-    from pixmend.completion import Answer, Completion, Job, Options, SearchState
+    from pixmend.cli.watching import Films
+    from pixmend.completion import (
+        Answer,
+        Blend,
+        Completion,
+        Job,
+        Look,
+        Options,
+        SearchState,
+    )
 
 __all__ = ["complete"]
 
@@ -56,6 +65,30 @@ def complete(
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Write how sure each pixel is: PNG and array.")
     ] = False,
+    blend: Annotated[
+        str | None,
+        typer.Option(
+            metavar="paste|feather|poisson",
+            help="How the hole is joined to the known pixels; the method's own if not given.",
+        ),
+    ] = None,
+    fit: Annotated[
+        str,
+        typer.Option(
+            metavar="whole|window",
+            help="What the model sees: the image as its training images were seen, or a square around each hole.",
+        ),
+    ] = "whole",
+    film: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also a film of the search, a GIF; of several images, a folder of that name without .gif."
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the facts of each image as a line of JSON on stdout."),
+    ] = False,
     batch: Annotated[
         int, typer.Option(help="Images at a time; bounds memory, changes no result.")
     ] = 16,
@@ -63,16 +96,18 @@ def complete(
 ) -> None:
     """Complete images: each under its own name in OUT, with a contact sheet beside it and a line in results.jsonl.
 
-    Ctrl-C ends the search, keeps the best found so far, and begins no further image.
+    Several images also share sheets, sheet.png, sheet-2.png ..., of 40 rows each. Ctrl-C ends the search,
+    keeps the best found so far, and begins no further image.
     """
     from pixmend import api
     from pixmend.cli.outputs import expand_inputs
+    from pixmend.cli.watching import Films
     from pixmend.completion import Options, find_method
     from pixmend.masks import SHAPES, make_mask
 
     if mask.partition(":")[0] in SHAPES or not Path(mask).exists():
         make_mask(mask, 64, 64)  # what is misspelt is told once, not for each image
-    chosen = find_method(method, steps=steps)
+    chosen = find_method(method, steps=steps, blend=cast("Blend | None", blend))
     options = Options(
         chosen,
         candidates,
@@ -81,9 +116,13 @@ def complete(
         batch,
         seconds,
         answer=cast("Answer", answer),
+        fit=cast("Look", fit),
     )
     found = expand_inputs(inputs, but=out)
-    _Batch(api.load(model, device=device), found, mask, out, options, uncertainty).run()
+    films = None if film is None else Films(film, [item.path for item in found])
+    _Batch(
+        api.load(model, device=device), found, mask, out, options, uncertainty, films, as_json
+    ).run()
 
 
 def _steps_of(text: str) -> tuple[int, ...]:
@@ -107,19 +146,26 @@ class _Batch:
     out: Path
     options: "Options"
     uncertainty: bool
+    films: "Films | None" = None
+    as_json: bool = False
     failed: list[tuple[str, str]] = field(default_factory=list)
 
     def run(self) -> None:
         from pixmend.cli.outputs import Names
         from pixmend.cli.terminal import errors, out, progress_bar, stop_on_signal
+        from pixmend.cli.watching import Sheets
+        from pixmend.completion import film_steps
         from pixmend.storage import write_text
 
         self.names = Names()
         self.names.reserve([PurePath("results.jsonl")])
+        sheets = Sheets(self.out, self.names) if len(self.inputs) > 1 else None
         self.results = self.out / "results.jsonl"
         write_text(self.results, self._earlier())
         self.options = self.model.fitted(self.options)
         rounds, done = self.options.method.steps + 1, 0  # the start is looked at too
+        if self.films:
+            self.options = replace(self.options, film=film_steps(rounds - 1))
         with stop_on_signal() as should_stop, progress_bar() as bar:
             task = bar.add_task("searching", total=len(self.inputs) * rounds, note="")
 
@@ -128,19 +174,27 @@ class _Batch:
                     f"{done}/{len(self.inputs)} images, loss {float(state.best.total.mean()):.2f}"
                 )
                 before = (done + len(self.failed)) * rounds
+                images = len({job.name for job in jobs})  # one has as many jobs here as windows
                 # With --seconds steps go on past the method's own.
-                now = min(state.step + 1, rounds) * len(jobs)
+                now = min(state.step + 1, rounds) * images
                 bar.update(task, completed=before + now, note=note)
 
             for result in self.model.complete_jobs(
                 self._jobs(), self.options, on_state=show, should_stop=should_stop
             ):
-                self._write(result)
+                target = self._write(result)
+                if sheets:
+                    sheets.add(str(target), result)
                 done += 1
             stopped = should_stop()
             if not stopped:
                 bar.update(task, completed=len(self.inputs) * rounds, note=f"{done} images")
-        out.print(f"{done} completed -> {self.out} (facts in {self.results.name})", markup=False)
+        if sheets:
+            sheets.close()
+        # With --json nothing but the records is on stdout.
+        (errors if self.as_json else out).print(
+            f"{done} completed -> {self.out} (facts in {self.results.name})", markup=False
+        )
         if self.failed:
             for name, reason in self.failed:
                 errors.print(
@@ -201,7 +255,9 @@ class _Batch:
         places = [path.parent.resolve() / path.name for path in given if path.is_file()]
         return [place.relative_to(out) for place in places if out in place.parents]
 
-    def _write(self, result: "Completion") -> None:
+    def _write(self, result: "Completion") -> PurePath:
+        """Write all there is of a completion, and return the name of the best answer."""
+        from pixmend.cli.terminal import errors
         from pixmend.images import encode_png, lossless_suffix, save_image
         from pixmend.storage import write_bytes
 
@@ -219,7 +275,12 @@ class _Batch:
         facts = {**result.record(), "output": str(target), "sheet": str(sheet)}
         if self.uncertainty:
             facts["uncertainty_map"] = str(self._write_uncertainty(result, target))
+        if self.films:
+            facts["film"] = str(self.films.write(result, target))
         self._note(facts)
+        for words in result.warnings:
+            errors.print(f"warning: {result.name}: {words}", markup=False)
+        return target
 
     def _write_uncertainty(self, result: "Completion", target: PurePath) -> PurePath:
         """Write the standard deviations as a picture and, exact, as an array; return the picture's name."""
@@ -244,7 +305,10 @@ class _Batch:
     def _note(self, facts: dict[str, Any]) -> None:
         from pixmend.storage import append_line
 
-        append_line(self.results, json.dumps(facts))
+        line = json.dumps(facts)
+        append_line(self.results, line)
+        if self.as_json:
+            print(line, flush=True)
 
     def _beside(self, target: PurePath, ending: str) -> PurePath:
         return self.names.free(

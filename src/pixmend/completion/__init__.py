@@ -4,22 +4,30 @@ picture, mask --frame--> target at model size --starts, search--> z* --G--> imag
 """
 
 from pixmend.completion.average import Answer
+from pixmend.completion.blend import Blend
 from pixmend.completion.complete import Job, Options, complete, complete_batch, fitted
+from pixmend.completion.film import film_frames, film_steps
 from pixmend.completion.methods import METHODS, Method, find_method
 from pixmend.completion.result import Candidate, Completion
 from pixmend.completion.search import SearchState
+from pixmend.completion.windows import Look, Window
 
 __all__ = [
     "METHODS",
     "Answer",
+    "Blend",
     "Candidate",
     "Completion",
     "Job",
+    "Look",
     "Method",
     "Options",
     "SearchState",
+    "Window",
     "complete",
     "complete_batch",
+    "film_frames",
+    "film_steps",
     "find_method",
     "fitted",
 ]

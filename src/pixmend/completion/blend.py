@@ -1,15 +1,23 @@
 """Joining what G drew to what is known; only hole pixels ever come from here."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["BLENDS", "Blend", "paste", "poisson"]
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
-Blend = Literal["paste", "poisson"]
+__all__ = ["BLENDS", "Blend", "feather", "paste", "poisson"]
+
+Blend = Literal["paste", "feather", "poisson"]
+
+_FEW = 10_000  # unknowns up to which a factorisation takes less time than setting a multigrid up
+# A pixel and its neighbour to the right, and below.
+_PAIRS = ((np.s_[..., :-1], np.s_[..., 1:]), (np.s_[..., :-1, :], np.s_[..., 1:, :]))
 
 
 def paste(image: Tensor, drawn: Tensor, known: Tensor) -> Tensor:
@@ -17,11 +25,12 @@ def paste(image: Tensor, drawn: Tensor, known: Tensor) -> Tensor:
     return torch.where(known, image, drawn)
 
 
-def poisson(image: Tensor, drawn: Tensor, known: Tensor, *, tolerance: float = 1e-4) -> Tensor:
-    """Fill the hole with G's gradients and the image's values at its border (Perez 2003, equation 4; Yeh 2017, equation 6).
+def feather(image: Tensor, drawn: Tensor, known: Tensor, *, width: float = 4.0) -> Tensor:
+    """Fade from the image's values at the hole's border to G's further in.
 
-    With x = G(z) + u, the correction u is harmonic in the hole and y - G(z) around it; where the hole meets the edge of the image, u is
-    flat across it. Solved by conjugate gradients, coarse to fine.
+    A weighted mean over a transition zone (Burt and Adelson 1983, section 1), which lies in the hole alone: x = w h + (1 - w) G(z), with
+    h the membrane between the known pixels (harmonic in the hole: Perez 2003, equation 2) and the weight w = max(0, 1 - d / width) of a
+    pixel at distance d from the nearest known one.
 
     Parameters
     ----------
@@ -29,55 +38,106 @@ def poisson(image: Tensor, drawn: Tensor, known: Tensor, *, tolerance: float = 1
         [C, H, W] in [-1, 1].
     known
         bool [H, W], at least one True.
-    tolerance
-        Largest residual that ends the iteration, in units of the pixel values (a grey level of 8 bits is 0.008).
+    width
+        Distance from the known pixels, in pixels of the image, from which on G's pixels stay as they are; above 0.
     """
-    difference = torch.where(known, image - drawn, torch.zeros_like(image))
-    return torch.where(known, image, (drawn + _harmonic(difference, known, tolerance)).clamp(-1, 1))
+    from scipy.ndimage import distance_transform_edt
+
+    def join(image: Tensor, drawn: Tensor, known: Tensor) -> Tensor:
+        distance = torch.from_numpy(distance_transform_edt(~known.numpy())).to(image.dtype)
+        weight = (1 - distance / width).clamp_min(0)  # [H, W]
+        return weight * _harmonic(image, known) + (1 - weight) * drawn
+
+    return _in_the_hole(join, image, drawn, known)
+
+
+def poisson(image: Tensor, drawn: Tensor, known: Tensor) -> Tensor:
+    """Fill the hole with G's gradients and the image's values at its border (Perez 2003, equation 4; Yeh 2017, equation 6).
+
+    With x = G(z) + u, the correction u is harmonic in the hole and y - G(z) around it; where the hole meets the edge of the image, u is
+    flat across it.
+
+    Parameters
+    ----------
+    image, drawn
+        [C, H, W] in [-1, 1].
+    known
+        bool [H, W], at least one True.
+    """
+
+    def join(image: Tensor, drawn: Tensor, known: Tensor) -> Tensor:
+        return (drawn + _harmonic(image - drawn, known)).clamp(-1, 1)
+
+    return _in_the_hole(join, image, drawn, known)
 
 
 BLENDS: dict[Blend, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "paste": paste,
+    "feather": feather,
     "poisson": poisson,
 }
 
 
-def _harmonic(values: Tensor, known: Tensor, tolerance: float) -> Tensor:
-    """Extend values [C, H, W] from where ``known`` into the hole, harmonically."""
-    hole = (~known).to(values.dtype)[None]
-    guess = _coarse_guess(values, known, tolerance) * hole
-    # A u = b on the hole, A = degree - adjacency of the pixel grid, b = the known neighbours' sum.
-    degree = _neighbours(torch.ones_like(hole))
-    b = _neighbours(values) * hole
-    u = guess
-    residual = (b - (degree * u - _neighbours(u))) * hole
-    direction = residual / degree
-    power = (residual * direction).sum((1, 2), keepdim=True)
-    for _ in range(4 * sum(known.shape)):
-        if residual.abs().max() < tolerance:
-            break
-        applied = (degree * direction - _neighbours(direction)) * hole
-        length = power / (direction * applied).sum((1, 2), keepdim=True).clamp_min(1e-30)
-        u, residual = u + length * direction, residual - length * applied
-        before, scaled = power, residual / degree
-        power = (residual * scaled).sum((1, 2), keepdim=True)
-        direction = scaled + power / before.clamp_min(1e-30) * direction
-    return u + values
+def _in_the_hole(
+    join: Callable[[Tensor, Tensor, Tensor], Tensor], image: Tensor, drawn: Tensor, known: Tensor
+) -> Tensor:
+    """Apply ``join`` to the rectangle around the hole, with the known pixels that border it, and keep all known pixels."""
+    rows, columns = (torch.nonzero((~known).any(axis)).flatten() for axis in (1, 0))
+    if not len(rows):
+        return image.clone()
+    part = (
+        slice(max(0, int(rows[0]) - 1), int(rows[-1]) + 2),
+        slice(max(0, int(columns[0]) - 1), int(columns[-1]) + 2),
+    )
+    here = (slice(None), *part)
+    result = image.clone()
+    joined = join(image[here], drawn[here], known[part])
+    result[here] = torch.where(known[part], image[here], joined)
+    return result
 
 
-def _coarse_guess(values: Tensor, known: Tensor, tolerance: float) -> Tensor:
-    """Solve at half the size, where the same hole takes half as many iterations."""
-    height, width = known.shape
-    if min(height, width) < 32:
-        return torch.zeros_like(values)
-    share = F.avg_pool2d(known.to(values.dtype)[None], 2, ceil_mode=True, count_include_pad=False)
-    sums = F.avg_pool2d(values, 2, ceil_mode=True, count_include_pad=False)
-    half = torch.where(share > 0, sums / share.clamp_min(1e-6), torch.zeros_like(sums))
-    coarse = _harmonic(half, share[0] > 0, tolerance)
-    return F.interpolate(coarse[None], (height, width), mode="bilinear", align_corners=False)[0]
+def _harmonic(values: Tensor, known: Tensor) -> Tensor:
+    """Extend values [C, H, W] from where ``known`` into the hole, so that a missing pixel is the mean of its neighbours in the image."""
+    hole, given = ~known.numpy(), values.double().numpy()
+    matrix, right = _laplace(given, hole)
+    extended = given.copy()
+    extended[:, hole] = _solve(matrix, right).T
+    return torch.from_numpy(extended).to(values.dtype)
 
 
-def _neighbours(values: Tensor) -> Tensor:
-    """Return the sum of the up to four neighbours inside the image, [C, H, W]."""
-    padded = F.pad(values, (1, 1, 1, 1))
-    return padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1] + padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]
+def _laplace(values: NDArray[Any], hole: NDArray[np.bool_]) -> tuple["csr_array", NDArray[Any]]:
+    """Return A [N, N] and b [N, C] of A u = b on the N missing pixels.
+
+    A is degree - adjacency of the pixel grid, b the sum of a pixel's known neighbours.
+    """
+    from scipy.sparse import coo_array
+
+    count = np.count_nonzero(hole)
+    number = np.zeros(hole.shape, np.intp)
+    number[hole] = np.arange(count)
+    degree, sums, edges = np.zeros(hole.shape), np.zeros_like(values), []
+    for one, other in _PAIRS:
+        for here, there in ((one, other), (other, one)):
+            degree[here] += 1
+            sums[here] += np.where(hole[there], 0, values[there])
+            both = hole[here] & hole[there]
+            edges.append(np.stack([number[here][both], number[there][both]]))
+    rows, columns = np.concatenate([np.tile(np.arange(count), (2, 1)), *edges], axis=1)
+    entries = np.full(len(rows), -1.0)
+    entries[:count] = degree[hole]
+    return coo_array((entries, (rows, columns))).tocsr(), sums[:, hole].T
+
+
+def _solve(matrix: "csr_array", right: NDArray[Any]) -> NDArray[Any]:
+    """Solve A u = b [N, C], A symmetric and positive definite: by factors if N is small, else by conjugate gradients over multigrid."""
+    if len(right) <= _FEW:
+        from scipy.sparse.linalg import splu
+
+        options = {"SymmetricMode": True}
+        factors = splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", options=options)
+        return np.asarray(factors.solve(right))
+    # Classical coarsening (Ruge and Stueben 1987) draws nothing at random, so equal holes have equal answers.
+    from pyamg import ruge_stuben_solver
+
+    grids = ruge_stuben_solver(matrix)
+    return np.stack([grids.solve(column, tol=1e-8, accel="cg") for column in right.T], axis=1)

@@ -14,19 +14,21 @@ from torch import Tensor
 
 from pixmend.completion.average import Answer, Average, average
 from pixmend.completion.blend import BLENDS
+from pixmend.completion.film import Reel
 from pixmend.completion.follow import Enough, Path, follow
 from pixmend.completion.frame import Frame, frame_for
 from pixmend.completion.methods import Method
 from pixmend.completion.objective import Objective
+from pixmend.completion.parts import Part, cautions, combine, parts_of, untouched
 from pixmend.completion.result import Candidate, Completion
 from pixmend.completion.search import SearchState
 from pixmend.completion.start import encoded_starts
 from pixmend.completion.state import ROWS
+from pixmend.completion.windows import LOOKS, Look
 from pixmend.errors import ImageError, SettingsError
 from pixmend.images import (
-    CHANNELS,
     Picture,
-    channel_count,
+    Pixels,
     parse_colour,
     to_channels,
     to_pixels,
@@ -80,7 +82,7 @@ class Options:
     seed
         Of all draws.
     batch
-        Images searched at a time: bounds memory, changes no result.
+        Images (or windows of images) searched at a time: bounds memory, changes no result.
     seconds
         Time for each batch, from its start until its searches end; they go on until it is used up, whatever the method's number of
         steps, which is then the length of its schedule. The clock decides, so equal calls may give unequal answers. None: the
@@ -88,6 +90,12 @@ class Options:
     answer
         ``sharp``, a draw of G; or ``average``, the mean of all answers, which errs least and blurs. It comes first then, before the
         candidates; an encoder makes it without a search.
+    fit
+        What the model looks at: the whole image, framed as its training images were, or a window around each hole (`windows_around`).
+        ``whole`` is the default because models are trained on whole images: a window is right where parts of the domain's images look
+        like its images, as with textures, and where the image is far larger than the model.
+    film
+        Steps after which what was drawn is kept for `film_frames`.
     """
 
     method: Method
@@ -97,6 +105,8 @@ class Options:
     batch: int = 16
     seconds: float | None = None
     answer: Answer = "sharp"
+    fit: Look = "whole"
+    film: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -118,6 +128,8 @@ class Options:
             raise SettingsError(f"snapshots = {self.snapshots}: steps are counted from 0")
         if self.seconds is not None and not (self.seconds > 0 and math.isfinite(self.seconds)):
             raise SettingsError(f"seconds = {self.seconds}: needs a number above 0")
+        if self.fit not in LOOKS:
+            raise SettingsError(f"fit = {self.fit!r}: there are {' and '.join(LOOKS)}")
 
 
 def complete(
@@ -133,7 +145,7 @@ def complete(
     Parameters
     ----------
     on_state
-        Called after every step of a batch's search with its jobs and the state of all its rows.
+        Called after every step of a search with the job of each window searched and the state of all rows.
     should_stop
         Asked after every step: once it says yes, the batch at hand is finished with the best found so far, and no other is begun.
     """
@@ -150,23 +162,45 @@ def complete_batch(
     on_state: Callable[[Sequence[Job], SearchState], None] = lambda jobs, state: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Completion]:
-    """Complete the images of one batch; each gets the answer it would get alone.
+    """Complete the images of one batch; each gets the answer it would get alone. One of which nothing is missing comes back as it is.
 
     Raises
     ------
     MaskError, ImageError
         See `Job.check`.
     """
-    started = time.perf_counter()
     options = fitted(model, options)
     for job in jobs:
         job.check()
+    parts = [parts_of(job, options.fit, model.settings.size) for job in jobs]
+    waiting = iter([part for of_job in parts for part in of_job])
+    done: list[Completion] = []
+    while batch := list(islice(waiting, options.batch)):
+        done += _complete_parts(model, batch, options, on_state, should_stop)
+    results = iter(done)
+    return [
+        combine(of_job, list(islice(results, len(of_job))))
+        if of_job
+        else untouched(job, options.method.name, options.seed)
+        for job, of_job in zip(jobs, parts, strict=True)
+    ]
+
+
+def _complete_parts(
+    model: DCGAN,
+    parts: Sequence[Part],
+    options: Options,
+    on_state: Callable[[Sequence[Job], SearchState], None],
+    should_stop: Callable[[], bool],
+) -> list[Completion]:
+    started = time.perf_counter()
+    jobs, owners = [part.piece for part in parts], [part.job for part in parts]
     views = [_view(model, job) for job in jobs]
     device = next(model.generator.parameters()).device
     target = torch.stack([view.target for view in views]).to(device)  # [B, C, S, S]
     known = torch.stack([view.known for view in views]).to(device)  # [B, 1, S, S]
     enough = Enough(started, options.seconds, should_stop)
-    found = _search(model, target, known, options, lambda state: on_state(jobs, state), enough)
+    found = _search(model, target, known, options, lambda state: on_state(owners, state), enough)
     seconds = (time.perf_counter() - started) / len(jobs)
     return [
         _completion(model, job, view, found, index, options, seconds)
@@ -244,7 +278,7 @@ def _search(
         states,
         count,
         lanes,
-        snapshots=options.snapshots,
+        snapshots=(*options.snapshots, *options.film),
         draw=lambda z, rows: _draw(model, z, condition, rows),
         on_state=on_state,
         enough=enough,
@@ -317,14 +351,28 @@ def _completion(
         snapshots={
             step: to_pixels(images[index])
             for step, images in found.path.snapshots.items()
-            if step <= steps
+            if step <= steps and step in options.snapshots
         },
         history=found.path.history[: steps + 1, index].cpu().numpy(),
         method=options.method.name,
         steps=steps,
         seed=options.seed,
         seconds=seconds,
+        warnings=tuple(cautions(job.mask, view.known, options.fit)),
+        film=(_reel(model, job, view, found, index, options),) if options.film else (),
     )
+
+
+def _reel(model: DCGAN, job: Job, view: _View, found: _Found, index: int, options: Options) -> Reel:
+    def painted(drawn: Tensor) -> Pixels:
+        return to_channels(to_pixels(drawn), job.picture.channels, _background(model))
+
+    drawn = {
+        step: painted(images[index])
+        for step, images in found.path.snapshots.items()
+        if step in options.film and step <= found.path.steps[index]
+    }
+    return Reel(view.frame, drawn)
 
 
 def _uncertainty(job: Job, frame: Frame, variance: Tensor) -> NDArray[np.float32]:
@@ -356,7 +404,7 @@ def _distinct(drawn: Tensor, hole: Tensor, count: int) -> list[int]:
 def _join(model: DCGAN, job: Job, frame: Frame, drawn: Tensor, method: Method) -> Picture:
     """Put G's image back where it was seen, and blend it into the hole at the image's own size and depth."""
     pixels, background = job.picture.pixels, _background(model)
-    channels = next(name for name in CHANNELS if channel_count(name) == pixels.shape[-1])
+    channels = job.picture.channels
     native = to_tensor(to_channels(to_pixels(drawn, pixels.dtype), channels, background))
     # The colours of wholly transparent pixels are nobody's: they must not flow into the hole.
     image = to_tensor(to_channels(pixels, channels, background))

@@ -77,7 +77,8 @@ def frame_for(known: Tensor, fit: Fit) -> Frame:
     """Return the frame of an image with this bool [H, W] of known pixels, as the model's training images were framed.
 
     ``stretch``: the whole image. ``pad``: the square around it, background known. ``crop``: the largest square inside, moved to the hole;
-    when the hole is longer than that square, a square around the hole, with what lies beyond the edges missing.
+    when the hole is longer than that square, a square around the hole, with what lies beyond the edges missing; when that would show less
+    than half as large a share of known pixels as the image has, the square around the image.
     """
     height, width = known.shape
     if fit == "stretch":
@@ -92,6 +93,10 @@ def frame_for(known: Tensor, fit: Fit) -> Frame:
     side = max(min(height, width), last_row - first_row, last_column - first_column)
     top = _place(first_row, last_row, side, height)
     left = _place(first_column, last_column, side, width)
+    seen = known[max(0, top) : top + side, max(0, left) : left + side]
+    if 2 * seen.float().mean() < known.float().mean():
+        side = max(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
     return Frame(top, left, side, side, outside_known=False)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from pixmend.completion.blend import Blend
+from pixmend.completion.blend import BLENDS, Blend
 from pixmend.completion.bounds import Bound, clip, free, stochastic_clip
 from pixmend.completion.objective import (
     Contextual,
@@ -347,7 +347,7 @@ def find_method(name: str, *, steps: int | None = None, blend: Blend | None = No
     Raises
     ------
     SettingsError
-        Unknown method (the names are offered), or a number of steps out of range.
+        Unknown method or blend (the names are offered), or a number of steps out of range.
     """
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)
@@ -358,4 +358,8 @@ def find_method(name: str, *, steps: int | None = None, blend: Blend | None = No
         if not (1 <= steps <= 1_000_000 and math.isfinite(steps)):
             raise SettingsError(f"steps = {steps}: needs a whole number from 1 to 1000000")
         method = replace(method, steps=steps, encoded_steps=steps)
-    return method if blend is None else replace(method, blend=blend)
+    if blend is None:
+        return method
+    if blend not in BLENDS:
+        raise SettingsError(f"blend: no {blend!r}; there are {', '.join(BLENDS)}")
+    return replace(method, blend=blend)

@@ -7,7 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixmend.completion.average import Answer
-from pixmend.images import Picture, Pixels, contact_sheet, png_bytes, to_channels
+from pixmend.completion.film import Reel
+from pixmend.completion.windows import Window
+from pixmend.images import (
+    Picture,
+    Pixels,
+    contact_sheet,
+    png_bytes,
+    to_channels,
+    to_eight_bits,
+)
 from pixmend.masks import Mask
 
 __all__ = ["Candidate", "Completion"]
@@ -28,7 +37,8 @@ class Candidate:
     loss, contextual, perceptual
         The objective, and its two parts before weighting.
     z
-        The latent found, float32 [latent_dim]; beside an average, that of the best draw.
+        The latent found, float32 [latent_dim]; beside an average, that of the best draw. Where the image was completed in several
+        windows, [windows, latent_dim].
     """
 
     picture: Picture
@@ -52,11 +62,17 @@ class Completion:
     uncertainty
         Standard deviation of each pixel over all answers that fit, in grey levels (0 to 255), float32 [H, W]; 0 where it is known.
     snapshots
-        Step -> G(z) after that many steps, uint8 [size, size, C].
+        Step -> G(z) after that many steps, uint8 [size, size, C]; of several windows side by side.
     history
         The least objective so far after each step, [steps + 1].
     method, steps, seed, seconds
         How it was found, and the share of the batch's wall time.
+    windows
+        Where the model looked, the largest hole first.
+    film
+        Of each window, what was drawn during the search, if `Options.film` asks for it; see `pixmend.completion.film_frames`.
+    warnings
+        What the user should know of this answer, in words.
     array_shape
         The shape of the array handed over, so that answers are arrays of that shape; None when a PIL image or a path was.
     """
@@ -72,6 +88,9 @@ class Completion:
     steps: int = 0
     seed: int = 0
     seconds: float = 0.0
+    windows: tuple[Window, ...] = ()
+    film: tuple[Reel, ...] = ()
+    warnings: tuple[str, ...] = ()
     array_shape: tuple[int, ...] | None = None
 
     @property
@@ -87,7 +106,7 @@ class Completion:
     @property
     def masked(self) -> Pixels:
         """The original with the hole in a colour of its own, uint8 [H, W, 3 or 4]."""
-        pixels = _eight_bits(self.original.pixels)
+        pixels = to_eight_bits(self.original.pixels)
         pixels = to_channels(pixels, "RGB") if pixels.shape[-1] == 1 else pixels
         paint = np.append(_HOLE, 255)[: pixels.shape[-1]].astype(np.uint8)
         return np.where(self.mask.hole[..., None], paint, pixels)
@@ -98,8 +117,13 @@ class Completion:
 
     def row(self) -> list[Pixels]:
         """Return original, masked, the snapshots, and the candidates, as `captions` names them."""
-        answers = [_eight_bits(candidate.picture.pixels) for candidate in self.candidates]
-        return [_eight_bits(self.original.pixels), self.masked, *self.snapshots.values(), *answers]
+        answers = [to_eight_bits(candidate.picture.pixels) for candidate in self.candidates]
+        return [
+            to_eight_bits(self.original.pixels),
+            self.masked,
+            *self.snapshots.values(),
+            *answers,
+        ]
 
     def captions(self) -> list[str]:
         """Return the captions of `row`."""
@@ -127,11 +151,13 @@ class Completion:
             "answer": best.answer,
             "missing": round(self.mask.missing, 6),
             "uncertainty": self._mean_uncertainty(),
+            "windows": len(self.windows),
             "loss": best.loss,
             "contextual": best.contextual,
             "perceptual": best.perceptual,
             "candidates": [candidate.loss for candidate in self.candidates],
             "seconds": round(self.seconds, 4),
+            "warnings": list(self.warnings),
         }
 
     def _mean_uncertainty(self) -> float:
@@ -146,7 +172,3 @@ class Completion:
         if self.array_shape is not None:
             return picture.native.reshape(self.array_shape)
         return picture.to_pil()
-
-
-def _eight_bits(pixels: Pixels) -> Pixels:
-    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)

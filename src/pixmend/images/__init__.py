@@ -4,7 +4,7 @@ Outside, pixels are uint8 (or uint16, for 16-bit grey) arrays [H, W, C]; inside,
 conversion happens here and nowhere else.
 """
 
-from pixmend.images.drawing import contact_sheet, grid, write_film
+from pixmend.images.drawing import contact_sheet, grid, thumbnail, write_film
 from pixmend.images.files import (
     EXTENSIONS,
     MAX_PIXELS,
@@ -26,6 +26,7 @@ from pixmend.images.pixels import (
     fit_square,
     parse_colour,
     to_channels,
+    to_eight_bits,
     to_pixels,
     to_tensor,
 )
@@ -50,7 +51,9 @@ __all__ = [
     "parse_colour",
     "png_bytes",
     "save_image",
+    "thumbnail",
     "to_channels",
+    "to_eight_bits",
     "to_pixels",
     "to_tensor",
     "write_film",

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pixmend.images.pixels import Pixels, to_channels
+from pixmend.images.pixels import Pixels, to_channels, to_eight_bits
 from pixmend.storage import atomic_write
 
-__all__ = ["contact_sheet", "grid", "write_film"]
+__all__ = ["contact_sheet", "grid", "thumbnail", "write_film"]
 
 _PAPER = (250, 250, 248)
 _INK = (40, 40, 44)
@@ -41,28 +41,45 @@ def grid(images: Pixels, columns: int | None = None, *, gap: int = 2, min_cell: 
 
 
 def contact_sheet(
-    rows: Sequence[Sequence[Pixels]], captions: Sequence[str], *, cell: int = 128
+    rows: Sequence[Sequence[Pixels | None]],
+    captions: Sequence[str],
+    *,
+    cell: int = 128,
+    labels: Sequence[str] = (),
 ) -> Pixels:
-    """Lay rows of uint8 images [H, W, C] out under their captions, each image scaled to fit ``cell`` pixels.
+    """Lay rows of uint8 images [H, W, C] out under their captions, each image scaled as by `thumbnail` to fit ``cell`` pixels.
 
-    Small images are enlarged by a whole factor (their pixels stay crisp), large ones reduced.
+    Where a row holds None its place stays empty. ``labels`` are written above the rows.
     """
-    gap, header = 8, 26
+    gap, header, line = 8, 26, 16 if labels else 0
     font = ImageFont.load_default(13)
     width = gap + len(captions) * (cell + gap)
-    height = header + len(rows) * (cell + gap) + gap
+    height = header + len(rows) * (line + cell + gap) + gap
     sheet = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for column, caption in enumerate(captions):
         middle = gap + column * (cell + gap) + cell // 2
         draw.text((middle, header // 2 + 2), caption, fill=_INK, font=font, anchor="mm")
     for row, images in enumerate(rows):
+        start = header + row * (line + cell + gap) + line
+        if labels:
+            draw.text((gap, start - line // 2), labels[row], fill=_INK, font=font, anchor="lm")
         for column, pixels in enumerate(images):
-            tile = _scaled(Image.fromarray(_over_checks(pixels)), cell)
-            left = gap + column * (cell + gap) + (cell - tile.width) // 2
-            top = header + row * (cell + gap) + (cell - tile.height) // 2
-            sheet.paste(tile, (left, top))
+            if pixels is None:
+                continue
+            tile = thumbnail(pixels, cell)
+            left = gap + column * (cell + gap) + (cell - tile.shape[1]) // 2
+            top = start + (cell - tile.shape[0]) // 2
+            sheet.paste(Image.fromarray(tile), (left, top))
     return np.asarray(sheet)
+
+
+def thumbnail(pixels: Pixels, cell: int) -> Pixels:
+    """Return an image [H, W, C] as uint8 [h, w, 3], the longer side at most ``cell`` pixels, alpha over a checkerboard.
+
+    Small images are enlarged by a whole factor (their pixels stay crisp), large ones reduced.
+    """
+    return np.asarray(_scaled(Image.fromarray(_over_checks(pixels)), cell))
 
 
 def write_film(frames: Sequence[Pixels], path: Path, *, seconds_per_frame: float = 0.15) -> None:
@@ -87,8 +104,7 @@ def _scaled(image: Image.Image, cell: int) -> Image.Image:
 
 def _over_checks(pixels: Pixels) -> Pixels:
     """Show alpha as every picture editor does, over a checkerboard; uint8 [H, W, 3] out."""
-    if pixels.dtype != np.uint8:
-        pixels = (pixels >> 8).astype(np.uint8)
+    pixels = to_eight_bits(pixels)
     if pixels.shape[-1] != 4:
         return np.ascontiguousarray(to_channels(pixels, "RGB"))
     height, width, _ = pixels.shape

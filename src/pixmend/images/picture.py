@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixmend.errors import ImageError
-from pixmend.images.pixels import Channels, Pixels, to_channels
+from pixmend.images.pixels import Channels, Pixels, to_channels, to_eight_bits
 
 __all__ = ["Picture"]
 
@@ -32,7 +32,7 @@ class Picture:
     Attributes
     ----------
     native
-        The stored samples, [H, W] or [H, W, bands]; bool, uint8 or uint16.
+        The stored samples, [H, W] or [H, W, bands]; bool, uint8, uint16, or of an array handed over floats in [0, 1].
     mode
         PIL's name of the stored mode: 1, L, LA, RGB, RGBA, CMYK or I;16.
     path
@@ -66,13 +66,21 @@ class Picture:
 
     @property
     def pixels(self) -> Pixels:
-        """Return the image as uint8 (uint16 for 16-bit grey) [H, W, C] with C of 1, 3 or 4."""
+        """Return the image as uint8 (uint16 for 16-bit grey and floats) [H, W, C] with C of 1, 3 or 4."""
+        if np.issubdtype(self.native.dtype, np.floating):
+            levels = np.rint(self.native.astype(np.float64).clip(0, 1) * 65535)
+            return np.asarray(levels, np.uint16).reshape(self.height, self.width, -1)
         if self.mode == "1":
             return self.native[..., None].astype(np.uint8) * np.uint8(255)
         if self.mode in ("LA", "CMYK"):
             worked = self.to_pil().convert(_WORKED_AS[self.mode])
             return np.asarray(worked).reshape(self.height, self.width, -1)
         return self.native.reshape(self.height, self.width, -1)
+
+    @property
+    def channels(self) -> Channels:
+        """Return what C of `pixels` stands for."""
+        return _WORKED_AS[self.mode]
 
     def replace_where(self, hole: NDArray[np.bool_], pixels: Pixels) -> "Picture":
         """Return the picture with ``pixels`` where ``hole`` is True; every other stored sample stays as it is.
@@ -88,9 +96,24 @@ class Picture:
         where = hole if self.native.ndim == 2 else hole[..., None]
         return replace(self, native=np.where(where, filled, self.native))
 
+    def part(self, rows: slice, columns: slice) -> "Picture":
+        """Return a rectangle of the picture as a picture."""
+        return replace(self, native=self.native[rows, columns])
+
+    def with_part(
+        self, part: "Picture", rows: slice, columns: slice, where: NDArray[np.bool_]
+    ) -> "Picture":
+        """Return the picture with the stored samples of ``part`` (see `part`) where ``where`` [h, w] is True."""
+        native = self.native.copy()
+        native[rows, columns][where] = part.native[where]
+        return replace(self, native=native)
+
     def to_pil(self) -> Image.Image:
-        """Return the picture as a PIL image with its metadata in ``info``."""
-        if self.mode == "1":
+        """Return the picture as a PIL image with its metadata in ``info``; floats are shown in 8 bits."""
+        if np.issubdtype(self.native.dtype, np.floating):
+            shown = to_eight_bits(self.pixels)
+            image = Image.fromarray(shown if self.native.ndim == 3 else shown[..., 0])
+        elif self.mode == "1":
             # A bool array becomes a mode-1 image only by way of L.
             image = Image.fromarray(self.native.astype(np.uint8) * np.uint8(255)).convert("1")
         elif self.mode in ("CMYK", "LA"):
@@ -107,6 +130,8 @@ class Picture:
             return worked[..., 0] >= 128
         if self.mode in ("LA", "CMYK"):
             return np.asarray(Image.fromarray(worked).convert(self.mode))
+        if np.issubdtype(self.native.dtype, np.floating):
+            return (worked / 65535).astype(self.native.dtype).reshape(self.native.shape)
         return worked.reshape(self.native.shape)
 
 
@@ -131,12 +156,14 @@ def picture_of(image: Image.Image, path: Path | None = None) -> Picture:
 
 
 def picture_from_array(array: NDArray[Any], path: Path | None = None) -> Picture:
-    """Take uint8 [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], or uint16 [H, W] or [H, W, 1], as a picture.
+    """Take uint8 or floats [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], or uint16 [H, W] or [H, W, 1], as a picture.
+
+    Floats are in [0, 1] and come back as floats; what is completed of them is computed in 16 bits.
 
     Raises
     ------
     ImageError
-        Another shape or type.
+        Another shape or type, or floats outside [0, 1].
     """
     shaped = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     modes = {
@@ -146,13 +173,31 @@ def picture_from_array(array: NDArray[Any], path: Path | None = None) -> Picture
         (np.uint16, 0): "I;16",
     }
     bands = shaped.shape[2] if shaped.ndim == 3 else 0
-    mode = modes.get((array.dtype.type, bands)) if shaped.ndim in (2, 3) else None
+    floats = np.issubdtype(array.dtype, np.floating)
+    kind = np.uint8 if floats else array.dtype.type
+    mode = modes.get((kind, bands)) if shaped.ndim in (2, 3) else None
     if mode is None or not array.size:
         raise ImageError(
-            f"image: an array of {array.dtype} {list(array.shape)} is no image; give uint8 [H, W], [H, W, 3] "
-            "or [H, W, 4], or uint16 [H, W]"
+            f"image: an array of {array.dtype} {list(array.shape)} is no image; give uint8 or floats in [0, 1] "
+            "[H, W], [H, W, 3] or [H, W, 4], or uint16 [H, W]"
         )
+    if floats:
+        _check_range(array)
     return Picture(np.array(shaped), mode, path)
+
+
+def _check_range(array: NDArray[Any]) -> None:
+    bad = array.size - np.count_nonzero(np.isfinite(array))
+    if bad:
+        raise ImageError(
+            f"image: {bad} of its {array.size} values are NaN or infinite; give floats in [0, 1], and say "
+            "what is missing in the mask alone"
+        )
+    least, most = float(array.min()), float(array.max())
+    if least < -1e-6 or most > 1 + 1e-6:  # resampling overshoots by roundings
+        raise ImageError(
+            f"image: floats are read in [0, 1], and these reach from {least:g} to {most:g}; scale them, or give uint8"
+        )
 
 
 def _to_kept_mode(image: Image.Image, path: Path | None) -> Image.Image:

@@ -21,6 +21,7 @@ __all__ = [
     "fit_square",
     "parse_colour",
     "to_channels",
+    "to_eight_bits",
     "to_pixels",
     "to_tensor",
 ]
@@ -56,6 +57,11 @@ def to_pixels(values: "Tensor", dtype: type[np.generic] | np.dtype[Any] = np.uin
     top = np.iinfo(np.dtype(dtype)).max
     levels = ((values.detach().float() + 1) * (top / 2)).round().clamp(0, top)
     return np.ascontiguousarray(levels.movedim(-3, -1).cpu().numpy().astype(dtype))
+
+
+def to_eight_bits(pixels: Pixels) -> Pixels:
+    """Return uint8 or uint16 pixels as uint8, to be looked at."""
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
 def parse_colour(text: str) -> Colour:

@@ -22,6 +22,7 @@ from pixmend.models.file import (
 )
 from pixmend.models.inference import encode, infer
 from pixmend.models.memory import Memory
+from pixmend.models.trust import Trust, calibrate, known_error
 
 __all__ = [
     "BUNDLED",
@@ -34,12 +35,15 @@ __all__ = [
     "Estimate",
     "Generator",
     "Memory",
+    "Trust",
+    "calibrate",
     "clip_radius",
     "encode",
     "find_model",
     "infer",
     "initialise",
     "kl_to_prior",
+    "known_error",
     "load_model",
     "read_header",
     "read_tensors",

@@ -71,6 +71,8 @@ class DCGAN:
 def find_model(model: str | Path) -> Path:
     """Return the file of a model given as a file, as a run directory, or by the name of a bundled one.
 
+    A run directory stands for its best model by the monitor, and where that is not kept, for its last.
+
     Raises
     ------
     ModelFileError
@@ -81,8 +83,9 @@ def find_model(model: str | Path) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        if (path / "model.safetensors").is_file():
-            return path / "model.safetensors"
+        for name in ("best.safetensors", "model.safetensors"):
+            if (path / name).is_file():
+                return path / name
         raise ModelFileError(
             f"{path}: holds no model.safetensors yet; train a model there first (pixmend train)"
         )

@@ -54,6 +54,7 @@ class Export:
         self.outbox.put(frame.name, encode_png(samples), partial(self._show, frame))
         card = self._card(state)
         model = DCGAN(networks, generator, discriminator, card, encoder, self.feed.memory)
+        model = self.watch.calibrated(model)
         self.watch.checkpoint(model, samples, step=state.step, images=state.images)
         self.outbox.put("model", model, partial(save_model, path=self.run.model))
 

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from pixmend.images import Pixels
 from pixmend.masks import make_mask
-from pixmend.models import DCGAN, Discriminator, infer, sample_latents
+from pixmend.models import DCGAN, Discriminator, Trust, calibrate, infer, sample_latents
 from pixmend.randomness import array_generator_for, generator_for
 from pixmend.training.data import pixels_to_device
 from pixmend.training.features import choose_features
+from pixmend.training.inversion import draw_known
 from pixmend.training.measures import (
     Complete,
     frechet_distance,
@@ -40,6 +41,7 @@ __all__ = ["MASKS", "Monitor", "Scores", "better", "read_scores"]
 MASKS = ("center", "half", "random:0.8")
 _FEATURED = 512  # images and samples whose features are compared
 _COMPARED = 256  # samples whose distances and logits are taken
+_CALIBRATED, _KINDS = 128, 5  # held-out images completed to calibrate by, and masks of each
 _COMPLETED = 64  # held-out images completed, under each mask
 _SIDE = 32  # distances between images are taken at this side at most
 _NEIGHBOUR_BYTES = 64 * 2**20  # of training images among which the nearest is sought
@@ -181,6 +183,18 @@ class Monitor:
         seconds = round(time.monotonic() - started, 3)
         scores = Scores(step=step, images=images, seconds=seconds, **values)
         return Scores(**{**vars(scores), "warnings": tuple(_warnings(scores))})
+
+    def trust(self, model: DCGAN) -> Trust | None:
+        """Calibrate a model on up to 128 held-out images under five masks each; None without them, or without an encoder to ask."""
+        if self._held_out is None:
+            return None
+        images = self._held_out[:_CALIBRATED]
+        draw = generator_for(self._settings.seed, "monitor", "masks")
+        known = draw_known(_KINDS * len(images), self._settings.size, draw).to(self._device)
+        # The kinds of masks take turns, so that each image is seen under all of them.
+        known = known.view(len(images), _KINDS, *known.shape[1:]).transpose(0, 1)
+        with _evaluating(model.discriminator):
+            return calibrate(model, images, self._training, known)
 
     def _completed(self, model: DCGAN) -> dict[str, Any]:
         assert self._held_out is not None

@@ -68,6 +68,15 @@ class Watch:
         write = partial(write_report, self._run, self._settings)
         self._outbox.put("report", step, write)
 
+    def calibrated(self, model: DCGAN) -> DCGAN:
+        """Return the model with what its completions are worth in its card, if held-out images can tell."""
+        trust = None if self._monitor is None else self._monitor.trust(model)
+        return (
+            model
+            if trust is None
+            else replace(model, card={**model.card, "trust": trust.to_json()})
+        )
+
     def news(self) -> Scores | None:
         """Return the scores of the last checkpoint, once."""
         news, self._news = self._news, None

@@ -1,0 +1,86 @@
+"""What `pixmend complete` shows of its work beside the answers: sheets over many images, and films of the searches."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from pixmend.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pixmend.cli.outputs import Names
+    from pixmend.completion import Completion
+    from pixmend.images import Pixels
+
+__all__ = ["Films", "Sheets"]
+
+_ROWS = 40  # images a sheet
+_CELL = 128  # pixels
+_FRAME = 256  # pixels of a film's longer side
+
+
+class Sheets:
+    """Contact sheets over many images, ``sheet.png``, ``sheet-2.png`` ...: each is written when it is full."""
+
+    def __init__(self, folder: Path, names: "Names") -> None:
+        self._folder, self._names = folder, names
+        self._rows: list[Mapping[str, Pixels]] = []  # caption -> small picture
+        self._labels: list[str] = []
+        self._written = 0
+
+    def add(self, label: str, result: "Completion") -> None:
+        """Add a row: original, masked, snapshots, answers."""
+        from pixmend.images import thumbnail
+
+        small = (thumbnail(pixels, _CELL) for pixels in result.row())
+        self._rows.append(dict(zip(result.captions(), small, strict=True)))
+        self._labels.append(label)
+        if len(self._rows) == _ROWS:
+            self.close()
+
+    def close(self) -> None:
+        """Write the rows at hand as a sheet."""
+        from pixmend.images import contact_sheet, encode_png
+        from pixmend.storage import write_bytes
+
+        if not self._rows:
+            return
+        self._written += 1
+        ending = "" if self._written == 1 else f"-{self._written}"
+        name = self._names.free(
+            PurePath(f"sheet{ending}.png"), PurePath(f"contact-sheet{ending}.png")
+        )
+        # An image of which nothing was missing has no snapshots: its row has gaps.
+        captions = max(self._rows, key=len)
+        rows = [[row.get(caption) for caption in captions] for row in self._rows]
+        sheet = contact_sheet(rows, list(captions), cell=_CELL, labels=self._labels)
+        write_bytes(self._folder / name, encode_png(sheet))
+        self._rows, self._labels = [], []
+
+
+class Films:
+    """Films of searches: PATH for one image; of several a folder, PATH without .gif, with a film under each result's name.
+
+    Raises
+    ------
+    SettingsError
+        PATH is no GIF, or in the way of an input.
+    """
+
+    def __init__(self, path: Path, inputs: Sequence[Path]) -> None:
+        if path.suffix.lower() != ".gif":
+            raise SettingsError(f"--film {path}: films are GIFs; give a name that ends in .gif")
+        self._one = len(inputs) == 1
+        self._place = path if self._one else path.with_suffix("")
+        taken = self._place.resolve()
+        for given in inputs:
+            if taken in (given.resolve(), *given.resolve().parents):
+                raise SettingsError(f"--film {path}: {given} is an input; give another name")
+
+    def write(self, result: "Completion", target: PurePath) -> Path:
+        """Write the film of a completion whose answer is called ``target``, and return where."""
+        from pixmend.completion import film_frames
+        from pixmend.images import thumbnail, write_film
+
+        path = self._place if self._one else self._place / target.with_name(f"{target.name}.gif")
+        write_film([thumbnail(frame, _FRAME) for frame in film_frames(result)], path)
+        return path

@@ -1,0 +1,181 @@
+"""How far a completion can be trusted: calibrated on held-out images in training, asked at completion.
+
+Two questions. How much of the hole will be right: what the variance of each pixel says of it, set against what came true on held-out
+images, by isotonic regression (Zadrozny and Elkan 2002). And whether the image is of the model's domain at all: how far off the
+model draws what is known of it, and how far its features in D lie from those of training images.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pixmend.models.dcgan import Discriminator
+from pixmend.models.file import DCGAN
+from pixmend.models.inference import encode
+
+__all__ = ["RIGHT", "Trust", "calibrate", "known_error", "said_right", "share_right"]
+
+RIGHT = 0.2  # a pixel is right when it is off by no more than a tenth of the range [-1, 1]: 25 grey levels
+_RARE = 0.99  # of held-out images that are below what counts as unlike the domain
+_SLACK = 1.25  # and how far above that an image must be: the held-out images are few
+_PART = 64
+_LEAST_SPREAD = 1e-3
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What was measured on held-out images, JSON values only: it travels in the model's card under "trust".
+
+    Attributes
+    ----------
+    said, right
+        Of groups of held-out completions, ascending: the share of pixels that the variances said would be right, and that was.
+    known_error
+        Error on known pixels that 99 % of held-out images stay below, in grey levels.
+    centre, spread
+        Mean and standard deviation of D's features over training images, [F] each.
+    distance
+        Distance from there that 99 % of held-out images stay below: root mean square of F standard scores.
+    """
+
+    said: list[float]
+    right: list[float]
+    known_error: float
+    centre: list[float]
+    spread: list[float]
+    distance: float
+
+    @classmethod
+    def of(cls, card: dict[str, Any]) -> Self | None:
+        """Read it from a model's card; None where there is none."""
+        try:
+            return cls(**card["trust"])
+        except (KeyError, TypeError):
+            return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+    def confidence(self, variance: Tensor, known: Tensor) -> list[float]:
+        """Return for each image the share of its missing pixels that will be right, by the calibration.
+
+        Parameters
+        ----------
+        variance, known
+            [B, 1, S, S].
+        """
+        said = said_right(variance, known)
+        return [float(np.interp(each, self.said, self.right)) for each in said.tolist()]
+
+    def distances(self, discriminator: Discriminator, images: Tensor) -> Tensor:
+        """Return how far images [B, C, S, S] lie from training images in D's features, [B]."""
+        centre, spread = images.new_tensor(self.centre), images.new_tensor(self.spread)
+        return ((_features(discriminator, images) - centre) / spread).square().mean(1).sqrt()
+
+    def doubts(self, error: float, distance: float) -> list[str]:
+        """Return in words what speaks against an image's being of the model's domain.
+
+        Parameters
+        ----------
+        error, distance
+            `known_error` of the image, and its distance.
+        """
+        said = []
+        if error > _SLACK * self.known_error:
+            said.append(
+                f"what is known of it is drawn {error:.0f} grey levels off (99 % of held-out images: below {self.known_error:.0f})"
+            )
+        if distance > _SLACK * self.distance:
+            said.append(
+                f"its features are {distance:.1f} standard deviations off (99 % of held-out images: below {self.distance:.1f})"
+            )
+        return said
+
+
+def said_right(variance: Tensor, known: Tensor) -> Tensor:
+    """Return the share of missing pixels that will be right if errors are normal with these variances, [B]; [B, 1, S, S] both."""
+    missing = (1 - known).flatten(1)
+    chance = torch.erf(RIGHT / (2 * variance.flatten(1)).clamp_min(1e-12).sqrt())
+    return (chance * missing).sum(1) / missing.sum(1).clamp_min(1e-6)
+
+
+def share_right(images: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Return the share of missing pixels that are right, [B]; of colours, the mean absolute error counts."""
+    missing = (1 - known).flatten(1)
+    right = ((images - target).abs().mean(1) <= RIGHT).flatten(1).to(missing.dtype)
+    return (right * missing).sum(1) / missing.sum(1).clamp_min(1e-6)
+
+
+def known_error(images: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Return the root mean square error over the known pixels, [B], in grey levels."""
+    squared = (images - target).square().mean(1, keepdim=True) * known
+    mean = squared.flatten(1).sum(1) / known.flatten(1).sum(1).clamp_min(1e-6)
+    return mean.sqrt() * 127.5
+
+
+@torch.no_grad()
+def calibrate(model: DCGAN, held_out: Tensor, training: Tensor, known: Tensor) -> Trust | None:
+    """Measure what the model's variances are worth on held-out images; None for a model that makes no estimates.
+
+    Parameters
+    ----------
+    held_out, training
+        [N, C, S, S] and [M, C, S, S] in [-1, 1].
+    known
+        Masks of the held-out images, several each: [K, N, 1, S, S].
+    """
+    if model.encoder is None or not model.encoder.conditional:
+        return None
+    features = torch.cat([_features(model.discriminator, part) for part in training.split(_PART)])
+    centre, spread = features.mean(0), features.std(0).clamp_min(_LEAST_SPREAD)
+    said, right, errors, completed = [], [], [], []
+    for masks in known:
+        for target, mask in zip(held_out.split(_PART), masks.split(_PART), strict=True):
+            encoding = encode(model, target, mask)
+            assert encoding.estimate is not None
+            said.append(said_right(encoding.estimate.log_variance.exp(), mask))
+            right.append(share_right(encoding.estimate.mean, target, mask))
+            drawn = model.generator(encoding.mean, encoding.condition)
+            errors.append(known_error(drawn, target, mask))
+            completed.append(torch.where(mask > 0, target, drawn))
+    trust = Trust(
+        *_isotonic(torch.cat(said).cpu().numpy(), torch.cat(right).cpu().numpy()),
+        known_error=_rare(torch.cat(errors)),
+        centre=_short(centre),
+        spread=_short(spread),
+        distance=0.0,
+    )
+    distances = [trust.distances(model.discriminator, part) for part in completed]
+    return Trust(**{**trust.to_json(), "distance": _rare(torch.cat(distances))})
+
+
+def _isotonic(
+    said: NDArray[np.float32], right: NDArray[np.float32]
+) -> tuple[list[float], list[float]]:
+    """Return the means of the groups in which ``right`` rises with ``said``."""
+    from scipy.optimize import isotonic_regression
+
+    order = np.argsort(said, kind="stable")
+    fitted = isotonic_regression(right[order])
+    starts, sizes = fitted.blocks[:-1], np.diff(fitted.blocks)
+    groups = np.add.reduceat(said[order].astype(np.float64), starts) / sizes
+    return groups.round(5).tolist(), fitted.x[starts].round(5).tolist()
+
+
+@torch.no_grad()
+def _features(discriminator: Discriminator, images: Tensor) -> Tensor:
+    """Return D's last maps, their means over the image: [B, F]."""
+    return discriminator.features(images)[-1].mean((2, 3))
+
+
+def _rare(values: Tensor) -> float:
+    return round(float(torch.quantile(values, _RARE)), 4)
+
+
+def _short(values: Tensor) -> list[float]:
+    return [float(f"{value:.4g}") for value in values.tolist()]

@@ -1,0 +1,95 @@
+"""What a completion is worth: said, set against what came true, and told in words where an image is foreign."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from pixmend.models import Trust, calibrate, known_error
+from pixmend.models.trust import said_right, share_right
+from pixmend.randomness import generator_for
+from tests.models.test_encoder import make
+
+
+def noise(*shape, seed=0):
+    return torch.rand(*shape, generator=generator_for(seed, "trust")) * 2 - 1
+
+
+def some_trust(**changes):
+    held = {"said": [0.2, 0.6], "right": [0.1, 0.9], "known_error": 10.0}
+    return Trust(**{**held, "centre": [0.0], "spread": [1.0], "distance": 2.0, **changes})
+
+
+def test_what_variances_say_is_what_draws_of_them_do():
+    variance = torch.tensor([1e-4, 0.04, 1.0]).view(3, 1, 1, 1).expand(3, 1, 200, 200)
+    errors = variance.sqrt() * torch.randn(3, 1, 200, 200, generator=generator_for(0, "errors"))
+    known = torch.zeros(3, 1, 200, 200)
+    said = said_right(variance, known)
+    right = share_right(errors, torch.zeros_like(errors), known)
+    torch.testing.assert_close(said, right, rtol=0, atol=0.01)
+
+
+def test_known_pixels_have_no_say_in_what_is_right_and_missing_ones_none_in_their_error():
+    target, images = noise(2, 3, 8, 8), noise(2, 3, 8, 8, seed=1)
+    known = (noise(2, 1, 8, 8, seed=2) > 0).float()
+    changed = torch.where(
+        known > 0, images, target
+    )  # wrong where it is known, right where it is missing
+    assert share_right(changed, target, known).tolist() == [1.0, 1.0]
+    assert (share_right(images, target, known) < 1).all()
+    mended = torch.where(known > 0, target, images)
+    assert known_error(mended, target, known).tolist() == [0.0, 0.0]
+    expected = ((images - target)[0][:, known[0, 0] > 0] * 127.5).square().mean().sqrt()
+    assert known_error(images, target, known)[0] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_confidence_follows_the_calibration_between_its_groups_and_not_beyond():
+    variance, known = torch.full((1, 1, 4, 4), 1e-6), torch.zeros(1, 1, 4, 4)
+    assert some_trust().confidence(variance, known) == [0.9], (
+        "sure of all, said to be 0.9 at the most"
+    )
+    assert some_trust().confidence(variance + 1e6, known) == [0.1]
+    middle = some_trust(said=[0.0, 1.0], right=[0.0, 0.5])
+    said = float(said_right(variance + 0.05, known))
+    assert middle.confidence(variance + 0.05, known) == [pytest.approx(said / 2)]
+
+
+def test_only_what_is_far_above_the_held_out_images_is_doubted():
+    trust = some_trust()
+    assert trust.doubts(12.0, 2.4) == []
+    (error,) = trust.doubts(13.0, 0.0)
+    assert "13 grey levels off" in error
+    (distance,) = trust.doubts(0.0, 2.6)
+    assert "2.6 standard deviations off" in distance
+
+
+def test_the_calibration_is_what_came_true_of_what_was_said():
+    model = make(channels="L")
+    held_out, training = noise(12, 1, 16, 16), noise(20, 1, 16, 16, seed=1)
+    known = (noise(3, 12, 1, 16, 16, seed=2) > 0).float()
+    trust = calibrate(model, held_out, training, known)
+    assert trust.said == sorted(trust.said)
+    assert trust.right == sorted(trust.right)
+    assert len(trust.said) == len(trust.right) >= 1
+    assert len(trust.centre) == len(trust.spread) == 16
+    again = Trust.of(json.loads(json.dumps({"trust": trust.to_json()})))
+    assert again == trust
+    distances = trust.distances(model.discriminator, training)
+    assert distances.square().mean() == pytest.approx(19 / 20, rel=1e-3), (
+        "standard scores of 20 images"
+    )
+
+
+def test_a_model_that_makes_no_estimates_is_not_calibrated():
+    images = noise(4, 3, 16, 16)
+    assert calibrate(make(encoder="joint"), images, images, torch.ones(1, 4, 1, 16, 16)) is None
+    assert Trust.of({}) is None
+    assert Trust.of({"trust": {"said": []}}) is None
+
+
+def test_groups_that_fall_are_pooled():
+    from pixmend.models.trust import _isotonic
+
+    said, right = np.array([0.3, 0.1, 0.2, 0.9]), np.array([0.2, 0.1, 0.6, 0.8])
+    assert _isotonic(said, right) == ([0.1, 0.25, 0.9], [0.1, 0.4, 0.8])
