@@ -61,3 +61,11 @@ def test_methods_are_compared_with_the_mean_and_the_nearest_image(records, untra
     assert names[-2:] == ["| default:0.002, sharp", "| seed:0.002, sharp"]
     # The held-out images are the training images here, so the nearest is the image itself.
     assert "| nearest training image | 68.13 | 1.000 |" in "\n".join(rows)
+
+
+def test_solvers_are_compared_from_the_same_starts():
+    rows = table_of("search.py", "--images", 1, "--restarts", 1, "--steps", 2)
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[2:]]
+    starts = {tuple(cell[3:]) for cell in cells if cell[1] == "0"}
+    assert len(starts) == 1, "equal starts, equal losses"
+    assert len(cells) == 2 * 5

@@ -74,6 +74,7 @@ class Model:
         candidates: int = 1,
         snapshots: Sequence[int] = (500, 1000),
         seed: int = 0,
+        seconds: float | None = None,
         answer: Answer = "sharp",
         blend: Blend | None = None,
         fit: Look = "whole",
@@ -88,13 +89,16 @@ class Model:
         mask
             A SPEC such as ``"center:0.5"`` (see `pixmend.masks`), a path, a PIL image or an array; white (>= 128, or True) = hole.
         method, steps
-            One of ``default``, ``instant``, ``seed``, ``yeh``, and its number of steps if not its own.
+            One of `pixmend.completion.METHODS` (``default``, ``instant``, ``seed``, ``yeh``, ``bamos``, ``chengbinjin``, ``moodoki``,
+            ``csgm``, ``surgery``), and its number of steps if not its own.
         candidates
             How many distinct answers, 1 to 64.
         snapshots
             Steps after which the state of the search is kept.
         seed
             Of all draws; equal calls give equal answers.
+        seconds
+            Search for so long, whatever the number of steps: see `pixmend.completion.Options`.
         answer
             ``sharp``, to look at; or ``average``, the mean of all answers, which errs least and blurs.
         blend
@@ -115,7 +119,15 @@ class Model:
         picture = open_image(image)
         job = Job(picture, open_mask(mask, picture, seed=seed), picture.name)
         chosen = find_method(method, steps=steps, blend=blend)
-        options = Options(chosen, candidates, tuple(snapshots), seed, answer=answer, fit=fit)
+        options = Options(
+            chosen,
+            candidates,
+            tuple(snapshots),
+            seed,
+            seconds=seconds,
+            answer=answer,
+            fit=fit,
+        )
         (result,) = self.complete_jobs([job], options)
         return replace(result, array_shape=image.shape) if isinstance(image, np.ndarray) else result
 
@@ -129,9 +141,12 @@ class Model:
         options: Options,
         *,
         on_state: Callable[[Sequence[Job], SearchState], None] = lambda jobs, state: None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Completion]:
         """Complete many images, ``options.batch`` at a time; see `pixmend.completion.complete`."""
-        return completion.complete(self._networks, jobs, options, on_state=on_state)
+        return completion.complete(
+            self._networks, jobs, options, on_state=on_state, should_stop=should_stop
+        )
 
     def sample(self, count: int = 64, *, seed: int = 0) -> Pixels:
         """Draw images from the model, uint8 [count, size, size, C]."""

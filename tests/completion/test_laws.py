@@ -179,6 +179,32 @@ def test_the_published_methods_keep_their_published_numbers():
 
 
 @pytest.mark.parametrize(
+    ("name", "solver", "rate", "steps", "contextual", "prior", "window", "blend", "draw", "clip"),
+    [
+        ("bamos", "adam", 0.01, 1000, "contextual_l1", 0.1, 0, "paste", "uniform", 1),
+        ("moodoki", "nesterov", 3e-4, 3000, "contextual_l1", 0.2, 15, "poisson", "normal", 1),
+        ("chengbinjin", "nesterov", 0.01, 1500, "contextual_l1", 3, 7, "poisson", "normal", 1),
+        ("csgm", "adam", 0.1, 500, "contextual_mean_squared", 0, 0, "paste", "normal", np.inf),
+        ("surgery", "lbfgs", 0.1, 500, "contextual_mean_squared", 0, 0, "paste", "clamped normal", np.inf),
+    ],
+)  # fmt: skip
+def test_the_other_published_methods_do_too(
+    name, solver, rate, steps, contextual, prior, window, blend, draw, clip
+):
+    method = METHODS[name]
+    assert (method.solver, method.learning_rate, method.steps) == (solver, rate, steps)
+    assert (method.contextual.__name__, method.prior_weight) == (contextual, prior)
+    assert (method.window, method.blend, method.draw) == (window, blend, draw)
+    assert (method.clip, method.bank, method.encoder) == (clip, 0, "never")
+    if prior:
+        assert method.perceptual.__name__ == "nonsaturating_prior"
+    assert method.restarts == {"csgm": 2, "surgery": 3}.get(name, 1)
+    assert method.decay == (0.95 if name == "chengbinjin" else 1)
+    terms = [(term.__name__, weight) for term, weight in method.terms]
+    assert terms == ([("latent_norm", 0.001)] if name == "csgm" else [])
+
+
+@pytest.mark.parametrize(
     ("mask", "message"),
     [
         (Mask(np.zeros((16, 16), bool)), "no known pixel"),

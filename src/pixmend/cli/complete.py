@@ -40,9 +40,18 @@ def complete(
             "a mask image, or a folder of masks matched by stem; white = hole."
         ),
     ] = "center",
-    method: Annotated[str, typer.Option(help="default, instant, seed or yeh.")] = "default",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="default, instant, or as published: seed, yeh, bamos, chengbinjin, moodoki, csgm, surgery."
+        ),
+    ] = "default",
     steps: Annotated[
         int | None, typer.Option(help="Steps of the search; the method's own if not given.")
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(help="Search for so long, for each batch, whatever the number of steps."),
     ] = None,
     snapshots: Annotated[str, typer.Option(help="Steps whose state the sheet shows.")] = "500,1000",
     candidates: Annotated[int, typer.Option(help="Distinct answers an image, best first.")] = 1,
@@ -87,7 +96,8 @@ def complete(
 ) -> None:
     """Complete images: each under its own name in OUT, with a contact sheet beside it and a line in results.jsonl.
 
-    Several images also share sheets, sheet.png, sheet-2.png ..., of 40 rows each.
+    Several images also share sheets, sheet.png, sheet-2.png ..., of 40 rows each. Ctrl-C ends the search,
+    keeps the best found so far, and begins no further image.
     """
     from pixmend import api
     from pixmend.cli.outputs import expand_inputs
@@ -104,6 +114,7 @@ def complete(
         _steps_of(snapshots),
         seed,
         batch,
+        seconds,
         answer=cast("Answer", answer),
         fit=cast("Look", fit),
     )
@@ -141,7 +152,7 @@ class _Batch:
 
     def run(self) -> None:
         from pixmend.cli.outputs import Names
-        from pixmend.cli.terminal import errors, out, progress_bar
+        from pixmend.cli.terminal import errors, out, progress_bar, stop_on_signal
         from pixmend.cli.watching import Sheets
         from pixmend.completion import film_steps
         from pixmend.storage import write_text
@@ -155,7 +166,7 @@ class _Batch:
         rounds, done = self.options.method.steps + 1, 0  # the start is looked at too
         if self.films:
             self.options = replace(self.options, film=film_steps(rounds - 1))
-        with progress_bar() as bar:
+        with stop_on_signal() as should_stop, progress_bar() as bar:
             task = bar.add_task("searching", total=len(self.inputs) * rounds, note="")
 
             def show(jobs: Sequence["Job"], state: "SearchState") -> None:
@@ -164,14 +175,20 @@ class _Batch:
                 )
                 before = (done + len(self.failed)) * rounds
                 images = len({job.name for job in jobs})  # one has as many jobs here as windows
-                bar.update(task, completed=before + (state.step + 1) * images, note=note)
+                # With --seconds steps go on past the method's own.
+                now = min(state.step + 1, rounds) * images
+                bar.update(task, completed=before + now, note=note)
 
-            for result in self.model.complete_jobs(self._jobs(), self.options, on_state=show):
+            for result in self.model.complete_jobs(
+                self._jobs(), self.options, on_state=show, should_stop=should_stop
+            ):
                 target = self._write(result)
                 if sheets:
                     sheets.add(str(target), result)
                 done += 1
-            bar.update(task, completed=len(self.inputs) * rounds, note=f"{done} images")
+            stopped = should_stop()
+            if not stopped:
+                bar.update(task, completed=len(self.inputs) * rounds, note=f"{done} images")
         if sheets:
             sheets.close()
         # With --json nothing but the records is on stdout.
@@ -184,6 +201,11 @@ class _Batch:
                     f"failed: {reason if name in reason else f'{name}: {reason}'}", markup=False
                 )
             errors.print(f"{len(self.failed)} of {len(self.inputs)} inputs failed", markup=False)
+        if stopped:
+            rest = len(self.inputs) - done - len(self.failed)
+            errors.print(f"stopped: kept the best found so far; {rest} not begun")
+            raise typer.Exit(130)
+        if self.failed:
             raise typer.Exit(2)
 
     def _jobs(self) -> Iterator["Job"]:

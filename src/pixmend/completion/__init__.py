@@ -5,8 +5,9 @@ picture, mask --frame--> target at model size --starts, search--> z* --G--> imag
 
 from pixmend.completion.average import Answer
 from pixmend.completion.blend import Blend
-from pixmend.completion.complete import Job, Options, complete, complete_batch, fitted
+from pixmend.completion.complete import complete, complete_batch, fitted
 from pixmend.completion.film import film_frames, film_steps
+from pixmend.completion.job import Job, Options
 from pixmend.completion.methods import METHODS, Method, find_method
 from pixmend.completion.result import Candidate, Completion
 from pixmend.completion.search import SearchState

@@ -4,25 +4,26 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixmend.completion.assess import assess
 from pixmend.completion.average import Answer, Average, average
 from pixmend.completion.blend import BLENDS
 from pixmend.completion.film import Reel
+from pixmend.completion.follow import Enough, Path, follow
 from pixmend.completion.frame import Frame, frame_for
+from pixmend.completion.job import Job, Options
 from pixmend.completion.methods import Method
 from pixmend.completion.objective import Objective
 from pixmend.completion.parts import Part, cautions, combine, parts_of, untouched
 from pixmend.completion.result import Candidate, Completion
 from pixmend.completion.search import SearchState
 from pixmend.completion.start import encoded_starts
-from pixmend.completion.windows import LOOKS, Look
-from pixmend.errors import ImageError, SettingsError
+from pixmend.completion.state import ROWS
 from pixmend.images import (
     Picture,
     Pixels,
@@ -31,98 +32,11 @@ from pixmend.images import (
     to_pixels,
     to_tensor,
 )
-from pixmend.masks import Mask
-from pixmend.models import DCGAN, Condition, Encoding, Trust, known_error
+from pixmend.models import DCGAN, Condition, Encoding, Trust
 
-__all__ = ["Job", "Options", "complete", "complete_batch", "fitted"]
+__all__ = ["complete", "complete_batch", "fitted"]
 
-# Rows of a batch are made a multiple of this. Matrix kernels work in blocks of rows and treat a last, partial block
-# differently; with none, a row's arithmetic is the same in any batch, bit for bit (tests hold this on CPUs).
-_ROWS = 8
 _AVERAGED = 8  # lanes of an average, where an encoder can lean each on another neighbour
-
-
-@dataclass(frozen=True)
-class Job:
-    """One image to complete: the picture, its mask of the same size, and a name for messages."""
-
-    picture: Picture
-    mask: Mask
-    name: str = "image"
-
-    def check(self) -> None:
-        """Refuse what cannot be completed exactly.
-
-        Raises
-        ------
-        MaskError
-            See `Mask.check`.
-        ImageError
-            16-bit colour, whose known pixels could not be kept.
-        """
-        self.mask.check(self.picture.height, self.picture.width, self.name)
-        if self.picture.reduced:
-            raise ImageError(
-                f"{self.name}: 16-bit colour cannot be kept exactly; convert it to 8 bits a channel first"
-            )
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to complete.
-
-    Attributes
-    ----------
-    method
-        See `find_method`.
-    candidates
-        Distinct answers an image, best first.
-    snapshots
-        Steps after which the state of the search is kept; those past the method's last step are left out.
-    seed
-        Of all draws.
-    batch
-        Images (or windows of images) searched at a time: bounds memory, changes no result.
-    answer
-        ``sharp``, a draw of G; or ``average``, the mean of all answers, which errs least and blurs. It comes first then, before the
-        candidates; an encoder makes it without a search.
-    fit
-        What the model looks at: the whole image, framed as its training images were, or a window around each hole (`windows_around`).
-        ``whole`` is the default because models are trained on whole images: a window is right where parts of the domain's images look
-        like its images, as with textures, and where the image is far larger than the model.
-    film
-        Steps after which what was drawn is kept for `film_frames`.
-    """
-
-    method: Method
-    candidates: int = 1
-    snapshots: tuple[int, ...] = (500, 1000)
-    seed: int = 0
-    batch: int = 16
-    answer: Answer = "sharp"
-    fit: Look = "whole"
-    film: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises
-        ------
-        SettingsError
-            A value out of range.
-        """
-        if not 1 <= self.candidates <= 64:
-            raise SettingsError(
-                f"candidates = {self.candidates}: needs a whole number from 1 to 64"
-            )
-        if self.answer not in get_args(Answer):
-            raise SettingsError(f"answer = {self.answer!r}: needs sharp or average")
-        if self.batch < 1:
-            raise SettingsError(f"batch = {self.batch}: needs a whole number of at least 1")
-        if any(step < 0 for step in self.snapshots):
-            raise SettingsError(f"snapshots = {self.snapshots}: steps are counted from 0")
-        if self.fit not in LOOKS:
-            raise SettingsError(f"fit = {self.fit!r}: there are {' and '.join(LOOKS)}")
 
 
 def complete(
@@ -131,6 +45,7 @@ def complete(
     options: Options,
     *,
     on_state: Callable[[Sequence[Job], SearchState], None] = lambda jobs, state: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Completion]:
     """Complete images, ``options.batch`` at a time, in order; jobs are taken as they are needed.
 
@@ -138,10 +53,12 @@ def complete(
     ----------
     on_state
         Called after every step of a search with the job of each window searched and the state of all rows.
+    should_stop
+        Asked after every step: once it says yes, the batch at hand is finished with the best found so far, and no other is begun.
     """
     waiting = iter(jobs)
-    while batch := list(islice(waiting, options.batch)):
-        yield from complete_batch(model, batch, options, on_state=on_state)
+    while not should_stop() and (batch := list(islice(waiting, options.batch))):
+        yield from complete_batch(model, batch, options, on_state=on_state, should_stop=should_stop)
 
 
 def complete_batch(
@@ -150,6 +67,7 @@ def complete_batch(
     options: Options,
     *,
     on_state: Callable[[Sequence[Job], SearchState], None] = lambda jobs, state: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Completion]:
     """Complete the images of one batch; each gets the answer it would get alone. One of which nothing is missing comes back as it is.
 
@@ -165,7 +83,7 @@ def complete_batch(
     waiting = iter([part for of_job in parts for part in of_job])
     done: list[Completion] = []
     while batch := list(islice(waiting, options.batch)):
-        done += _complete_parts(model, batch, options, on_state)
+        done += _complete_parts(model, batch, options, on_state, should_stop)
     results = iter(done)
     return [
         combine(of_job, list(islice(results, len(of_job))))
@@ -180,6 +98,7 @@ def _complete_parts(
     parts: Sequence[Part],
     options: Options,
     on_state: Callable[[Sequence[Job], SearchState], None],
+    should_stop: Callable[[], bool],
 ) -> list[Completion]:
     started = time.perf_counter()
     jobs, owners = [part.piece for part in parts], [part.job for part in parts]
@@ -187,7 +106,8 @@ def _complete_parts(
     device = next(model.generator.parameters()).device
     target = torch.stack([view.target for view in views]).to(device)  # [B, C, S, S]
     known = torch.stack([view.known for view in views]).to(device)  # [B, 1, S, S]
-    found = _search(model, target, known, options, lambda state: on_state(owners, state))
+    enough = Enough(started, options.seconds, should_stop)
+    found = _search(model, target, known, options, lambda state: on_state(owners, state), enough)
     seconds = (time.perf_counter() - started) / len(jobs)
     return [
         _completion(model, job, view, found, index, options, seconds)
@@ -225,8 +145,7 @@ class _Found:
     average_losses: Tensor  # [B, 3]
     confidence: list[float | None]  # of each image
     doubts: list[list[str]]  # of each image
-    snapshots: dict[int, Tensor]  # step -> [B, C, S, S], of each image's best lane by then
-    history: Tensor  # [steps + 1, B]: least total so far
+    path: Path
 
 
 def _view(model: DCGAN, job: Job) -> _View:
@@ -252,62 +171,44 @@ def _search(
     known: Tensor,
     options: Options,
     on_state: Callable[[SearchState], None],
+    enough: Enough,
 ) -> _Found:
     method, settings = options.method, model.settings
     count = len(target)
     lanes = max(method.restarts, options.candidates)
     rows = torch.arange(count, device=target.device).repeat_interleave(lanes)
-    rows = torch.cat([rows, rows[:1].expand(-len(rows) % _ROWS)])
+    rows = torch.cat([rows, rows[:1].expand(-len(rows) % ROWS)])
     z, encoding = _start(model, target, known, rows, lanes, options)
     condition = None if encoding is None else encoding.condition
     objective = method.objective(model, target[rows], known[rows], condition)
-    snapshots: dict[int, Tensor] = {}
-    totals_so_far = []
-    for state in method.search(objective, z, settings):
-        totals = state.best.total[: count * lanes].view(count, lanes)
-        totals_so_far.append(totals.amin(1))
-        if state.step in options.snapshots or state.step in options.film:
-            best = torch.arange(count, device=rows.device) * lanes + totals.argmin(1)
-            snapshots[state.step] = _draw(model, state.best_z, condition, best)
-        on_state(state)
-    losses = torch.stack([state.best.total, state.best.contextual, state.best.perceptual], -1)
-    losses = losses[: count * lanes].view(count, lanes, 3)
-    drawn = _draw(model, state.best_z, condition, torch.arange(count * lanes, device=rows.device))
+    endless = options.seconds is not None
+    states = method.search(objective, z, settings, lanes=lanes, seed=options.seed, endless=endless)
+    path = follow(
+        states,
+        count,
+        lanes,
+        snapshots=(*options.snapshots, *options.film),
+        draw=lambda z, rows: _draw(model, z, condition, rows),
+        on_state=on_state,
+        enough=enough,
+    )
+    best_z, best = path.last.best_z, path.last.best
+    losses = torch.stack(best.parts(), -1)[: count * lanes].view(count, lanes, 3)
+    drawn = _draw(model, best_z, condition, torch.arange(count * lanes, device=rows.device))
     drawn = drawn.view(count, lanes, *drawn.shape[1:])
-    best_z = state.best_z[: count * lanes].view(count, lanes, -1)
+    best_z = best_z[: count * lanes].view(count, lanes, -1)
     mean = average(drawn, None if encoding is None else encoding.estimate)
     scored = _losses_of(method.objective(model, target, known), mean.mean)
-    best = drawn[torch.arange(count, device=drawn.device), losses[..., 0].argmin(1)]
+    answered = drawn[torch.arange(count, device=drawn.device), losses[..., 0].argmin(1)]
     trust = None if condition is None else Trust.of(model.card)  # measured on E's answers
-    trusted = _trusted(model, trust, best, target, known, mean.variance)
-    history = torch.stack(totals_so_far)
-    return _Found(lanes, best_z, drawn, losses, mean, scored, *trusted, snapshots, history)
-
-
-@torch.no_grad()
-def _trusted(
-    model: DCGAN,
-    trust: Trust | None,
-    drawn: Tensor,
-    target: Tensor,
-    known: Tensor,
-    variance: Tensor,
-) -> tuple[list[float | None], list[list[str]]]:
-    """Return the confidence in each answer, and what speaks against its image's being of the model's domain."""
-    if trust is None:
-        return [None] * len(drawn), [[] for _ in drawn]
-    errors = known_error(drawn, target, known).tolist()
-    completed = known * target + (1 - known) * drawn
-    distances = trust.distances(model.discriminator, completed).tolist()
-    doubts = [trust.doubts(*pair) for pair in zip(errors, distances, strict=True)]
-    return [*trust.confidence(variance, known)], doubts
+    trusted = assess(model, trust, answered, target, known, mean.variance)
+    return _Found(lanes, best_z, drawn, losses, mean, scored, *trusted, path)
 
 
 @torch.no_grad()
 def _losses_of(objective: Objective, images: Tensor) -> Tensor:
     """Return the objective of images [B, C, S, S]: total, contextual and perceptual, [B, 3]."""
-    losses = objective.of_images(images)
-    return torch.stack([losses.total, losses.contextual, losses.perceptual], -1)
+    return torch.stack(objective.of_images(images).parts(), -1)
 
 
 def _start(
@@ -325,7 +226,7 @@ def _start(
 @torch.no_grad()
 def _draw(model: DCGAN, z: Tensor, condition: Condition | None, rows: Tensor) -> Tensor:
     """Return G(z) of some rows of z [N, latent_dim], in batches of whole blocks of rows."""
-    padded = torch.cat([rows, rows[:1].expand(-len(rows) % _ROWS)])
+    padded = torch.cat([rows, rows[:1].expand(-len(rows) % ROWS)])
     parts = [
         model.generator(z[part], None if condition is None else condition.take(part))
         for part in torch.split(padded, 256)
@@ -337,6 +238,7 @@ def _draw(model: DCGAN, z: Tensor, condition: Condition | None, rows: Tensor) ->
 def _completion(
     model: DCGAN, job: Job, view: _View, found: _Found, index: int, options: Options, seconds: float
 ) -> Completion:
+    steps = found.path.steps[index]
     order = torch.argsort(found.losses[index, :, 0], stable=True)
     chosen = order[_distinct(found.drawn[index, order].cpu(), _missing(view), options.candidates)]
     answers: list[tuple[Answer, Tensor, Tensor, Tensor]] = [
@@ -360,12 +262,12 @@ def _completion(
         uncertainty=_uncertainty(job, view.frame, found.average.variance[index].cpu()),
         snapshots={
             step: to_pixels(images[index])
-            for step, images in found.snapshots.items()
-            if step in options.snapshots
+            for step, images in found.path.snapshots.items()
+            if step <= steps and step in options.snapshots
         },
-        history=found.history[:, index].cpu().numpy(),
+        history=found.path.history[: steps + 1, index].cpu().numpy(),
         method=options.method.name,
-        steps=options.method.steps,
+        steps=steps,
         seed=options.seed,
         seconds=seconds,
         confidence=found.confidence[index],
@@ -382,9 +284,9 @@ def _reel(model: DCGAN, job: Job, view: _View, found: _Found, index: int, option
         return to_channels(to_pixels(drawn), job.picture.channels, _background(model))
 
     drawn = {
-        step: painted(found.snapshots[step][index])
-        for step in options.film
-        if step in found.snapshots
+        step: painted(images[index])
+        for step, images in found.path.snapshots.items()
+        if step in options.film and step <= found.path.steps[index]
     }
     return Reel(view.frame, drawn)
 

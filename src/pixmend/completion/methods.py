@@ -2,29 +2,45 @@
 
 import difflib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from torch import Tensor
 
 from pixmend.completion.blend import BLENDS, Blend
+from pixmend.completion.bounds import Bound, clip, free, stochastic_clip
 from pixmend.completion.objective import (
     Contextual,
     Objective,
     Perceptual,
+    Term,
     contextual_l1,
+    contextual_mean_squared,
     contextual_squared,
     contextual_weights,
+    latent_norm,
     negative_logit,
+    nonsaturating_prior,
+    soft_norm,
     yeh_prior,
 )
 from pixmend.completion.search import SearchState, adam, nesterov
-from pixmend.completion.start import best_of_bank, uniform_starts
+from pixmend.completion.second_order import lbfgs, levenberg
+from pixmend.completion.start import Draw, best_of_bank, drawn_starts
 from pixmend.errors import SettingsError
 from pixmend.models import DCGAN, Condition, DCGANSettings, clip_radius
 
-__all__ = ["METHODS", "Method", "find_method"]
+__all__ = ["METHODS", "SOLVERS", "Method", "find_method"]
+
+SOLVERS: dict[str, Callable[..., Iterator[SearchState]]] = {
+    "adam": adam,
+    "nesterov": nesterov,
+    "lbfgs": lbfgs,
+    "levenberg": levenberg,
+}
+_ENDLESS = 10**12  # steps; at a microsecond each, eleven days
 
 
 @dataclass(frozen=True)
@@ -40,19 +56,30 @@ class Method:
     perceptual, prior_weight
         The perceptual loss and its weight (lambda).
     solver, learning_rate
-        Adam, or Nesterov with momentum 0.9.
+        Adam, Nesterov with momentum 0.9, L-BFGS or Levenberg-Marquardt.
     scheduled
         Adam's rate warms up over the first 5 % of the steps and falls to 0 by half a cosine.
     clip
-        Bound of |z_i|; None for the bulk of the model's own prior.
+        Bound of |z_i|, starts included; None for the bulk of the model's own prior.
     encoder
         "never"; "if there", to start from the encoder's posterior, and tell G what it saw, where the model has one; or "always".
     bank
-        Otherwise: draws from the prior of which the best are the starts; 0 starts anywhere in U(-1, 1).
+        Otherwise: draws from the prior of which the best are the starts; 0 starts at a draw as `draw` says.
     restarts
         Searches an image, of which the best counts; from the encoder's start one will do.
     blend
         How the hole is joined to the known pixels.
+    draw
+        Starts without bank and encoder: U(-1, 1), N(0, 1), or N(0, 1) clamped to [-1, 1].
+    decay
+        Nesterov's rate is multiplied by it after each 100 steps.
+    terms
+        Further terms of the objective, each with its weight.
+    bound
+        How |z_i| is kept within ``clip``: "clip" sets what is beyond to the bound, "stochastic clip" draws it anew, and with "soft norm"
+        nothing is done to z, but |z| is kept near the prior's by a term of the objective of weight ``norm_weight``.
+    patience, tolerance
+        A search stops when its objective has not fallen by this share of itself within so many steps; with patience 0 it never does.
     """
 
     name: str
@@ -64,7 +91,7 @@ class Method:
     floor: float
     perceptual: Perceptual
     prior_weight: float
-    solver: Literal["adam", "nesterov"]
+    solver: Literal["adam", "nesterov", "lbfgs", "levenberg"]
     learning_rate: float
     scheduled: bool
     clip: float | None
@@ -72,6 +99,13 @@ class Method:
     bank: int
     restarts: int
     blend: Blend
+    draw: Draw = "uniform"
+    decay: float = 1.0
+    terms: tuple[tuple[Term, float], ...] = ()
+    bound: Literal["clip", "stochastic clip", "soft norm"] = "clip"
+    norm_weight: float = 1.0
+    patience: int = 0
+    tolerance: float = 1e-4
 
     def fitted(self, model: DCGAN) -> "Method":
         """Return the method as it goes with this model: from the encoder's start, if it asks it, in fewer steps."""
@@ -102,44 +136,81 @@ class Method:
             model.generator,
             model.discriminator,
             target,
+            known,
             contextual_weights(known, self.window, self.floor),
             self.contextual,
             self.perceptual,
             self.contextual_weight,
             self.prior_weight,
             condition,
+            self._terms(model.settings),
         )
 
     def starts(
         self, objective: Objective, settings: DCGANSettings, lanes: int, seed: int
     ) -> Tensor:
         """Return the starts of ``lanes`` searches an image, [B, lanes, latent_dim]."""
+        radius = self._radius(settings)
         if self.bank:
-            bank, clip = max(self.bank, lanes), self._clip(settings)
-            return best_of_bank(objective, settings, lanes, bank=bank, seed=seed, clip=clip)
-        starts = uniform_starts(settings, lanes, seed=seed).to(objective.target.device)
-        return starts.expand(len(objective.target), -1, -1)
+            bank = max(self.bank, lanes)
+            return best_of_bank(objective, settings, lanes, bank=bank, seed=seed, clip=radius)
+        starts = drawn_starts(settings, lanes, self.draw, seed=seed).clamp(-radius, radius)
+        return starts.to(objective.target.device).expand(len(objective.target), -1, -1)
 
     def search(
-        self, objective: Objective, z: Tensor, settings: DCGANSettings
+        self,
+        objective: Objective,
+        z: Tensor,
+        settings: DCGANSettings,
+        *,
+        lanes: int = 1,
+        seed: int = 0,
+        endless: bool = False,
     ) -> Iterator[SearchState]:
-        """Run the solver from ``z`` [B, latent_dim]."""
-        clip = self._clip(settings)
-        if self.solver == "nesterov":
-            return nesterov(
-                objective, z, steps=self.steps, learning_rate=self.learning_rate, clip=clip
-            )
-        return adam(
+        """Run the solver from ``z`` [B, latent_dim], rows laid out as image x lane.
+
+        Parameters
+        ----------
+        seed
+            Of the draws of a stochastic clip.
+        endless
+            Go on past ``steps``, if there are any, until the caller has seen enough.
+        """
+        solver = SOLVERS[self.solver]
+        if self.solver == "adam":
+            warm_up = 0.05 if self.scheduled else 0.0
+            solver = partial(adam, warm_up=warm_up, cosine=self.scheduled, period=self.steps)
+        elif self.solver == "nesterov":
+            solver = partial(nesterov, decay=self.decay)
+        return solver(
             objective,
             z,
-            steps=self.steps,
+            steps=_ENDLESS if endless and self.steps else self.steps,
             learning_rate=self.learning_rate,
-            clip=clip,
-            warm_up=0.05 if self.scheduled else 0.0,
-            cosine=self.scheduled,
+            bound=self._bound(settings, lanes, seed),
+            patience=self.patience,
+            tolerance=self.tolerance,
         )
 
-    def _clip(self, settings: DCGANSettings) -> float:
+    def _terms(self, settings: DCGANSettings) -> tuple[tuple[Term, float], ...]:
+        if self.bound != "soft norm":
+            return self.terms
+        variance = 1 / 3 if settings.latent_prior == "uniform" else 1.0
+
+        def norm(objective: Objective, z: Tensor, images: Tensor) -> Tensor:
+            del objective, images
+            return soft_norm(z, variance)
+
+        return (*self.terms, (norm, self.norm_weight))
+
+    def _bound(self, settings: DCGANSettings, lanes: int, seed: int) -> Bound:
+        if self.bound == "soft norm":
+            return free
+        if self.bound == "stochastic clip":
+            return stochastic_clip(self._radius(settings), lanes=lanes, seed=seed)
+        return clip(self._radius(settings))
+
+    def _radius(self, settings: DCGANSettings) -> float:
         return clip_radius(settings) if self.clip is None else self.clip
 
 
@@ -178,6 +249,22 @@ _DEFAULT = replace(
     restarts=4,
 )
 
+_CSGM = replace(
+    _YEH,
+    name="csgm",
+    steps=500,
+    contextual=contextual_mean_squared,
+    window=0,
+    floor=1.0,
+    prior_weight=0.0,
+    learning_rate=0.1,
+    clip=math.inf,
+    restarts=2,
+    blend="paste",
+    draw="normal",
+    terms=((latent_norm, 0.001),),
+)
+
 METHODS: dict[str, Method] = {
     "default": _DEFAULT,
     # One pass of the encoder and G, no search.
@@ -204,6 +291,53 @@ METHODS: dict[str, Method] = {
     ),
     # Yeh et al. 2017, section 4; the rate of Adam is not in the paper, 0.01 is that of its public ports.
     "yeh": _YEH,
+    # The ports of Yeh's method take G's loss, -log D, for the prior. Theirs is a batch's mean; here it is each image's own.
+    "bamos": replace(
+        _YEH,
+        name="bamos",
+        steps=1000,
+        window=0,
+        floor=1.0,
+        perceptual=nonsaturating_prior,
+        prior_weight=0.1,
+        blend="paste",
+    ),
+    "chengbinjin": replace(
+        _YEH,
+        name="chengbinjin",
+        draw="normal",
+        perceptual=nonsaturating_prior,
+        prior_weight=3.0,
+        solver="nesterov",
+        decay=0.95,
+    ),
+    "moodoki": replace(
+        _YEH,
+        name="moodoki",
+        draw="normal",
+        steps=3000,
+        window=15,
+        perceptual=nonsaturating_prior,
+        prior_weight=0.2,
+        solver="nesterov",
+        learning_rate=3e-4,
+    ),
+    # Bora et al. 2017, section 6: the CelebA DCGAN's numbers.
+    "csgm": _CSGM,
+    # Park et al. 2020, with nothing cut off G: squared error of images in [0, 1], hence a quarter. 25 calls of an L-BFGS that takes
+    # up to 20 steps each.
+    "surgery": replace(
+        _CSGM,
+        name="surgery",
+        steps=25 * 20,
+        contextual_weight=0.25,
+        solver="lbfgs",
+        draw="clamped normal",
+        restarts=3,
+        terms=(),
+        patience=20,
+        tolerance=1e-6,
+    ),
 }
 
 

@@ -1,31 +1,49 @@
 """What the search minimises, per image (Yeh et al. 2017, equations 3 to 5).
 
-    z* = argmin_z  L_c(z | y, M) + lambda L_p(z)
+    z* = argmin_z  L_c(z | y, M) + lambda L_p(z) + further terms
 
 Every function returns [B]: image i's loss is its own, whatever the others in the batch are.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pixmend.models import Condition, Discriminator, Generator
 
 __all__ = [
+    "Contextual",
     "Losses",
     "Objective",
     "Perceptual",
+    "Term",
+    "contextual_huber",
     "contextual_l1",
+    "contextual_mean_squared",
     "contextual_squared",
     "contextual_weights",
+    "curvature",
+    "feature_matching",
+    "features",
+    "gaussian_norm",
+    "latent_norm",
+    "low_resolution",
     "negative_logit",
+    "nonsaturating_prior",
+    "small_image",
+    "soft_norm",
     "yeh_prior",
 ]
 
+_KNEE = 0.1  # of Huber's loss, in units of pixel values: 13 grey levels
+
 Contextual = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From images, target [B, C, H, W] and weights [B, 1, H, W] to [B]."""
 Perceptual = Callable[[Tensor], Tensor]
+"""From D's logits [B] to [B]."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +53,18 @@ class Losses:
     Attributes
     ----------
     total
-        contextual_weight * contextual + prior_weight * perceptual.
+        contextual_weight * contextual + prior_weight * perceptual, and the further terms.
     contextual, perceptual
-        Before weighting.
+        Before weighting. Where the perceptual loss weighs nothing D is not asked, and it is 0.
     """
 
     total: Tensor
     contextual: Tensor
     perceptual: Tensor
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return total, contextual and perceptual."""
+        return self.total, self.contextual, self.perceptual
 
 
 @dataclass(frozen=True)
@@ -55,34 +77,68 @@ class Objective:
         In evaluation mode, statistics frozen, so that images do not meet in batch norm.
     target
         The images to complete, [B, C, H, W] in [-1, 1]; values in the hole do not matter.
+    known
+        [B, 1, H, W], 1 = known, 0 = missing, between for a pixel that stands for some of both.
     weights
         [B, 1, H, W], 0 in the hole.
     contextual, perceptual
         The two losses and their weights in the sum.
     condition
         What G is told of each image besides z, for a model with a conditional encoder.
+    terms
+        Further terms, each with its weight in the sum.
     """
 
     generator: Generator
     discriminator: Discriminator
     target: Tensor
+    known: Tensor
     weights: Tensor
     contextual: Contextual
     perceptual: Perceptual
     contextual_weight: float
     prior_weight: float
     condition: Condition | None = None
+    terms: "Sequence[tuple[Term, float]]" = ()
 
     def __call__(self, z: Tensor) -> Losses:
-        """Return the losses at z."""
-        return self.of_images(self.generator(z, self.condition))
+        """Return the losses of z [B, latent_dim]."""
+        return self.of_images(self.draw(z), z)
 
-    def of_images(self, images: Tensor) -> Losses:
-        """Return the losses of images G(z), [B, C, H, W]."""
+    def draw(self, z: Tensor) -> Tensor:
+        """Return G(z), [B, C, H, W]."""
+        images: Tensor = self.generator(z, self.condition)
+        return images
+
+    def of_images(self, images: Tensor, z: Tensor | None = None) -> Losses:
+        """Return the losses of images G(z), [B, C, H, W]; of images that no z draws, without the further terms."""
         contextual = self.contextual(images, self.target, self.weights)
-        perceptual = self.perceptual(self.discriminator(images))
+        perceptual = self.prior(images)
         total = self.contextual_weight * contextual + self.prior_weight * perceptual
+        if z is not None:
+            for term, weight in self.terms:
+                total = total + weight * term(self, z, images)
         return Losses(total, contextual, perceptual)
+
+    def prior(self, images: Tensor) -> Tensor:
+        """Return the perceptual loss of images, [B]."""
+        if self.prior_weight == 0:
+            return images.new_zeros(len(images))
+        return self.perceptual(self.discriminator(images))
+
+    def take(self, rows: Tensor) -> "Objective":
+        """Return the objective of the images numbered ``rows`` [N]."""
+        return replace(
+            self,
+            target=self.target[rows],
+            known=self.known[rows],
+            weights=self.weights[rows],
+            condition=None if self.condition is None else self.condition.take(rows),
+        )
+
+
+Term = Callable[[Objective, Tensor, Tensor], Tensor]
+"""A further term: from the objective, z [B, latent_dim] and G(z) [B, C, H, W] to [B]."""
 
 
 def contextual_weights(known: Tensor, window: int = 7, floor: float = 0.0) -> Tensor:
@@ -114,12 +170,111 @@ def contextual_squared(images: Tensor, target: Tensor, weights: Tensor) -> Tenso
     return (weights * (images - target).square()).flatten(1).sum(1)
 
 
+def contextual_mean_squared(images: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean of (G(z) - y)^2 by weight, [B]: with W = M over the known pixels (Bora 2017, equation 2, A = the mask)."""
+    share = images.shape[1] * weights.flatten(1).sum(1)
+    return contextual_squared(images, target, weights) / share.clamp_min(1e-6)
+
+
+def contextual_huber(
+    images: Tensor, target: Tensor, weights: Tensor, *, knee: float = _KNEE
+) -> Tensor:
+    """Return sum W * h(G(z) - y), [B], with h(d) = d^2 / 2 up to ``knee`` and knee (|d| - knee / 2) beyond (Huber 1964).
+
+    Small errors pull less than in L1, large ones no more: one pixel that G cannot draw does not decide.
+    """
+    gap = (images - target).abs()
+    near = gap.clamp_max(knee)
+    return (weights * near * (gap - near / 2)).flatten(1).sum(1)
+
+
 def yeh_prior(logits: Tensor) -> Tensor:
     """Return log(1 - D(G(z))), [B], from D's logits (Yeh 2017, equation 5)."""
     # softplus(l) is the same number, but torch rounds it by other code in the last rows of a batch than in the first.
     return F.logsigmoid(-logits)
 
 
+def nonsaturating_prior(logits: Tensor) -> Tensor:
+    """Return -log D(G(z)), [B], the prior of the public ports of Yeh's method (G's loss in Goodfellow 2014, section 3)."""
+    return -F.logsigmoid(logits)
+
+
 def negative_logit(logits: Tensor) -> Tensor:
     """Return D's output with the sign that makes realistic images cheap, [B] (the seed system's prior)."""
     return -logits
+
+
+def gaussian_norm(z: Tensor) -> Tensor:
+    """Return ||z||^2, [B]: twice the negative log density of N(0, I) but for a constant (Bora 2017, section 4)."""
+    return z.square().sum(1)
+
+
+def soft_norm(z: Tensor, variance: float = 1.0) -> Tensor:
+    """Return (||z||^2 / (d sigma^2) - 1)^2, [B]: 0 on the sphere near which draws of the prior lie, and soft around it.
+
+    Of d numbers of variance sigma^2 the mean square is near sigma^2, so the prior's mass is in a thin shell, not at its mode
+    (Menon et al. 2020, section 3.2).
+    """
+    return (z.square().mean(1) / variance - 1).square()
+
+
+def feature_matching(
+    images: Tensor, target: Tensor, known: Tensor, discriminator: Discriminator
+) -> Tensor:
+    """Return the mean squared difference of D's inner maps between G(z) and G(z) with the known pixels put in, [B].
+
+    Summed over the layers but the last (Larsen et al. 2016, equation 7, over known pixels only): where what is known is drawn as it
+    is, the two images are one, whatever the hole holds.
+    """
+    ours = discriminator.features(images)[:-1]
+    theirs = discriminator.features(torch.lerp(images, target, known))[:-1]
+    gaps = [
+        (mine - other).square().flatten(1).mean(1) for mine, other in zip(ours, theirs, strict=True)
+    ]
+    return torch.stack(gaps).sum(0)
+
+
+def low_resolution(images: Tensor, target: Tensor, known: Tensor, *, factor: int = 4) -> Tensor:
+    """Return the squared error over known pixels after a mean over blocks of ``factor`` x ``factor``, in full-size units, [B].
+
+    ||DS(M G(z)) - DS(M y)||^2 (Menon et al. 2020, equation 1, of images with holes): the broad shapes are right before the edges
+    are, where a difference pixel by pixel pulls nowhere.
+    """
+    coarse = F.avg_pool2d(known * (images - target), factor)
+    return factor**2 * coarse.square().flatten(1).sum(1)
+
+
+def curvature(objective: Objective, images: Tensor) -> Tensor:
+    """Return h >= 0, [B, C, H, W], such that h d^2 / 2 is the contextual loss near a pixel's error d, weight and all.
+
+    Of a squared error its second derivative; of L1 and Huber, whose own is 0 almost everywhere, that of the parabola which touches
+    them at +-d and is nowhere below (iteratively reweighted least squares, Holland and Welsch 1977).
+    """
+    gap = (images - objective.target).abs()
+    weights = objective.weights * objective.contextual_weight
+    if objective.contextual is contextual_squared:
+        return 2 * weights.expand_as(gap)
+    if objective.contextual is contextual_mean_squared:
+        share = images.shape[1] * objective.weights.flatten(1).sum(1)
+        return 2 * (weights / share.clamp_min(1e-6)[:, None, None, None]).expand_as(gap)
+    if objective.contextual is contextual_huber:
+        return weights * (_KNEE / gap.clamp_min(_KNEE))
+    return weights / gap.clamp_min(1e-2)
+
+
+def latent_norm(objective: Objective, z: Tensor, images: Tensor) -> Tensor:
+    """Return `gaussian_norm` as a term."""
+    del objective, images
+    return gaussian_norm(z)
+
+
+def features(objective: Objective, z: Tensor, images: Tensor) -> Tensor:
+    """Return `feature_matching` as a term."""
+    del z
+    return feature_matching(images, objective.target, objective.known, objective.discriminator)
+
+
+def small_image(objective: Objective, z: Tensor, images: Tensor) -> Tensor:
+    """Return `low_resolution` as a term."""
+    del z
+    return low_resolution(images, objective.target, objective.known)

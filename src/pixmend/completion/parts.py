@@ -3,19 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixmend.completion.job import Job
 from pixmend.completion.result import Candidate, Completion
 from pixmend.completion.windows import Look, Window, whole_window, windows_around
 from pixmend.images import Picture
 from pixmend.masks import Mask
-
-if TYPE_CHECKING:
-    from pixmend.completion.complete import Job
 
 __all__ = ["Part", "cautions", "combine", "parts_of", "untouched"]
 
@@ -24,12 +21,12 @@ __all__ = ["Part", "cautions", "combine", "parts_of", "untouched"]
 class Part:
     """A window of a job's image, ``piece``, as a job of its own."""
 
-    job: "Job"
+    job: Job
     window: Window
-    piece: "Job"
+    piece: Job
 
 
-def parts_of(job: "Job", fit: Look, size: int) -> list[Part]:
+def parts_of(job: Job, fit: Look, size: int) -> list[Part]:
     """Return what is to be completed of a job by a model of ``size`` x ``size`` pixels; nothing, where nothing is missing."""
     hole = job.mask.hole
     if not hole.any():
@@ -78,7 +75,7 @@ def cautions(mask: Mask, seen: Tensor, fit: Look) -> Iterator[str]:
         yield "the hole is finer than the model's pixels; fit = window looks closer"
 
 
-def untouched(job: "Job", method: str, seed: int) -> Completion:
+def untouched(job: Job, method: str, seed: int) -> Completion:
     """Return the completion of an image of which nothing is missing: the image."""
     return Completion(
         job.name,
@@ -92,7 +89,7 @@ def untouched(job: "Job", method: str, seed: int) -> Completion:
     )
 
 
-def _part(job: "Job", window: Window) -> Part:
+def _part(job: Job, window: Window) -> Part:
     at = window.rows, window.columns
     return Part(
         job, window, replace(job, picture=job.picture.part(*at), mask=Mask(job.mask.known[at]))

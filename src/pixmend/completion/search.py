@@ -1,41 +1,22 @@
-"""The search over z: solvers of one signature, each an iterator of `SearchState`.
+"""The search over z by first-order solvers; `pixmend.completion.second_order` has the others. All have one signature.
 
     solver(objective, z, *, steps, ...) -> SearchState at step 0, 1, ..., steps
 
-The progress bar, the snapshots and the film are consumers of the same iterator; a solver never prints, draws or saves.
+The progress bar, the snapshots and the film are consumers of the same iterator; a solver never prints, draws or saves. Rows that have
+stopped improving stay as they are (see `Track`), and when all have, the iterator ends.
 """
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from pixmend.completion.bounds import Bound, free
 from pixmend.completion.objective import Losses
+from pixmend.completion.state import Evaluator, Function, SearchState, Track
 
 __all__ = ["SearchState", "adam", "nesterov"]
-
-Function = Callable[[Tensor], Losses]
-
-
-@dataclass(frozen=True)
-class SearchState:
-    """A search after `step` updates.
-
-    Attributes
-    ----------
-    z, losses
-        The iterate [B, latent_dim] and the objective there, each [B].
-    best_z, best
-        Of each image, the iterate of the least total so far, and the losses there.
-    """
-
-    step: int
-    z: Tensor
-    losses: Losses
-    best_z: Tensor
-    best: Losses
 
 
 def adam(
@@ -44,31 +25,42 @@ def adam(
     *,
     steps: int,
     learning_rate: float = 0.01,
-    clip: float = math.inf,
+    bound: Bound = free,
     warm_up: float = 0.0,
     cosine: bool = False,
+    period: int | None = None,
+    patience: int = 0,
+    tolerance: float = 0.0,
 ) -> Iterator[SearchState]:
-    """Search by Adam (Kingma and Ba 2015, Algorithm 1; beta 0.9, 0.999), |z_i| clipped to ``clip``.
+    """Search by Adam (Kingma and Ba 2015, Algorithm 1; beta 0.9, 0.999).
 
     Parameters
     ----------
     z
         The starts, [B, latent_dim].
+    bound
+        What keeps z in range after each update.
     warm_up
-        Share of the steps over which the rate grows linearly from 0.
+        Share of the period over which the rate grows linearly from 0.
     cosine
-        Let the rate fall to 0 over the rest by half a cosine.
+        Let the rate fall to 0 over the rest of it by half a cosine.
+    period
+        Steps of the schedule, which then begins again (Loshchilov and Hutter 2017, section 3); all ``steps`` if not given.
+    patience, tolerance
+        When a row stops: see `Track`.
     """
     first, second = torch.zeros_like(z), torch.zeros_like(z)
+    length = period or steps
 
     def update(at: Tensor, gradient: Tensor, step: int) -> Tensor:
-        rate = learning_rate * _schedule(step / steps, warm_up, cosine=cosine)
+        share = ((step - 1) % length + 1) / length
+        rate = learning_rate * _schedule(share, warm_up, cosine=cosine)
         first.lerp_(gradient, 0.1)
         second.lerp_(gradient.square(), 0.001)
         mean, square = first / (1 - 0.9**step), second / (1 - 0.999**step)
-        return (at - rate * mean / (square.sqrt() + 1e-8)).clamp(-clip, clip)
+        return bound(at - rate * mean / (square.sqrt() + 1e-8), step)
 
-    return _descend(objective, z, update, steps)
+    return _descend(objective, z, update, steps, Track(patience, tolerance))
 
 
 def nesterov(
@@ -78,21 +70,31 @@ def nesterov(
     steps: int,
     learning_rate: float = 0.01,
     momentum: float = 0.9,
-    clip: float = math.inf,
+    decay: float = 1.0,
+    bound: Bound = free,
+    patience: int = 0,
+    tolerance: float = 0.0,
 ) -> Iterator[SearchState]:
-    """Search by Nesterov's accelerated gradient, |z_i| clipped to ``clip`` (the seed system's solver).
+    """Search by Nesterov's accelerated gradient (the seed system's solver).
 
     v <- m v - r g;  z <- z - m v_before + (1 + m) v  (Bengio et al. 2013, equation 7).
+
+    Parameters
+    ----------
+    decay
+        The rate r is multiplied by it after each 100 steps.
+    z, bound, patience, tolerance
+        As in `adam`.
     """
     velocity = torch.zeros_like(z)
 
     def update(at: Tensor, gradient: Tensor, step: int) -> Tensor:
-        del step
         before = velocity.clone()
-        velocity.mul_(momentum).sub_(gradient, alpha=learning_rate)
-        return (at - momentum * before + (1 + momentum) * velocity).clamp(-clip, clip)
+        rate = learning_rate * decay ** ((step - 1) // 100)
+        velocity.mul_(momentum).sub_(gradient, alpha=rate)
+        return bound(at - momentum * before + (1 + momentum) * velocity, step)
 
-    return _descend(objective, z, update, steps)
+    return _descend(objective, z, update, steps, Track(patience, tolerance))
 
 
 def _schedule(share: float, warm_up: float, *, cosine: bool) -> float:
@@ -104,35 +106,21 @@ def _schedule(share: float, warm_up: float, *, cosine: bool) -> float:
 
 
 def _descend(
-    objective: Function, z: Tensor, update: Callable[[Tensor, Tensor, int], Tensor], steps: int
+    objective: Function,
+    z: Tensor,
+    update: Callable[[Tensor, Tensor, int], Tensor],
+    steps: int,
+    track: Track,
 ) -> Iterator[SearchState]:
-    """Evaluate, yield, update, `steps` times, and keep the best iterate of each image."""
-    best_z, best = z, None
-    for step in range(steps + 1):
-        at = z.detach().requires_grad_(step < steps)
-        with torch.set_grad_enabled(step < steps):
-            losses = objective(at)
-        gradient = torch.autograd.grad(losses.total.sum(), at)[0] if step < steps else None
-        losses = _detach(losses)
-        if best is None:
-            best = losses
-        else:
-            better = losses.total < best.total
-            best_z = torch.where(better[:, None], z, best_z)
-            best = _where(better, losses, best)
-        yield SearchState(step, z, losses, best_z, best)
-        if gradient is not None:
-            # A gradient that overflowed must not spoil the iterate for good.
-            z = update(z, torch.nan_to_num(gradient), step + 1)
-
-
-def _detach(losses: Losses) -> Losses:
-    return Losses(losses.total.detach(), losses.contextual.detach(), losses.perceptual.detach())
-
-
-def _where(condition: Tensor, ours: Losses, theirs: Losses) -> Losses:
-    return Losses(
-        torch.where(condition, ours.total, theirs.total),
-        torch.where(condition, ours.contextual, theirs.contextual),
-        torch.where(condition, ours.perceptual, theirs.perceptual),
-    )
+    """Evaluate, yield, update, `steps` times."""
+    evaluate = Evaluator(objective)
+    losses: Losses | None = None
+    gradient: Tensor | None = None
+    for step in range(steps):
+        losses, gradient = evaluate.slopes(z, track.rows, losses, gradient)
+        yield track.look(step, z, losses)
+        if track.over:
+            return
+        moved = update(z, gradient, step + 1)
+        z = moved if track.rows is None else torch.where(track.rows[:, None], moved, z)
+    yield track.look(steps, z, evaluate.losses(z, track.rows, losses))

@@ -1,6 +1,7 @@
 """Where searches start."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,18 +10,33 @@ from pixmend.completion.objective import Objective
 from pixmend.models import DCGAN, DCGANSettings, Encoding, encode, sample_latents
 from pixmend.randomness import generator_for
 
-__all__ = ["best_of_bank", "encoded_starts", "uniform_starts"]
+__all__ = ["Draw", "best_of_bank", "drawn_starts", "encoded_starts"]
 
 _PART = 64  # draws looked at together: at 256 px a whole bank would take gigabytes
 
 
-def uniform_starts(settings: DCGANSettings, lanes: int, *, seed: int) -> Tensor:
-    """Draw ``lanes`` starts from U(-1, 1), [lanes, latent_dim]; lane i is the same for every image and any K."""
-    draws = [
-        torch.rand(settings.latent_dim, generator=generator_for(seed, "start", lane)) * 2 - 1
-        for lane in range(lanes)
-    ]
-    return torch.stack(draws)
+Draw = Literal["uniform", "normal", "clamped normal"]
+
+
+def drawn_starts(
+    settings: DCGANSettings, lanes: int, draw: Draw = "uniform", *, seed: int
+) -> Tensor:
+    """Draw ``lanes`` starts from U(-1, 1), N(0, 1), or N(0, 1) clamped to [-1, 1], whatever the model's own prior is.
+
+    Returns
+    -------
+    Tensor
+        [lanes, latent_dim]; lane i is the same for every image and any number of lanes.
+    """
+    size, draws = settings.latent_dim, []
+    for lane in range(lanes):
+        generator = generator_for(seed, "start", lane)
+        if draw == "uniform":
+            draws.append(torch.rand(size, generator=generator) * 2 - 1)
+        else:
+            draws.append(torch.randn(size, generator=generator))
+    starts = torch.stack(draws)
+    return starts.clamp(-1, 1) if draw == "clamped normal" else starts
 
 
 @torch.no_grad()
@@ -48,14 +64,22 @@ def best_of_bank(
     totals = []
     for part in torch.split(latents, _PART):
         images = objective.generator(part)  # [N, C, H, W]
-        prior = objective.perceptual(objective.discriminator(images))  # [N]
+        prior = objective.prior(images)  # [N]
         contextual = [
             objective.contextual(images, target[None], weights[None])
             for target, weights in zip(objective.target, objective.weights, strict=True)
         ]  # B x [N]
-        totals.append(
+        total = (
             objective.contextual_weight * torch.stack(contextual) + objective.prior_weight * prior
         )
+        for term, weight in objective.terms:
+            total = total + weight * torch.stack(
+                [
+                    term(objective.take(row.expand(len(part))), part, images)
+                    for row in torch.arange(len(total), device=device)
+                ]
+            )
+        totals.append(total)
     order = torch.argsort(torch.cat(totals, 1), dim=1, stable=True)  # [B, bank]
     return latents[order[:, :lanes]]
 

@@ -1,0 +1,272 @@
+"""The search over z by solvers that learn or compute how the objective curves; `pixmend.completion.search` has the others.
+
+Every row has its own step length and damping: torch's L-BFGS has one for the whole batch, so that an image's answer would depend on
+its batch mates.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.func import jvp, vmap
+
+from pixmend.completion.bounds import Bound, free
+from pixmend.completion.objective import Losses, Objective, curvature
+from pixmend.completion.state import (
+    ROWS,
+    Evaluator,
+    Function,
+    SearchState,
+    Track,
+    padded_rows,
+    where_losses,
+)
+
+__all__ = ["gauss_newton", "lbfgs", "levenberg"]
+
+
+def lbfgs(
+    objective: Function,
+    z: Tensor,
+    *,
+    steps: int,
+    learning_rate: float = 1.0,
+    memory: int = 10,
+    halvings: int = 10,
+    bound: Bound = free,
+    patience: int = 0,
+    tolerance: float = 0.0,
+) -> Iterator[SearchState]:
+    """Search by L-BFGS (Nocedal and Wright 2006, Algorithms 7.4 and 7.5) with backtracking (Algorithm 3.1), each row by itself.
+
+    A row stops, too, when not even the steepest descent lets it get better.
+
+    Parameters
+    ----------
+    learning_rate
+        The step length that is tried first, of the quasi-Newton step.
+    memory
+        Pairs of steps and changes of the gradient that are remembered.
+    halvings
+        How often a step that does not lower the objective enough is halved before it is given up.
+    z, bound, patience, tolerance
+        As in `pixmend.completion.search.adam`.
+    """
+    evaluate, track, pairs = Evaluator(objective), Track(patience, tolerance), _Pairs(memory)
+    losses, gradient = evaluate.slopes(z, None, None, None)
+    stalled = torch.zeros_like(losses.total, dtype=torch.bool)
+    for step in range(steps + 1):
+        yield track.look(step, z, losses, stalled)
+        if step == steps or track.over:
+            return
+        direction = -pairs.times(gradient)
+        uphill = (direction * gradient).sum(1) >= 0
+        pairs.forget(uphill)
+        direction = torch.where(uphill[:, None], -gradient, direction)
+        length = learning_rate * pairs.first_length(gradient)
+        at = _Point(z, losses, gradient)
+        keep = partial(bound, step=step + 1)
+        found, moved = _backtrack(evaluate, at, direction, length, halvings, track.rows, keep)
+        stalled = ~moved & pairs.empty(gradient)
+        pairs.forget(~moved)
+        pairs.remember(found.z - z, found.gradient - gradient)
+        z, losses, gradient = found.z, found.losses, found.gradient
+
+
+def levenberg(
+    objective: Objective,
+    z: Tensor,
+    *,
+    steps: int,
+    learning_rate: float = 1.0,
+    damping: float = 1e-2,
+    bound: Bound = free,
+    patience: int = 0,
+    tolerance: float = 0.0,
+) -> Iterator[SearchState]:
+    """Search by Levenberg's and Marquardt's method (Marquardt 1963) on the least-squares problem in z, each row damped by itself.
+
+    (J^T h J + mu diag) step = -gradient, with J the Jacobian of G and h the contextual loss's `curvature`. The gradient is that of the
+    whole objective. A step that makes things worse is not taken: mu grows threefold; after one that is taken it is a fifth. A
+    row stops, too, when mu has outgrown all use.
+
+    Parameters
+    ----------
+    learning_rate
+        Share of each step that is taken.
+    damping
+        The first mu.
+    z, bound, patience, tolerance
+        As in `pixmend.completion.search.adam`.
+    """
+    evaluate, track = Evaluator(objective), Track(patience, tolerance)
+    losses, gradient = evaluate.slopes(z, None, None, None)
+    mu = torch.full_like(losses.total, damping)
+    stalled = torch.zeros_like(losses.total, dtype=torch.bool)
+    moved = torch.ones_like(stalled)
+    matrix = z.new_zeros(len(z), z.shape[1], z.shape[1])
+    for step in range(steps + 1):
+        yield track.look(step, z, losses, stalled)
+        if step == steps or track.over:
+            return
+        stale = moved if track.rows is None else moved & track.rows
+        matrix = _renewed(objective, z, matrix, stale)
+        tried = bound(z + learning_rate * _damped_step(matrix, gradient, mu), step + 1)
+        theirs, slopes = evaluate.slopes(tried, track.rows, losses, gradient)
+        moved = theirs.total < losses.total
+        if track.rows is not None:
+            moved = moved & track.rows
+        z = torch.where(moved[:, None], tried, z)
+        losses = where_losses(moved, theirs, losses)
+        gradient = torch.where(moved[:, None], slopes, gradient)
+        mu = torch.where(moved, mu / 5, mu * 3).clamp_min(1e-9)
+        stalled = mu > 1e6
+
+
+def gauss_newton(objective: Objective, z: Tensor) -> Tensor:
+    """Return J^T h J of z [B, latent_dim], [B, latent_dim, latent_dim]: the contextual loss's Hessian but for G's own curvature.
+
+    J is computed forwards, a column for each number in z (Nocedal and Wright 2006, section 8.2): G has far more outputs than inputs.
+    """
+    count, size = z.shape
+    basis = torch.eye(size, dtype=z.dtype, device=z.device)
+    with torch.no_grad(), warnings.catch_warnings():
+        # On first use torch compiles formulas of its own for the forward mode, by a function that it has deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        images = objective.draw(z)
+        # Columns computed together: what G holds in between grows with them and with the image.
+        together = max(1, 2**17 // images[0, 0].numel())
+
+        def column(tangent: Tensor) -> Tensor:
+            slope: Tensor = jvp(objective.draw, (z,), (tangent.expand(count, size),))[1]
+            return slope
+
+        columns = vmap(column, chunk_size=together)(basis)  # [latent_dim, B, C, H, W]
+        jacobian = (columns * curvature(objective, images).sqrt()).flatten(2).transpose(0, 1)
+        matrix: Tensor = jacobian @ jacobian.mT
+    return matrix
+
+
+@dataclass(frozen=True)
+class _Point:
+    """Where the rows are: z and gradient [B, latent_dim], losses [B]."""
+
+    z: Tensor
+    losses: Losses
+    gradient: Tensor
+
+    def where(self, rows: Tensor, other: "_Point") -> "_Point":
+        """Return ourselves in ``rows`` [B], else the other."""
+        return _Point(
+            torch.where(rows[:, None], self.z, other.z),
+            where_losses(rows, self.losses, other.losses),
+            torch.where(rows[:, None], self.gradient, other.gradient),
+        )
+
+
+class _Pairs:
+    """The last steps s and changes of gradient y of each row; a pair that a row does not have weighs 0 there."""
+
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
+        self._kept: list[tuple[Tensor, Tensor, Tensor]] = []  # s, y [B, latent_dim]; 1 / (s y) [B]
+
+    def times(self, gradient: Tensor) -> Tensor:
+        """Return H g by two loops, H the inverse Hessian's estimate (Nocedal and Wright 2006, Algorithm 7.4)."""
+        q, shares = gradient, []
+        for s, y, inverse in reversed(self._kept):
+            share = inverse * (s * q).sum(1)
+            q = q - share[:, None] * y
+            shares.append(share)
+        r = self._scale(gradient)[:, None] * q
+        for (s, y, inverse), share in zip(self._kept, reversed(shares), strict=True):
+            r = r + (share - inverse * (y * r).sum(1))[:, None] * s
+        return r
+
+    def _scale(self, gradient: Tensor) -> Tensor:
+        """Return s y / y y of each row's latest pair (equation 7.20); 1 where there is none."""
+        scale = gradient.new_ones(len(gradient))
+        for _, y, inverse in self._kept:
+            has = inverse > 0
+            scale = torch.where(has, 1 / (inverse * y.square().sum(1)).clamp_min(1e-30), scale)
+        return scale
+
+    def first_length(self, gradient: Tensor) -> Tensor:
+        """Return 1, or where the direction is only the gradient's, what keeps the first step's sum of changes within 1."""
+        bare = 1 / gradient.abs().sum(1).clamp_min(1)
+        return torch.where(self.empty(gradient), bare, torch.ones_like(bare))
+
+    def empty(self, gradient: Tensor) -> Tensor:
+        """Return which rows remember nothing, bool [B]."""
+        empty = torch.ones(len(gradient), dtype=torch.bool, device=gradient.device)
+        for _, _, inverse in self._kept:
+            empty = empty & (inverse == 0)
+        return empty
+
+    def forget(self, rows: Tensor) -> None:
+        """Let ``rows`` [B] remember nothing."""
+        self._kept = [
+            (s, y, torch.where(rows, torch.zeros_like(inverse), inverse))
+            for s, y, inverse in self._kept
+        ]
+
+    def remember(self, s: Tensor, y: Tensor) -> None:
+        """Take up a pair in the rows where the gradient grew along the step (equation 7.7's condition)."""
+        product = (s * y).sum(1)
+        good = product > 1e-10 * s.square().sum(1).sqrt() * y.square().sum(1).sqrt()
+        inverse = torch.where(good, 1 / product, torch.zeros_like(product))
+        self._kept = [*self._kept, (s, y, inverse)][-self._memory :]
+
+
+def _backtrack(
+    evaluate: Evaluator,
+    at: _Point,
+    direction: Tensor,
+    length: Tensor,
+    halvings: int,
+    rows: Tensor | None,
+    bound: Callable[[Tensor], Tensor],
+) -> tuple[_Point, Tensor]:
+    """Return where each of ``rows`` gets to, and which of them moved: the longest of the step and its halves that lowers the total.
+
+    Enough is a ten-thousandth of what the slope promises (Armijo), with what ``bound`` does to the step taken into account.
+    """
+    found, moved = at, torch.zeros_like(at.losses.total, dtype=torch.bool)
+    waiting = torch.ones_like(moved) if rows is None else rows
+    for trial in range(halvings + 1):
+        tried = bound(at.z + (length * 0.5**trial)[:, None] * direction)
+        everyone = None if trial == 0 and rows is None else waiting
+        there = _Point(tried, *evaluate.slopes(tried, everyone, at.losses, at.gradient))
+        promised = (at.gradient * (tried - at.z)).sum(1)
+        enough = at.losses.total + 1e-4 * promised.clamp_max(0)
+        good = waiting & (there.losses.total < at.losses.total) & (there.losses.total <= enough)
+        found, moved = there.where(good, found), moved | good
+        waiting = waiting & ~good
+        if not waiting.any():
+            break
+    return found, moved
+
+
+def _renewed(objective: Objective, z: Tensor, matrix: Tensor, rows: Tensor) -> Tensor:
+    """Return the matrices of all rows, computed anew in ``rows`` [B], one block of rows at a time to bound memory."""
+    if not rows.any():
+        return matrix
+    matrix = matrix.clone()
+    for part in torch.split(padded_rows(rows), ROWS):
+        matrix[part] = gauss_newton(objective.take(part), z[part])
+    return matrix
+
+
+def _damped_step(matrix: Tensor, gradient: Tensor, mu: Tensor) -> Tensor:
+    """Return -(A + mu diag(A))^-1 g of each row, [B, latent_dim]."""
+    own = matrix.diagonal(dim1=1, dim2=2)
+    # Numbers in z that G hardly uses are damped as if they were a thousandth as strong as the mean one.
+    scale = own + 1e-3 * own.mean(1, keepdim=True) + 1e-8
+    damped = matrix + torch.diag_embed(mu[:, None] * scale)
+    factor, fault = torch.linalg.cholesky_ex(damped)
+    step = -torch.cholesky_solve(gradient[..., None], factor)[..., 0]
+    # Where rounding left no positive matrix, the gradient alone will do.
+    return torch.where((fault > 0)[:, None], -gradient / (mu[:, None] * scale), step)
