@@ -47,7 +47,7 @@ def line_chart(title: str, note: str, series: Sequence[Series], *, across: str =
         return ""
     xs = [x for each in kept for x, _ in each.points]
     ys = [y for each in kept for _, y in each.points]
-    across, up = _ticks(min(xs), max(xs), 5), _ticks(min(ys), max(ys), 4)
+    along, up = _ticks(min(xs), max(xs), 5), _ticks(min(ys), max(ys), 4)
     # The axis across ends with the data: half a chart of nothing would say that something is missing.
     frame = _Frame(min(xs), max(xs), up[0], up[-1])
     lines = "".join(_line(each, number, frame, across) for number, each in enumerate(kept, 1))
@@ -60,7 +60,7 @@ def line_chart(title: str, note: str, series: Sequence[Series], *, across: str =
         f"<figure><figcaption><b>{escape(title)}</b><span>{escape(note)}</span></figcaption>"
         f'<div class="legend">{legend}</div>'
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
-        f"{_axes(frame, across, up)}{lines}</svg></figure>"
+        f"{_axes(frame, along, up)}{lines}</svg></figure>"
     )
 
 
@@ -122,7 +122,9 @@ def _dots(points: Sequence[Point], frame: _Frame, across: str) -> str:
         width = 6.4 * len(each.name)
         left = x + 8 if x + 8 + width < _WIDTH else x - 8 - width
         line = y + 4
-        while any(left < b and a < left + width and abs(line - other) < 12 for a, b, other in taken):
+        while any(
+            left < b and a < left + width and abs(line - other) < 12 for a, b, other in taken
+        ):
             line -= 12
         taken.append((left, left + width, line))
         drawn.append(
