@@ -66,7 +66,8 @@ class Recorded:
 
     def read(self, index: int) -> Images:
         """Return one image, uint8 [S, S, C]."""
-        return self._records.images([index])[0]
+        pixels: Images = self._records.images([index])[0]
+        return pixels
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,7 +51,7 @@ def mean_interval(values: Sequence[float], families: Sequence[str], *, seed: int
     """
     of_image = np.asarray(values, np.float64)
     _, numbers = np.unique(np.asarray(families), return_inverse=True)
-    sums: NDArray[np.float64] = np.bincount(numbers, of_image)
+    sums: NDArray[np.float64] = np.bincount(numbers, of_image).astype(np.float64)
     counts: NDArray[np.int64] = np.bincount(numbers)
     means = _bootstrap(sums, counts, seed)
     ends = np.quantile(means, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
