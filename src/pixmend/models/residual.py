@@ -52,7 +52,7 @@ class ResidualGenerator(Generator):
     def __init__(self, settings: DCGANSettings) -> None:
         super().__init__(settings)
         colours = channel_count(settings.channels)
-        # [B, widths[i], s, s] -> [B, C, s, s]; of the last maps, `to_image` draws straight at full size
+        # [B, widths[i], s, s] -> [B, C, s, s]; the last maps `to_image` takes straight to full size
         self.to_colours = nn.ModuleList(
             nn.Conv2d(width, colours, 1) for width, _ in pairwise(settings.widths(settings.filters))
         )
@@ -62,11 +62,14 @@ class ResidualGenerator(Generator):
         told = [None] * (1 + len(self.ups)) if condition is None else condition.maps
         maps = self.project(z).unflatten(1, (-1, self.start, self.start))
         maps = _activate(self.project_norm(maps), told[0])
-        image: Tensor | float = 0.0
+        image: Tensor | None = None
         for up, to_colours, more in zip(self.ups, self.to_colours, told[1:], strict=True):
-            image = _enlarge(image + to_colours(maps))
+            seen = to_colours(maps)
+            image = seen if image is None else _enlarge(image) + seen
             maps = _activate(up(maps), more)
-        drawn: Tensor = image + self.to_image(maps)
+        assert image is not None  # the least size is two doublings from its start
+        # `to_image` doubles too; what was drawn at a quarter of the size has both to go.
+        drawn = self.to_image(maps) + _enlarge(_enlarge(image))
         return torch.tanh(drawn if condition is None else add_told(drawn, condition.detail))
 
     def _up(self, wide: int, narrow: int, kernel: int) -> nn.Module:
