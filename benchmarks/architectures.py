@@ -80,13 +80,14 @@ def _train(
         return bool(started) and time.monotonic() > started[0] + 60 * minutes
 
     settings = resolve(held, {"arch": arch})
-    for last in train(Records(records), run, settings, should_stop=time_is_up):
+    for now in train(Records(records), run, settings, should_stop=time_is_up):
+        steps = now.step
         if not started:
             started.append(time.monotonic())
     model = load_model(RunDirectory(run).model)
     weights = [*model.generator.parameters(), *model.discriminator.parameters()]
     grid = max(RunDirectory(run).samples.glob("step-*.png"))
-    return _Trained(last.step, sum(each.numel() for each in weights), grid)
+    return _Trained(steps, sum(each.numel() for each in weights), grid)
 
 
 def _print(trained: list[_Trained], out: Path) -> None:

@@ -40,7 +40,7 @@ def test_weights_are_those_counted_by_hand():
     settings = DCGANSettings(size=64, filters=64, arch="residual")
     up = sum(9 * 2 * n * n + 16 * n * n + 4 * n for n in (256, 128, 64))  # two norms of n maps
     by_hand = 100 * 512 * 16 + 2 * 512 + up + 64 * 3 * 16 + 3
-    by_hand += sum(n * 3 + 3 for n in (512, 256, 128))  # to an image of 4, 8 and 16 pixels
+    by_hand += sum(9 * n * 3 + 3 for n in (512, 256, 128))  # to an image of 4, 8 and 16 pixels
     assert sum(weight.numel() for weight in make_generator(settings).parameters()) == by_hand
     down = sum(16 * n * n + 9 * n * 2 * n + 2 * n + 2 * 2 * n for n in (64, 128, 256))
     by_hand = 3 * 64 * 16 + 64 + down + 512 * 16 + 1

@@ -53,8 +53,10 @@ class ResidualGenerator(Generator):
         super().__init__(settings)
         colours = channel_count(settings.channels)
         # [B, widths[i], s, s] -> [B, C, s, s]; the last maps `to_image` takes straight to full size
+        # Of 3 x 3, as the sums of torch's 1 x 1 to a few channels depend, on a CPU, on the number of images.
         self.to_colours = nn.ModuleList(
-            nn.Conv2d(width, colours, 1) for width, _ in pairwise(settings.widths(settings.filters))
+            nn.Conv2d(width, colours, 3, padding=1)
+            for width, _ in pairwise(settings.widths(settings.filters))
         )
 
     def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
