@@ -69,3 +69,10 @@ def test_solvers_are_compared_from_the_same_starts():
     starts = {tuple(cell[3:]) for cell in cells if cell[1] == "0"}
     assert len(starts) == 1, "equal starts, equal losses"
     assert len(cells) == 2 * 5
+
+
+def test_the_time_to_the_same_quality_is_measured(records):
+    tiny = ("--minutes", 0.01, "--every", 1, "--filters", 4, "--batch", 4, "--threads", 1)
+    rows = table_of("quality.py", records, *tiny)
+    assert rows[0] == "| step | plain eager loop: s | KID x 1000 | pixmend: s | KID x 1000 |"
+    assert rows[2].startswith("| 1 |")
