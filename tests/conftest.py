@@ -30,9 +30,14 @@ def one_thread():
 def untrained():
     """Return a maker of tiny models whose draws differ from pixel to pixel, as an untrained net's hardly do."""
 
-    def make(channels="L", *, size=16, fit="crop", arch="dcgan"):
+    def make(channels="L", *, size=16, fit="crop", arch="dcgan", latent_dim=6):
         settings = DCGANSettings(
-            size=size, channels=channels, filters=8, latent_dim=6, latent_prior="uniform", arch=arch
+            size=size,
+            channels=channels,
+            filters=8,
+            latent_dim=latent_dim,
+            latent_prior="uniform",
+            arch=arch,
         )
         generator, discriminator = make_generator(settings), make_discriminator(settings)
         initialise(generator, generator_for(0, "generator"))
