@@ -12,6 +12,7 @@ from pixmend.models import save_model
 from pixmend.records import PackSettings, pack
 
 ROOT = Path(__file__).parent.parent
+TINY_RUN = ("filters=4", "batch_size=4", "latent_dim=6", "encoder=conditional", "held_out=0.2")
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,17 @@ def test_options_of_training_are_compared(records, tmp_path):
     rows = table_of("ablation.py", tmp_path / "out", records, *tiny)
     assert any("default" in row for row in rows)
     assert any("r1" in row for row in rows)
+
+
+def test_networks_are_compared_at_equal_time(records, tmp_path):
+    tiny = [word for pair in TINY_RUN for word in ("--set", pair)]
+    out = tmp_path / "out"
+    rows = table_of("architectures.py", out, records, "--minutes", 0.005, *tiny)
+    assert "| KID x 1000 | center PSNR |" in rows[0]
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[2:]]
+    assert [row[0] for row in cells] == ["dcgan", "residual"]
+    assert all(float(cell.replace(",", "")) for row in cells for cell in row[1:3])
+    assert list((out / "residual" / "samples").iterdir())
 
 
 def test_methods_are_compared_with_the_mean_and_the_nearest_image(records, untrained, tmp_path):
