@@ -69,3 +69,22 @@ def test_solvers_are_compared_from_the_same_starts():
     starts = {tuple(cell[3:]) for cell in cells if cell[1] == "0"}
     assert len(starts) == 1, "equal starts, equal losses"
     assert len(cells) == 2 * 5
+
+
+def test_the_time_to_the_same_quality_is_measured(records):
+    tiny = ("--minutes", 0.01, "--every", 1, "--filters", 4, "--batch", 4, "--threads", 1)
+    rows = table_of("quality.py", records, *tiny)
+    assert rows[0] == "| step | plain eager loop: s | KID x 1000 | pixmend: s | KID x 1000 |"
+    assert rows[2].startswith("| 1 |")
+
+
+def test_the_ways_to_train_an_encoder_are_compared(records, tmp_path):
+    tiny = ("--minutes", 0.02, "--filters", 4, "--batch", 4, "--memory", 8)
+    rows = table_of("encoders.py", tmp_path / "out", records, *tiny)
+    assert [row.split(" | ")[0] for row in rows[2:]] == [
+        "| (a) joint",
+        "| (b) conditional",
+        "| (c) frozen",
+        "| (d) conditional, memory",
+        "| (e) conditional, memory, smooth",
+    ]

@@ -20,13 +20,16 @@ from pixmend.models import (
     save_model,
 )
 from pixmend.models.encoder import Encoding
+from pixmend.models.fill import smooth_fill
 from pixmend.randomness import generator_for
 
 KNOBS = {"filters": 8, "latent_dim": 6, "latent_prior": "normal"}
 
 
-def make(*, size=16, channels="RGB", encoder="conditional", memory=5):
-    settings = DCGANSettings(size=size, channels=channels, encoder=encoder, memory=memory, **KNOBS)
+def make(*, size=16, channels="RGB", encoder="conditional", memory=5, fill="grey"):
+    settings = DCGANSettings(
+        size=size, channels=channels, encoder=encoder, memory=memory, fill=fill, **KNOBS
+    )
     networks = Generator(settings), Discriminator(settings), Encoder(settings)
     for network in networks:
         initialise(network, generator_for(0, type(network).__name__))
@@ -65,8 +68,21 @@ def test_e_tells_of_each_layer_of_g_at_its_size_and_of_its_output(size, channels
     assert infer(model, target, known).shape == target.shape
 
 
-def test_the_hole_has_no_say_and_what_is_known_has():
-    model = make()
+def test_with_a_smooth_fill_e_and_g_correct_the_guess():
+    model = make(fill="smooth")
+    target, known = holed(model)
+    for layer in (model.encoder.detail, model.encoder.to_estimate):
+        layer.weight.data.zero_()
+        layer.bias.data.zero_()
+    model.generator.to_image.weight.data.zero_()
+    guess = 0.97 * smooth_fill(target, known)
+    torch.testing.assert_close(encode(model, target, known).estimate.mean, guess)
+    torch.testing.assert_close(infer(model, target, known), guess)
+
+
+@pytest.mark.parametrize("fill", ["grey", "smooth"])
+def test_the_hole_has_no_say_and_what_is_known_has(fill):
+    model = make(fill=fill)
     target, known = holed(model)
     other = torch.where(known > 0, target, -target)
     assert torch.equal(infer(model, target, known), infer(model, other, known))

@@ -59,6 +59,10 @@ class DCGANSettings(BaseModel):
         le=1024,
         description="feature maps of the encoder's first layer; as G's if not given",
     )
+    fill: Literal["grey", "smooth"] = Field(
+        "grey",
+        description="what the encoder sees in the hole: mid-grey, or a smooth guess that it then corrects",
+    )
     memory: int = Field(
         0,
         ge=0,

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from pixmend.images import channel_count
 from pixmend.models.dcgan import Condition, DCGANSettings
+from pixmend.models.fill import smooth_fill
 from pixmend.models.layers import Doubling, Halving
 
 __all__ = ["Encoder", "Encoding", "Estimate", "join_encodings", "kl_to_prior"]
 
+_INSIDE = 0.97  # of a guess, so that tanh reaches it
 _LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -8.0, 4.0  # beyond, exp overflows or draws are points
 
 
@@ -82,7 +84,8 @@ class Encoder(nn.Module):
 
     Where G is told of the image, the way back up mirrors G, each layer adding the maps of the same size on the way down (U-Net,
     Ronneberger 2015). Its maps, through a 1 x 1 convolution, are added to G's at the same size before its ReLU; at full size they
-    meet a convolution of E's input, and from there come the estimate and what is added before G's tanh.
+    meet a convolution of E's input, and from there come the estimate and what is added before G's tanh. With `fill` = "smooth" both are
+    corrections of a smooth guess, which E then sees in the hole.
     """
 
     def __init__(self, settings: DCGANSettings) -> None:
@@ -103,6 +106,7 @@ class Encoder(nn.Module):
         # [B, widths[-1], start, start] -> [B, 2 * latent_dim, 1, 1]
         self.to_posterior = nn.Conv2d(widths[-1], 2 * settings.latent_dim, settings.start)
         self.conditional = settings.encoder == "conditional"
+        self.smooth = settings.fill == "smooth"
         if self.conditional:
             fine = max(8, widths[0] * 2 // 5)
             # [B, narrow, s / 2, s / 2] -> [B, wide, s, s], the way back
@@ -133,7 +137,8 @@ class Encoder(nn.Module):
         neighbour
             [B, C, S, S], for a model with a memory: see `pixmend.models.Memory`.
         """
-        seen = [target * known, known * 2 - 1]
+        shown = smooth_fill(target, known) if self.smooth else target * known
+        seen = [shown, known * 2 - 1]
         if neighbour is not None:
             seen.append(neighbour)
         inputs = torch.cat(seen, 1)
@@ -142,10 +147,10 @@ class Encoder(nn.Module):
             maps.append(down(maps[-1]))
         mean, log_variance = self.to_posterior(maps[-1]).flatten(1).chunk(2, 1)
         log_variance = log_variance.clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
-        return Encoding(mean, log_variance, *self._tell(inputs, maps[1:]))
+        return Encoding(mean, log_variance, *self._tell(inputs, maps[1:], shown))
 
     def _tell(
-        self, inputs: Tensor, maps: list[Tensor]
+        self, inputs: Tensor, maps: list[Tensor], shown: Tensor
     ) -> tuple[Condition, Estimate] | tuple[None, None]:
         if not self.conditional:
             return None, None
@@ -156,7 +161,11 @@ class Encoder(nn.Module):
         fine = nn.functional.leaky_relu(self.mix(back[-1]), 0.2)
         estimate = self.to_estimate(fine)
         spread = estimate[:, -1:].clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
-        return Condition(told, self.detail(fine)), Estimate(torch.tanh(estimate[:, :-1]), spread)
+        detail, mean = self.detail(fine), estimate[:, :-1]
+        if self.smooth:  # both are corrections of the guess
+            guess = torch.atanh(_INSIDE * shown)
+            detail, mean = detail + guess, mean + guess
+        return Condition(told, detail), Estimate(torch.tanh(mean), spread)
 
 
 def join_encodings(encodings: list[Encoding]) -> Encoding:
