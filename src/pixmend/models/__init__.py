@@ -9,7 +9,7 @@ from pixmend.models.dcgan import (
     initialise,
     sample_latents,
 )
-from pixmend.models.encoder import Encoder, Encoding, Estimate, kl_to_prior
+from pixmend.models.encoder import Encoder, Encoding, Estimate, join_encodings, kl_to_prior
 from pixmend.models.file import (
     BUNDLED,
     DCGAN,
@@ -43,6 +43,7 @@ __all__ = [
     "find_model",
     "infer",
     "initialise",
+    "join_encodings",
     "kl_to_prior",
     "known_error",
     "load_model",
