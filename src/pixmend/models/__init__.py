@@ -23,11 +23,12 @@ from pixmend.models.file import (
 from pixmend.models.inference import encode, infer
 from pixmend.models.memory import Memory
 from pixmend.models.residual import make_discriminator, make_generator
-from pixmend.models.trust import Trust, calibrate, known_error
+from pixmend.models.trust import RIGHT, Trust, calibrate, known_error
 
 __all__ = [
     "BUNDLED",
     "DCGAN",
+    "RIGHT",
     "Condition",
     "DCGANSettings",
     "Discriminator",
