@@ -17,7 +17,7 @@ from pixmend.models.dcgan import Condition, DCGANSettings
 from pixmend.models.fill import smooth_fill
 from pixmend.models.layers import Doubling, Halving
 
-__all__ = ["Encoder", "Encoding", "Estimate", "kl_to_prior"]
+__all__ = ["Encoder", "Encoding", "Estimate", "join_encodings", "kl_to_prior"]
 
 _INSIDE = 0.97  # of a guess, so that tanh reaches it
 _LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -8.0, 4.0  # beyond, exp overflows or draws are points
@@ -40,6 +40,10 @@ class Estimate:
 
     mean: Tensor
     log_variance: Tensor
+
+    def take(self, rows: Tensor) -> "Estimate":
+        """Return the estimates of the images numbered ``rows`` [N]."""
+        return Estimate(self.mean[rows], self.log_variance[rows])
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,15 @@ class Encoding:
     def draw(self, noise: Tensor) -> Tensor:
         """Return z = mean + sigma * noise for noise [B, latent_dim] from N(0, 1) (Kingma and Welling 2014, section 2.4)."""
         return self.mean + (0.5 * self.log_variance).exp() * noise
+
+    def take(self, rows: Tensor) -> "Encoding":
+        """Return what is made of the images numbered ``rows`` [N]."""
+        return Encoding(
+            self.mean[rows],
+            self.log_variance[rows],
+            None if self.condition is None else self.condition.take(rows),
+            None if self.estimate is None else self.estimate.take(rows),
+        )
 
 
 class Encoder(nn.Module):
@@ -153,6 +166,22 @@ class Encoder(nn.Module):
             guess = torch.atanh(_INSIDE * shown)
             detail, mean = detail + guess, mean + guess
         return Condition(told, detail), Estimate(torch.tanh(mean), spread)
+
+
+def join_encodings(encodings: list[Encoding]) -> Encoding:
+    """Return the encodings of several batches as those of one."""
+    conditions = [each.condition for each in encodings if each.condition is not None]
+    estimates = [each.estimate for each in encodings if each.estimate is not None]
+    condition = estimate = None
+    if conditions:
+        maps = zip(*(each.maps for each in conditions), strict=True)
+        detail = torch.cat([each.detail for each in conditions])
+        condition = Condition([torch.cat(each) for each in maps], detail)
+    if estimates:
+        spread = torch.cat([each.log_variance for each in estimates])
+        estimate = Estimate(torch.cat([each.mean for each in estimates]), spread)
+    mean = torch.cat([each.mean for each in encodings])
+    return Encoding(mean, torch.cat([each.log_variance for each in encodings]), condition, estimate)
 
 
 def kl_to_prior(encoding: Encoding) -> Tensor:
