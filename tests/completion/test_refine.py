@@ -159,6 +159,13 @@ def test_a_tuned_encoder_draws_the_hidden_pixels_no_worse_the_longer_it_is_tuned
     assert errors[2] < errors[0]
 
 
+def test_steps_that_only_do_harm_are_not_kept(lively, monkeypatch):
+    monkeypatch.setattr("pixmend.completion.refine._TUNING_RATE", 3.0)
+    model = encoded(lively("RGB"))
+    target, known = seen()
+    assert tuned_encoder(model, target, known, steps=3, seed=0) is model.encoder
+
+
 def test_nothing_known_to_hide_leaves_the_encoder_as_it_is(lively):
     model = encoded(lively("RGB"))
     target, known = seen()
