@@ -12,6 +12,7 @@ from pixmend.models import save_model
 from pixmend.records import PackSettings, pack
 
 ROOT = Path(__file__).parent.parent
+TINY_RUN = ("filters=4", "batch_size=4", "latent_dim=6", "encoder=conditional", "held_out=0.2")
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +52,27 @@ def test_options_of_training_are_compared(records, tmp_path):
     assert any("r1" in row for row in rows)
 
 
+def test_networks_are_compared_at_equal_time(records, tmp_path):
+    tiny = [word for pair in TINY_RUN for word in ("--set", pair)]
+    out = tmp_path / "out"
+    rows = table_of("architectures.py", out, records, "--minutes", 0.005, *tiny)
+    assert "| KID x 1000 | center PSNR |" in rows[0]
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[2:]]
+    assert [row[0] for row in cells] == ["dcgan", "residual"]
+    assert all(float(cell.replace(",", "")) for row in cells for cell in row[1:3])
+    assert list((out / "residual" / "samples").iterdir())
+
+
 def test_methods_are_compared_with_the_mean_and_the_nearest_image(records, untrained, tmp_path):
     save_model(untrained("L"), tmp_path / "m.safetensors")
     tiny = ("--images", 2, "--masks", "center", "--methods", "default:0.002", "seed:0.002")
     rows = table_of("completion.py", tmp_path / "m.safetensors", records, records, *tiny)
     assert "| center PSNR | SSIM |" in rows[0]
     names = [row.split(" | ")[0] for row in rows[2:]]
-    assert {"| mean image", "| nearest training image"} < set(names)
+    assert {"| mean", "| nearest"} < set(names)
     assert names[-2:] == ["| default:0.002, sharp", "| seed:0.002, sharp"]
     # The held-out images are the training images here, so the nearest is the image itself.
-    assert "| nearest training image | 68.13 | 1.000 |" in "\n".join(rows)
+    assert "| nearest | 68.13 | 1.000 |" in "\n".join(rows)
 
 
 def test_solvers_are_compared_from_the_same_starts():

@@ -22,6 +22,7 @@ __all__ = [
     "PixmendError",
     "__version__",
     "complete",
+    "evaluate",
     "load",
     "pack",
     "train",
@@ -34,13 +35,14 @@ _ROOMS = {
     "Model": "pixmend.api",
     "PixmendError": "pixmend.errors",
     "complete": "pixmend.api",
+    "evaluate": "pixmend.api",
     "load": "pixmend.api",
     "pack": "pixmend.api",
     "train": "pixmend.api",
 }
 
 if TYPE_CHECKING:
-    from pixmend.api import Model, complete, load, pack, train
+    from pixmend.api import Model, complete, evaluate, load, pack, train
     from pixmend.completion import Completion
     from pixmend.errors import PixmendError
     from pixmend.masks import Mask

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pixmend import completion, models, records, training
+from pixmend import completion, evaluation, models, records, training
 from pixmend.completion import (
     Answer,
     Blend,
@@ -22,16 +22,28 @@ from pixmend.completion import (
     find_method,
 )
 from pixmend.errors import InputError, MaskError, SettingsError
-from pixmend.images import EXTENSIONS, Channels, Fit, Picture, Pixels, open_image, to_pixels
+from pixmend.evaluation import Evaluation, Files, Protocol, Recorded, Step
+from pixmend.images import (
+    EXTENSIONS,
+    Channels,
+    Fit,
+    Picture,
+    Pixels,
+    find_images,
+    open_image,
+    to_pixels,
+)
 from pixmend.masks import SHAPES, Mask, make_mask
 from pixmend.processes import ALONE, Group, choose_device, open_group
 from pixmend.randomness import generator_for
 from pixmend.records import Manifest, PackProgress, PackSettings, Records
+from pixmend.storage import sha256_of
 from pixmend.training import Progress, RunDirectory, TrainSettings
 
 __all__ = [
     "Model",
     "complete",
+    "evaluate",
     "load",
     "open_mask",
     "pack",
@@ -189,6 +201,70 @@ def load(model: str | Path = "characters", *, device: str = "auto") -> Model:
 def complete(model: str | Path, image: Any, mask: Any = "center") -> Completion:  # noqa: ANN401
     """Complete one image with a model named as in `load`; `Model.complete` has all options."""
     return load(model).complete(image, mask)
+
+
+def evaluate(
+    model: str | Path,
+    images: str | Path | Sequence[Path],
+    out: str | Path,
+    *,
+    train_data: str | Path | None = None,
+    names: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    protocol: Protocol | None = None,
+    count: int = 512,
+    candidates: int = 1,
+    seconds: float | None = None,
+    device: str = "auto",
+    on_images: Callable[[int, int], None] = lambda done, total: None,
+    on_step: Callable[[Step], None] = lambda step: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Evaluation:
+    """Judge a model beside what needs none, on images that it has not seen, into the folder ``out``.
+
+    Parameters
+    ----------
+    images
+        A record folder, an image folder, or image files; ``names`` are theirs.
+    train_data
+        The records that the model was trained on.
+    methods, protocol, count, candidates, seconds
+        See `pixmend.evaluation.evaluate`, as for the callbacks.
+
+    Raises
+    ------
+    InputError, SettingsError, RunError, OutputError
+        See there.
+    """
+    file = models.find_model(model)
+    networks = load(model, device=device)._networks
+    train = None
+    if train_data is not None:
+        train = evaluation.open_training(Records(train_data), networks)
+    source: Files | Recorded
+    if isinstance(images, str | Path) and (Path(images) / "manifest.json").is_file():
+        source = Recorded(Records(images))
+    else:
+        paths = images
+        if isinstance(paths, str | Path):
+            paths = list(find_images(Path(paths))) if Path(paths).is_dir() else [Path(paths)]
+        source = Files(paths, names or [str(path) for path in paths])
+    return evaluation.evaluate(
+        networks,
+        source,
+        Path(out),
+        train=train,
+        methods=methods,
+        protocol=protocol,
+        count=count,
+        candidates=candidates,
+        seconds=seconds,
+        model_name=str(model),
+        model_digest=sha256_of(file),
+        on_images=on_images,
+        on_step=on_step,
+        should_stop=should_stop,
+    )
 
 
 def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: ANN401

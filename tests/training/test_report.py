@@ -12,8 +12,8 @@ import pytest
 
 from pixmend.errors import SettingsError
 from pixmend.images import encode_png
+from pixmend.page import Series, line_chart
 from pixmend.training import RunDirectory, train
-from pixmend.training.charts import Series, line_chart
 from pixmend.training.report import write_report
 from tests.training.test_monitor import SCORES
 

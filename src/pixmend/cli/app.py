@@ -10,6 +10,7 @@ import pixmend
 from pixmend.cli.complete import complete
 from pixmend.cli.demo import demo
 from pixmend.cli.doctor import doctor
+from pixmend.cli.evaluate import evaluate
 from pixmend.cli.info import info
 from pixmend.cli.pack import pack
 from pixmend.cli.sample import sample
@@ -27,7 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (pack, train, sample, complete, info, doctor, demo):
+for verb in (pack, train, sample, complete, evaluate, info, doctor, demo):
     app.command()(verb)
 
 

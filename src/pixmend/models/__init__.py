@@ -22,11 +22,13 @@ from pixmend.models.file import (
 )
 from pixmend.models.inference import encode, infer
 from pixmend.models.memory import Memory
-from pixmend.models.trust import Trust, calibrate, known_error
+from pixmend.models.residual import make_discriminator, make_generator
+from pixmend.models.trust import RIGHT, Trust, calibrate, known_error
 
 __all__ = [
     "BUNDLED",
     "DCGAN",
+    "RIGHT",
     "Condition",
     "DCGANSettings",
     "Discriminator",
@@ -46,6 +48,8 @@ __all__ = [
     "kl_to_prior",
     "known_error",
     "load_model",
+    "make_discriminator",
+    "make_generator",
     "read_header",
     "read_tensors",
     "sample_latents",

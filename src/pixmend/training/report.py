@@ -10,8 +10,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from pixmend.page import Series, line_chart, page_style
 from pixmend.storage import write_text
-from pixmend.training.charts import Series, line_chart
 from pixmend.training.monitor import MASKS, Scores, read_scores
 from pixmend.training.run import RunDirectory
 from pixmend.training.settings import TrainSettings, resolve
@@ -35,6 +35,7 @@ def write_report(run: RunDirectory, settings: TrainSettings, step: int) -> None:
     page = Template(files("pixmend.training").joinpath("report.html").read_text(encoding="utf-8"))
     name = run.path.resolve().name
     content = page.substitute(
+        style=page_style(),
         title=escape(name),
         subtitle=escape(_subtitle(facts, split, settings)),
         tiles=_tiles(step, settings, log, scores),

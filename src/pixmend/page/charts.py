@@ -1,4 +1,4 @@
-"""Line charts as inline SVG: no file, font or script beside the page that they stand in."""
+"""Charts as inline SVG: no file, font or script beside the page that they stand in."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-__all__ = ["Series", "line_chart"]
+__all__ = ["Point", "Series", "line_chart", "scatter_chart"]
 
 _WIDTH, _HEIGHT = 560, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 10, 28
@@ -23,8 +23,21 @@ class Series:
     dashed: bool = False
 
 
-def line_chart(title: str, note: str, series: Sequence[Series]) -> str:
-    """Return a ``<figure>`` with a title, a note, a legend and the lines; "" where there is nothing finite to draw."""
+@dataclass(frozen=True)
+class Point:
+    """One labelled dot: its name, place, and the number of its group's colour, from 1."""
+
+    name: str
+    x: float
+    y: float
+    group: int
+
+
+def line_chart(title: str, note: str, series: Sequence[Series], *, across: str = "step") -> str:
+    """Return a ``<figure>`` with a title, a note, a legend and the lines; "" where there is nothing finite to draw.
+
+    ``across`` says what x is.
+    """
     kept = [
         Series(each.name, _thinned(finite), each.dashed)
         for each in series
@@ -34,10 +47,10 @@ def line_chart(title: str, note: str, series: Sequence[Series]) -> str:
         return ""
     xs = [x for each in kept for x, _ in each.points]
     ys = [y for each in kept for _, y in each.points]
-    across, up = _ticks(min(xs), max(xs), 5), _ticks(min(ys), max(ys), 4)
+    along, up = _ticks(min(xs), max(xs), 5), _ticks(min(ys), max(ys), 4)
     # The axis across ends with the data: half a chart of nothing would say that something is missing.
     frame = _Frame(min(xs), max(xs), up[0], up[-1])
-    lines = "".join(_line(each, number, frame) for number, each in enumerate(kept, 1))
+    lines = "".join(_line(each, number, frame, across) for number, each in enumerate(kept, 1))
     legend = "".join(
         f'<span class="key s{number}{" dashed" if each.dashed else ""}">{escape(each.name)}</span>'
         for number, each in enumerate(kept, 1)
@@ -47,7 +60,37 @@ def line_chart(title: str, note: str, series: Sequence[Series]) -> str:
         f"<figure><figcaption><b>{escape(title)}</b><span>{escape(note)}</span></figcaption>"
         f'<div class="legend">{legend}</div>'
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
-        f"{_axes(frame, across, up)}{lines}</svg></figure>"
+        f"{_axes(frame, along, up)}{lines}</svg></figure>"
+    )
+
+
+def scatter_chart(
+    title: str, note: str, points: Sequence[Point], groups: Sequence[str], *, across: str
+) -> str:
+    """Return a ``<figure>`` with labelled dots over a logarithmic axis of x > 0, and a legend of the groups; "" without a dot."""
+    kept = [each for each in points if each.x > 0 and math.isfinite(each.x + each.y)]
+    if not kept:
+        return ""
+    places = [math.log10(each.x) for each in kept]
+    first, last = math.floor(min(places)), math.ceil(max(places))
+    up = _ticks(min(each.y for each in kept), max(each.y for each in kept), 4)
+    frame = _Frame(first, max(last, first + 1), up[0], up[-1])
+    tens = range(int(frame.first), int(frame.last) + 1)
+    floor = _HEIGHT - _BOTTOM
+    axis = "".join(
+        f'<text x="{frame.x(ten)}" y="{floor + 18}" text-anchor="middle">{10.0**ten:g}</text>'
+        for ten in tens
+    )
+    legend = "".join(
+        f'<span class="key s{number}">{escape(name)}</span>'
+        for number, name in enumerate(groups, 1)
+    )
+    label = escape(f"{title}: {', '.join(each.name for each in kept)}", quote=True)
+    return (
+        f"<figure><figcaption><b>{escape(title)}</b><span>{escape(note)}</span></figcaption>"
+        f'<div class="legend">{legend}</div>'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
+        f"{_rules(frame, up)}{axis}{_dots(kept, frame, across)}</svg></figure>"
     )
 
 
@@ -70,23 +113,48 @@ class _Frame:
         return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 1)
 
 
+def _dots(points: Sequence[Point], frame: _Frame, across: str) -> str:
+    """Draw dots with their names; names that would lie on each other are moved apart."""
+    drawn: list[str] = []
+    taken: list[tuple[float, float, float]] = []  # left, right, baseline of each name
+    for each in sorted(points, key=lambda point: point.y):
+        x, y = frame.x(math.log10(each.x)), frame.y(each.y)
+        width = 6.4 * len(each.name)
+        left = x + 8 if x + 8 + width < _WIDTH else x - 8 - width
+        line = y + 4
+        while any(
+            left < b and a < left + width and abs(line - other) < 12 for a, b, other in taken
+        ):
+            line -= 12
+        taken.append((left, left + width, line))
+        drawn.append(
+            f'<circle class="s{each.group}" cx="{x}" cy="{y}" r="4.5"><title>{escape(each.name)}, '
+            f"{across} {each.x:.3g}: {each.y:.4g}</title></circle>"
+            f'<text x="{left:.1f}" y="{line:.1f}">{escape(each.name)}</text>'
+        )
+    return "".join(drawn)
+
+
 def _axes(frame: _Frame, across: Sequence[float], up: Sequence[float]) -> str:
     floor = _HEIGHT - _BOTTOM
-    rules = "".join(
-        f'<line class="rule" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{frame.y(tick)}" y2="{frame.y(tick)}"/>'
-        f'<text x="{_LEFT - 8}" y="{frame.y(tick) + 4}" text-anchor="end">{_number(tick, up)}</text>'
-        for tick in up
-    )
     within = [tick for tick in across if frame.first <= tick <= frame.last] or [frame.first]
     steps = "".join(
         f'<text x="{frame.x(tick)}" y="{floor + 18}" text-anchor="middle">{_number(tick, within)}</text>'
         for tick in within
         if frame.x(tick) < _WIDTH - _RIGHT - 12 or len(within) < 3
     )
-    return rules + steps
+    return _rules(frame, up) + steps
 
 
-def _line(series: Series, number: int, frame: _Frame) -> str:
+def _rules(frame: _Frame, up: Sequence[float]) -> str:
+    return "".join(
+        f'<line class="rule" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{frame.y(tick)}" y2="{frame.y(tick)}"/>'
+        f'<text x="{_LEFT - 8}" y="{frame.y(tick) + 4}" text-anchor="end">{_number(tick, up)}</text>'
+        for tick in up
+    )
+
+
+def _line(series: Series, number: int, frame: _Frame, across: str) -> str:
     places = [(frame.x(x), frame.y(y)) for x, y in series.points]
     path = "M" + " L".join(f"{x} {y}" for x, y in places)
     dashed = " dashed" if series.dashed else ""
@@ -95,8 +163,8 @@ def _line(series: Series, number: int, frame: _Frame) -> str:
         return drawn
     dots = "".join(
         f'<circle class="s{number}" cx="{x}" cy="{y}" r="3"><title>'
-        f"{escape(series.name)}, step {step:,.0f}: {value:.4g}</title></circle>"
-        for (x, y), (step, value) in zip(places, series.points, strict=True)
+        f"{escape(series.name)}, {across} {_short(at)}: {value:.4g}</title></circle>"
+        for (x, y), (at, value) in zip(places, series.points, strict=True)
     )
     return drawn + dots
 
@@ -122,3 +190,7 @@ def _number(value: float, among: Sequence[float]) -> str:
     gap = min((abs(b - a) for a, b in pairwise(among)), default=1.0)
     digits = min(6, max(0, -math.floor(math.log10(gap)))) if gap else 0
     return f"{value:,.{digits}f}"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) else f"{value:.4g}"

@@ -1,0 +1,304 @@
+"""An evaluation on one page, report.html, which opens offline, alone, in light and dark; and for programs, report.json."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from pixmend.evaluation.diagnosis import Finding, Probe
+from pixmend.evaluation.gallery import gallery
+from pixmend.evaluation.heldout import HeldOut
+from pixmend.evaluation.ledger import Ledger, Row
+from pixmend.evaluation.metrics import Group
+from pixmend.evaluation.protocol import Protocol
+from pixmend.evaluation.rivals import RIVALS
+from pixmend.evaluation.summary import METRICS, Cell, Summary
+from pixmend.page import Point, Series, line_chart, page_style, scatter_chart
+from pixmend.storage import write_text
+
+__all__ = ["Account", "write_report"]
+
+_MOST_NAMED = 12  # of images left out
+
+
+@dataclass(frozen=True, eq=False)
+class Account:
+    """What the report tells.
+
+    Attributes
+    ----------
+    facts
+        Under what the figures were found: names and values.
+    absent
+        Rivals that took no part, and why.
+    """
+
+    verdict: str
+    summary: Summary
+    findings: Sequence[Finding]
+    held: HeldOut
+    protocol: Protocol
+    facts: dict[str, str]
+    absent: Sequence[str]
+    probe: Probe | None
+
+
+def write_report(out: Path, account: Account, rows: Sequence[Row], ledger: Ledger) -> None:
+    """Write ``report.json`` and ``report.html`` into the folder ``out``.
+
+    Raises
+    ------
+    OutputError
+        They cannot be written.
+    """
+    write_text(out / "report.json", json.dumps(_facts(account), indent=1, allow_nan=False) + "\n")
+    page = Template(files("pixmend.evaluation").joinpath("report.html").read_text(encoding="utf-8"))
+    summary, held = account.summary, account.held
+    content = page.substitute(
+        style=page_style(),
+        title=escape(account.facts["model"]),
+        subtitle=escape(_subtitle(account)),
+        mood=_mood(summary),
+        verdict=escape(account.verdict),
+        tiles=_tiles(summary, held),
+        findings=_findings(account.findings),
+        psnr=_table(summary, "psnr", 2),
+        ssim=_table(summary, "ssim", 3),
+        more=_more(summary),
+        charts=_charts(summary),
+        gallery=gallery(account.protocol, held, rows, summary, ledger),
+        left_out=_left_out(account),
+        methods=_methods(summary),
+        settings="".join(
+            f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+            for name, value in account.facts.items()
+        ),
+    )
+    write_text(out / "report.html", content)
+
+
+def _facts(account: Account) -> dict[str, Any]:
+    """Return all of it as JSON values."""
+    summary, held = account.summary, account.held
+    return {
+        "verdict": account.verdict,
+        "won": None if summary.lead is None else summary.lead.sure,
+        "lead": {mask: asdict(lead) for mask, lead in summary.leads.items()},
+        "best": {"ours": summary.best_ours, "rival": summary.best_rival},
+        "findings": [asdict(finding) for finding in account.findings],
+        "table": [_json_of(cell) for cell in summary.cells.values()],
+        "errors": {key: [asdict(each) for each in value] for key, value in summary.errors.items()},
+        "shares": {key: [asdict(each) for each in value] for key, value in summary.shares.items()},
+        "probe": None if account.probe is None else asdict(account.probe),
+        "facts": account.facts,
+        "images": {
+            "count": len(held.images),
+            "families": len(set(held.families)),
+            "looked_at": held.looked_at,
+            "available": held.available,
+            "duplicates": held.duplicates,
+            "shared_families": held.shared,
+            "failed": [{"image": name, "error": reason} for name, reason in held.failed],
+        },
+        "absent": list(account.absent),
+    }
+
+
+def _json_of(cell: Cell) -> dict[str, Any]:
+    return {
+        "method": cell.label,
+        "mask": cell.mask,
+        **{name: asdict(figure) for name, figure in cell.figures.items()},
+        "seconds": cell.seconds,
+        "behind": None if cell.behind is None else asdict(cell.behind),
+        "as_good_as_the_best": cell.as_good,
+    }
+
+
+def _subtitle(account: Account) -> str:
+    held, masks = account.held, account.protocol.masks
+    families = len(set(held.families))
+    named = "family" if families == 1 else "families"
+    left = f", {len(held.duplicates)} copies of training images left out" if held.duplicates else ""
+    return (
+        f"{len(held.images):,} images of {families:,} {named} under {len(masks)} {'mask' if len(masks) == 1 else 'masks'}, "
+        f"{len(account.summary.labels)} methods{left}"
+    )
+
+
+def _mood(summary: Summary) -> str:
+    sure = 0 if summary.lead is None else summary.lead.sure
+    return {1: "won", -1: "lost", 0: "even"}[sure]
+
+
+def _tiles(summary: Summary, held: HeldOut) -> str:
+    last, tiles = summary.over_all, []
+    best = summary.best_ours or summary.best_rival
+    if best is not None:
+        cell = summary.cells[best, last]
+        tiles.append(("hole PSNR", f"{cell.psnr.mean:.2f} dB", best))
+        tiles.append(("hole SSIM", f"{cell.figures['ssim'].mean:.3f}", best))
+        right = cell.figures["right"].mean
+        tiles.append(("right pixels", f"{right:.0%}", "off by less than 26 of 255"))
+        tiles.append(("time an image", _seconds(cell.seconds), best))
+    if summary.lead is not None:
+        lead = summary.lead
+        note = f"{lead.low:+.2f} to {lead.high:+.2f}, over {summary.best_rival}"
+        tiles.append(("lead", f"{lead.mean:+.2f} dB", note))
+    tiles.append(("images", f"{len(held.images):,}", f"{len(set(held.families)):,} families"))
+    return "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><dd>{escape(note)}</dd></div>"
+        for name, value, note in tiles
+    )
+
+
+def _findings(findings: Sequence[Finding]) -> str:
+    if not findings:
+        return '<p class="quiet">Nothing stands out.</p>'
+    items = "".join(
+        f"<li>{escape(each.fact)} <em>{escape(each.advice)}</em></li>" for each in findings
+    )
+    return f'<ul class="findings">{items}</ul>'
+
+
+def _table(summary: Summary, name: str, digits: int) -> str:
+    """Return methods by masks: the mean over its interval; the best in bold, with a sign what cannot be told from it."""
+    head = "".join(f"<th>{escape(mask)}</th>" for mask in summary.masks)
+    lines = []
+    for label in summary.labels:
+        cells = []
+        for mask in summary.masks:
+            cell = summary.cells[label, mask]
+            figure = cell.figures[name]
+            best = figure.mean == max(
+                summary.cells[other, mask].figures[name].mean for other in summary.labels
+            )
+            mean = f"{figure.mean:.{digits}f}"
+            tied = name == "psnr" and not best and cell.as_good
+            shown = f"<b>{mean}</b>" if best else f"{mean}{' ≈' if tied else ''}"
+            cells.append(
+                f"<td>{shown}<small>{figure.low:.{digits}f} to {figure.high:.{digits}f}</small></td>"
+            )
+        kind = "ours" if label in summary.ours else "rival"
+        lines.append(
+            f'<tr class="{kind}"><th scope="row">{escape(label)}</th>{"".join(cells)}</tr>'
+        )
+    return (
+        f'<table class="figures"><thead><tr><th></th>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table>"
+    )
+
+
+def _more(summary: Summary) -> str:
+    """Return the other figures of each method over all masks."""
+    figures = (
+        "hole L1",
+        "seam",
+        "right pixels",
+        "best of K",
+        "whole PSNR",
+        "whole SSIM",
+        "whole L1",
+    )
+    heads = ("", *figures, "s an image")
+    rows = []
+    for label in summary.labels:
+        cell = summary.cells[label, summary.over_all]
+        of = {name: cell.figures[name].mean for name in METRICS}
+        rows.append(
+            [
+                label,
+                f"{of['l1']:.1f}",
+                f"{of['seam']:+.1f}",
+                f"{of['right']:.1%}",
+                f"{of['best_of']:.2f}",
+                f"{of['whole_psnr']:.2f}",
+                f"{of['whole_ssim']:.3f}",
+                f"{of['whole_l1']:.1f}",
+                f"{cell.seconds:.3g}",
+            ]
+        )
+    body = "".join(_row("td", row) for row in rows)
+    return f'<table class="figures"><thead>{_row("th", heads)}</thead><tbody>{body}</tbody></table>'
+
+
+def _charts(summary: Summary) -> str:
+    last = summary.over_all
+    points = [
+        Point(
+            label,
+            max(summary.cells[label, last].seconds, 1e-6),
+            summary.cells[label, last].psnr.mean,
+            1 if label in summary.ours else 2,
+        )
+        for label in summary.labels
+    ]
+    return "".join(
+        [
+            scatter_chart(
+                "Hole PSNR, dB, against seconds an image",
+                "up and to the left is better",
+                points,
+                ("with the model", "without"),
+                across="seconds",
+            ),
+            _calibration(
+                "Expected against observed error",
+                "grey levels, root mean square; on the dashed line the uncertainty tells the truth",
+                summary.errors,
+            ),
+            _calibration(
+                "Confidence against right pixels",
+                "shares; on the dashed line the confidence tells the truth",
+                summary.shares,
+            ),
+        ]
+    )
+
+
+def _calibration(title: str, note: str, groups: dict[str, list[Group]]) -> str:
+    series = [
+        Series(label, [(each.foretold, each.true) for each in found])
+        for label, found in groups.items()
+        if found
+    ][-2:]
+    if not series:
+        return ""
+    ends = [x for each in series for x, _ in each.points]
+    truth = Series("as foretold", [(low, low) for low in (min(ends), max(ends))], dashed=True)
+    return line_chart(title, note, [*series, truth], across="foretold")
+
+
+def _left_out(account: Account) -> str:
+    held, lines = account.held, []
+    if held.duplicates:
+        lines.append(f"Copies of training images, left out: {_named(held.duplicates)}.")
+    if held.shared:
+        lines.append(f"Families that the training data has too: {_named(held.shared)}.")
+    lines += [
+        f"Could not be read: {name} ({reason})." for name, reason in held.failed[:_MOST_NAMED]
+    ]
+    lines += [f"Took no part: {reason}." for reason in account.absent]
+    return "".join(f'<p class="quiet">{escape(line)}</p>' for line in lines)
+
+
+def _methods(summary: Summary) -> str:
+    parts = [f"{name}: {RIVALS[name]}" for name in summary.labels if name in RIVALS]
+    return escape("; ".join(parts) + ".") if parts else ""
+
+
+def _named(names: Sequence[str]) -> str:
+    rest = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _seconds(value: float) -> str:
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def _row(tag: str, cells: Iterable[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
