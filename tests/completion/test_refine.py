@@ -16,7 +16,7 @@ from pixmend.models import DCGAN, Encoder, Memory, encode, initialise
 from pixmend.models.dcgan import DCGANSettings
 from pixmend.randomness import generator_for
 
-BEST = replace(METHODS["best"], steps=5, encoded_steps=3, bank=32, restarts=2, refine=4)
+BEST = replace(METHODS["best"], steps=5, encoded_steps=3, bank=32, restarts=2, refine=2)
 
 
 @pytest.fixture(params=["off", "conditional"])
@@ -44,7 +44,7 @@ def encoded(plain):
     return DCGAN(settings, plain.generator, plain.discriminator, plain.card, encoder, memory)
 
 
-def jobs(count=5):
+def jobs(count=3):
     pixels = np.random.default_rng(2).integers(0, 256, (count, 16, 16, 3), np.uint8)
     return [
         Job(open_image(each), make_mask("strokes:0.4", 16, 16, seed=number), str(number))
