@@ -16,7 +16,7 @@ from pixmend.models import DCGAN, Encoder, Memory, encode, initialise
 from pixmend.models.dcgan import DCGANSettings
 from pixmend.randomness import generator_for
 
-BEST = replace(METHODS["best"], steps=5, encoded_steps=3, bank=32, restarts=2, refine=4)
+BEST = replace(METHODS["best"], steps=5, encoded_steps=3, bank=32, restarts=2, refine=2)
 
 
 @pytest.fixture(params=["off", "conditional"])
@@ -44,7 +44,7 @@ def encoded(plain):
     return DCGAN(settings, plain.generator, plain.discriminator, plain.card, encoder, memory)
 
 
-def jobs(count=5):
+def jobs(count=3):
     pixels = np.random.default_rng(2).integers(0, 256, (count, 16, 16, 3), np.uint8)
     return [
         Job(open_image(each), make_mask("strokes:0.4", 16, 16, seed=number), str(number))
@@ -157,6 +157,13 @@ def test_a_tuned_encoder_draws_the_hidden_pixels_no_worse_the_longer_it_is_tuned
         errors.append(hidden_error(images, target, hidden.expand(4, -1, -1, -1)).mean().item())
     assert errors[0] >= errors[1] >= errors[2]
     assert errors[2] < errors[0]
+
+
+def test_steps_that_only_do_harm_are_not_kept(lively, monkeypatch):
+    monkeypatch.setattr("pixmend.completion.refine._TUNING_RATE", 3.0)
+    model = encoded(lively("RGB"))
+    target, known = seen()
+    assert tuned_encoder(model, target, known, steps=3, seed=0) is model.encoder
 
 
 def test_nothing_known_to_hide_leaves_the_encoder_as_it_is(lively):
