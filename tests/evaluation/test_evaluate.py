@@ -40,7 +40,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def train():
-    names = [f"font{number}-x.png" for number in range(len(TRAIN))]
+    names = [f"font{chr(97 + number)}-x.png" for number in range(len(TRAIN))]
     return TrainingImages(TRAIN, names, [None] * len(TRAIN), "digest")
 
 
@@ -99,7 +99,7 @@ def test_copies_of_training_images_are_left_out_and_named(untrained, files, trai
 
 
 def test_families_that_training_has_too_are_told(untrained, files):
-    names = ["familyc-1.png", *(f"font{number}-x.png" for number in range(11))]
+    names = ["familyc-1.png", *(f"font{chr(97 + number)}-x.png" for number in range(11))]
     train = TrainingImages(TRAIN, names, [None] * 12, "digest")
     assert choose_held_out(files, untrained("L"), train, count=100).shared == ["familyc"]
 
@@ -187,18 +187,22 @@ def test_the_report_stands_alone_and_says_what_the_figures_say(untrained, files,
     assert facts["images"]["duplicates"] == found.held_out.duplicates
 
 
-def test_an_untrained_model_loses_to_the_mean_and_is_told_so(untrained, files, train, tmp_path):
-    found = evaluate(
-        untrained("L"),
-        files,
-        tmp_path,
-        train=train,
-        **{**QUICK, "methods": ["seed:0.002", "mean"]},
-    )
+def test_a_model_that_loses_to_the_mean_is_told_so(untrained, train, tmp_path):
+    draw = np.random.default_rng(2)
+    paths = []
+    for letter in "abcdefghijkl":  # all but the mean training image
+        pixels = TRAIN.mean(0) + draw.normal(0, 3, TRAIN.shape[1:])
+        paths.append(tmp_path / f"{letter}-0.png")
+        paths[-1].write_bytes(encode_png(pixels.round().astype(np.uint8)))
+    options = {**QUICK, "methods": ["seed:0.002", "mean"]}
+    source = Files(paths, [path.name for path in paths])
+    found = evaluate(untrained("L"), source, tmp_path / "out", train=train, **options)
     assert found.verdict.startswith("The model loses")
+    assert found.summary.lead.sure == -1
     told = " ".join(finding.fact for finding in found.findings)
     assert "no better than the mean" in told
     assert "learned from 12 images" in told
+    assert "stand on 10 images" in told
 
 
 # Bad input

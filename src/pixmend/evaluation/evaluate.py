@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixmend import __version__
 from pixmend.evaluation.contestants import available, find_contestants
 from pixmend.evaluation.diagnosis import Finding, diagnose, probe_samples, verdict
 from pixmend.evaluation.heldout import HeldOut, Source, TrainingImages, choose_held_out
@@ -129,7 +128,6 @@ def evaluate(
             "candidates": f"{candidates}",
             "seconds an image": "each method's steps" if seconds is None else f"{seconds:g}",
             "seed": f"{protocol.seed}",
-            "pixmend": __version__,
         },
         absent,
         probe,

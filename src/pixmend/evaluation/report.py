@@ -60,7 +60,7 @@ def write_report(out: Path, account: Account, rows: Sequence[Row], ledger: Ledge
     summary, held = account.summary, account.held
     content = page.substitute(
         style=page_style(),
-        title=escape(account.facts["model"]),
+        title=escape(Path(account.facts["model"]).name),
         subtitle=escape(_subtitle(account)),
         mood=_mood(summary),
         verdict=escape(account.verdict),
