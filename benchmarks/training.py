@@ -23,6 +23,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from pixmend.images import channel_count
 from pixmend.models import Discriminator, Generator, sample_latents
 from pixmend.randomness import generator_for
 from pixmend.training import TrainSettings, resolve
@@ -102,11 +103,12 @@ class PlainLoop:
         networks = settings.networks()
         widths = networks.widths(networks.filters)
         self.batch, self.latent_dim = settings.batch_size, networks.latent_dim
-        self.generator = plain_generator(networks.latent_dim, widths, networks.start)
-        self.discriminator = plain_discriminator(widths[::-1], networks.start)
+        colours = channel_count(networks.channels)
+        self.generator = plain_generator(networks.latent_dim, widths, networks.start, colours)
+        self.discriminator = plain_discriminator(widths[::-1], networks.start, colours)
         self.adam_g = torch.optim.Adam(self.generator.parameters(), 2e-4, (0.5, 0.999))
         self.adam_d = torch.optim.Adam(self.discriminator.parameters(), 2e-4, (0.5, 0.999))
-        self.real = torch.rand(self.batch, 3, networks.size, networks.size) * 2 - 1
+        self.real = torch.rand(self.batch, colours, networks.size, networks.size) * 2 - 1
         self.criterion = nn.BCELoss()
 
     def step(self) -> None:
@@ -126,7 +128,7 @@ class PlainLoop:
         _ = (loss_real + loss_fake).item(), loss_g.item()
 
 
-def plain_generator(latent_dim: int, widths: list[int], start: int) -> nn.Sequential:
+def plain_generator(latent_dim: int, widths: list[int], start: int, colours: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     inputs, shape = latent_dim, (start, 1, 0)
     for width in widths:
@@ -136,15 +138,16 @@ def plain_generator(latent_dim: int, widths: list[int], start: int) -> nn.Sequen
             nn.ReLU(inplace=True),
         ]
         inputs, shape = width, (4, 2, 1)
-    return nn.Sequential(*layers, nn.ConvTranspose2d(inputs, 3, 4, 2, 1, bias=False), nn.Tanh())
+    to_image = nn.ConvTranspose2d(inputs, colours, 4, 2, 1, bias=False)
+    return nn.Sequential(*layers, to_image, nn.Tanh())
 
 
-def plain_discriminator(widths: list[int], start: int) -> nn.Sequential:
+def plain_discriminator(widths: list[int], start: int, colours: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    inputs = 3
+    inputs = colours
     for width in widths:
         layers.append(nn.Conv2d(inputs, width, 4, 2, 1, bias=False))
-        if inputs != 3:
+        if inputs != colours:
             layers.append(nn.BatchNorm2d(width))
         layers.append(nn.LeakyReLU(0.2, inplace=True))
         inputs = width

@@ -14,6 +14,8 @@ from pixmend.models import (
     Discriminator,
     Generator,
     initialise,
+    make_discriminator,
+    make_generator,
     sample_latents,
 )
 from pixmend.randomness import generator_for
@@ -28,11 +30,16 @@ def one_thread():
 def untrained():
     """Return a maker of tiny models whose draws differ from pixel to pixel, as an untrained net's hardly do."""
 
-    def make(channels="L", *, size=16, fit="crop"):
+    def make(channels="L", *, size=16, fit="crop", arch="dcgan", latent_dim=6):
         settings = DCGANSettings(
-            size=size, channels=channels, filters=8, latent_dim=6, latent_prior="uniform"
+            size=size,
+            channels=channels,
+            filters=8,
+            latent_dim=latent_dim,
+            latent_prior="uniform",
+            arch=arch,
         )
-        generator, discriminator = Generator(settings), Discriminator(settings)
+        generator, discriminator = make_generator(settings), make_discriminator(settings)
         initialise(generator, generator_for(0, "generator"))
         initialise(discriminator, generator_for(0, "discriminator"))
         with torch.no_grad():

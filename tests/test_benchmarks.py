@@ -12,6 +12,7 @@ from pixmend.models import save_model
 from pixmend.records import PackSettings, pack
 
 ROOT = Path(__file__).parent.parent
+TINY_RUN = ("filters=4", "batch_size=4", "latent_dim=6", "encoder=conditional", "held_out=0.2")
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,17 @@ def test_options_of_training_are_compared(records, tmp_path):
     assert any("r1" in row for row in rows)
 
 
+def test_networks_are_compared_at_equal_time(records, tmp_path):
+    tiny = [word for pair in TINY_RUN for word in ("--set", pair)]
+    out = tmp_path / "out"
+    rows = table_of("architectures.py", out, records, "--minutes", 0.005, *tiny)
+    assert "| KID x 1000 | center PSNR |" in rows[0]
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[2:]]
+    assert [row[0] for row in cells] == ["dcgan", "residual"]
+    assert all(float(cell.replace(",", "")) for row in cells for cell in row[1:3])
+    assert list((out / "residual" / "samples").iterdir())
+
+
 def test_methods_are_compared_with_the_mean_and_the_nearest_image(records, untrained, tmp_path):
     save_model(untrained("L"), tmp_path / "m.safetensors")
     tiny = ("--images", 2, "--masks", "center", "--methods", "default:0.002", "seed:0.002")
@@ -69,3 +81,22 @@ def test_solvers_are_compared_from_the_same_starts():
     starts = {tuple(cell[3:]) for cell in cells if cell[1] == "0"}
     assert len(starts) == 1, "equal starts, equal losses"
     assert len(cells) == 2 * 5
+
+
+def test_the_time_to_the_same_quality_is_measured(records):
+    tiny = ("--minutes", 0.01, "--every", 1, "--filters", 4, "--batch", 4, "--threads", 1)
+    rows = table_of("quality.py", records, *tiny)
+    assert rows[0] == "| step | plain eager loop: s | KID x 1000 | pixmend: s | KID x 1000 |"
+    assert rows[2].startswith("| 1 |")
+
+
+def test_the_ways_to_train_an_encoder_are_compared(records, tmp_path):
+    tiny = ("--minutes", 0.02, "--filters", 4, "--batch", 4, "--memory", 8)
+    rows = table_of("encoders.py", tmp_path / "out", records, *tiny)
+    assert [row.split(" | ")[0] for row in rows[2:]] == [
+        "| (a) joint",
+        "| (b) conditional",
+        "| (c) frozen",
+        "| (d) conditional, memory",
+        "| (e) conditional, memory, smooth",
+    ]

@@ -431,7 +431,7 @@ def resolve_training(
             chosen = {key: begun[key] for key in training.CHOSEN if key in begun}
         else:
             device = group.device(wanted.get("device", "auto"))
-            chosen = training.chosen_for(wanted["minutes"], len(packed), given, device)
+            chosen = training.chosen_for(wanted["minutes"], packed, given, device)
     return training.resolve(group.tell(chosen), given)
 
 

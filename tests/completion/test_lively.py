@@ -20,7 +20,14 @@ from pixmend.randomness import generator_for
 # Those that need no encoder; tests/completion/test_encoded.py has the laws of the others.
 SEARCHES = {name: method for name, method in METHODS.items() if method.encoder != "always"}
 QUICK = {
-    name: replace(method, steps=8, bank=min(method.bank, 64)) for name, method in SEARCHES.items()
+    name: replace(
+        method,
+        steps=8,
+        bank=min(method.bank, 64),
+        restarts=min(method.restarts, 4),
+        refine=min(method.refine, 2),
+    )
+    for name, method in SEARCHES.items()
 }
 SPECS = ("center", "half:top", "random:0.5", "grid", "lowres", "strokes", "half:right")
 SHAPES = ((16, 16), (37, 31), (20, 50), (64, 64), (9, 12), (32, 32), (16, 24))

@@ -8,26 +8,35 @@ from pixmend.errors import ModelFileError
 from pixmend.models import (
     DCGAN,
     DCGANSettings,
-    Discriminator,
     Encoder,
-    Generator,
     Memory,
     encode,
     infer,
     initialise,
     kl_to_prior,
     load_model,
+    make_discriminator,
+    make_generator,
     save_model,
 )
 from pixmend.models.encoder import Encoding
+from pixmend.models.fill import smooth_fill
 from pixmend.randomness import generator_for
 
 KNOBS = {"filters": 8, "latent_dim": 6, "latent_prior": "normal"}
 
 
-def make(*, size=16, channels="RGB", encoder="conditional", memory=5):
-    settings = DCGANSettings(size=size, channels=channels, encoder=encoder, memory=memory, **KNOBS)
-    networks = Generator(settings), Discriminator(settings), Encoder(settings)
+def make(*, size=16, channels="RGB", encoder="conditional", memory=5, arch="dcgan", fill="grey"):
+    settings = DCGANSettings(
+        size=size,
+        channels=channels,
+        encoder=encoder,
+        memory=memory,
+        arch=arch,
+        fill=fill,
+        **KNOBS,
+    )
+    networks = make_generator(settings), make_discriminator(settings), Encoder(settings)
     for network in networks:
         initialise(network, generator_for(0, type(network).__name__))
         for part in network.modules():
@@ -49,9 +58,11 @@ def holed(model, count=3, seed=1):
 
 
 @pytest.mark.parametrize("size", [16, 32, 64, 96, 128])
-@pytest.mark.parametrize(("channels", "memory"), [("L", 0), ("RGBA", 5)])
-def test_e_tells_of_each_layer_of_g_at_its_size_and_of_its_output(size, channels, memory):
-    model = make(size=size, channels=channels, memory=memory)
+@pytest.mark.parametrize(
+    ("channels", "memory", "arch"), [("L", 0, "dcgan"), ("RGBA", 5, "dcgan"), ("L", 5, "residual")]
+)
+def test_e_tells_of_each_layer_of_g_at_its_size_and_of_its_output(size, channels, memory, arch):
+    model = make(size=size, channels=channels, memory=memory, arch=arch)
     target, known = holed(model, 2)
     found = encode(model, target, known)
     assert found.mean.shape == found.log_variance.shape == (2, 6)
@@ -65,8 +76,21 @@ def test_e_tells_of_each_layer_of_g_at_its_size_and_of_its_output(size, channels
     assert infer(model, target, known).shape == target.shape
 
 
-def test_the_hole_has_no_say_and_what_is_known_has():
-    model = make()
+def test_with_a_smooth_fill_e_and_g_correct_the_guess():
+    model = make(fill="smooth")
+    target, known = holed(model)
+    for layer in (model.encoder.detail, model.encoder.to_estimate):
+        layer.weight.data.zero_()
+        layer.bias.data.zero_()
+    model.generator.to_image.weight.data.zero_()
+    guess = 0.97 * smooth_fill(target, known)
+    torch.testing.assert_close(encode(model, target, known).estimate.mean, guess)
+    torch.testing.assert_close(infer(model, target, known), guess)
+
+
+@pytest.mark.parametrize("fill", ["grey", "smooth"])
+def test_the_hole_has_no_say_and_what_is_known_has(fill):
+    model = make(fill=fill)
     target, known = holed(model)
     other = torch.where(known > 0, target, -target)
     assert torch.equal(infer(model, target, known), infer(model, other, known))
@@ -76,8 +100,9 @@ def test_the_hole_has_no_say_and_what_is_known_has():
     assert torch.equal(ours.log_variance, theirs.log_variance)
 
 
-def test_told_nothing_g_is_the_unconditional_dcgan():
-    model = make()
+@pytest.mark.parametrize("arch", ["dcgan", "residual"])
+def test_told_nothing_g_is_the_unconditional_dcgan(arch):
+    model = make(arch=arch)
     z = torch.randn(4, 6, generator=generator_for(0, "z"))
     target, known = holed(model, 2)
     told = encode(model, target, known)
@@ -117,9 +142,12 @@ def test_an_image_of_the_memory_is_its_own_nearest():
     assert nearest[:, 0].tolist() == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("channels", ["L", "RGB", "RGBA"])
-def test_encoder_and_memory_travel_in_the_model_file(tmp_path, channels):
-    model = make(channels=channels)
+@pytest.mark.parametrize(
+    ("channels", "arch"),
+    [("L", "dcgan"), ("RGB", "dcgan"), ("RGBA", "dcgan"), ("RGB", "residual")],
+)
+def test_encoder_and_memory_travel_in_the_model_file(tmp_path, channels, arch):
+    model = make(channels=channels, arch=arch)
     save_model(model, tmp_path / "model.safetensors")
     again = load_model(tmp_path / "model.safetensors")
     assert torch.equal(again.memory.images, model.memory.images)

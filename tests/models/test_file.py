@@ -13,6 +13,8 @@ from pixmend.models import (
     Generator,
     find_model,
     load_model,
+    make_discriminator,
+    make_generator,
     read_header,
     save_model,
     write_tensors,
@@ -32,7 +34,12 @@ def path(model, tmp_path):
     return tmp_path / "model.safetensors"
 
 
-def test_what_is_saved_is_loaded_bit_for_bit_and_frozen(model, path):
+@pytest.mark.parametrize("arch", ["dcgan", "residual"])
+def test_what_is_saved_is_loaded_bit_for_bit_and_frozen(arch, tmp_path):
+    settings = DCGANSettings(size=16, channels="L", filters=4, latent_dim=5, arch=arch)
+    model = DCGAN(settings, make_generator(settings), make_discriminator(settings), {"steps": 7})
+    path = tmp_path / "model.safetensors"
+    save_model(model, path)
     loaded = load_model(path)
     assert loaded.settings == model.settings
     assert loaded.card == {"steps": 7}

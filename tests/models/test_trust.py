@@ -55,13 +55,22 @@ def test_confidence_follows_the_calibration_between_its_groups_and_not_beyond():
     assert middle.confidence(variance + 0.05, known) == [pytest.approx(said / 2)]
 
 
-def test_only_what_is_far_above_the_held_out_images_is_doubted():
+def test_only_what_is_beyond_the_fence_is_doubted():
     trust = some_trust()
-    assert trust.doubts(12.0, 2.4) == []
+    assert trust.doubts(10.0, 2.0) == []
     (error,) = trust.doubts(13.0, 0.0)
     assert "13 grey levels off" in error
     (distance,) = trust.doubts(0.0, 2.6)
     assert "2.6 standard deviations off" in distance
+
+
+def test_a_strange_family_among_the_held_out_does_not_move_the_fence():
+    from pixmend.models.trust import _fence
+
+    values = torch.linspace(1, 2, 101)
+    assert _fence(values) == pytest.approx(1.75 + 3 * 0.5)
+    strange = torch.cat([values, torch.full((10,), 50.0)])
+    assert _fence(strange) < 3.6
 
 
 def test_the_calibration_is_what_came_true_of_what_was_said():

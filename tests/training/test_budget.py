@@ -3,11 +3,14 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from pixmend import api
+from pixmend.images import encode_png
 from pixmend.processes import ALONE
+from pixmend.records import PackSettings, Records, pack
 from pixmend.training import (
     CHOSEN,
     budget,
@@ -66,6 +69,8 @@ def test_by_time_what_comes_first_ends_it_and_the_last_checkpoint_has_its_share(
     held.last = 3.0
     assert held.done(0) == pytest.approx(3.2 / 6)
     assert held.done(900) == pytest.approx(0.9)
+    held.last = 0.1
+    assert held.done(0) == pytest.approx(0.9), "never less than before"
     assert held.place(1, 0.5) == (500_000, 1_000_000)
     assert held.place(1, 1.5) == (999_999, 1_000_000), "a schedule of n steps has no step n"
 
@@ -99,7 +104,23 @@ def test_a_run_by_time_that_was_stopped_goes_on_where_its_time_was(
     assert second[-1] < 0.05 * settings.learning_rate
 
 
-def test_the_net_is_as_wide_as_time_and_images_allow(monkeypatch):
+class Many:
+    """Records of which only the number, the size and a few random images count."""
+
+    def __init__(self, count, *, size=32):
+        self.count, self.size = count, size
+
+    def __len__(self):
+        return self.count
+
+
+@pytest.fixture
+def many(monkeypatch):
+    monkeypatch.setattr(budget, "mirror_images_belong", lambda records: True)
+    return Many
+
+
+def test_the_net_is_as_wide_as_time_and_images_allow(monkeypatch, many):
     given = {"size": 32, "channels": "L"}
     tried = []
 
@@ -109,24 +130,47 @@ def test_the_net_is_as_wide_as_time_and_images_allow(monkeypatch):
 
     monkeypatch.setattr(budget, "seconds_a_step", cost)
     speed = 1e-6
-    assert chosen_for(20, 50_000, given, CPU)["filters"] == 64
-    assert chosen_for(20, 6_000, given, CPU)["filters"] == 48
-    small = chosen_for(20, 600, given, CPU)
+    assert chosen_for(20, many(50_000), given, CPU)["filters"] == 64
+    assert chosen_for(20, many(6_000), given, CPU)["filters"] == 48
+    small = chosen_for(20, many(600), given, CPU)
     assert (small["filters"], small["memory"], small["average_decay"]) == (32, 600, 0.999)
     speed = 1200 / 1500 / 30  # too slow for 32 filters
-    assert chosen_for(20, 50_000, given, CPU)["filters"] == 24
+    assert chosen_for(20, many(50_000), given, CPU)["filters"] == 24
     speed = 1.0
-    slow = chosen_for(20, 50_000, given, CPU)
+    slow = chosen_for(20, many(50_000), given, CPU)
     assert (slow["filters"], slow["batch_size"]) == (16, 16)
     assert tried[-1] == (16, 16)
     assert resolve(slow).memory * 32 * 32 <= 16 * 2**20
 
 
-def test_what_was_said_is_not_chosen(monkeypatch):
+def test_few_images_are_varied_and_many_are_not(monkeypatch, many):
+    monkeypatch.setattr(budget, "seconds_a_step", lambda settings, device: 0.1)
+    few, enough = (chosen_for(20, many(count), {"size": 32}, CPU) for count in (600, 6000))
+    assert (few["shift"], few["mirror"]) == (2, True)
+    assert (enough["shift"], enough["mirror"]) == (0, False)
+
+
+def test_what_was_said_is_not_chosen(monkeypatch, many):
     monkeypatch.setattr(budget, "seconds_a_step", lambda settings, device: 1.0)
     given = {"filters": 20, "schedule": "constant", "memory": 0, "size": 16, "average_decay": 0.5}
-    chosen = chosen_for(1, 5000, given, CPU)
+    given |= {"shift": 0, "mirror": False}
+    chosen = chosen_for(1, many(500), given, CPU)
     assert {key: chosen[key] for key in given} == given
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_mirror_images_belong_where_left_and_right_are_alike(tmp_path, alike):
+    """Slopes, of which all fall to the right, or half fall to the left."""
+    generator = np.random.default_rng(0)
+    for index in range(60):
+        slope = np.linspace(0, 1, 16)[None] ** generator.uniform(0.5, 2) * generator.uniform(
+            100, 255
+        )
+        pixels = np.broadcast_to(slope, (16, 16)).astype(np.uint8)[..., None]
+        flip = alike and index % 2
+        (tmp_path / f"{index:02}.png").write_bytes(encode_png(pixels[:, ::-1] if flip else pixels))
+    pack(tmp_path, tmp_path / "packed", PackSettings(size=16, channels="L"), workers=1)
+    assert budget.mirror_images_belong(Records(tmp_path / "packed")) == alike
 
 
 def test_measuring_a_step_takes_time_and_changes_nothing(tiny):

@@ -17,6 +17,14 @@ from pixmend.records import PackSettings, Records, pack
 from pixmend.training import RunDirectory, train
 from tests.training.conftest import ALL_OPTIONS, TINY
 
+RESIDUAL = {
+    **ALL_OPTIONS,
+    "arch": "residual",
+    "encoder": "conditional",
+    "latent_prior": "normal",
+    "memory": 4,
+}
+
 
 def final_tensors(run):
     newest = max(RunDirectory(run).checkpoints.glob("*.safetensors"))
@@ -62,7 +70,12 @@ def test_a_run_leaves_all_that_it_promises(whole):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"discriminator_steps": 2, "feature_matching": 0.05, "loss": "minimax"}, ALL_OPTIONS],
+    [
+        {},
+        {"discriminator_steps": 2, "feature_matching": 0.05, "loss": "minimax"},
+        ALL_OPTIONS,
+        RESIDUAL,
+    ],
 )
 @pytest.mark.parametrize("cut", [1, 5, 8])
 def test_k_steps_and_a_resume_are_n_steps(records, tiny, tmp_path, changes, cut):

@@ -179,14 +179,19 @@ def test_what_processes_are_fed_makes_up_what_one_is_fed(
 ):
     if not resident:
         monkeypatch.setattr(Records, "resident", lambda *_, **__: None)
-    options = {"mirror": True, "augment": "colour,translation,cutout", "completion_share": share}
+    options = {
+        "mirror": True,
+        "shift": 2,
+        "augment": "colour,translation,cutout",
+        "completion_share": share,
+    }
     settings = tiny(**CONDITIONAL, **options)
 
     def fed(group):
         feed = Feed(records, settings, torch.device("cpu"), np.arange(2, 20), group)
         feed.open(lambda: False)
         real, indices = feed.real(16, 8)
-        real = feed.mirrored(real, 2, 1)
+        real = feed.varied(real, 2, 1)
         z, holed = feed.inputs(real, indices, 2, player)
         whole = feed.holed(real, indices, 2, "encoder")
         seen = feed.transform(2, "real", 1)(real)

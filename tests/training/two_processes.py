@@ -131,7 +131,14 @@ def main(images, records, out, settings, options):
     short = {"steps": 6, "log_every": 1}
     train(records, "default", **short)
     train(records, "options", **short, **options)
-    inverting = {**short, "memory": 12, "mirror": True, "augment": "colour,cutout", "r1": 1.0}
+    inverting = {
+        **short,
+        "memory": 12,
+        "mirror": True,
+        "shift": 1,
+        "augment": "colour,cutout",
+        "r1": 1.0,
+    }
     watched = {"monitor": True, "checkpoint_every": 6}
     train(records, "conditional", encoder="conditional", r1_every=2, **inverting, **watched)
     train(records, "frozen", encoder="frozen", **inverting)

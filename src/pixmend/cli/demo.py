@@ -30,7 +30,14 @@ def demo(
     from pixmend.cli.terminal import out as terminal
     from pixmend.cli.terminal import progress_bar
     from pixmend.completion import Job, Options, find_method
-    from pixmend.images import contact_sheet, encode_png, find_images, open_image, save_image
+    from pixmend.images import (
+        contact_sheet,
+        encode_png,
+        find_images,
+        open_image,
+        save_image,
+        to_channels,
+    )
     from pixmend.models import BUNDLED
     from pixmend.storage import write_bytes
 
@@ -39,19 +46,32 @@ def demo(
     for label, spec in _DAMAGE:
         picture = open_image(next(find_images(BUNDLED / "characters" / label)))
         jobs.append(Job(picture, api.open_mask(spec, picture), f"{label}-{spec.replace(':', '-')}"))
-    options = model.fitted(Options(find_method("default"), batch=len(jobs)))
+    ways = [
+        model.fitted(Options(find_method(name), batch=len(jobs))) for name in ("seed", "default")
+    ]
     with progress_bar() as bar:
-        task = bar.add_task("searching", total=options.method.steps, note=f"{len(jobs)} characters")
-        results = list(
-            model.complete_jobs(
-                jobs, options, on_state=lambda _, state: bar.update(task, completed=state.step)
-            )
+        of = f"{len(jobs)} characters"
+        task = bar.add_task("searching", total=sum(each.method.steps + 1 for each in ways), note=of)
+        by_seed, results = (
+            list(model.complete_jobs(jobs, each, on_state=lambda *_: bar.advance(task)))
+            for each in ways
         )
     for result in results:
         save_image(result.candidates[0].picture, out / f"{result.name}.png")
         save_image(result.original, out / "originals" / f"{result.name}.png")
         write_bytes(out / "masks" / f"{result.name}.png", encode_png(result.mask.to_pixels()))
         write_bytes(out / f"{result.name}.sheet.png", encode_png(result.sheet_pixels()))
-    sheet = contact_sheet([result.row() for result in results], results[0].captions(), cell=128)
+    # What a search over z alone has come to, as in the seed system, beside the answer.
+    rows = [
+        [
+            ours.row()[0],
+            ours.row()[1],
+            *(to_channels(each, "L") for each in searched.snapshots.values()),
+            ours.row()[-1],
+        ]
+        for ours, searched in zip(results, by_seed, strict=True)
+    ]
+    after = [f"seed after {step:,}" for step in by_seed[0].snapshots]
+    sheet = contact_sheet(rows, ["original", "masked", *after, "completed"], cell=128)
     write_bytes(out / "sheet.png", encode_png(sheet))
     terminal.print(f"{len(results)} characters completed; open {out / 'sheet.png'}", markup=False)

@@ -17,12 +17,13 @@ from pixmend.completion.film import Reel
 from pixmend.completion.follow import Enough, Path, follow
 from pixmend.completion.frame import Frame, frame_for
 from pixmend.completion.job import Job, Options
+from pixmend.completion.lean import lean
 from pixmend.completion.methods import Method
 from pixmend.completion.objective import Objective
 from pixmend.completion.parts import Part, cautions, combine, parts_of, untouched
+from pixmend.completion.refine import inner_layer
 from pixmend.completion.result import Candidate, Completion
 from pixmend.completion.search import SearchState
-from pixmend.completion.start import encoded_starts
 from pixmend.completion.state import ROWS
 from pixmend.images import (
     Picture,
@@ -194,7 +195,12 @@ def _search(
     )
     best_z, best = path.last.best_z, path.last.best
     losses = torch.stack(best.parts(), -1)[: count * lanes].view(count, lanes, 3)
-    drawn = _draw(model, best_z, condition, torch.arange(count * lanes, device=rows.device))
+    if method.refine and encoding is None:
+        drawn = inner_layer(objective, best_z, settings, steps=method.refine, seed=options.seed)[
+            : count * lanes
+        ]
+    else:
+        drawn = _draw(model, best_z, condition, torch.arange(count * lanes, device=rows.device))
     drawn = drawn.view(count, lanes, *drawn.shape[1:])
     best_z = best_z[: count * lanes].view(count, lanes, -1)
     mean = average(drawn, None if encoding is None else encoding.estimate)
@@ -217,7 +223,7 @@ def _start(
     """Return the start of each row, [rows, latent_dim], and what an encoder makes of its image; rows are image x lane, then spare ones."""
     method = options.method
     if method.uses_encoder(model):
-        return encoded_starts(model, target, known, rows, lanes, seed=options.seed)
+        return lean(method, model, target, known, lanes, seed=options.seed)
     objective = method.objective(model, target, known)
     starts = method.starts(objective, model.settings, lanes, options.seed).flatten(0, 1)
     return torch.cat([starts, starts[:1].expand(len(rows) - len(starts), -1)]), None

@@ -80,6 +80,12 @@ class Method:
         nothing is done to z, but |z| is kept near the prior's by a term of the objective of weight ``norm_weight``.
     patience, tolerance
         A search stops when its objective has not fallen by this share of itself within so many steps; with patience 0 it never does.
+    neighbours
+        Of so many training images nearest on the known pixels, where the model has a memory, the encoder leans on those that give
+        the best starts (see `pixmend.completion.lean.agreeing`).
+    refine
+        Steps of refining: of a copy of the encoder on the image at hand, or where there is none of G's first layer after the search
+        (see `pixmend.completion.refine`).
     """
 
     name: str
@@ -106,6 +112,8 @@ class Method:
     norm_weight: float = 1.0
     patience: int = 0
     tolerance: float = 1e-4
+    neighbours: int = 1
+    refine: int = 0
 
     def fitted(self, model: DCGAN) -> "Method":
         """Return the method as it goes with this model: from the encoder's start, if it asks it, in fewer steps."""
@@ -247,6 +255,7 @@ _DEFAULT = replace(
     encoder="if there",
     bank=1024,
     restarts=4,
+    neighbours=8,
 )
 
 _CSGM = replace(
@@ -268,7 +277,9 @@ _CSGM = replace(
 METHODS: dict[str, Method] = {
     "default": _DEFAULT,
     # One pass of the encoder and G, no search.
-    "instant": replace(_DEFAULT, name="instant", encoded_steps=0, encoder="always"),
+    "instant": replace(_DEFAULT, name="instant", encoded_steps=0, encoder="always", neighbours=1),
+    # All of `default`, and what more time buys.
+    "best": replace(_DEFAULT, name="best", bank=4096, restarts=8, refine=12),
     # The seed system: centre mask, 1,000 steps, 0.999 * squared error + 0.001 * D's output, the hole pasted.
     "seed": Method(
         name="seed",

@@ -9,7 +9,7 @@ from pixmend.models.dcgan import (
     initialise,
     sample_latents,
 )
-from pixmend.models.encoder import Encoder, Encoding, Estimate, kl_to_prior
+from pixmend.models.encoder import Encoder, Encoding, Estimate, join_encodings, kl_to_prior
 from pixmend.models.file import (
     BUNDLED,
     DCGAN,
@@ -22,6 +22,7 @@ from pixmend.models.file import (
 )
 from pixmend.models.inference import encode, infer
 from pixmend.models.memory import Memory
+from pixmend.models.residual import make_discriminator, make_generator
 from pixmend.models.trust import RIGHT, Trust, calibrate, known_error
 
 __all__ = [
@@ -43,9 +44,12 @@ __all__ = [
     "find_model",
     "infer",
     "initialise",
+    "join_encodings",
     "kl_to_prior",
     "known_error",
     "load_model",
+    "make_discriminator",
+    "make_generator",
     "read_header",
     "read_tensors",
     "sample_latents",

@@ -23,8 +23,12 @@ __all__ = [
     "DCGANSettings",
     "Discriminator",
     "Generator",
+    "add_told",
     "clip_radius",
+    "doubling",
+    "halving",
     "initialise",
+    "leaky",
     "sample_latents",
 ]
 
@@ -44,6 +48,10 @@ class DCGANSettings(BaseModel):
     discriminator_filters: int | None = Field(
         None, ge=4, le=1024, description="feature maps of D's first layer; as G's if not given"
     )
+    arch: Literal["dcgan", "residual"] = Field(
+        "dcgan",
+        description="layers of G and D: the paper's, or residual blocks with an image at each size",
+    )
     kernel: Literal[4, 5] = Field(4, description="side of the (transposed) convolutions' kernels")
     latent_dim: int = Field(100, ge=2, le=4096, description="numbers in z")
     latent_prior: Literal["normal", "uniform"] = Field(
@@ -58,6 +66,10 @@ class DCGANSettings(BaseModel):
         ge=4,
         le=1024,
         description="feature maps of the encoder's first layer; as G's if not given",
+    )
+    fill: Literal["grey", "smooth"] = Field(
+        "grey",
+        description="what the encoder sees in the hole: mid-grey, or a smooth guess that it then corrects",
     )
     memory: int = Field(
         0,
@@ -129,15 +141,10 @@ class Generator(nn.Module):
         self.project_norm = nn.BatchNorm2d(widths[0])
         # [B, widths[i], s, s] -> [B, widths[i + 1], 2 s, 2 s]
         self.ups = nn.ModuleList(
-            nn.Sequential(
-                _doubling(wide, narrow, settings.kernel, bias=False),
-                nn.BatchNorm2d(narrow),
-                nn.ReLU(inplace=True),
-            )
-            for wide, narrow in pairwise(widths)
+            self._up(wide, narrow, settings.kernel) for wide, narrow in pairwise(widths)
         )
         # [B, filters, size / 2, size / 2] -> [B, C, size, size]
-        self.to_image = _doubling(
+        self.to_image = doubling(
             widths[-1], channel_count(settings.channels), settings.kernel, bias=True
         )
 
@@ -150,12 +157,19 @@ class Generator(nn.Module):
             for up in self.ups:
                 maps = up(maps)
             return torch.tanh(self.to_image(maps))
-        maps = torch.relu(_add(maps, condition.maps[0]))
+        maps = torch.relu(add_told(maps, condition.maps[0]))
         for up, told in zip(self.ups, condition.maps[1:], strict=True):
             assert isinstance(up, nn.Sequential)
             convolve, norm, activate = up
-            maps = activate(_add(norm(convolve(maps)), told))
-        return torch.tanh(_add(self.to_image(maps), condition.detail))
+            maps = activate(add_told(norm(convolve(maps)), told))
+        return torch.tanh(add_told(self.to_image(maps), condition.detail))
+
+    def _up(self, wide: int, narrow: int, kernel: int) -> nn.Module:
+        return nn.Sequential(
+            doubling(wide, narrow, kernel, bias=False),
+            nn.BatchNorm2d(narrow),
+            nn.ReLU(inplace=True),
+        )
 
 
 class Discriminator(nn.Module):
@@ -166,11 +180,10 @@ class Discriminator(nn.Module):
         widths = settings.widths(settings.discriminator_filters or settings.filters)[::-1]
         colours = channel_count(settings.channels)
         # [B, C, size, size] -> [B, filters, size / 2, size / 2]; no batch norm at D's input
-        layers = [nn.Sequential(_halving(colours, widths[0], settings.kernel, bias=True), _leaky())]
+        first = halving(colours, widths[0], settings.kernel, bias=True)
+        layers: list[nn.Module] = [nn.Sequential(first, leaky())]
         # [B, widths[i], s, s] -> [B, widths[i + 1], s / 2, s / 2]
-        for narrow, wide in pairwise(widths):
-            halving = _halving(narrow, wide, settings.kernel, bias=False)
-            layers.append(nn.Sequential(halving, nn.BatchNorm2d(wide), _leaky()))
+        layers += [self._down(narrow, wide, settings.kernel) for narrow, wide in pairwise(widths)]
         self.downs = nn.ModuleList(layers)
         # [B, widths[-1], start, start] -> [B, 1, 1, 1]
         self.to_logit = nn.Conv2d(widths[-1], 1, settings.start)
@@ -190,6 +203,10 @@ class Discriminator(nn.Module):
         """Return the logits [B] of the last of `features`."""
         logits: Tensor = self.to_logit(last)
         return logits.flatten()
+
+    def _down(self, narrow: int, wide: int, kernel: int) -> nn.Module:
+        halved = halving(narrow, wide, kernel, bias=False)
+        return nn.Sequential(halved, nn.BatchNorm2d(wide), leaky())
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
@@ -218,7 +235,7 @@ def clip_radius(settings: DCGANSettings) -> float:
     return 1.0 if settings.latent_prior == "uniform" else 3.0
 
 
-def _add(maps: Tensor, told: Tensor) -> Tensor:
+def add_told(maps: Tensor, told: Tensor) -> Tensor:
     """Add to the first rows what is told of them."""
     if len(told) == len(maps):
         return maps + told
@@ -226,15 +243,18 @@ def _add(maps: Tensor, told: Tensor) -> Tensor:
     return torch.cat([first + told, others])
 
 
-def _doubling(wide: int, narrow: int, kernel: int, *, bias: bool) -> Doubling:
+def doubling(wide: int, narrow: int, kernel: int, *, bias: bool) -> Doubling:
+    """Make a layer [B, wide, s, s] -> [B, narrow, 2 s, 2 s]."""
     # Output side: (s - 1) * 2 - 2 * padding + kernel + output_padding = 2 s, for both kernels.
     padding, extra = (1, 0) if kernel == 4 else (2, 1)
     return Doubling(wide, narrow, kernel, 2, padding, extra, bias=bias)
 
 
-def _halving(narrow: int, wide: int, kernel: int, *, bias: bool) -> Halving:
+def halving(narrow: int, wide: int, kernel: int, *, bias: bool) -> Halving:
+    """Make a layer [B, narrow, 2 s, 2 s] -> [B, wide, s, s]."""
     return Halving(narrow, wide, kernel, 2, 1 if kernel == 4 else 2, bias=bias)
 
 
-def _leaky() -> nn.LeakyReLU:
+def leaky() -> nn.LeakyReLU:
+    """Make D's activation."""
     return nn.LeakyReLU(0.2, inplace=True)

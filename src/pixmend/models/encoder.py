@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from pixmend.images import channel_count
 from pixmend.models.dcgan import Condition, DCGANSettings
+from pixmend.models.fill import smooth_fill
 from pixmend.models.layers import Doubling, Halving
 
-__all__ = ["Encoder", "Encoding", "Estimate", "kl_to_prior"]
+__all__ = ["Encoder", "Encoding", "Estimate", "join_encodings", "kl_to_prior"]
 
+_INSIDE = 0.97  # of a guess, so that tanh reaches it
 _LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -8.0, 4.0  # beyond, exp overflows or draws are points
 
 
@@ -38,6 +40,10 @@ class Estimate:
 
     mean: Tensor
     log_variance: Tensor
+
+    def take(self, rows: Tensor) -> "Estimate":
+        """Return the estimates of the images numbered ``rows`` [N]."""
+        return Estimate(self.mean[rows], self.log_variance[rows])
 
 
 @dataclass(frozen=True)
@@ -63,13 +69,23 @@ class Encoding:
         """Return z = mean + sigma * noise for noise [B, latent_dim] from N(0, 1) (Kingma and Welling 2014, section 2.4)."""
         return self.mean + (0.5 * self.log_variance).exp() * noise
 
+    def take(self, rows: Tensor) -> "Encoding":
+        """Return what is made of the images numbered ``rows`` [N]."""
+        return Encoding(
+            self.mean[rows],
+            self.log_variance[rows],
+            None if self.condition is None else self.condition.take(rows),
+            None if self.estimate is None else self.estimate.take(rows),
+        )
+
 
 class Encoder(nn.Module):
     """E: what is known of an image -> `Encoding`; it mirrors D, but for the batch norm at its input, which is there.
 
     Where G is told of the image, the way back up mirrors G, each layer adding the maps of the same size on the way down (U-Net,
     Ronneberger 2015). Its maps, through a 1 x 1 convolution, are added to G's at the same size before its ReLU; at full size they
-    meet a convolution of E's input, and from there come the estimate and what is added before G's tanh.
+    meet a convolution of E's input, and from there come the estimate and what is added before G's tanh. With `fill` = "smooth" both are
+    corrections of a smooth guess, which E then sees in the hole.
     """
 
     def __init__(self, settings: DCGANSettings) -> None:
@@ -90,6 +106,7 @@ class Encoder(nn.Module):
         # [B, widths[-1], start, start] -> [B, 2 * latent_dim, 1, 1]
         self.to_posterior = nn.Conv2d(widths[-1], 2 * settings.latent_dim, settings.start)
         self.conditional = settings.encoder == "conditional"
+        self.smooth = settings.fill == "smooth"
         if self.conditional:
             fine = max(8, widths[0] * 2 // 5)
             # [B, narrow, s / 2, s / 2] -> [B, wide, s, s], the way back
@@ -120,7 +137,8 @@ class Encoder(nn.Module):
         neighbour
             [B, C, S, S], for a model with a memory: see `pixmend.models.Memory`.
         """
-        seen = [target * known, known * 2 - 1]
+        shown = smooth_fill(target, known) if self.smooth else target * known
+        seen = [shown, known * 2 - 1]
         if neighbour is not None:
             seen.append(neighbour)
         inputs = torch.cat(seen, 1)
@@ -129,10 +147,10 @@ class Encoder(nn.Module):
             maps.append(down(maps[-1]))
         mean, log_variance = self.to_posterior(maps[-1]).flatten(1).chunk(2, 1)
         log_variance = log_variance.clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
-        return Encoding(mean, log_variance, *self._tell(inputs, maps[1:]))
+        return Encoding(mean, log_variance, *self._tell(inputs, maps[1:], shown))
 
     def _tell(
-        self, inputs: Tensor, maps: list[Tensor]
+        self, inputs: Tensor, maps: list[Tensor], shown: Tensor
     ) -> tuple[Condition, Estimate] | tuple[None, None]:
         if not self.conditional:
             return None, None
@@ -143,7 +161,27 @@ class Encoder(nn.Module):
         fine = nn.functional.leaky_relu(self.mix(back[-1]), 0.2)
         estimate = self.to_estimate(fine)
         spread = estimate[:, -1:].clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
-        return Condition(told, self.detail(fine)), Estimate(torch.tanh(estimate[:, :-1]), spread)
+        detail, mean = self.detail(fine), estimate[:, :-1]
+        if self.smooth:  # both are corrections of the guess
+            guess = torch.atanh(_INSIDE * shown)
+            detail, mean = detail + guess, mean + guess
+        return Condition(told, detail), Estimate(torch.tanh(mean), spread)
+
+
+def join_encodings(encodings: list[Encoding]) -> Encoding:
+    """Return the encodings of several batches as those of one."""
+    conditions = [each.condition for each in encodings if each.condition is not None]
+    estimates = [each.estimate for each in encodings if each.estimate is not None]
+    condition = estimate = None
+    if conditions:
+        maps = zip(*(each.maps for each in conditions), strict=True)
+        detail = torch.cat([each.detail for each in conditions])
+        condition = Condition([torch.cat(each) for each in maps], detail)
+    if estimates:
+        spread = torch.cat([each.log_variance for each in estimates])
+        estimate = Estimate(torch.cat([each.mean for each in estimates]), spread)
+    mean = torch.cat([each.mean for each in encodings])
+    return Encoding(mean, torch.cat([each.log_variance for each in encodings]), condition, estimate)
 
 
 def kl_to_prior(encoding: Encoding) -> Tensor:

@@ -22,6 +22,7 @@ from pixmend.images import channel_count
 from pixmend.models.dcgan import DCGANSettings, Discriminator, Generator
 from pixmend.models.encoder import Encoder
 from pixmend.models.memory import Memory
+from pixmend.models.residual import make_discriminator, make_generator
 from pixmend.storage import atomic_write
 
 __all__ = [
@@ -109,7 +110,7 @@ def load_model(model: str | Path) -> DCGAN:
     tensors, header = read_tensors(path, kind="model")
     try:
         settings = DCGANSettings.model_validate(header["settings"])
-        generator, discriminator = Generator(settings), Discriminator(settings)
+        generator, discriminator = make_generator(settings), make_discriminator(settings)
         generator.load_state_dict(_part(tensors, "generator."))
         discriminator.load_state_dict(_part(tensors, "discriminator."))
         encoder = Encoder(settings) if settings.encoder != "off" else None

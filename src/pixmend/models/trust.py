@@ -20,8 +20,6 @@ from pixmend.models.inference import encode
 __all__ = ["RIGHT", "Trust", "calibrate", "known_error", "said_right", "share_right"]
 
 RIGHT = 0.2  # a pixel is right when it is off by no more than a tenth of the range [-1, 1]: 25 grey levels
-_RARE = 0.99  # of held-out images that are below what counts as unlike the domain
-_SLACK = 1.25  # and how far above that an image must be: the held-out images are few
 _PART = 64
 _LEAST_SPREAD = 1e-3
 
@@ -35,11 +33,12 @@ class Trust:
     said, right
         Of groups of held-out completions, ascending: the share of pixels that the variances said would be right, and that was.
     known_error
-        Error on known pixels that 99 % of held-out images stay below, in grey levels.
+        Error on known pixels from which on an image is unlike the held-out ones, in grey levels: Tukey's far-out fence (1977, section 2C),
+        three times the interquartile range above the upper quartile, as a strange family among the few held out must not move it.
     centre, spread
         Mean and standard deviation of D's features over training images, [F] each.
     distance
-        Distance from there that 99 % of held-out images stay below: root mean square of F standard scores.
+        Distance from there, root mean square of F standard scores, from which on an image is unlike the held-out ones, by the same fence.
     """
 
     said: list[float]
@@ -86,13 +85,13 @@ class Trust:
             `known_error` of the image, and its distance.
         """
         said = []
-        if error > _SLACK * self.known_error:
+        if error > self.known_error:
             said.append(
-                f"what is known of it is drawn {error:.0f} grey levels off (99 % of held-out images: below {self.known_error:.0f})"
+                f"what is known of it is drawn {error:.0f} grey levels off (held-out images: below {self.known_error:.0f})"
             )
-        if distance > _SLACK * self.distance:
+        if distance > self.distance:
             said.append(
-                f"its features are {distance:.1f} standard deviations off (99 % of held-out images: below {self.distance:.1f})"
+                f"its features are {distance:.1f} standard deviations off (held-out images: below {self.distance:.1f})"
             )
         return said
 
@@ -149,13 +148,13 @@ def calibrate(model: DCGAN, held_out: Tensor, training: Tensor, known: Tensor) -
             completed.append(torch.where(mask > 0, target, drawn))
     trust = Trust(
         *_isotonic(torch.cat(said).cpu().numpy(), torch.cat(right).cpu().numpy()),
-        known_error=_rare(torch.cat(errors)),
+        known_error=_fence(torch.cat(errors)),
         centre=_short(centre),
         spread=_short(spread),
         distance=0.0,
     )
     distances = [trust.distances(model.discriminator, part) for part in completed]
-    return Trust(**{**trust.to_json(), "distance": _rare(torch.cat(distances))})
+    return Trust(**{**trust.to_json(), "distance": _fence(torch.cat(distances))})
 
 
 def _isotonic(
@@ -177,8 +176,9 @@ def _features(discriminator: Discriminator, images: Tensor) -> Tensor:
     return discriminator.features(images)[-1].mean((2, 3))
 
 
-def _rare(values: Tensor) -> float:
-    return round(float(torch.quantile(values, _RARE)), 4)
+def _fence(values: Tensor) -> float:
+    lower, upper = torch.quantile(values, values.new_tensor([0.25, 0.75])).tolist()
+    return float(round(upper + 3 * (upper - lower), 4))
 
 
 def _short(values: Tensor) -> list[float]:

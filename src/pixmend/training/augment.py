@@ -18,6 +18,7 @@ __all__ = [
     "augment",
     "mirror",
     "parse_transforms",
+    "shift",
     "transform_for",
     "unchanged",
 ]
@@ -100,6 +101,23 @@ def mirror(images: Tensor, draws: Tensor) -> Tensor:
     """Return images [B, C, H, W], each flipped left to right if its one of ``draws`` [B] in [0, 1) is below one half."""
     flipped = (draws < 0.5).to(images.device)
     return torch.where(flipped[:, None, None, None], images.flip(3), images)
+
+
+def shift(images: Tensor, draws: Tensor, most: int) -> Tensor:
+    """Return images [B, C, S, S], each moved by up to ``most`` pixels either way along both axes, its edges repeated.
+
+    Parameters
+    ----------
+    draws
+        [B, 2] in [0, 1): down and to the right, in parts of 2 ``most`` + 1 equal ones.
+    """
+    by = (draws * (2 * most + 1)).long().to(images.device) - most  # [B, 2]
+    places = torch.arange(images.shape[-1], device=images.device)
+    rows, columns = (places - by[:, axis, None] for axis in (0, 1))  # [B, S]
+    rows, columns = (each.clamp(0, len(places) - 1) for each in (rows, columns))
+    number = torch.arange(len(images), device=images.device)[:, None, None]
+    moved = images.permute(0, 2, 3, 1)[number, rows[:, :, None], columns[:, None, :]]
+    return moved.permute(0, 3, 1, 2)
 
 
 def _colour(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:

@@ -7,22 +7,26 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from pixmend.images import channel_count
 from pixmend.models import sample_latents
-from pixmend.randomness import generator_for
+from pixmend.randomness import array_generator_for, generator_for
+from pixmend.records import Records
 from pixmend.training.inversion import Holed, draw, draw_known
 from pixmend.training.settings import TrainSettings, resolve
+from pixmend.training.split import family_numbers
 from pixmend.training.state import TrainState, discriminator_step, generator_step, initial_state
 
-__all__ = ["CHOSEN", "chosen_for", "seconds_a_step", "size_for"]
+__all__ = ["CHOSEN", "chosen_for", "mirror_images_belong", "seconds_a_step", "size_for"]
 
 # Completing is what a user with minutes wants, so the net has an encoder with a memory: it learns to complete in a
 # tenth of the steps after which a search of G alone would.
 _COMMON: dict[str, Any] = {
     "encoder": "conditional",
     "latent_prior": "normal",
+    "fill": "smooth",
     "schedule": "cosine",
     "steps": 10_000_000,  # never reached: time is up before
 }
@@ -36,20 +40,36 @@ _BATCHES = (64, 32, 16)
 _ENOUGH = 1500  # steps: of a wider net fewer leave it less far than a narrower one gets with more
 _MEMORY_BYTES = 16 * 2**20  # of pixels in the model file, before they are compressed
 _MOST_AVERAGED = 0.999
-CHOSEN = frozenset(
-    {*_COMMON, "filters", "encoder_filters", "memory", "batch_size", "average_decay"}
+_FEW = 5000  # images
+_COMPARED, _ASKED = 2048, 512
+_ALIKE = 0.45
+_FITTED = (
+    "filters",
+    "encoder_filters",
+    "memory",
+    "batch_size",
+    "average_decay",
+    "shift",
+    "mirror",
 )
+CHOSEN = frozenset({*_COMMON, *_FITTED})
 
 
 def chosen_for(
-    minutes: float, images: int, given: Mapping[str, Any], device: torch.device
+    minutes: float, records: Records, given: Mapping[str, Any], device: torch.device
 ) -> dict[str, Any]:
-    """Return settings for a run of so many minutes on so many images; what is ``given`` already stays.
+    """Return settings for a run of so many minutes on these images; what is ``given`` already stays.
 
     The widest net of which the machine does 1,500 steps in that time, measured with three steps of each; failing that, the narrowest
-    with smaller batches.
+    with smaller batches. Few images are moved a little at random, and flipped where flipped ones are of the same kind, so that
+    they are not learned by heart.
     """
-    held: dict[str, Any] = {**_COMMON, "memory": _memory(images, given), **given}
+    images = len(records)
+    held: dict[str, Any] = {**_COMMON, "memory": _memory(images, given)}
+    few = images < _FEW
+    held["shift"] = records.size // 16 if few else 0
+    held["mirror"] = few and mirror_images_belong(records)
+    held |= given
     count = 0.0
     for values in _candidates(images):
         held = {**held, **values, **given}
@@ -64,6 +84,25 @@ def chosen_for(
 def size_for(minutes: float, device: torch.device) -> Literal[32, 64]:
     """Return the side of the images to train on where the user has not said it: of 64 px a CPU sees too few in less than two hours."""
     return 32 if device.type == "cpu" and minutes < 120 else 64
+
+
+def mirror_images_belong(records: Records) -> bool:
+    """Whether a mirror image is as near to other images as the image itself is, so that flipping leaves the domain what it is.
+
+    Of up to 512 images, those whose mirror image has the nearer nearest image of another family are counted: half, where left and
+    right are alike; a quarter, of characters.
+    """
+    chosen = array_generator_for(0, "mirror images").permutation(len(records))[:_COMPARED]
+    images = torch.from_numpy(records.images(np.sort(chosen))).float()  # [N, S, S, C]
+    family = torch.from_numpy(family_numbers(records)[np.sort(chosen)])
+    own = family[:, None] == family[None]
+    some = images[:_ASKED]
+    gaps = [
+        torch.cdist(each.flatten(1), images.flatten(1)).masked_fill(own[: len(some)], torch.inf)
+        for each in (some, some.flip(2))
+    ]
+    itself, flipped = (each.amin(1) for each in gaps)
+    return bool((flipped < itself).float().mean() > _ALIKE)
 
 
 def seconds_a_step(settings: TrainSettings, device: torch.device) -> float:

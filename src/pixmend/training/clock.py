@@ -23,6 +23,8 @@ class Clock:
         Seconds of training in the sittings before this one.
     last
         Seconds that the end of a run will take, as its last checkpoint did: kept free, so that the run ends in time.
+    told
+        The share that was told last.
     """
 
     settings: TrainSettings
@@ -30,6 +32,7 @@ class Clock:
     before: float = 0.0
     last: float = 0.0
     started: float = field(init=False)
+    told: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         """Start it."""
@@ -46,9 +49,11 @@ class Clock:
         if self.settings.minutes is None:
             return share
         timed = (self.seconds + self.last) / (60 * self.settings.minutes)
-        told = torch.tensor([max(share, timed)], dtype=torch.float64)
+        # A checkpoint that takes less than the one before gives time back, but learning rates do not rise again.
+        told = torch.tensor([max(share, timed, self.told)], dtype=torch.float64)
         self.group.broadcast([told])
-        return float(told)
+        self.told = float(told)
+        return self.told
 
     def place(self, step: int, done: float) -> tuple[int, int]:
         """Return where the schedule of learning rates is: at which step of how many."""

@@ -13,7 +13,7 @@ from pixmend.models import Memory, sample_latents
 from pixmend.processes import ALONE, Group
 from pixmend.randomness import generator_for
 from pixmend.records import Records
-from pixmend.training.augment import Transform, mirror, transform_for
+from pixmend.training.augment import Transform, mirror, shift, transform_for
 from pixmend.training.data import Order, ReadAhead, pixels_to_device, to_device
 from pixmend.training.holes import Holes, choose_memory, completions, holed_rows
 from pixmend.training.inversion import Holed
@@ -103,15 +103,17 @@ class Feed:
         indices = self._indices(first, count)
         return pixels_to_device(self.read, indices, self._device), indices
 
-    def mirrored(self, real: Tensor, step: int, inner: int) -> Tensor:
-        """Return the images of D's inner-th step, some of them flipped if the settings say so."""
-        settings = self._settings
-        if not settings.mirror:
-            return real
-        draws = torch.rand(
-            settings.batch_size, generator=generator_for(self._seed, "mirror", step, inner)
-        )
-        return mirror(real, draws[self._group.share(settings.batch_size)])
+    def varied(self, real: Tensor, step: int, inner: int) -> Tensor:
+        """Return the images of D's inner-th step, flipped and moved at random as far as the settings say so."""
+        settings, count = self._settings, self._settings.batch_size
+        part = self._group.share(count)
+        if settings.mirror:
+            draws = torch.rand(count, generator=generator_for(self._seed, "mirror", step, inner))
+            real = mirror(real, draws[part])
+        if settings.shift:
+            draws = torch.rand(count, 2, generator=generator_for(self._seed, "shift", step, inner))
+            real = shift(real, draws[part], settings.shift)
+        return real
 
     def transform(self, step: int, of: str, inner: int = 0) -> Transform:
         """Return what D sees this process's share of a batch through at this step: of ``"real"`` images, or of G's."""

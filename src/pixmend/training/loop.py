@@ -213,7 +213,7 @@ class _Sitting:
         losses = []
         for inner in range(settings.discriminator_steps):
             real, indices = self.feed.real(state.images, settings.batch_size)
-            real = self.feed.mirrored(real, state.step, inner)
+            real = self.feed.varied(real, state.step, inner)
             seen = self.feed.transform(state.step, "real", inner)(real)
             last = inner == settings.discriminator_steps - 1
             drawn = self._draw(real, indices, inner, keep=last and settings.reuse_draws)

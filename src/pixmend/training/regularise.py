@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from pixmend.models import DCGANSettings, Discriminator
+from pixmend.models import DCGANSettings, Discriminator, make_discriminator
 from pixmend.randomness import generator_for
 
 __all__ = ["gradient_penalty", "iterate_powers", "normalise_spectrally", "plain"]
@@ -48,7 +48,7 @@ def plain(discriminator: Discriminator, settings: DCGANSettings) -> Discriminato
             del weights[held]
         weights[f"{name}.weight"] = cast("Tensor", layer.weight).detach()
     # A new one: the parametrised layers of a copy would share their class with the original's.
-    ordinary = Discriminator(settings)
+    ordinary = make_discriminator(settings)
     ordinary.load_state_dict(weights)
     return ordinary
 

@@ -71,6 +71,12 @@ class TrainSettings(DCGANSettings):
         1.0, ge=0, le=1, description="with which each of these is applied to an image"
     )
     mirror: bool = Field(False, description="flip training images at random; never for characters")
+    shift: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="pixels by which training images are moved at random, edges repeated",
+    )
     sync_batchnorm: bool = Field(
         True, description="batch statistics over the whole batch when several processes share it"
     )

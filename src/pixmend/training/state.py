@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from pixmend.errors import ModelFileError
-from pixmend.models import Discriminator, Encoder, Generator, initialise
+from pixmend.models import (
+    Discriminator,
+    Encoder,
+    Generator,
+    initialise,
+    make_discriminator,
+    make_generator,
+)
 from pixmend.processes import ALONE, Group
 from pixmend.randomness import generator_for
 from pixmend.training.augment import Transform, unchanged
@@ -75,7 +82,7 @@ def initial_state(
 ) -> TrainState:
     """Return the state before the first step, a function of ``settings.seed``."""
     networks = settings.networks()
-    generator, discriminator = Generator(networks), Discriminator(networks)
+    generator, discriminator = make_generator(networks), make_discriminator(networks)
     initialise(generator, generator_for(settings.seed, "weights", "generator"))
     initialise(discriminator, generator_for(settings.seed, "weights", "discriminator"))
     if settings.spectral_norm:

@@ -1,0 +1,101 @@
+"""The ways to train an encoder, each for the same time, on the same images: what completes best, and what that does to prior samples.
+
+    python benchmarks/encoders.py OUT RECORDS [--minutes 5] [--filters 32] [--memory 4096] [--threads 1]
+
+(a) the latent alone (`encoder = "joint"`); (b) latent and features (`"conditional"`); (c) the encoder beside a G that does not know of it
+(`"frozen"`); (d) as (b) with a memory; (e) as (d) with a smooth fill. All run at the same time, a process and as many threads each, so
+that other programs slow all alike. Scores are the run's own monitor's, on families held out: hole PSNR of one pass, KID of prior samples.
+Prints a markdown table; the sample grids are in OUT.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pixmend.training import RunDirectory, Scores
+from pixmend.training.monitor import MASKS, read_scores
+
+_VARIANTS = {
+    "(a) joint": {"encoder": "joint"},
+    "(b) conditional": {"encoder": "conditional"},
+    "(c) frozen": {"encoder": "frozen"},
+    "(d) conditional, memory": {"encoder": "conditional", "memory": "MEMORY"},
+    "(e) conditional, memory, smooth": {
+        "encoder": "conditional",
+        "memory": "MEMORY",
+        "fill": "smooth",
+    },
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("records", type=Path)
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--filters", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--memory", type=int, default=4096)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    runs = {
+        name: start(options.out / f"{number}", options, values)
+        for number, (name, values) in enumerate(_VARIANTS.items(), start=1)
+    }
+    print(
+        f"{datetime.now(UTC):%Y-%m-%d}, {options.minutes:g} minutes each, all at once on {os.cpu_count()} cores, "
+        f"{options.threads} threads each, {options.filters} filters, batch {options.batch}\n"
+    )
+    print("| variant | steps |", " | ".join(f"{spec}, dB" for spec in MASKS), "| KID x 1000 |")
+    print("|---" * (len(MASKS) + 3) + "|")
+    for name, run in runs.items():
+        _, problems = run.communicate()
+        if run.returncode:
+            sys.exit(f"{name}: {problems[-2000:]}")
+        number = list(runs).index(name) + 1
+        print(row(name, read_scores(RunDirectory(options.out / f"{number}").scores)), flush=True)
+
+
+def start(
+    run: Path, options: argparse.Namespace, values: dict[str, str]
+) -> "subprocess.Popen[str]":
+    """Start training a variant."""
+    held = {
+        "latent_prior": "normal",
+        "schedule": "cosine",
+        "steps": "10000000",
+        "filters": str(options.filters),
+        "encoder_filters": str(options.filters),
+        "batch_size": str(options.batch),
+        "average_decay": "0.99",
+        "memory": "0",
+        "fill": "grey",
+        "shift": "0",
+        "mirror": "false",
+        **{key: value.replace("MEMORY", str(options.memory)) for key, value in values.items()},
+    }
+    sets = [part for key, value in held.items() for part in ("--set", f"{key}={value}")]
+    command = [sys.executable, "-m", "pixmend", "train", options.records, run]
+    command += ["--minutes", str(options.minutes), *sets]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
+    return subprocess.Popen(
+        [*map(str, command)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def row(name: str, scores: list[Scores]) -> str:
+    """Return a variant's last scores as a row of the table."""
+    last = scores[-1]
+    values = " | ".join(f"{last.psnr[spec]:.2f}" if last.psnr else "" for spec in MASKS)
+    return f"| {name} | {last.step:,} | {values} | {1000 * last.kid:.1f} |"
+
+
+if __name__ == "__main__":
+    main()

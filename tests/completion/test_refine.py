@@ -1,0 +1,194 @@
+"""Refining: what it may change, what it may not, and that it stops in time."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pixmend.completion import METHODS, Job, Options, complete_batch
+from pixmend.completion.lean import agreeing
+from pixmend.completion.refine import hide, inner_layer, tuned_encoder
+from pixmend.completion.start import encoded_starts
+from pixmend.images import open_image
+from pixmend.masks import make_mask
+from pixmend.models import DCGAN, Encoder, Memory, encode, initialise
+from pixmend.models.dcgan import DCGANSettings
+from pixmend.randomness import generator_for
+
+BEST = replace(METHODS["best"], steps=5, encoded_steps=3, bank=32, restarts=2, refine=2)
+
+
+@pytest.fixture(params=["off", "conditional"])
+def model(request, lively):
+    """A lively model, without an encoder or with one and a memory."""
+    plain = lively("RGB")
+    if request.param == "off":
+        return plain
+    return encoded(plain)
+
+
+def encoded(plain):
+    settings = DCGANSettings(
+        **plain.settings.model_dump(exclude={"encoder", "memory"}), encoder="conditional", memory=12
+    )
+    encoder = Encoder(settings)
+    initialise(encoder, generator_for(1, "encoder"))
+    with torch.no_grad():
+        for part in encoder.modules():
+            if isinstance(part, torch.nn.Conv2d):
+                part.weight.mul_(8)
+    encoder.eval().requires_grad_(False)
+    pixels = np.random.default_rng(4).integers(0, 256, (12, 3, 16, 16), np.uint8)
+    memory = Memory(torch.from_numpy(pixels))
+    return DCGAN(settings, plain.generator, plain.discriminator, plain.card, encoder, memory)
+
+
+def jobs(count=3):
+    pixels = np.random.default_rng(2).integers(0, 256, (count, 16, 16, 3), np.uint8)
+    return [
+        Job(open_image(each), make_mask("strokes:0.4", 16, 16, seed=number), str(number))
+        for number, each in enumerate(pixels)
+    ]
+
+
+def seen(count=1):
+    pixels = torch.from_numpy(np.stack([job.picture.pixels for job in jobs(count)]))
+    known = torch.from_numpy(np.stack([job.mask.known for job in jobs(count)]))
+    return pixels.permute(0, 3, 1, 2) / 127.5 - 1, known[:, None].float()
+
+
+def answers(results):
+    return [result.candidates[0].picture.pixels for result in results]
+
+
+def weights(model):
+    networks = (model.generator, model.discriminator, model.encoder)
+    return {
+        (number, name): value.clone()
+        for number, network in enumerate(networks)
+        if network is not None
+        for name, value in network.state_dict().items()
+    }
+
+
+def test_an_image_alone_among_others_and_again_gets_the_same_answer(model):
+    together = answers(complete_batch(model, jobs(), Options(BEST)))
+    again = answers(complete_batch(model, jobs()[::-1], Options(BEST)))[::-1]
+    for job, ours, other in zip(jobs(), together, again, strict=True):
+        (alone,) = answers(complete_batch(model, [job], Options(BEST)))
+        assert np.array_equal(ours, alone)
+        assert np.array_equal(ours, other)
+
+
+def test_known_pixels_are_sacred_and_the_model_is_as_it_was(model):
+    before = weights(model)
+    (result,) = complete_batch(model, jobs(1), Options(BEST))
+    (plain,) = complete_batch(model, jobs(1), Options(replace(BEST, refine=0)))
+    ours, mask = answers([result])[0], result.mask
+    assert np.array_equal(ours[mask.known], result.original.pixels[mask.known])
+    assert not np.array_equal(ours, answers([plain])[0])
+    after = weights(model)
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert not any(weight.requires_grad for weight in model.generator.parameters())
+
+
+def test_a_tenth_of_what_is_known_is_hidden():
+    known = (torch.rand(2, 1, 64, 64) < 0.6).float()
+    left, hidden = hide(known, seed=0)
+    assert torch.equal(left + hidden, known)
+    assert hidden.sum() / known.sum() == pytest.approx(0.1, abs=0.02)
+
+
+def hidden_error(images, target, hidden):
+    return ((images - target).abs() * hidden).sum((1, 2, 3)) / hidden.sum((1, 2, 3)) / 3
+
+
+def test_more_steps_never_draw_the_hidden_pixels_worse_and_some_draw_them_better(lively):
+    model = lively("RGB")
+    target, known = seen(5)
+    objective = BEST.objective(model, target, known)
+    z = BEST.starts(objective, model.settings, 1, 0)[:, 0]
+    _, hidden = hide(known, seed=0)
+    errors = []
+    for steps in (0, 3, 12):
+        images = inner_layer(objective, z, model.settings, steps=steps, seed=0)
+        errors.append(hidden_error(images, target, hidden))
+    assert torch.equal(
+        errors[0], hidden_error(model.generator(z), target, hidden)
+    )  # no steps, no change
+    assert (errors[1] <= errors[0]).all()
+    assert (errors[2] <= errors[1]).all()
+    assert (errors[2] < errors[0]).any()
+
+
+def test_the_hidden_pixels_are_hidden_from_the_fit(model):
+    """Their values decide when to stop, but not which way to go: one step is the same step whatever they are, if taken."""
+    target, known = seen()
+    _, hidden = hide(known, seed=0)
+    other = torch.where(hidden > 0, -target, target)
+    found = []
+    for image in (target, other):
+        if model.encoder is None:
+            objective = BEST.objective(model, image, known)
+            z = torch.zeros(1, model.settings.latent_dim)
+            drawn = inner_layer(objective, z, model.settings, steps=1, seed=0)
+            changed, value = not torch.equal(drawn, model.generator(z)), drawn
+        else:
+            tuned = tuned_encoder(model, image, known, steps=1, seed=0)
+            changed, value = tuned is not model.encoder, tuned.detail.weight
+        if changed:
+            found.append(value)
+    assert found
+    assert all(torch.equal(value, found[0]) for value in found)
+
+
+def test_a_tuned_encoder_draws_the_hidden_pixels_no_worse_the_longer_it_is_tuned(lively):
+    model = encoded(lively("RGB"))
+    target, known = seen()
+    left, hidden = hide(known, seed=0)
+    nearest = model.memory.take(model.memory.nearest(target, left, 4)[0])
+    errors = []
+    for steps in (0, 2, 8):
+        tuned = replace(model, encoder=tuned_encoder(model, target, known, steps=steps, seed=0))
+        rows = (each.expand(4, -1, -1, -1) for each in (target, left))
+        encoding = encode(tuned, *rows, nearest)
+        images = model.generator(encoding.mean, encoding.condition)
+        errors.append(hidden_error(images, target, hidden.expand(4, -1, -1, -1)).mean().item())
+    assert errors[0] >= errors[1] >= errors[2]
+    assert errors[2] < errors[0]
+
+
+def test_steps_that_only_do_harm_are_not_kept(lively, monkeypatch):
+    monkeypatch.setattr("pixmend.completion.refine._TUNING_RATE", 3.0)
+    model = encoded(lively("RGB"))
+    target, known = seen()
+    assert tuned_encoder(model, target, known, steps=3, seed=0) is model.encoder
+
+
+def test_nothing_known_to_hide_leaves_the_encoder_as_it_is(lively):
+    model = encoded(lively("RGB"))
+    target, known = seen()
+    assert tuned_encoder(model, target, known * 0, steps=3, seed=0) is model.encoder
+
+
+def test_the_start_is_the_neighbours_answer_that_fits_and_agrees_best(lively):
+    model = encoded(lively("RGB"))
+    target, known = seen(3)
+    rows = torch.tensor([0] * 8 + [1] * 8 + [2] * 8)
+    z, encoding = encoded_starts(model, target, known, rows, 8, seed=0)
+    objective = METHODS["default"].objective(model, target[rows], known[rows], encoding.condition)
+    order = agreeing(objective, z, encoding, 3, 8)
+    assert sorted(order.flatten().tolist()) == list(range(24))
+    drawn = objective.draw(z).view(3, 8, 3, 16, 16)
+    mean = (drawn.mean(1) + encoding.estimate.mean.view(3, 8, 3, 16, 16).mean(1)) / 2
+    for image in range(3):
+        gaps = ((drawn[image] - mean[image]).abs() * (1 - known[image])).sum((1, 2, 3))
+        scores = objective(z).total.view(3, 8)[image] + 0.1 * gaps
+        torch.testing.assert_close(
+            scores[order[image] - 8 * image], scores.sort().values, rtol=1e-4, atol=1e-4
+        )
+    (result,) = complete_batch(
+        model, jobs(1), Options(replace(METHODS["default"], encoded_steps=0))
+    )
+    assert np.allclose(result.candidates[0].z, z[order[0, 0]], atol=1e-5)
