@@ -12,7 +12,7 @@ import pytest
 
 from pixmend.errors import SettingsError
 from pixmend.images import encode_png
-from pixmend.page import Series, line_chart
+from pixmend.page import Point, Series, line_chart, scatter_chart
 from pixmend.training import RunDirectory, train
 from pixmend.training.report import write_report
 from tests.training.test_monitor import SCORES
@@ -167,3 +167,16 @@ def test_track_writes_losses_scores_and_samples_under_their_steps(
     assert ("training/loss_d", 2, float) in written
     assert ("monitor/kid", 8, float) in written
     assert [step for name, step, _ in written if name == "samples"] == [4, 8, 10]
+
+
+def test_names_of_dots_lie_on_no_dot_and_on_no_other_name():
+    points = [Point(f"method {n}", 0.1 * 1.05**n, 15 + 0.02 * n, 1) for n in range(6)]
+    chart = scatter_chart("a", "b", points, ("ours",), across="seconds")
+    names = re.findall(r'<text x="([\d.]+)" y="([\d.]+)">method \d</text>', chart)
+    dots = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', chart)
+    assert len(names) == len(dots) == 6
+    boxes = [(float(x), float(x) + 60, float(y)) for x, y in names]
+    boxes += [(float(x) - 4, float(x) + 4, float(y) + 4) for x, y in dots]
+    for number, (left, right, line) in enumerate(boxes[:6]):
+        for a, b, other in boxes[number + 1 :]:
+            assert not (left < b and a < right and abs(line - other) < 11)

@@ -19,9 +19,7 @@ __all__ = ["Files", "HeldOut", "Recorded", "TrainingImages", "choose_held_out", 
 
 _MOST_BYTES = 2**34  # of training images in memory
 _LEAST_RMS = 2.0  # grey levels
-_UNLIKE = (
-    0.1  # of an image's own standard deviation: a near-duplicate explains 99 % of its variance
-)
+_UNLIKE = 0.1  # of an image's standard deviation: a near-duplicate explains 99 % of its variance
 _CHUNK = 64
 
 

@@ -116,10 +116,11 @@ class _Frame:
 def _dots(points: Sequence[Point], frame: _Frame, across: str) -> str:
     """Draw dots with their names; names that would lie on each other are moved apart."""
     drawn: list[str] = []
-    taken: list[tuple[float, float, float]] = []  # left, right, baseline of each name
-    for each in sorted(points, key=lambda point: point.y):
-        x, y = frame.x(math.log10(each.x)), frame.y(each.y)
-        width = 6.4 * len(each.name)
+    places = [(frame.x(math.log10(each.x)), frame.y(each.y)) for each in points]
+    # Left, right and baseline of what a name must not lie on: the dots, and the names before it.
+    taken = [(x - 6, x + 6, y + 4) for x, y in places]
+    for each, (x, y) in sorted(zip(points, places, strict=True), key=lambda pair: pair[0].y):
+        width = 6.8 * len(each.name)
         left = x + 8 if x + 8 + width < _WIDTH else x - 8 - width
         line = y + 4
         while any(
