@@ -170,13 +170,23 @@ def test_track_writes_losses_scores_and_samples_under_their_steps(
 
 
 def test_names_of_dots_lie_on_no_dot_and_on_no_other_name():
-    points = [Point(f"method {n}", 0.1 * 1.05**n, 15 + 0.02 * n, 1) for n in range(6)]
+    found = {
+        "telea": (0.0015, 11.12),
+        "biharmonic": (0.016, 12.14),
+        "instant, sharp": (0.103, 14.57),
+        "default, sharp": (
+            0.423,
+            14.87,
+        ),  # its name has room on its left only, where the next dot is
+        "default, average": (0.116, 15.3),
+    }
+    points = [Point(name, *place, 1) for name, place in found.items()]
     chart = scatter_chart("a", "b", points, ("ours",), across="seconds")
-    names = re.findall(r'<text x="([\d.]+)" y="([\d.]+)">method \d</text>', chart)
+    names = re.findall(r'<text x="([\d.]+)" y="([\d.]+)">([a-z, ]+)</text>', chart)
     dots = re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', chart)
-    assert len(names) == len(dots) == 6
-    boxes = [(float(x), float(x) + 60, float(y)) for x, y in names]
+    assert len(names) == len(dots) == 5
+    boxes = [(float(x), float(x) + 6.4 * len(name), float(y)) for x, y, name in names]
     boxes += [(float(x) - 4, float(x) + 4, float(y) + 4) for x, y in dots]
-    for number, (left, right, line) in enumerate(boxes[:6]):
+    for number, (left, right, line) in enumerate(boxes[:5]):
         for a, b, other in boxes[number + 1 :]:
             assert not (left < b and a < right and abs(line - other) < 11)
