@@ -21,7 +21,7 @@ from pixmend.completion import (
     SearchState,
     find_method,
 )
-from pixmend.errors import InputError, MaskError, SettingsError
+from pixmend.errors import InputError, MaskError
 from pixmend.evaluation import Evaluation, Files, Protocol, Recorded, Step
 from pixmend.images import (
     EXTENSIONS,
@@ -34,11 +34,11 @@ from pixmend.images import (
     to_pixels,
 )
 from pixmend.masks import SHAPES, Mask, make_mask
-from pixmend.processes import ALONE, Group, choose_device, open_group
+from pixmend.processes import choose_device, open_group
 from pixmend.randomness import generator_for
 from pixmend.records import Manifest, PackProgress, PackSettings, Records
 from pixmend.storage import sha256_of
-from pixmend.training import Progress, RunDirectory, TrainSettings
+from pixmend.training import Progress, plan_training, prepare_records, resolve_training
 
 __all__ = [
     "Model",
@@ -49,6 +49,7 @@ __all__ = [
     "pack",
     "plan_training",
     "prepare_records",
+    "resolve_training",
     "train",
 ]
 
@@ -359,89 +360,6 @@ def train(
         ):
             on_progress(progress)
     return load(run)
-
-
-def plan_training(recipe: str | Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that a recipe and overrides give, checked."""
-    held = training.read_recipe(recipe) if recipe else {}
-    try:
-        training.resolve(held)
-    except SettingsError as error:
-        raise SettingsError(f"recipe {recipe}: {error}") from error
-    wanted = {**held, **overrides}
-    training.resolve(wanted)
-    return wanted
-
-
-def prepare_records(
-    data: Path,
-    run: Path,
-    wanted: Mapping[str, Any],
-    *,
-    skip_bad: bool = False,
-    on_progress: Callable[[PackProgress], None] | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
-    group: Group = ALONE,
-) -> Records:
-    """Open a record folder, or pack an image folder into the run directory (once) and open that.
-
-    In a group the first process packs while the others wait.
-
-    Raises
-    ------
-    SettingsError
-        ``wanted`` asks for another size or other channels than the records have.
-    StoppedError
-        ``should_stop`` said yes; the same call goes on.
-    """
-    if (data / "manifest.json").is_file():
-        packed = Records(data, skip_bad=skip_bad, should_stop=should_stop)
-    else:
-        keys = ("size", "channels", "fit", "background")
-        values = {key: wanted[key] for key in keys if key in wanted}
-        if "minutes" in wanted and "size" not in wanted:
-            device = choose_device(wanted.get("device", "auto"))
-            values["size"] = training.size_for(wanted["minutes"], device)
-        chosen = PackSettings(**values)
-        folder = RunDirectory(run).records
-        with group.first_before_others():
-            if group.first:
-                records.pack(data, folder, chosen, on_progress=on_progress, should_stop=should_stop)
-            packed = Records(folder, skip_bad=skip_bad, should_stop=should_stop)
-    for key, held in _shape_of(packed).items():
-        if key in wanted and wanted[key] != held:
-            raise SettingsError(
-                f"{key} = {wanted[key]}: the records in {data} have {key} {held}; "
-                f"pack the images again (pixmend pack --{key} {wanted[key]}) or leave {key} out"
-            )
-    return packed
-
-
-def resolve_training(
-    wanted: Mapping[str, Any], packed: Records, run: Path, *, group: Group = ALONE
-) -> TrainSettings:
-    """Return the settings of a run on these records; with ``minutes``, what is not said is measured, or as the run was begun with."""
-    given = {**wanted, **_shape_of(packed)}
-    if "minutes" not in wanted:
-        return training.resolve(given)
-    chosen: dict[str, Any] | None = None
-    if group.first:
-        if training.is_run(run):
-            begun = training.read_recipe(RunDirectory(run).settings)
-            chosen = {key: begun[key] for key in training.CHOSEN if key in begun}
-        else:
-            device = group.device(wanted.get("device", "auto"))
-            chosen = training.chosen_for(wanted["minutes"], packed, given, device)
-    return training.resolve(group.tell(chosen), given)
-
-
-def _shape_of(packed: Records) -> dict[str, Any]:
-    return {
-        "size": packed.size,
-        "channels": packed.channels,
-        "fit": packed.fit,
-        "background": packed.background,
-    }
 
 
 def _mask_of(folder: Path, picture: Picture) -> Path:

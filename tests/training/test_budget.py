@@ -11,16 +11,8 @@ from pixmend import api
 from pixmend.images import encode_png
 from pixmend.processes import ALONE
 from pixmend.records import PackSettings, Records, pack
-from pixmend.training import (
-    CHOSEN,
-    budget,
-    chosen_for,
-    clock,
-    read_recipe,
-    resolve,
-    size_for,
-    train,
-)
+from pixmend.training import budget, clock, read_recipe, resolve, train
+from pixmend.training.budget import CHOSEN, chosen_for, size_for
 from pixmend.training.clock import Clock
 from tests.training.conftest import TINY
 

@@ -51,17 +51,9 @@ def line_chart(title: str, note: str, series: Sequence[Series], *, across: str =
     # The axis across ends with the data: half a chart of nothing would say that something is missing.
     frame = _Frame(min(xs), max(xs), up[0], up[-1])
     lines = "".join(_line(each, number, frame, across) for number, each in enumerate(kept, 1))
-    legend = "".join(
-        f'<span class="key s{number}{" dashed" if each.dashed else ""}">{escape(each.name)}</span>'
-        for number, each in enumerate(kept, 1)
-    )
-    label = escape(f"{title}: {', '.join(each.name for each in kept)}", quote=True)
-    return (
-        f"<figure><figcaption><b>{escape(title)}</b><span>{escape(note)}</span></figcaption>"
-        f'<div class="legend">{legend}</div>'
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
-        f"{_axes(frame, along, up)}{lines}</svg></figure>"
-    )
+    legend = [(each.name, each.dashed) for each in kept]
+    label = f"{title}: {', '.join(each.name for each in kept)}"
+    return _figure(title, note, legend, label, _axes(frame, along, up) + lines)
 
 
 def scatter_chart(
@@ -81,16 +73,24 @@ def scatter_chart(
         f'<text x="{frame.x(ten)}" y="{floor + 18}" text-anchor="middle">{10.0**ten:g}</text>'
         for ten in tens
     )
-    legend = "".join(
-        f'<span class="key s{number}">{escape(name)}</span>'
-        for number, name in enumerate(groups, 1)
+    label = f"{title}: {', '.join(each.name for each in kept)}"
+    drawing = f"{_rules(frame, up)}{axis}{_dots(kept, frame, across)}"
+    return _figure(title, note, [(name, False) for name in groups], label, drawing)
+
+
+def _figure(
+    title: str, note: str, legend: Sequence[tuple[str, bool]], label: str, drawing: str
+) -> str:
+    """Return a ``<figure>``: caption, legend of (name, dashed) by colour, and the drawing."""
+    keys = "".join(
+        f'<span class="key s{number}{" dashed" if dashed else ""}">{escape(name)}</span>'
+        for number, (name, dashed) in enumerate(legend, 1)
     )
-    label = escape(f"{title}: {', '.join(each.name for each in kept)}", quote=True)
     return (
         f"<figure><figcaption><b>{escape(title)}</b><span>{escape(note)}</span></figcaption>"
-        f'<div class="legend">{legend}</div>'
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
-        f"{_rules(frame, up)}{axis}{_dots(kept, frame, across)}</svg></figure>"
+        f'<div class="legend">{keys}</div>'
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label, quote=True)}">'
+        f"{drawing}</svg></figure>"
     )
 
 

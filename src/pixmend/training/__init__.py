@@ -1,8 +1,8 @@
 """Training: records in, a run directory out."""
 
-from pixmend.training.budget import CHOSEN, chosen_for, size_for
 from pixmend.training.loop import Progress, train
 from pixmend.training.monitor import Scores
+from pixmend.training.plan import plan_training, prepare_records, resolve_training
 from pixmend.training.run import RunDirectory, is_run, processes_of
 from pixmend.training.settings import (
     TrainSettings,
@@ -14,19 +14,19 @@ from pixmend.training.settings import (
 )
 
 __all__ = [
-    "CHOSEN",
     "Progress",
     "RunDirectory",
     "Scores",
     "TrainSettings",
-    "chosen_for",
     "is_run",
     "parse_overrides",
+    "plan_training",
+    "prepare_records",
     "processes_of",
     "read_recipe",
     "recipe_names",
     "resolve",
-    "size_for",
+    "resolve_training",
     "to_toml",
     "train",
 ]
