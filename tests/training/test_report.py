@@ -190,3 +190,12 @@ def test_names_of_dots_lie_on_no_dot_and_on_no_other_name():
     for number, (left, right, line) in enumerate(boxes[:5]):
         for a, b, other in boxes[number + 1 :]:
             assert not (left < b and a < right and abs(line - other) < 11)
+
+
+def test_a_line_to_be_held_against_is_dashed_in_the_drawing_and_in_the_legend():
+    points = [(0.0, 0.0), (1.0, 1.0)]
+    series = [Series("found", points), Series("foretold", points, dashed=True)]
+    drawn = line_chart("t", "", series, across="x")
+    assert 'class="key s1">found' in drawn
+    assert 'class="key s2 dashed">foretold' in drawn
+    assert drawn.count("dashed") == 2, "the line itself too"
