@@ -19,15 +19,14 @@ import torch
 from torch import Tensor
 from training import PlainLoop, cpu_name
 
+from pixmend.features import choose_features, kernel_distance
 from pixmend.models import sample_latents
 from pixmend.randomness import generator_for
 from pixmend.records import Records
 from pixmend.training import TrainSettings, resolve
 from pixmend.training.average import freeze_statistics
 from pixmend.training.data import Order, pixels_to_device
-from pixmend.training.features import choose_features
 from pixmend.training.inversion import draw
-from pixmend.training.measures import kernel_distance
 from pixmend.training.state import discriminator_step, generator_step, initial_state
 
 _CPU = torch.device("cpu")

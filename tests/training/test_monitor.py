@@ -10,19 +10,20 @@ import pytest
 import torch
 
 from pixmend.errors import ModelFileError
+from pixmend.features import (
+    choose_features,
+    efficientnet,
+    frechet_distance,
+    kernel_distance,
+    mean_pairwise_distance,
+    nearest_distances,
+    paired_kernel_distance,
+)
 from pixmend.images import encode_png
 from pixmend.models import DCGAN, Discriminator, Generator, Trust, load_model, read_tensors
 from pixmend.records import PackSettings, Records, pack
-from pixmend.training import RunDirectory, Scores, efficientnet, train
-from pixmend.training.features import choose_features
-from pixmend.training.measures import (
-    frechet_distance,
-    hole_psnr,
-    kernel_distance,
-    latent_search,
-    mean_pairwise_distance,
-    nearest_distances,
-)
+from pixmend.training import RunDirectory, Scores, train
+from pixmend.training.measures import hole_psnr, latent_search
 from pixmend.training.monitor import Monitor, better, read_scores
 from pixmend.training.split import Split
 
@@ -50,6 +51,19 @@ def test_the_kernel_distance_is_the_double_loop_over_pairs():
 
     between = sum(kernel(a, b) for a in x for b in y) / 28
     assert kernel_distance(x, y) == pytest.approx(within(x) + within(y) - 2 * between, rel=1e-5)
+
+
+def test_a_set_is_as_near_to_itself_as_can_be_and_pairs_do_not_count():
+    draw = torch.Generator().manual_seed(2)
+    x, y = torch.randn(7, 5, generator=draw), torch.randn(7, 5, generator=draw) + 1
+    assert paired_kernel_distance(x, x) == pytest.approx(0, abs=1e-12)
+    total = 0.0
+    for i in range(7):
+        for j in range(7):
+            if i != j:
+                for a, b, sign in ((x, x, 1), (y, y, 1), (x, y, -2)):
+                    total += sign * (float(a[i] @ b[j]) / 5 + 1) ** 3
+    assert paired_kernel_distance(x, y) == pytest.approx(total / 42, rel=1e-5)
 
 
 def test_sets_of_one_distribution_are_near_and_others_far():

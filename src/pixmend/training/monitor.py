@@ -17,22 +17,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixmend.features import (
+    choose_features,
+    frechet_distance,
+    kernel_distance,
+    mean_pairwise_distance,
+    nearest_distances,
+)
 from pixmend.images import Pixels
 from pixmend.masks import make_mask
 from pixmend.models import DCGAN, Discriminator, Trust, calibrate, infer, sample_latents
 from pixmend.randomness import array_generator_for, generator_for
 from pixmend.training.data import pixels_to_device
-from pixmend.training.features import choose_features
 from pixmend.training.inversion import draw_known
-from pixmend.training.measures import (
-    Complete,
-    frechet_distance,
-    hole_psnr,
-    kernel_distance,
-    latent_search,
-    mean_pairwise_distance,
-    nearest_distances,
-)
+from pixmend.training.measures import Complete, hole_psnr, latent_search
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import Split
 

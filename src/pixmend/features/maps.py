@@ -39,7 +39,7 @@ def choose_features(device: torch.device) -> FeatureMap:
     """Return EfficientNet-Lite0 where its package is installed, else the random map."""
     if find_spec(_PACKAGE) is None:
         return FeatureMap("random", _RandomNet().to(device).eval().requires_grad_(False))
-    from pixmend.training.efficientnet import load_efficientnet
+    from pixmend.features.efficientnet import load_efficientnet
 
     return FeatureMap("efficientnet-lite0", load_efficientnet().to(device))
 
