@@ -5,14 +5,15 @@
 
 `train` goes on with MODEL where it exists, until it has learned for so many minutes. `complete` answers the tasks that `pixmend evaluate
 ... --tasks TASKS` wrote; hand the answers over with `--completions context-encoder=OUT`. Encoder and decoder are section 3.1's at this
-size: halvings by 4 x 4 convolutions to a bottleneck without extent, and back (there 4,000 numbers for 128 px, here 8 per filter: 512 for 32 px).
-The image comes with its hole in the mean colour and, since the hole is not always the same, the mask beside it; the loss is 0.999 of the hole's
+size: halvings by 4 x 4 convolutions to a bottleneck without extent, and back (there 4,000 numbers for 128 px, here 8 per filter). The image
+comes with its hole in the mean colour and, since the hole is not always the same, the mask beside it; the loss is 0.999 of the hole's
 squared error and 0.001 of the adversarial loss of the completed image (equations 1 to 3; rates of section 4). Without channel-wise layers.
 """
 
 import argparse
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,7 @@ class ContextEncoder(nn.Module):
         widths = [filters * 2**n for n in range(size.bit_length() - 3)]  # 4 px are left
         bottleneck = 8 * filters
         down: list[nn.Module] = [Halving(channels + 1, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]
-        for narrow, wide in zip(widths, widths[1:], strict=False):
+        for narrow, wide in pairwise(widths):
             down += [Halving(narrow, wide, 4, 2, 1), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
         down += [
             nn.Conv2d(widths[-1], bottleneck, 4),
@@ -52,7 +53,7 @@ class ContextEncoder(nn.Module):
             nn.LeakyReLU(0.2),
         ]
         up: list[nn.Module] = [nn.ConvTranspose2d(bottleneck, widths[-1], 4)]
-        for wide, narrow in zip(widths[::-1], widths[-2::-1], strict=False):
+        for wide, narrow in pairwise(widths[::-1]):
             up += [nn.BatchNorm2d(wide), nn.ReLU(), Doubling(wide, narrow, 4, 2, 1)]
         up += [nn.BatchNorm2d(widths[0]), nn.ReLU(), Doubling(widths[0], channels, 4, 2, 1)]
         self.layers = nn.Sequential(*down, *up, nn.Tanh())

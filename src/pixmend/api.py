@@ -22,7 +22,7 @@ from pixmend.completion import (
     find_method,
 )
 from pixmend.errors import InputError, MaskError
-from pixmend.evaluation import Evaluation, Files, Protocol, Recorded, Step
+from pixmend.evaluation import Evaluation, Files, Protocol, Recorded, Step, Subject
 from pixmend.images import (
     EXTENSIONS,
     Channels,
@@ -51,6 +51,7 @@ __all__ = [
     "prepare_records",
     "resolve_training",
     "train",
+    "write_tasks",
 ]
 
 
@@ -216,6 +217,8 @@ def evaluate(
     count: int = 512,
     candidates: int = 1,
     seconds: float | None = None,
+    other: str | Path | None = None,
+    completions: Mapping[str, Path] | None = None,
     device: str = "auto",
     on_images: Callable[[int, int], None] = lambda done, total: None,
     on_step: Callable[[Step], None] = lambda step: None,
@@ -229,30 +232,23 @@ def evaluate(
         A record folder, an image folder, or image files; ``names`` are theirs.
     train_data
         The records that the model was trained on.
-    methods, protocol, count, candidates, seconds
+    methods, protocol, count, candidates, seconds, completions
         See `pixmend.evaluation.evaluate`, as for the callbacks.
+    other
+        A second model, to be compared with the first.
 
     Raises
     ------
     InputError, SettingsError, RunError, OutputError
         See there.
     """
-    file = models.find_model(model)
-    networks = load(model, device=device)._networks
+    subject = _subject(model, device)
     train = None
     if train_data is not None:
-        train = evaluation.open_training(Records(train_data), networks)
-    source: Files | Recorded
-    if isinstance(images, str | Path) and (Path(images) / "manifest.json").is_file():
-        source = Recorded(Records(images))
-    else:
-        paths = images
-        if isinstance(paths, str | Path):
-            paths = list(find_images(Path(paths))) if Path(paths).is_dir() else [Path(paths)]
-        source = Files(paths, names or [str(path) for path in paths])
+        train = evaluation.open_training(Records(train_data), subject.model)
     return evaluation.evaluate(
-        networks,
-        source,
+        subject.model,
+        _source(images, names),
         Path(out),
         train=train,
         methods=methods,
@@ -260,12 +256,62 @@ def evaluate(
         count=count,
         candidates=candidates,
         seconds=seconds,
-        model_name=str(model),
-        model_digest=sha256_of(file),
+        model_name=subject.name,
+        model_digest=subject.digest,
+        other=None if other is None else _subject(other, device),
+        completions=completions,
         on_images=on_images,
         on_step=on_step,
         should_stop=should_stop,
     )
+
+
+def write_tasks(
+    model: str | Path,
+    images: str | Path | Sequence[Path],
+    folder: str | Path,
+    *,
+    train_data: str | Path | None = None,
+    names: Sequence[str] | None = None,
+    protocol: Protocol | None = None,
+    count: int = 512,
+    on_images: Callable[[int, int], None] = lambda done, total: None,
+) -> int:
+    """Write the images with holes that `evaluate`, called likewise, judges by, for another tool to complete; return how many.
+
+    Raises
+    ------
+    InputError, SettingsError, OutputError
+        See `evaluate`.
+    """
+    protocol = protocol or evaluation.Protocol()
+    networks = load(model)._networks
+    train = None
+    if train_data is not None:
+        train = evaluation.open_training(Records(train_data), networks)
+    held = evaluation.choose_held_out(
+        _source(images, names),
+        networks,
+        train,
+        count=count,
+        seed=protocol.seed,
+        on_progress=on_images,
+    )
+    return evaluation.write_tasks(Path(folder), held, protocol)
+
+
+def _subject(model: str | Path, device: str) -> Subject:
+    digest = sha256_of(models.find_model(model))
+    return evaluation.Subject(load(model, device=device)._networks, str(model), digest)
+
+
+def _source(images: str | Path | Sequence[Path], names: Sequence[str] | None) -> Files | Recorded:
+    if isinstance(images, str | Path) and (Path(images) / "manifest.json").is_file():
+        return evaluation.Recorded(Records(images))
+    paths = images
+    if isinstance(paths, str | Path):
+        paths = list(find_images(Path(paths))) if Path(paths).is_dir() else [Path(paths)]
+    return evaluation.Files(paths, names or [str(path) for path in paths])
 
 
 def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: ANN401

@@ -7,6 +7,7 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from pixmend.evaluation import mean_interval, metrics
+from pixmend.evaluation.intervals import ratio_interval
 from pixmend.masks import make_mask
 
 RNG = np.random.default_rng(5)
@@ -39,7 +40,6 @@ def test_errors_are_those_of_plain_sums():
 def test_an_answer_without_error_has_a_finite_psnr_and_full_marks():
     assert metrics.psnr(IMAGE, IMAGE, MASK.hole) == pytest.approx(68.13, abs=0.01)
     assert metrics.ssim_map(IMAGE, IMAGE) == pytest.approx(1)
-    assert metrics.seam(IMAGE, IMAGE, MASK.known) == 0
     assert metrics.right_share(IMAGE, IMAGE, MASK.hole) == 1
 
 
@@ -81,19 +81,36 @@ def test_ssim_is_that_of_scikit_image():
     assert metrics.ssim_map(ANSWER, IMAGE)[inner] == pytest.approx(wanted.mean(-1)[inner])
 
 
-def test_the_seam_is_the_excess_of_steps_over_each_border_pair():
-    excess = []
+def test_the_step_across_the_border_is_that_of_each_pair():
+    steps = []
     for y in range(13):
         for x in range(17):
             for to in ((y, x + 1), (y + 1, x)):
                 if to[0] < 13 and to[1] < 17 and MASK.known[y, x] != MASK.known[to]:
-                    step = [abs(p[to].astype(float) - p[y, x]).mean() for p in (ANSWER, IMAGE)]
-                    excess.append(step[0] - step[1])
-    assert metrics.seam(ANSWER, IMAGE, MASK.known) == pytest.approx(np.mean(excess))
+                    steps.append(abs(ANSWER[to].astype(float) - ANSWER[y, x]).mean())  # noqa: PERF401
+    assert metrics.border_step(ANSWER, MASK.known) == pytest.approx(np.mean(steps))
     flat = np.full((8, 8, 1), 100, np.uint8)
     mask = make_mask("center", 8, 8)
     raised = np.where(mask.hole[..., None], np.uint8(130), flat)
-    assert metrics.seam(raised, flat, mask.known) == 30
+    assert metrics.border_step(raised, mask.known) == 30
+    assert metrics.border_step(flat, mask.known) == 0
+
+
+def test_the_seam_of_a_set_is_a_ratio_of_sums():
+    found = ratio_interval([30.0, 10.0, 2.0], [10.0, 10.0, 1.0], ["a", "b", "c"])
+    assert found.mean == pytest.approx(2, abs=1e-3)
+    assert found.low < 2 < found.high
+    assert ratio_interval([0.0, 0.0], [0.0, 0.0], ["a", "b"]).mean == 1
+
+
+def test_candidates_differ_by_the_mean_over_pairs_and_cover_what_is_among_them():
+    whole = np.ones((1, 2), bool)
+    candidates = [np.array([[[level], [level]]], np.uint8) for level in (100, 110, 130)]
+    assert metrics.diversity(candidates, whole) == pytest.approx((10 + 30 + 20) / 3)
+    near, far = (np.array([[[level], [level]]], np.uint8) for level in (118, 160))
+    assert metrics.covers(candidates, near, whole) == 1
+    assert metrics.covers(candidates, far, whole) == 0
+    assert metrics.diversity(candidates[:1], whole) == 0
 
 
 def test_right_pixels_are_off_by_less_than_26_levels():

@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pixmend.evaluation import Evaluation, Step
+    from pixmend.evaluation import Evaluation, Protocol, Step
 
 __all__ = ["evaluate"]
 
@@ -20,10 +20,13 @@ def evaluate(
     images: Annotated[
         list[str],
         typer.Argument(
-            metavar="IMAGES...", help="A record folder, or images, folders or globs; whole ones."
+            metavar="[OTHER] IMAGES...",
+            help="A record folder, or images, folders or globs; whole ones. Before them, if you like, a second model to compare.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The folder for report and results.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The folder for report and results.")
+    ] = None,
     masks: Annotated[
         str, typer.Option(help="What is missing, with commas between.")
     ] = "center,half,random:0.8,grid,strokes",
@@ -34,10 +37,24 @@ def evaluate(
             "mean, nearest, telea, navier-stokes, biharmonic; if not given, default, instant and all rivals at hand."
         ),
     ] = None,
+    completions: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER", help="Another tool's answers to the tasks, as a method NAME."
+        ),
+    ] = None,
+    tasks: Annotated[
+        Path | None,
+        typer.Option(help="Write the images with holes here, for another tool, and stop."),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="yeh2017: the masks of that paper, and its published table beside ours."),
+    ] = None,
     train_data: Annotated[
         Path | None,
         typer.Option(
-            help="The records that the model was trained on: for mean and nearest, and to leave out copies."
+            help="The records that the model was trained on: for mean and nearest, read rate, KID of samples, and to leave out copies."
         ),
     ] = None,
     count: Annotated[
@@ -58,16 +75,24 @@ def evaluate(
     ] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
 ) -> None:
-    """Judge a model on images that it has not seen, beside what completes images without one.
+    """Judge a model on images that it has not seen, beside what completes images without one, or beside another model.
 
     OUT gets report.html (opens offline), report.json, results.csv with a row for each image, mask and method, and the answers. The
     same command goes on where it was stopped; more masks, methods or images add to what is there.
     """
     from pixmend import api
     from pixmend.cli.terminal import errors, progress_bar, stop_on_signal
-    from pixmend.evaluation import Protocol
+    from pixmend.cli.terminal import out as said
+    from pixmend.errors import SettingsError
+    from pixmend.evaluation import YEH_MASKS, Protocol, parse_completions
 
-    protocol = Protocol(tuple(_words(masks)), seed, batch)
+    if protocol not in (None, "yeh2017"):
+        raise SettingsError(f"--protocol {protocol}: there is yeh2017")
+    if out is None and tasks is None:
+        raise SettingsError("--out: give the folder for report and results (or --tasks FOLDER)")
+    chosen_masks = YEH_MASKS if protocol else tuple(_words(masks))
+    plan = Protocol(chosen_masks, seed, batch)
+    other, images = _second_model(images)
     given, names = _inputs(images, out)
     with stop_on_signal() as should_stop, progress_bar() as bar:
         choosing = bar.add_task("choosing images", total=None, note="")
@@ -81,6 +106,14 @@ def evaluate(
             note = f"{step.label}, {step.mask}"
             bar.update(task, completed=step.done, total=step.total, note=note, visible=True)
 
+        if tasks is not None:
+            written = api.write_tasks(
+                model, given, tasks, train_data=train_data, names=names, protocol=plan,
+                count=count, on_images=chosen,
+            )  # fmt: skip
+            said.print(f"{written} tasks in {tasks}", markup=False)
+            return
+        assert out is not None
         found = api.evaluate(
             model,
             given,
@@ -88,28 +121,31 @@ def evaluate(
             train_data=train_data,
             names=names,
             methods=None if methods is None else _words(methods),
-            protocol=protocol,
+            protocol=plan,
             count=count,
             candidates=candidates,
             seconds=seconds,
+            other=other,
+            completions=parse_completions(completions or []),
             device=device,
             on_images=chosen,
             on_step=show,
             should_stop=should_stop,
         )
     for reason in found.absent:
-        errors.print(f"took no part: {reason}", markup=False)
+        errors.print(f"left out: {reason}", markup=False)
     for name, reason in found.held_out.failed:
         errors.print(f"failed: {reason if name in reason else f'{name}: {reason}'}", markup=False)
-    _show(found, count)
+    _show(found, count, plan)
     if found.held_out.failed:
         raise typer.Exit(2)
 
 
-def _show(found: "Evaluation", count: int) -> None:
+def _show(found: "Evaluation", count: int, plan: "Protocol") -> None:
     from rich.table import Table
 
     from pixmend.cli.terminal import errors, out
+    from pixmend.evaluation import YEH_MASKS, yeh_table
 
     summary, held = found.summary, found.held_out
     if len(held.images) < count and len(held.images) < 100:
@@ -126,19 +162,39 @@ def _show(found: "Evaluation", count: int) -> None:
         shown = [f"[bold]{c.psnr.mean:.2f}[/]" if c.best else f"{c.psnr.mean:.2f}" for c in cells]
         table.add_row(label, *shown)
     out.print(table)
+    if plan.masks == YEH_MASKS:
+        out.print(yeh_table(summary), markup=False)
     out.print(found.verdict, markup=False)
     for finding in found.findings:
         out.print(f"- {finding.fact} {finding.advice}", markup=False)
     out.print(f"report  {found.report}\nresults {found.results}", markup=False)
 
 
-def _inputs(images: list[str], out: Path) -> "tuple[Path | Sequence[Path], Sequence[str] | None]":
+def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
+    """Return the second model, where the first of several inputs is one, and the images."""
+    from pixmend.errors import ModelFileError
+    from pixmend.models import find_model
+
+    first = images[0]
+    is_image_folder = Path(first).is_dir() and not any(Path(first).glob("*.safetensors"))
+    if len(images) < 2 or is_image_folder:
+        return None, images
+    try:
+        file = find_model(first)
+    except ModelFileError:
+        return None, images
+    return (first, images[1:]) if file.suffix == ".safetensors" else (None, images)
+
+
+def _inputs(
+    images: list[str], out: Path | None
+) -> "tuple[Path | Sequence[Path], Sequence[str] | None]":
     """Return a record folder, or files and their names."""
     from pixmend.cli.outputs import expand_inputs
 
     if len(images) == 1 and (Path(images[0]) / "manifest.json").is_file():
         return Path(images[0]), None
-    found = expand_inputs(images, but=out)
+    found = expand_inputs(images, but=out or Path("tasks"))
     return [item.path for item in found], [str(item.relative) for item in found]
 
 

@@ -10,19 +10,35 @@ results.csv, answers/    a row and a picture of each answer
 report.html, report.json
 """
 
-from pixmend.evaluation.contestants import Answered, Contestant, available, find_contestants
+from pixmend.evaluation.contestants import (
+    Answered,
+    Contestant,
+    available,
+    find_contestants,
+    outsider,
+)
 from pixmend.evaluation.diagnosis import Finding
-from pixmend.evaluation.evaluate import Evaluation, evaluate
-from pixmend.evaluation.heldout import Files, HeldOut, Recorded, TrainingImages, open_training
+from pixmend.evaluation.evaluate import Evaluation, Subject, evaluate
+from pixmend.evaluation.heldout import (
+    Files,
+    HeldOut,
+    Recorded,
+    TrainingImages,
+    choose_held_out,
+    open_training,
+)
 from pixmend.evaluation.intervals import Interval, mean_interval
 from pixmend.evaluation.ledger import Row
+from pixmend.evaluation.outside import Outside, parse_completions, write_tasks
 from pixmend.evaluation.protocol import MASKS, Protocol, Step
 from pixmend.evaluation.rivals import RIVALS
 from pixmend.evaluation.summary import Cell, Summary
+from pixmend.evaluation.yeh import YEH_MASKS, yeh_table
 
 __all__ = [
     "MASKS",
     "RIVALS",
+    "YEH_MASKS",
     "Answered",
     "Cell",
     "Contestant",
@@ -31,15 +47,22 @@ __all__ = [
     "Finding",
     "HeldOut",
     "Interval",
+    "Outside",
     "Protocol",
     "Recorded",
     "Row",
     "Step",
+    "Subject",
     "Summary",
     "TrainingImages",
     "available",
+    "choose_held_out",
     "evaluate",
     "find_contestants",
     "mean_interval",
     "open_training",
+    "outsider",
+    "parse_completions",
+    "write_tasks",
+    "yeh_table",
 ]

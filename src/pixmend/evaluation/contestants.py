@@ -4,6 +4,7 @@ import difflib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from pixmend.images import open_image
 from pixmend.masks import Mask
 from pixmend.models import DCGAN
 
-__all__ = ["Answered", "Contestant", "available", "find_contestants"]
+__all__ = ["Answered", "Answers", "Contestant", "available", "find_contestants", "outsider"]
 
 _SEARCHED = 16  # images of one search, unless the caller's batch is smaller
 
@@ -38,15 +39,25 @@ class Answered:
     confidence, warnings
         As of a `Completion`.
     seconds
-        Its share of the batch's wall time.
+        Its share of the batch's wall time; None where nobody told.
     """
 
     pixels: Images
     candidates: tuple[Images, ...]
-    seconds: float
+    seconds: float | None
     uncertainty: NDArray[np.float32] | None = None
     confidence: float | None = None
     warnings: tuple[str, ...] = ()
+
+
+class Answers(Protocol):
+    """Answers that are there already, by mask and number of the image."""
+
+    seconds: float | None
+
+    def read(self, spec: str, number: int, image: Images, mask: Mask) -> Images:
+        """Return one, uint8 [H, W, C]; an InputError where it is none."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -61,12 +72,20 @@ class Contestant:
         ``sharp`` or ``average``; "" of a rival.
     ours
         Whether it asks the model.
+    run
+        Answers a batch: images, masks, and whether to stop.
+    outside
+        Where its answers are if it cannot be run.
+    searches
+        Whether it searches G's latents alone, told nothing by the encoder.
     """
 
     method: str
     answer: str
     ours: bool
     run: Callable[[Images, Sequence[Mask], Never], list[Answered]]
+    outside: Answers | None = None
+    searches: bool = False
 
     @property
     def label(self) -> str:
@@ -90,6 +109,7 @@ def find_contestants(
     seed: int = 0,
     candidates: int = 1,
     seconds: float | None = None,
+    of: str = "",
 ) -> list[Contestant]:
     """Return who takes part, by name; `default` also gives its average where the model has an encoder.
 
@@ -99,6 +119,8 @@ def find_contestants(
         Methods of `pixmend.completion.METHODS`, each with its own number of steps or, with ``:share``, that share of them; and rivals.
     seconds
         Of each image, in place of the number of steps.
+    of
+        The name that this model bears where there are two.
 
     Raises
     ------
@@ -116,10 +138,27 @@ def find_contestants(
             answers = ("sharp", "average")
         for answer in answers:
             options = Options(method, candidates, snapshots=(), seed=seed, answer=answer)
-            found.append(_ours(name, model, options, seconds))
+            found.append(_ours(f"{of}:{name}" if of else name, model, options, seconds))
     if not found:
         raise SettingsError(f"--methods: none given; there are {_offered()}")
     return found
+
+
+def outsider(name: str, answers: Answers) -> Contestant:
+    """Return a contestant whose answers another tool made.
+
+    Raises
+    ------
+    SettingsError
+        Its name is a method's or a rival's.
+    """
+    if name in METHODS or name in RIVALS:
+        raise SettingsError(f"--completions {name}: there is a method of that name; give another")
+    return Contestant(name, "", False, _absent, answers)
+
+
+def _absent(images: Images, masks: Sequence[Mask], should_stop: Never) -> list[Answered]:
+    raise AssertionError("its answers are read, it cannot be run")
 
 
 def _method(name: str, model: DCGAN) -> Method:
@@ -157,7 +196,8 @@ def _ours(name: str, model: DCGAN, options: Options, seconds: float | None) -> C
         each = (time.perf_counter() - started) / len(jobs)
         return [_answered(result, each) for result in results]
 
-    return Contestant(name, options.answer, True, run)
+    searches = not options.method.uses_encoder(model)
+    return Contestant(name, options.answer, True, run, searches=searches)
 
 
 def _answered(result: Completion, seconds: float) -> Answered:

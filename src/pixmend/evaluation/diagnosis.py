@@ -1,31 +1,24 @@
 """Why results are as they are, in words, from measured facts: each finding with what to try next."""
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from pixmend.errors import StoppedError
-from pixmend.evaluation import metrics
-from pixmend.evaluation.contestants import Contestant
 from pixmend.evaluation.heldout import HeldOut
 from pixmend.evaluation.ledger import Row
-from pixmend.evaluation.protocol import Protocol, masks_for
+from pixmend.evaluation.probes import Probe, Rebuilt
+from pixmend.evaluation.realism import Samples
 from pixmend.evaluation.summary import Summary
-from pixmend.images import to_pixels
-from pixmend.models import DCGAN, sample_latents
-from pixmend.randomness import generator_for
-from pixmend.storage import write_text
 
-__all__ = ["Finding", "Probe", "diagnose", "probe_samples", "verdict"]
+__all__ = ["Finding", "diagnose", "verdict"]
 
-_SAMPLES = 8
 _FEW_IMAGES = 30  # below, intervals are too wide to tell methods apart that people can
 _FEW_TRAINING = 1000
 _MISSED = 3.0  # dB
 _EXPLAINED = 6.0  # dB: a quarter of the variance left
+_UNDRAWN = 0.25  # of the way from training images to copies of their mean, in KID
+_COPIED = 0.5  # of the distance of held-out images
 
 
 @dataclass(frozen=True)
@@ -36,77 +29,17 @@ class Finding:
     advice: str
 
 
-@dataclass(frozen=True)
-class Probe:
-    """How a method completes images that G can draw exactly: its own samples. What it misses there, the search or the encoder misses.
-
-    Attributes
-    ----------
-    label, mask, count
-        The method, the mask and how many samples.
-    psnr
-        Mean hole PSNR of its answers.
-    psnr_of_mean
-        That of the mean sample as the answer to all.
-    """
-
-    label: str
-    mask: str
-    count: int
-    psnr: float
-    psnr_of_mean: float
-
-
-def probe_samples(
-    model: DCGAN,
-    contestants: Sequence[Contestant],
-    protocol: Protocol,
-    kept: Path,
-    *,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Probe | None:
-    """Let the last of our methods complete samples of G under the first mask; read from the file ``kept`` if it holds just that.
-
-    Raises
-    ------
-    StoppedError
-        ``should_stop`` said yes.
-    """
-    ours = [each for each in contestants if each.ours and each.answer == "sharp"]
-    if not ours:
-        return None
-    contestant, spec = ours[-1], protocol.masks[0]
-    earlier = _kept_probe(kept)
-    if earlier is not None and (earlier.label, earlier.mask) == (contestant.label, spec):
-        return earlier
-    images = _samples(model, 64)
-    mean = images.mean(0).round().astype(np.uint8)
-    chosen = images[:_SAMPLES]
-    masks = masks_for(protocol, spec, range(_SAMPLES), model.settings.size)
-    answers = contestant.run(chosen, masks, should_stop)
-    if should_stop():
-        raise StoppedError
-    pairs = list(zip(chosen, masks, strict=True))
-    found = Probe(
-        contestant.label,
-        spec,
-        _SAMPLES,
-        _mean(
-            [metrics.psnr(a.pixels, i, m.hole) for a, (i, m) in zip(answers, pairs, strict=True)]
-        ),
-        _mean([metrics.psnr(mean, image, mask.hole) for image, mask in pairs]),
-    )
-    write_text(kept, json.dumps(asdict(found)) + "\n")
-    return found
-
-
 def verdict(summary: Summary) -> str:
-    """Return in one sentence or two whether the model completes this domain better than what needs no model."""
+    """Return in one sentence or two whether the model completes this domain better than what needs no model, or one model than another."""
+    if summary.pairs:
+        return _between(summary)
     rival, ours, lead = summary.best_rival, summary.best_ours, summary.lead
-    if ours is None:
-        return f"Rivals only: {rival} completes best, {_decibels(summary, rival)}."
-    if rival is None or lead is None:
-        return f"{ours} completes best, {_decibels(summary, ours)}; no rival took part to hold it against."
+    if lead is None or rival is None or ours is None:
+        best = ours or rival
+        said = f"{best} completes best, {_decibels(summary, best)}"
+        return (
+            f"{said}; no rival took part to hold it against." if ours else f"Rivals only: {said}."
+        )
     beside = f"{ours} {_decibels(summary, ours)}, {rival} {_decibels(summary, rival)}"
     span = f"95 % interval {lead.low:+.2f} to {lead.high:+.2f} dB"
     if lead.sure > 0:
@@ -124,7 +57,9 @@ def diagnose(
     held: HeldOut,
     *,
     training: int | None,
-    probe: Probe | None,
+    probe: Probe | None = None,
+    rebuilt: Rebuilt | None = None,
+    samples: Samples | None = None,
 ) -> list[Finding]:
     """Return what the figures say of the reasons, the weightiest first.
 
@@ -137,11 +72,25 @@ def diagnose(
     found = [
         *_of_data(summary, held, training),
         *_of_rivals(summary),
+        *_of_rebuilt(summary, rebuilt),
         *_of_probe(summary, probe),
+        *_of_samples(samples, summary, rebuilt is not None),
         *_of_domain(own),
         *_of_calibration(summary),
     ]
     return found
+
+
+def _between(summary: Summary) -> str:
+    """Compare two models by the best method of the first that both have."""
+    last = summary.over_all
+    pair = max(summary.pairs, key=lambda pair: summary.cells[pair.first, last].psnr.mean)
+    gap, method = pair.psnr[last], pair.first.partition(":")[2]
+    span = f"{gap.mean:+.2f} dB, 95 % interval {gap.low:+.2f} to {gap.high:+.2f}, by {method}"
+    if gap.sure == 0:
+        return f"A and B cannot be told apart: B less A is {span}."
+    winner, loser = ("B", "A") if gap.sure > 0 else ("A", "B")
+    return f"{winner} completes better than {loser}: B less A is {span}."
 
 
 def _of_data(summary: Summary, held: HeldOut, training: int | None) -> list[Finding]:
@@ -231,18 +180,68 @@ def _of_probe(summary: Summary, probe: Probe | None) -> list[Finding]:
     if probe.psnr < probe.psnr_of_mean + _EXPLAINED and probe.psnr < held + _MISSED:
         return [
             Finding(
-                f"The search or the encoder is stuck: {facts}.",
-                "It fails even where G can draw the answer: search for longer (--methods default:4), or train the encoder for longer.",
+                f"The search of {probe.label} is stuck: {facts}.",
+                "It fails even where G can draw the answer: search for longer (:4 after the method's name), or train an encoder, "
+                "which needs no search.",
             )
         ]
     if probe.psnr > held + _MISSED:
         return [
             Finding(
-                f"G misses the domain: {facts}.",
-                "The search is not what is lacking: train longer, with more filters or more images.",
+                f"G, told nothing, misses the domain: {facts}.",
+                "The search is not what is lacking: train longer, with more filters, more images or an encoder.",
             )
         ]
     return [Finding(f"Search and G are in balance: {facts}.", "Both would have to get better.")]
+
+
+def _of_rebuilt(summary: Summary, rebuilt: Rebuilt | None) -> list[Finding]:
+    label = summary.best_ours
+    if rebuilt is None or label is None:
+        return []
+    facts = (
+        f"{rebuilt.count} whole images come back from E and G with {rebuilt.psnr:.1f} dB (one grey each: {rebuilt.psnr_of_grey:.1f} dB), "
+        f"holes with {summary.cells[label, summary.over_all].psnr.mean:.1f} dB by {label}"
+    )
+    if rebuilt.psnr < rebuilt.psnr_of_grey + _EXPLAINED:
+        return [
+            Finding(
+                f"The encoder misses: {facts}.",
+                "It loses even what it is shown: train for longer, or with more encoder_filters; are these images of the kind trained on?",
+            )
+        ]
+    return [
+        Finding(
+            f"Encoder and G carry what they see: {facts}.",
+            "What holes lack is knowledge of the domain: more training images or a larger memory help, searching for longer does not.",
+        )
+    ]
+
+
+def _of_samples(samples: Samples | None, summary: Summary, told: bool) -> list[Finding]:
+    if samples is None or not summary.ours:
+        return []
+    found = []
+    facts = (
+        f"KID in {samples.features} of {samples.count} samples to training images {samples.kid:.3g}; one half of these to the other "
+        f"{samples.floor:.2g}, copies of the mean image {samples.blank:.3g}"
+    )
+    if samples.kid - samples.floor > _UNDRAWN * (samples.blank - samples.floor):
+        advice = (
+            "That weighs little here: completions are drawn from what the encoder sees. The searches (yeh, seed ...) suffer from it."
+            if told
+            else "Train longer, or with r1 or augment, until samples look like your images; an encoder (--recipe encoder) needs less of G."
+        )
+        found.append(Finding(f"G, told nothing, cannot draw this domain yet: {facts}.", advice))
+    if samples.nearest < _COPIED * samples.nearest_real:
+        found.append(
+            Finding(
+                f"The model memorises: its samples are {samples.nearest:.2g} from the nearest training image, "
+                f"held-out images {samples.nearest_real:.2g}.",
+                "Add images, or train with augment; see the samples beside their nearest training images.",
+            )
+        )
+    return found
 
 
 def _of_domain(own: Sequence[Row]) -> list[Finding]:
@@ -286,23 +285,6 @@ def _of_calibration(summary: Summary) -> list[Finding]:
     return found
 
 
-def _samples(model: DCGAN, count: int) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
-    """Return draws of G, uint8 [count, S, S, C]; without an encoder's condition G draws all of the image from z."""
-    import torch
-
-    device = next(model.generator.parameters()).device
-    z = sample_latents(model.settings, count, generator_for(0, "evaluate", "probe")).to(device)
-    with torch.no_grad():
-        return to_pixels(model.generator(z)).astype(np.uint8)
-
-
-def _kept_probe(path: Path) -> Probe | None:
-    try:
-        return Probe(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
 def _masks_lost(summary: Summary) -> str:
     lost = [mask for mask, lead in summary.leads.items() if lead.sure < 0]
     return f" It loses under {_list(lost)}." if lost else ""
@@ -323,10 +305,6 @@ def _list(names: Sequence[str]) -> str:
 
 def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
 
 
 def _pooled(values: Sequence[float], counts: Sequence[int]) -> float:

@@ -1,19 +1,36 @@
 """An evaluation from beginning to end: images chosen, protocol carried out, report written."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pixmend.evaluation.contestants import available, find_contestants
-from pixmend.evaluation.diagnosis import Finding, diagnose, probe_samples, verdict
+import numpy as np
+
+from pixmend.errors import SettingsError
+from pixmend.evaluation.contestants import Contestant, available, find_contestants, outsider
+from pixmend.evaluation.diagnosis import Finding, diagnose, verdict
 from pixmend.evaluation.heldout import HeldOut, Source, TrainingImages, choose_held_out
 from pixmend.evaluation.ledger import Ledger, Row
+from pixmend.evaluation.outside import Outside
+from pixmend.evaluation.probes import Probe, Rebuilt, probe_samples, rebuild
 from pixmend.evaluation.protocol import Protocol, Step, carry_out, rows_of
+from pixmend.evaluation.reader import train_reader, unreadable
+from pixmend.evaluation.realism import FEWEST, Samples, judge_realism, judge_samples
 from pixmend.evaluation.report import Account, write_report
+from pixmend.evaluation.rivals import Images
 from pixmend.evaluation.summary import Summary, summarise
 from pixmend.models import DCGAN
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "Subject", "evaluate"]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model under evaluation: what people call it, and a digest of its file."""
+
+    model: DCGAN
+    name: str = "model"
+    digest: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +48,7 @@ class Evaluation:
     held_out
         The images.
     absent
-        Rivals that took no part, and why, in words.
+        Rivals and figures that there are none of, and why, in words.
     report, results
         ``report.html`` (``report.json`` beside it) and ``results.csv``.
     """
@@ -44,6 +61,17 @@ class Evaluation:
     absent: list[str]
     report: Path
     results: Path
+
+
+@dataclass(frozen=True, eq=False)
+class _Facts:
+    """What is found beside the rows."""
+
+    probe: Probe | None
+    rebuilt: Rebuilt | None
+    samples: tuple[Samples, Images, Images] | None
+    originals_read: float | None
+    absent: list[str] = field(default_factory=list)
 
 
 def evaluate(
@@ -59,6 +87,8 @@ def evaluate(
     seconds: float | None = None,
     model_name: str = "model",
     model_digest: str = "",
+    other: Subject | None = None,
+    completions: Mapping[str, Path] | None = None,
     on_images: Callable[[int, int], None] = lambda done, total: None,
     on_step: Callable[[Step], None] = lambda step: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -68,7 +98,7 @@ def evaluate(
     Parameters
     ----------
     train
-        The training images, for the rivals ``mean`` and ``nearest``, and to leave out what training has seen.
+        The training images, for the rivals ``mean`` and ``nearest``, to read answers by, and to leave out what training has seen.
     methods
         See `find_contestants`; None for the model's default methods and all rivals that there are.
     count
@@ -77,6 +107,10 @@ def evaluate(
         Answers an image; the best of them is a figure of its own.
     seconds
         Of search an image, in place of the methods' steps: then two evaluations differ.
+    other
+        A second model, to be compared with the first on the same images: then they are A and B.
+    completions
+        Folders of answers by other tools, by name: see `pixmend.evaluation.outside`.
 
     Raises
     ------
@@ -86,34 +120,47 @@ def evaluate(
         What was handed over cannot be used; the message says why.
     """
     protocol = protocol or Protocol()
-    images = None if train is None else train.images
-    names, absent = (list(methods), []) if methods is not None else available(model, images)
-    contestants = find_contestants(
-        names, model, images, seed=protocol.seed, candidates=candidates, seconds=seconds
+    subject = Subject(model, model_name, model_digest)
+    subjects = [subject] if other is None else [subject, _alike(subject, other)]
+    contestants, absent = _contestants(
+        subjects, train, methods, seed=protocol.seed, candidates=candidates, seconds=seconds
     )
+    outsiders = [Outside(name, folder) for name, folder in (completions or {}).items()]
+    contestants += [outsider(each.name, each) for each in outsiders]
     held = choose_held_out(
         source, model, train, count=count, seed=protocol.seed, on_progress=on_images
     )
-    ledger = Ledger(
-        out,
-        {
-            "format": 1,
-            "model": model_digest,
-            "train-data": "" if train is None else train.digest,
-            "seed": protocol.seed,
-            "batch": protocol.batch,
-            "candidates": candidates,
-            "seconds-per-image": seconds,
-        },
-    )
+    plan = {
+        "format": 2,
+        "model": model_digest,
+        "other": "" if other is None else other.digest,
+        "train-data": "" if train is None else train.digest,
+        "seed": protocol.seed,
+        "batch": protocol.batch,
+        "candidates": candidates,
+        "seconds-per-image": seconds,
+    }
+    ledger = Ledger(out, plan)
+    ledger.follow({each.name: each.digest(protocol.masks, len(held.images)) for each in outsiders})
     for step in carry_out(held, contestants, protocol, ledger, should_stop=should_stop):
         on_step(step)
-    probe = probe_samples(model, contestants, protocol, out / "probe.json", should_stop=should_stop)
     rows = rows_of(held, contestants, protocol, ledger)
+    rows, facts = _beside(model, rows, held, train, contestants, protocol, ledger, should_stop)
     ledger.write(rows)  # in one order, whatever was done when
-    summary = summarise(rows, contestants, protocol.masks)
+    features, realism = judge_realism(held, rows, protocol.batch, ledger, should_stop=should_stop)
+    if not realism:
+        facts.absent.append(f"KID needs {FEWEST} images, and there are {len(held.images)}")
+    summary = summarise(rows, contestants, protocol.masks, features=features, realism=realism)
     trained = None if train is None else len(train.images)
-    findings = diagnose(summary, rows, held, training=trained, probe=probe)
+    findings = diagnose(
+        summary,
+        rows,
+        held,
+        training=trained,
+        probe=facts.probe,
+        rebuilt=facts.rebuilt,
+        samples=None if facts.samples is None else facts.samples[0],
+    )
     account = Account(
         verdict(summary),
         summary,
@@ -121,16 +168,20 @@ def evaluate(
         held,
         protocol,
         {
-            "model": model_name,
+            "model": " and ".join(each.name for each in subjects),
             "images": f"{len(held.images):,} of {held.available:,}",
             "training images": "not given" if trained is None else f"{trained:,}",
             "size": f"{model.settings.size} px {model.settings.channels}",
             "candidates": f"{candidates}",
             "seconds an image": "each method's steps" if seconds is None else f"{seconds:g}",
             "seed": f"{protocol.seed}",
+            "features": features,
         },
-        absent,
-        probe,
+        [*absent, *facts.absent],
+        facts.probe,
+        facts.rebuilt,
+        facts.samples,
+        facts.originals_read,
     )
     write_report(out, account, rows, ledger)
     return Evaluation(
@@ -139,7 +190,90 @@ def evaluate(
         rows,
         findings,
         held,
-        absent,
+        [*absent, *facts.absent],
         out / "report.html",
         out / "results.csv",
     )
+
+
+def _alike(first: Subject, second: Subject) -> Subject:
+    ours, theirs = first.model.settings, second.model.settings
+    if (ours.size, ours.channels) != (theirs.size, theirs.channels):
+        raise SettingsError(
+            f"{first.name} is of {ours.size} px {ours.channels} and {second.name} of {theirs.size} px {theirs.channels}: "
+            "compare models of one shape"
+        )
+    return second
+
+
+def _contestants(
+    subjects: Sequence[Subject],
+    train: TrainingImages | None,
+    methods: Sequence[str] | None,
+    *,
+    seed: int,
+    candidates: int,
+    seconds: float | None,
+) -> tuple[list[Contestant], list[str]]:
+    """Return who takes part, rivals once, and in words who does not and why."""
+    images = None if train is None else train.images
+    found: dict[str, Contestant] = {}
+    absent: list[str] = []
+    for letter, subject in zip("AB", subjects, strict=False):
+        names, reasons = (
+            (list(methods), []) if methods is not None else available(subject.model, images)
+        )
+        absent = [*absent, *(reason for reason in reasons if reason not in absent)]
+        for each in find_contestants(
+            names,
+            subject.model,
+            images,
+            seed=seed,
+            candidates=candidates,
+            seconds=seconds,
+            of=letter if len(subjects) > 1 else "",
+        ):
+            found.setdefault(each.label, each)
+    ordered = [each for each in found.values() if each.ours]
+    return [*ordered, *(each for each in found.values() if not each.ours)], absent
+
+
+def _beside(
+    model: DCGAN,
+    rows: list[Row],
+    held: HeldOut,
+    train: TrainingImages | None,
+    contestants: Sequence[Contestant],
+    protocol: Protocol,
+    ledger: Ledger,
+    should_stop: Callable[[], bool],
+) -> tuple[list[Row], _Facts]:
+    """Return the rows with what the classifier reads, and the facts that are of no row."""
+    out, ours = ledger.folder, any(each.ours for each in contestants)
+    probe = probe_samples(model, contestants, protocol, out / "probe.json", should_stop=should_stop)
+    samples = None
+    if ours and train is not None:
+        samples = judge_samples(model, held, train, out / "samples.json")
+    rebuilt = rebuild(model, held) if ours else None
+    reason = unreadable(train, held)
+    if reason is not None or train is None:
+        return rows, _Facts(probe, rebuilt, samples, None, [reason] if reason else [])
+    reader = train_reader(train, out / "reader.safetensors")
+    known = set(reader.classes)
+    truth = {n: str(label) for n, label in enumerate(held.labels) if str(label) in known}
+    pictures = {row.key: ledger.picture(row, protocol.batch) for row in rows if row.number in truth}
+    there = [(key, picture) for key, picture in pictures.items() if picture is not None]
+    said = dict(
+        zip(
+            [key for key, _ in there],
+            reader.read(np.stack([picture for _, picture in there])),
+            strict=True,
+        )
+    )
+    read = [
+        replace(row, read=float(said[row.key] == truth[row.number])) if row.key in said else row
+        for row in rows
+    ]
+    originals = reader.read(held.images[list(truth)])
+    rate = float(np.mean([a == b for a, b in zip(originals, truth.values(), strict=True)]))
+    return read, _Facts(probe, rebuilt, samples, rate)

@@ -15,7 +15,7 @@ from pixmend.evaluation.summary import Summary
 from pixmend.images import encode_png, open_image, thumbnail
 from pixmend.masks import Mask
 
-__all__ = ["gallery"]
+__all__ = ["gallery", "sample_sheet"]
 
 _CELL = 96  # pixels; larger images are reduced to it
 _SMALL = 64  # pixels of images of which more than one case of a kind is shown
@@ -33,18 +33,31 @@ def gallery(
             range(len(held.images)), key=lambda number: (-of[number, spec, str(by)].psnr, number)
         )
         lines = []
+        doubted = [f"uncertainty of {by}"] if by in summary.ours else []
         for case, number in _cases(ranked, 2 if held.images.shape[1] <= _SMALL else 1):
             (mask,) = masks_for(protocol, spec, [number], held.images.shape[1])
             answers = [of[number, spec, label] for label in summary.labels]
-            lines.append(_line(case, held, number, mask, answers, ledger, protocol.batch))
+            unsure = of[number, spec, str(by)] if doubted else None
+            lines.append(_line(case, held, number, mask, answers, ledger, protocol.batch, unsure))
         heads = "".join(
-            f"<th>{escape(each)}</th>" for each in ("original", "masked", *summary.labels)
+            f"<th>{escape(each)}</th>" for each in ("original", "masked", *summary.labels, *doubted)
         )
         parts.append(
             f'<h3>{escape(spec)}</h3><div class="scroll"><table class="gallery"><thead><tr><th></th>{heads}</tr></thead>'
             f"<tbody>{''.join(lines)}</tbody></table></div>"
         )
     return "".join(parts)
+
+
+def sample_sheet(samples: Images, nearest: Images) -> str:
+    """Return samples above the training images nearest to them, as a table of pictures."""
+    lines = []
+    for title, images in (("samples", samples), ("nearest training images", nearest)):
+        cells = "".join(
+            _cell(image, f"{title} {number}", "") for number, image in enumerate(images, 1)
+        )
+        lines.append(f'<tr><th scope="row">{title}</th>{cells}</tr>')
+    return f'<div class="scroll"><table class="gallery">{"".join(lines)}</table></div>'
 
 
 def _cases(ranked: Sequence[int], each: int) -> list[tuple[str, int]]:
@@ -68,6 +81,7 @@ def _line(
     rows: Sequence[Row],
     ledger: Ledger,
     batch: int,
+    unsure: Row | None,
 ) -> str:
     image, name = held.images[number], held.names[number]
     best = max(row.psnr for row in rows)
@@ -82,6 +96,12 @@ def _line(
         cells.append(
             "<td></td>" if answer is None else _cell(answer, f"{name} by {row.label}", shown)
         )
+    doubt = None if unsure is None else ledger.doubt(unsure, batch)
+    if doubt is not None and unsure is not None:
+        said = (
+            "" if unsure.expected is None else f"{unsure.expected:.0f}, was {unsure.observed:.0f}"
+        )
+        cells.append(_cell(doubt, f"uncertainty of {name}", said))
     short = name.rpartition("/")[2]
     return f'<tr><th scope="row">{case}<small title="{escape(name, quote=True)}">{escape(short)}</small></th>{"".join(cells)}</tr>'
 

@@ -86,8 +86,8 @@ class HeldOut:
     ----------
     images
         uint8 [N, S, S, C], of the model's size and channels.
-    names, families
-        Of each, [N].
+    names, families, labels
+        Of each, [N]; a label is the class of a record or the folder of a file.
     looked_at, available
         How many were looked at to find them, and how many there are.
     duplicates
@@ -101,6 +101,7 @@ class HeldOut:
     images: Images
     names: list[str]
     families: list[str]
+    labels: list[str | int | None]
     looked_at: int
     available: int
     duplicates: list[str]
@@ -181,6 +182,7 @@ def choose_held_out(
         np.stack([image for _, image in kept]),
         [source.names[index] for index in chosen],
         held,
+        [source.labels[index] for index in chosen],
         looked_at,
         len(order),
         sorted(duplicates),

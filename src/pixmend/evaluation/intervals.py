@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pixmend.randomness import array_generator_for
 
-__all__ = ["Interval", "mean_interval"]
+__all__ = ["Interval", "mean_interval", "ratio_interval"]
 
 _DRAWS = 2000
 _LEVEL = 0.95
@@ -53,14 +53,36 @@ def mean_interval(values: Sequence[float], families: Sequence[str], *, seed: int
     _, numbers = np.unique(np.asarray(families), return_inverse=True)
     sums: NDArray[np.float64] = np.bincount(numbers, of_image).astype(np.float64)
     counts: NDArray[np.int64] = np.bincount(numbers)
-    means = _bootstrap(sums, counts, seed)
-    ends = np.quantile(means, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    mean = float(of_image.mean())
-    return Interval(mean, float(ends[0]), float(ends[1]), len(of_image), len(sums))
+    return _interval(float(of_image.mean()), sums, counts.astype(np.float64), len(of_image), seed)
+
+
+def ratio_interval(
+    values: Sequence[float], over: Sequence[float], families: Sequence[str], *, seed: int = 0
+) -> Interval:
+    """Return the sum of ``values`` over the sum of ``over``, both [N], with its interval; 1 where both are nothing."""
+    _, numbers = np.unique(np.asarray(families), return_inverse=True)
+    # A thousandth of a grey level: two flat sets have a ratio of 1.
+    tops, floors = (
+        np.bincount(numbers, np.asarray(each, np.float64) + 1e-3).astype(np.float64)
+        for each in (values, over)
+    )
+    ratio = float(tops.sum() / floors.sum())
+    return _interval(ratio, tops, floors, len(values), seed)
+
+
+def _interval(
+    mean: float,
+    sums: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    images: int,
+    seed: int,
+) -> Interval:
+    ends = np.quantile(_bootstrap(sums, counts, seed), [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return Interval(mean, float(ends[0]), float(ends[1]), images, len(sums))
 
 
 def _bootstrap(
-    sums: NDArray[np.float64], counts: NDArray[np.int64], seed: int
+    sums: NDArray[np.float64], counts: NDArray[np.float64], seed: int
 ) -> NDArray[np.float64]:
     """Return the means of draws of as many families as there are."""
     drawn = array_generator_for(seed, "bootstrap").integers(0, len(sums), (_DRAWS, len(sums)))

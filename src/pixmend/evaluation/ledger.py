@@ -41,18 +41,22 @@ class Row:
         Over the hole: dB, 0 to 1, grey levels.
     whole_psnr, whole_ssim, whole_l1
         Over the whole image.
-    seam
-        See `pixmend.evaluation.metrics.seam`.
+    border, border_true
+        See `pixmend.evaluation.metrics.border_step`: of the answer and of the original.
     expected, observed
         Root mean square error of the hole in grey levels, as the uncertainty foretold it and as it was.
     confidence, right
         Share of right pixels, as foretold and as it was.
-    best_of
-        Hole PSNR of the best of the candidates.
+    best_of, diversity, covered
+        Of all the candidates: hole PSNR of the best, their mean difference in grey levels, and whether the original may be one of them.
+    read
+        Whether the classifier reads the image's class off the answer; None where there is no class or no classifier.
     warnings
         Of the completion, with ``; `` between.
+    peak
+        The most memory that the process held during the batch, in MiB, where the system tells.
     seconds
-        The image's share of its batch's wall time: the only figure that differs from run to run.
+        The image's share of its batch's wall time. This and ``peak`` are the only figures that differ from run to run.
     """
 
     number: int
@@ -69,14 +73,19 @@ class Row:
     whole_psnr: float
     whole_ssim: float
     whole_l1: float
-    seam: float
+    border: float
+    border_true: float
     expected: float | None
     observed: float
     confidence: float | None
     right: float
     best_of: float
+    diversity: float
+    covered: float
+    read: float | None
     warnings: str
-    seconds: float
+    peak: float | None
+    seconds: float | None
 
     @property
     def key(self) -> Key:
@@ -114,7 +123,8 @@ class Row:
 
 COLUMNS = [field.name for field in fields(Row)]
 _TEXTS = ("image", "family", "digest", "mask", "method", "answer", "warnings")
-_OPTIONAL = ("expected", "confidence")
+_DOUBTS = ".uncertainty"
+_OPTIONAL = ("expected", "confidence", "read", "peak", "seconds")
 
 
 class Ledger:
@@ -148,12 +158,14 @@ class Ledger:
         """Write the whole file anew."""
         write_text(self._file, _lines([COLUMNS, *(row.cells() for row in rows)]))
 
-    def add(self, rows: Sequence[Row], pictures: Images) -> None:
-        """Keep a batch: its answers, uint8 [B, S, S, C], as one picture, then its rows."""
+    def add(self, rows: Sequence[Row], pictures: Images, doubts: Images | None = None) -> None:
+        """Keep a batch: its answers, uint8 [B, S, S, C], as one picture, its uncertainty [B, S, S, 1] as another, then its rows."""
         first = rows[0]
-        count, size, _, channels = pictures.shape
-        column = pictures.reshape(count * size, size, channels)
-        write_bytes(self._picture(first, first.number), encode_png(column, quick=True))
+        for stack, kind in ((pictures, ""), (doubts, _DOUBTS)):
+            if stack is not None:
+                column = stack.reshape(-1, *stack.shape[2:])
+                path = self._picture(first, first.number, kind)
+                write_bytes(path, encode_png(column, quick=True))
         # Rows go through text even when they were not read, so that a restart changes no figure.
         kept = [Row.from_cells(row.cells()) for row in rows]
         append_line(self._file, _lines(row.cells() for row in kept).rstrip("\n"))
@@ -164,9 +176,16 @@ class Ledger:
 
         ``batch`` is the number of images in a batch.
         """
+        return self._part(row, batch, "")
+
+    def doubt(self, row: Row, batch: int) -> Images | None:
+        """Return the uncertainty of an answer in twice its grey levels, uint8 [S, S, 1]; None where there is none."""
+        return self._part(row, batch, _DOUBTS)
+
+    def _part(self, row: Row, batch: int, kind: str) -> Images | None:
         place = row.number % batch
         try:
-            column = open_image(self._picture(row, row.number - place)).pixels
+            column = open_image(self._picture(row, row.number - place, kind)).pixels
         except InputError:
             return None
         size = column.shape[1]
@@ -177,9 +196,23 @@ class Ledger:
         """Whether the answers of the batch that begins with this row are there."""
         return self._picture(row, row.number).is_file()
 
-    def _picture(self, row: Row, start: int) -> Path:
-        kind = f"{row.method}-{row.answer}" if row.answer else row.method
-        return self.folder / "answers" / _plain(row.mask) / _plain(kind) / f"{start:06}.png"
+    def follow(self, digests: dict[str, str]) -> None:
+        """Drop the rows of methods whose answers, by digest, are not those that were measured."""
+        path = self.folder / "completions.json"
+        try:
+            kept = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            kept = {}
+        changed = {name for name, digest in digests.items() if kept.get(name) != digest}
+        if not changed:
+            return
+        self.rows = {key: row for key, row in self.rows.items() if row.method not in changed}
+        self.write(self.rows.values())
+        write_text(path, json.dumps(kept | digests) + "\n")
+
+    def _picture(self, row: Row, start: int, kind: str = "") -> Path:
+        who = f"{row.method}-{row.answer}" if row.answer else row.method
+        return self.folder / "answers" / _plain(row.mask) / _plain(who) / f"{start:06}{kind}.png"
 
     def _check(self, plan: dict[str, Any]) -> None:
         if not self._plan.exists():

@@ -6,6 +6,7 @@ What counts for a completion is the hole; figures of the whole image are kept be
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,18 @@ from numpy.typing import NDArray
 from pixmend.images import Pixels
 from pixmend.models import RIGHT
 
-__all__ = ["Group", "calibration", "l1", "psnr", "right_share", "rms", "seam", "ssim_map"]
+__all__ = [
+    "Group",
+    "border_step",
+    "calibration",
+    "covers",
+    "diversity",
+    "l1",
+    "psnr",
+    "right_share",
+    "rms",
+    "ssim_map",
+]
 
 _LEAST_ERROR = (
     1e-2  # squared grey levels: an answer without error has 68.13 dB, so that means stay finite
@@ -68,22 +80,31 @@ def ssim_map(answer: Pixels, image: Pixels) -> NDArray[np.float64]:
     return similar
 
 
-def seam(answer: Pixels, image: Pixels, known: Where) -> float:
-    """Return by how much the mean absolute step across the hole's border is larger than the original's, in grey levels.
+def border_step(pixels: Pixels, known: Where) -> float:
+    """Return the mean absolute step across the hole's border, in grey levels; 0 where there is no border.
 
-    Steps are between neighbours in a row or column of which one is known. 0: the border is as (in)visible as in the original; below 0
-    it is smoother. 0 where there is no border.
+    Steps are between neighbours in a row or column of which one is known. The seam of answers is their mean over that of the originals:
+    1 is as (in)visible, below 1 is smoother.
     """
-    excess, count = 0.0, 0
+    total, count = 0.0, 0
     for axis in (0, 1):
         crosses = np.diff(known, axis=axis)
-        steps = [
-            np.abs(np.diff(each.astype(np.float64), axis=axis)).mean(-1)[crosses]
-            for each in (answer, image)
-        ]
-        excess += float((steps[0] - steps[1]).sum())
+        steps = np.abs(np.diff(pixels.astype(np.float64), axis=axis)).mean(-1)[crosses]
+        total += float(steps.sum())
         count += int(crosses.sum())
-    return excess / count if count else 0.0
+    return total / count if count else 0.0
+
+
+def diversity(candidates: Sequence[Pixels], where: Where) -> float:
+    """Return the mean root mean square difference of two candidates over some pixels, in grey levels; 0 of one."""
+    pairs = [rms(a, b, where) for a, b in combinations(candidates, 2)]
+    return float(np.mean(pairs)) if pairs else 0.0
+
+
+def covers(candidates: Sequence[Pixels], image: Pixels, where: Where) -> float:
+    """Return 1 where the image is as near to some candidate as two candidates are to each other: it may be one of them; else 0."""
+    nearest = min(rms(each, image, where) for each in candidates)
+    return float(nearest <= diversity(candidates, where))
 
 
 @dataclass(frozen=True)

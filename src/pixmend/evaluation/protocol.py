@@ -12,11 +12,12 @@ from pixmend.evaluation import metrics
 from pixmend.evaluation.contestants import Answered, Contestant
 from pixmend.evaluation.heldout import HeldOut
 from pixmend.evaluation.ledger import Ledger, Row
+from pixmend.evaluation.peak import watch_memory
 from pixmend.evaluation.rivals import Images
 from pixmend.masks import Mask, make_mask
 from pixmend.randomness import seed_for
 
-__all__ = ["MASKS", "Protocol", "Step", "carry_out", "masks_for"]
+__all__ = ["MASKS", "Protocol", "Step", "carry_out", "digest_of", "masks_for"]
 
 MASKS = ("center", "half", "random:0.8", "grid", "strokes")
 
@@ -134,12 +135,15 @@ def measured(answered: Answered, image: Images, mask: Mask) -> dict[str, float |
         "whole_psnr": metrics.psnr(answer, image, whole),
         "whole_ssim": float(similar.mean()),
         "whole_l1": metrics.l1(answer, image, whole),
-        "seam": metrics.seam(answer, image, mask.known),
+        "border": metrics.border_step(answer, mask.known),
+        "border_true": metrics.border_step(image, mask.known),
         "expected": expected,
         "observed": metrics.rms(answer, image, hole),
         "confidence": answered.confidence,
         "right": metrics.right_share(answer, image, hole),
         "best_of": max(metrics.psnr(each, image, hole) for each in answered.candidates),
+        "diversity": metrics.diversity(answered.candidates, hole),
+        "covered": metrics.covers(answered.candidates, image, hole),
     }
 
 
@@ -154,7 +158,8 @@ def _batch(
     should_stop: Callable[[], bool],
 ) -> None:
     images = held.images[numbers[0] : numbers[-1] + 1]
-    answers = contestant.run(images, masks, should_stop)
+    with watch_memory() as peak:
+        answers = _answers(contestant, images, spec, numbers, masks, should_stop)
     if should_stop():  # they are the best so far, not what the method would have found
         raise StoppedError
     rows = [
@@ -167,13 +172,40 @@ def _batch(
             missing=mask.missing,
             method=contestant.method,
             answer=contestant.answer,
+            read=None,
             warnings="; ".join(answered.warnings),
+            peak=peak.mib,
             seconds=answered.seconds,
             **measured(answered, image, mask),  # type: ignore[arg-type]
         )
         for number, image, mask, answered in zip(numbers, images, masks, answers, strict=True)
     ]
-    ledger.add(rows, np.stack([answered.pixels for answered in answers]))
+    doubts = [answered.uncertainty for answered in answers]
+    told = [np.clip(2 * each, 0, 255).round()[..., None] for each in doubts if each is not None]
+    ledger.add(
+        rows,
+        np.stack([answered.pixels for answered in answers]),
+        np.stack(told).astype(np.uint8) if len(told) == len(rows) else None,
+    )
+
+
+def _answers(
+    contestant: Contestant,
+    images: Images,
+    spec: str,
+    numbers: Sequence[int],
+    masks: Sequence[Mask],
+    should_stop: Callable[[], bool],
+) -> list[Answered]:
+    outside = contestant.outside
+    if outside is None:
+        return contestant.run(images, masks, should_stop)
+    found = []
+    for number, image, mask in zip(numbers, images, masks, strict=True):
+        answer = outside.read(spec, number, image, mask)
+        pixels = np.where(mask.known[..., None], image, answer)
+        found.append(Answered(pixels, (pixels,), outside.seconds))
+    return found
 
 
 def rows_of(

@@ -1,7 +1,7 @@
 """An evaluation on one page, report.html, which opens offline, alone, in light and dark; and for programs, report.json."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from importlib.resources import files
@@ -9,15 +9,23 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from pixmend.evaluation.diagnosis import Finding, Probe
-from pixmend.evaluation.gallery import gallery
+from pixmend.evaluation.diagnosis import Finding
+from pixmend.evaluation.gallery import gallery, sample_sheet
 from pixmend.evaluation.heldout import HeldOut
 from pixmend.evaluation.ledger import Ledger, Row
-from pixmend.evaluation.metrics import Group
+from pixmend.evaluation.probes import Probe, Rebuilt
 from pixmend.evaluation.protocol import Protocol
-from pixmend.evaluation.rivals import RIVALS
-from pixmend.evaluation.summary import METRICS, Cell, Summary
-from pixmend.page import Point, Series, line_chart, page_style, scatter_chart
+from pixmend.evaluation.realism import Samples
+from pixmend.evaluation.rivals import RIVALS, Images
+from pixmend.evaluation.summary import Cell, Summary
+from pixmend.evaluation.tables import (
+    charts,
+    figures_table,
+    more_table,
+    pairs_table,
+    realism_table,
+)
+from pixmend.page import page_style
 from pixmend.storage import write_text
 
 __all__ = ["Account", "write_report"]
@@ -34,7 +42,11 @@ class Account:
     facts
         Under what the figures were found: names and values.
     absent
-        Rivals that took no part, and why.
+        Rivals and figures that there are none of, and why.
+    samples
+        What G's samples are worth, some of them, and the training images nearest to these.
+    originals_read
+        Share of the originals that the classifier reads rightly.
     """
 
     verdict: str
@@ -45,6 +57,9 @@ class Account:
     facts: dict[str, str]
     absent: Sequence[str]
     probe: Probe | None
+    rebuilt: Rebuilt | None
+    samples: tuple[Samples, Images, Images] | None
+    originals_read: float | None
 
 
 def write_report(out: Path, account: Account, rows: Sequence[Row], ledger: Ledger) -> None:
@@ -66,10 +81,13 @@ def write_report(out: Path, account: Account, rows: Sequence[Row], ledger: Ledge
         verdict=escape(account.verdict),
         tiles=_tiles(summary, held),
         findings=_findings(account.findings),
-        psnr=_table(summary, "psnr", 2),
-        ssim=_table(summary, "ssim", 3),
-        more=_more(summary),
-        charts=_charts(summary),
+        pairs=pairs_table(summary),
+        psnr=figures_table(summary, "psnr", 2),
+        ssim=figures_table(summary, "ssim", 3),
+        realism=realism_table(summary, account.originals_read),
+        more=more_table(summary),
+        charts=charts(summary),
+        samples=_samples(account),
         gallery=gallery(account.protocol, held, rows, summary, ledger),
         left_out=_left_out(account),
         methods=_methods(summary),
@@ -93,7 +111,12 @@ def _facts(account: Account) -> dict[str, Any]:
         "table": [_json_of(cell) for cell in summary.cells.values()],
         "errors": {key: [asdict(each) for each in value] for key, value in summary.errors.items()},
         "shares": {key: [asdict(each) for each in value] for key, value in summary.shares.items()},
+        "pairs": [asdict(pair) for pair in summary.pairs],
+        "features": summary.features,
         "probe": None if account.probe is None else asdict(account.probe),
+        "rebuilt": None if account.rebuilt is None else asdict(account.rebuilt),
+        "samples": None if account.samples is None else asdict(account.samples[0]),
+        "originals_read": account.originals_read,
         "facts": account.facts,
         "images": {
             "count": len(held.images),
@@ -114,6 +137,9 @@ def _json_of(cell: Cell) -> dict[str, Any]:
         "mask": cell.mask,
         **{name: asdict(figure) for name, figure in cell.figures.items()},
         "seconds": cell.seconds,
+        "peak_mib": cell.peak,
+        "kid": cell.kid,
+        "fid": cell.fid,
         "behind": None if cell.behind is None else asdict(cell.behind),
         "as_good_as_the_best": cell.as_good,
     }
@@ -144,7 +170,8 @@ def _tiles(summary: Summary, held: HeldOut) -> str:
         tiles.append(("hole SSIM", f"{cell.figures['ssim'].mean:.3f}", best))
         right = cell.figures["right"].mean
         tiles.append(("right pixels", f"{right:.0%}", "off by less than 26 of 255"))
-        tiles.append(("time an image", _seconds(cell.seconds), best))
+        if cell.seconds is not None:
+            tiles.append(("time an image", _seconds(cell.seconds), best))
     if summary.lead is not None:
         lead = summary.lead
         note = f"{lead.low:+.2f} to {lead.high:+.2f}, over {summary.best_rival}"
@@ -165,112 +192,15 @@ def _findings(findings: Sequence[Finding]) -> str:
     return f'<ul class="findings">{items}</ul>'
 
 
-def _table(summary: Summary, name: str, digits: int) -> str:
-    """Return methods by masks: the mean over its interval; the best in bold, with a sign what cannot be told from it."""
-    head = "".join(f"<th>{escape(mask)}</th>" for mask in summary.masks)
-    lines = []
-    for label in summary.labels:
-        cells = []
-        for mask in summary.masks:
-            cell = summary.cells[label, mask]
-            figure = cell.figures[name]
-            best = figure.mean == max(
-                summary.cells[other, mask].figures[name].mean for other in summary.labels
-            )
-            mean = f"{figure.mean:.{digits}f}"
-            tied = name == "psnr" and not best and cell.as_good
-            shown = f"<b>{mean}</b>" if best else f"{mean}{' ≈' if tied else ''}"
-            cells.append(
-                f"<td>{shown}<small>{figure.low:.{digits}f} to {figure.high:.{digits}f}</small></td>"
-            )
-        kind = "ours" if label in summary.ours else "rival"
-        lines.append(
-            f'<tr class="{kind}"><th scope="row">{escape(label)}</th>{"".join(cells)}</tr>'
-        )
-    return (
-        f'<table class="figures"><thead><tr><th></th>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table>"
-    )
-
-
-def _more(summary: Summary) -> str:
-    """Return the other figures of each method over all masks."""
-    figures = (
-        "hole L1",
-        "seam",
-        "right pixels",
-        "best of K",
-        "whole PSNR",
-        "whole SSIM",
-        "whole L1",
-    )
-    heads = ("", *figures, "s an image")
-    rows = []
-    for label in summary.labels:
-        cell = summary.cells[label, summary.over_all]
-        of = {name: cell.figures[name].mean for name in METRICS}
-        rows.append(
-            [
-                label,
-                f"{of['l1']:.1f}",
-                f"{of['seam']:+.1f}",
-                f"{of['right']:.1%}",
-                f"{of['best_of']:.2f}",
-                f"{of['whole_psnr']:.2f}",
-                f"{of['whole_ssim']:.3f}",
-                f"{of['whole_l1']:.1f}",
-                f"{cell.seconds:.3g}",
-            ]
-        )
-    body = "".join(_row("td", row) for row in rows)
-    return f'<table class="figures"><thead>{_row("th", heads)}</thead><tbody>{body}</tbody></table>'
-
-
-def _charts(summary: Summary) -> str:
-    last = summary.over_all
-    points = [
-        Point(
-            label,
-            max(summary.cells[label, last].seconds, 1e-6),
-            summary.cells[label, last].psnr.mean,
-            1 if label in summary.ours else 2,
-        )
-        for label in summary.labels
-    ]
-    return "".join(
-        [
-            scatter_chart(
-                "Hole PSNR, dB, against seconds an image",
-                "up and to the left is better",
-                points,
-                ("with the model", "without"),
-                across="seconds",
-            ),
-            _calibration(
-                "Expected against observed error",
-                "grey levels, root mean square; on the dashed line the uncertainty tells the truth",
-                summary.errors,
-            ),
-            _calibration(
-                "Confidence against right pixels",
-                "shares; on the dashed line the confidence tells the truth",
-                summary.shares,
-            ),
-        ]
-    )
-
-
-def _calibration(title: str, note: str, groups: dict[str, list[Group]]) -> str:
-    series = [
-        Series(label, [(each.foretold, each.true) for each in found])
-        for label, found in groups.items()
-        if found
-    ][-2:]
-    if not series:
+def _samples(account: Account) -> str:
+    if account.samples is None:
         return ""
-    ends = [x for each in series for x, _ in each.points]
-    truth = Series("as foretold", [(low, low) for low in (min(ends), max(ends))], dashed=True)
-    return line_chart(title, note, [*series, truth], across="foretold")
+    figures, drawn, nearest = account.samples
+    return (
+        "<h2>What G draws, told nothing</h2>"
+        f'<p class="quiet">And below each sample the training image nearest to it in {escape(figures.features)}. KID to training images '
+        f"{figures.kid:.3g}; one half of these to the other {figures.floor:.2g}.</p>{sample_sheet(drawn, nearest)}"
+    )
 
 
 def _left_out(account: Account) -> str:
@@ -298,7 +228,3 @@ def _named(names: Sequence[str]) -> str:
 
 def _seconds(value: float) -> str:
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
-
-
-def _row(tag: str, cells: Iterable[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"

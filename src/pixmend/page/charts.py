@@ -59,7 +59,10 @@ def line_chart(title: str, note: str, series: Sequence[Series], *, across: str =
 def scatter_chart(
     title: str, note: str, points: Sequence[Point], groups: Sequence[str], *, across: str
 ) -> str:
-    """Return a ``<figure>`` with labelled dots over a logarithmic axis of x > 0, and a legend of the groups; "" without a dot."""
+    """Return a ``<figure>`` with labelled dots over a logarithmic axis of x > 0, and a legend of the groups; "" without a dot.
+
+    A line joins the dots that no other is left of and above at once (Pareto's front).
+    """
     kept = [each for each in points if each.x > 0 and math.isfinite(each.x + each.y)]
     if not kept:
         return ""
@@ -74,7 +77,7 @@ def scatter_chart(
         for ten in tens
     )
     label = f"{title}: {', '.join(each.name for each in kept)}"
-    drawing = f"{_rules(frame, up)}{axis}{_dots(kept, frame, across)}"
+    drawing = f"{_rules(frame, up)}{axis}{_front(kept, frame)}{_dots(kept, frame, across)}"
     return _figure(title, note, [(name, False) for name in groups], label, drawing)
 
 
@@ -111,6 +114,15 @@ class _Frame:
     def y(self, value: float) -> float:
         share = (value - self.bottom) / (self.top - self.bottom)
         return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 1)
+
+
+def _front(points: Sequence[Point], frame: _Frame) -> str:
+    best, places = -math.inf, []
+    for each in sorted(points, key=lambda point: (point.x, -point.y)):
+        if each.y > best:
+            best = each.y
+            places.append(f"{frame.x(math.log10(each.x))} {frame.y(each.y)}")
+    return f'<path class="front" d="M{" L".join(places)}"/>' if len(places) > 1 else ""
 
 
 def _dots(points: Sequence[Point], frame: _Frame, across: str) -> str:
