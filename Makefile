@@ -36,8 +36,11 @@ check: install-dev
 test: check
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+# Every table of docs/benchmarks.md; PROFILE=full takes hours, and TRAIN=RECORDS HELD_OUT=RECORDS real data.
+PROFILE ?= small
 bench: install-dev
-	$(BIN)/python benchmarks/packing.py
+	$(PIP) install --quiet -c constraints.txt -e '.[bench,metrics]'
+	$(BIN)/python benchmarks/everything.py --profile $(PROFILE) $(if $(TRAIN),--train $(TRAIN)) $(if $(HELD_OUT),--held-out $(HELD_OUT))
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

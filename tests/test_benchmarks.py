@@ -1,5 +1,6 @@
 """The benchmarks run: a table nobody can make again proves nothing. Their figures are not looked at here."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixmend.images import encode_png
+from pixmend.images import encode_png, open_image
 from pixmend.models import save_model
 from pixmend.records import PackSettings, pack
 
@@ -105,3 +106,45 @@ def test_the_ways_to_train_an_encoder_are_compared(records, tmp_path):
         "| (f) as (e), r1",
         "| (g) as (f), twice the rate",
     ]
+
+
+def test_all_tables_are_made_by_one_command_that_goes_on(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks" / "everything.py", "--profile", "tiny"]
+    command += ["--only", "packing", "evaluate", "--out", tmp_path]
+    for words in (["packing: made", "evaluate: made"], []):
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert ran.returncode == 0, ran.stderr[-2000:]
+        assert [line.rpartition(" in ")[0] for line in ran.stdout.splitlines()] == words
+    assert "| workers |" in (tmp_path / "tiny" / "packing.md").read_text()
+    assert (tmp_path / "tiny" / "report" / "report.html").exists()
+    facts = json.loads((tmp_path / "tiny" / "machine.json").read_text())
+    assert {"cpu", "date", "seeds", "versions"} <= set(facts)
+
+
+def test_no_benchmark_is_forgotten():
+    source = (ROOT / "benchmarks" / "everything.py").read_text()
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        aside = path.name in ("everything.py", "context_encoder.py", "tensorflow_interop.py")
+        assert aside or f'"{path.name}"' in source, path.name
+
+
+def test_the_context_encoder_learns_goes_on_and_answers_tasks(records, tmp_path):
+    program = [sys.executable, ROOT / "benchmarks" / "context_encoder.py"]
+    learn = [*program, "train", tmp_path / "c.safetensors", records, "--filters", "4"]
+    for minutes in ("0.01", "0.02"):
+        subprocess.run([*learn, "--minutes", minutes], check=True, timeout=300, capture_output=True)
+    assert json.loads((tmp_path / "c.json").read_text())["seconds"] >= 1.2
+    tasks = tmp_path / "tasks" / "half"
+    (tasks / "masks").mkdir(parents=True)
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 1), np.uint8)
+    hole = np.zeros((16, 16, 1), np.uint8)
+    hole[:, :8] = 255
+    (tasks / "000000.png").write_bytes(encode_png(image))
+    (tasks / "masks" / "000000.png").write_bytes(encode_png(hole))
+    answer = [*program, "complete", tmp_path / "c.safetensors", tmp_path / "tasks", tmp_path / "o"]
+    said = subprocess.run(answer, check=True, timeout=300, capture_output=True, text=True).stdout
+    assert said == "1 answered\n"
+    made = open_image(tmp_path / "o" / "half" / "000000.png").pixels
+    assert np.array_equal(made[:, 8:], image[:, 8:])
+    assert not np.array_equal(made[:, :8], image[:, :8])
+    assert (tmp_path / "o" / "facts.json").exists()

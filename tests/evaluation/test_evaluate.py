@@ -2,14 +2,36 @@
 
 import json
 import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from pixmend.errors import InputError, MaskError, RunError, SettingsError, StoppedError
-from pixmend.evaluation import Files, Protocol, Recorded, TrainingImages, evaluate, find_contestants
-from pixmend.evaluation.heldout import choose_held_out
-from pixmend.evaluation.ledger import Row
+from pixmend.errors import (
+    InputError,
+    MaskError,
+    OutputError,
+    RunError,
+    SettingsError,
+    StoppedError,
+)
+from pixmend.evaluation import (
+    Files,
+    HeldOut,
+    Protocol,
+    Recorded,
+    Step,
+    Subject,
+    TrainingImages,
+    choose_held_out,
+    evaluate,
+    find_contestants,
+)
+from pixmend.evaluation.ledger import Ledger, Row
+from pixmend.evaluation.reader import train_reader
+from pixmend.evaluation.realism import judge_realism
 from pixmend.images import encode_png
 from pixmend.records import PackSettings, Records, pack
 
@@ -163,6 +185,207 @@ def test_the_best_of_candidates_is_never_worse_than_the_first(untrained, files, 
     found = evaluate(untrained("L"), files, tmp_path, candidates=3, **options)
     assert all(row.best_of >= row.psnr for row in found.rows)
     assert any(row.best_of > row.psnr for row in found.rows)
+
+
+# Other tools, two models, labels
+
+
+ONE = {"methods": ["mean"], "protocol": Protocol(("center", "random:0.5"), batch=4), "count": 6}
+
+
+@pytest.fixture
+def tasks(program, untrained, files, tmp_path):
+    """A folder of tasks for six images, and the models and images that they are of."""
+    from pixmend.models import save_model
+
+    save_model(untrained("L"), tmp_path / "m.safetensors")
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(6):
+        (images / f"{chr(97 + number)}-1.png").write_bytes(encode_png(files.read(number)))
+    return program, tmp_path
+
+
+def run_beside(program, folder, *more):
+    return program(
+        "evaluate", folder / "m.safetensors", folder / "images", "--masks", "center,grid",
+        "--methods", "seed:0.002", "--n", 6, *more,
+    )  # fmt: skip
+
+
+def test_any_other_tool_takes_part_by_its_files(tasks):
+    program, folder = tasks
+    assert run_beside(program, folder, "--tasks", folder / "tasks").code == 0
+    answers = folder / "answers"
+    for path in (folder / "tasks").glob("*/*.png"):
+        to = answers / path.relative_to(folder / "tasks")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_bytes(path.read_bytes())  # the hole stays mid-grey
+    more = ("--out", folder / "out", "--completions", f"grey={answers}")
+    assert run_beside(program, folder, *more).code == 0
+    report = json.loads((folder / "out" / "report.json").read_text())
+    named = {cell["method"] for cell in report["table"]}
+    assert named == {"seed:0.002, sharp", "grey"}
+    before = (folder / "out" / "results.csv").read_text()
+    (answers / "center" / "000003.png").unlink()
+    ran = run_beside(program, folder, *more)
+    assert ran.code == 2
+    assert "1 of 12 answers are missing" in ran.err
+    assert "center/000003.png" in ran.err
+    (answers / "center" / "000003.png").write_bytes(
+        (answers / "center" / "000002.png").read_bytes()
+    )
+    ran = run_beside(program, folder, *more)
+    assert "an answer to another image" in ran.err
+    again = (folder / "out" / "results.csv").read_text()
+    assert [row for row in again.splitlines() if ",seed" in row] == [
+        row for row in before.splitlines() if ",seed" in row
+    ], "what did not change is kept"
+
+
+@pytest.mark.parametrize("given", ["lama", "mean=.", "lama=nowhere"])
+def test_completions_that_cannot_be_are_told(tasks, given):
+    program, folder = tasks
+    ran = run_beside(program, folder, "--out", folder / "o", "--completions", given)
+    assert ran.code == 2
+    assert "--completions" in ran.err
+
+
+def test_two_models_are_compared_in_pairs(untrained, lively, files, tmp_path):
+    options = {**ONE, "methods": ["seed:0.002", "seed:0.004"], "count": 10}
+    second = Subject(lively("L"), "second", "2")
+    found = evaluate(untrained("L"), files, tmp_path / "ab", other=second, **options)
+    (pair, _) = found.summary.pairs
+    of = {(row.label, row.mask, row.image): row.psnr for row in found.rows}
+    gaps = [
+        of[pair.second, "center", name] - of[pair.first, "center", name]
+        for name in found.held_out.names
+    ]
+    assert pair.psnr["center"].mean == pytest.approx(np.mean(gaps), abs=1e-4)
+    assert "B less A" in found.verdict
+    same = Subject(untrained("L"), "same", "3")
+    found = evaluate(untrained("L"), files, tmp_path / "aa", other=same, **options)
+    assert found.summary.pairs[0].psnr["center"].mean == 0
+    assert found.verdict.startswith("A and B cannot be told apart")
+    with pytest.raises(SettingsError, match="compare models of one shape"):
+        evaluate(untrained("L"), files, tmp_path / "no", other=Subject(untrained("RGB")), **options)
+
+
+def test_a_reader_reads_what_can_be_read(tmp_path):
+    draw = np.random.default_rng(3)
+    labels = ["dark", "bright"] * 40
+    levels = np.array([60 if label == "dark" else 190 for label in labels])
+    images = (levels[:, None, None, None] + draw.normal(0, 9, (80, 16, 16, 1))).astype(np.uint8)
+    train = TrainingImages(images, [f"{n}.png" for n in range(80)], labels, "digest")
+    reader = train_reader(train, tmp_path / "reader.safetensors", steps=12)
+    assert reader.read(images) == labels
+    kept = train_reader(train, tmp_path / "reader.safetensors", steps=0)
+    assert kept.read(images) == labels, "read back, not trained again"
+
+
+def test_what_a_figure_lacks_is_told_and_it_is_left_out(untrained, files, train, tmp_path):
+    found = evaluate(untrained("L"), files, tmp_path, train=train, **ONE)
+    told = " ".join(found.absent)
+    assert "KID needs 50 images, and there are 6" in told
+    assert "two classes" in told
+    assert found.summary.cells["mean", "center"].kid is None
+    assert "read" not in found.summary.cells["mean", "center"].figures
+
+
+def test_kid_is_zero_for_the_originals_and_not_for_grey(untrained, tmp_path):
+    draw = np.random.default_rng(9)
+    images = draw.integers(0, 256, (50, 16, 16, 1), np.uint8)
+    names = [f"f{n}.png" for n in range(50)]
+    held = HeldOut(images, names, names, [None] * 50, 50, 50, [], [], [])
+    ledger = Ledger(tmp_path, {})
+    rows = []
+    for method, answers in (("same", images), ("grey", np.full_like(images, 128))):
+        own = [row_of(number, names[number], method) for number in range(50)]
+        ledger.add(own, answers)
+        rows += own
+    name, found = judge_realism(held, rows, 50, ledger)
+    of = {each.label: each for each in found}
+    assert name in ("random", "efficientnet-lite0")
+    assert of["same"].kid == pytest.approx(0, abs=1e-9)
+    assert of["same"].fid == pytest.approx(0, abs=1e-3)
+    assert of["grey"].kid > 1e-3
+    assert judge_realism(held, rows, 50, ledger) == (name, found), "read back"
+
+
+def row_of(number, name, method):
+    return Row(
+        number, name, name, "ff", "center", 0.25, method, "", 1, 0.5, 2, 3, 0.25, 4, 5, 6,
+        None, 6, None, 0.5, 7, 1, 0, None, "", None, 0.125,
+    )  # fmt: skip
+
+
+def test_the_protocol_of_the_paper_prints_its_rows_above_ours(tasks):
+    program, folder = tasks
+    ran = run_beside(program, folder, "--out", folder / "o", "--protocol", "yeh2017")
+    assert ran.code == 0
+    assert "| Yeh 2017, CelebA, published | 19.4 | 17.4 | 22.8 | 13.7 |" in ran.out
+    assert "| seed:0.002, sharp, here |" in ran.out
+    ran = run_beside(program, folder, "--out", folder / "o", "--protocol", "yeh2018")
+    assert "there is yeh2017" in ran.err
+
+
+def test_a_full_disk_is_an_error_and_the_same_command_goes_on(
+    untrained, files, tmp_path, monkeypatch
+):
+    from pixmend.evaluation import ledger
+
+    real, written = ledger.write_bytes, []
+
+    def full(path, content):
+        written.append(path)
+        if len(written) > 6:  # an answer and its uncertainty for each of three batches
+            raise OutputError(f"{path}: no space left on device")
+        real(path, content)
+
+    options = {**QUICK, "methods": ["seed:0.002"]}
+    monkeypatch.setattr(ledger, "write_bytes", full)
+    with pytest.raises(OutputError):
+        evaluate(untrained("L"), files, tmp_path / "full", **options)
+    monkeypatch.setattr(ledger, "write_bytes", real)
+    steps = []
+    evaluate(untrained("L"), files, tmp_path / "full", on_step=steps.append, **options)
+    assert [step.fresh for step in steps] == [False] * 3 + [True] * 3
+    evaluate(untrained("L"), files, tmp_path / "whole", **options)
+    assert figures(tmp_path / "full") == figures(tmp_path / "whole")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pixmend import api
+from pixmend.evaluation import Protocol, ledger
+real, count = ledger.append_line, []
+def append(path, line):
+    count.append(1)
+    if len(count) == 3:  # the third batch's answers are written, its rows are not
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(path, line)
+ledger.append_line = append
+folder = Path(sys.argv[1])
+api.evaluate(folder / "m.safetensors", folder / "images", folder / "out",
+             methods=["seed:0.002"], protocol=Protocol(("center",), batch=1), count=5)
+"""
+
+
+def test_kill_9_loses_a_batch_at_most_and_the_figures_are_those_of_an_uninterrupted_run(tasks):
+    from pixmend import api
+
+    _, folder = tasks
+    ran = subprocess.run([sys.executable, "-c", KILLED, folder], check=False, timeout=300)
+    assert ran.returncode == -signal.SIGKILL
+    assert len(figures(folder / "out")) == 1 + 2
+    steps: list[Step] = []
+    options = {"methods": ["seed:0.002"], "protocol": Protocol(("center",), batch=1), "count": 5}
+    given = (folder / "m.safetensors", folder / "images")
+    api.evaluate(*given, folder / "out", on_step=steps.append, **options)
+    assert [step.fresh for step in steps] == [False] * 2 + [True] * 3
+    api.evaluate(*given, folder / "whole", **options)
+    assert figures(folder / "out") == figures(folder / "whole")
 
 
 # The report
