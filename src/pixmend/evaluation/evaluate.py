@@ -148,6 +148,10 @@ def evaluate(
     rows, facts = _beside(model, rows, held, train, contestants, protocol, ledger, should_stop)
     ledger.write(rows)  # in one order, whatever was done when
     features, realism = judge_realism(held, rows, protocol.batch, ledger, should_stop=should_stop)
+    if features == "random":
+        facts.absent.append(
+            "features of photographs are missing: KID is in those of a fixed random net; pip install 'pixmend[metrics]'"
+        )
     if not realism:
         facts.absent.append(f"KID needs {FEWEST} images, and there are {len(held.images)}")
     summary = summarise(rows, contestants, protocol.masks, features=features, realism=realism)
