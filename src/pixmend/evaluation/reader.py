@@ -23,8 +23,8 @@ from pixmend.storage import write_bytes
 
 __all__ = ["Reader", "train_reader", "unreadable"]
 
-_STEPS, _BATCH, _RATE = 1500, 128, 2e-3
-_WIDTHS = (32, 64, 128)
+_STEPS, _BATCH, _RATE = 1200, 64, 4e-3
+_WIDTHS = (16, 32, 64)
 _FEWEST = 8  # training images of a class
 _FEWEST_READ = 30  # held-out images with a label
 
