@@ -100,3 +100,13 @@ def test_the_ways_to_train_an_encoder_are_compared(records, tmp_path):
         "| (d) conditional, memory",
         "| (e) conditional, memory, smooth",
     ]
+
+
+def test_methods_are_timed_beside_a_search_and_their_cost_is_told():
+    tiny = ("--images", 1, "--rounds", 1, "--timed", 1, "--reach", 2, "--searches", "yeh")
+    few = ("--compared", 1, "--batches", "--candidates", 2, "--batch", 1)
+    rows = table_of("speed.py", *tiny, *few)
+    assert rows[0] == "| method | batch | hole PSNR, dB | s an image | yeh / it |"
+    methods = ["yeh", "instant", "default", "default, average", "method", "---"]
+    assert [row.split("|")[1].strip() for row in rows[2:8]] == methods
+    assert rows[-1].startswith("| default | 4 | 1 | 2 |")
