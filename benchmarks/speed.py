@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--alone", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     model = load_model("characters")
-    jobs = _jobs(model, options.images, options.mask, options.held_out)
+    jobs = jobs_of(model, options.images, options.mask, options.held_out)
     if options.alone:
         method, images, batch = options.alone
         _run(model, METHODS[method], _many(jobs, int(images)), batch=int(batch))
@@ -197,7 +197,8 @@ def _peak(method: str, images: int, batch: int, options: argparse.Namespace) -> 
     return int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
 
 
-def _jobs(model: DCGAN, count: int, mask: str, records: Path | None) -> list[Job]:
+def jobs_of(model: DCGAN, count: int, mask: str, records: Path | None) -> list[Job]:
+    """Return so many images to complete, of records or the bundled ones."""
     pictures = [open_image(pixels) for pixels in _pixels(model, count, records)]
     return [
         Job(picture, make_mask(mask, picture.height, picture.width, seed=number), str(number))

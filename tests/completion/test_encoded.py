@@ -202,6 +202,21 @@ def test_an_image_unlike_those_of_the_training_is_told(model):
     assert all(each.startswith("unlike the images") for each in result.warnings)
 
 
+def test_an_image_far_from_all_training_images_of_the_memory_is_told(model):
+    if model.memory is None:
+        pytest.skip("needs a memory")
+    dark = np.random.default_rng(5).integers(0, 40, (40, 3, 16, 16), np.uint8)
+    held = replace(trusting(model), memory=Memory(torch.from_numpy(dark)))
+    mask = make_mask("center", 16, 16)
+    own, foreign = (
+        Job(open_image(each.transpose(1, 2, 0)), mask) for each in (dark[1], 255 - dark[1])
+    )
+    first, second = complete_batch(held, [own, foreign], Options(METHODS["instant"]))
+    assert first.warnings == ()
+    (words,) = second.warnings
+    assert "as far from the nearest training image as any should" in words
+
+
 def test_other_methods_claim_no_confidence(model):
     method = replace(METHODS["yeh"], steps=2)
     (result,) = complete_batch(trusting(model, known_error=0.0), jobs(1), Options(method))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pixmend.errors import ImageError, ModelFileError
 from pixmend.images import decode_image, encode_png
+from pixmend.models.domain import Domain
 
 __all__ = ["Memory"]
 
@@ -105,6 +106,11 @@ class Memory:
             # Sums of one image each, not a product of matrices, whose order of sums may depend on how many there are.
             far.append((squared * weights).sum(1))
         return numbers[torch.argsort(torch.cat(far), stable=True)[:count]]
+
+    @cached_property
+    def domain(self) -> Domain | None:
+        """What images like these have in common; None where they are too few to tell."""
+        return Domain.of(self.images)
 
     def take(self, indices: Tensor) -> Tensor:
         """Return the images numbered ``indices`` [B] as float [B, C, S, S] in [-1, 1]."""
