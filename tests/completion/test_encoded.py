@@ -73,6 +73,19 @@ def test_an_image_alone_among_others_and_in_another_order_gets_the_same_answer(m
         assert all(np.array_equal(a, b) for a, b in zip(ours, other, strict=True))
 
 
+def test_a_batch_of_64_equals_64_singles_and_64_in_batches_of_5(model):
+    if model.memory is None:
+        pytest.skip("the memory's look-up and its sums are in question")
+    many = jobs(64)
+    options = Options(replace(METHODS["instant"], blend="paste"), batch=64)
+    together = answers(complete(model, many, options))
+    alone = answers(complete(model, many, replace(options, batch=1)))
+    in_fives = answers(complete(model, many, replace(options, batch=5)))
+    for ours, single, other in zip(together, alone, in_fives, strict=True):
+        assert np.array_equal(ours, single)
+        assert np.array_equal(ours, other)
+
+
 def test_instant_is_one_pass_of_encoder_and_generator(model):
     job = jobs(1)[0]
     options = Options(replace(METHODS["instant"], blend="paste"))
