@@ -85,8 +85,10 @@ def test_solvers_are_compared_from_the_same_starts():
 
 def test_the_time_to_the_same_quality_is_measured(records):
     tiny = ("--minutes", 0.01, "--every", 1, "--filters", 4, "--batch", 4, "--threads", 1)
-    rows = table_of("quality.py", records, *tiny)
-    assert rows[0] == "| step | plain eager loop: s | KID x 1000 | pixmend: s | KID x 1000 |"
+    augmented = ("--ours", "r1=1", "augment=translation")
+    rows = table_of("quality.py", records, records, *tiny, *augmented)
+    loops = ("plain eager loop", "pixmend", "pixmend, r1=1 augment=translation")
+    assert rows[0] == "| step | " + " | ".join(f"{name}: s | KID x 1000" for name in loops) + " |"
     assert rows[2].startswith("| 1 |")
 
 
@@ -94,11 +96,14 @@ def test_the_ways_to_train_an_encoder_are_compared(records, tmp_path):
     tiny = ("--minutes", 0.02, "--filters", 4, "--batch", 4, "--memory", 8)
     rows = table_of("encoders.py", tmp_path / "out", records, *tiny)
     assert [row.split(" | ")[0] for row in rows[2:]] == [
+        "| no encoder",
         "| (a) joint",
         "| (b) conditional",
         "| (c) frozen",
         "| (d) conditional, memory",
         "| (e) conditional, memory, smooth",
+        "| (f) as (e), r1",
+        "| (g) as (f), twice the rate",
     ]
 
 
