@@ -148,3 +148,22 @@ def test_the_context_encoder_learns_goes_on_and_answers_tasks(records, tmp_path)
     assert np.array_equal(made[:, 8:], image[:, 8:])
     assert not np.array_equal(made[:, :8], image[:, :8])
     assert (tmp_path / "o" / "facts.json").exists()
+
+
+def test_methods_are_timed_beside_a_search_and_their_cost_is_told():
+    tiny = ("--images", 1, "--rounds", 1, "--timed", 1, "--reach", 2, "--searches", "yeh")
+    few = ("--compared", 1, "--batches", "--candidates", 2, "--batch", 1)
+    rows = table_of("speed.py", *tiny, *few)
+    assert rows[0] == "| method | batch | hole PSNR, dB | s an image | yeh / it |"
+    methods = ["yeh", "instant", "default", "default, average", "method", "---"]
+    assert [row.split("|")[1].strip() for row in rows[2:8]] == methods
+    assert rows[-1].startswith("| default | 4 | 1 | 2 |")
+
+
+def test_settings_of_the_search_are_compared_and_seams_told():
+    rows = table_of(
+        "settings.py", "--images", 1, "--masks", "center", "--steps", 1, "--restarts", 1
+    )
+    names = [row.split("|")[1].strip() for row in rows]
+    assert {"window 15", "lambda 1", "norm prior 0.1", "bank 2048", "4 restarts"} < set(names)
+    assert names[-3:] == ["paste", "feather", "poisson"]

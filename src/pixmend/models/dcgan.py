@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pixmend.images import MAX_PIXELS, Channels, channel_count
 from pixmend.models.fill import Guess
-from pixmend.models.layers import Doubling, Halving
+from pixmend.models.layers import Doubling, Halving, Projection
 
 __all__ = [
     "Condition",
@@ -143,7 +143,7 @@ class Generator(nn.Module):
         widths = settings.widths(settings.filters)
         self.start = settings.start
         # [B, latent_dim] -> [B, widths[0] * start * start]
-        self.project = nn.Linear(settings.latent_dim, widths[0] * self.start**2, bias=False)
+        self.project = Projection(settings.latent_dim, widths[0] * self.start**2)
         self.project_norm = nn.BatchNorm2d(widths[0])
         # [B, widths[i], s, s] -> [B, widths[i + 1], 2 s, 2 s]
         self.ups = nn.ModuleList(
