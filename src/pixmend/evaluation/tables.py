@@ -45,9 +45,9 @@ def realism_table(summary: Summary, originals: float | None) -> str:
             for mask in summary.masks:
                 cell = summary.cells[label, mask]
                 least = min(summary.cells[each, mask].kid or 0.0 for each in summary.labels)
-                shown = f"{1000 * (cell.kid or 0.0):.2f}"
+                shown = f"{1000 * (cell.kid or 0.0):,.1f}"
                 shown = f"<b>{shown}</b>" if cell.kid == least else shown
-                cells.append(f"<td>{shown}<small>FD {cell.fid:.3g}</small></td>")
+                cells.append(f"<td>{shown}<small>FD {cell.fid:,.0f}</small></td>")
             lines.append(_line(summary, label, cells))
         parts.append(
             f'<h2>Realism: KID x 1000</h2><div class="scroll">{_table(summary.masks, lines)}</div><p class="quiet">Lower is better; 0 for '
@@ -81,7 +81,7 @@ def more_table(summary: Summary) -> str:
                 f"{of['whole_psnr']:.2f}",
                 f"{of['whole_ssim']:.3f}",
                 f"{of['whole_l1']:.1f}",
-                "-" if cell.seconds is None else f"{cell.seconds:.3g}",
+                _seconds(cell.seconds),
                 "-" if cell.peak is None else f"{cell.peak:,.0f}",
             ]
         )
@@ -176,6 +176,12 @@ def _calibration(title: str, note: str, groups: dict[str, list[Group]]) -> str:
     ends = [x for each in series for x, _ in each.points]
     truth = Series("as foretold", [(low, low) for low in (min(ends), max(ends))], dashed=True)
     return line_chart(title, note, [*series, truth], across="foretold")
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return "< 0.001" if value < 0.001 else f"{value:.3g}"
 
 
 def _gap(gap: Interval, digits: int) -> str:
