@@ -100,3 +100,11 @@ def test_the_ways_to_train_an_encoder_are_compared(records, tmp_path):
         "| (d) conditional, memory",
         "| (e) conditional, memory, smooth",
     ]
+
+
+def test_a_server_under_load_answers_each_request_with_its_own_image():
+    tiny = ("--seconds", 0.3, "--clients", 2, "--methods", "instant", "--batch", 4)
+    rows = table_of("serving.py", *tiny)
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[2:]]
+    assert [cell[2] for cell in cells] == ["4", "1"]
+    assert {cell[-1] for cell in cells} == {"0"}

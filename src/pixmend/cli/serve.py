@@ -28,11 +28,11 @@ def serve(
         ),
     ] = "",
     allow_host: Annotated[
-        list[str], typer.Option(help="Further names of this server; may be repeated.")
-    ] = [],  # noqa: B006
+        list[str] | None, typer.Option(help="Further names of this server; may be repeated.")
+    ] = None,
     cors_origin: Annotated[
-        list[str], typer.Option(help="Sites whose pages may call the API; may be repeated.")
-    ] = [],  # noqa: B006
+        list[str] | None, typer.Option(help="Sites whose pages may call the API; may be repeated.")
+    ] = None,
     max_body_mib: Annotated[float, typer.Option(help="Of a request.")] = 16,
     max_pixels: Annotated[int, typer.Option(help="Of an image.")] = 4_000_000,
     max_candidates: Annotated[int, typer.Option(help="Of a request, 64 at the most.")] = 16,
@@ -80,10 +80,10 @@ def serve(
         tuple(name.strip().upper() for name in formats.split(",") if name.strip()),
     )
     door = Door(
-        frozenset({"127.0.0.1", "localhost", "::1", host, *allow_host}),
+        frozenset({"127.0.0.1", "localhost", "::1", host, *(allow_host or [])}),
         literal_hosts=host in ("0.0.0.0", "::"),  # noqa: S104 - compared, not bound
         token=_token_for(host, token),
-        origins=frozenset(cors_origin),
+        origins=frozenset(cors_origin or []),
     )
     catalogue = Catalogue.load(models, device=device)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -102,7 +102,10 @@ class Service:
                 408, "slow", "The request took too long to arrive; send it anew."
             ) from None
         run = asyncio.get_running_loop().run_in_executor
-        asked = await run(self.pool, asked_of, form, self.catalogue, self.limits)
+        try:
+            asked = await run(self.pool, asked_of, form, self.catalogue, self.limits)
+        finally:
+            await form.close()
         return asked, deadline
 
     async def complete(self, request: Request) -> Response:

@@ -91,6 +91,15 @@ def form_schema() -> dict[str, Any]:
 class _InMemory(MultiPartParser):
     spool_max_size = 2**40  # nothing of a user's is written to disk; the body's length is bounded
 
+    async def whole(self) -> FormData:
+        """Parse, and close what is open where the body breaks off."""
+        try:
+            return await self.parse()
+        except BaseException:
+            for file in self._files_to_close_on_error:
+                file.close()
+            raise
+
 
 async def read_form(request: Request) -> FormData:
     """Read a multipart body, all of it in memory.
@@ -106,7 +115,7 @@ async def read_form(request: Request) -> FormData:
         request.headers, request.stream(), max_files=4, max_fields=32, max_part_size=4096
     )
     try:
-        return await parser.parse()
+        return await parser.whole()
     except (MultiPartException, FormParserError, ValueError, KeyError, LookupError) as error:
         raise Problem(400, "form", "The form is broken; send it anew.") from error
 

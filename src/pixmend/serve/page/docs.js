@@ -6,6 +6,9 @@ function element(tag, content, ...children) {
   return made;
 }
 
+// What may be wider than the page can be scrolled by keyboard too.
+const code = (text) => Object.assign(element('pre', text), { tabIndex: 0 });
+
 function table(head, rows) {
   const row = (cells, tag) => element('tr', null, ...cells.map((cell) => (cell instanceof Node ? element(tag, null, cell) : element(tag, cell))));
   return element('table', null, element('thead', null, row(head, 'th')), element('tbody', null, ...rows.map((cells) => row(cells, 'td'))));
@@ -33,7 +36,7 @@ function section(path, method, operation) {
   const answers = Object.entries(operation.responses).map(([status, { description, content }]) => [status, Object.keys(content ?? {}).join(', '), description]);
   made.append(table(['status', 'type', 'when'], answers));
   const example = Object.values(operation.responses['200']?.content ?? {}).map((each) => each.example).find(Boolean);
-  if (example) made.append(element('pre', typeof example === 'string' ? example : JSON.stringify(example, null, 2)));
+  if (example) made.append(code(typeof example === 'string' ? example : JSON.stringify(example, null, 2)));
   return made;
 }
 

@@ -214,7 +214,7 @@ function busy(is) {
 }
 
 async function seen(name, told, losses) {
-  $('search').hidden = false;
+  $('search').hidden = !page.steps;
   losses.push([told.step, told.loss]);
   say(`Step ${told.step.toLocaleString()}, loss ${told.loss?.toFixed(2)}`);
   if (page.steps) Object.assign($('progress'), { max: page.steps, value: Math.min(told.step, page.steps) });
@@ -246,7 +246,8 @@ async function showAnswer(told) {
   $('result').hidden = $('compare').hidden = false;
   say(told.stopped === 'cancelled' ? 'Stopped; this is the best so far.' : told.stopped ? 'Time is up; this is the best so far.' : 'Done.');
   pick(images, 0);
-  $('result').scrollIntoView({ block: 'nearest', behavior: 'smooth' });
+  const narrow = matchMedia('(max-width: 60rem)').matches;
+  $(narrow ? 'stage-area' : 'result').scrollIntoView({ block: 'nearest', behavior: 'smooth' });
 }
 
 function words({ unlike, warnings }) {
