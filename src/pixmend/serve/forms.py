@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from pixmend.api import open_mask
 from pixmend.completion import Job, Options, find_method
@@ -94,7 +94,12 @@ class _InMemory(MultiPartParser):
     async def whole(self) -> FormData:
         """Parse, and close what is open where the body breaks off."""
         try:
-            return await self.parse()
+            form = await self.parse()
+            kept = [each.file for _, each in form.multi_items() if isinstance(each, UploadFile)]
+            for file in self._files_to_close_on_error:
+                if not any(file is other for other in kept):  # of a part without an end
+                    file.close()
+            return form
         except BaseException:
             for file in self._files_to_close_on_error:
                 file.close()
@@ -116,6 +121,8 @@ async def read_form(request: Request) -> FormData:
     )
     try:
         return await parser.whole()
+    except ClientDisconnect as error:
+        raise Problem(400, "form", "The form broke off; send it anew.") from error
     except (MultiPartException, FormParserError, ValueError, KeyError, LookupError) as error:
         raise Problem(400, "form", "The form is broken; send it anew.") from error
 

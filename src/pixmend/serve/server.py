@@ -34,13 +34,16 @@ def listen(host: str, port: int) -> socket.socket:
         The address is not ours, or taken.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
-        )[0]
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
         made = socket.socket(family, kind, protocol)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(address)
-        made.listen(256)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(address)
+            made.listen(256)
+        except BaseException:
+            made.close()
+            raise
     except (OSError, OverflowError) as error:
         raise SettingsError(
             f"host {host}, port {port}: cannot listen there ({error}); choose another --port"
