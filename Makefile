@@ -34,7 +34,7 @@ check: install-dev
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 bench: install-dev
 	$(BIN)/python benchmarks/packing.py

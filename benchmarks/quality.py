@@ -1,11 +1,13 @@
 """How long training takes to the same quality: ours against the plain loop, on the same images, in the same process.
 
-    python benchmarks/quality.py RECORDS [--minutes 5] [--filters 48] [--threads 2]
+    python benchmarks/quality.py RECORDS HELD_OUT [--minutes 5] [--filters 48] [--threads 2] [--ours r1=1 augment=translation]
 
-Both loops take turns, one step each, and each has a clock of its own; the plain loop (`training.PlainLoop`) is the one that PyTorch's
-public DCGAN tutorial describes. Every 100 steps the KID (Binkowski 2018, on fixed random features) of 512 samples to 512 images is
-taken: of the plain loop by its generator as it stands, with running batch statistics; of ours by the averaged generator that a run
-exports. Prints both curves, and the share of the plain loop's time after which ours first had its best score.
+All loops take turns, one step each, on the same images, and each has a clock of its own; the plain loop (`training.PlainLoop`) is the
+one that PyTorch's public DCGAN tutorial describes. Every so many steps the KID (Binkowski 2018, on the features that a run's monitor
+takes) of 1,024 samples to as many images of families held out is taken: of the plain loop by its generator as it stands, with running
+batch statistics; of ours by the averaged generator that a run exports. `--ours` may be given several times, each a loop of ours with
+these settings beside the default one. Prints the curves, and for each loop the share of the plain loop's time after which it first had
+as good a score as the plain loop's best, and as its last.
 """
 
 import argparse
@@ -22,7 +24,8 @@ from training import PlainLoop, cpu_name
 from pixmend.models import sample_latents
 from pixmend.randomness import generator_for
 from pixmend.records import Records
-from pixmend.training import TrainSettings, resolve
+from pixmend.training import TrainSettings, parse_overrides, resolve
+from pixmend.training.augment import Transform, transform_for
 from pixmend.training.average import freeze_statistics
 from pixmend.training.data import Order, pixels_to_device
 from pixmend.training.features import choose_features
@@ -31,41 +34,48 @@ from pixmend.training.measures import kernel_distance
 from pixmend.training.state import discriminator_step, generator_step, initial_state
 
 _CPU = torch.device("cpu")
-_SAMPLES = 512
+_SAMPLES = 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("records", type=Path)
-    parser.add_argument("--minutes", type=float, default=5, help="of both loops together")
+    parser.add_argument("held_out", type=Path)
+    parser.add_argument("--minutes", type=float, default=5, help="of all loops together")
     parser.add_argument("--every", type=int, default=100, help="steps from one score to the next")
     parser.add_argument("--filters", type=int, default=48)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--ours", nargs="+", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    records = Records(options.records)
-    settings = resolve(
-        {
-            "size": records.size,
-            "channels": records.channels,
-            "filters": options.filters,
-            "batch_size": options.batch,
-        }
-    )
-    loops = {"plain eager loop": Plain(settings), "pixmend": Ours(settings)}
-    curves = race(loops, records, settings, minutes=options.minutes, every=options.every)
+    records, held_out = Records(options.records), Records(options.held_out)
+    held = {
+        "size": records.size,
+        "channels": records.channels,
+        "filters": options.filters,
+        "batch_size": options.batch,
+    }
+    settings = resolve(held)
+    loops: dict[str, Plain | Ours] = {
+        "plain eager loop": Plain(settings),
+        "pixmend": Ours(settings),
+    }
+    for pairs in options.ours:
+        loops[f"pixmend, {' '.join(pairs)}"] = Ours(resolve(held, parse_overrides(pairs)))
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {cpu_name()}, {options.threads} threads, load {os.getloadavg()[0]:.1f}, "
-        f"{len(records):,} images, {records.size} px, {settings.filters} filters, batch {settings.batch_size}\n"
+        f"{len(records):,} images, {len(held_out):,} held out, {records.size} px, {settings.filters} filters, batch {settings.batch_size}\n"
     )
     print("| step | " + " | ".join(f"{name}: s | KID x 1000" for name in loops) + " |")
-    print("|---" * (1 + 2 * len(loops)) + "|")
-    for number, rows in enumerate(zip(*curves.values(), strict=True), start=1):
-        cells = " | ".join(f"{seconds:.0f} | {1000 * kid:.2f}" for seconds, kid in rows)
-        print(f"| {number * options.every} | {cells} |")
-    print(f"\n{verdict(*curves.values())}")
+    print("|---" * (1 + 2 * len(loops)) + "|", flush=True)
+    curves = race(
+        loops, (records, held_out), settings, minutes=options.minutes, every=options.every
+    )
+    plain, *others = curves
+    for name in others:
+        print(f"\n{name}: {verdict(curves[plain], curves[name])}")
 
 
 class Plain:
@@ -100,11 +110,20 @@ class Ours:
         z = sample_latents(settings.networks(), settings.batch_size, generator)
         drawn = draw(state.generator, None, None, z)
         real = real.contiguous(memory_format=torch.channels_last)
-        loss = discriminator_step(state, real, drawn.images, settings).mean()
-        loss = loss + generator_step(state, drawn, real, settings).mean()
+        seen = self.transform("real")(real)
+        loss = discriminator_step(state, seen, drawn.images, settings, self.transform("fake"))
+        loss = loss + generator_step(state, drawn, seen, settings, self.transform("generator"))
         state.step += 1
         state.images += settings.batch_size
-        float(loss)
+        float(loss.mean())
+
+    def transform(self, of: str) -> Transform:
+        """Return what D sees images through in this step."""
+        settings, count = self.settings, self.settings.batch_size
+        generator = generator_for(settings.seed, "augment", self.state.step, of)
+        return transform_for(
+            settings.transforms, settings.augment_probability, count, generator=generator
+        )
 
     def samples(self, z: Tensor) -> Tensor:
         """Return what the averaged generator draws, with statistics of its own."""
@@ -115,17 +134,18 @@ class Ours:
 
 def race(
     loops: dict[str, Plain | Ours],
-    records: Records,
+    data: tuple[Records, Records],
     settings: TrainSettings,
     *,
     minutes: float,
     every: int,
 ) -> dict[str, list[tuple[float, float]]]:
-    """Return for each loop its seconds and KID after every so many steps, until the time of all is up."""
+    """Return for each loop its seconds and KID after every so many steps, until the time of all is up; prints each row."""
+    records, held_out = data
     features = choose_features(_CPU)
     order = Order(len(records), 0)
-    some = np.random.default_rng(0).permutation(len(records))[:_SAMPLES]
-    wanted = features(pixels_to_device(records.images, some, _CPU))
+    some = np.random.default_rng(0).permutation(len(held_out))[:_SAMPLES]
+    wanted = features(pixels_to_device(held_out.images, some, _CPU))
     z = sample_latents(settings.networks(), _SAMPLES, generator_for(0, "scored"))
     seconds = dict.fromkeys(loops, 0.0)
     curves: dict[str, list[tuple[float, float]]] = {name: [] for name in loops}
@@ -143,6 +163,8 @@ def race(
                 with torch.no_grad():
                     drawn = torch.cat([loop.samples(part) for part in torch.split(z, 128)])
                 curves[name].append((seconds[name], kernel_distance(features(drawn), wanted)))
+            cells = (f"{curve[-1][0]:.0f} | {1000 * curve[-1][1]:.2f}" for curve in curves.values())
+            print(f"| {step:,} | {' | '.join(cells)} |", flush=True)
     return curves
 
 
@@ -152,15 +174,16 @@ def verdict(plain: list[tuple[float, float]], ours: list[tuple[float, float]]) -
         return "too little time for one score"
     best = min(kid for _, kid in plain)
     when = next(seconds for seconds, kid in plain if kid == best)
-    reached = next((seconds for seconds, kid in ours if kid <= best), None)
+    told = [("best", when, best), ("last", *plain[-1])]
+    return "; ".join(_reached(ours, *score) for score in told)
+
+
+def _reached(ours: list[tuple[float, float]], which: str, when: float, kid: float) -> str:
+    score = f"the plain loop's {which} score, {1000 * kid:.2f} after {when:.0f} s,"
+    reached = next((seconds for seconds, found in ours if found <= kid), None)
     if reached is None:
-        return (
-            f"ours did not reach the plain loop's best score, {1000 * best:.2f} after {when:.0f} s"
-        )
-    return (
-        f"the plain loop's best score, {1000 * best:.2f} after {when:.0f} s, ours had after {reached:.0f} s: "
-        f"{reached / when:.2f} of the time"
-    )
+        return f"{score} it did not reach"
+    return f"{score} it had after {reached:.0f} s, {reached / when:.2f} of the time"
 
 
 if __name__ == "__main__":

@@ -85,8 +85,10 @@ def test_solvers_are_compared_from_the_same_starts():
 
 def test_the_time_to_the_same_quality_is_measured(records):
     tiny = ("--minutes", 0.01, "--every", 1, "--filters", 4, "--batch", 4, "--threads", 1)
-    rows = table_of("quality.py", records, *tiny)
-    assert rows[0] == "| step | plain eager loop: s | KID x 1000 | pixmend: s | KID x 1000 |"
+    augmented = ("--ours", "r1=1", "augment=translation")
+    rows = table_of("quality.py", records, records, *tiny, *augmented)
+    loops = ("plain eager loop", "pixmend", "pixmend, r1=1 augment=translation")
+    assert rows[0] == "| step | " + " | ".join(f"{name}: s | KID x 1000" for name in loops) + " |"
     assert rows[2].startswith("| 1 |")
 
 
@@ -94,11 +96,14 @@ def test_the_ways_to_train_an_encoder_are_compared(records, tmp_path):
     tiny = ("--minutes", 0.02, "--filters", 4, "--batch", 4, "--memory", 8)
     rows = table_of("encoders.py", tmp_path / "out", records, *tiny)
     assert [row.split(" | ")[0] for row in rows[2:]] == [
+        "| no encoder",
         "| (a) joint",
         "| (b) conditional",
         "| (c) frozen",
         "| (d) conditional, memory",
         "| (e) conditional, memory, smooth",
+        "| (f) as (e), r1",
+        "| (g) as (f), twice the rate",
     ]
 
 
@@ -108,3 +113,22 @@ def test_a_server_under_load_answers_each_request_with_its_own_image():
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[2:]]
     assert [cell[2] for cell in cells] == ["4", "1"]
     assert {cell[-1] for cell in cells} == {"0"}
+
+
+def test_methods_are_timed_beside_a_search_and_their_cost_is_told():
+    tiny = ("--images", 1, "--rounds", 1, "--timed", 1, "--reach", 2, "--searches", "yeh")
+    few = ("--compared", 1, "--batches", "--candidates", 2, "--batch", 1)
+    rows = table_of("speed.py", *tiny, *few)
+    assert rows[0] == "| method | batch | hole PSNR, dB | s an image | yeh / it |"
+    methods = ["yeh", "instant", "default", "default, average", "method", "---"]
+    assert [row.split("|")[1].strip() for row in rows[2:8]] == methods
+    assert rows[-1].startswith("| default | 4 | 1 | 2 |")
+
+
+def test_settings_of_the_search_are_compared_and_seams_told():
+    rows = table_of(
+        "settings.py", "--images", 1, "--masks", "center", "--steps", 1, "--restarts", 1
+    )
+    names = [row.split("|")[1].strip() for row in rows]
+    assert {"window 15", "lambda 1", "norm prior 0.1", "bank 2048", "4 restarts"} < set(names)
+    assert names[-3:] == ["paste", "feather", "poisson"]

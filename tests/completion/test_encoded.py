@@ -73,6 +73,19 @@ def test_an_image_alone_among_others_and_in_another_order_gets_the_same_answer(m
         assert all(np.array_equal(a, b) for a, b in zip(ours, other, strict=True))
 
 
+def test_a_batch_of_64_equals_64_singles_and_64_in_batches_of_5(model):
+    if model.memory is None:
+        pytest.skip("the memory's look-up and its sums are in question")
+    many = jobs(64)
+    options = Options(replace(METHODS["instant"], blend="paste"), batch=64)
+    together = answers(complete(model, many, options))
+    alone = answers(complete(model, many, replace(options, batch=1)))
+    in_fives = answers(complete(model, many, replace(options, batch=5)))
+    for ours, single, other in zip(together, alone, in_fives, strict=True):
+        assert np.array_equal(ours, single)
+        assert np.array_equal(ours, other)
+
+
 def test_instant_is_one_pass_of_encoder_and_generator(model):
     job = jobs(1)[0]
     options = Options(replace(METHODS["instant"], blend="paste"))
@@ -200,6 +213,21 @@ def test_an_image_unlike_those_of_the_training_is_told(model):
     (result,) = complete_batch(foreign, jobs(1), Options(METHODS["instant"]))
     assert len(result.warnings) == 2
     assert all(each.startswith("unlike the images") for each in result.warnings)
+
+
+def test_an_image_far_from_all_training_images_of_the_memory_is_told(model):
+    if model.memory is None:
+        pytest.skip("needs a memory")
+    dark = np.random.default_rng(5).integers(0, 40, (40, 3, 16, 16), np.uint8)
+    held = replace(trusting(model), memory=Memory(torch.from_numpy(dark)))
+    mask = make_mask("center", 16, 16)
+    own, foreign = (
+        Job(open_image(each.transpose(1, 2, 0)), mask) for each in (dark[1], 255 - dark[1])
+    )
+    first, second = complete_batch(held, [own, foreign], Options(METHODS["instant"]))
+    assert first.warnings == ()
+    (words,) = second.warnings
+    assert "as far from the nearest training image as any should" in words
 
 
 def test_other_methods_claim_no_confidence(model):

@@ -10,6 +10,7 @@ from PIL import Image
 import pixmend
 from pixmend.api import Model
 from pixmend.completion import METHODS, Job, Options, complete_batch, find_method
+from pixmend.completion.blend import BLENDS
 from pixmend.errors import ImageError, MaskError, SettingsError
 from pixmend.images import open_image
 from pixmend.masks import Mask, make_mask
@@ -67,11 +68,27 @@ def test_known_pixels_are_sacred_in_every_method_fit_and_size(untrained, name, f
 
 
 @pytest.mark.parametrize("name", list(SEARCHES))
+@pytest.mark.parametrize("blend", list(BLENDS))
+def test_known_pixels_are_sacred_in_every_method_with_every_blend_in_every_mode(
+    untrained, name, blend
+):
+    images = [noise(mode, 16, 16, seed) for seed, mode in enumerate(MODES)]
+    masks = [make_mask("strokes:0.3", 16, 16, seed=seed) for seed in range(len(MODES))]
+    method = replace(QUICK[name], steps=2, refine=min(2, QUICK[name].refine), blend=blend)
+    found = complete(untrained("RGBA"), images, masks, method=method)
+    for image, mask, result in zip(images, masks, found, strict=True):
+        before, after = np.asarray(image), np.asarray(result.best)
+        assert result.best.mode == image.mode
+        assert np.array_equal(before[mask.known], after[mask.known])
+        assert not np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("name", list(SEARCHES))
 @pytest.mark.parametrize(("candidates", "arch"), [(1, "dcgan"), (3, "dcgan"), (1, "residual")])
 def test_an_image_alone_and_among_others_gets_the_same_answer(untrained, name, candidates, arch):
-    # In torch's gradient of a projection of 5 to 7 or 9 to 11 latents, sums depend on a row's place in its block: of any
-    # G, but the draws of an untrained DCGAN are too alike to show it.
-    model = untrained("RGB", size=32, arch=arch, latent_dim=6 if arch == "dcgan" else 8)
+    # The draws of an untrained residual G differ more than those of a DCGAN. In torch's gradient of a projection of 6 latents sums
+    # depend on a row's place (tests/models/test_layers.py).
+    model = untrained("RGB", size=32, arch=arch, latent_dim=6)
     images = [noise("RGB", 32, 32, seed) for seed in range(5)]
     masks = [make_mask("random:0.5", 32, 32, seed=seed) for seed in range(5)]
     together = complete(model, images, masks, method=QUICK[name], candidates=candidates)
@@ -265,6 +282,12 @@ def test_a_hole_finer_than_the_models_pixels_warns_where_it_is_not_looked_at_clo
     for fit, count in (("whole", 1), ("window", 0)):
         (result,) = complete(untrained(), [image], [Mask(~hole)], fit=fit)
         assert len([words for words in result.warnings if "finer" in words]) == count
+
+
+@pytest.mark.parametrize("knobs", [{"candidates": 0}, {"seconds": 0}, {"batch": 0}])
+def test_none_of_what_there_must_be_one_of_is_refused_by_its_name(knobs):
+    with pytest.raises(SettingsError, match=rf"^{next(iter(knobs))} = 0"):
+        Options(METHODS["default"], **knobs)
 
 
 def test_unknown_methods_are_refused_with_the_names_there_are():

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pixmend.models import DCGANSettings, Discriminator, Generator, initialise, layers
-from pixmend.models.layers import Doubling, Halving
+from pixmend.models.layers import Doubling, Halving, Projection
 from pixmend.randomness import generator_for
 
 
@@ -122,3 +122,27 @@ def test_in_float32_rounding_stays_that_of_the_plain_layers():
     single = maps.detach().float(), weight.detach().float()
     error = (layers.halve(*single) - exact).abs().max()
     assert error < 5e-6 * exact.abs().max()
+
+
+@pytest.mark.parametrize("latent_dim", [5, 6, 9, 37, 100, 130])
+def test_a_projection_and_its_gradient_are_a_rows_own_in_any_place_of_any_batch(latent_dim):
+    project = Projection(latent_dim, 512).eval().requires_grad_(False)
+    generator = generator_for(0, "projection", str(latent_dim))
+    z = torch.randn(24, latent_dim, generator=generator)
+    slopes = torch.randn(24, 512, generator=generator)
+
+    def of(rows):
+        at = z[rows].requires_grad_()
+        maps = project(at)
+        (gradient,) = torch.autograd.grad((maps * slopes[rows]).sum(), at)
+        return maps.detach(), gradient
+
+    maps, gradient = of(torch.arange(24))
+    torch.testing.assert_close(maps, z @ project.weight.T, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(gradient, slopes @ project.weight, rtol=1e-4, atol=1e-4)
+    for count in (8, 16, 24):
+        for shift in range(1, 24, 5):
+            rows = (torch.arange(count) + shift) % 24
+            some, slope = of(rows)
+            assert torch.equal(some, maps[rows])
+            assert torch.equal(slope, gradient[rows])

@@ -11,9 +11,18 @@ import torch
 
 from pixmend.errors import ModelFileError
 from pixmend.images import encode_png
-from pixmend.models import DCGAN, Discriminator, Generator, Trust, load_model, read_tensors
+from pixmend.models import (
+    DCGAN,
+    Discriminator,
+    Generator,
+    Trust,
+    infer_average,
+    load_model,
+    read_tensors,
+)
 from pixmend.records import PackSettings, Records, pack
 from pixmend.training import RunDirectory, Scores, efficientnet, train
+from pixmend.training import monitor as monitor_module
 from pixmend.training.features import choose_features
 from pixmend.training.measures import (
     frechet_distance,
@@ -277,8 +286,10 @@ def test_each_checkpoint_is_scored_once_and_the_best_is_kept(watched, tiny, tmp_
     assert run.report.exists()
 
 
-def test_a_model_that_completes_tells_what_its_completions_are_worth(watched, tiny, tmp_path):
-    records, _ = watched
+def test_a_model_that_completes_tells_what_its_completions_are_worth(
+    watched, tiny, tmp_path, monkeypatch
+):
+    records, split = watched
     knobs = {"encoder": "conditional", "latent_prior": "normal", "memory": 8}
     list(train(records, tmp_path / "run", tiny(monitor=True, held_out=0.2, **knobs)))
     best, last = load_model(tmp_path / "run"), load_model(tmp_path / "run" / "model.safetensors")
@@ -289,6 +300,13 @@ def test_a_model_that_completes_tells_what_its_completions_are_worth(watched, ti
     assert best.card["steps"] == max(scored, key=lambda scores: scores.mean_psnr).step, (
         "a run directory stands for its best model"
     )
+    judged = []
+    monkeypatch.setattr(
+        monitor_module, "hole_psnr", lambda *images: judged.append(images) or torch.ones(1)
+    )
+    Monitor(records.images, split, tiny(**knobs), CPU).score(last, step=1, images=1)
+    for filled, target, known in judged[::2]:
+        torch.testing.assert_close(filled, infer_average(last, target, known.float()))
 
 
 def test_without_an_encoder_nothing_is_calibrated(monitor, tiny, watched):

@@ -1,4 +1,4 @@
-"""How far completions can be trusted, by what the model's training measured on held-out images."""
+"""How far completions can be trusted, by what was measured on held-out images in training and on training images the model holds."""
 
 import torch
 from torch import Tensor
@@ -33,5 +33,23 @@ def assess(
     errors = known_error(drawn, target, known).tolist()
     completed = known * target + (1 - known) * drawn
     distances = trust.distances(model.discriminator, completed).tolist()
-    doubts = [trust.doubts(*pair) for pair in zip(errors, distances, strict=True)]
+    doubts = [
+        [*strange, *trust.doubts(*pair)]
+        for strange, *pair in zip(_strange(model, target, known), errors, distances, strict=True)
+    ]
     return [*trust.confidence(variance, known)], doubts
+
+
+def _strange(model: DCGAN, target: Tensor, known: Tensor) -> list[list[str]]:
+    """Return of each image in words whether it is far from all training images of the model's memory."""
+    domain = None if model.memory is None else model.memory.domain
+    if domain is None:
+        return [[] for _ in target]
+    return [
+        [
+            f"its known pixels lie {times:.1f} times as far from the nearest training image as any should"
+        ]
+        if times > 1
+        else []
+        for times in domain.strangeness(target, known).tolist()
+    ]

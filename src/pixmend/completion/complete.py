@@ -162,7 +162,7 @@ class _Found:
     drawn: Tensor  # [B, lanes, C, S, S]
     losses: Tensor  # [B, lanes, 3]: total, contextual, perceptual
     average: Average
-    average_losses: Tensor  # [B, 3]
+    average_losses: Tensor | None  # [B, 3], where it was asked for
     confidence: list[float | None]  # of each image
     doubts: list[list[str]]  # of each image
     path: Path
@@ -201,8 +201,15 @@ def _search(
     z, encoding = _start(model, target, known, rows, lanes, options)
     condition = None if encoding is None else encoding.condition
     objective = method.objective(model, target[rows], known[rows], condition)
-    endless = options.seconds is not None
-    states = method.search(objective, z, settings, lanes=lanes, seed=options.seed, endless=endless)
+    drawn: Tensor | None = None
+    if method.steps:
+        endless = options.seconds is not None
+        states = method.search(
+            objective, z, settings, lanes=lanes, seed=options.seed, endless=endless
+        )
+    else:  # the start is the end, and drawn once
+        drawn = _draw(model, z, condition, torch.arange(len(rows), device=rows.device))
+        states = _standing(objective, z, drawn)
 
     def look(state: SearchState) -> None:
         least, lane = state.best.total[: count * lanes].view(count, lanes).min(1)
@@ -221,19 +228,28 @@ def _search(
     best_z, best = path.last.best_z, path.last.best
     losses = torch.stack(best.parts(), -1)[: count * lanes].view(count, lanes, 3)
     if method.refine and encoding is None:
-        drawn = inner_layer(objective, best_z, settings, steps=method.refine, seed=options.seed)[
-            : count * lanes
-        ]
-    else:
+        drawn = inner_layer(objective, best_z, settings, steps=method.refine, seed=options.seed)
+    elif drawn is None:
         drawn = _draw(model, best_z, condition, torch.arange(count * lanes, device=rows.device))
-    drawn = drawn.view(count, lanes, *drawn.shape[1:])
+    drawn = drawn[: count * lanes].view(count, lanes, *drawn.shape[1:])
     best_z = best_z[: count * lanes].view(count, lanes, -1)
     mean = average(drawn, None if encoding is None else encoding.estimate)
-    scored = _losses_of(method.objective(model, target, known), mean.mean)
+    scored = None
+    if options.answer == "average":
+        scored = _losses_of(method.objective(model, target, known), mean.mean)
     answered = drawn[torch.arange(count, device=drawn.device), losses[..., 0].argmin(1)]
     trust = None if condition is None else Trust.of(model.card)  # measured on E's answers
     trusted = assess(model, trust, answered, target, known, mean.variance)
     return _Found(lanes, best_z, drawn, losses, mean, scored, *trusted, path)
+
+
+@torch.no_grad()
+def _standing(objective: Objective, z: Tensor, drawn: Tensor) -> Iterator[SearchState]:
+    """Yield the one state of a search that takes no step from z, where G has ``drawn`` the images."""
+    losses = objective.of_images(drawn, z)
+    yield SearchState(
+        0, z, losses, z, losses, torch.ones(len(z), dtype=torch.bool, device=z.device)
+    )
 
 
 @torch.no_grad()
@@ -276,7 +292,7 @@ def _completion(
         ("sharp", found.drawn[index, lane], found.losses[index, lane], found.best_z[index, lane])
         for lane in chosen.tolist()
     ]
-    if options.answer == "average":
+    if found.average_losses is not None:
         mean, losses = found.average.mean[index], found.average_losses[index]
         answers = [("average", mean, losses, answers[0][-1]), *answers[:-1]]
     candidates = []

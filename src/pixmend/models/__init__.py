@@ -20,7 +20,7 @@ from pixmend.models.file import (
     save_model,
     write_tensors,
 )
-from pixmend.models.inference import encode, infer
+from pixmend.models.inference import encode, infer, infer_average
 from pixmend.models.memory import Memory
 from pixmend.models.residual import make_discriminator, make_generator
 from pixmend.models.trust import RIGHT, Trust, calibrate, known_error
@@ -43,6 +43,7 @@ __all__ = [
     "encode",
     "find_model",
     "infer",
+    "infer_average",
     "initialise",
     "join_encodings",
     "kl_to_prior",

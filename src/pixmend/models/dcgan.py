@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from pixmend.images import MAX_PIXELS, Channels, channel_count
-from pixmend.models.layers import Doubling, Halving
+from pixmend.models.fill import Guess
+from pixmend.models.layers import Doubling, Halving, Projection
 
 __all__ = [
     "Condition",
@@ -29,6 +30,7 @@ __all__ = [
     "halving",
     "initialise",
     "leaky",
+    "paint",
     "sample_latents",
 ]
 
@@ -67,7 +69,7 @@ class DCGANSettings(BaseModel):
         le=1024,
         description="feature maps of the encoder's first layer; as G's if not given",
     )
-    fill: Literal["grey", "smooth"] = Field(
+    fill: Literal["grey", "harmonic"] = Field(
         "grey",
         description="what the encoder sees in the hole: mid-grey, or a smooth guess that it then corrects",
     )
@@ -116,14 +118,18 @@ class Condition:
         Added before the ReLU of each layer of G: [B, widths[i], s, s] for s = start, 2 start, ..., size / 2.
     detail
         Added before its tanh, [B, C, size, size].
+    guess
+        What G then corrects, in place of the tanh, where the model's `fill` is "harmonic"; None elsewhere.
     """
 
     maps: list[Tensor]
     detail: Tensor
+    guess: Guess | None = None
 
     def take(self, rows: Tensor) -> "Condition":
         """Return what is told of the images numbered ``rows`` [N]."""
-        return Condition([each[rows] for each in self.maps], self.detail[rows])
+        guess = None if self.guess is None else self.guess.take(rows)
+        return Condition([each[rows] for each in self.maps], self.detail[rows], guess)
 
 
 class Generator(nn.Module):
@@ -137,7 +143,7 @@ class Generator(nn.Module):
         widths = settings.widths(settings.filters)
         self.start = settings.start
         # [B, latent_dim] -> [B, widths[0] * start * start]
-        self.project = nn.Linear(settings.latent_dim, widths[0] * self.start**2, bias=False)
+        self.project = Projection(settings.latent_dim, widths[0] * self.start**2)
         self.project_norm = nn.BatchNorm2d(widths[0])
         # [B, widths[i], s, s] -> [B, widths[i + 1], 2 s, 2 s]
         self.ups = nn.ModuleList(
@@ -162,7 +168,7 @@ class Generator(nn.Module):
             assert isinstance(up, nn.Sequential)
             convolve, norm, activate = up
             maps = activate(add_told(norm(convolve(maps)), told))
-        return torch.tanh(add_told(self.to_image(maps), condition.detail))
+        return paint(self.to_image(maps), condition)
 
     def _up(self, wide: int, narrow: int, kernel: int) -> nn.Module:
         return nn.Sequential(
@@ -241,6 +247,17 @@ def add_told(maps: Tensor, told: Tensor) -> Tensor:
         return maps + told
     first, others = maps.tensor_split([len(told)])
     return torch.cat([first + told, others])
+
+
+def paint(drawn: Tensor, condition: Condition | None) -> Tensor:
+    """Return what G's last layer has ``drawn``, [B, C, S, S], as images in [-1, 1], of the first rows as ``condition`` says."""
+    if condition is None:
+        return torch.tanh(drawn)
+    if condition.guess is None:
+        return torch.tanh(add_told(drawn, condition.detail))
+    first, others = drawn.tensor_split([len(condition.detail)])
+    corrected = condition.guess.corrected(first + condition.detail)
+    return torch.cat([corrected, torch.tanh(others)]) if len(others) else corrected
 
 
 def doubling(wide: int, narrow: int, kernel: int, *, bias: bool) -> Doubling:

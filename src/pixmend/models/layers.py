@@ -23,16 +23,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
-__all__ = ["Doubling", "Halving"]
+__all__ = ["Doubling", "Halving", "Projection"]
 
 # Found by measuring: below these, torch's own kernels are as fast.
 _LEAST_CHANNELS = 64  # of the fine maps, for the gradient of the weights
 _LEAST_CHANNELS_MAPS = 128  # of the fine maps, for the maps themselves
 _LEAST_TILES = 128  # in a batch, or the way from weights to U is not worth it
 _MOST_COLOURS = 4
+_COLUMNS = 8  # a block of a matrix kernel's, of float32
 _PIECE = (
     2**22
 )  # numbers of V made at a time: 16 MiB stay in a CPU's cache and in the allocator's hands
+
+
+class Projection(nn.Linear):
+    """z [B, latent_dim] -> [B, maps], without a bias; in evaluation mode a row's numbers, and its gradient, are its own.
+
+    In a product with fewer columns than a kernel's block, as the gradient's is of 5 to 7 or 9 to 11 latents, the order of a row's sums
+    depends on where in the batch it is. z and weights are filled up with zeros, which change no sum.
+    """
+
+    def __init__(self, latent_dim: int, maps: int) -> None:
+        super().__init__(latent_dim, maps, bias=False)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return the maps, flat."""
+        further = -self.in_features % _COLUMNS
+        if self.training or not further:
+            return super().forward(z)
+        return F.linear(F.pad(z, (0, further)), F.pad(self.weight, (0, further)))
 
 
 class Halving(nn.Conv2d):

@@ -29,6 +29,7 @@ from pixmend.models.dcgan import (
     doubling,
     halving,
     leaky,
+    paint,
 )
 
 __all__ = ["ResidualDiscriminator", "ResidualGenerator", "make_discriminator", "make_generator"]
@@ -72,7 +73,7 @@ class ResidualGenerator(Generator):
         assert image is not None  # the least size is two doublings from its start
         # `to_image` doubles too; what was drawn at a quarter of the size has both to go.
         drawn = self.to_image(maps) + _enlarge(_enlarge(image))
-        return torch.tanh(drawn if condition is None else add_told(drawn, condition.detail))
+        return paint(drawn, condition)
 
     def _up(self, wide: int, narrow: int, kernel: int) -> nn.Module:
         return _Up(wide, narrow, kernel)

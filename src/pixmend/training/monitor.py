@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pixmend.images import Pixels
 from pixmend.masks import make_mask
-from pixmend.models import DCGAN, Discriminator, Trust, calibrate, infer, sample_latents
+from pixmend.models import DCGAN, Discriminator, Trust, calibrate, infer_average, sample_latents
 from pixmend.randomness import array_generator_for, generator_for
 from pixmend.training.data import pixels_to_device
 from pixmend.training.features import choose_features
@@ -217,7 +217,7 @@ class Monitor:
     def _one_pass(model: DCGAN) -> Complete | None:
         if model.encoder is None:
             return None
-        return lambda target, known: infer(model, target, known.to(target.dtype))
+        return lambda target, known: infer_average(model, target, known.to(target.dtype))
 
     @torch.no_grad()
     def _samples(self, model: DCGAN) -> Tensor:

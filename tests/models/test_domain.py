@@ -1,0 +1,68 @@
+"""Images are told to be foreign by their known pixels, against the training images that the model holds."""
+
+import numpy as np
+import pytest
+import torch
+
+from pixmend.models import Memory
+from pixmend.models.domain import Domain
+
+
+def bars(count, seed=0):
+    """Dark bars on white with some noise, uint8 [N, 1, 16, 16]: a domain whose negatives are not of it."""
+    generator = np.random.default_rng(seed)
+    pixels = generator.integers(235, 256, (count, 1, 16, 16))
+    for image, left, width in zip(
+        pixels, generator.integers(1, 10, count), generator.integers(2, 5, count), strict=True
+    ):
+        image[0, 2:14, left : left + width] = generator.integers(0, 30)
+    return torch.from_numpy(pixels.astype(np.uint8))
+
+
+def masks():
+    known = torch.ones(5, 1, 16, 16)
+    known[1, :, :, 8:] = 0
+    known[2, :, 4:12, 4:12] = 0
+    known[3] = 0
+    known[3, :, 4:12, 4:12] = 1
+    known[4] = torch.from_numpy(np.random.default_rng(1).random((1, 16, 16)) < 0.2)
+    return known
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_images_of_the_domain_are_within_the_fence_and_negatives_and_noise_beyond(number):
+    domain = Memory(bars(400)).domain
+    known = masks()[number : number + 1].expand(40, -1, -1, -1)
+    own = bars(40, seed=5) / 127.5 - 1
+    noise = torch.rand(40, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert (domain.strangeness(own, known) <= 1).float().mean() > 0.95
+    if number != 3:  # the middle of a bar and of its negative are alike
+        assert (domain.strangeness(-own, known) > 1).all()
+        assert (domain.strangeness(noise, known) > 1).all()
+
+
+def test_what_lies_in_the_hole_has_no_say_and_batch_mates_have_none():
+    domain, known = Memory(bars(64)).domain, masks()
+    images = bars(5, seed=2) / 127.5 - 1
+    said = domain.strangeness(images, known)
+    torch.testing.assert_close(domain.strangeness(images * known - (1 - known), known), said)
+    alone = [domain.strangeness(*one) for one in zip(images.split(1), known.split(1), strict=True)]
+    torch.testing.assert_close(torch.cat(alone), said)
+
+
+def test_it_is_the_distance_of_a_double_loop():
+    images = bars(64)
+    domain = Domain.of(images)
+    target, known = bars(1, seed=3) / 127.5 - 1, masks()[2:3]
+    pixels, weights = (target.double() + 1).flatten() * 127.5, known.flatten()
+    compared = images.flatten(1).double()[torch.linspace(0, 63, 64).long()[::2]]
+    gaps = min(((pixels - image) ** 2 * weights).sum() for image in compared)
+    expected = (gaps / (weights * domain.allowed).sum()).sqrt() / domain.fence
+    assert float(domain.strangeness(target, known)) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_of_too_few_images_and_of_equal_ones_nothing_fails():
+    assert Memory(bars(31)).domain is None
+    same = bars(1).expand(40, -1, -1, -1).contiguous()
+    domain = Memory(same).domain
+    assert float(domain.strangeness(same[:1] / 127.5 - 1, torch.ones(1, 1, 16, 16))) < 1
