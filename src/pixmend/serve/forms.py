@@ -95,9 +95,9 @@ class _InMemory(MultiPartParser):
         """Parse, and close what is open where the body breaks off."""
         try:
             form = await self.parse()
-            kept = [each.file for _, each in form.multi_items() if isinstance(each, UploadFile)]
+            kept = {id(each.file) for _, each in form.multi_items() if isinstance(each, UploadFile)}
             for file in self._files_to_close_on_error:
-                if not any(file is other for other in kept):  # of a part without an end
+                if id(file) not in kept:  # of a part without an end
                     file.close()
             return form
         except BaseException:
