@@ -124,6 +124,9 @@ class Service:
         if work.gone:
             answer.cancel()
             return Response(status_code=499)  # nobody is there to read it
+        error = answer.exception()
+        if error is not None:  # what is no refusal is in the log by now
+            raise error if isinstance(error, Problem) else _bug()
         completion, stopped = answer.result(), work.stopped()
         run = asyncio.get_running_loop().run_in_executor
         headers = {"Pixmend-Stopped": stopped} if stopped else None

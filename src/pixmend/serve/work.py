@@ -167,6 +167,7 @@ class Worker:
                 reason = "gone" if work.gone else "cancelled" if work.enough else "deadline"
                 self._metrics.dropped.labels(reason).inc()
                 _fail([work], _too_late() if reason == "deadline" else _cancelled())
+        self._metrics.waiting.set(len(self._waiting))
 
     def _complete(self, batch: list[Work]) -> None:
         def should_stop() -> bool:
