@@ -150,6 +150,14 @@ def test_the_context_encoder_learns_goes_on_and_answers_tasks(records, tmp_path)
     assert (tmp_path / "o" / "facts.json").exists()
 
 
+def test_a_server_under_load_answers_each_request_with_its_own_image():
+    tiny = ("--seconds", 0.3, "--clients", 2, "--methods", "instant", "--batch", 4)
+    rows = table_of("serving.py", *tiny)
+    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[2:]]
+    assert [cell[2] for cell in cells] == ["4", "1"]
+    assert {cell[-1] for cell in cells} == {"0"}
+
+
 def test_methods_are_timed_beside_a_search_and_their_cost_is_told():
     tiny = ("--images", 1, "--rounds", 1, "--timed", 1, "--reach", 2, "--searches", "yeh")
     few = ("--compared", 1, "--batches", "--candidates", 2, "--batch", 1)

@@ -15,6 +15,7 @@ from pixmend.completion import (
     Answer,
     Blend,
     Completion,
+    Glimpse,
     Job,
     Look,
     Options,
@@ -155,11 +156,17 @@ class Model:
         options: Options,
         *,
         on_state: Callable[[Sequence[Job], SearchState], None] = lambda jobs, state: None,
+        on_glimpse: Callable[[Glimpse], None] = lambda glimpse: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Completion]:
         """Complete many images, ``options.batch`` at a time; see `pixmend.completion.complete`."""
         return completion.complete(
-            self._networks, jobs, options, on_state=on_state, should_stop=should_stop
+            self._networks,
+            jobs,
+            options,
+            on_state=on_state,
+            on_glimpse=on_glimpse,
+            should_stop=should_stop,
         )
 
     def sample(self, count: int = 64, *, seed: int = 0) -> Pixels:

@@ -13,6 +13,7 @@ Every error here names the file, the field and the fix, in one line that a user 
     ├── RunError             a run directory holds another run, or no usable checkpoint
     │   ├── DivergedError    training met values that are not finite
     │   └── PeerError        another process of the group ended
+    ├── ServerError          a pixmend server cannot be reached, or refuses
     └── OutputError          a result cannot be written
 
 StoppedError is no error but the way out of a loop that was asked to stop. Anything else that escapes is a bug and keeps its
@@ -30,6 +31,7 @@ __all__ = [
     "PixmendError",
     "RecordError",
     "RunError",
+    "ServerError",
     "SettingsError",
     "StoppedError",
     "VersionError",
@@ -91,6 +93,10 @@ class DivergedError(RunError):
 
 class PeerError(RunError):
     """Another process of the group ended."""
+
+
+class ServerError(PixmendError):
+    """A pixmend server cannot be reached, or refuses; the message is the server's own."""
 
 
 class OutputError(PixmendError):

@@ -14,6 +14,7 @@ from pixmend.cli.evaluate import evaluate
 from pixmend.cli.info import info
 from pixmend.cli.pack import pack
 from pixmend.cli.sample import sample
+from pixmend.cli.serve import serve
 from pixmend.cli.train import train
 from pixmend.errors import PixmendError, StoppedError
 
@@ -28,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (pack, train, sample, complete, evaluate, info, doctor, demo):
+for verb in (pack, train, sample, complete, serve, evaluate, info, doctor, demo):
     app.command()(verb)
 
 

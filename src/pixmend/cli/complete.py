@@ -1,6 +1,7 @@
 """pixmend complete."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from pixmend.api import Model
     from pixmend.cli.outputs import Input
     from pixmend.cli.watching import Films
+    from pixmend.client import RemoteModel
     from pixmend.completion import (
         Answer,
         Blend,
@@ -93,6 +95,13 @@ def complete(
         int, typer.Option(help="Images at a time; bounds memory, changes no result.")
     ] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Let a pixmend serve do it, MODEL being an id there; a token is read from PIXMEND_TOKEN.",
+        ),
+    ] = None,
 ) -> None:
     """Complete images: each under its own name in OUT, with a contact sheet beside it and a line in results.jsonl.
 
@@ -120,9 +129,20 @@ def complete(
     )
     found = expand_inputs(inputs, but=out)
     films = None if film is None else Films(film, [item.path for item in found])
-    _Batch(
-        api.load(model, device=device), found, mask, out, options, uncertainty, films, as_json
-    ).run()
+    if server is None:
+        loaded: Model | RemoteModel = api.load(model, device=device)
+    else:
+        loaded = _model_of(server, model, film)
+    _Batch(loaded, found, mask, out, options, uncertainty, films, as_json).run()
+
+
+def _model_of(server: str, model: str, film: Path | None) -> "RemoteModel":
+    from pixmend.client import Client
+    from pixmend.errors import SettingsError
+
+    if film is not None:
+        raise SettingsError("--film: a server sends no film; leave it out, or leave out --server")
+    return Client(server, os.environ.get("PIXMEND_TOKEN")).model(model)
 
 
 def _steps_of(text: str) -> tuple[int, ...]:
@@ -140,7 +160,7 @@ def _steps_of(text: str) -> tuple[int, ...]:
 class _Batch:
     """One call of the verb: reads the inputs as they are needed, and loses none to another's fault."""
 
-    model: "Model"
+    model: "Model | RemoteModel"
     inputs: Sequence["Input"]
     mask: str
     out: Path

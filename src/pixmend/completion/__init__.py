@@ -7,6 +7,7 @@ from pixmend.completion.average import Answer
 from pixmend.completion.blend import Blend
 from pixmend.completion.complete import complete, complete_batch, fitted
 from pixmend.completion.film import film_frames, film_steps
+from pixmend.completion.glimpse import Glimpse
 from pixmend.completion.job import Job, Options
 from pixmend.completion.methods import METHODS, Method, find_method
 from pixmend.completion.result import Candidate, Completion
@@ -19,6 +20,7 @@ __all__ = [
     "Blend",
     "Candidate",
     "Completion",
+    "Glimpse",
     "Job",
     "Look",
     "Method",

@@ -16,6 +16,7 @@ from pixmend.completion.blend import BLENDS
 from pixmend.completion.film import Reel
 from pixmend.completion.follow import Enough, Path, follow
 from pixmend.completion.frame import Frame, frame_for
+from pixmend.completion.glimpse import Glimpse
 from pixmend.completion.job import Job, Options
 from pixmend.completion.lean import lean
 from pixmend.completion.methods import Method
@@ -46,6 +47,7 @@ def complete(
     options: Options,
     *,
     on_state: Callable[[Sequence[Job], SearchState], None] = lambda jobs, state: None,
+    on_glimpse: Callable[[Glimpse], None] = lambda glimpse: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Completion]:
     """Complete images, ``options.batch`` at a time, in order; jobs are taken as they are needed.
@@ -54,12 +56,21 @@ def complete(
     ----------
     on_state
         Called after every step of a search with the job of each window searched and the state of all rows.
+    on_glimpse
+        Called after every step with what can be drawn of it.
     should_stop
         Asked after every step: once it says yes, the batch at hand is finished with the best found so far, and no other is begun.
     """
     waiting = iter(jobs)
     while not should_stop() and (batch := list(islice(waiting, options.batch))):
-        yield from complete_batch(model, batch, options, on_state=on_state, should_stop=should_stop)
+        yield from complete_batch(
+            model,
+            batch,
+            options,
+            on_state=on_state,
+            on_glimpse=on_glimpse,
+            should_stop=should_stop,
+        )
 
 
 def complete_batch(
@@ -68,6 +79,7 @@ def complete_batch(
     options: Options,
     *,
     on_state: Callable[[Sequence[Job], SearchState], None] = lambda jobs, state: None,
+    on_glimpse: Callable[[Glimpse], None] = lambda glimpse: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Completion]:
     """Complete the images of one batch; each gets the answer it would get alone. One of which nothing is missing comes back as it is.
@@ -84,7 +96,7 @@ def complete_batch(
     waiting = iter([part for of_job in parts for part in of_job])
     done: list[Completion] = []
     while batch := list(islice(waiting, options.batch)):
-        done += _complete_parts(model, batch, options, on_state, should_stop)
+        done += _complete_parts(model, batch, options, on_state, on_glimpse, should_stop)
     results = iter(done)
     return [
         combine(of_job, list(islice(results, len(of_job))))
@@ -99,6 +111,7 @@ def _complete_parts(
     parts: Sequence[Part],
     options: Options,
     on_state: Callable[[Sequence[Job], SearchState], None],
+    on_glimpse: Callable[[Glimpse], None],
     should_stop: Callable[[], bool],
 ) -> list[Completion]:
     started = time.perf_counter()
@@ -108,7 +121,13 @@ def _complete_parts(
     target = torch.stack([view.target for view in views]).to(device)  # [B, C, S, S]
     known = torch.stack([view.known for view in views]).to(device)  # [B, 1, S, S]
     enough = Enough(started, options.seconds, should_stop)
-    found = _search(model, target, known, options, lambda state: on_state(owners, state), enough)
+    frames, background = [view.frame for view in views], _background(model)
+
+    def look(state: SearchState, losses: list[float], drawn: Callable[[], Tensor]) -> None:
+        on_state(owners, state)
+        on_glimpse(Glimpse(state.step, parts, frames, losses, drawn, background))
+
+    found = _search(model, target, known, options, look, enough)
     seconds = (time.perf_counter() - started) / len(jobs)
     return [
         _completion(model, job, view, found, index, options, seconds)
@@ -171,7 +190,7 @@ def _search(
     target: Tensor,
     known: Tensor,
     options: Options,
-    on_state: Callable[[SearchState], None],
+    on_state: Callable[[SearchState, list[float], Callable[[], Tensor]], None],
     enough: Enough,
 ) -> _Found:
     method, settings = options.method, model.settings
@@ -191,13 +210,19 @@ def _search(
     else:  # the start is the end, and drawn once
         drawn = _draw(model, z, condition, torch.arange(len(rows), device=rows.device))
         states = _standing(objective, z, drawn)
+
+    def look(state: SearchState) -> None:
+        least, lane = state.best.total[: count * lanes].view(count, lanes).min(1)
+        best = torch.arange(count, device=lane.device) * lanes + lane
+        on_state(state, least.tolist(), lambda: _draw(model, state.best_z, condition, best))
+
     path = follow(
         states,
         count,
         lanes,
         snapshots=(*options.snapshots, *options.film),
         draw=lambda z, rows: _draw(model, z, condition, rows),
-        on_state=on_state,
+        on_state=look,
         enough=enough,
     )
     best_z, best = path.last.best_z, path.last.best

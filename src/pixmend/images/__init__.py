@@ -7,10 +7,12 @@ conversion happens here and nowhere else.
 from pixmend.images.drawing import contact_sheet, grid, thumbnail, write_film
 from pixmend.images.files import (
     EXTENSIONS,
+    FORMATS,
     MAX_PIXELS,
     decode_image,
     encode_png,
     find_images,
+    image_bytes,
     lossless_suffix,
     open_image,
     png_bytes,
@@ -34,6 +36,7 @@ from pixmend.images.pixels import (
 __all__ = [
     "CHANNELS",
     "EXTENSIONS",
+    "FORMATS",
     "MAX_PIXELS",
     "Channels",
     "Fit",
@@ -46,6 +49,7 @@ __all__ = [
     "find_images",
     "fit_square",
     "grid",
+    "image_bytes",
     "lossless_suffix",
     "open_image",
     "parse_colour",

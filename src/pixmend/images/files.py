@@ -18,10 +18,12 @@ from pixmend.storage import atomic_write
 
 __all__ = [
     "EXTENSIONS",
+    "FORMATS",
     "MAX_PIXELS",
     "decode_image",
     "encode_png",
     "find_images",
+    "image_bytes",
     "lossless_suffix",
     "open_image",
     "png_bytes",
@@ -32,7 +34,7 @@ EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif"
 MAX_PIXELS = 64_000_000  # 8,000 x 8,000: more is taken for a bomb
 MAX_BYTES = 512 * 2**20
 # Readers that run other programs or follow links in the file (EPS, MPO sidecars ...) stay shut.
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 # Description, make, model, software, date, artist, host, copyright: what a TIFF's tags say about the image. The others say how it
 # is stored in that file, and would be wrong in another.
 _TIFF_FACTS = (270, 271, 272, 305, 306, 315, 316, 33432)
@@ -85,23 +87,27 @@ def open_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:  # noqa
 
 
 def decode_image(
-    content: bytes, path: Path | None = None, *, max_pixels: int = MAX_PIXELS
+    content: bytes,
+    path: Path | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    formats: tuple[str, ...] = FORMATS,
 ) -> Picture:
-    """Decode an image file's bytes; ``path`` names it in messages. See `open_image`."""
+    """Decode an image file's bytes, of one of ``formats``; ``path`` names it in messages. See `open_image`."""
     name = str(path or "image")
     try:
         with warnings.catch_warnings():
             # PIL's own alarm comes first for the largest, and only as a warning.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(content), formats=formats) as image:
                 _check_header(image, name, max_pixels)
                 if image.format == "TIFF":
                     _note_tiff_facts(image)
                 image.load()
                 return picture_of(ImageOps.exif_transpose(image), path)
     except UnidentifiedImageError:
-        kinds = ", ".join(sorted(_FORMATS)).lower()
+        kinds = ", ".join(sorted(formats)).lower()
         raise ImageError(
             f"{name}: not an image, or a damaged one; known kinds are {kinds}"
         ) from None
@@ -171,7 +177,13 @@ def lossless_suffix(suffix: str, mode: str) -> str:
 
 def save_image(picture: Picture, path: Path) -> None:
     """Save ``picture`` atomically and without loss under a suffix of `lossless_suffix`, metadata included."""
-    kind = path.suffix.lower()
+    with atomic_write(path) as file:
+        file.write(image_bytes(picture, path.suffix))
+
+
+def image_bytes(picture: Picture, suffix: str) -> bytes:
+    """Return the file of `save_image` under a suffix of `lossless_suffix`."""
+    kind = suffix.lower()
     options: dict[str, Any] = dict(picture.info)
     if kind == ".webp":
         options |= {"lossless": True, "exact": True}
@@ -184,8 +196,7 @@ def save_image(picture: Picture, path: Path) -> None:
     image = picture.to_pil()
     buffer = io.BytesIO()
     image.save(buffer, name, **options)
-    with atomic_write(path) as file:
-        file.write(buffer.getbuffer())
+    return buffer.getvalue()
 
 
 def _check_header(image: Image.Image, name: str, max_pixels: int) -> None:

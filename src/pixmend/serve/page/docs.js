@@ -1,0 +1,52 @@
+// Reads the OpenAPI document and writes it as a page.
+
+function element(tag, content, ...children) {
+  const made = Object.assign(document.createElement(tag), content === null ? {} : { textContent: content });
+  made.append(...children);
+  return made;
+}
+
+// What may be wider than the page can be scrolled by keyboard too.
+const code = (text) => Object.assign(element('pre', text), { tabIndex: 0 });
+
+function table(head, rows) {
+  const row = (cells, tag) => element('tr', null, ...cells.map((cell) => (cell instanceof Node ? element(tag, null, cell) : element(tag, cell))));
+  return element('table', null, element('thead', null, row(head, 'th')), element('tbody', null, ...rows.map((cells) => row(cells, 'td'))));
+}
+
+function kind(schema) {
+  if (schema.anyOf) return schema.anyOf.map(kind).filter((each) => each !== 'null').join(' or ');
+  if (schema.enum) return schema.enum.join(', ');
+  return schema.format === 'binary' ? 'file' : schema.type ?? '';
+}
+
+function fields(operation) {
+  const parts = (operation.parameters ?? []).map((each) => [element('code', each.name), kind(each.schema), each.required ? 'required' : String(each.schema.default ?? ''), each.in]);
+  const schema = operation.requestBody?.content['multipart/form-data']?.schema;
+  for (const [name, each] of Object.entries(schema?.properties ?? {})) {
+    parts.push([element('code', name), kind(each), schema.required.includes(name) ? 'required' : String(each.default ?? ''), each.description ?? '']);
+  }
+  return parts;
+}
+
+function section(path, method, operation) {
+  const made = element('section', null, element('h3', `${operation.summary}`), element('p', null, element('code', `${method.toUpperCase()} ${path}`)));
+  const rows = fields(operation);
+  if (rows.length) made.append(table(['field', 'kind', 'default', 'meaning'], rows));
+  const answers = Object.entries(operation.responses).map(([status, { description, content }]) => [status, Object.keys(content ?? {}).join(', '), description]);
+  made.append(table(['status', 'type', 'when'], answers));
+  const example = Object.values(operation.responses['200']?.content ?? {}).map((each) => each.example).find(Boolean);
+  if (example) made.append(code(typeof example === 'string' ? example : JSON.stringify(example, null, 2)));
+  return made;
+}
+
+document.querySelectorAll('pre').forEach((each) => { each.textContent = each.textContent.replaceAll('ORIGIN', location.origin); });
+const told = await (await fetch('/openapi.json')).json();
+const groups = new Map();
+for (const [path, methods] of Object.entries(told.paths)) {
+  for (const [method, operation] of Object.entries(methods)) {
+    const tag = operation.tags?.[0] ?? 'other';
+    groups.set(tag, [...(groups.get(tag) ?? []), section(path, method, operation)]);
+  }
+}
+for (const [tag, sections] of groups) document.getElementById('operations').append(element('h2', tag), ...sections);

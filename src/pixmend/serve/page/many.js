@@ -1,0 +1,89 @@
+// Complete many: one mask, a folder's files, a zip.
+
+import * as api from './api.js';
+import * as pictures from './pictures.js';
+import { zip } from './zip.js';
+
+const $ = (id) => document.getElementById(id);
+const AT_A_TIME = 4;
+let context = null;
+let stop = null;
+
+export function openMany(files, given) {
+  context = given;
+  const { mask } = given.stage;
+  const painted = mask.count > 0;
+  $('many-mask').textContent = mask.spec ? ` (${mask.spec})` : painted ? ` (as painted, for images of ${mask.width} × ${mask.height})` : ' (none is painted: the centre)';
+  reset();
+  $('many').showModal();
+  if (files.length) run(files);
+}
+
+function reset() {
+  $('many-status').textContent = '';
+  $('many-failed').replaceChildren();
+  $('many-progress').hidden = $('many-zip').hidden = true;
+}
+
+async function run(files) {
+  reset();
+  stop?.abort();
+  stop = new AbortController();
+  const { signal } = stop;
+  const { stage } = context;
+  const what = stage.mask.spec || !stage.mask.count ? { mask_spec: stage.mask.spec ?? 'center' } : { mask: await stage.mask.toBlob() };
+  const fields = { ...context.settings(), ...what };
+  const images = files.filter(({ type }) => type.startsWith('image/'));
+  const done = [];
+  const taken = new Set();
+  let failed = 0;
+  Object.assign($('many-progress'), { max: Math.max(1, images.length), value: 0, hidden: false });
+  const waiting = [...images];
+  const work = async () => {
+    for (let file = waiting.shift(); file && !signal.aborted; file = waiting.shift()) {
+      try {
+        const { candidates: [best] } = await patiently(() => api.complete({ ...fields, image: file }, signal), signal);
+        done.push([nameFor(file, best, taken), pictures.bytes(best.file?.data ?? best.image)]);
+      } catch (error) {
+        if (error.name === 'AbortError') return;
+        failed += 1;
+        $('many-failed').append(Object.assign(document.createElement('li'), { textContent: `${file.name}: ${error.message}` }));
+      }
+      $('many-progress').value = done.length + failed;
+      $('many-status').textContent = `${done.length} of ${images.length} completed${failed ? `, ${failed} not` : ''}`;
+    }
+  };
+  await Promise.all(Array.from({ length: AT_A_TIME }, work));
+  if (signal.aborted) return;
+  if (!images.length) $('many-status').textContent = 'There are no images among these files.';
+  $('many-zip').hidden = !done.length;
+  done.sort(([one], [other]) => (one < other ? -1 : 1));
+  $('many-zip').onclick = () => pictures.save(zip(done), 'completed.zip');
+}
+
+// A server that is busy says for how long.
+async function patiently(ask, signal) {
+  for (let tries = 0; ; tries++) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (error.status !== 503 || tries >= 20 || signal.aborted) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 1000 * (error.after || 1)));
+    }
+  }
+}
+
+function nameFor(file, best, taken) {
+  const stem = (file.webkitRelativePath || file.name).replace(/\.[^./]*$/, '').split('/').filter((part) => part && part !== '..').join('/');
+  const suffix = best.file?.suffix ?? '.png';
+  let name = stem + suffix;
+  for (let number = 2; taken.has(name); number++) name = `${stem}-${number}${suffix}`;
+  taken.add(name);
+  return name;
+}
+
+for (const [button, input] of [['many-files', 'many-input'], ['many-folder', 'many-directory']]) {
+  $(button).addEventListener('click', () => $(input).click());
+  $(input).addEventListener('change', ({ target }) => { const files = [...target.files]; target.value = ''; if (files.length) run(files); });
+}
+$('many').addEventListener('close', () => stop?.abort());

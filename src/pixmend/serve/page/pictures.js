@@ -1,0 +1,44 @@
+// Between files, base64 and what a canvas can draw.
+
+export const url = (base64) => `data:image/png;base64,${base64}`;
+
+export function bytes(base64) {
+  return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+}
+
+export const bitmap = (base64) => createImageBitmap(new Blob([bytes(base64)], { type: 'image/png' }));
+
+export async function open(file) {
+  try {
+    return await createImageBitmap(file);
+  } catch {
+    throw new Error(`${file.name || 'That'} is not an image this browser can show. Convert it to PNG or JPEG first.`);
+  }
+}
+
+export function pixels(image) {
+  const context = new OffscreenCanvas(image.width, image.height).getContext('2d');
+  context.drawImage(image, 0, 0);
+  return context.getImageData(0, 0, image.width, image.height).data;
+}
+
+// Grey as heat: clear where it is sure, yellow to red where it is not.
+export function heat(image) {
+  const canvas = new OffscreenCanvas(image.width, image.height);
+  const made = new ImageData(image.width, image.height);
+  const grey = pixels(image);
+  for (let i = 0; i < grey.length; i += 4) {
+    const share = grey[i] / 255;
+    made.data.set([255, Math.round(220 * (1 - share)), 0, Math.round(235 * Math.sqrt(share))], i);
+  }
+  canvas.getContext('2d').putImageData(made, 0, 0);
+  return canvas;
+}
+
+export function save(blob, name) {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}

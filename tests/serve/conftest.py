@@ -1,0 +1,102 @@
+"""Servers on ports of their own, in this process; one of them, and one browser, for all tests."""
+
+import io
+import os
+import shutil
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixmend.models import save_model
+from pixmend.serve import Catalogue, Door, Limits, Server, create_app, listen
+
+CHROMIUM = shutil.which("chromium")
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server that runs."""
+
+    url: str
+    server: Server
+    catalogue: Catalogue
+    client: httpx.Client
+
+    @property
+    def service(self):
+        return self.server.config.app.state.service
+
+    def post(self, path="/v1/completions", *, accept="application/json", files=None, **fields):
+        files = files or {"image": ("a.png", png(), "image/png")}
+        headers = {"Accept": accept}
+        return self.client.post(path, files=files, data=fields, headers=headers)
+
+    def metric(self, name):
+        for line in self.client.get("/metrics").text.splitlines():
+            if line.startswith(name):
+                return float(line.split()[-1])
+        return 0.0
+
+
+def png(height=24, width=20, *, seed=0, mode="RGB", **options):
+    bands = {"L": (), "RGB": (3,), "RGBA": (4,)}[mode]
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, *bands), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+@contextmanager
+def serving(catalogue, limits=None, door=None):
+    listening = listen("127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server = Server(create_app(catalogue, limits or Limits(), door or Door()))
+    thread = threading.Thread(target=server.serve_on, args=[listening])
+    thread.start()
+    try:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            yield Served(url, server, catalogue, client)
+    finally:
+        server.leave()
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def catalogue(lively, tmp_path_factory):
+    """Return the bundled model, which answers in one pass, and a tiny one that searches."""
+    path = tmp_path_factory.mktemp("served") / "tiny.safetensors"
+    save_model(lively(), path)
+    return Catalogue.load(["characters", str(path)], device="cpu")
+
+
+@pytest.fixture(scope="session")
+def served(catalogue):
+    with serving(catalogue) as running:
+        yield running
+
+
+@pytest.fixture
+def limited(catalogue):
+    """Return a maker of servers with other limits."""
+    return lambda door=None, **limits: serving(catalogue, Limits(**limits), door)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: the page is not tested (apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    flags = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, headless=True, args=flags.split(), env={**os.environ}
+        )
+        yield browser
+        browser.close()
