@@ -277,6 +277,9 @@ class _Sitting:
             due = due or int(before * _CHECKPOINTS) < int(self.done * _CHECKPOINTS)
         if stop or due:
             self._checkpoint()
+            if settings.minutes is not None:
+                # What it took is no training: the next one is not due for that.
+                self.done = self.clock.done(step)
             # Asked again: a checkpoint takes a while, and it is a good place to stop.
             return "stopped" if stop or self.group.any(should_stop()) else "checkpoint"
         return ""
