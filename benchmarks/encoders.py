@@ -28,18 +28,18 @@ _VARIANTS = {
     "(e) conditional, memory, smooth": {
         "encoder": "conditional",
         "memory": "MEMORY",
-        "fill": "harmonic",
+        "fill": "smooth",
     },
     "(f) as (e), r1": {
         "encoder": "conditional",
         "memory": "MEMORY",
-        "fill": "harmonic",
+        "fill": "smooth",
         "r1": "1",
     },
     "(g) as (f), twice the rate": {
         "encoder": "conditional",
         "memory": "MEMORY",
-        "fill": "harmonic",
+        "fill": "smooth",
         "r1": "1",
         "learning_rate": "4e-4",
     },

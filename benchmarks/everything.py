@@ -95,6 +95,15 @@ PLAN: dict[str, tuple[str, str, tuple[str, str, str]]] = {
             "",
         ),
     ),
+    "serving": (
+        "serving.py",
+        "",
+        (
+            "--seconds 0.3 --clients 2 --methods instant --batch 4",
+            "--seconds 5 --clients 1 8 32",
+            "--seconds 60",
+        ),
+    ),
     "settings": ("settings.py", "", ("--images 1 --steps 2", "--images 4 --steps 50", "")),
 }
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from pixmend.models.fill import guess, smooth_fill
+from pixmend.models.fill import smooth_fill
 from pixmend.randomness import generator_for
 
 
@@ -56,25 +56,3 @@ def test_an_image_does_not_depend_on_the_others_and_nothing_known_is_grey():
     together = smooth_fill(target, known)
     assert torch.equal(together[2:3], smooth_fill(target[2:3], known[2:3]))
     assert (smooth_fill(target, torch.zeros_like(known)) == 0).all()
-
-
-def test_a_guess_stays_between_black_and_white_and_the_gradient_passes():
-    target, known = noise(2, 3, 16, 16), (noise(2, 1, 16, 16, seed=1) > 0).float()
-    by = torch.full_like(target, 9.0).requires_grad_()
-    corrected = guess(target, known).corrected(by)
-    assert (corrected == 1).all()
-    corrected.sum().backward()
-    assert (by.grad > 0).all()
-
-
-def test_the_units_of_a_guess_are_mean_and_deviation_of_what_is_known():
-    target, known = noise(2, 3, 16, 16), (noise(2, 1, 16, 16, seed=1) > 0).float()
-    found = guess(target, known)
-    for row in range(2):
-        values = target[row][:, known[row, 0] > 0]
-        torch.testing.assert_close(found.level[row].item(), values.mean().item())
-        torch.testing.assert_close(
-            found.contrast[row].item(), values.std(correction=0).item(), atol=1e-5, rtol=1e-5
-        )
-    blank = guess(torch.full_like(target, 0.5), torch.zeros_like(known))
-    assert blank.seen(blank.values).isfinite().all()

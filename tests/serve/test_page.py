@@ -24,7 +24,7 @@ def visit(browser, served):
         context = browser.new_context(accept_downloads=True, reduced_motion="reduce", **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(90_000)  # a machine may be busy
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda said: is_fault(said) and faults.append(said.text))
         page.on(
@@ -234,6 +234,7 @@ def test_a_search_is_watched_and_stopped_with_the_best_so_far(visit):
     page.wait_for_selector("#examples img")
     page.select_option("#model", "tiny")
     page.click("#examples button >> nth=0")
+    page.wait_for_selector("#welcome", state="hidden")
     page.click("#shapes button >> nth=0")
     page.click("summary")
     page.select_option("#method", "yeh")

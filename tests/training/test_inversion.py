@@ -114,24 +114,20 @@ def test_e_and_g_learn_to_give_back_what_they_were_shown(tiny):
 
 
 def test_the_estimate_learns_the_mean_of_what_fits_and_its_variance(tiny):
-    """Images that differ in the hole alone, each pixel by itself: their mean, and the variance about it."""
+    """Two images that differ in the hole alone: the mean is between them, the variance their distance to it."""
     settings = tiny(reconstruction_weight=0.0, completion_weight=0.0, kl_weight=0.0, **CONDITIONAL)
     state, holed = initial_state(settings, CPU), some_holed(settings)
     known = torch.ones(4, 1, 16, 16)
     known[..., :8] = 0
-    same = holed.images[:1].repeat(4, 1, 1, 1)
-    noise = generator_for(0, "what fits")
+    images = holed.images[:1].repeat(4, 1, 1, 1)
+    images[::2, :, :, :8], images[1::2, :, :, :8] = 0.5, -0.5
+    holed = Holed(images, known, torch.zeros_like(images), holed.noise)
     z = torch.randn(4, 6, generator=generator_for(0, "z"))
     for _ in range(300):
-        images = same.clone()
-        images[..., :8] = 0.2 + torch.randn(images[..., :8].shape, generator=noise) / 2
-        holed = Holed(images, known, torch.zeros_like(images), holed.noise)
         drawn = draw(state.generator, state.encoder, holed, z)
         generator_step(state, drawn, images, settings)
     estimate = drawn.encoding.estimate
-    hole = estimate.mean.detach()[..., :8]
-    assert abs(float(hole.mean()) - 0.2) < 0.05
-    assert (hole - 0.2).abs().mean() < 0.15
+    assert estimate.mean[..., :8].abs().mean() < 0.1
     assert (estimate.mean - images)[..., 8:].abs().mean() < 0.2
     torch.testing.assert_close(
         estimate.log_variance[..., :8].exp().mean(), torch.tensor(0.25), rtol=0.3, atol=0
@@ -147,18 +143,6 @@ def test_the_variance_does_not_pull_the_mean(tiny):
         estimate_loss(estimate, images, torch.ones(4, 1, 16, 16)).sum().backward()
         estimates.append(mean.grad)
     assert torch.equal(*estimates)
-
-
-def test_an_easy_image_counts_as_much_as_a_hard_one():
-    """A tenth less error is the same gain of PSNR at any error."""
-    images = torch.zeros(2, 1, 16, 16)
-    error = torch.tensor([0.5, 0.05]).view(2, 1, 1, 1).expand(2, 1, 16, 16)
-    losses = []
-    for scale in (1.0, 0.9):
-        estimate = Estimate(images + scale * error, torch.zeros(2, 1, 16, 16))
-        losses.append(estimate_loss(estimate, images, torch.ones(2, 1, 16, 16)))
-    hard, easy = (losses[0] - losses[1]).tolist()
-    assert hard == pytest.approx(easy, abs=0.05)
 
 
 def test_the_loss_of_completions_is_its_definition(tiny):
@@ -178,9 +162,7 @@ def test_the_loss_of_completions_is_its_definition(tiny):
         squared = (holed.images[row].numpy() / 2) ** 2
         likelihood = -1.5 + squared * np.exp(1.5)
         expected = 2 * (weight * gap).sum() / weight.sum() + 0.5 * max(0, float(kl[row] - kl[0]))
-        squared = (weight * squared).sum() / weight.sum()
-        likelihood = (weight * likelihood).sum() / weight.sum()
-        expected += 3 * (np.log(squared + 1 / (3 * 127.5**2)) + 0.1 * likelihood)
+        expected += 3 * (weight * (squared + 0.01 * likelihood)).sum() / weight.sum()
         assert float(found[row]) == pytest.approx(expected, rel=1e-5)
 
 

@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from pixmend.images import MAX_PIXELS, Channels, channel_count
-from pixmend.models.fill import Guess
 from pixmend.models.layers import Doubling, Halving, Projection
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "halving",
     "initialise",
     "leaky",
-    "paint",
     "sample_latents",
 ]
 
@@ -69,7 +67,7 @@ class DCGANSettings(BaseModel):
         le=1024,
         description="feature maps of the encoder's first layer; as G's if not given",
     )
-    fill: Literal["grey", "harmonic"] = Field(
+    fill: Literal["grey", "smooth"] = Field(
         "grey",
         description="what the encoder sees in the hole: mid-grey, or a smooth guess that it then corrects",
     )
@@ -118,18 +116,14 @@ class Condition:
         Added before the ReLU of each layer of G: [B, widths[i], s, s] for s = start, 2 start, ..., size / 2.
     detail
         Added before its tanh, [B, C, size, size].
-    guess
-        What G then corrects, in place of the tanh, where the model's `fill` is "harmonic"; None elsewhere.
     """
 
     maps: list[Tensor]
     detail: Tensor
-    guess: Guess | None = None
 
     def take(self, rows: Tensor) -> "Condition":
         """Return what is told of the images numbered ``rows`` [N]."""
-        guess = None if self.guess is None else self.guess.take(rows)
-        return Condition([each[rows] for each in self.maps], self.detail[rows], guess)
+        return Condition([each[rows] for each in self.maps], self.detail[rows])
 
 
 class Generator(nn.Module):
@@ -168,7 +162,7 @@ class Generator(nn.Module):
             assert isinstance(up, nn.Sequential)
             convolve, norm, activate = up
             maps = activate(add_told(norm(convolve(maps)), told))
-        return paint(self.to_image(maps), condition)
+        return torch.tanh(add_told(self.to_image(maps), condition.detail))
 
     def _up(self, wide: int, narrow: int, kernel: int) -> nn.Module:
         return nn.Sequential(
@@ -247,17 +241,6 @@ def add_told(maps: Tensor, told: Tensor) -> Tensor:
         return maps + told
     first, others = maps.tensor_split([len(told)])
     return torch.cat([first + told, others])
-
-
-def paint(drawn: Tensor, condition: Condition | None) -> Tensor:
-    """Return what G's last layer has ``drawn``, [B, C, S, S], as images in [-1, 1], of the first rows as ``condition`` says."""
-    if condition is None:
-        return torch.tanh(drawn)
-    if condition.guess is None:
-        return torch.tanh(add_told(drawn, condition.detail))
-    first, others = drawn.tensor_split([len(condition.detail)])
-    corrected = condition.guess.corrected(first + condition.detail)
-    return torch.cat([corrected, torch.tanh(others)]) if len(others) else corrected
 
 
 def doubling(wide: int, narrow: int, kernel: int, *, bias: bool) -> Doubling:

@@ -14,28 +14,28 @@ from torch import Tensor, nn
 
 from pixmend.images import channel_count
 from pixmend.models.dcgan import Condition, DCGANSettings
-from pixmend.models.fill import Guess, guess, join_guesses
+from pixmend.models.fill import smooth_fill
 from pixmend.models.layers import Doubling, Halving
 
 __all__ = ["Encoder", "Encoding", "Estimate", "join_encodings", "kl_to_prior"]
 
+_INSIDE = 0.97  # of a guess, so that tanh reaches it
 _LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -8.0, 4.0  # beyond, exp overflows or draws are points
-_LEAST_LOG_SQUARE = -12.0  # of a pixel's error: half a grey level
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What E makes of the missing pixels without G: the answer of the highest PSNR to be expected, and how far from it the truth may be.
+    """What E makes of the missing pixels without G: of all images that fit what is known, the mean, and how far they differ.
 
-    It is learned by the log of an image's squared error, and near the mean of all images that fit: a blur, where much fits. G's images are
-    sharp and err more (Blau and Michaeli 2018). The variance is learned by the likelihood of the error (Kendall and Gal 2017, equation 5).
+    The mean is the answer of the least squared error, and a blur; G's images are sharp and err more (Blau and Michaeli 2018). Mean
+    and variance are learned by squared error and by likelihood (Kendall and Gal 2017, equation 5).
 
     Attributes
     ----------
     mean
         [B, C, S, S] in [-1, 1].
     log_variance
-        Of a pixel's values about `mean`, their mean over the channels: [B, 1, S, S].
+        Of a pixel's values, their mean over the channels: [B, 1, S, S].
     """
 
     mean: Tensor
@@ -57,7 +57,7 @@ class Encoding:
     condition
         What G is told besides z; None where the model's `encoder` is not "conditional".
     estimate
-        The answer of the highest expected PSNR, and its error; None as `condition`.
+        The mean of the images that fit, and their variance; None as `condition`.
     """
 
     mean: Tensor
@@ -84,8 +84,8 @@ class Encoder(nn.Module):
 
     Where G is told of the image, the way back up mirrors G, each layer adding the maps of the same size on the way down (U-Net,
     Ronneberger 2015). Its maps, through a 1 x 1 convolution, are added to G's at the same size before its ReLU; at full size they
-    meet a convolution of E's input, and from there come the estimate and what is added before G's tanh. With `fill` = "harmonic" both are
-    corrections of a smooth guess, which E then sees in the hole, and all that E sees and corrects is in the image's own units (`Guess`).
+    meet a convolution of E's input, and from there come the estimate and what is added before G's tanh. With `fill` = "smooth" both are
+    corrections of a smooth guess, which E then sees in the hole.
     """
 
     def __init__(self, settings: DCGANSettings) -> None:
@@ -106,7 +106,7 @@ class Encoder(nn.Module):
         # [B, widths[-1], start, start] -> [B, 2 * latent_dim, 1, 1]
         self.to_posterior = nn.Conv2d(widths[-1], 2 * settings.latent_dim, settings.start)
         self.conditional = settings.encoder == "conditional"
-        self.harmonic = settings.fill == "harmonic"
+        self.smooth = settings.fill == "smooth"
         if self.conditional:
             fine = max(8, widths[0] * 2 // 5)
             # [B, narrow, s / 2, s / 2] -> [B, wide, s, s], the way back
@@ -137,21 +137,20 @@ class Encoder(nn.Module):
         neighbour
             [B, C, S, S], for a model with a memory: see `pixmend.models.Memory`.
         """
-        guessed = guess(target, known) if self.harmonic else None
-        shown = [target * known if guessed is None else guessed.seen(guessed.values)]
-        shown.append(known * 2 - 1)
+        shown = smooth_fill(target, known) if self.smooth else target * known
+        seen = [shown, known * 2 - 1]
         if neighbour is not None:
-            shown.append(neighbour if guessed is None else guessed.seen(neighbour))
-        inputs = torch.cat(shown, 1)
+            seen.append(neighbour)
+        inputs = torch.cat(seen, 1)
         maps = [inputs]
         for down in self.downs:
             maps.append(down(maps[-1]))
         mean, log_variance = self.to_posterior(maps[-1]).flatten(1).chunk(2, 1)
         log_variance = log_variance.clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
-        return Encoding(mean, log_variance, *self._tell(inputs, maps[1:], guessed))
+        return Encoding(mean, log_variance, *self._tell(inputs, maps[1:], shown))
 
     def _tell(
-        self, inputs: Tensor, maps: list[Tensor], guessed: Guess | None
+        self, inputs: Tensor, maps: list[Tensor], shown: Tensor
     ) -> tuple[Condition, Estimate] | tuple[None, None]:
         if not self.conditional:
             return None, None
@@ -161,13 +160,12 @@ class Encoder(nn.Module):
         told = [tell(each) for tell, each in zip(self.tell, back[:-1], strict=True)]
         fine = nn.functional.leaky_relu(self.mix(back[-1]), 0.2)
         estimate = self.to_estimate(fine)
-        mean, spread = estimate[:, :-1], estimate[:, -1:]
-        if guessed is None:
-            mean = torch.tanh(mean)
-        else:
-            mean, spread = guessed.corrected(mean), spread + 2 * guessed.contrast.log()
-        spread = spread.clamp(_LEAST_LOG_SQUARE, _MOST_LOG_VARIANCE)
-        return Condition(told, self.detail(fine), guessed), Estimate(mean, spread)
+        spread = estimate[:, -1:].clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
+        detail, mean = self.detail(fine), estimate[:, :-1]
+        if self.smooth:  # both are corrections of the guess
+            guess = torch.atanh(_INSIDE * shown)
+            detail, mean = detail + guess, mean + guess
+        return Condition(told, detail), Estimate(torch.tanh(mean), spread)
 
 
 def join_encodings(encodings: list[Encoding]) -> Encoding:
@@ -178,8 +176,7 @@ def join_encodings(encodings: list[Encoding]) -> Encoding:
     if conditions:
         maps = zip(*(each.maps for each in conditions), strict=True)
         detail = torch.cat([each.detail for each in conditions])
-        guesses = [each.guess for each in conditions if each.guess is not None]
-        condition = Condition([torch.cat(each) for each in maps], detail, join_guesses(guesses))
+        condition = Condition([torch.cat(each) for each in maps], detail)
     if estimates:
         spread = torch.cat([each.log_variance for each in estimates])
         estimate = Estimate(torch.cat([each.mean for each in estimates]), spread)

@@ -1,70 +1,13 @@
 """A first guess of the missing pixels that needs no training: as smooth as what is known around them allows."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Guess", "guess", "join_guesses", "smooth_fill"]
+__all__ = ["smooth_fill"]
 
 _SWEEPS = 8  # at each size; what is left to smooth is then below what the network learns to change
 _LEAST_SIDE = 4
-_LEAST_CONTRAST = 0.02  # 2.5 grey levels; below, noise would be blown up
-_FARTHEST = 6.0  # contrasts from the level: beyond, one bright pixel would say all
-
-
-@dataclass(frozen=True)
-class Guess:
-    """A smooth guess of an image, and the units in which a network sees and corrects it.
-
-    In its own units a faint image looks to the network as a bold one does, and what the network gets wrong is as faint as the image: it
-    then works alike at every brightness and contrast (Mohan 2020, section 5, has scale equivariance by nets without biases).
-
-    Attributes
-    ----------
-    values
-        [B, C, S, S] in [-1, 1]: the image where it is known, `smooth_fill` in the hole.
-    level, contrast
-        Mean and standard deviation of the known values, each [B, 1, 1, 1]; of the latter at least 2.5 grey levels.
-    """
-
-    values: Tensor
-    level: Tensor
-    contrast: Tensor
-
-    def seen(self, images: Tensor) -> Tensor:
-        """Return images [B, C, S, S] in units of this one, about -1 to 1."""
-        units = (images - self.level) / self.contrast
-        return units.clamp(-_FARTHEST, _FARTHEST) / 3
-
-    def corrected(self, by: Tensor) -> Tensor:
-        """Return the guess corrected by so many contrasts [B, C, S, S], in [-1, 1]; the gradient passes the bounds as if they were not."""
-        moved = self.values + self.contrast * by
-        return moved + (moved.clamp(-1, 1) - moved).detach()
-
-    def take(self, rows: Tensor) -> "Guess":
-        """Return the guesses of the images numbered ``rows`` [N]."""
-        return Guess(self.values[rows], self.level[rows], self.contrast[rows])
-
-
-@torch.no_grad()
-def guess(target: Tensor, known: Tensor) -> Guess:
-    """Guess images from what is known of them; shapes as in `smooth_fill`. Of nothing known the level is 0."""
-    values = smooth_fill(target, known)
-    count = (known.sum((1, 2, 3), keepdim=True) * target.shape[1]).clamp_min(1)
-    level = (target * known).sum((1, 2, 3), keepdim=True) / count
-    spread = ((target - level).square() * known).sum((1, 2, 3), keepdim=True) / count
-    return Guess(values, level, spread.sqrt().clamp_min(_LEAST_CONTRAST))
-
-
-def join_guesses(guesses: list[Guess]) -> Guess | None:
-    """Return the guesses of several batches as those of one; None of none."""
-    if not guesses:
-        return None
-    parts = ((each.values, each.level, each.contrast) for each in guesses)
-    values, level, contrast = (torch.cat(each) for each in zip(*parts, strict=True))
-    return Guess(values, level, contrast)
 
 
 @torch.no_grad()

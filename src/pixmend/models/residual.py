@@ -29,7 +29,6 @@ from pixmend.models.dcgan import (
     doubling,
     halving,
     leaky,
-    paint,
 )
 
 __all__ = ["ResidualDiscriminator", "ResidualGenerator", "make_discriminator", "make_generator"]
@@ -73,7 +72,7 @@ class ResidualGenerator(Generator):
         assert image is not None  # the least size is two doublings from its start
         # `to_image` doubles too; what was drawn at a quarter of the size has both to go.
         drawn = self.to_image(maps) + _enlarge(_enlarge(image))
-        return paint(drawn, condition)
+        return torch.tanh(drawn if condition is None else add_told(drawn, condition.detail))
 
     def _up(self, wide: int, narrow: int, kernel: int) -> nn.Module:
         return _Up(wide, narrow, kernel)

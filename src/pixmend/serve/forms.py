@@ -181,9 +181,8 @@ def _settings(form: FormData) -> Settings:
         if name in _FILES and isinstance(value, UploadFile):
             continue
         if name in fields or not isinstance(value, str):
-            raise _field(
-                name[:40], "This field is given twice, or as a file; send it once, as text."
-            )
+            words = f"Field {name[:40]} is given twice, or as a file; send it once, as text."
+            raise _field(name[:40], words)
         if value != "":
             fields[name] = value
     try:

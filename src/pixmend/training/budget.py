@@ -26,7 +26,7 @@ __all__ = ["CHOSEN", "chosen_for", "mirror_images_belong", "seconds_a_step", "si
 _COMMON: dict[str, Any] = {
     "encoder": "conditional",
     "latent_prior": "normal",
-    "fill": "harmonic",
+    "fill": "smooth",
     "schedule": "cosine",
     "steps": 10_000_000,  # never reached: time is up before
 }

@@ -97,9 +97,7 @@ class TrainSettings(DCGANSettings):
         100.0, ge=0, description="weight of the mean absolute error of completions"
     )
     estimate_weight: float = Field(
-        10.0,
-        ge=0,
-        description="weight of the log of the squared error of the encoder's own estimate",
+        100.0, ge=0, description="weight of the mean squared error of the encoder's own estimate"
     )
     kl_weight: float = Field(
         0.03, ge=0, description="weight of the KL of the posterior from N(0, I), in nats"
