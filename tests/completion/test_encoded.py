@@ -73,9 +73,8 @@ def test_an_image_alone_among_others_and_in_another_order_gets_the_same_answer(m
         assert all(np.array_equal(a, b) for a, b in zip(ours, other, strict=True))
 
 
+@pytest.mark.parametrize("model", [6], indirect=True, ids=["memory"])
 def test_a_batch_of_64_equals_64_singles_and_64_in_batches_of_5(model):
-    if model.memory is None:
-        pytest.skip("the memory's look-up and its sums are in question")
     many = jobs(64)
     options = Options(replace(METHODS["instant"], blend="paste"), batch=64)
     together = answers(complete(model, many, options))
@@ -215,9 +214,8 @@ def test_an_image_unlike_those_of_the_training_is_told(model):
     assert all(each.startswith("unlike the images") for each in result.warnings)
 
 
+@pytest.mark.parametrize("model", [6], indirect=True, ids=["memory"])
 def test_an_image_far_from_all_training_images_of_the_memory_is_told(model):
-    if model.memory is None:
-        pytest.skip("needs a memory")
     dark = np.random.default_rng(5).integers(0, 40, (40, 3, 16, 16), np.uint8)
     held = replace(trusting(model), memory=Memory(torch.from_numpy(dark)))
     mask = make_mask("center", 16, 16)
