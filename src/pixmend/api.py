@@ -23,7 +23,7 @@ from pixmend.completion import (
     find_method,
 )
 from pixmend.errors import InputError, MaskError
-from pixmend.evaluation import Evaluation, Files, Protocol, Recorded, Step, Subject
+from pixmend.evaluation import Evaluation, Files, Protocol, Recorded, Step, Subject, TrainingImages
 from pixmend.images import (
     EXTENSIONS,
     Channels,
@@ -250,14 +250,11 @@ def evaluate(
         See there.
     """
     subject = _subject(model, device)
-    train = None
-    if train_data is not None:
-        train = evaluation.open_training(Records(train_data), subject.model)
     return evaluation.evaluate(
         subject.model,
         _source(images, names),
         Path(out),
-        train=train,
+        train=_training(train_data, subject.model),
         methods=methods,
         protocol=protocol,
         count=count,
@@ -293,18 +290,19 @@ def write_tasks(
     """
     protocol = protocol or evaluation.Protocol()
     networks = load(model)._networks
-    train = None
-    if train_data is not None:
-        train = evaluation.open_training(Records(train_data), networks)
     held = evaluation.choose_held_out(
         _source(images, names),
         networks,
-        train,
+        _training(train_data, networks),
         count=count,
         seed=protocol.seed,
         on_progress=on_images,
     )
     return evaluation.write_tasks(Path(folder), held, protocol)
+
+
+def _training(train_data: str | Path | None, networks: models.DCGAN) -> TrainingImages | None:
+    return None if train_data is None else evaluation.open_training(Records(train_data), networks)
 
 
 def _subject(model: str | Path, device: str) -> Subject:
