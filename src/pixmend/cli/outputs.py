@@ -1,14 +1,14 @@
-"""Which inputs a command line names, and under which names their results are written."""
+"""Which inputs a command line names."""
 
 import glob
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from pixmend.errors import InputError
 from pixmend.images import find_images
 
-__all__ = ["Input", "Names", "expand_inputs"]
+__all__ = ["Input", "expand_inputs"]
 
 
 @dataclass(frozen=True)
@@ -48,26 +48,6 @@ def expand_inputs(inputs: Sequence[str], *, but: Path) -> list[Input]:
             name = PurePath(root.resolve().name, relative) if several else PurePath(relative)
             found.setdefault(path.resolve(), Input(path, name))
     return list(found.values())
-
-
-class Names:
-    """Hands out output names, none twice, whatever the file system thinks of capitals."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def reserve(self, names: Iterable[PurePath]) -> None:
-        """Keep names for inputs whose names need not change."""
-        self._taken |= {str(name).casefold() for name in names}
-
-    def free(self, wanted: PurePath, instead: PurePath) -> PurePath:
-        """Return ``wanted``, or ``instead``, or that with a number: the first not taken."""
-        name, number = wanted, 1
-        while str(name).casefold() in self._taken:
-            stem = instead.stem if number == 1 else f"{instead.stem}-{number}"
-            name, number = instead.with_name(stem + instead.suffix), number + 1
-        self._taken.add(str(name).casefold())
-        return name
 
 
 def _matches(text: str, but: Path) -> list[Path]:

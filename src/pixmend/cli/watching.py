@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from pixmend.errors import SettingsError
 
 if TYPE_CHECKING:
-    from pixmend.cli.outputs import Names
-    from pixmend.completion import Completion
+    from pixmend.completion import Completion, Names
     from pixmend.images import Pixels
 
 __all__ = ["Films", "Sheets"]

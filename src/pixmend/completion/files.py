@@ -1,0 +1,113 @@
+"""The files of a completion: under which names, none given twice, and what is in them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from pixmend.completion.result import Completion
+from pixmend.images import encode_png, lossless_suffix, save_image
+from pixmend.storage import atomic_write, write_bytes
+
+__all__ = ["Names", "OutputNames", "plan_targets", "write_completion"]
+
+
+@dataclass(frozen=True)
+class OutputNames:
+    """Where the files of one completion go, relative to the folder of results.
+
+    Attributes
+    ----------
+    answers
+        Best first.
+    sheet
+        The contact sheet.
+    uncertainty
+        The picture of it, beside which goes the array of the same stem; None where there is none.
+    """
+
+    answers: tuple[PurePath, ...]
+    sheet: PurePath
+    uncertainty: PurePath | None = None
+
+    def files(self) -> list[PurePath]:
+        """Return all of them."""
+        doubt = self.uncertainty
+        return [
+            *self.answers,
+            self.sheet,
+            *([] if doubt is None else [doubt, doubt.with_suffix(".npy")]),
+        ]
+
+
+class Names:
+    """Hands out output names, none twice, whatever the file system thinks of capitals."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def reserve(self, names: Iterable[PurePath]) -> None:
+        """Keep names for inputs whose names need not change."""
+        self._taken |= {str(name).casefold() for name in names}
+
+    def free(self, wanted: PurePath, instead: PurePath) -> PurePath:
+        """Return ``wanted``, or ``instead``, or that with a number: the first not taken."""
+        name, number = wanted, 1
+        while str(name).casefold() in self._taken:
+            stem = instead.stem if number == 1 else f"{instead.stem}-{number}"
+            name, number = instead.with_name(stem + instead.suffix), number + 1
+        self._taken.add(str(name).casefold())
+        return name
+
+    def settle(
+        self, target: PurePath, suffix: str, *, candidates: int, uncertainty: bool
+    ) -> OutputNames:
+        """Return the names of a completion planned as ``target``, whose picture is to be saved under ``suffix``."""
+        if suffix != target.suffix:
+            target = self.free(target.with_suffix(suffix), target.with_name(target.name + suffix))
+        others = [
+            self._beside(target, f".candidate-{number}{suffix}")
+            for number in range(2, candidates + 1)
+        ]
+        sheet = self._beside(target, ".sheet.png")
+        doubt = self._beside(target, ".uncertainty.png") if uncertainty else None
+        return OutputNames((target, *others), sheet, doubt)
+
+    def _beside(self, target: PurePath, ending: str) -> PurePath:
+        return self.free(
+            target.with_name(target.stem + ending), target.with_name(target.name + ending)
+        )
+
+
+def plan_targets(relatives: Sequence[PurePath], names: Names) -> list[PurePath]:
+    """Return the output name of each input as if it kept its suffix; those that do keep it come first."""
+    wanted = [name.with_suffix(lossless_suffix(name.suffix, "RGB")) for name in relatives]
+    kept = [place for place, name in enumerate(relatives) if wanted[place].suffix == name.suffix]
+    changed = [place for place, name in enumerate(relatives) if wanted[place].suffix != name.suffix]
+    targets: dict[int, PurePath] = {}
+    for place in [*kept, *changed]:
+        instead = relatives[place].with_name(relatives[place].name + wanted[place].suffix)
+        targets[place] = names.free(wanted[place], instead)
+    return [targets[place] for place in range(len(relatives))]
+
+
+def write_completion(result: Completion, out: Path, names: OutputNames) -> dict[str, Any]:
+    """Write all there is of a completion, each file atomically, and return the facts as JSON values.
+
+    Raises
+    ------
+    OutputError
+        A file cannot be written.
+    """
+    for candidate, path in zip(result.candidates, names.answers, strict=False):
+        save_image(candidate.picture, out / path)
+    write_bytes(out / names.sheet, encode_png(result.sheet_pixels()))
+    facts = {**result.record(), "output": str(names.answers[0]), "sheet": str(names.sheet)}
+    if names.uncertainty is not None:
+        write_bytes(out / names.uncertainty, encode_png(result.uncertainty_pixels()))
+        with atomic_write((out / names.uncertainty).with_suffix(".npy")) as file:
+            np.save(file, result.uncertainty, allow_pickle=False)
+        facts["uncertainty_map"] = str(names.uncertainty)
+    return facts
