@@ -22,7 +22,7 @@ from pixmend.records.settings import PackSettings
 from pixmend.records.shards import ShardJob, kept_result, pixels_of
 from pixmend.records.sources import Source, find_source
 from pixmend.records.tally import Limit, Tally
-from pixmend.records.workers import run_jobs
+from pixmend.records.workers import Engine, run_jobs
 from pixmend.storage import atomic_write, make_folder
 
 __all__ = ["pack"]
@@ -39,6 +39,7 @@ def pack(
     settings: PackSettings,
     *,
     workers: int | None = None,
+    engine: Engine | None = None,
     max_bad: int | float | None = None,
     on_progress: Callable[[PackProgress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -55,6 +56,8 @@ def pack(
         A folder, zip, idx file, TFRecord or image; see `find_source`.
     workers
         Processes; by default one a core. With 1, everything happens in this process.
+    engine
+        Writes the shards instead; ``workers`` is then its own matter.
     max_bad
         When to give up: over this many inputs left out, or over this share if it is a float below
         1. By default never, as long as one image can be read.
@@ -105,6 +108,16 @@ def pack(
         clean(out, frozenset(job.path.name for job in jobs))
         with Board(work / "board") as board:
             tally = Tally(found.path, len(listing), board, limit, on_progress)
+
+            def tell() -> None:
+                look()
+                tally.tell()
+
+            if engine is not None:
+                tally.begin((), [job.number for job in jobs])
+                engine.run(jobs, board=board, on_change=tell, on_result=tally.add)
+                clean(out, frozenset(job.path.name for job in jobs))  # of workers that died
+                return run.finish(jobs, tally)
             kept = {}
             for job in jobs:
                 look()
@@ -113,11 +126,6 @@ def pack(
             rest = [job for job in jobs if job.number not in kept]
             tally.begin(kept.values(), [job.number for job in rest])
             workers = min(workers or _default_workers(listing), max(1, len(rest)))
-
-            def tell() -> None:
-                look()
-                tally.tell()
-
             run_jobs(rest, workers=workers, board=board, on_change=tell, on_result=tally.add)
             return run.finish(jobs, tally)
 
