@@ -23,7 +23,16 @@ from pixmend.completion import (
     find_method,
 )
 from pixmend.errors import InputError, MaskError
-from pixmend.evaluation import Evaluation, Files, Protocol, Recorded, Step, Subject, TrainingImages
+from pixmend.evaluation import (
+    Engine,
+    Evaluation,
+    Files,
+    Protocol,
+    Recorded,
+    Step,
+    Subject,
+    TrainingImages,
+)
 from pixmend.images import (
     EXTENSIONS,
     Channels,
@@ -46,6 +55,7 @@ __all__ = [
     "complete",
     "evaluate",
     "load",
+    "mask_file",
     "open_mask",
     "pack",
     "plan_training",
@@ -73,6 +83,11 @@ class Model:
     def settings(self) -> models.DCGANSettings:
         """What the networks look like."""
         return self._networks.settings
+
+    @property
+    def networks(self) -> models.DCGAN:
+        """The networks, on their device, in evaluation mode."""
+        return self._networks
 
     @property
     def card(self) -> dict[str, Any]:
@@ -227,6 +242,7 @@ def evaluate(
     other: str | Path | None = None,
     completions: Mapping[str, Path] | None = None,
     device: str = "auto",
+    engine: Engine | None = None,
     on_images: Callable[[int, int], None] = lambda done, total: None,
     on_step: Callable[[Step], None] = lambda step: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -243,6 +259,8 @@ def evaluate(
         See `pixmend.evaluation.evaluate`, as for the callbacks.
     other
         A second model, to be compared with the first.
+    engine
+        What completes the images instead of this process: see `pixmend.cluster.Evaluating`.
 
     Raises
     ------
@@ -264,6 +282,7 @@ def evaluate(
         model_digest=subject.digest,
         other=None if other is None else _subject(other, device),
         completions=completions,
+        engine=engine,
         on_images=on_images,
         on_step=on_step,
         should_stop=should_stop,
@@ -289,7 +308,7 @@ def write_tasks(
         See `evaluate`.
     """
     protocol = protocol or evaluation.Protocol()
-    networks = load(model)._networks
+    networks = load(model).networks
     held = evaluation.choose_held_out(
         _source(images, names),
         networks,
@@ -307,7 +326,7 @@ def _training(train_data: str | Path | None, networks: models.DCGAN) -> Training
 
 def _subject(model: str | Path, device: str) -> Subject:
     digest = sha256_of(models.find_model(model))
-    return evaluation.Subject(load(model, device=device)._networks, str(model), digest)
+    return evaluation.Subject(load(model, device=device).networks, str(model), digest)
 
 
 def _source(images: str | Path | Sequence[Path], names: Sequence[str] | None) -> Files | Recorded:
@@ -337,13 +356,31 @@ def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: A
         return Mask.from_pixels(open_image(mask).pixels)
     path = Path(mask)
     if path.is_dir():
-        path = _mask_of(path, picture)
+        if picture.path is None:
+            raise MaskError(
+                f"mask {path}: an image without a file name has no stem; give a mask file"
+            )
+        path = _mask_of(path, picture.path, picture.name)
     if not path.exists():
         make_mask(str(mask), picture.height, picture.width)  # raises, naming the shapes
     try:
         return Mask.from_pixels(open_image(path).pixels)
     except InputError as error:
         raise MaskError(f"mask {error}") from error
+
+
+def mask_file(mask: str, image: Path) -> Path | None:
+    """Return the file that `open_mask` reads of a mask folder for the image of that name; None where ``mask`` is no folder.
+
+    Raises
+    ------
+    MaskError
+        There is none, or several.
+    """
+    folder = Path(mask)
+    if mask.partition(":")[0] in SHAPES or not folder.is_dir():
+        return None
+    return _mask_of(folder, image, str(image))
 
 
 def pack(
@@ -413,26 +450,26 @@ def train(
     return load(run)
 
 
-def _mask_of(folder: Path, picture: Picture) -> Path:
-    if picture.path is None:
-        raise MaskError(
-            f"mask {folder}: an image without a file name has no stem; give a mask file"
-        )
-    stem = picture.path.stem
-    found = sorted(
-        path
-        for path in folder.iterdir()
-        if path.stem == stem and path.suffix.lower() in EXTENSIONS and path.is_file()
-    )
+def _mask_of(folder: Path, image: Path, name: str) -> Path:
+    stem = image.stem
+    # Asked for by name: among a million masks a list for each image would be a million lists.
+    found = sorted(path for path in _spellings(folder, stem) if path.is_file())
     if not found:
-        raise MaskError(
-            f"{picture.name}: no mask of that stem in {folder}; add {stem}.png (white = hole)"
-        )
+        raise MaskError(f"{name}: no mask of that stem in {folder}; add {stem}.png (white = hole)")
     if len(found) > 1:
         raise MaskError(
-            f"{picture.name}: several masks of that stem: {', '.join(map(str, found))}; keep one"
+            f"{name}: several masks of that stem: {', '.join(map(str, found))}; keep one"
         )
     return found[0]
+
+
+def _spellings(folder: Path, stem: str) -> list[Path]:
+    """Return the names that a mask may have, each file once where capitals do not count."""
+    spelt = [
+        each for suffix in EXTENSIONS for each in (suffix, suffix.upper(), suffix.capitalize())
+    ]
+    there = [path for path in (folder / f"{stem}{each}" for each in spelt) if path.exists()]
+    return list({path.stat().st_ino: path for path in there}.values())
 
 
 def _great_circle(

@@ -14,6 +14,7 @@ Every error here names the file, the field and the fix, in one line that a user 
     │   ├── DivergedError    training met values that are not finite
     │   └── PeerError        another process of the group ended
     ├── ServerError          a pixmend server cannot be reached, or refuses
+    ├── ClusterError         a cluster cannot be reached, or its machines do not fit each other
     └── OutputError          a result cannot be written
 
 StoppedError is no error but the way out of a loop that was asked to stop. Anything else that escapes is a bug and keeps its
@@ -21,6 +22,7 @@ traceback.
 """
 
 __all__ = [
+    "ClusterError",
     "DivergedError",
     "ImageError",
     "InputError",
@@ -97,6 +99,10 @@ class PeerError(RunError):
 
 class ServerError(PixmendError):
     """A pixmend server cannot be reached, or refuses; the message is the server's own."""
+
+
+class ClusterError(PixmendError):
+    """A cluster cannot be reached, or its machines do not fit each other."""
 
 
 class OutputError(PixmendError):

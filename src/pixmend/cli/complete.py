@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from pixmend.cli.clustered import CLUSTER_HELP
+
 if TYPE_CHECKING:
     from pixmend.api import Model
     from pixmend.cli.outputs import Input
@@ -102,6 +104,9 @@ def complete(
             help="Let a pixmend serve do it, MODEL being an id there; a token is read from PIXMEND_TOKEN.",
         ),
     ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="auto|ray://HOST", help=CLUSTER_HELP)
+    ] = None,
 ) -> None:
     """Complete images: each under its own name in OUT, with a contact sheet beside it and a line in results.jsonl.
 
@@ -109,6 +114,7 @@ def complete(
     keeps the best found so far, and begins no further image.
     """
     from pixmend import api
+    from pixmend.cli.clustered import complete_on
     from pixmend.cli.outputs import expand_inputs
     from pixmend.cli.watching import Films
     from pixmend.completion import Options, find_method
@@ -127,6 +133,13 @@ def complete(
         answer=cast("Answer", answer),
         fit=cast("Look", fit),
     )
+    if cluster is not None:
+        _refuse_beside_cluster(server, film)
+        complete_on(
+            cluster, model, inputs, out, options,
+            mask=mask, uncertainty=uncertainty, device=device, as_json=as_json,
+        )  # fmt: skip
+        return
     found = expand_inputs(inputs, but=out)
     films = None if film is None else Films(film, [item.path for item in found])
     if server is None:
@@ -143,6 +156,17 @@ def _model_of(server: str, model: str, film: Path | None) -> "RemoteModel":
     if film is not None:
         raise SettingsError("--film: a server sends no film; leave it out, or leave out --server")
     return Client(server, os.environ.get("PIXMEND_TOKEN")).model(model)
+
+
+def _refuse_beside_cluster(server: str | None, film: Path | None) -> None:
+    from pixmend.errors import SettingsError
+
+    if server is not None:
+        raise SettingsError("--server: not with --cluster; give one of them")
+    if film is not None:
+        raise SettingsError(
+            "--film: a cluster writes no film; leave it out, or leave out --cluster"
+        )
 
 
 def _steps_of(text: str) -> tuple[int, ...]:
@@ -171,10 +195,9 @@ class _Batch:
     failed: list[tuple[str, str]] = field(default_factory=list)
 
     def run(self) -> None:
-        from pixmend.cli.outputs import Names
         from pixmend.cli.terminal import errors, out, progress_bar, stop_on_signal
         from pixmend.cli.watching import Sheets
-        from pixmend.completion import film_steps
+        from pixmend.completion import Names, film_steps
         from pixmend.storage import write_text
 
         self.names = Names()
@@ -251,21 +274,11 @@ class _Batch:
 
     def _plan(self) -> dict[str, PurePath]:
         """Return the output name of each input as if it kept its suffix; those that do keep it come first."""
-        from pixmend.images import lossless_suffix
+        from pixmend.completion import plan_targets
 
         self.names.reserve(self._in_the_way())
-        kept = [
-            item
-            for item in self.inputs
-            if lossless_suffix(item.relative.suffix, "RGB") == item.relative.suffix
-        ]
-        changed = [item for item in self.inputs if item not in kept]
-        targets = {}
-        for item in [*kept, *changed]:
-            wanted = item.relative.with_suffix(lossless_suffix(item.relative.suffix, "RGB"))
-            instead = item.relative.with_name(item.relative.name + wanted.suffix)
-            targets[str(item.path)] = self.names.free(wanted, instead)
-        return targets
+        targets = plan_targets([item.relative for item in self.inputs], self.names)
+        return {str(item.path): target for item, target in zip(self.inputs, targets, strict=True)}
 
     def _in_the_way(self) -> list[PurePath]:
         """Return what the user handed over and lies in OUT, relative to OUT: no result may take its place."""
@@ -278,42 +291,23 @@ class _Batch:
     def _write(self, result: "Completion") -> PurePath:
         """Write all there is of a completion, and return the name of the best answer."""
         from pixmend.cli.terminal import errors
-        from pixmend.images import encode_png, lossless_suffix, save_image
-        from pixmend.storage import write_bytes
+        from pixmend.completion import write_completion
+        from pixmend.images import lossless_suffix
 
         target = self.targets[result.name]
-        suffix = lossless_suffix(target.suffix, result.original.mode)
-        if suffix != target.suffix:
-            changed = target.with_suffix(suffix)
-            target = self.names.free(changed, target.with_name(target.name + suffix))
-        for number, candidate in enumerate(result.candidates, start=1):
-            extra = "" if number == 1 else f".candidate-{number}"
-            path = target if number == 1 else self._beside(target, extra + suffix)
-            save_image(candidate.picture, self.out / path)
-        sheet = self._beside(target, ".sheet.png")
-        write_bytes(self.out / sheet, encode_png(result.sheet_pixels()))
-        facts = {**result.record(), "output": str(target), "sheet": str(sheet)}
-        if self.uncertainty:
-            facts["uncertainty_map"] = str(self._write_uncertainty(result, target))
+        names = self.names.settle(
+            target,
+            lossless_suffix(target.suffix, result.original.mode),
+            candidates=len(result.candidates),
+            uncertainty=self.uncertainty,
+        )
+        facts = write_completion(result, self.out, names)
         if self.films:
-            facts["film"] = str(self.films.write(result, target))
+            facts["film"] = str(self.films.write(result, names.answers[0]))
         self._note(facts)
         for words in result.warnings:
             errors.print(f"warning: {result.name}: {words}", markup=False)
-        return target
-
-    def _write_uncertainty(self, result: "Completion", target: PurePath) -> PurePath:
-        """Write the standard deviations as a picture and, exact, as an array; return the picture's name."""
-        import numpy as np
-
-        from pixmend.images import encode_png
-        from pixmend.storage import atomic_write, write_bytes
-
-        picture = self._beside(target, ".uncertainty.png")
-        write_bytes(self.out / picture, encode_png(result.uncertainty_pixels()))
-        with atomic_write((self.out / picture).with_suffix(".npy")) as file:
-            np.save(file, result.uncertainty, allow_pickle=False)
-        return picture
+        return names.answers[0]
 
     def _earlier(self) -> str:
         """Return the lines of results.jsonl that tell of other files than these: their results are still in OUT."""
@@ -329,11 +323,6 @@ class _Batch:
         append_line(self.results, line)
         if self.as_json:
             print(line, flush=True)
-
-    def _beside(self, target: PurePath, ending: str) -> PurePath:
-        return self.names.free(
-            target.with_name(target.stem + ending), target.with_name(target.name + ending)
-        )
 
 
 def _file_of(line: str) -> str | None:

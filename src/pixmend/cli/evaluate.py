@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pixmend.cli.clustered import CLUSTER_HELP
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pixmend.cluster import Contest
     from pixmend.evaluation import Evaluation, Protocol, Step
 
 __all__ = ["evaluate"]
@@ -74,6 +77,9 @@ def evaluate(
         int, typer.Option(help="Images at a time; what is lost at most when stopped.")
     ] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    cluster: Annotated[
+        str | None, typer.Option(metavar="auto|ray://HOST", help=CLUSTER_HELP)
+    ] = None,
 ) -> None:
     """Judge a model on images that it has not seen, beside what completes images without one, or beside another model.
 
@@ -81,6 +87,7 @@ def evaluate(
     same command goes on where it was stopped; more masks, methods or images add to what is there.
     """
     from pixmend import api
+    from pixmend.cli.clustered import evaluating_on
     from pixmend.cli.terminal import errors, progress_bar, stop_on_signal
     from pixmend.cli.terminal import out as said
     from pixmend.errors import SettingsError
@@ -94,7 +101,18 @@ def evaluate(
     plan = Protocol(chosen_masks, seed, batch)
     other, images = _second_model(images)
     given, names = _inputs(images, out)
-    with stop_on_signal() as should_stop, progress_bar() as bar:
+    named = None if methods is None else _words(methods)
+
+    def contest() -> "Contest":
+        from pixmend.cluster import Contest
+
+        return Contest(train_data, named, seed, candidates, seconds, device)
+
+    with (
+        evaluating_on(cluster, [model, *([other] if other else [])], contest) as engine,
+        stop_on_signal() as should_stop,
+        progress_bar() as bar,
+    ):
         choosing = bar.add_task("choosing images", total=None, note="")
         task = bar.add_task("completing", total=None, note="", visible=False)
 
@@ -120,7 +138,7 @@ def evaluate(
             out,
             train_data=train_data,
             names=names,
-            methods=None if methods is None else _words(methods),
+            methods=named,
             protocol=plan,
             count=count,
             candidates=candidates,
@@ -128,6 +146,7 @@ def evaluate(
             other=other,
             completions=parse_completions(completions or []),
             device=device,
+            engine=engine,
             on_images=chosen,
             on_step=show,
             should_stop=should_stop,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pixmend.cli.clustered import CLUSTER_HELP
+
 if TYPE_CHECKING:
     from pixmend.records import Manifest, PackProgress
 
@@ -32,7 +34,10 @@ def pack(
     background: Annotated[
         str, typer.Option(help="The colour behind alpha and around padded images.")
     ] = "white",
-    workers: Annotated[int | None, typer.Option(help="Processes; one a core if not given.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes, or of a cluster workers; one a core if not given."),
+    ] = None,
     max_bad: Annotated[
         str | None,
         typer.Option(
@@ -40,12 +45,16 @@ def pack(
         ),
     ] = None,
     images_per_shard: Annotated[int, typer.Option(help="No shard holds more.")] = 4096,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="auto|ray://HOST", help=CLUSTER_HELP)
+    ] = None,
 ) -> None:
     """Pack a folder of images into TFRecord shards to train on.
 
     Sub-folders are class labels. What cannot be read is left out and listed in RECORDS/inputs.jsonl. Running the same
     command again goes on where it was stopped.
     """
+    from pixmend.cli.clustered import packing_on
     from pixmend.cli.terminal import progress_bar, stop_on_signal
     from pixmend.records import PackSettings
     from pixmend.records import pack as pack_records
@@ -61,7 +70,11 @@ def pack(
     )
     limit = _parse_limit(max_bad)
     start = time.monotonic()
-    with stop_on_signal() as should_stop, progress_bar() as bar:
+    with (
+        packing_on(cluster, workers) as engine,
+        stop_on_signal() as should_stop,
+        progress_bar() as bar,
+    ):
         task = bar.add_task("packing", total=None, note="listing")
 
         def show(progress: "PackProgress") -> None:
@@ -73,6 +86,7 @@ def pack(
             records,
             settings,
             workers=workers,
+            engine=engine,
             max_bad=limit,
             on_progress=show,
             should_stop=should_stop,
