@@ -6,6 +6,7 @@ Every error here names the file, the field and the fix, in one line that a user 
     ├── InputError           what was handed over cannot be used
     │   ├── ImageError       an image is missing, unreadable, too large or of an unknown kind
     │   ├── MaskError        a mask does not parse, does not fit, or leaves nothing to do
+    │   ├── MissingError     nothing is at a path or URL
     │   └── RecordError      a record shard is broken (says which, and at what byte)
     ├── SettingsError        a setting or recipe key is unknown or out of range
     ├── ModelFileError       a model file or checkpoint is truncated, altered or of another version
@@ -27,6 +28,7 @@ __all__ = [
     "ImageError",
     "InputError",
     "MaskError",
+    "MissingError",
     "ModelFileError",
     "OutputError",
     "PeerError",
@@ -54,6 +56,10 @@ class ImageError(InputError):
 
 class MaskError(InputError):
     """A mask does not parse, does not fit its image, or leaves nothing to do."""
+
+
+class MissingError(InputError):
+    """Nothing is at a path or URL."""
 
 
 class RecordError(InputError):

@@ -18,6 +18,7 @@ __all__ = [
     "append_line",
     "atomic_write",
     "make_folder",
+    "reason_of",
     "remove_leftovers",
     "sha256_of",
     "write_bytes",
@@ -59,7 +60,7 @@ def atomic_write(
         temporary = None
         _sync_folder(path.parent)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
+        raise OutputError(f"{path}: cannot be written: {reason_of(error)}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -96,7 +97,7 @@ def append_line(path: Path, line: str) -> None:
                     file.truncate(before)
                 raise
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
+        raise OutputError(f"{path}: cannot be written: {reason_of(error)}") from error
 
 
 def make_folder(path: Path) -> None:
@@ -110,7 +111,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{path}: the folder cannot be made: {_reason(error)}") from error
+        raise OutputError(f"{path}: the folder cannot be made: {reason_of(error)}") from error
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -126,7 +127,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """Return why something could not be written, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; free some space and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
