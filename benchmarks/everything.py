@@ -32,6 +32,11 @@ _DATA = ("TRAIN", "HELD_OUT")
 # By table: the program, what it is given in every profile, and what in tiny, small and full.
 PLAN: dict[str, tuple[str, str, tuple[str, str, str]]] = {
     "packing": ("packing.py", "", ("--images 40 --workers 1", "--images 4000", "")),
+    "cluster": (
+        "cluster.py",
+        "",
+        ("pack --images 40 --workers 1", "pack --images 4000 --workers 1 2", "pack"),
+    ),
     "loading": (
         "loading.py",
         "",

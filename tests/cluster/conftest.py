@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 import uuid
 import warnings
 from pathlib import Path
@@ -11,14 +12,28 @@ import pytest
 from PIL import Image
 
 _MARK = "PIXMEND_TEST_CLUSTER"
-_NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-# A dead machine is noticed in a second.
-_HEALTH = {
+_NODE = {"num_cpus": 1, "include_log_monitor": False, "object_store_memory": 80 * 2**20}
+_CONFIG = {
+    # A dead machine is noticed in seconds.
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 500,
-    "health_check_timeout_ms": 5000,
+    "health_check_timeout_ms": 10000,
     "health_check_failure_threshold": 3,
+    # Where other tests run beside, processes take their time to start.
+    "worker_register_timeout_seconds": 300,
+    "agent_register_timeout_ms": 300_000,
 }
+
+
+class Patience:
+    """Time as Ray's starter of nodes is to see it: the 30 seconds that it gives a machine are five minutes."""
+
+    sleep = staticmethod(time.sleep)
+    time = staticmethod(time.time)
+
+    @staticmethod
+    def monotonic():
+        return time.monotonic() / 10
 
 
 class Machines:
@@ -26,18 +41,21 @@ class Machines:
 
     def __init__(self):
         import ray
+        from ray._private import node
         from ray.cluster_utils import Cluster
 
+        node.time = Patience
         self.ray = ray
         # Inherited by all its processes.
         os.environ[_MARK] = self._mark = uuid.uuid4().hex
         os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
         self._cluster = Cluster(
             initialize_head=True,
-            head_node_args={**_NODE, "include_dashboard": False, "_system_config": _HEALTH},
+            head_node_args={**_NODE, "include_dashboard": False, "_system_config": _CONFIG},
         )
         self.address = self._cluster.address
-        self._others = [self._cluster.add_node(**_NODE) for _ in range(2)]
+        self._others = []
+        self.mend()
         ray.init(
             self.address,
             log_to_driver=False,

@@ -12,6 +12,7 @@ from pixmend.errors import ClusterError, OutputError, StoppedError
 from pixmend.evaluation import Protocol
 from pixmend.models import save_model
 from pixmend.records import PackSettings
+from pixmend.storage import Place
 
 from .conftest import tree
 from .poison import poison
@@ -137,7 +138,9 @@ def test_a_worker_and_a_machine_die_and_the_completions_are_those_of_one_process
         if faults and progress.done > COMPLETED * (3 - len(faults)) / 4:
             faults.pop(0)()
 
-    found = complete(cluster, model, folder, out, QUICK, uncertainty=True, on_progress=strike)
+    found = complete(
+        cluster, model, Place(folder), Place(out), QUICK, uncertainty=True, on_progress=strike
+    )
     assert not faults
     assert (found.done, found.kept, found.failed) == (COMPLETED, 0, 1)
     assert "img00000.png" in found.failures[0][0]
@@ -149,14 +152,14 @@ def test_the_same_call_does_what_is_missing_and_nothing_else(
     cluster, model, make_images, small_parts, tmp_path
 ):
     folder, out = make_images(10), tmp_path / "out"
-    complete(cluster, model, folder, out, QUICK)
+    complete(cluster, model, Place(folder), Place(out), QUICK)
     before = pictures(out)
     (out / "Sample001" / "img00000.png").unlink()
     (out / "Sample002" / "img00003.sheet.png").write_bytes(b"torn")
     picture = folder / "Sample001" / "img00004.png"
     picture.write_bytes((folder / "Sample001" / "img00006.png").read_bytes())
     untouched = (out / "Sample002" / "img00001.png").stat().st_mtime_ns
-    found = complete(cluster, model, folder, out, QUICK)
+    found = complete(cluster, model, Place(folder), Place(out), QUICK)
     assert (found.done, found.kept) == (10, 7)
     assert (out / "Sample002" / "img00001.png").stat().st_mtime_ns == untouched
     after = pictures(out)
@@ -165,7 +168,7 @@ def test_the_same_call_does_what_is_missing_and_nothing_else(
     }
     other = Options(find_method("seed", steps=3), snapshots=(1,), candidates=2)
     with pytest.raises(OutputError, match="another job, with another method"):
-        complete(cluster, model, folder, out, other)
+        complete(cluster, model, Place(folder), Place(out), other)
 
 
 def test_the_verb_completes_all_but_an_image_that_kills_its_worker(

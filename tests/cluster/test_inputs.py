@@ -8,6 +8,7 @@ from pixmend.cluster.inputs import Inputs, write_listing
 from pixmend.completion import Names, plan_targets
 from pixmend.errors import InputError
 from pixmend.images import find_images
+from pixmend.storage import Place
 
 MEETING = (
     "a.png",
@@ -31,7 +32,7 @@ def folder_of(tmp_path, names):
 
 
 def listed(inputs, out, tmp_path, reserved=()):
-    listing = write_listing(inputs, tmp_path / "listing", outside=out, reserved=reserved)
+    listing = write_listing(inputs, tmp_path / "listing", outside=Place(out), reserved=reserved)
     found = [each for part in listing.parts() for each in inputs.inputs(part)]
     assert len(found) == listing.count
     return found
@@ -40,7 +41,7 @@ def listed(inputs, out, tmp_path, reserved=()):
 @pytest.mark.parametrize("names", [MEETING, APART])
 def test_names_are_those_of_one_process(tmp_path, names):
     folder = folder_of(tmp_path, names)
-    found = listed(Inputs(folder, [], 2, True), tmp_path / "out", tmp_path)
+    found = listed(Inputs(Place(folder), [], 2, True), tmp_path / "out", tmp_path)
     once = Names()
     relatives = [path.relative_to(folder) for path in find_images(folder)]
     targets = dict(zip(relatives, plan_targets(relatives, once), strict=True))
@@ -49,7 +50,7 @@ def test_names_are_those_of_one_process(tmp_path, names):
         for relative, target in targets.items()
     }
     assert {
-        each.path.relative_to(folder): next(iter(each.names.values())) for each in found
+        each.place.local.relative_to(folder): next(iter(each.names.values())) for each in found
     } == wanted
     every = [
         str(name).casefold()
@@ -62,14 +63,14 @@ def test_names_are_those_of_one_process(tmp_path, names):
 
 def test_hidden_files_and_the_folder_of_results_are_passed_over(tmp_path):
     folder = folder_of(tmp_path, ["a.png", ".b.png", ".c/d.png", "out/a.png", "note.txt"])
-    found = listed(Inputs(folder, [], 1, False), folder / "out", tmp_path)
-    assert [each.path.name for each in found] == ["a.png"]
+    found = listed(Inputs(Place(folder), [], 1, False), folder / "out", tmp_path)
+    assert [each.place.name for each in found] == ["a.png"]
 
 
 def test_no_result_takes_the_place_of_what_was_handed_over(tmp_path):
     given = folder_of(tmp_path, ["a.png", "b.png"]) / "a.png"
     (found,) = listed(
-        Inputs(None, [given], 1, False), tmp_path / "in", tmp_path, [PurePath("a.png")]
+        Inputs(None, [Place(given)], 1, False), tmp_path / "in", tmp_path, [PurePath("a.png")]
     )
     assert found.names[".png"].answers == (PurePath("a.png.png"),)
 
@@ -77,12 +78,14 @@ def test_no_result_takes_the_place_of_what_was_handed_over(tmp_path):
 def test_parts_hang_on_the_inputs_alone_and_hold_each_once(tmp_path, monkeypatch):
     monkeypatch.setattr("pixmend.cluster.inputs._PART", 4)
     folder = folder_of(tmp_path, [f"s{number % 3}/{number}.png" for number in range(13)])
-    inputs = Inputs(folder, [], 1, False)
-    listing = write_listing(inputs, tmp_path / "l", outside=tmp_path / "out", reserved=[])
+    inputs = Inputs(Place(folder), [], 1, False)
+    listing = write_listing(inputs, tmp_path / "l", outside=Place(tmp_path / "out"), reserved=[])
     sizes = [len(inputs.inputs(part)) for part in listing.parts()]
     assert (sizes, listing.count) == ([4, 4, 4, 1], 13)
 
 
 def test_a_folder_without_images_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no images in this folder"):
-        listed(Inputs(folder_of(tmp_path, ["a.txt"]), [], 1, False), tmp_path / "out", tmp_path)
+        listed(
+            Inputs(Place(folder_of(tmp_path, ["a.txt"])), [], 1, False), tmp_path / "out", tmp_path
+        )

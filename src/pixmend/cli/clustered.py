@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from pixmend.cluster import Completed, Contest, Evaluating, Packing
     from pixmend.completion import Options
+    from pixmend.storage import Place
 
 __all__ = ["CLUSTER_HELP", "complete_on", "evaluating_on", "packing_on"]
 
@@ -59,6 +60,7 @@ def complete_on(
     from pixmend.cluster import complete, connect
     from pixmend.cluster.completing import CompletedProgress
     from pixmend.errors import StoppedError
+    from pixmend.storage import Place
 
     given = _given(inputs, out)
     with connect(address) as cluster, stop_on_signal() as should_stop, progress_bar() as bar:
@@ -76,7 +78,7 @@ def complete_on(
             cluster,
             model,
             given,
-            out,
+            Place.of(out),
             options,
             mask=mask,
             uncertainty=uncertainty,
@@ -87,16 +89,17 @@ def complete_on(
     _tell(found, out, as_json)
 
 
-def _given(inputs: Sequence[str], out: Path) -> Path | list[Path]:
+def _given(inputs: Sequence[str], out: Path) -> "Place | list[Place]":
     """Return the one folder, or the files, that are named."""
     from pixmend.cli.outputs import expand_inputs
     from pixmend.errors import SettingsError
+    from pixmend.storage import Place
 
-    if len(inputs) == 1 and Path(inputs[0]).is_dir():
-        return Path(inputs[0])
+    if len(inputs) == 1 and Place.of(inputs[0]).is_folder():
+        return Place.of(inputs[0])
     if any(Path(text).is_dir() for text in inputs):
         raise SettingsError("--cluster: give one folder, or image files, as input")
-    return [item.path for item in expand_inputs(inputs, but=out)]
+    return [Place.of(item.path) for item in expand_inputs(inputs, but=out)]
 
 
 def _tell(found: "Completed", out: Path, as_json: bool) -> None:
@@ -104,9 +107,9 @@ def _tell(found: "Completed", out: Path, as_json: bool) -> None:
     from pixmend.cli.terminal import out as said
 
     if as_json:
-        with found.results.open(encoding="utf-8") as lines:
+        with found.results.open() as lines:
             for line in lines:
-                print(line, end="")
+                print(line.decode(), end="")
     before = f", {found.kept:,} of them before" if found.kept else ""
     (errors if as_json else said).print(
         f"{found.done:,} completed{before} -> {out} (facts in {found.results.name})", markup=False

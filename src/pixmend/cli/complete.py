@@ -293,6 +293,7 @@ class _Batch:
         from pixmend.cli.terminal import errors
         from pixmend.completion import write_completion
         from pixmend.images import lossless_suffix
+        from pixmend.storage import Place
 
         target = self.targets[result.name]
         names = self.names.settle(
@@ -301,7 +302,7 @@ class _Batch:
             candidates=len(result.candidates),
             uncertainty=self.uncertainty,
         )
-        facts = write_completion(result, self.out, names)
+        facts, _ = write_completion(result, Place.of(self.out), names)
         if self.films:
             facts["film"] = str(self.films.write(result, names.answers[0]))
         self._note(facts)

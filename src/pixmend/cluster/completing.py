@@ -14,14 +14,23 @@ from typing import Any
 
 import pixmend
 from pixmend.cluster.board import Note
-from pixmend.cluster.inputs import Inputs, write_listing
-from pixmend.cluster.part import WORK, Completer, Part, PartResult, Task, part_path, read_entries
+from pixmend.cluster.inputs import Inputs, relative_to, write_listing
+from pixmend.cluster.part import (
+    JOB,
+    WORK,
+    Completer,
+    Part,
+    PartResult,
+    Task,
+    part_path,
+    read_entries,
+)
 from pixmend.cluster.pool import Pool
 from pixmend.cluster.session import Cluster
 from pixmend.completion import Options
-from pixmend.errors import OutputError
+from pixmend.errors import InputError, MissingError, OutputError
 from pixmend.models import find_model
-from pixmend.storage import atomic_write, make_folder, sha256_of, write_text
+from pixmend.storage import Place, sha256_of
 
 __all__ = ["Completed", "CompletedProgress", "complete"]
 
@@ -60,7 +69,7 @@ class Completed:
     kept: int
     failed: int
     failures: tuple[tuple[str, str], ...]
-    results: Path
+    results: Place
 
 
 @dataclass
@@ -91,8 +100,8 @@ class _Count:
 def complete(
     cluster: Cluster,
     model: str | Path,
-    inputs: Path | Sequence[Path],
-    out: Path,
+    inputs: Place | Sequence[Place],
+    out: Place,
     options: Options,
     *,
     mask: str = "center",
@@ -131,9 +140,9 @@ def complete(
     file = find_model(model)
     task = Task(options, mask, out, uncertainty, device)
     _begin(out, _origin(task, sha256_of(file)))
-    folder, files = (inputs, []) if isinstance(inputs, Path) else (None, list(inputs))
+    folder, files = (inputs, []) if isinstance(inputs, Place) else (None, list(inputs))
     wanted = Inputs(folder, files, options.candidates, uncertainty)
-    reserved = _in_the_way(out, [*files, Path(mask)])
+    reserved = _in_the_way(out, [*files, Place.of(mask)])
     with tempfile.TemporaryDirectory(prefix="pixmend-") as scratch:
         path = Path(scratch) / "listing"
         listing = write_listing(wanted, path, outside=out, reserved=reserved, look=look)
@@ -173,40 +182,44 @@ def _origin(task: Task, model: str) -> dict[str, Any]:
     }
 
 
-def _begin(out: Path, origin: dict[str, Any]) -> None:
+def _begin(out: Place, origin: dict[str, Any]) -> None:
     """Make ``out`` the folder of this job, unless it is another's."""
-    path = out / WORK / "job.json"
+    if not out.shared:
+        raise OutputError(f"{out}: other processes do not see it; give a folder, s3:// or gs://")
+    place = out / WORK / JOB
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        before = json.loads(place.read_bytes())
+    except MissingError:
         if (out / _RESULTS).exists():
             raise OutputError(
                 f"{out}: holds completions of another command ({_RESULTS}); {_FIX}"
             ) from None
         before = origin
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path}: cannot be read; {_FIX}") from error
+    except (InputError, ValueError) as error:
+        raise OutputError(f"{place}: cannot be read; {_FIX}") from error
     differing = sorted(key for key in origin if before.get(key) != origin[key])
     if differing:
         raise OutputError(
             f"{out}: holds completions of another job, with another {', '.join(differing)}; {_FIX}"
         )
-    make_folder(path.parent)
-    write_text(path, json.dumps(origin, indent=1) + "\n")
+    place.write_bytes(json.dumps(origin, indent=1).encode() + b"\n")
 
 
-def _in_the_way(out: Path, given: Sequence[Path]) -> list[PurePath]:
+def _in_the_way(out: Place, given: Sequence[Place]) -> list[PurePath]:
     """Return what was handed over and lies in ``out``, relative to it: no result may take its place."""
-    folder = out.resolve()
-    places = [path.parent.resolve() / path.name for path in given if path.is_file()]
-    inside = [place.relative_to(folder) for place in places if folder in place.parents]
-    return [PurePath(_RESULTS), *inside]
+    inside = (relative_to(place.parent, out) for place in given)
+    found = [
+        folder / place.name
+        for folder, place in zip(inside, given, strict=True)
+        if folder is not None
+    ]
+    return [PurePath(_RESULTS), *map(PurePath, found)]
 
 
-def _account(out: Path, parts: int) -> tuple[tuple[str, str], ...]:
+def _account(out: Place, parts: int) -> tuple[tuple[str, str], ...]:
     """Write the facts of all inputs, part by part, and return the first that failed."""
     failures: list[tuple[str, str]] = []
-    with atomic_write(out / _RESULTS) as results:
+    with (out / _RESULTS).writing() as results:
         for number in range(parts):
             for entry in read_entries(out / part_path(number)):
                 results.write(json.dumps(entry.facts).encode() + b"\n")

@@ -1,20 +1,19 @@
 """What a cluster is to complete: a folder's images, listed and named folder by folder, so that a driver never holds all."""
 
 import json
-import os
 import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TypedDict
 
 from pixmend.completion import Names, OutputNames, plan_targets
 from pixmend.errors import InputError
 from pixmend.images import EXTENSIONS
-from pixmend.storage import atomic_write
+from pixmend.storage import Place, atomic_write
 
-__all__ = ["Input", "Inputs", "Listing", "write_listing"]
+__all__ = ["Input", "Inputs", "Listing", "relative_to", "write_listing"]
 
 _PART = 64  # inputs of a part: a few batches, and what a worker that dies loses at most
 # Names that a result of another input could have.
@@ -29,7 +28,7 @@ _SUFFIXES = (
 class Input:
     """An image to complete, and the names of its results by the suffix of the answer."""
 
-    path: Path
+    place: Place
     names: dict[str, OutputNames]
 
 
@@ -45,20 +44,19 @@ class Inputs:
         Image files, whose results go by their names alone.
     """
 
-    folder: Path | None
-    files: Sequence[Path]
+    folder: Place | None
+    files: Sequence[Place]
     candidates: int
     uncertainty: bool
 
-    def lines(self, outside: Path, reserved: Sequence[PurePath]) -> Iterator[str]:
+    def lines(self, outside: Place, reserved: Sequence[PurePath]) -> Iterator[str]:
         """Yield a line for each input in order; ``outside`` is a folder to stay out of, ``reserved`` names to leave free."""
         if self.folder is None:
-            pairs = [(str(path), PurePath(path.name)) for path in self.files]
+            pairs = [(str(number), PurePath(file.name)) for number, file in enumerate(self.files)]
             yield from self._named(pairs, reserved)
             return
-        for folder, relatives in _folders(self.folder, outside):
-            pairs = [(os.path.join(folder, each.name), each) for each in relatives]  # noqa: PTH118 - a million times
-            yield from self._named(pairs, reserved)
+        for relatives in _folders(self.folder, outside):
+            yield from self._named([(str(each), each) for each in relatives], reserved)
 
     def inputs(self, lines: bytes) -> list[Input]:
         """Return what lines stand for."""
@@ -70,21 +68,22 @@ class Inputs:
         relatives = [relative for _, relative in pairs]
         here = {relatives[0].parent} if relatives else set()
         if _all_differ(relatives) and not any(name.parent in here for name in reserved):
-            for path, relative in pairs:
-                yield json.dumps([path, str(relative)])
+            for key, relative in pairs:
+                yield json.dumps([key, str(relative)])
             return
         names = Names()
         names.reserve(reserved)
-        for (path, relative), planned in zip(pairs, self._plan(relatives, names), strict=True):
+        for (key, relative), planned in zip(pairs, self._plan(relatives, names), strict=True):
             told = {suffix: [str(name) for name in _told(each)] for suffix, each in planned.items()}
-            yield json.dumps([path, str(relative), told])
+            yield json.dumps([key, str(relative), told])
 
     def _input(self, line: bytes) -> Input:
-        path, relative, *told = json.loads(line)
-        if not told:
-            (planned,) = self._plan([PurePath(relative)], Names())
-            return Input(Path(path), planned)
-        return Input(Path(path), {suffix: self._from(names) for suffix, names in told[0].items()})
+        key, relative, *told = json.loads(line)
+        place = self.files[int(key)] if self.folder is None else self.folder / key
+        if told:
+            return Input(place, {suffix: self._from(names) for suffix, names in told[0].items()})
+        (planned,) = self._plan([PurePath(relative)], Names())
+        return Input(place, planned)
 
     def _plan(self, relatives: Sequence[PurePath], names: Names) -> list[dict[str, OutputNames]]:
         """Return all names of each input by suffix: those that are planned first, as one process gives them out."""
@@ -140,7 +139,7 @@ def write_listing(
     inputs: Inputs,
     path: Path,
     *,
-    outside: Path,
+    outside: Place,
     reserved: Sequence[PurePath],
     look: Callable[[], None] = lambda: None,
 ) -> Listing:
@@ -188,29 +187,31 @@ def _all_differ(relatives: Sequence[PurePath]) -> bool:
     return len(stems) == len(relatives) and not any(map(_LIKE_A_RESULT.search, stems))
 
 
-def _folders(root: Path, outside: Path) -> Iterator[tuple[str, list[PurePath]]]:
-    """Yield each folder and its images, relative to ``root``; folders in order of name, hidden entries left out."""
-    pending = [""]
-    while pending:
-        relative = pending.pop()
-        folder = root / relative
-        if outside.exists() and folder.exists() and folder.samefile(outside):
+def _folders(root: Place, outside: Place) -> Iterator[list[PurePath]]:
+    """Yield the images of each folder in order of name, relative to ``root``: of a folder when those in it are done.
+
+    Hidden entries are left out. No more is held than the names of a folder and of those that it is in.
+    """
+    left_out = relative_to(outside, root)
+    open_: list[tuple[PurePosixPath, list[PurePath]]] = []  # each in the one before
+    for entry in root.entries():
+        path = PurePosixPath(entry.name)
+        hidden = any(part.startswith(".") for part in path.parts)
+        if hidden or path.suffix.lower() not in EXTENSIONS or left_out in path.parents:
             continue
-        try:
-            with os.scandir(folder) as found:
-                entries = sorted((e for e in found if e.name[0] != "."), key=lambda e: e.name)
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be listed: {error.strerror}") from error
-        inside = PurePath(relative)
-        images = [
-            inside / entry.name
-            for entry in entries
-            if PurePath(entry.name).suffix.lower() in EXTENSIONS and entry.is_file()
-        ]
-        if images:
-            yield str(folder), images
-        pending += [
-            str(inside / entry.name)
-            for entry in reversed(entries)
-            if entry.is_dir(follow_symlinks=False)
-        ]
+        while open_ and open_[-1][0] not in path.parents:
+            yield open_.pop()[1]
+        if not open_ or open_[-1][0] != path.parent:
+            open_.append((path.parent, []))
+        open_[-1][1].append(PurePath(path))
+    while open_:
+        yield open_.pop()[1]
+
+
+def relative_to(place: Place, root: Place) -> PurePosixPath | None:
+    """Return where a folder lies in another one, or None."""
+    if place.local is not None and root.local is not None:
+        inside, around = place.local.resolve(), root.local.resolve()
+        return PurePosixPath(inside.relative_to(around)) if inside.is_relative_to(around) else None
+    there, here = PurePosixPath(str(place)), PurePosixPath(str(root))
+    return there.relative_to(here) if there.is_relative_to(here) else None

@@ -14,12 +14,13 @@ from pixmend.cluster.board import Note, Pen
 from pixmend.cluster.inputs import Input, Inputs
 from pixmend.cluster.pool import Care
 from pixmend.cluster.session import Terms
-from pixmend.completion import Completion, Job, Options, OutputNames, SearchState, write_completion
+from pixmend.completion import Completion, Job, Options, SearchState, write_completion
 from pixmend.errors import ClusterError, InputError, StoppedError
-from pixmend.images import lossless_suffix, open_image
-from pixmend.storage import sha256_of, write_text
+from pixmend.images import Picture, decode_image, lossless_suffix, open_image
+from pixmend.storage import Place, sha256_of
 
 __all__ = [
+    "JOB",
     "WORK",
     "Completer",
     "Entry",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 WORK = ".complete"  # the sub-folder of OUT with the ledger
+JOB = "job.json"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Task:
 
     options: Options
     mask: str
-    out: Path
+    out: Place
     uncertainty: bool
     device: str
 
@@ -89,11 +91,11 @@ def part_path(number: int) -> PurePath:
     return PurePath(WORK, f"part-{number:06d}.jsonl")
 
 
-def read_entries(path: Path) -> list[Entry]:
+def read_entries(place: Place) -> list[Entry]:
     """Return the entries of a part's ledger; none where it is not there or not ours."""
     try:
-        return [Entry(**json.loads(line)) for line in path.read_bytes().splitlines()]
-    except (OSError, ValueError, TypeError):
+        return [Entry(**json.loads(line)) for line in place.read_bytes().splitlines()]
+    except (InputError, ValueError, TypeError):
         return []
 
 
@@ -111,7 +113,7 @@ class Completer:
     def begin(self, terms: Terms, board: object, model: bytes, task: Task) -> None:
         """Load the model; refuse to work with other versions than the driver's, or without its folders."""
         terms.accept()
-        if not (task.out / WORK).is_dir():
+        if not (task.out / WORK / JOB).exists():
             raise ClusterError(
                 f"node {platform.node()}: sees no {task.out}; all machines need the same folders: a shared file system, "
                 "or URLs"
@@ -125,14 +127,14 @@ class Completer:
         entries = self._kept(part, inputs)
         kept = len(entries)
         work = _Work(self, part, inputs, care, entries)
-        work.complete([place for place in range(len(inputs)) if place not in entries])
-        failed = [place for place, entry in entries.items() if not entry.files]
+        work.complete([position for position in range(len(inputs)) if position not in entries])
+        failed = [position for position, entry in entries.items() if not entry.files]
         if failed:  # what could not be read a moment ago may be readable now
-            work.complete([place for place in failed if place not in care.left_out])
-        lines = [json.dumps(vars(entries[place])) + "\n" for place in range(len(inputs))]
-        write_text(self.task.out / part_path(part.number), "".join(lines))
+            work.complete([position for position in failed if position not in care.left_out])
+        lines = [json.dumps(vars(entries[position])) + "\n" for position in range(len(inputs))]
+        (self.task.out / part_path(part.number)).write_bytes("".join(lines).encode())
         bad = sum(not entry.files for entry in entries.values())
-        return PartResult(part.number, len(inputs) - bad, kept, bad, str(inputs[-1].path))
+        return PartResult(part.number, len(inputs) - bad, kept, bad, str(inputs[-1].place))
 
     def _kept(self, part: Part, inputs: Sequence[Input]) -> dict[int, Entry]:
         """Return the entries of an earlier run that still hold: the same inputs, and every file as it was written."""
@@ -141,25 +143,23 @@ class Completer:
             for entry in read_entries(self.task.out / part_path(part.number))
         }
         kept = {}
-        for place, each in enumerate(inputs):
-            entry = before.get(str(each.path))
+        for position, each in enumerate(inputs):
+            entry = before.get(str(each.place))
             if entry is not None and entry.files and self._holds(entry, each):
-                kept[place] = entry
+                kept[position] = entry
         return kept
 
     def _holds(self, entry: Entry, given: Input) -> bool:
         try:
-            whole = all(
-                sha256_of(self.task.out / name) == told for name, told in entry.files.items()
-            )
+            whole = all(_sha256(self.task.out / name) == told for name, told in entry.files.items())
             return whole and entry.given == self.digest_of(given)
         except (OSError, InputError):
             return False
 
     def digest_of(self, given: Input) -> str:
         """Return a digest of an input and of its own mask."""
-        own = mask_file(self.task.mask, given.path)
-        parts = [sha256_of(given.path), "" if own is None else sha256_of(own)]
+        own = mask_file(self.task.mask, Path(given.place.name))
+        parts = [_sha256(given.place), "" if own is None else sha256_of(own)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -176,16 +176,17 @@ class _Work:
     ) -> None:
         self._by, self._task, self._part = by, by.task, part
         self._inputs, self._care, self._entries = inputs, care, entries
-        self._places = {str(each.path): place for place, each in enumerate(inputs)}
+        self._places = {str(each.place): position for position, each in enumerate(inputs)}
+        self._given: dict[int, str] = {}  # digests
         self._stopped = False
 
-    def complete(self, places: Sequence[int]) -> None:
-        """Complete the inputs at these places, and write their files."""
+    def complete(self, positions: Sequence[int]) -> None:
+        """Complete the inputs at these positions, and write their files."""
         options = self._by.options
         if self._care.careful:  # one at a time: then it is known whose search a worker dies of
             options = replace(options, batch=1)
         results = self._by.model.complete_jobs(
-            self._jobs(places), options, on_state=self._tell, should_stop=lambda: self._stopped
+            self._jobs(positions), options, on_state=self._tell, should_stop=lambda: self._stopped
         )
         for result in results:
             if self._stopped:  # it is the best so far, not what would have been found
@@ -194,36 +195,35 @@ class _Work:
         if self._stopped:
             raise StoppedError
 
-    def _jobs(self, places: Sequence[int]) -> Iterator[Job]:
-        for place in places:
-            path = self._inputs[place].path
-            if place in self._care.left_out:
-                self._fail(place, self._care.left_out[place])
+    def _jobs(self, positions: Sequence[int]) -> Iterator[Job]:
+        for position in positions:
+            given = self._inputs[position].place
+            if position in self._care.left_out:
+                self._fail(position, self._care.left_out[position])
                 continue
             if self._care.careful:
-                self._by.pen.begin(self._part.number, place)
+                self._by.pen.begin(self._part.number, position)
             try:
-                picture = open_image(path)
+                picture = _picture(given)
+                self._given[position] = self._by.digest_of(self._inputs[position])
                 mask = open_mask(self._task.mask, picture, seed=self._task.options.seed)
-                job = Job(picture, mask, str(path))
+                job = Job(picture, mask, str(given))
                 job.check()
             except InputError as error:
-                self._fail(place, str(error))
+                self._fail(position, str(error))
                 continue
             yield job
 
-    def _fail(self, place: int, reason: str) -> None:
-        facts = {"file": str(self._inputs[place].path), "error": reason}
-        self._entries[place] = Entry("", facts, {})
+    def _fail(self, position: int, reason: str) -> None:
+        facts = {"file": str(self._inputs[position].place), "error": reason}
+        self._entries[position] = Entry("", facts, {})
 
     def _write(self, result: Completion) -> None:
-        place = self._places[result.name]
-        given = self._inputs[place]
-        planned = next(iter(given.names))
-        names = given.names[lossless_suffix(planned, result.original.mode)]
-        facts = write_completion(result, self._task.out, names)
-        files = {str(name): sha256_of(self._task.out / name) for name in _files(names, result)}
-        self._entries[place] = Entry(self._by.digest_of(given), facts, files)
+        position = self._places[result.name]
+        planned = self._inputs[position].names
+        names = planned[lossless_suffix(next(iter(planned)), result.original.mode)]
+        facts, files = write_completion(result, self._task.out, names)
+        self._entries[position] = Entry(self._given[position], facts, files)
         self._report(result.name)
 
     def _report(self, current: str) -> None:
@@ -236,6 +236,13 @@ class _Work:
             self._report(jobs[-1].name)
 
 
-def _files(names: OutputNames, result: Completion) -> list[PurePath]:
-    """Return the names that were used: there may be fewer answers than were asked for."""
-    return replace(names, answers=names.answers[: len(result.candidates)]).files()
+def _picture(place: Place) -> Picture:
+    if place.local is not None:
+        return open_image(place.local)
+    return decode_image(place.read_bytes(), Path(str(place)))
+
+
+def _sha256(place: Place) -> str:
+    if place.local is not None:
+        return sha256_of(place.local)
+    return hashlib.sha256(place.read_bytes()).hexdigest()

@@ -1,15 +1,17 @@
 """The files of a completion: under which names, none given twice, and what is in them."""
 
+import hashlib
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from pixmend.completion.result import Completion
-from pixmend.images import encode_png, lossless_suffix, save_image
-from pixmend.storage import atomic_write, write_bytes
+from pixmend.images import encode_png, image_bytes, lossless_suffix
+from pixmend.storage import Place
 
 __all__ = ["Names", "OutputNames", "plan_targets", "write_completion"]
 
@@ -93,21 +95,33 @@ def plan_targets(relatives: Sequence[PurePath], names: Names) -> list[PurePath]:
     return [targets[place] for place in range(len(relatives))]
 
 
-def write_completion(result: Completion, out: Path, names: OutputNames) -> dict[str, Any]:
-    """Write all there is of a completion, each file atomically, and return the facts as JSON values.
+def write_completion(
+    result: Completion, out: Place, names: OutputNames
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Write all there is of a completion, each file whole or not at all.
+
+    Returns
+    -------
+    facts, files
+        What is known of it, as JSON values; and the SHA-256 of each file by its name.
 
     Raises
     ------
     OutputError
         A file cannot be written.
     """
-    for candidate, path in zip(result.candidates, names.answers, strict=False):
-        save_image(candidate.picture, out / path)
-    write_bytes(out / names.sheet, encode_png(result.sheet_pixels()))
+    contents = {
+        path: image_bytes(candidate.picture, path.suffix)
+        for candidate, path in zip(result.candidates, names.answers, strict=False)
+    }
+    contents[names.sheet] = encode_png(result.sheet_pixels())
     facts = {**result.record(), "output": str(names.answers[0]), "sheet": str(names.sheet)}
     if names.uncertainty is not None:
-        write_bytes(out / names.uncertainty, encode_png(result.uncertainty_pixels()))
-        with atomic_write((out / names.uncertainty).with_suffix(".npy")) as file:
-            np.save(file, result.uncertainty, allow_pickle=False)
+        contents[names.uncertainty] = encode_png(result.uncertainty_pixels())
+        array = io.BytesIO()
+        np.save(array, result.uncertainty, allow_pickle=False)
+        contents[names.uncertainty.with_suffix(".npy")] = array.getvalue()
         facts["uncertainty_map"] = str(names.uncertainty)
-    return facts
+    for path, content in contents.items():
+        (out / path).write_bytes(content)
+    return facts, {str(path): hashlib.sha256(each).hexdigest() for path, each in contents.items()}
