@@ -1,7 +1,9 @@
 """Three machines on one: each a raylet with its own object store and one core."""
 
+import contextlib
 import os
 import signal
+import socket
 import time
 import uuid
 import warnings
@@ -12,7 +14,18 @@ import pytest
 from PIL import Image
 
 _MARK = "PIXMEND_TEST_CLUSTER"
-_NODE = {"num_cpus": 1, "include_log_monitor": False, "object_store_memory": 80 * 2**20}
+_NODE = {
+    "num_cpus": 1,
+    "include_log_monitor": False,
+    "include_dashboard": False,
+    "object_store_memory": 80 * 2**20,
+}
+_HELPERS = (
+    "metrics_agent_port",
+    "metrics_export_port",
+    "dashboard_agent_listen_port",
+    "runtime_env_agent_port",
+)
 _CONFIG = {
     # A dead machine is noticed in seconds.
     "health_check_initial_delay_ms": 0,
@@ -36,6 +49,17 @@ class Patience:
         return time.monotonic() / 10
 
 
+def node_options():
+    """Return options of a machine whose helpers have their ports: else Ray waits for them, and not for long."""
+    with contextlib.ExitStack() as free:
+        ports = []
+        for _ in _HELPERS:
+            probe = free.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            ports.append(probe.getsockname()[1])
+    return {**_NODE, **dict(zip(_HELPERS, ports, strict=True))}
+
+
 class Machines:
     """The cluster, and what befalls it."""
 
@@ -48,10 +72,12 @@ class Machines:
         self.ray = ray
         # Inherited by all its processes.
         os.environ[_MARK] = self._mark = uuid.uuid4().hex
-        os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+        os.environ["RAY_agent_register_timeout_ms"] = "300000"  # noqa: SIM112 - Ray spells it so
+        root = Path(__file__).parents[2]
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(root), str(root / "src")])
         self._cluster = Cluster(
             initialize_head=True,
-            head_node_args={**_NODE, "include_dashboard": False, "_system_config": _CONFIG},
+            head_node_args={**node_options(), "_system_config": _CONFIG},
         )
         self.address = self._cluster.address
         self._others = []
@@ -87,7 +113,7 @@ class Machines:
     def mend(self):
         """Bring back what was killed."""
         while len(self._others) < 2:
-            self._others.append(self._cluster.add_node(**_NODE))
+            self._others.append(self._cluster.add_node(**node_options()))
 
     def end(self):
         self.ray.shutdown()

@@ -114,10 +114,10 @@ def test_a_wish_to_stop_is_heard_and_the_same_call_goes_on(cluster, make_images,
             folder, out, SETTINGS, engine=Packing(cluster),
             on_progress=lambda progress: seen.append(progress.done), should_stop=lambda: max(seen, default=0) > 40,
         )  # fmt: skip
-    assert not list(out.glob(".*.tmp"))
     assert not (out / "manifest.json").exists()
     assert list(out.glob("*.tfrecord"))
     assert records.pack(folder, out, SETTINGS, engine=Packing(cluster)).count == PACKED
+    assert not list(out.glob(".*.tmp"))
 
 
 def test_machines_of_other_versions_are_refused(cluster, make_images, tmp_path, monkeypatch):

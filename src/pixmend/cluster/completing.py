@@ -138,10 +138,10 @@ def complete(
         Nothing can be completed so; the message says why.
     """
     file = find_model(model)
-    task = Task(options, mask, out, uncertainty, device)
-    _begin(out, _origin(task, sha256_of(file)))
     folder, files = (inputs, []) if isinstance(inputs, Place) else (None, list(inputs))
     wanted = Inputs(folder, files, options.candidates, uncertainty)
+    task = Task(options, mask, wanted, out, device)
+    _begin(out, _origin(task, sha256_of(file)))
     reserved = _in_the_way(out, [*files, Place.of(mask)])
     with tempfile.TemporaryDirectory(prefix="pixmend-") as scratch:
         path = Path(scratch) / "listing"
@@ -155,7 +155,7 @@ def complete(
             gpus=most.gpus,
         )
         count = _Count(listing.count, on_progress)
-        parts = (Part(number, lines, wanted) for number, lines in enumerate(listing.parts()))
+        parts = (Part(number, lines) for number, lines in enumerate(listing.parts()))
         for _, result in pool.run(parts, on_note=count.note, on_tick=look):
             count.add(result)
     failures = _account(out, len(listing))
@@ -177,7 +177,7 @@ def _origin(task: Task, model: str) -> dict[str, Any]:
         "model": model,
         "pixmend": pixmend.__version__,
         "mask": sha256_of(mask) if mask.is_file() else task.mask,
-        "uncertainty": task.uncertainty,
+        "uncertainty": task.inputs.uncertainty,
         **options,
     }
 

@@ -42,8 +42,8 @@ class Task:
 
     options: Options
     mask: str
+    inputs: Inputs
     out: Place
-    uncertainty: bool
     device: str
 
 
@@ -53,7 +53,6 @@ class Part:
 
     number: int
     lines: bytes
-    inputs: Inputs
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ class Completer:
 
     def work(self, part: Part, care: Care) -> PartResult:
         """Complete what of a part is not there yet, then write its ledger anew."""
-        inputs = part.inputs.inputs(part.lines)
+        inputs = self.task.inputs.inputs(part.lines)
         entries = self._kept(part, inputs)
         kept = len(entries)
         work = _Work(self, part, inputs, care, entries)

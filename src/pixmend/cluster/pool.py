@@ -21,7 +21,7 @@ _WAIT_SECONDS = 0.2  # between two looks at what the user wishes
 _LAST_WORD_SECONDS = 5.0  # that workers are given to stop by themselves
 _CRASHES = 4  # of a job, beside two for each input left out
 _MOST_LEFT_OUT = 16  # inputs of one job: more is no matter of images
-_STARTS = 3  # failures in a row, with no worker alive, until there is no hope
+_STARTS = 3  # failures in a row until no more are tried
 _POISON = "its worker died twice at this input: it crashes the decoder, or wants more memory than the worker has"
 _FATAL = (ClusterError, SettingsError, ModelFileError)  # the next job would fail as this one
 
@@ -108,7 +108,7 @@ class Pool(Generic[JobT, ResultT]):
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}  # reference -> worker
         self._busy: dict[Any, tuple[Any, _Try[JobT]]] = {}
-        self._bad_starts = 0
+        self._bad_starts, self._hopeless = 0, ""
         self._asked: Any = None
 
     def run(
@@ -145,6 +145,8 @@ class Pool(Generic[JobT, ResultT]):
                 ):
                     return
                 self._fill()
+                if not (self._idle or self._starting or self._busy):
+                    raise ClusterError(self._hopeless)
                 for reference in self._wait():
                     if reference in self._starting:
                         self._started(reference)
@@ -168,7 +170,8 @@ class Pool(Generic[JobT, ResultT]):
     def _fill(self) -> None:
         """Start workers for those that are missing."""
         there = len(self._idle) + len(self._starting) + len(self._busy)
-        for _ in range(self._workers - there):
+        missing = self._workers - there if self._bad_starts < _STARTS else 0
+        for _ in range(missing):
             worker = self._cluster.start(self._kind, gpus=self._gpus)
             begun = worker.begin.remote(self._terms, self._board, *self._arguments)
             self._starting[begun] = worker
@@ -186,11 +189,10 @@ class Pool(Generic[JobT, ResultT]):
             raise _cause(error) from None
         except self._ray.exceptions.RayError as error:
             self._bad_starts += 1
-            if self._bad_starts >= _STARTS and not (self._busy or self._idle):
-                raise ClusterError(
-                    f"no worker can be started: {_last_line(error)}; is pixmend {self._terms.versions.pixmend} installed on "
-                    "every machine of the cluster?"
-                ) from None
+            self._hopeless = (
+                f"no worker can be started: {_last_line(error)}; is pixmend {self._terms.versions.pixmend} installed on "
+                "every machine of the cluster?"
+            )
             return
         self._bad_starts = 0
         self._idle.append(worker)
@@ -229,6 +231,7 @@ class Pool(Generic[JobT, ResultT]):
 
     def _crashed(self, attempt: _Try[JobT], again: deque[_Try[JobT]]) -> None:
         attempt.crashes += 1
+        self._bad_starts = 0  # it was alive: another may be
         left_out = dict(attempt.care.left_out)
         position = self._where(attempt) if attempt.care.careful else None
         if position is not None:
