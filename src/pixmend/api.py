@@ -31,6 +31,7 @@ from pixmend.images import (
     Picture,
     Pixels,
     find_images,
+    images_in,
     open_image,
     to_pixels,
 )
@@ -38,7 +39,7 @@ from pixmend.masks import SHAPES, Mask, make_mask
 from pixmend.processes import choose_device, open_group
 from pixmend.randomness import generator_for
 from pixmend.records import Manifest, PackProgress, PackSettings, Records
-from pixmend.storage import sha256_of
+from pixmend.storage import Place, sha256_of
 from pixmend.training import Progress, plan_training, prepare_records, resolve_training
 
 __all__ = [
@@ -214,7 +215,7 @@ def complete(model: str | Path, image: Any, mask: Any = "center") -> Completion:
 
 def evaluate(
     model: str | Path,
-    images: str | Path | Sequence[Path],
+    images: str | Path | Place | Sequence[Path | Place],
     out: str | Path,
     *,
     train_data: str | Path | None = None,
@@ -236,7 +237,7 @@ def evaluate(
     Parameters
     ----------
     images
-        A record folder, an image folder, or image files; ``names`` are theirs.
+        A record folder, an image folder, or image files, here or by URL; ``names`` are theirs.
     train_data
         The records that the model was trained on.
     methods, protocol, count, candidates, seconds, completions
@@ -272,7 +273,7 @@ def evaluate(
 
 def write_tasks(
     model: str | Path,
-    images: str | Path | Sequence[Path],
+    images: str | Path | Place | Sequence[Path | Place],
     folder: str | Path,
     *,
     train_data: str | Path | None = None,
@@ -310,17 +311,28 @@ def _subject(model: str | Path, device: str) -> Subject:
     return evaluation.Subject(load(model, device=device)._networks, str(model), digest)
 
 
-def _source(images: str | Path | Sequence[Path], names: Sequence[str] | None) -> Files | Recorded:
-    if isinstance(images, str | Path) and (Path(images) / "manifest.json").is_file():
-        return evaluation.Recorded(Records(images))
-    paths = images
-    if isinstance(paths, str | Path):
-        paths = list(find_images(Path(paths))) if Path(paths).is_dir() else [Path(paths)]
-    return evaluation.Files(paths, names or [str(path) for path in paths])
+def _source(
+    images: str | Path | Place | Sequence[Path | Place], names: Sequence[str] | None
+) -> Files | Recorded:
+    if isinstance(images, str | Path | Place):
+        place = Place.of(images)
+        if (place / "manifest.json").is_file():
+            return evaluation.Recorded(Records(place))
+        images = list(_images_at(place))
+    return evaluation.Files(images, names or [str(path) for path in images])
+
+
+def _images_at(place: Place) -> Iterator[Path | Place]:
+    if not place.is_folder():
+        yield place.local or place
+    elif place.local is not None:
+        yield from find_images(place.local)
+    else:
+        yield from (place / name for name in images_in(place))
 
 
 def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: ANN401
-    """Return the mask for a picture, given as a SPEC, a path (file, or folder matched by stem), a PIL image or an array.
+    """Return the mask for a picture, given as a SPEC, a path or URL (file, or folder matched by stem), a PIL image or an array.
 
     Raises
     ------
@@ -333,12 +345,12 @@ def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: A
         return make_mask(mask, picture.height, picture.width, seed=seed)
     if isinstance(mask, np.ndarray):
         return Mask.from_pixels(mask)
-    if not isinstance(mask, str | Path):
+    if not isinstance(mask, str | Path | Place):
         return Mask.from_pixels(open_image(mask).pixels)
-    path = Path(mask)
-    if path.is_dir():
+    path = Place.of(mask)
+    if path.is_folder():
         path = _mask_of(path, picture)
-    if not path.exists():
+    elif not path.exists():
         make_mask(str(mask), picture.height, picture.width)  # raises, naming the shapes
     try:
         return Mask.from_pixels(open_image(path).pixels)
@@ -347,8 +359,8 @@ def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: A
 
 
 def pack(
-    images: str | Path,
-    out: str | Path,
+    images: str | Path | Place,
+    out: str | Path | Place,
     *,
     size: int = 64,
     channels: Channels | None = None,
@@ -378,11 +390,11 @@ def pack(
         See `pixmend.records.pack`.
     """
     chosen = PackSettings(size=size, channels=channels, fit=fit, background=background)
-    return records.pack(Path(images), Path(out), chosen, workers=workers, on_progress=on_progress)
+    return records.pack(images, out, chosen, workers=workers, on_progress=on_progress)
 
 
 def train(
-    data: str | Path,
+    data: str | Path | Place,
     run: str | Path,
     *,
     recipe: str | Path | None = None,
@@ -404,26 +416,23 @@ def train(
     """
     with open_group() as group:
         wanted = plan_training(recipe, settings or {})
-        packed = prepare_records(Path(data), Path(run), wanted, group=group)
+        packed = prepare_records(Place.of(data), Path(run), wanted, group=group)
         resolved = resolve_training(wanted, packed, Path(run), group=group)
         for progress in training.train(
-            packed, Path(run), resolved, data_name=str(data), group=group
+            packed, Path(run), resolved, data_name=str(Place.of(data)), group=group
         ):
             on_progress(progress)
     return load(run)
 
 
-def _mask_of(folder: Path, picture: Picture) -> Path:
+def _mask_of(folder: Place, picture: Picture) -> Place:
     if picture.path is None:
         raise MaskError(
             f"mask {folder}: an image without a file name has no stem; give a mask file"
         )
     stem = picture.path.stem
-    found = sorted(
-        path
-        for path in folder.iterdir()
-        if path.stem == stem and path.suffix.lower() in EXTENSIONS and path.is_file()
-    )
+    places = [folder / name for name in folder.beginning(f"{stem}.")]
+    found = [path for path in places if path.stem == stem and path.suffix.lower() in EXTENSIONS]
     if not found:
         raise MaskError(
             f"{picture.name}: no mask of that stem in {folder}; add {stem}.png (white = hole)"

@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from pixmend.api import Model
     from pixmend.cli.outputs import Input
-    from pixmend.cli.watching import Films
+    from pixmend.cli.watching import Films, Sheets
     from pixmend.client import RemoteModel
     from pixmend.completion import (
         Answer,
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Options,
         SearchState,
     )
+    from pixmend.storage import Place
 
 __all__ = ["complete"]
 
@@ -32,14 +33,14 @@ def complete(
         str, typer.Argument(help="A model file, a run directory or a bundled model's name.")
     ],
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Images, folders or globs.")
+        list[str], typer.Argument(metavar="INPUT...", help="Images, folders, globs or URLs.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="The folder for the results.")],
+    out: Annotated[str, typer.Option("--out", help="The folder for the results, or its URL.")],
     mask: Annotated[
         str,
         typer.Option(
             help="center[:0.5], half[:left|right|top|bottom], random[:0.8], grid, lowres[:4], strokes, "
-            "a mask image, or a folder of masks matched by stem; white = hole."
+            "a mask image, or a folder of masks matched by stem (or a URL); white = hole."
         ),
     ] = "center",
     method: Annotated[
@@ -113,8 +114,10 @@ def complete(
     from pixmend.cli.watching import Films
     from pixmend.completion import Options, find_method
     from pixmend.masks import SHAPES, make_mask
+    from pixmend.storage import Place
 
-    if mask.partition(":")[0] in SHAPES or not Path(mask).exists():
+    shape = mask.partition(":")[0]
+    if shape in SHAPES or not Place.of(mask).exists():
         make_mask(mask, 64, 64)  # what is misspelt is told once, not for each image
     chosen = find_method(method, steps=steps, blend=cast("Blend | None", blend))
     options = Options(
@@ -127,13 +130,15 @@ def complete(
         answer=cast("Answer", answer),
         fit=cast("Look", fit),
     )
-    found = expand_inputs(inputs, but=out)
-    films = None if film is None else Films(film, [item.path for item in found])
+    place = Place.of(out)
+    found = expand_inputs(inputs, but=place)
+    here = [item.path for item in found if isinstance(item.path, Path)]
+    films = None if film is None else Films(film, here, one=len(found) == 1)
     if server is None:
         loaded: Model | RemoteModel = api.load(model, device=device)
     else:
         loaded = _model_of(server, model, film)
-    _Batch(loaded, found, mask, out, options, uncertainty, films, as_json).run()
+    _Batch(loaded, found, mask, place, options, uncertainty, films, as_json).run()
 
 
 def _model_of(server: str, model: str, film: Path | None) -> "RemoteModel":
@@ -163,7 +168,7 @@ class _Batch:
     model: "Model | RemoteModel"
     inputs: Sequence["Input"]
     mask: str
-    out: Path
+    out: "Place"
     options: "Options"
     uncertainty: bool
     films: "Films | None" = None
@@ -172,16 +177,22 @@ class _Batch:
 
     def run(self) -> None:
         from pixmend.cli.outputs import Names
-        from pixmend.cli.terminal import errors, out, progress_bar, stop_on_signal
         from pixmend.cli.watching import Sheets
-        from pixmend.completion import film_steps
-        from pixmend.storage import write_text
+        from pixmend.storage import Lines
 
         self.names = Names()
         self.names.reserve([PurePath("results.jsonl")])
         sheets = Sheets(self.out, self.names) if len(self.inputs) > 1 else None
         self.results = self.out / "results.jsonl"
-        write_text(self.results, self._earlier())
+        with Lines(self.results, self._earlier()) as self.lines:
+            stopped, done = self._complete_all(sheets)
+        self._tell(stopped, done)
+
+    def _complete_all(self, sheets: "Sheets | None") -> tuple[bool, int]:
+        """Complete what can be, and return whether it was stopped and how many were completed."""
+        from pixmend.cli.terminal import progress_bar, stop_on_signal
+        from pixmend.completion import film_steps
+
         self.options = self.model.fitted(self.options)
         rounds, done = self.options.method.steps + 1, 0  # the start is looked at too
         if self.films:
@@ -211,6 +222,11 @@ class _Batch:
                 bar.update(task, completed=len(self.inputs) * rounds, note=f"{done} images")
         if sheets:
             sheets.close()
+        return stopped, done
+
+    def _tell(self, stopped: bool, done: int) -> None:
+        from pixmend.cli.terminal import errors, out
+
         # With --json nothing but the records is on stdout.
         (errors if self.as_json else out).print(
             f"{done} completed -> {self.out} (facts in {self.results.name})", markup=False
@@ -231,7 +247,7 @@ class _Batch:
     def _jobs(self) -> Iterator["Job"]:
         from pixmend.api import open_mask
         from pixmend.completion import Job
-        from pixmend.errors import InputError
+        from pixmend.errors import InputError, StoreError
         from pixmend.images import open_image
 
         # Names are settled before the first result is written, so that they do not depend on what fails.
@@ -243,7 +259,7 @@ class _Batch:
                     picture, open_mask(self.mask, picture, seed=self.options.seed), str(item.path)
                 )
                 job.check()
-            except InputError as error:
+            except (InputError, StoreError) as error:
                 self.failed.append((str(item.path), str(error)))
                 self._note({"file": str(item.path), "error": str(error)})
                 continue
@@ -269,17 +285,23 @@ class _Batch:
 
     def _in_the_way(self) -> list[PurePath]:
         """Return what the user handed over and lies in OUT, relative to OUT: no result may take its place."""
-        out = self.out.resolve()
-        given = [item.path for item in self.inputs] + [Path(self.mask)]
+        from pixmend.storage import Place
+
+        given = [Place.of(item.path) for item in self.inputs] + [Place.of(self.mask)]
+        if self.out.local is None:
+            start = f"{self.out}/"
+            names = [str(place) for place in given if str(place).startswith(start)]
+            return [PurePath(name.removeprefix(start)) for name in names]
+        out = self.out.local.resolve()
         # The folder is resolved, not the file: a link's own name is what a result would replace.
-        places = [path.parent.resolve() / path.name for path in given if path.is_file()]
+        files = [place.local for place in given if place.local and place.local.is_file()]
+        places = [path.parent.resolve() / path.name for path in files]
         return [place.relative_to(out) for place in places if out in place.parents]
 
     def _write(self, result: "Completion") -> PurePath:
         """Write all there is of a completion, and return the name of the best answer."""
         from pixmend.cli.terminal import errors
-        from pixmend.images import encode_png, lossless_suffix, save_image
-        from pixmend.storage import write_bytes
+        from pixmend.images import encode_png, image_bytes, lossless_suffix
 
         target = self.targets[result.name]
         suffix = lossless_suffix(target.suffix, result.original.mode)
@@ -289,9 +311,9 @@ class _Batch:
         for number, candidate in enumerate(result.candidates, start=1):
             extra = "" if number == 1 else f".candidate-{number}"
             path = target if number == 1 else self._beside(target, extra + suffix)
-            save_image(candidate.picture, self.out / path)
+            (self.out / path).write_bytes(image_bytes(candidate.picture, path.suffix))
         sheet = self._beside(target, ".sheet.png")
-        write_bytes(self.out / sheet, encode_png(result.sheet_pixels()))
+        (self.out / sheet).write_bytes(encode_png(result.sheet_pixels()))
         facts = {**result.record(), "output": str(target), "sheet": str(sheet)}
         if self.uncertainty:
             facts["uncertainty_map"] = str(self._write_uncertainty(result, target))
@@ -307,26 +329,23 @@ class _Batch:
         import numpy as np
 
         from pixmend.images import encode_png
-        from pixmend.storage import atomic_write, write_bytes
 
         picture = self._beside(target, ".uncertainty.png")
-        write_bytes(self.out / picture, encode_png(result.uncertainty_pixels()))
-        with atomic_write((self.out / picture).with_suffix(".npy")) as file:
+        (self.out / picture).write_bytes(encode_png(result.uncertainty_pixels()))
+        with (self.out / picture.with_suffix(".npy")).writing() as file:
             np.save(file, result.uncertainty, allow_pickle=False)
         return picture
 
     def _earlier(self) -> str:
         """Return the lines of results.jsonl that tell of other files than these: their results are still in OUT."""
         now = {str(item.path) for item in self.inputs}
-        text = self.results.read_text(errors="replace") if self.results.is_file() else ""
+        text = self.results.read_bytes().decode(errors="replace") if self.results.is_file() else ""
         lines = text.splitlines(keepends=True)
         return "".join(line for line in lines if _file_of(line) not in now | {None})
 
     def _note(self, facts: dict[str, Any]) -> None:
-        from pixmend.storage import append_line
-
         line = json.dumps(facts)
-        append_line(self.results, line)
+        self.lines.add(line)
         if self.as_json:
             print(line, flush=True)
 

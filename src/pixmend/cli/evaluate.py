@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pixmend.evaluation import Evaluation, Protocol, Step
+    from pixmend.storage import Place
 
 __all__ = ["evaluate"]
 
@@ -21,11 +22,11 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="[OTHER] IMAGES...",
-            help="A record folder, or images, folders or globs; whole ones. Before them, if you like, a second model to compare.",
+            help="A record folder, or images, folders, globs or URLs; whole ones. Before them, if you like, a second model to compare.",
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The folder for report and results.")
+        str | None, typer.Option("--out", help="The folder for report and results.")
     ] = None,
     masks: Annotated[
         str, typer.Option(help="What is missing, with commas between.")
@@ -44,7 +45,7 @@ def evaluate(
         ),
     ] = None,
     tasks: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Write the images with holes here, for another tool, and stop."),
     ] = None,
     protocol: Annotated[
@@ -52,7 +53,7 @@ def evaluate(
         typer.Option(help="yeh2017: the masks of that paper, and its published table beside ours."),
     ] = None,
     train_data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="The records that the model was trained on: for mean and nearest, read rate, KID of samples, and to leave out copies."
         ),
@@ -85,6 +86,7 @@ def evaluate(
     from pixmend.cli.terminal import out as said
     from pixmend.errors import SettingsError
     from pixmend.evaluation import YEH_MASKS, Protocol, parse_completions
+    from pixmend.storage import Place
 
     if protocol not in (None, "yeh2017"):
         raise SettingsError(f"--protocol {protocol}: there is yeh2017")
@@ -93,7 +95,9 @@ def evaluate(
     chosen_masks = YEH_MASKS if protocol else tuple(_words(masks))
     plan = Protocol(chosen_masks, seed, batch)
     other, images = _second_model(images)
-    given, names = _inputs(images, out)
+    report = None if out is None else Place.of(out).on_this_machine("a report")
+    asked = None if tasks is None else Place.of(tasks).on_this_machine("what is asked")
+    given, names = _inputs(images, report or asked or Path("tasks"))
     with stop_on_signal() as should_stop, progress_bar() as bar:
         choosing = bar.add_task("choosing images", total=None, note="")
         task = bar.add_task("completing", total=None, note="", visible=False)
@@ -106,18 +110,18 @@ def evaluate(
             note = f"{step.label}, {step.mask}"
             bar.update(task, completed=step.done, total=step.total, note=note, visible=True)
 
-        if tasks is not None:
+        if asked is not None:
             written = api.write_tasks(
-                model, given, tasks, train_data=train_data, names=names, protocol=plan,
+                model, given, asked, train_data=train_data, names=names, protocol=plan,
                 count=count, on_images=chosen,
             )  # fmt: skip
-            said.print(f"{written} tasks in {tasks}", markup=False)
+            said.print(f"{written} tasks in {asked}", markup=False)
             return
-        assert out is not None
+        assert report is not None
         found = api.evaluate(
             model,
             given,
-            out,
+            report,
             train_data=train_data,
             names=names,
             methods=None if methods is None else _words(methods),
@@ -187,14 +191,15 @@ def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _inputs(
-    images: list[str], out: Path | None
-) -> "tuple[Path | Sequence[Path], Sequence[str] | None]":
+    images: list[str], out: Path
+) -> "tuple[Place | Sequence[Path | Place], Sequence[str] | None]":
     """Return a record folder, or files and their names."""
     from pixmend.cli.outputs import expand_inputs
+    from pixmend.storage import Place
 
-    if len(images) == 1 and (Path(images[0]) / "manifest.json").is_file():
-        return Path(images[0]), None
-    found = expand_inputs(images, but=out or Path("tasks"))
+    if len(images) == 1 and (Place.of(images[0]) / "manifest.json").is_file():
+        return Place.of(images[0]), None
+    found = expand_inputs(images, but=out)
     return [item.path for item in found], [str(item.relative) for item in found]
 
 
