@@ -14,6 +14,7 @@ Every error here names the file, the field and the fix, in one line that a user 
     ├── RunError             a run directory holds another run, or no usable checkpoint
     │   ├── DivergedError    training met values that are not finite
     │   └── PeerError        another process of the group ended
+    ├── StoreError           a store cannot be reached, refuses, or keeps failing; what was to be read there may be good
     ├── ServerError          a pixmend server cannot be reached, or refuses
     ├── ClusterError         a cluster cannot be reached, or its machines do not fit each other
     └── OutputError          a result cannot be written
@@ -38,6 +39,7 @@ __all__ = [
     "ServerError",
     "SettingsError",
     "StoppedError",
+    "StoreError",
     "VersionError",
 ]
 
@@ -101,6 +103,13 @@ class DivergedError(RunError):
 
 class PeerError(RunError):
     """Another process of the group ended."""
+
+
+class StoreError(PixmendError):
+    """A store cannot be reached, refuses, or keeps failing.
+
+    It says nothing about the file that was asked for: who goes on without bad inputs does not go on without this one.
+    """
 
 
 class ServerError(PixmendError):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pixmend.errors import InputError, MissingError, OutputError
+from pixmend.errors import InputError, MissingError, OutputError, StoreError
 from pixmend.storage import Place
 from pixmend.storage.ranged import Ranged
 from tests.stores import Counted, Flaky, Slow, fresh
@@ -44,10 +44,10 @@ def test_what_is_written_is_read_whole_and_by_ranges(root):
     assert (root / "a folder").is_folder()
     assert place.size() == len(content)
     assert place.read_bytes() == content
-    for start, stop in [(0, 10), (5, None), (700, 9000), (None, 3), (20, 20), (30, 20)]:
+    for start, stop in [(0, 10), (5, None), (700, 9000), (None, 3), (20, 20), (30, 20), (800, 900)]:
         assert place.read_bytes(start, stop) == content[start:stop]
     place.write_bytes(b"")
-    assert place.read_bytes() == b""
+    assert place.read_bytes() == place.read_bytes(0, 10) == b""
     assert place.size() == 0
 
 
@@ -207,7 +207,7 @@ def test_a_store_that_keeps_failing_is_told_in_one_line_and_asked_a_bounded_numb
     monkeypatch.setattr(Counted, "happen", fail)
     for ask in (place.read_bytes, place.size, lambda: place.write_bytes(b"x")):
         asked.clear()
-        with pytest.raises((InputError, OutputError), match=r"counted://x.*failed 6 times") as told:
+        with pytest.raises((StoreError, OutputError), match=r"counted://x.*failed 6 times") as told:
             ask()
         assert "s3cr3t" not in str(told.value)
         assert len([what for what in asked if what != "remove"]) == 6
@@ -222,7 +222,7 @@ def test_what_will_fail_again_is_asked_once(monkeypatch):
         raise PermissionError("no")
 
     monkeypatch.setattr(Counted, "happen", fail)
-    with pytest.raises(InputError, match="no permission"):
+    with pytest.raises(StoreError, match="no permission"):
         place.read_bytes()
     assert asked == ["read"]
 
@@ -233,13 +233,12 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
         Place.of(fresh(Counted) + "x").read_bytes()
 
 
-def test_a_bucket_that_is_not_there_rights_and_credentials_are_told(bucket, monkeypatch, tmp_path):
+def test_a_bucket_that_is_not_there_is_told(bucket):
     with pytest.raises(OutputError, match="no such bucket"):
         Place.of("s3://no-such-bucket-here/x").write_bytes(b"x")
-    with pytest.raises(InputError, match="no such"):
+    with pytest.raises((MissingError, StoreError), match="no such"):
         Place.of("s3://no-such-bucket-here/x").read_bytes()
-    with pytest.raises(InputError, match="no such"):
-        list(Place.of("s3://no-such-bucket-here/x").files())
+    assert list(Place.of("s3://no-such-bucket-here/x").files()) == []
 
 
 def test_the_flaky_store_has_failed():

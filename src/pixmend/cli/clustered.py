@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -47,7 +46,7 @@ def complete_on(
     address: str,
     model: str,
     inputs: Sequence[str],
-    out: Path,
+    out: "Place",
     options: "Options",
     *,
     mask: str,
@@ -60,7 +59,6 @@ def complete_on(
     from pixmend.cluster import complete, connect
     from pixmend.cluster.completing import CompletedProgress
     from pixmend.errors import StoppedError
-    from pixmend.storage import Place
 
     given = _given(inputs, out)
     with connect(address) as cluster, stop_on_signal() as should_stop, progress_bar() as bar:
@@ -78,7 +76,7 @@ def complete_on(
             cluster,
             model,
             given,
-            Place.of(out),
+            out,
             options,
             mask=mask,
             uncertainty=uncertainty,
@@ -89,7 +87,7 @@ def complete_on(
     _tell(found, out, as_json)
 
 
-def _given(inputs: Sequence[str], out: Path) -> "Place | list[Place]":
+def _given(inputs: Sequence[str], out: "Place") -> "Place | list[Place]":
     """Return the one folder, or the files, that are named."""
     from pixmend.cli.outputs import expand_inputs
     from pixmend.errors import SettingsError
@@ -97,12 +95,12 @@ def _given(inputs: Sequence[str], out: Path) -> "Place | list[Place]":
 
     if len(inputs) == 1 and Place.of(inputs[0]).is_folder():
         return Place.of(inputs[0])
-    if any(Path(text).is_dir() for text in inputs):
+    if any(Place.of(text).is_folder() for text in inputs):
         raise SettingsError("--cluster: give one folder, or image files, as input")
     return [Place.of(item.path) for item in expand_inputs(inputs, but=out)]
 
 
-def _tell(found: "Completed", out: Path, as_json: bool) -> None:
+def _tell(found: "Completed", out: "Place", as_json: bool) -> None:
     from pixmend.cli.terminal import errors
     from pixmend.cli.terminal import out as said
 

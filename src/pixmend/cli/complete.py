@@ -14,7 +14,7 @@ from pixmend.cli.clustered import CLUSTER_HELP
 if TYPE_CHECKING:
     from pixmend.api import Model
     from pixmend.cli.outputs import Input
-    from pixmend.cli.watching import Films
+    from pixmend.cli.watching import Films, Sheets
     from pixmend.client import RemoteModel
     from pixmend.completion import (
         Answer,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         Options,
         SearchState,
     )
+    from pixmend.storage import Place
 
 __all__ = ["complete"]
 
@@ -34,14 +35,14 @@ def complete(
         str, typer.Argument(help="A model file, a run directory or a bundled model's name.")
     ],
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Images, folders or globs.")
+        list[str], typer.Argument(metavar="INPUT...", help="Images, folders, globs or URLs.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="The folder for the results.")],
+    out: Annotated[str, typer.Option("--out", help="The folder for the results, or its URL.")],
     mask: Annotated[
         str,
         typer.Option(
             help="center[:0.5], half[:left|right|top|bottom], random[:0.8], grid, lowres[:4], strokes, "
-            "a mask image, or a folder of masks matched by stem; white = hole."
+            "a mask image, or a folder of masks matched by stem (or a URL); white = hole."
         ),
     ] = "center",
     method: Annotated[
@@ -119,8 +120,10 @@ def complete(
     from pixmend.cli.watching import Films
     from pixmend.completion import Options, find_method
     from pixmend.masks import SHAPES, make_mask
+    from pixmend.storage import Place
 
-    if mask.partition(":")[0] in SHAPES or not Path(mask).exists():
+    shape = mask.partition(":")[0]
+    if shape in SHAPES or not Place.of(mask).exists():
         make_mask(mask, 64, 64)  # what is misspelt is told once, not for each image
     chosen = find_method(method, steps=steps, blend=cast("Blend | None", blend))
     options = Options(
@@ -133,20 +136,22 @@ def complete(
         answer=cast("Answer", answer),
         fit=cast("Look", fit),
     )
+    place = Place.of(out)
     if cluster is not None:
         _refuse_beside_cluster(server, film)
         complete_on(
-            cluster, model, inputs, out, options,
+            cluster, model, inputs, place, options,
             mask=mask, uncertainty=uncertainty, device=device, as_json=as_json,
         )  # fmt: skip
         return
-    found = expand_inputs(inputs, but=out)
-    films = None if film is None else Films(film, [item.path for item in found])
+    found = expand_inputs(inputs, but=place)
+    here = [item.path for item in found if isinstance(item.path, Path)]
+    films = None if film is None else Films(film, here, one=len(found) == 1)
     if server is None:
         loaded: Model | RemoteModel = api.load(model, device=device)
     else:
         loaded = _model_of(server, model, film)
-    _Batch(loaded, found, mask, out, options, uncertainty, films, as_json).run()
+    _Batch(loaded, found, mask, place, options, uncertainty, films, as_json).run()
 
 
 def _model_of(server: str, model: str, film: Path | None) -> "RemoteModel":
@@ -187,7 +192,7 @@ class _Batch:
     model: "Model | RemoteModel"
     inputs: Sequence["Input"]
     mask: str
-    out: Path
+    out: "Place"
     options: "Options"
     uncertainty: bool
     films: "Films | None" = None
@@ -195,16 +200,23 @@ class _Batch:
     failed: list[tuple[str, str]] = field(default_factory=list)
 
     def run(self) -> None:
-        from pixmend.cli.terminal import errors, out, progress_bar, stop_on_signal
         from pixmend.cli.watching import Sheets
-        from pixmend.completion import Names, film_steps
-        from pixmend.storage import write_text
+        from pixmend.completion import Names
+        from pixmend.storage import Lines
 
         self.names = Names()
         self.names.reserve([PurePath("results.jsonl")])
         sheets = Sheets(self.out, self.names) if len(self.inputs) > 1 else None
         self.results = self.out / "results.jsonl"
-        write_text(self.results, self._earlier())
+        with Lines(self.results, self._earlier()) as self.lines:
+            stopped, done = self._complete_all(sheets)
+        self._tell(stopped, done)
+
+    def _complete_all(self, sheets: "Sheets | None") -> tuple[bool, int]:
+        """Complete what can be, and return whether it was stopped and how many were completed."""
+        from pixmend.cli.terminal import progress_bar, stop_on_signal
+        from pixmend.completion import film_steps
+
         self.options = self.model.fitted(self.options)
         rounds, done = self.options.method.steps + 1, 0  # the start is looked at too
         if self.films:
@@ -234,6 +246,11 @@ class _Batch:
                 bar.update(task, completed=len(self.inputs) * rounds, note=f"{done} images")
         if sheets:
             sheets.close()
+        return stopped, done
+
+    def _tell(self, stopped: bool, done: int) -> None:
+        from pixmend.cli.terminal import errors, out
+
         # With --json nothing but the records is on stdout.
         (errors if self.as_json else out).print(
             f"{done} completed -> {self.out} (facts in {self.results.name})", markup=False
@@ -254,7 +271,7 @@ class _Batch:
     def _jobs(self) -> Iterator["Job"]:
         from pixmend.api import open_mask
         from pixmend.completion import Job
-        from pixmend.errors import InputError
+        from pixmend.errors import InputError, StoreError
         from pixmend.images import open_image
 
         # Names are settled before the first result is written, so that they do not depend on what fails.
@@ -266,7 +283,7 @@ class _Batch:
                     picture, open_mask(self.mask, picture, seed=self.options.seed), str(item.path)
                 )
                 job.check()
-            except InputError as error:
+            except (InputError, StoreError) as error:
                 self.failed.append((str(item.path), str(error)))
                 self._note({"file": str(item.path), "error": str(error)})
                 continue
@@ -282,10 +299,17 @@ class _Batch:
 
     def _in_the_way(self) -> list[PurePath]:
         """Return what the user handed over and lies in OUT, relative to OUT: no result may take its place."""
-        out = self.out.resolve()
-        given = [item.path for item in self.inputs] + [Path(self.mask)]
+        from pixmend.storage import Place
+
+        given = [Place.of(item.path) for item in self.inputs] + [Place.of(self.mask)]
+        if self.out.local is None:
+            start = f"{self.out}/"
+            names = [str(place) for place in given if str(place).startswith(start)]
+            return [PurePath(name.removeprefix(start)) for name in names]
+        out = self.out.local.resolve()
         # The folder is resolved, not the file: a link's own name is what a result would replace.
-        places = [path.parent.resolve() / path.name for path in given if path.is_file()]
+        files = [place.local for place in given if place.local and place.local.is_file()]
+        places = [path.parent.resolve() / path.name for path in files]
         return [place.relative_to(out) for place in places if out in place.parents]
 
     def _write(self, result: "Completion") -> PurePath:
@@ -293,7 +317,6 @@ class _Batch:
         from pixmend.cli.terminal import errors
         from pixmend.completion import write_completion
         from pixmend.images import lossless_suffix
-        from pixmend.storage import Place
 
         target = self.targets[result.name]
         names = self.names.settle(
@@ -302,7 +325,7 @@ class _Batch:
             candidates=len(result.candidates),
             uncertainty=self.uncertainty,
         )
-        facts, _ = write_completion(result, Place.of(self.out), names)
+        facts, _ = write_completion(result, self.out, names)
         if self.films:
             facts["film"] = str(self.films.write(result, names.answers[0]))
         self._note(facts)
@@ -313,15 +336,13 @@ class _Batch:
     def _earlier(self) -> str:
         """Return the lines of results.jsonl that tell of other files than these: their results are still in OUT."""
         now = {str(item.path) for item in self.inputs}
-        text = self.results.read_text(errors="replace") if self.results.is_file() else ""
+        text = self.results.read_bytes().decode(errors="replace") if self.results.is_file() else ""
         lines = text.splitlines(keepends=True)
         return "".join(line for line in lines if _file_of(line) not in now | {None})
 
     def _note(self, facts: dict[str, Any]) -> None:
-        from pixmend.storage import append_line
-
         line = json.dumps(facts)
-        append_line(self.results, line)
+        self.lines.add(line)
         if self.as_json:
             print(line, flush=True)
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from pixmend.cluster import Contest
     from pixmend.evaluation import Evaluation, Protocol, Step
+    from pixmend.storage import Place
 
 __all__ = ["evaluate"]
 
@@ -24,11 +25,11 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="[OTHER] IMAGES...",
-            help="A record folder, or images, folders or globs; whole ones. Before them, if you like, a second model to compare.",
+            help="A record folder, or images, folders, globs or URLs; whole ones. Before them, if you like, a second model to compare.",
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The folder for report and results.")
+        str | None, typer.Option("--out", help="The folder for report and results.")
     ] = None,
     masks: Annotated[
         str, typer.Option(help="What is missing, with commas between.")
@@ -47,7 +48,7 @@ def evaluate(
         ),
     ] = None,
     tasks: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Write the images with holes here, for another tool, and stop."),
     ] = None,
     protocol: Annotated[
@@ -55,7 +56,7 @@ def evaluate(
         typer.Option(help="yeh2017: the masks of that paper, and its published table beside ours."),
     ] = None,
     train_data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="The records that the model was trained on: for mean and nearest, read rate, KID of samples, and to leave out copies."
         ),
@@ -92,6 +93,7 @@ def evaluate(
     from pixmend.cli.terminal import out as said
     from pixmend.errors import SettingsError
     from pixmend.evaluation import YEH_MASKS, Protocol, parse_completions
+    from pixmend.storage import Place
 
     if protocol not in (None, "yeh2017"):
         raise SettingsError(f"--protocol {protocol}: there is yeh2017")
@@ -100,7 +102,9 @@ def evaluate(
     chosen_masks = YEH_MASKS if protocol else tuple(_words(masks))
     plan = Protocol(chosen_masks, seed, batch)
     other, images = _second_model(images)
-    given, names = _inputs(images, out)
+    report = None if out is None else Place.of(out).on_this_machine("a report")
+    asked = None if tasks is None else Place.of(tasks).on_this_machine("what is asked")
+    given, names = _inputs(images, report or asked or Path("tasks"))
     named = None if methods is None else _words(methods)
 
     def contest() -> "Contest":
@@ -124,18 +128,18 @@ def evaluate(
             note = f"{step.label}, {step.mask}"
             bar.update(task, completed=step.done, total=step.total, note=note, visible=True)
 
-        if tasks is not None:
+        if asked is not None:
             written = api.write_tasks(
-                model, given, tasks, train_data=train_data, names=names, protocol=plan,
+                model, given, asked, train_data=train_data, names=names, protocol=plan,
                 count=count, on_images=chosen,
             )  # fmt: skip
-            said.print(f"{written} tasks in {tasks}", markup=False)
+            said.print(f"{written} tasks in {asked}", markup=False)
             return
-        assert out is not None
+        assert report is not None
         found = api.evaluate(
             model,
             given,
-            out,
+            report,
             train_data=train_data,
             names=names,
             methods=named,
@@ -206,14 +210,15 @@ def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _inputs(
-    images: list[str], out: Path | None
-) -> "tuple[Path | Sequence[Path], Sequence[str] | None]":
+    images: list[str], out: Path
+) -> "tuple[Place | Sequence[Path | Place], Sequence[str] | None]":
     """Return a record folder, or files and their names."""
     from pixmend.cli.outputs import expand_inputs
+    from pixmend.storage import Place
 
-    if len(images) == 1 and (Path(images[0]) / "manifest.json").is_file():
-        return Path(images[0]), None
-    found = expand_inputs(images, but=out or Path("tasks"))
+    if len(images) == 1 and (Place.of(images[0]) / "manifest.json").is_file():
+        return Place.of(images[0]), None
+    found = expand_inputs(images, but=out)
     return [item.path for item in found], [str(item.relative) for item in found]
 
 

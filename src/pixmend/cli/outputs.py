@@ -1,26 +1,27 @@
 """Which inputs a command line names."""
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from pixmend.errors import InputError
-from pixmend.images import find_images
+from pixmend.images import find_images, images_in
+from pixmend.storage import Place
 
 __all__ = ["Input", "expand_inputs"]
 
 
 @dataclass(frozen=True)
 class Input:
-    """An input file, and its name relative to what the user gave."""
+    """An input file, here or in a store, and its name relative to what the user gave."""
 
-    path: Path
+    path: Path | Place
     relative: PurePath
 
 
-def expand_inputs(inputs: Sequence[str], *, but: Path) -> list[Input]:
-    """Return the files that files, folders and globs name, each once, in order.
+def expand_inputs(inputs: Sequence[str], *, but: Place | Path) -> list[Input]:
+    """Return the files that files, folders, globs and URLs name, each once, in order.
 
     Of a folder all images under it are taken, with their sub-folders as relative names. Folders and globs leave out what lies under
     ``but``, where the results go: a second run must not take the first one's results as inputs. With several folders their own names
@@ -31,27 +32,52 @@ def expand_inputs(inputs: Sequence[str], *, but: Path) -> list[Input]:
     InputError
         A path that does not exist, a glob that matches nothing, or a folder without images.
     """
-    roots = [path for text in inputs for path in _matches(text, but)]
-    several = sum(root.is_dir() for root in roots) > 1
-    found: dict[Path, Input] = {}
-    for root in roots:
-        if not root.is_dir():
-            found.setdefault(root.resolve(), Input(root, PurePath(root.name)))
+    out = Place.of(but)
+    roots = [path for text in inputs for path in _matches(text, out)]
+    folders = [_is_folder(root) for root in roots]
+    found: dict[Path | Place, Input] = {}
+    for root, is_folder in zip(roots, folders, strict=True):
+        if not is_folder:
+            found.setdefault(_key(root), Input(root, PurePath(root.name)))
             continue
-        files = [path for path in find_images(root) if not _is_under(path, but)]
+        files = list(_files_in(root, out))
         if not files:
             raise InputError(
                 f"{root}: no images in this folder; known kinds are png, jpg, webp, bmp, gif, tif"
             )
-        for path in files:
-            relative = path.relative_to(root)
-            name = PurePath(root.resolve().name, relative) if several else PurePath(relative)
-            found.setdefault(path.resolve(), Input(path, name))
+        for path, relative in files:
+            name = PurePath(_key(root).name, relative) if sum(folders) > 1 else relative
+            found.setdefault(_key(path), Input(path, name))
     return list(found.values())
 
 
-def _matches(text: str, but: Path) -> list[Path]:
-    path = Path(text)
+def _is_folder(path: Path | Place) -> bool:
+    return path.is_folder() if isinstance(path, Place) else path.is_dir()
+
+
+def _key(path: Path | Place) -> Path | Place:
+    """Return what two names of one file have in common."""
+    return path if isinstance(path, Place) else path.resolve()
+
+
+def _files_in(root: Path | Place, but: Place) -> Iterator[tuple[Path | Place, PurePath]]:
+    if isinstance(root, Place):
+        for name in images_in(root):
+            if not f"{root / name}".startswith(f"{but}/"):
+                yield root / name, PurePath(name)
+        return
+    for path in find_images(root):
+        if not _is_under(path, but):
+            yield path, path.relative_to(root)
+
+
+def _matches(text: str, but: Place) -> list[Path] | list[Place]:
+    place = Place.of(text)
+    if place.local is None:
+        if not place.exists():
+            raise InputError(f"{place}: no such file or folder; check the URL (it is no pattern)")
+        return [place]
+    path = place.local
     if path.exists():
         return [path]
     # Path.glob takes no absolute patterns.
@@ -66,6 +92,8 @@ def _matches(text: str, but: Path) -> list[Path]:
     return kept
 
 
-def _is_under(path: Path, folder: Path) -> bool:
-    place, inside = folder.resolve(), path.resolve()
+def _is_under(path: Path, folder: Place) -> bool:
+    if folder.local is None:
+        return False
+    place, inside = folder.local.resolve(), path.resolve()
     return place == inside or place in inside.parents

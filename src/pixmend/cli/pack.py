@@ -1,7 +1,6 @@
 """pixmend pack."""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +9,7 @@ from pixmend.cli.clustered import CLUSTER_HELP
 
 if TYPE_CHECKING:
     from pixmend.records import Manifest, PackProgress
+    from pixmend.storage import Place
 
 __all__ = ["pack"]
 
@@ -18,10 +18,13 @@ _REASONS = 3  # of inputs left out, shown at the end
 
 def pack(
     images: Annotated[
-        Path, typer.Argument(help="A folder of images; or a zip, an idx file (.gz too), TFRecords.")
+        str,
+        typer.Argument(
+            help="A folder of images; or a zip, an idx file (.gz too), TFRecords; or a URL."
+        ),
     ],
     records: Annotated[
-        Path, typer.Argument(help="The folder to write; the same command goes on with it.")
+        str, typer.Argument(help="The folder to write, or its URL; the same command goes on.")
     ],
     size: Annotated[int, typer.Option(help="Side of the square images, 8 to 1024.")] = 64,
     channels: Annotated[
@@ -58,6 +61,7 @@ def pack(
     from pixmend.cli.terminal import progress_bar, stop_on_signal
     from pixmend.records import PackSettings
     from pixmend.records import pack as pack_records
+    from pixmend.storage import Place
 
     settings = PackSettings.model_validate(
         {
@@ -69,6 +73,7 @@ def pack(
         }
     )
     limit = _parse_limit(max_bad)
+    place = Place.of(records)
     start = time.monotonic()
     with (
         packing_on(cluster, workers) as engine,
@@ -83,7 +88,7 @@ def pack(
 
         manifest = pack_records(
             images,
-            records,
+            place,
             settings,
             workers=workers,
             engine=engine,
@@ -92,7 +97,7 @@ def pack(
             should_stop=should_stop,
         )
         already = bar.tasks[task].total is None
-    _show(manifest, records, None if already else time.monotonic() - start)
+    _show(manifest, place, None if already else time.monotonic() - start)
 
 
 def _parse_limit(text: str | None) -> int | float | None:
@@ -108,7 +113,7 @@ def _parse_limit(text: str | None) -> int | float | None:
         ) from None
 
 
-def _show(manifest: "Manifest", records: Path, seconds: float | None) -> None:
+def _show(manifest: "Manifest", records: "Place", seconds: float | None) -> None:
     from pixmend.cli.terminal import out
 
     settings = manifest.settings
@@ -129,7 +134,7 @@ def _speed(images: int, seconds: float | None) -> str:
     return f"{seconds:,.1f} s, {images / max(seconds, 1e-9):,.0f} images/s"
 
 
-def _left_out(manifest: "Manifest", records: Path) -> str:
+def _left_out(manifest: "Manifest", records: "Place") -> str:
     from pixmend.records import INPUTS_NAME
 
     listed = f"every input is listed in {records / INPUTS_NAME}"
@@ -140,14 +145,14 @@ def _left_out(manifest: "Manifest", records: Path) -> str:
     return f"left out {manifest.left_out:,}: {reasons}{more}; {listed}"
 
 
-def _first_bad(records: Path) -> list[dict[str, Any]]:
+def _first_bad(records: "Place") -> list[dict[str, Any]]:
     import itertools
     import json
 
     from pixmend.records import INPUTS_NAME
 
-    with (records / INPUTS_NAME).open(encoding="utf-8") as file:
-        lines = (json.loads(line) for line in file if '"reason"' in line)
+    with (records / INPUTS_NAME).open() as file:
+        lines = (json.loads(line) for line in file if b'"reason"' in line)
         return list(itertools.islice((line for line in lines if "reason" in line), _REASONS))
 
 

@@ -9,6 +9,7 @@ from pixmend.errors import SettingsError
 if TYPE_CHECKING:
     from pixmend.completion import Completion, Names
     from pixmend.images import Pixels
+    from pixmend.storage import Place
 
 __all__ = ["Films", "Sheets"]
 
@@ -20,7 +21,7 @@ _FRAME = 256  # pixels of a film's longer side
 class Sheets:
     """Contact sheets over many images, ``sheet.png``, ``sheet-2.png`` ...: each is written when it is full."""
 
-    def __init__(self, folder: Path, names: "Names") -> None:
+    def __init__(self, folder: "Place", names: "Names") -> None:
         self._folder, self._names = folder, names
         self._rows: list[Mapping[str, Pixels]] = []  # caption -> small picture
         self._labels: list[str] = []
@@ -39,7 +40,6 @@ class Sheets:
     def close(self) -> None:
         """Write the rows at hand as a sheet."""
         from pixmend.images import contact_sheet, encode_png
-        from pixmend.storage import write_bytes
 
         if not self._rows:
             return
@@ -52,7 +52,7 @@ class Sheets:
         captions = max(self._rows, key=len)
         rows = [[row.get(caption) for caption in captions] for row in self._rows]
         sheet = contact_sheet(rows, list(captions), cell=_CELL, labels=self._labels)
-        write_bytes(self._folder / name, encode_png(sheet))
+        (self._folder / name).write_bytes(encode_png(sheet))
         self._rows, self._labels = [], []
 
 
@@ -65,10 +65,10 @@ class Films:
         PATH is no GIF, or in the way of an input.
     """
 
-    def __init__(self, path: Path, inputs: Sequence[Path]) -> None:
+    def __init__(self, path: Path, inputs: Sequence[Path], *, one: bool) -> None:
         if path.suffix.lower() != ".gif":
             raise SettingsError(f"--film {path}: films are GIFs; give a name that ends in .gif")
-        self._one = len(inputs) == 1
+        self._one = one
         self._place = path if self._one else path.with_suffix("")
         taken = self._place.resolve()
         for given in inputs:

@@ -29,6 +29,7 @@ from pixmend.cluster.pool import Pool
 from pixmend.cluster.session import Cluster
 from pixmend.completion import Options
 from pixmend.errors import InputError, MissingError, OutputError
+from pixmend.masks import SHAPES
 from pixmend.models import find_model
 from pixmend.storage import Place, sha256_of
 
@@ -172,11 +173,11 @@ def _origin(task: Task, model: str) -> dict[str, Any]:
     """Return what decides the answers besides the inputs, as JSON values."""
     options = {f.name: repr(getattr(task.options, f.name)) for f in fields(Options)}
     options.pop("batch")  # changes no answer
-    mask = Path(task.mask)
+    mask = None if task.mask.partition(":")[0] in SHAPES else Place.of(task.mask)
     return {
         "model": model,
         "pixmend": pixmend.__version__,
-        "mask": sha256_of(mask) if mask.is_file() else task.mask,
+        "mask": mask.sha256() if mask is not None and mask.is_file() else task.mask,
         "uncertainty": task.inputs.uncertainty,
         **options,
     }
@@ -211,7 +212,7 @@ def _in_the_way(out: Place, given: Sequence[Place]) -> list[PurePath]:
     found = [
         folder / place.name
         for folder, place in zip(inside, given, strict=True)
-        if folder is not None
+        if folder is not None and place.is_file()
     ]
     return [PurePath(_RESULTS), *map(PurePath, found)]
 

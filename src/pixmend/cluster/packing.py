@@ -54,6 +54,11 @@ class Packing:
         ClusterError
             The cluster cannot do it.
         """
+        for place in (jobs[0].root, jobs[0].path):
+            if not place.shared:
+                raise ClusterError(
+                    f"{place}: other processes do not see it; give a folder, s3:// or gs://"
+                )
         workers = min(self.workers or self.cluster.cpus, len(jobs))
         pool: Pool[_Share, ShardResult] = Pool(self.cluster, _Packer, workers=workers)
 
@@ -80,7 +85,8 @@ class _Packer:
 
     def work(self, share: _Share, care: Care) -> ShardResult:
         job = share.job
-        if not job.note.parent.is_dir():
+        folder = job.note.parent
+        if folder.local is not None and not folder.is_folder():
             raise ClusterError(
                 f"node {platform.node()}: sees no {job.path.parent}; all machines need the same folders: a shared file "
                 "system, or URLs"

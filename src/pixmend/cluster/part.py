@@ -6,7 +6,7 @@ import platform
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any
 
 from pixmend.api import Model, load, mask_file, open_mask
@@ -15,9 +15,9 @@ from pixmend.cluster.inputs import Input, Inputs
 from pixmend.cluster.pool import Care
 from pixmend.cluster.session import Terms
 from pixmend.completion import Completion, Job, Options, SearchState, write_completion
-from pixmend.errors import ClusterError, InputError, StoppedError
-from pixmend.images import Picture, decode_image, lossless_suffix, open_image
-from pixmend.storage import Place, sha256_of
+from pixmend.errors import ClusterError, InputError, StoppedError, StoreError
+from pixmend.images import lossless_suffix, open_image
+from pixmend.storage import Place
 
 __all__ = [
     "JOB",
@@ -150,15 +150,17 @@ class Completer:
 
     def _holds(self, entry: Entry, given: Input) -> bool:
         try:
-            whole = all(_sha256(self.task.out / name) == told for name, told in entry.files.items())
+            whole = all(
+                (self.task.out / name).sha256() == told for name, told in entry.files.items()
+            )
             return whole and entry.given == self.digest_of(given)
-        except (OSError, InputError):
+        except (InputError, StoreError):
             return False
 
     def digest_of(self, given: Input) -> str:
         """Return a digest of an input and of its own mask."""
-        own = mask_file(self.task.mask, Path(given.place.name))
-        parts = [_sha256(given.place), "" if own is None else sha256_of(own)]
+        own = mask_file(self.task.mask, given.place)
+        parts = [given.place.sha256(), "" if own is None else own.sha256()]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -203,12 +205,12 @@ class _Work:
             if self._care.careful:
                 self._by.pen.begin(self._part.number, position)
             try:
-                picture = _picture(given)
+                picture = open_image(given)
                 self._given[position] = self._by.digest_of(self._inputs[position])
                 mask = open_mask(self._task.mask, picture, seed=self._task.options.seed)
                 job = Job(picture, mask, str(given))
                 job.check()
-            except InputError as error:
+            except (InputError, StoreError) as error:
                 self._fail(position, str(error))
                 continue
             yield job
@@ -233,15 +235,3 @@ class _Work:
     def _tell(self, jobs: Sequence[Job], state: SearchState) -> None:
         if state.step % 50 == 0:
             self._report(jobs[-1].name)
-
-
-def _picture(place: Place) -> Picture:
-    if place.local is not None:
-        return open_image(place.local)
-    return decode_image(place.read_bytes(), Path(str(place)))
-
-
-def _sha256(place: Place) -> str:
-    if place.local is not None:
-        return sha256_of(place.local)
-    return hashlib.sha256(place.read_bytes()).hexdigest()

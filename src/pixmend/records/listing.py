@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pixmend.records.sources import Item, Source, item_from_line, item_to_line
-from pixmend.storage import atomic_write
+from pixmend.storage import Place, atomic_write
 
 __all__ = ["Listing", "shard_count", "write_listing"]
 
@@ -57,7 +57,7 @@ class Listing:
 
 
 def write_listing(
-    source: Source, path: Path, *, outside: Path, look: Callable[[], None] = lambda: None
+    source: Source, path: Path, *, outside: Place, look: Callable[[], None] = lambda: None
 ) -> Listing:
     """Write the items of ``source`` to ``path``; ``outside`` is a folder to stay out of.
 

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from pixmend.records.shards import ShardJob, kept_result, pixels_of
 from pixmend.records.sources import Source, find_source
 from pixmend.records.tally import Limit, Tally
 from pixmend.records.workers import Engine, run_jobs
-from pixmend.storage import atomic_write, make_folder
+from pixmend.storage import Place, make_folder
 
 __all__ = ["pack"]
 
@@ -34,8 +34,8 @@ _VERSION = 1  # of what a shard holds: raised when equal inputs give other bytes
 
 
 def pack(
-    source: Path | str,
-    out: Path | str,
+    source: Place | Path | str,
+    out: Place | Path | str,
     settings: PackSettings,
     *,
     workers: int | None = None,
@@ -44,7 +44,7 @@ def pack(
     on_progress: Callable[[PackProgress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Manifest:
-    """Pack the images of ``source`` into record shards in the folder ``out``.
+    """Pack the images of ``source`` into record shards in the folder ``out``; both may be URLs.
 
     Equal inputs and settings give equal bytes, whatever the number of workers. A run that was
     stopped goes on when the same call is made again: whole shards of unchanged inputs stay. A
@@ -82,11 +82,12 @@ def pack(
         if should_stop():
             raise StoppedError
 
-    found, out = find_source(source), Path(out)
+    source, out = Place.of(source), Place.of(out)
+    found = find_source(source)
     limit = Limit.of(max_bad)
     if workers is not None and workers < 1:
         raise SettingsError(f"workers: {workers} cannot be used; it should be 1 or more")
-    if not found.file and out.exists() and out.samefile(found.root):
+    if not found.file and _is_same(out, found.root):
         raise OutputError(f"{out}: records cannot go into the source itself; choose another folder")
     with _work_folder(out) as work:
         listing = write_listing(found, work / "listing.jsonl", outside=out, look=look)
@@ -96,14 +97,14 @@ def pack(
             )
         if settings.channels is None:
             settings = settings.model_copy(update={"channels": _channels_of(found, listing, look)})
-        run = _Run(found, out, settings, listing)
+        run = _Run(found, out, settings, listing, work)
         begun = Origin(settings=settings, source=_printable(found.path), listing=listing.digest)
         finished = previous_run(out, begun)
         if finished is not None:
             return finished
         # Until the new manifest is there, the folder is an unfinished one.
-        (out / MANIFEST_NAME).unlink(missing_ok=True)
-        begun.write(out)
+        (out / MANIFEST_NAME).remove(missing_ok=True)
+        begun.claim(out)
         jobs = list(run.jobs())
         clean(out, frozenset(job.path.name for job in jobs))
         with Board(work / "board") as board:
@@ -125,16 +126,25 @@ def pack(
                     kept[job.number] = result
             rest = [job for job in jobs if job.number not in kept]
             tally.begin(kept.values(), [job.number for job in rest])
+            if not (found.root.shared and out.shared):
+                workers = 1
             workers = min(workers or _default_workers(listing), max(1, len(rest)))
             run_jobs(rest, workers=workers, board=board, on_change=tell, on_result=tally.add)
             return run.finish(jobs, tally)
 
 
 @contextlib.contextmanager
-def _work_folder(out: Path) -> Iterator[Path]:
-    """Hold ``out`` and give its sub-folder for work in progress; what stays empty is taken away again."""
-    existed = out.exists()
-    work = out / _WORK
+def _work_folder(out: Place) -> Iterator[Path]:
+    """Hold ``out`` and give its sub-folder for work in progress; what stays empty is taken away again.
+
+    Beside a store the list of inputs and the board are kept in a temporary folder of this machine.
+    """
+    if out.local is None:
+        with locked(out), tempfile.TemporaryDirectory(prefix="pixmend-") as name:
+            yield Path(name)
+        return
+    existed = out.local.exists()
+    work = out.local / _WORK
     with locked(out):
         try:
             make_folder(work)
@@ -143,7 +153,7 @@ def _work_folder(out: Path) -> Iterator[Path]:
         finally:
             (work / "listing.jsonl").unlink(missing_ok=True)
             (work / "board").unlink(missing_ok=True)
-            for folder in [work] if existed else [work, out]:
+            for folder in [work] if existed else [work, out.local]:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
 
@@ -153,9 +163,10 @@ class _Run:
     """What is packed, where to and how."""
 
     source: Source
-    out: Path
+    out: Place
     settings: PackSettings
     listing: Listing
+    work: Path
 
     def jobs(self) -> Iterator[ShardJob]:
         """Yield a job for each shard: the list cut into even shares."""
@@ -180,7 +191,7 @@ class _Run:
                 count=stop - start,
                 settings=self.settings,
                 labels=labels,
-                board=work / "board",
+                board=self.work / "board",
             )
 
     def finish(self, jobs: list[ShardJob], tally: Tally) -> Manifest:
@@ -188,14 +199,13 @@ class _Run:
         results = [tally.results[job.number] for job in jobs]
         if not any(result.count for result in results):
             clean(self.out, frozenset())
-            (self.out / ORIGIN_NAME).unlink(missing_ok=True)
-            shutil.rmtree(self.out / _WORK)
+            (self.out / ORIGIN_NAME).remove(missing_ok=True)
+            (self.out / _WORK).remove_folder()
             reasons = tally.first_reasons()
             raise InputError(f"{self.source.path}: no image in it can be read: {reasons}")
-        with atomic_write(self.out / INPUTS_NAME) as merged:
+        with (self.out / INPUTS_NAME).writing() as merged:
             for job in jobs:
-                with job.inputs.open("rb") as part:
-                    shutil.copyfileobj(part, merged)
+                job.inputs.copy_to(merged)
         manifest = Manifest(
             settings=self.settings,
             count=sum(result.count for result in results),
@@ -209,7 +219,7 @@ class _Run:
             ),
         )
         manifest.write(self.out)
-        shutil.rmtree(self.out / _WORK)
+        (self.out / _WORK).remove_folder()
         return manifest
 
 
@@ -242,5 +252,13 @@ def _channels_of(source: Source, listing: Listing, look: Callable[[], None]) -> 
     return "L" if grey and all(grey) else "RGB"
 
 
-def _printable(path: Path) -> str:
-    return os.fsencode(path.resolve()).decode("utf-8", "backslashreplace")
+def _is_same(left: Place, right: Place) -> bool:
+    if left.local is None or right.local is None:
+        return left == right
+    return left.local.exists() and left.local.samefile(right.local)
+
+
+def _printable(path: Place) -> str:
+    if path.local is None:
+        return str(path)
+    return os.fsencode(path.local.resolve()).decode("utf-8", "backslashreplace")

@@ -28,7 +28,7 @@ from pixmend.records.index import read_index, write_index
 from pixmend.records.progress import Row
 from pixmend.records.settings import PackSettings
 from pixmend.records.sources import Item
-from pixmend.storage import atomic_write, sha256_of, write_text
+from pixmend.storage import Place
 
 __all__ = [
     "FIRST_REASONS",
@@ -71,11 +71,11 @@ class ShardJob:
     """
 
     number: int
-    path: Path
-    inputs: Path
-    note: Path
+    path: Place
+    inputs: Place
+    note: Place
     key: str
-    root: Path
+    root: Place
     listing: Path
     start: int
     count: int
@@ -120,7 +120,7 @@ def write_shard(
     offsets: array[int] = array("Q")
     reasons: list[str] = []
     bad = 0
-    with atomic_write(job.path) as raw, atomic_write(job.inputs) as log:
+    with job.path.writing() as raw, job.inputs.writing() as log:
         shard = _Hashed(raw)
         for done, (item, line, record) in enumerate(_records(job, items, before), 1):
             if record is None:
@@ -136,19 +136,23 @@ def write_shard(
     result = ShardResult(
         job.number, len(offsets), bad, shard.tell(), shard.hexdigest(), tuple(reasons)
     )
-    write_text(job.note, json.dumps({"key": job.key, **asdict(result)}))
+    facts = {"key": job.key, "version": _version(job.path), **asdict(result)}
+    job.note.write_bytes(json.dumps(facts).encode())
     return result
 
 
 def kept_result(job: ShardJob) -> ShardResult | None:
     """Return the result of a shard that an earlier run finished from the same inputs, or None if it did not."""
     try:
-        note = json.loads(job.note.read_text(encoding="utf-8"))
+        note = json.loads(job.note.read_bytes())
         if note.pop("key") != job.key or not job.inputs.is_file():
             return None
+        version = note.pop("version")
         result = ShardResult(**note | {"reasons": tuple(note["reasons"])})
         index = read_index(job.path)
-        whole = len(index) == result.count and sha256_of(job.path) == result.sha256
+        # A store's own version of the file spares fetching it all; another run may have left its own.
+        same = job.path.local is None and _version(job.path) == version
+        whole = len(index) == result.count and (same or job.path.sha256() == result.sha256)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
         return None
     return result if whole else None
@@ -224,6 +228,10 @@ def _record(item: Item, pixels: NDArray[Any], job: ShardJob) -> bytes:
             "image/class/text": text or "",
         }
     )
+
+
+def _version(path: Place) -> str:
+    return "" if path.local is not None else path.entry().version
 
 
 def _size(content: Content) -> int:

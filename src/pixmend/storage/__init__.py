@@ -3,9 +3,13 @@
 local     atomic files of this machine, and their hashes
 places    a path or URL: read whole or by ranges, written whole, listed
 attempts  what is tried again, and what went wrong in words
-ranged    a remote file as a file and as a buffer, by ranged reads
+ranged    a store's file as a file and as a buffer, by ranged reads
+lines     a file of lines that grows
+cache     blocks of a store's files, kept on this machine in bounded space
 """
 
+from pixmend.storage.cache import BlockCache, Blocks, Part, default_cache
+from pixmend.storage.lines import Lines
 from pixmend.storage.local import (
     append_line,
     atomic_write,
@@ -16,12 +20,20 @@ from pixmend.storage.local import (
     write_text,
 )
 from pixmend.storage.places import Entry, Place
+from pixmend.storage.ranged import Ranged, Slices
 
 __all__ = [
+    "BlockCache",
+    "Blocks",
     "Entry",
+    "Lines",
+    "Part",
     "Place",
+    "Ranged",
+    "Slices",
     "append_line",
     "atomic_write",
+    "default_cache",
     "make_folder",
     "remove_leftovers",
     "sha256_of",

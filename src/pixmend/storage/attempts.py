@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from pixmend.errors import InputError, MissingError, OutputError, PixmendError
+from pixmend.errors import MissingError, OutputError, PixmendError, StoreError
 
 __all__ = ["ATTEMPTS", "attempt", "may_pass", "reading", "writing"]
 
@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 ATTEMPTS = 6
 _FIRST_WAIT = 0.1  # seconds, before the second attempt
+# What a store says to a request that it understands and will not do; 500 and 503 come as others.
+_REFUSALS = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSPC)
 _LASTING = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
 # Packages that raise errors of their own for what went wrong on the way.
 _STORES = {
@@ -34,6 +36,10 @@ _STORES = {
 _NO_CREDENTIALS = ("NoCredentials", "PartialCredentials", "DefaultCredentials", "ProfileNotFound")
 _NO_RIGHTS = ("AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch")
 _UNREACHABLE = ("EndpointConnection", "ConnectorError", "ConnectTimeout", "ConnectionRefused")
+_SET_CREDENTIALS = (
+    "credentials are missing; set them as the store's own tools want them "
+    "(S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile)"
+)
 
 
 def attempt(action: Callable[[], T], wait: Callable[[float], None] = time.sleep) -> T:
@@ -55,6 +61,8 @@ def may_pass(error: BaseException) -> bool:
     """Whether a call that failed so may do better later."""
     if not _of_a_store(error) or isinstance(error, _LASTING):
         return False
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
+        return False
     return not (_is(error, _NO_CREDENTIALS) or _without_rights(error) or _no_bucket(error))
 
 
@@ -64,7 +72,7 @@ def reading(place: str, error: Exception) -> Exception:
         return MissingError(f"{place}: no such file or folder; check the path")
     if isinstance(error, PixmendError) or not _of_a_store(error):
         return error
-    return InputError(f"{place}: cannot be read: {_words(error)}")
+    return StoreError(f"{place}: cannot be read: {_words(error)}")
 
 
 def writing(place: str, error: Exception) -> Exception:
@@ -81,25 +89,18 @@ def _words(error: BaseException) -> str:
     if _no_bucket(error):
         return "no such bucket; check its name, or make it first"
     if _is(error, _NO_CREDENTIALS):
-        return (
-            "credentials are missing; set them as the store's own tools want them "
-            "(S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile)"
-        )
+        return _SET_CREDENTIALS
     if _without_rights(error):
         return "no permission; ask for rights on this bucket, or use other credentials"
     if _is(error, _UNREACHABLE) or isinstance(error, ConnectionRefusedError):
         return (
             "the store cannot be reached; check the network and the endpoint (S3: AWS_ENDPOINT_URL)"
         )
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "the disk is full; free some space and run the same command again"
-    name = type(error).__name__
-    reason = name
+    reason = type(error).__name__
     if isinstance(error, OSError) and error.errno:
-        reason = f"{name}, {errno.errorcode.get(error.errno, error.errno)}"
-    return (
-        f"the store failed {ATTEMPTS} times in a row ({reason}); run the same command again later"
-    )
+        reason += f", {errno.errorcode.get(error.errno, error.errno)}"
+    again = f"failed {ATTEMPTS} times in a row" if may_pass(error) else "refuses"
+    return f"the store {again} ({reason}); run the same command again later"
 
 
 def _of_a_store(error: BaseException) -> bool:

@@ -7,6 +7,7 @@ none but what its URL says, and never shows that.
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -20,9 +21,9 @@ from functools import lru_cache
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from pixmend.errors import InputError, MissingError, OutputError
+from pixmend.errors import InputError, MissingError, OutputError, StoreError
 from pixmend.storage.attempts import attempt, reading, writing
-from pixmend.storage.local import atomic_write, reason_of
+from pixmend.storage.local import atomic_write, reason_of, write_bytes
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -53,7 +54,7 @@ class Place:
     """A file or folder, on this machine or in a store; `Place.of` makes one. It can be handed to other processes.
 
     All methods raise one line for what a user can mend: `MissingError` for what is not there, `InputError` for what cannot be read,
-    `OutputError` for what cannot be written.
+    `StoreError` where a store is at fault and the file may be good, `OutputError` for what cannot be written.
 
     Attributes
     ----------
@@ -140,6 +141,18 @@ class Place:
         """Whether other processes see the same files there; ``memory://`` is of one process."""
         return not self._url.startswith("memory:")
 
+    def on_this_machine(self, what: str) -> Path:
+        """Return the path.
+
+        Raises
+        ------
+        OutputError
+            It is in a store, where ``what`` cannot be.
+        """
+        if self.local is None:
+            raise OutputError(f"{self}: {what} is kept on this machine; give a folder")
+        return self.local
+
     def read_bytes(self, start: int | None = None, stop: int | None = None) -> bytes:
         """Return the content, or of it the bytes from ``start`` to before ``stop``, counted from 0; fewer where it ends earlier."""
         first = start or 0
@@ -154,8 +167,17 @@ class Place:
                     return file.read() if stop is None else file.read(stop - first)
 
             return self._reading(read)
-        store, path_there = self._store()
-        return self._reading(lambda: bytes(store.cat_file(path_there, start=start, end=stop)))
+        store, there = self._store()
+        try:
+            return self._reading(lambda: bytes(store.cat_file(there, start=start, end=stop)))
+        except StoreError:
+            if start is not None and start >= self.size():  # some refuse a range of nothing
+                return b""
+            raise
+
+    def read_text(self) -> str:
+        """Return the content, which is UTF-8."""
+        return self.read_bytes().decode()
 
     def open(self) -> IO[bytes]:
         """Open for reading, from any byte on; of a store's file only what is asked for is fetched, 1 MiB at a time."""
@@ -174,14 +196,16 @@ class Place:
     def create(self, content: bytes) -> bool:
         """Write ``content`` unless something is there; return whether it was. Of two who try, one succeeds if the store can tell."""
         if self.local is not None:
+            beside = self.local.with_name(f".{secrets.token_hex(8)}.tmp")
+            write_bytes(beside, content)
             try:
-                self.local.parent.mkdir(parents=True, exist_ok=True)
-                with self.local.open("xb") as file:
-                    file.write(content)
+                os.link(beside, self.local)
             except FileExistsError:
                 return False
             except OSError as error:
                 raise _unwritable(self, error) from error
+            finally:
+                beside.unlink(missing_ok=True)
             return True
         store, path = self._store()
         try:
@@ -253,6 +277,14 @@ class Place:
         if self.entry() != before:
             raise InputError(f"{self}: changed while it was read; run the same command again")
 
+    def sha256(self) -> str:
+        """Return the SHA-256 of the content, in hexadecimal."""
+        digest = hashlib.sha256()
+        with self.open() as file:
+            while part := file.read(_PART_BYTES):
+                digest.update(part)
+        return digest.hexdigest()
+
     def exists(self) -> bool:
         """Whether a file or folder is there."""
         try:
@@ -301,6 +333,20 @@ class Place:
             elif is_folder:
                 pending.extend(reversed(self._children(path)))
 
+    def beginning(self, start: str) -> list[str]:
+        """Return the names of the files in this folder that begin so, in order; a store that can is asked for these alone."""
+        if self.local is not None:
+            return sorted(
+                path.name
+                for path in self.local.iterdir()
+                if path.name.startswith(start) and path.is_file()
+            )
+        store, there = self._store()
+        options = {"prefix": start} if self._protocol in ("s3", "s3a", "gs", "gcs") else {}
+        found = self._reading(lambda: store.find(there, maxdepth=1, **options))
+        names = (str(path).rpartition("/")[2] for path in found)
+        return sorted(name for name in names if name.startswith(start))
+
     def remove(self, *, missing_ok: bool = False) -> None:
         """Remove the file.
 
@@ -347,7 +393,7 @@ class Place:
             infos = place._reading(lambda: store.ls(there, detail=True))
         except MissingError:
             return []
-        found = []
+        found: list[tuple[str, bool, Entry | None]] = []
         for info in infos:
             whole = str(info["name"])
             name = whole.rstrip("/").rpartition("/")[2]
