@@ -3,7 +3,9 @@
 import json
 import os
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pixmend import api, records
 from pixmend.cluster import Contest, Evaluating, Packing, complete
@@ -215,3 +217,35 @@ def test_an_evaluation_has_the_figures_of_one_process(cluster, model, make_image
     answers = [tree(tmp_path / name / "answers") for name in ("one", "three")]
     assert answers[0] == answers[1]
     assert len(answers[0]) == 8 + 4  # of two contestants, and how sure one of them is
+
+
+def test_a_store_is_packed_and_completed_as_a_folder_is(
+    machines, bucket, model, make_images, program, tmp_path
+):
+    folder, masks = make_images(7, side=18), tmp_path / "masks"
+    (folder / "Sample001" / "bad.png").write_bytes(b"no image")
+    masks.mkdir()
+    for number, path in enumerate(sorted(folder.rglob("img*"))):
+        hole = np.zeros((18, 21), np.uint8)
+        hole[number : number + 6, 4:12] = 255
+        Image.fromarray(hole).save(masks / path.name)
+    for local in (folder, masks):
+        for name, _ in Place(local).files():
+            (Place.of(bucket) / local.name / name).upload(local / name)
+    on = ("--cluster", machines.address)
+    packed = ("--size", 8, "--images-per-shard", 4)
+    assert program("pack", f"{bucket}/images", f"{bucket}/records", *packed, *on).code == 0
+    assert program("pack", folder, tmp_path / "records", *packed).code == 0
+    assert stored(f"{bucket}/records") == tree(tmp_path / "records")
+    given = f"{bucket}/images", f"{bucket}/mended", "--mask", f"{bucket}/masks"
+    assert alone(program, model, *given, *on).code == 2
+    assert alone(program, model, folder, tmp_path / "mended", "--mask", masks).code == 2
+    found = stored(f"{bucket}/mended")
+    assert len(found.pop("results.jsonl").splitlines()) == 8
+    assert found == pictures(tmp_path / "mended")
+
+
+def stored(url):
+    """All files at a URL but hidden ones, by their relative names."""
+    names = [name for name, _ in Place.of(url).files() if not name.startswith(".")]
+    return {name: (Place.of(url) / name).read_bytes() for name in names}

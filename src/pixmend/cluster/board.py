@@ -35,8 +35,8 @@ class Board:
         _keep(self._at, job, position)
 
     def at(self, job: int) -> int | None:
-        """Return the input of a job that was touched last."""
-        return self._at.get(job)
+        """Return the input of a job that was touched last, and forget it: the next worker may die before it touches any."""
+        return self._at.pop(job, None)
 
     def notes(self) -> dict[int, Note]:
         """Return what was reported since the last call."""
