@@ -154,14 +154,14 @@ def test_the_same_call_does_what_is_missing_and_nothing_else(
     cluster, model, make_images, small_parts, tmp_path
 ):
     folder, out = make_images(10), tmp_path / "out"
-    complete(cluster, model, Place(folder), Place(out), QUICK)
+    complete(cluster, model, Place(folder), Place(out), QUICK, workers=1)
     before = pictures(out)
     (out / "Sample001" / "img00000.png").unlink()
     (out / "Sample002" / "img00003.sheet.png").write_bytes(b"torn")
     picture = folder / "Sample001" / "img00004.png"
     picture.write_bytes((folder / "Sample001" / "img00006.png").read_bytes())
     untouched = (out / "Sample002" / "img00001.png").stat().st_mtime_ns
-    found = complete(cluster, model, Place(folder), Place(out), QUICK)
+    found = complete(cluster, model, Place(folder), Place(out), QUICK, workers=1)
     assert (found.done, found.kept) == (10, 7)
     assert (out / "Sample002" / "img00001.png").stat().st_mtime_ns == untouched
     after = pictures(out)
@@ -203,7 +203,7 @@ def test_an_evaluation_has_the_figures_of_one_process(cluster, model, make_image
     steps = []
     api.evaluate(
         model, folder, tmp_path / "three", **named,
-        engine=Evaluating(cluster, [model], contest, workers=2), on_step=steps.append,
+        engine=Evaluating(cluster, [model], contest, workers=1), on_step=steps.append,
     )  # fmt: skip
     assert [step.done for step in steps] == list(range(3, 25, 3))
     one, three = (

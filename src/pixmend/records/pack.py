@@ -187,7 +187,7 @@ class _Run:
                 key=hashlib.sha256(key.encode()).hexdigest(),
                 root=self.source.root,
                 listing=self.listing.path,
-                start=self.listing.starts[start],
+                start=self.listing.start_of(start),
                 count=stop - start,
                 settings=self.settings,
                 labels=labels,
