@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -96,9 +97,8 @@ def test_a_shard_that_fails_is_told_after_a_second_try_and_the_others_stay(
 ):
     folder, out = make_images(40), tmp_path / "out"
     in_the_way = out / "images-00001-of-00003.tfrecord"
-    monkeypatch.setattr(
-        "pixmend.records.pack.clean", lambda folder, keep: in_the_way.mkdir(exist_ok=True)
-    )
+    module = sys.modules["pixmend.records.pack"]  # whose name in its room is the function's
+    monkeypatch.setattr(module, "clean", lambda folder, keep: in_the_way.mkdir(exist_ok=True))
     with pytest.raises(OutputError, match=r"1 of 3 shards failed twice.*images-00001"):
         records.pack(folder, out, SETTINGS, engine=Packing(cluster))
     monkeypatch.undo()
