@@ -48,7 +48,7 @@ def watch():
 import pixmend.api
 if workers:
     import ray
-    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     threading.Thread(target=watch, daemon=True).start()
 from pixmend.cluster import Packing, complete, connect
 from pixmend.completion import Options, find_method

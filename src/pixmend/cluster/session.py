@@ -164,16 +164,19 @@ def connect(address: str) -> Iterator[Cluster]:
 
 
 def _reach(ray: ModuleType, address: str) -> None:
-    if address != "auto":
-        _knock(address)
+    named = os.environ.get("RAY_ADDRESS") if address == "auto" else address
+    if named:
+        _knock(named)
     quiet = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
     try:
-        if address == "auto":
-            ray.init(include_dashboard=False, **quiet)
-        elif address.startswith("ray://"):
-            ray.init(_with_port(address), logging_level="ERROR", log_to_driver=False)
+        if not named:
+            # What is left of a cluster that died would be taken for one that is there.
+            alone = None if _is_current() else "local"
+            ray.init(alone, include_dashboard=False, **quiet)
+        elif named.startswith("ray://"):
+            ray.init(_with_port(named), logging_level="ERROR", log_to_driver=False)
         else:
-            ray.init(address, **quiet)
+            ray.init(named, **quiet)
     # Whatever Ray's parsers and clients raise, it is one thing for the user.
     except (ConnectionError, ValueError, RuntimeError, AssertionError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -181,6 +184,16 @@ def _reach(ray: ModuleType, address: str) -> None:
             f"--cluster {address}: cannot be reached: {reason}; give auto, ray://HOST or HOST:PORT of a running Ray "
             f"cluster of this Python and Ray {ray.__version__}"
         ) from error
+
+
+def _is_current() -> bool:
+    """Whether this machine belongs to a cluster that runs, by the note that `ray start` leaves."""
+    note = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # noqa: S108 - Ray's own place
+    try:
+        _knock(note.read_text(encoding="utf-8").strip())
+    except (OSError, ClusterError):
+        return False
+    return True
 
 
 def _knock(address: str) -> None:
