@@ -39,7 +39,7 @@ def watch():
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 line = (folder / "cmdline").read_bytes()
-                if b"ray::_Packer" in line or b"ray::Completer" in line:
+                if line.startswith((b"ray::_Packer", b"ray::Completer")):
                     status = (folder / "status").read_text()
                     peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]))
             except (OSError, IndexError):

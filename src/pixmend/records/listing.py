@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 from pixmend.records.sources import Item, Source, item_from_line, item_to_line
 from pixmend.storage import Place, atomic_write
@@ -68,7 +68,7 @@ class Listing:
             length = self.start_of(stop) - self._seek(file, start)
             return hashlib.sha256(file.read(length)).hexdigest()
 
-    def _seek(self, file: IO[bytes], number: int) -> int:
+    def _seek(self, file: BinaryIO, number: int) -> int:
         file.seek(self.starts[number // _APART])
         for _ in range(number % _APART):
             file.readline()
