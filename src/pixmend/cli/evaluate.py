@@ -113,7 +113,9 @@ def evaluate(
         return Contest(train_data, named, seed, candidates, seconds, device)
 
     with (
-        evaluating_on(cluster, [model, *([other] if other else [])], contest) as engine,
+        evaluating_on(
+            None if tasks else cluster, [model, *([other] if other else [])], contest
+        ) as engine,
         stop_on_signal() as should_stop,
         progress_bar() as bar,
     ):
