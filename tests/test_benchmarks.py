@@ -175,3 +175,9 @@ def test_settings_of_the_search_are_compared_and_seams_told():
     names = [row.split("|")[1].strip() for row in rows]
     assert {"window 15", "lambda 1", "norm prior 0.1", "bank 2048", "4 restarts"} < set(names)
     assert names[-3:] == ["paste", "feather", "poisson"]
+
+
+def test_a_store_is_timed_beside_this_machine():
+    rows = table_of("storage.py", "--images", 12, "--size", 16, "--read", 20)
+    assert len(rows) == 2 + 8
+    assert all(float(row.split("|")[2].replace(",", "")) > 0 for row in rows[2:])

@@ -196,10 +196,10 @@ def test_credentials_rights_and_buckets_are_told_in_one_line_without_a_secret(
 
     from s3fs import S3FileSystem
 
-    from pixmend.storage import places
+    from pixmend.storage import stores
 
     def anew():
-        places._file_system.cache_clear()
+        stores.file_system.cache_clear()
         S3FileSystem.clear_instance_cache()
 
     def reset_auth(count):

@@ -2,6 +2,8 @@
 
 local     atomic files of this machine, and their hashes
 places    a path or URL: read whole or by ranges, written whole, listed
+listing   what is in a folder, in one order
+stores    the file systems of stores
 attempts  what is tried again, and what went wrong in words
 ranged    a store's file as a file and as a buffer, by ranged reads
 lines     a file of lines that grows
@@ -10,6 +12,7 @@ cache     blocks of a store's files, kept on this machine in bounded space
 
 from pixmend.storage.cache import BlockCache, Blocks, Part, default_cache
 from pixmend.storage.lines import Lines
+from pixmend.storage.listing import Entry
 from pixmend.storage.local import (
     append_line,
     atomic_write,
@@ -19,7 +22,7 @@ from pixmend.storage.local import (
     write_bytes,
     write_text,
 )
-from pixmend.storage.places import Entry, Place
+from pixmend.storage.places import Place
 from pixmend.storage.ranged import Ranged, Slices
 
 __all__ = [

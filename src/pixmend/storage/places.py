@@ -12,41 +12,28 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
-from functools import lru_cache
 from pathlib import Path, PurePath, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from pixmend.errors import InputError, MissingError, OutputError, StoreError
 from pixmend.storage.attempts import attempt, reading, writing
+from pixmend.storage.listing import Child, Entry, children_here, children_there, entry_of
 from pixmend.storage.local import atomic_write, reason_of, write_bytes
+from pixmend.storage.stores import BUCKETS, open_store, renamed, temporary_file
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["Entry", "Place"]
+__all__ = ["Place"]
 
 T = TypeVar("T")
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)(.*)", re.DOTALL)
 _PART_BYTES = 8 * 2**20  # read at once of a file that is fetched whole
 _AT_ONCE = 16  # files removed
-_VERSION_KEYS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "mtime", "created")
-
-
-class Entry(NamedTuple):
-    """A file: its name relative to the folder that was listed, its bytes, and what changes when its content does.
-
-    The version is only ever compared for equality: it may be a time, and clocks of two machines are not to be compared.
-    """
-
-    name: str
-    bytes: int
-    version: str
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -86,7 +73,7 @@ class Place:
         if scheme in ("file", "local"):
             return cls(Path(host + rest))
         place = f"{scheme}://{host.rpartition('@')[2]}{rest.partition('?')[0]}"
-        if "@" in host and scheme in ("s3", "s3a", "gs", "gcs"):
+        if "@" in host and scheme in BUCKETS:
             raise InputError(
                 f"{place}: credentials do not go into a URL, where they are logged; set them as the store's own tools want them"
             )
@@ -227,7 +214,7 @@ class Place:
             with atomic_write(self.local) as file:
                 yield file
             return
-        with _temporary() as path:
+        with temporary_file() as path:
             try:
                 with path.open("wb") as file:
                     yield file
@@ -245,7 +232,7 @@ class Place:
         size = path.stat().st_size
 
         def put() -> None:
-            with _renamed(store, there) as name:
+            with renamed(store, there) as name:
                 store.put_file(str(path), name)
             arrived = int(store.info(there)["size"])
             if arrived != size:
@@ -313,7 +300,7 @@ class Place:
 
     def entry(self) -> Entry:
         """Return the file's name, bytes and version."""
-        return _entry(self.name, self._info())
+        return entry_of(self.name, self._info())
 
     def files(self) -> Iterator[tuple[str, int]]:
         """Yield (relative name, bytes) of every file in the folder and those in it; see `entries`."""
@@ -325,7 +312,7 @@ class Place:
 
         One folder's names are held at a time, and those of the folders that it is in. Links to folders are not followed.
         """
-        pending: list[tuple[str, bool, Entry | None]] = [("", True, None)]
+        pending: list[Child] = [("", True, None)]
         while pending:
             path, is_folder, found = pending.pop()
             if found is not None:
@@ -342,7 +329,7 @@ class Place:
                 if path.name.startswith(start) and path.is_file()
             )
         store, there = self._store()
-        options = {"prefix": start} if self._protocol in ("s3", "s3a", "gs", "gcs") else {}
+        options = {"prefix": start} if self._protocol in BUCKETS else {}
         found = self._reading(lambda: store.find(there, maxdepth=1, **options))
         names = (str(path).rpartition("/")[2] for path in found)
         return sorted(name for name in names if name.startswith(start))
@@ -383,29 +370,17 @@ class Place:
             for done in [threads.submit(place.remove, missing_ok=True) for place in found]:
                 done.result()
 
-    def _children(self, folder: str) -> list[tuple[str, bool, Entry | None]]:
+    def _children(self, folder: str) -> list[Child]:
         """Return (relative path, whether it is a folder, the file) of what is in a sub-folder, by name."""
         if self.local is not None:
-            return _local_children(self.local, folder)
+            return children_here(self.local, folder)
         place = self / folder if folder else self
         store, there = place._store()
         try:
             infos = place._reading(lambda: store.ls(there, detail=True))
         except MissingError:
             return []
-        found: list[tuple[str, bool, Entry | None]] = []
-        for info in infos:
-            whole = str(info["name"])
-            name = whole.rstrip("/").rpartition("/")[2]
-            # A folder's own mark is no file in it, nor is the file that was taken for a folder.
-            if whole.strip("/") == there.strip("/") or name in ("", ".", ".."):
-                continue
-            path = f"{folder}/{name}" if folder else name
-            if info["type"] == "directory":
-                found.append((path, True, None))
-            elif not whole.endswith("/"):
-                found.append((path, False, _entry(path, info)))
-        return sorted(found, key=lambda child: child[0])
+        return children_there(infos, there, folder)
 
     def _info(self) -> dict[str, Any]:
         if self.local is not None:
@@ -439,103 +414,9 @@ class Place:
         return self._url.partition("://")[0]
 
     def _store(self) -> "tuple[AbstractFileSystem, str]":
-        """Return the file system and the path in it.
-
-        Raises
-        ------
-        InputError
-            A protocol that is not known here, or whose package is not installed.
-        """
-        protocol = self._protocol
-        host = "" if protocol in ("s3", "s3a", "gs", "gcs", "memory") else self._url.split("/")[2]
-        try:
-            store = _file_system(protocol, host, os.getpid())
-        except ImportError:
-            raise InputError(
-                f"{self}: {protocol}:// needs a package that is not installed; pip install 'pixmend[cluster]'"
-            ) from None
-        except ValueError:
-            raise InputError(
-                f"{self}: {protocol}:// is not known; give a path, or s3://, gs:// ..."
-            ) from None
-        except Exception as error:
-            raise reading(str(self), error) from None
+        store = open_store(self._url, str(self))
         return store, str(store._strip_protocol(self._url + self._query))
-
-
-@lru_cache(maxsize=64)
-def _file_system(protocol: str, host: str, process: int) -> "AbstractFileSystem":
-    """Return the one file system of a store in this process: it is safe to use from threads, and expensive to make."""
-    del process  # a forked child must not use its parent's connections
-    from fsspec.core import url_to_fs
-
-    # Listings are not kept: other processes write there, and 10^8 names would never be let go.
-    store, _ = url_to_fs(f"{protocol}://{host}/", use_listings_cache=False)
-    return cast("AbstractFileSystem", store)
-
-
-@contextlib.contextmanager
-def _renamed(store: "AbstractFileSystem", path: str) -> Iterator[str]:
-    """Give the name to write ``path`` under: one beside it where the store can rename, as those do that show half-written files."""
-    from fsspec import AbstractFileSystem
-
-    # What fsspec itself calls a move is a copy: no better than writing in place, which object stores do whole or not at all.
-    if type(store).mv is AbstractFileSystem.mv:
-        yield path
-        return
-    store.makedirs(store._parent(path), exist_ok=True)
-    beside = f"{path}.{secrets.token_hex(8)}.tmp"
-    try:
-        yield beside
-        store.mv(beside, path)
-    except Exception:
-        with contextlib.suppress(Exception):
-            store.rm_file(beside)
-        raise
-
-
-@contextlib.contextmanager
-def _temporary() -> Iterator[Path]:
-    try:
-        descriptor, name = tempfile.mkstemp(prefix="pixmend-", suffix=".tmp")
-    except OSError as error:
-        raise OutputError(
-            f"{tempfile.gettempdir()}: cannot be written: {error.strerror}; set TMPDIR to another folder"
-        ) from error
-    os.close(descriptor)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _unwritable(place: Place, error: OSError) -> OutputError:
     return OutputError(f"{place}: cannot be written: {reason_of(error)}")
-
-
-def _local_children(root: Path, folder: str) -> list[tuple[str, bool, Entry | None]]:
-    found: list[tuple[str, bool, Entry | None]] = []
-    try:
-        with os.scandir(root / folder) as listed:
-            for item in listed:
-                path = f"{folder}/{item.name}" if folder else item.name
-                if item.is_dir(follow_symlinks=False):
-                    found.append((path, True, None))
-                elif item.is_file():
-                    status = item.stat()
-                    found.append(
-                        (path, False, Entry(path, status.st_size, str(status.st_mtime_ns)))
-                    )
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise InputError(f"{root / folder}: cannot be read: {error.strerror}") from error
-    return sorted(found, key=lambda child: child[0])
-
-
-def _entry(name: str, info: dict[str, Any]) -> Entry:
-    # A tag of the content is worth more than the time of a write, which changes when equal content is written again.
-    key = next((key for key in _VERSION_KEYS if info.get(key) is not None), "")
-    value = info.get(key)
-    text = repr(value.timestamp()) if isinstance(value, datetime) else str(value)
-    return Entry(name, int(info.get("size") or 0), text.strip('"'))
