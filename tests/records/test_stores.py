@@ -270,6 +270,9 @@ def test_a_data_set_that_fits_is_kept_whole(tmp_path):
         kept.put(number.to_bytes(32, "big"), number, b"%d" % number)
     assert all(kept.get(n.to_bytes(32, "big"), n) == b"%d" % n for n in range(1000, 1100))
     assert kept.get((5).to_bytes(32, "big"), 1005) is None  # another's block in that slot
+    for slot in (path for path in kept.folder.rglob("*") if path.is_file()):
+        slot.write_bytes(slot.read_bytes()[:-1] + b"x")
+    assert all(kept.get(n.to_bytes(32, "big"), n) is None for n in range(1000, 1100))
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, make_folder, monkeypatch):

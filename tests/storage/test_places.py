@@ -244,3 +244,20 @@ def test_a_bucket_that_is_not_there_is_told(bucket):
 
 def test_the_flaky_store_has_failed():
     assert Flaky.failures > 0
+
+
+def test_no_half_of_a_write_that_failed_is_ever_seen(monkeypatch):
+    place = Place.of(fresh(Counted) + "x")
+    place.write_bytes(b"old")
+    seen = []
+
+    def fail(self, what):
+        seen.append(Counted.store["/x"].getvalue())
+        if what == "write":
+            raise PermissionError
+
+    monkeypatch.setattr(Counted, "happen", fail)
+    with pytest.raises(OutputError, match="no permission"):
+        place.write_bytes(b"new and longer")
+    assert set(seen) == {b"old"}
+    assert list(Counted.store) == ["/x"]
