@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pixmend.cluster.board import Note
@@ -153,6 +153,7 @@ def run(jobs, script, workers=3, cluster=None, **callbacks):
     return list(pool.run(jobs, **callbacks)), pool
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.integers(0, 12),
     st.integers(1, 5),
