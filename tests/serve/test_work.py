@@ -1,4 +1,4 @@
-"""A server at rest: what a busy hour took is given back."""
+"""The worker alone: how many may wait, and what it gives back at rest."""
 
 import ctypes
 import threading
@@ -11,6 +11,7 @@ from pixmend.completion import METHODS, Options
 from pixmend.serve import Limits
 from pixmend.serve.memory import give_back
 from pixmend.serve.metrics import Metrics
+from pixmend.serve.problems import Problem
 from pixmend.serve.work import Work, Worker
 
 
@@ -37,25 +38,56 @@ def test_memory_freed_inside_goes_back_to_the_system():
     library.free(blocks[-1])
 
 
-def test_a_worker_gives_back_once_when_nobody_asks_and_goes_on(monkeypatch):
+@pytest.fixture
+def worker():
+    """A maker of workers whose only model answers with the numbers of its jobs."""
+    made = []
+
+    def make(**limits):
+        model = SimpleNamespace(complete_jobs=lambda jobs, options, **more: iter(jobs))
+        made.append(Worker({"any": model}, Limits(**limits), Metrics()))
+        return made[-1]
+
+    yield make
+    for each in made:
+        if each.alive:
+            each.close()
+
+
+def work_of(number):
+    return Work(job=number, options=Options(METHODS["seed"]), model="any", deadline=float("inf"))
+
+
+def test_only_so_many_wait(worker):
+    waiting = worker(queue=3)  # it has not begun
+    works = [work_of(number) for number in range(3)]
+    for each in works:
+        waiting.submit(each)
+    with pytest.raises(Problem, match="busy") as told:
+        waiting.submit(work_of(3))
+    assert told.value.status == 503
+    waiting.start()
+    assert [each.answer.result(30) for each in works] == [0, 1, 2]
+    waiting.submit(last := work_of(4))
+    assert last.answer.result(30) == 4
+
+
+def test_a_worker_gives_back_once_when_nobody_asks_and_goes_on(worker, monkeypatch):
     given, rested = [], threading.Event()
 
     def count():
-        if threading.current_thread() is worker._thread:
+        if threading.current_thread() is resting._thread:
             given.append(1)
             rested.set()
 
     monkeypatch.setattr("pixmend.serve.work.give_back", count)
     monkeypatch.setattr("pixmend.serve.work._REST_SECONDS", 0.05)
-    model = SimpleNamespace(complete_jobs=lambda jobs, options, **more: iter(["done"] * len(jobs)))
-    worker = Worker({"any": model}, Limits(), Metrics())
-    worker.start()
+    resting = worker()
+    resting.start()
     for turn in (1, 2):
         assert rested.wait(30)
         assert not threading.Event().wait(0.3)
         assert len(given) == turn  # once is enough
         rested.clear()
-        work = Work(job=None, options=Options(METHODS["seed"]), model="any", deadline=float("inf"))
-        worker.submit(work)
-        assert work.answer.result(30) == "done"
-    worker.close()
+        resting.submit(work := work_of(turn))
+        assert work.answer.result(30) == turn
