@@ -109,6 +109,12 @@ PLAN: dict[str, tuple[str, str, tuple[str, str, str]]] = {
             "--seconds 60",
         ),
     ),
+    "costs": (
+        "costs.py",
+        "--out OUT/costs.json",
+        ("--images 128 --steps 1 --complete 1", "--images 1000 --steps 2", ""),
+    ),
+    "scale": ("scale.py", "--costs OUT/costs.json", ("--workers 20 --simulated 100000", "", "")),
     "settings": ("settings.py", "", ("--images 1 --steps 2", "--images 4 --steps 50", "")),
 }
 
