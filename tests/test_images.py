@@ -366,6 +366,8 @@ def test_rotation_in_exif_is_applied_and_its_tag_taken_out(name, orientation, tm
         written = image.getexif()
     assert written.get(0x0112, 1) == 1
     assert written[0x013B] == "the artist"
+    save_image(picture, tmp_path / "out.tif")  # a TIFF once took the size before the turn along
+    assert np.array_equal(open_image(tmp_path / "out.tif").native, picture.native)
 
 
 def test_an_animation_gives_its_first_frame(tmp_path):
