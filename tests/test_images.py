@@ -641,3 +641,12 @@ def test_a_film_has_its_frames_in_order(tmp_path):
         for number, frame in enumerate(frames):
             film.seek(number)
             assert np.array_equal(np.asarray(film.convert("RGB")), frame)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["rgb(300,0,0)", "rgb(0%,0%,101%)", "hsl(0,900%,50%)", "rgb(9, 9)", f"hsv(0,0%,{'9' * 80}%)"],
+)
+def test_a_colour_out_of_range_is_none(text):
+    with pytest.raises(SettingsError, match="is no colour"):
+        parse_colour(text)

@@ -212,7 +212,9 @@ def _side(option: str) -> str:
 
 
 def _factor(option: str) -> int:
-    if option and not (option.isascii() and option.isdigit() and 2 <= int(option) <= 64):
+    # Digits are counted first: int() refuses thousands of them in words of its own.
+    whole = option.isascii() and option.isdigit() and len(option) <= 2
+    if option and not (whole and 2 <= int(option) <= 64):
         raise MaskError(
             f"mask: lowres:{option} needs a whole number from 2 to 64, such as lowres:4"
         )

@@ -24,7 +24,8 @@ class ShardInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str = Field(pattern=r"^[^/\\]+\.tfrecord$")  # a name, never a path out of the folder
+    # A name, never a path out of the folder, nor one that no file can have.
+    name: str = Field(pattern=r"^[^/\\\x00-\x1f]+\.tfrecord$")
     count: int = Field(ge=0)
     bytes: int = Field(ge=0)
     sha256: str
@@ -84,7 +85,7 @@ class Manifest(BaseModel):
             content = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(_no_records(folder)) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path}: cannot be read: {error}; {_AGAIN}") from error
         version = content.get("format") if isinstance(content, dict) else None
         if version != _FORMAT:
