@@ -184,7 +184,8 @@ def make_mask(spec: str, height: int, width: int, *, seed: int = 0) -> Mask:
         Unknown shape, or an option out of range; the message lists what there is.
     """
     shape, _, option = spec.partition(":")
-    make = SHAPES.get(shape)
+    # What cannot be printed is no option either, and would break the line of the message.
+    make = SHAPES.get(shape) if spec.isprintable() else None
     if make is None:
         raise MaskError(
             f"mask: {spec!r} is neither a shape ({', '.join(SHAPES)}) nor an existing file or folder"

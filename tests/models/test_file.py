@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 
 from pixmend.errors import ModelFileError, OutputError
 from pixmend.images import encode_png
@@ -196,3 +197,25 @@ def test_a_memory_that_does_not_fit_is_refused_and_names_the_file(tmp_path, coun
     write_tensors(tmp_path / "m", tensors, kind="model", header=header)
     with pytest.raises(ModelFileError, match="m: its settings and weights do not fit together"):
         load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize("header", ["[]", "7", '{"kind": "other"}', "{}", '"model"'])
+def test_json_that_is_no_header_of_ours_is_refused(header, tmp_path):
+    (tmp_path / "m").write_bytes(save({"a": torch.ones(2)}, {"pixmend": header}))
+    with pytest.raises(ModelFileError, match="m: not a pixmend model file"):
+        read_header(tmp_path / "m")
+
+
+def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
+    with pytest.raises(ModelFileError, match="no such file; check the path"):
+        read_header(tmp_path / "none")
+    with pytest.raises(ModelFileError, match="cannot be read: Is a directory"):
+        read_header(tmp_path)
+
+
+def test_what_reads_back_damaged_never_takes_the_old_files_place(path, monkeypatch):
+    before = path.read_bytes()
+    monkeypatch.setattr("pixmend.models.file.save", lambda *_: before[:-1])
+    with pytest.raises(OutputError, match=r"model\.safetensors: reads back damaged"):
+        write_tensors(path, {"a": torch.ones(2)}, kind="model", header={})
+    assert path.read_bytes() == before

@@ -3,9 +3,15 @@
 import pytest
 import torch
 
-from pixmend.errors import RunError, VersionError
+from pixmend.errors import DivergedError, RunError, VersionError
 from pixmend.models import write_tensors
-from pixmend.training.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
+from pixmend.training.checkpoint import (
+    Checkpoint,
+    checkpoint_of,
+    newest_checkpoint,
+    write_checkpoint,
+)
+from pixmend.training.state import initial_state, tensors_of
 
 
 def checkpoint(step, value=1.0):
@@ -65,3 +71,27 @@ def test_a_newer_versions_checkpoint_stops_the_run_whatever_else_is_there(tmp_pa
     (tmp_path / "step-00000004.safetensors").write_bytes(newer)
     with pytest.raises(VersionError, match="format 9"):
         newest_checkpoint(tmp_path)
+
+
+def test_a_state_comes_back_from_its_checkpoint_and_one_that_is_not_finite_makes_none(tiny):
+    def state(seed):
+        made = initial_state(tiny(seed=seed), torch.device("cpu"))
+        for optimiser in (made.generator_optimiser, made.discriminator_optimiser):
+            for weight in (each for group in optimiser.param_groups for each in group["params"]):
+                weight.grad = torch.ones_like(weight)
+            optimiser.step()
+        return made
+
+    before, after = state(1), state(2)
+    before.step, before.images, before.rollbacks = 7, 56, 2
+    kept = checkpoint_of(before)
+    kept.restore(after)
+    assert (after.step, after.images, after.skipped, after.rollbacks) == (7, 56, 0, 2)
+    found = tensors_of(after)
+    assert all(torch.equal(found[name], value) for name, value in kept.tensors.items())
+    Checkpoint({}, kept.tensors).restore(after)
+    assert (after.step, after.images, after.rollbacks) == (0, 0, 0)
+    with torch.no_grad():
+        next(before.generator.parameters())[0] = float("nan")
+    with pytest.raises(DivergedError, match="by step 7"):
+        checkpoint_of(before)
