@@ -21,6 +21,8 @@ def checkpoint(step, value=1.0):
 
 def test_what_is_written_is_read_and_only_so_many_stay(tmp_path):
     assert newest_checkpoint(tmp_path) is None
+    write_checkpoint(checkpoint(0), tmp_path, keep=3)
+    assert newest_checkpoint(tmp_path).step == 0
     for step in (5, 10, 100_000_000, 20):  # nine digits: sorted by name it would come first
         write_checkpoint(checkpoint(step, step), tmp_path, keep=3)
     names = sorted(path.name for path in tmp_path.iterdir())
