@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixmend.errors import ModelFileError, OutputError, VersionError
 from pixmend.images import channel_count
@@ -110,6 +109,7 @@ def load_model(model: str | Path) -> DCGAN:
     tensors, header = read_tensors(path, kind="model")
     try:
         settings = DCGANSettings.model_validate(header["settings"])
+        _check_shapes(tensors, settings)
         generator, discriminator = make_generator(settings), make_discriminator(settings)
         generator.load_state_dict(_part(tensors, "generator."))
         discriminator.load_state_dict(_part(tensors, "discriminator."))
@@ -117,14 +117,15 @@ def load_model(model: str | Path) -> DCGAN:
         if encoder is not None:
             encoder.load_state_dict(_part(tensors, "encoder."))
         memory = _memory(tensors["memory"], settings, header) if settings.memory else None
-    except (KeyError, ValidationError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        card = dict(header.get("card", {}))
+    # A digest can be put right by whoever alters a file: what it covers is as strange as the rest.
+    except (KeyError, ValueError, TypeError, RuntimeError, ModelFileError) as error:
+        reason = str(error).partition("\n")[0]
         raise ModelFileError(
             f"{path}: its settings and weights do not fit together ({reason}); export it again"
         ) from error
     for network in filter(None, (generator, discriminator, encoder)):
         network.eval().requires_grad_(False)
-    card = dict(header.get("card", {}))
     return DCGAN(settings, generator, discriminator, card, encoder, memory)
 
 
@@ -227,8 +228,25 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
+def _check_shapes(tensors: Mapping[str, Tensor], settings: DCGANSettings) -> None:
+    """Refuse weights of other shapes than the settings', before memory is taken: a few bytes of settings can ask for gigabytes."""
+    with torch.device("meta"):
+        networks = {
+            "generator": make_generator(settings),
+            "discriminator": make_discriminator(settings),
+            "encoder": Encoder(settings) if settings.encoder != "off" else nn.Module(),
+        }
+    for prefix, network in networks.items():
+        for name, wanted in network.state_dict().items():
+            shape = tensors[f"{prefix}.{name}"].shape
+            if shape != wanted.shape:
+                raise ModelFileError(
+                    f"{prefix}.{name} is {list(shape)} instead of {list(wanted.shape)}"
+                )
+
+
 def _memory(png: Tensor, settings: DCGANSettings, header: Mapping[str, Any]) -> Memory:
-    count, channels = int(header["memory_images"]), channel_count(settings.channels)
+    count, channels = header["memory_images"], channel_count(settings.channels)
     return Memory.decode(png, count=count, channels=channels, side=settings.size)
 
 

@@ -24,7 +24,8 @@ class ShardInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str = Field(pattern=r"^[^/\\]+\.tfrecord$")  # a name, never a path out of the folder
+    # A name, never a path out of the folder, nor one that no file can have.
+    name: str = Field(pattern=r"^[^/\\\x00-\x1f]+\.tfrecord$")
     count: int = Field(ge=0)
     bytes: int = Field(ge=0)
     sha256: str
@@ -87,7 +88,7 @@ class Manifest(BaseModel):
             raise InputError(_no_records(path.parent)) from None
         except InputError as error:
             raise InputError(f"{error}; {_AGAIN}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: cannot be read: {error}; {_AGAIN}") from error
         version = content.get("format") if isinstance(content, dict) else None
         if version != _FORMAT:
