@@ -205,6 +205,13 @@ def test_a_folder_within_its_source_is_not_packed_again(make_folder):
     assert pack(place, place / "records", SETTINGS, workers=1) == first
 
 
+@pytest.mark.parametrize("out", ["Sample001", "counted://other/Sample001"])
+def test_only_a_folder_within_the_source_is_left_out_of_it(out, make_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    place = upload(make_folder(9), Place.of(fresh(Counted) + "r"))
+    assert pack(place, out, SETTINGS, workers=1).count == 9
+
+
 def test_images_of_a_store_are_fetched_several_at_a_time(make_folder, tmp_path):
     place = upload(make_folder(40), Place.of(fresh(Slow) + "i"))
     Slow.most_at_once = 0

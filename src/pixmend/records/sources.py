@@ -248,11 +248,18 @@ def _walk(root: Place, outside: Place | None = None) -> Iterator[tuple[str, Stam
         for file in _walk_local(root.local, None if outside is None else outside.local):
             yield file, None
         return
-    inside = "" if outside is None else str(outside).removeprefix(f"{root}/")
+    inside = _within(root, outside)
     for entry in root.entries():
         hidden = any(part.startswith(".") for part in entry.name.split("/"))
         if not (hidden or (inside and entry.name.startswith(f"{inside}/"))):
             yield entry.name, (entry.bytes, _number_of(entry.version))
+
+
+def _within(root: Place, outside: Place | None) -> str:
+    """Return where ``outside`` lies in a store's folder ``root``; empty where it does not, as a folder of this machine never does."""
+    if outside is None or outside.local is not None or not str(outside).startswith(f"{root}/"):
+        return ""
+    return str(outside).removeprefix(f"{root}/")
 
 
 def _walk_local(root: Path, outside: Path | None) -> Iterator[str]:
