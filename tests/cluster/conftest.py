@@ -135,6 +135,15 @@ def cluster(machines):
 
 
 @pytest.fixture
+def quiet_pens(monkeypatch):
+    """Let workers report to nobody, as those of `OneMachine` do."""
+    from .one_machine import Pen
+
+    for room in ("packing", "part"):
+        monkeypatch.setattr(f"pixmend.cluster.{room}.Pen", Pen)
+
+
+@pytest.fixture
 def make_images(tmp_path):
     """Return a maker of folders of small colour images in two classes."""
 

@@ -12,6 +12,7 @@ from pixmend.records.progress import Board, Row
 from pixmend.records.shards import ShardJob, ShardResult, kept_result, write_shard
 from pixmend.records.sources import Item, item_from_line
 from pixmend.records.workers import lines_of
+from pixmend.storage import Place
 
 __all__ = ["Packing"]
 
@@ -87,12 +88,10 @@ class _Packer:
         job = share.job
         folder = job.note.parent
         if folder.local is not None and not folder.is_folder():
-            raise ClusterError(
-                f"node {platform.node()}: sees no {job.path.parent}; all machines need the same folders: a shared file "
-                "system, or URLs"
-            )
+            raise _unseen(job.path.parent)
         if (kept := kept_result(job)) is not None:
             return kept
+        _check_source(job.root, share.lines)
 
         def report(row: Row) -> None:
             if self._pen.report(job.number, Note(*row)):
@@ -103,6 +102,32 @@ class _Packer:
                 self._pen.begin(job.number, position)
 
         return write_shard(job, _items(share.lines, care.left_out), on_row=report, before=before)
+
+
+def _check_source(root: Place, lines: bytes) -> None:
+    """Refuse to write a shard where the source is not seen: all its inputs would be left out of it as missing.
+
+    A single image may be gone because somebody removed it; the folder, or a container of images, is not.
+
+    Raises
+    ------
+    ClusterError
+        This machine has no such folder or container.
+    """
+    if root.local is None:
+        return
+    if not root.is_folder():
+        raise _unseen(root)
+    items = map(item_from_line, lines.splitlines())
+    for file in {item.file for item in items if item.kind != "image" and not item.reason}:
+        if not (root / file).exists():
+            raise _unseen(root / file)
+
+
+def _unseen(place: Place) -> ClusterError:
+    return ClusterError(
+        f"node {platform.node()}: sees no {place}; all machines need the same folders: a shared file system, or URLs"
+    )
 
 
 def _items(lines: bytes, left_out: dict[int, str]) -> Iterable[Item]:
