@@ -136,7 +136,10 @@ class Completer:
         return PartResult(part.number, len(inputs) - bad, kept, bad, str(inputs[-1].place))
 
     def _kept(self, part: Part, inputs: Sequence[Input]) -> dict[int, Entry]:
-        """Return the entries of an earlier run that still hold: the same inputs, and every file as it was written."""
+        """Return the entries of an earlier run that still hold: the same inputs, and every file as it was written, under the name planned for it now.
+
+        Another input that came in between may have been given a name that was this one's, and will write there.
+        """
         before = {
             entry.facts["file"]: entry
             for entry in read_entries(self.task.out / part_path(part.number))
@@ -144,7 +147,7 @@ class Completer:
         kept = {}
         for position, each in enumerate(inputs):
             entry = before.get(str(each.place))
-            if entry is not None and entry.files and self._holds(entry, each):
+            if entry is not None and _as_planned(entry, each) and self._holds(entry, each):
                 kept[position] = entry
         return kept
 
@@ -162,6 +165,12 @@ class Completer:
         own = mask_file(self.task.mask, given.place)
         parts = [given.place.sha256(), "" if own is None else own.sha256()]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _as_planned(entry: Entry, given: Input) -> bool:
+    """Whether the entry has files, and all are among those that are planned for its input."""
+    planned = ({str(file) for file in names.files()} for names in given.names.values())
+    return bool(entry.files) and any(entry.files.keys() <= files for files in planned)
 
 
 class _Work:

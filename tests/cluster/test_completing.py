@@ -1,0 +1,50 @@
+"""What becomes of the results of an earlier run; without Ray."""
+
+import json
+
+import pytest
+
+from pixmend.cluster import complete
+from pixmend.completion import Options, find_method
+from pixmend.models import save_model
+from pixmend.storage import Place
+
+from .conftest import tree
+from .one_machine import OneMachine
+
+pytestmark = pytest.mark.usefixtures("quiet_pens")
+QUICK = Options(find_method("seed", steps=2), snapshots=(1,), candidates=2, batch=4)
+
+
+@pytest.fixture
+def run(untrained, tmp_path):
+    """Return a runner of the job on a folder."""
+    save_model(untrained("RGB"), tmp_path / "m.safetensors")
+
+    def complete_(folder, out, **more):
+        model = str(tmp_path / "m.safetensors")
+        return complete(OneMachine(), model, Place(folder), Place(out), QUICK, **more)
+
+    return complete_
+
+
+def pictures(out):
+    return {name: content for name, content in tree(out).items() if name != "results.jsonl"}
+
+
+def test_an_image_that_takes_the_name_of_an_answer_does_not_take_its_place(
+    run, make_images, tmp_path
+):
+    folder, out = make_images(1, side=18), tmp_path / "out"
+    given = folder / "Sample001" / "img00000.png"
+    given.rename(given.with_suffix(".gif"))  # its answer is img00000.png
+    run(folder, out)
+    assert run(folder, out).kept == 1
+    other = make_images(2, name="other", side=18) / "Sample002" / "img00001.png"
+    other.rename(given)
+    found = run(folder, out)
+    assert (found.done, found.kept) == (2, 0)
+    facts = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert len({line["output"] for line in facts}) == 2
+    run(folder, tmp_path / "fresh")
+    assert pictures(out) == pictures(tmp_path / "fresh")
