@@ -1,6 +1,8 @@
 """Places: one contract, whatever the store."""
 
+import contextlib
 import multiprocessing.reduction
+import os
 import sys
 
 import pytest
@@ -90,6 +92,24 @@ def test_files_come_in_order_of_each_folders_names(root):
     assert dict(found) == {name: number for number, name in enumerate(reversed(names))}
     assert list((root / "a" / "c").files()) == [("d.png", 7)]
     assert list((root / "none").files()) == []
+
+
+def test_a_file_that_vanishes_while_its_folder_is_listed_takes_no_other_with_it(
+    tmp_path, monkeypatch
+):
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(b"x")
+    scan = os.scandir
+
+    @contextlib.contextmanager
+    def late(path):
+        with scan(path) as items:
+            found = list(items)
+        (tmp_path / "b").unlink()
+        yield found
+
+    monkeypatch.setattr("os.scandir", late)
+    assert [name for name, _ in Place(tmp_path).files()] == ["a", "c"]
 
 
 def test_a_version_changes_with_the_content(root):

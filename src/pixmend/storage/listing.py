@@ -36,23 +36,29 @@ def children_here(root: Path, folder: str) -> list[Child]:
     InputError
         It cannot be read.
     """
-    found: list[Child] = []
+    start = f"{folder}/" if folder else ""
     try:
         with os.scandir(root / folder) as listed:
-            for item in listed:
-                path = f"{folder}/{item.name}" if folder else item.name
-                if item.is_dir(follow_symlinks=False):
-                    found.append((path, True, None))
-                elif item.is_file():
-                    status = item.stat()
-                    found.append(
-                        (path, False, Entry(path, status.st_size, str(status.st_mtime_ns)))
-                    )
+            children = (_child(item, start + item.name) for item in listed)
+            found = [child for child in children if child is not None]
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
         raise InputError(f"{root / folder}: cannot be read: {error.strerror}") from error
     return sorted(found, key=lambda child: child[0])
+
+
+def _child(item: "os.DirEntry[str]", path: str) -> Child | None:
+    """Return an item of a folder; None for what is no file and no folder, or is no more: others may be writing and removing there."""
+    if item.is_dir(follow_symlinks=False):
+        return path, True, None
+    try:
+        if not item.is_file():
+            return None
+        status = item.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return path, False, Entry(path, status.st_size, str(status.st_mtime_ns))
 
 
 def children_there(infos: Iterable[Mapping[str, Any]], there: str, folder: str) -> list[Child]:
