@@ -210,3 +210,9 @@ def test_a_spec_and_a_seed_give_the_same_mask_in_every_version(spec, missing, di
 def test_an_array_of_no_pixels_or_of_another_shape_is_no_mask(shape):
     with pytest.raises(MaskError, match="is no mask"):
         Mask.from_pixels(np.zeros(shape, np.uint8))
+
+
+def test_no_secret_of_a_url_is_shown_where_there_is_no_such_mask():
+    with pytest.raises(MaskError, match=r"'https://host/m\.png' is neither a shape") as told:
+        make_mask("https://me:s3cr3t@host/m.png?X-Amz-Signature=s3cr3t", 8, 8)
+    assert "s3cr3t" not in str(told.value)

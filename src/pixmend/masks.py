@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from pixmend.errors import MaskError
 from pixmend.randomness import array_generator_for
+from pixmend.storage import Place
 
 __all__ = ["SHAPES", "Mask", "center", "grid", "half", "lowres", "make_mask", "random", "strokes"]
 
@@ -187,8 +188,9 @@ def make_mask(spec: str, height: int, width: int, *, seed: int = 0) -> Mask:
     # What cannot be printed is no option either, and would break the line of the message.
     make = SHAPES.get(shape) if spec.isprintable() else None
     if make is None:
+        shown = str(Place.of(spec)) if "://" in spec else spec  # a URL may hold a secret
         raise MaskError(
-            f"mask: {spec!r} is neither a shape ({', '.join(SHAPES)}) nor an existing file or folder"
+            f"mask: {shown!r} is neither a shape ({', '.join(SHAPES)}) nor an existing file or folder"
         )
     return make(height, width, option, seed)
 

@@ -8,6 +8,7 @@ from pixmend.cluster import complete
 from pixmend.completion import Options, find_method
 from pixmend.models import save_model
 from pixmend.storage import Place
+from tests.stores import Counted, fresh
 
 from .conftest import tree
 from .one_machine import OneMachine
@@ -48,3 +49,12 @@ def test_an_image_that_takes_the_name_of_an_answer_does_not_take_its_place(
     assert len({line["output"] for line in facts}) == 2
     run(folder, tmp_path / "fresh")
     assert pictures(out) == pictures(tmp_path / "fresh")
+
+
+def test_the_note_of_a_job_holds_no_secret(run, make_images, tmp_path):
+    folder, out = make_images(1, side=18), tmp_path / "out"
+    fresh(Counted)
+    run(folder, out, mask="counted://me:s3cr3t@host/masks?sig=s3cr3t")
+    note = (out / ".complete" / "job.json").read_text()
+    assert "s3cr3t" not in note
+    assert "counted://host/masks" in note

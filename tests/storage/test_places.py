@@ -185,6 +185,9 @@ def test_names_and_words():
         "ftp://me:s3cr3t@host/a/b",
         "https://host/a/b?X-Amz-Signature=s3cr3t",
         "https://me:s3cr3t@host:8080/a/b?token=s3cr3t",
+        "s3://bucket/a/b?X-Amz-Signature=s3cr3t",
+        "abfs://container/a/b?sig=s3cr3t",
+        "webdav://host/a/b?s3cr3t",
     ],
 )
 def test_no_secret_of_a_url_is_ever_shown(url):
@@ -192,6 +195,14 @@ def test_no_secret_of_a_url_is_ever_shown(url):
     for text in (str(place), repr(place), f"{place / 'c'}", f"{place.parent}"):
         assert "s3cr3t" not in text
     assert "s3cr3t" in sent(place)._url + place._query
+
+
+def test_a_question_mark_in_the_name_of_a_file_is_no_query(root):
+    place = root / "a?b=1.png"
+    place.write_bytes(b"x")
+    assert str(place).endswith("a?b=1.png")
+    assert [name for name, _ in root.files()] == ["a?b=1.png"]
+    assert Place.of("s3://bucket/a?b.png").name == "a?b.png"
 
 
 def test_credentials_in_a_url_of_a_bucket_are_refused_without_being_shown():

@@ -174,10 +174,11 @@ def _origin(task: Task, model: str) -> dict[str, Any]:
     options = {f.name: repr(getattr(task.options, f.name)) for f in fields(Options)}
     options.pop("batch")  # changes no answer
     mask = None if task.mask.partition(":")[0] in SHAPES else Place.of(task.mask)
+    shown = task.mask if mask is None else str(mask)  # a URL may hold a secret
     return {
         "model": model,
         "pixmend": pixmend.__version__,
-        "mask": mask.sha256() if mask is not None and mask.is_file() else task.mask,
+        "mask": mask.sha256() if mask is not None and mask.is_file() else shown,
         "uncertainty": task.inputs.uncertainty,
         **options,
     }

@@ -136,9 +136,9 @@ class Completer:
         return PartResult(part.number, len(inputs) - bad, kept, bad, str(inputs[-1].place))
 
     def _kept(self, part: Part, inputs: Sequence[Input]) -> dict[int, Entry]:
-        """Return the entries of an earlier run that still hold: the same inputs, and every file as it was written, under the name planned for it now.
+        """Return the entries of an earlier run that still hold: the same inputs, and every file as it was written.
 
-        Another input that came in between may have been given a name that was this one's, and will write there.
+        All under names that are planned for them now: another input that came in between may have been given a name that was this one's, and will write there.
         """
         before = {
             entry.facts["file"]: entry

@@ -51,7 +51,7 @@ class Place:
 
     local: Path | None
     _url: str = ""  # without a slash at its end
-    _query: str = ""  # of http alone: with signed addresses it is a secret
+    _query: str = ""  # with its question mark: of signed addresses it is a secret
 
     @classmethod
     def of(cls, path: "Place | Path | str") -> "Place":
@@ -77,11 +77,10 @@ class Place:
             raise InputError(
                 f"{place}: credentials do not go into a URL, where they are logged; set them as the store's own tools want them"
             )
-        query = ""
-        if scheme in ("http", "https"):
-            rest, mark, query = rest.partition("?")
-            query = mark + query
-        return cls(None, f"{scheme}://{host}{rest}".rstrip("/"), query)
+        path, mark, query = rest.partition("?")
+        if scheme in BUCKETS and "=" not in query:  # a key there may hold a question mark
+            path, mark, query = rest, "", ""
+        return cls(None, f"{scheme}://{host}{path}".rstrip("/"), mark + query)
 
     def __str__(self) -> str:
         if self.local is not None:
