@@ -58,3 +58,10 @@ def test_the_note_of_a_job_holds_no_secret(run, make_images, tmp_path):
     note = (out / ".complete" / "job.json").read_text()
     assert "s3cr3t" not in note
     assert "counted://host/masks" in note
+
+
+def test_the_note_of_a_job_is_the_same_in_another_process(run, make_images, tmp_path):
+    run(make_images(1, side=18), tmp_path / "out")
+    note = json.loads((tmp_path / "out" / ".complete" / "job.json").read_text())
+    assert "contextual_squared" in note["method"]
+    assert "0x" not in note["method"]

@@ -6,6 +6,7 @@ OUT/results.jsonl                the facts of all inputs, in order; written when
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
@@ -36,6 +37,7 @@ from pixmend.storage import Place, sha256_of
 __all__ = ["Completed", "CompletedProgress", "complete"]
 
 _RESULTS = "results.jsonl"
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of a method's functions: another in each process
 _NAMED = 20  # failures told by name; results.jsonl has all
 _FIX = "choose another --out, or delete that one"
 
@@ -171,7 +173,8 @@ def complete(
 
 def _origin(task: Task, model: str) -> dict[str, Any]:
     """Return what decides the answers besides the inputs, as JSON values."""
-    options = {f.name: repr(getattr(task.options, f.name)) for f in fields(Options)}
+    told = {f.name: repr(getattr(task.options, f.name)) for f in fields(Options)}
+    options = {name: _ADDRESS.sub("", text) for name, text in told.items()}
     options.pop("batch")  # changes no answer
     mask = None if task.mask.partition(":")[0] in SHAPES else Place.of(task.mask)
     shown = task.mask if mask is None else str(mask)  # a URL may hold a secret

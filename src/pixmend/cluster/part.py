@@ -138,7 +138,7 @@ class Completer:
     def _kept(self, part: Part, inputs: Sequence[Input]) -> dict[int, Entry]:
         """Return the entries of an earlier run that still hold: the same inputs, and every file as it was written.
 
-        All under names that are planned for them now: another input that came in between may have been given a name that was this one's, and will write there.
+        All under names that are planned for them now: an input that came in between may have been given a name that was theirs.
         """
         before = {
             entry.facts["file"]: entry
