@@ -4,6 +4,7 @@ import datetime
 import json
 import multiprocessing.reduction
 import shutil
+import sys
 import zipfile
 
 import fsspec
@@ -196,6 +197,23 @@ def test_of_two_jobs_that_begin_at_once_one_is_refused(make_folder, monkeypatch)
     with pytest.raises(OutputError, match="another source, s3://other"):
         pack(folder, place, SETTINGS, workers=1)
     assert [name for name, _ in place.files()] == [".pack.json"]
+
+
+def test_of_two_runs_of_one_command_the_slower_finds_what_the_faster_finished(
+    make_folder, monkeypatch
+):
+    module = sys.modules["pixmend.records.pack"]  # whose name in its room is the function's
+    folder, place = make_folder(12), Place.of(fresh(Counted) + "r")
+    mine, found = module._Run.finish, []
+
+    def finish(self, jobs, tally):
+        monkeypatch.setattr(module._Run, "finish", mine)
+        found.append(pack(folder, place, SETTINGS, workers=1))  # a moment earlier
+        return mine(self, jobs, tally)
+
+    monkeypatch.setattr(module._Run, "finish", finish)
+    assert pack(folder, place, SETTINGS, workers=1) == found[0]
+    assert len(every(Records(place))) == 12
 
 
 def test_a_folder_within_its_source_is_not_packed_again(make_folder):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixmend.errors import InputError, OutputError, SettingsError, StoppedError
+from pixmend.errors import InputError, MissingError, OutputError, SettingsError, StoppedError
 from pixmend.images import Channels
 from pixmend.records.contents import contents
 from pixmend.records.folder import Origin, clean, locked, previous_run
@@ -114,11 +114,21 @@ def pack(
                 look()
                 tally.tell()
 
+            def finish() -> Manifest:
+                try:
+                    return run.finish(jobs, tally)
+                except (
+                    MissingError
+                ):  # a store has no locks: the same command may have run beside, and been faster
+                    if (done := previous_run(out, begun)) is None:
+                        raise
+                    return done
+
             if engine is not None:
                 tally.begin((), [job.number for job in jobs])
                 engine.run(jobs, board=board, on_change=tell, on_result=tally.add)
                 clean(out, frozenset(job.path.name for job in jobs))  # of workers that died
-                return run.finish(jobs, tally)
+                return finish()
             kept = {}
             for job in jobs:
                 look()
@@ -130,7 +140,7 @@ def pack(
                 workers = 1
             workers = min(workers or _default_workers(listing), max(1, len(rest)))
             run_jobs(rest, workers=workers, board=board, on_change=tell, on_result=tally.add)
-            return run.finish(jobs, tally)
+            return finish()
 
 
 @contextlib.contextmanager
