@@ -6,6 +6,7 @@ import os
 import sys
 
 import pytest
+from botocore.exceptions import ClientError
 
 from pixmend.errors import InputError, MissingError, OutputError, StoreError
 from pixmend.storage import Place
@@ -256,6 +257,30 @@ def test_what_will_fail_again_is_asked_once(monkeypatch):
     with pytest.raises(StoreError, match="no permission"):
         place.read_bytes()
     assert asked == ["read"]
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("RequestTimeTooSkewed", "the clock of this machine is wrong.*set the clock"),
+        ("ExpiredToken", "credentials have expired; get new ones"),
+        ("AccessDenied", "no permission"),
+    ],
+)
+def test_what_s3_refuses_is_told_with_what_to_do(code, told, monkeypatch):
+    asked = []
+
+    def fail(self, what):
+        asked.append(what)
+        answer = {"Error": {"Code": code, "Message": "s3cr3t"}}
+        # As s3fs does: one class for all of these.
+        raise PermissionError("s3cr3t") from ClientError(answer, "GetObject")
+
+    monkeypatch.setattr(Counted, "happen", fail)
+    with pytest.raises(StoreError, match=told) as error:
+        Place.of(fresh(Counted) + "x").read_bytes()
+    assert "s3cr3t" not in str(error.value)
+    assert len(asked) == 1
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

@@ -40,6 +40,16 @@ _SET_CREDENTIALS = (
     "credentials are missing; set them as the store's own tools want them "
     "(S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile)"
 )
+_CLOCK = "the clock of this machine is wrong, and the store refuses what is signed at another time than its own; set the clock"
+_EXPIRED = "the credentials have expired; get new ones"
+# What S3 says of requests signed at another time than now, or with what was good until then.
+_OUT_OF_TIME = {
+    "RequestTimeTooSkewed": _CLOCK,
+    "RequestExpired": _CLOCK,
+    "ExpiredToken": _EXPIRED,
+    "ExpiredTokenException": _EXPIRED,
+    "TokenRefreshRequired": _EXPIRED,
+}
 
 
 def attempt(action: Callable[[], T], wait: Callable[[float], None] = time.sleep) -> T:
@@ -63,7 +73,9 @@ def may_pass(error: BaseException) -> bool:
         return False
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         return False
-    return not (_is(error, _NO_CREDENTIALS) or _without_rights(error) or _no_bucket(error))
+    if _is(error, _NO_CREDENTIALS) or _code(error) in _OUT_OF_TIME:
+        return False
+    return not (_without_rights(error) or _no_bucket(error))
 
 
 def reading(place: str, error: Exception) -> Exception:
@@ -90,6 +102,9 @@ def _words(error: BaseException) -> str:
         return "no such bucket; check its name, or make it first"
     if _is(error, _NO_CREDENTIALS):
         return _SET_CREDENTIALS
+    # Before rights, for what lacks these is raised as the same class.
+    if _code(error) in _OUT_OF_TIME:
+        return _OUT_OF_TIME[_code(error)]
     if _without_rights(error):
         return "no permission; ask for rights on this bucket, or use other credentials"
     if _is(error, _UNREACHABLE) or isinstance(error, ConnectionRefusedError):
