@@ -113,6 +113,23 @@ def test_a_file_that_vanishes_while_its_folder_is_listed_takes_no_other_with_it(
     assert [name for name, _ in Place(tmp_path).files()] == ["a", "c"]
 
 
+def test_files_that_begin_alike_are_found_alone(root, monkeypatch):
+    names = ["a.png", "a.json", "ab.png", "b.png", "a.d/x.png", "a/a.png", "sub/a.png"]
+    for name in names:
+        (root / "masks" / name).write_bytes(b"x")
+    if str(root).startswith("s3:"):
+        store, _ = root._store()
+        find = store.find
+
+        def older(path, maxdepth=None, prefix="", **more):  # s3fs up to 2025.9
+            if maxdepth and prefix:
+                raise ValueError("Can not specify 'prefix' option alongside 'maxdepth' options.")
+            return find(path, maxdepth=maxdepth, prefix=prefix, **more)
+
+        monkeypatch.setattr(store, "find", older)
+    assert (root / "masks").beginning("a.") == ["a.json", "a.png"]
+
+
 def test_a_version_changes_with_the_content(root):
     place = root / "x"
     place.write_bytes(b"one")

@@ -328,10 +328,11 @@ class Place:
                 if path.name.startswith(start) and path.is_file()
             )
         store, there = self._store()
-        options = {"prefix": start} if self._protocol in BUCKETS else {}
-        found = self._reading(lambda: store.find(there, maxdepth=1, **options))
-        names = (str(path).rpartition("/")[2] for path in found)
-        return sorted(name for name in names if name.startswith(start))
+        # Never both at once: older s3fs refuses that. What begins so in folders below is few, and dropped.
+        options = {"prefix": start} if self._protocol in BUCKETS else {"maxdepth": 1}
+        found = self._reading(lambda: store.find(there, **options))
+        names = (str(path).removeprefix(f"{there.rstrip('/')}/") for path in found)
+        return sorted(name for name in names if name.startswith(start) and "/" not in name)
 
     def remove(self, *, missing_ok: bool = False) -> None:
         """Remove the file.
