@@ -65,3 +65,12 @@ def test_the_note_of_a_job_is_the_same_in_another_process(run, make_images, tmp_
     note = json.loads((tmp_path / "out" / ".complete" / "job.json").read_text())
     assert "contextual_squared" in note["method"]
     assert "0x" not in note["method"]
+
+
+def test_what_killed_workers_left_is_removed_when_all_is_done(run, make_images, tmp_path):
+    folder, out = make_images(2, side=18), tmp_path / "out"
+    run(folder, out)
+    for path in (out, out / "Sample001", out / ".complete"):
+        (path / ".img00000.png.abcd_123.tmp").write_bytes(b"half")
+    run(folder, out)
+    assert not list(out.rglob("*.tmp"))

@@ -150,6 +150,24 @@ def pack_until_manifest(folder, place):
         Manifest.write = written
 
 
+def test_what_a_killed_run_was_writing_is_cleaned_up(make_folder, monkeypatch):
+    folder, place = make_folder(12), Place.of(fresh(Counted) + "r")
+    happen = Counted.happen
+
+    def die(self, what):
+        happen(self, what)
+        if what == "move" and any("00001" in name for name in Counted.store):
+            raise SystemExit  # no error, so that nothing is tidied up
+
+    monkeypatch.setattr(Counted, "happen", die)
+    with pytest.raises(SystemExit):
+        pack(folder, place, SETTINGS, workers=1)
+    assert [name for name in Counted.store if name.endswith(".tmp")]
+    monkeypatch.setattr(Counted, "happen", happen)
+    pack(folder, place, SETTINGS, workers=1)
+    assert not [name for name in Counted.store if name.endswith(".tmp")]
+
+
 def test_clocks_of_other_machines_mean_nothing(make_folder, tmp_path):
     folder, place = make_folder(12), Place.of(fresh(Counted) + "r")
     pack(folder, tmp_path / "here", SETTINGS, workers=1)

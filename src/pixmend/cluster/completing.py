@@ -32,7 +32,7 @@ from pixmend.completion import Options
 from pixmend.errors import InputError, MissingError, OutputError
 from pixmend.masks import SHAPES
 from pixmend.models import find_model
-from pixmend.storage import Place, sha256_of
+from pixmend.storage import Place, remove_leftovers, sha256_of
 
 __all__ = ["Completed", "CompletedProgress", "complete"]
 
@@ -222,12 +222,17 @@ def _in_the_way(out: Place, given: Sequence[Place]) -> list[PurePath]:
 
 
 def _account(out: Place, parts: int) -> tuple[tuple[str, str], ...]:
-    """Write the facts of all inputs, part by part, and return the first that failed."""
+    """Write the facts of all inputs, part by part, and return the first that failed; remove what killed workers left."""
     failures: list[tuple[str, str]] = []
+    folders = {PurePath(), PurePath(WORK)}
     with (out / _RESULTS).writing() as results:
         for number in range(parts):
             for entry in read_entries(out / part_path(number)):
+                folders |= {PurePath(name).parent for name in entry.files}
                 results.write(json.dumps(entry.facts).encode() + b"\n")
                 if "error" in entry.facts and len(failures) < _NAMED:
                     failures.append((entry.facts["file"], entry.facts["error"]))
+    if out.local is not None:
+        for folder in folders:
+            remove_leftovers(out.local / folder)
     return tuple(failures)

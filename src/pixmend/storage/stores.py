@@ -67,7 +67,9 @@ def renamed(store: "AbstractFileSystem", path: str) -> Iterator[str]:
         yield path
         return
     store.makedirs(store._parent(path), exist_ok=True)
-    beside = f"{path}.{secrets.token_hex(8)}.tmp"
+    # Hidden, as `atomic_write` names it, so that who cleans up after a killed process knows it.
+    folder, slash, name = path.rpartition("/")
+    beside = f"{folder}{slash}.{name}.{secrets.token_hex(4)}.tmp"
     try:
         yield beside
         store.mv(beside, path)
