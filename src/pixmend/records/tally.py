@@ -65,23 +65,30 @@ class Tally:
     on_progress: Callable[[PackProgress], None] | None
     results: dict[int, ShardResult] = field(default_factory=dict)
     _running: set[int] = field(default_factory=set)
-    _told: float = -math.inf
+    _done: int = 0  # of finished shards
+    _bad: int = 0
+    _next: float = -math.inf
 
     def begin(self, kept: Iterable[ShardResult], running: Iterable[int]) -> None:
         """Start from the shards of an earlier run, and the numbers of those to do."""
-        self.results = {result.number: result for result in kept}
+        self.results = {}
         self._running = set(running)
+        for result in kept:
+            self._count(result)
         self._look()
 
     def add(self, result: ShardResult) -> None:
         """Count a finished shard."""
-        self.results[result.number] = result
+        self._count(result)
         self._running.discard(result.number)
-        self._look()
+        if self._running:
+            self.tell()
+        else:
+            self._look()
 
     def tell(self) -> None:
         """Look at the board, unless that was a moment ago, and pass on how far it is."""
-        if time.monotonic() - self._told >= _TELL_SECONDS:
+        if time.monotonic() >= self._next:
             self._look()
 
     def first_reasons(self) -> str:
@@ -91,12 +98,19 @@ class Tally:
         reasons += [row.reason for row in map(self.board.read, sorted(self._running)) if row.reason]
         return "; ".join(reasons[:FIRST_REASONS])
 
+    def _count(self, result: ShardResult) -> None:
+        self.results[result.number] = result
+        self._done += result.count + result.bad
+        self._bad += result.bad
+
     def _look(self) -> None:
-        self._told = time.monotonic()
+        begun = time.monotonic()
         rows = [self.board.read(number) for number in self._running]
-        bad = sum(row.bad for row in rows) + sum(found.bad for found in self.results.values())
-        done = sum(row.done for row in rows)
-        done += sum(found.count + found.bad for found in self.results.values())
+        bad = self._bad + sum(row.bad for row in rows)
+        done = self._done + sum(row.done for row in rows)
+        # A tenth of the time at most, however many shards there are.
+        now = time.monotonic()
+        self._next = now + max(_TELL_SECONDS, 9 * (now - begun))
         if self.on_progress is not None:
             latest = max(rows, key=lambda row: row.done, default=Row())
             self.on_progress(PackProgress(done, self.total, bad, latest.current))
