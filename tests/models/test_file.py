@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from pixmend.errors import ModelFileError, OutputError
 from pixmend.models import (
@@ -132,3 +133,33 @@ def test_an_unwritable_place_is_an_output_error_and_leaves_nothing(model, tmp_pa
     with pytest.raises(OutputError, match="file"):
         save_model(model, tmp_path / "file" / "model.safetensors")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    "promised", [{"size": 256, "filters": 1024}, {"latent_dim": 4096}, {"encoder": "conditional"}]
+)
+def test_networks_that_the_file_does_not_hold_are_never_built(path, monkeypatch, promised):
+    header, tensors = read_header(path), {}
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    settings = header["settings"] | {"latent_prior": "normal"} | promised
+    write_tensors(path, tensors, kind="model", header={"settings": settings, "card": {}})
+    real, built = torch.nn.Parameter, []
+
+    def counted(data, *more):
+        built.append(0 if data.device.type == "meta" else data.numel())
+        return real(data, *more)
+
+    monkeypatch.setattr(torch.nn.parameter, "Parameter", counted)
+    with pytest.raises(ModelFileError, match=r"do not fit together \(.*should be"):
+        load_model(path)
+    assert sum(built) == 0
+
+
+def test_a_header_of_two_gigabytes_is_refused_unread(tmp_path):
+    path = tmp_path / "huge.safetensors"
+    with path.open("wb") as file:
+        file.write((2 * 2**30).to_bytes(8, "little") + b'{"__metadata__": ')
+        file.truncate(2 * 2**30 + 100)  # of which the disk holds nothing
+    with pytest.raises(ModelFileError, match="not a pixmend model file"):
+        load_model(path)

@@ -171,6 +171,13 @@ class _Batch:
     failed: list[tuple[str, str]] = field(default_factory=list)
 
     def run(self) -> None:
+        """Complete all, into a folder that other calls may write to as well."""
+        from pixmend.storage import shared
+
+        with shared(self.out, {self.out / item.relative.parent for item in self.inputs}):
+            self._run()
+
+    def _run(self) -> None:
         from pixmend.cli.outputs import Names
         from pixmend.cli.terminal import errors, out, progress_bar, stop_on_signal
         from pixmend.cli.watching import Sheets
@@ -181,7 +188,7 @@ class _Batch:
         self.names.reserve([PurePath("results.jsonl")])
         sheets = Sheets(self.out, self.names) if len(self.inputs) > 1 else None
         self.results = self.out / "results.jsonl"
-        write_text(self.results, self._earlier())
+        write_text(self.results, self._latest())
         self.options = self.model.fitted(self.options)
         rounds, done = self.options.method.steps + 1, 0  # the start is looked at too
         if self.films:
@@ -211,6 +218,7 @@ class _Batch:
                 bar.update(task, completed=len(self.inputs) * rounds, note=f"{done} images")
         if sheets:
             sheets.close()
+        write_text(self.results, self._latest())
         # With --json nothing but the records is on stdout.
         (errors if self.as_json else out).print(
             f"{done} completed -> {self.out} (facts in {self.results.name})", markup=False
@@ -315,12 +323,19 @@ class _Batch:
             np.save(file, result.uncertainty, allow_pickle=False)
         return picture
 
-    def _earlier(self) -> str:
-        """Return the lines of results.jsonl that tell of other files than these: their results are still in OUT."""
-        now = {str(item.path) for item in self.inputs}
+    def _latest(self) -> str:
+        """Return the last line of results.jsonl of each file.
+
+        Lines of an earlier call stay until another is written, so that a call that is killed takes nothing back that was told.
+        """
         text = self.results.read_text(errors="replace") if self.results.is_file() else ""
-        lines = text.splitlines(keepends=True)
-        return "".join(line for line in lines if _file_of(line) not in now | {None})
+        latest: dict[str, str] = {}
+        for line in text.splitlines():
+            name = _file_of(line)
+            if name is not None:
+                latest.pop(name, None)  # to the end: lines are in the order of writing
+                latest[name] = line
+        return "".join(f"{line}\n" for line in latest.values())
 
     def _note(self, facts: dict[str, Any]) -> None:
         from pixmend.storage import append_line
@@ -331,13 +346,13 @@ class _Batch:
             print(line, flush=True)
 
     def _beside(self, target: PurePath, ending: str) -> PurePath:
-        return self.names.free(
-            target.with_name(target.stem + ending), target.with_name(target.name + ending)
-        )
+        from pixmend.cli.outputs import beside
+
+        return self.names.free(beside(target, ending), beside(target, target.suffix + ending))
 
 
 def _file_of(line: str) -> str | None:
     try:
         return str(json.loads(line)["file"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -1,6 +1,7 @@
 """Which inputs a command line names, and under which names their results are written."""
 
 import glob
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -8,7 +9,9 @@ from pathlib import Path, PurePath
 from pixmend.errors import InputError
 from pixmend.images import find_images
 
-__all__ = ["Input", "Names", "expand_inputs"]
+__all__ = ["Input", "Names", "beside", "expand_inputs", "real_path"]
+
+_LONGEST = 255  # bytes of a file's name on every file system at hand
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def expand_inputs(inputs: Sequence[str], *, but: Path) -> list[Input]:
     found: dict[Path, Input] = {}
     for root in roots:
         if not root.is_dir():
-            found.setdefault(root.resolve(), Input(root, PurePath(root.name)))
+            found.setdefault(real_path(root), Input(root, PurePath(root.name)))
             continue
         files = [path for path in find_images(root) if not _is_under(path, but)]
         if not files:
@@ -45,8 +48,8 @@ def expand_inputs(inputs: Sequence[str], *, but: Path) -> list[Input]:
             )
         for path in files:
             relative = path.relative_to(root)
-            name = PurePath(root.resolve().name, relative) if several else PurePath(relative)
-            found.setdefault(path.resolve(), Input(path, name))
+            name = PurePath(real_path(root).name, relative) if several else PurePath(relative)
+            found.setdefault(real_path(path), Input(path, name))
     return list(found.values())
 
 
@@ -61,13 +64,21 @@ class Names:
         self._taken |= {str(name).casefold() for name in names}
 
     def free(self, wanted: PurePath, instead: PurePath) -> PurePath:
-        """Return ``wanted``, or ``instead``, or that with a number: the first not taken."""
-        name, number = wanted, 1
+        """Return ``wanted``, or ``instead``, or that with a number: the first not taken, shortened where no file may be called that."""
+        name, number = beside(wanted, wanted.suffix), 1
         while str(name).casefold() in self._taken:
-            stem = instead.stem if number == 1 else f"{instead.stem}-{number}"
-            name, number = instead.with_name(stem + instead.suffix), number + 1
+            more = "" if number == 1 else f"-{number}"
+            name, number = beside(instead, more + instead.suffix), number + 1
         self._taken.add(str(name).casefold())
         return name
+
+
+def beside(path: PurePath, ending: str) -> PurePath:
+    """Return ``path`` with ``ending`` after its stem, of which as much is left out as makes the name 255 bytes at most."""
+    stem, room = path.stem, _LONGEST - len(os.fsencode(ending))
+    while stem and len(os.fsencode(stem)) > room:
+        stem = stem[:-1]
+    return path.with_name(stem + ending)
 
 
 def _matches(text: str, but: Path) -> list[Path]:
@@ -87,5 +98,10 @@ def _matches(text: str, but: Path) -> list[Path]:
 
 
 def _is_under(path: Path, folder: Path) -> bool:
-    place, inside = folder.resolve(), path.resolve()
+    place, inside = real_path(folder), real_path(path)
     return place == inside or place in inside.parents
+
+
+def real_path(path: Path) -> Path:
+    """Return a path without links; unlike `Path.resolve`, that of a link to itself too."""
+    return Path(os.path.realpath(path))

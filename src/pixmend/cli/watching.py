@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
+from pixmend.cli.outputs import beside, real_path
 from pixmend.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -71,9 +72,9 @@ class Films:
             raise SettingsError(f"--film {path}: films are GIFs; give a name that ends in .gif")
         self._one = len(inputs) == 1
         self._place = path if self._one else path.with_suffix("")
-        taken = self._place.resolve()
+        taken = real_path(self._place)
         for given in inputs:
-            if taken in (given.resolve(), *given.resolve().parents):
+            if taken in (real_path(given), *real_path(given).parents):
                 raise SettingsError(f"--film {path}: {given} is an input; give another name")
 
     def write(self, result: "Completion", target: PurePath) -> Path:
@@ -81,6 +82,6 @@ class Films:
         from pixmend.completion import film_frames
         from pixmend.images import thumbnail, write_film
 
-        path = self._place if self._one else self._place / target.with_name(f"{target.name}.gif")
+        path = self._place if self._one else self._place / beside(target, f"{target.suffix}.gif")
         write_film([thumbnail(frame, _FRAME) for frame in film_frames(result)], path)
         return path

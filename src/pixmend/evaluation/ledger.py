@@ -201,7 +201,7 @@ class Ledger:
         path = self.folder / "completions.json"
         try:
             kept = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             kept = {}
         changed = {name for name, digest in digests.items() if kept.get(name) != digest}
         if not changed:
@@ -219,7 +219,7 @@ class Ledger:
             return
         try:
             begun = json.loads(self._plan.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             begun = {}
         differing = sorted(key for key in plan if begun.get(key) != plan[key])
         if differing:

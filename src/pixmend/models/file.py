@@ -41,6 +41,7 @@ __all__ = [
 FORMATS = {"model": 1, "checkpoint": 2}
 BUNDLED = Path(__file__).parent.parent / "bundled"
 _MAX_HEADER = 8 * 2**20
+_PARTS = ("generator", "discriminator", "encoder")
 
 
 @dataclass(frozen=True)
@@ -110,19 +111,21 @@ def load_model(model: str | Path) -> DCGAN:
     tensors, header = read_tensors(path, kind="model")
     try:
         settings = DCGANSettings.model_validate(header["settings"])
-        generator, discriminator = make_generator(settings), make_discriminator(settings)
-        generator.load_state_dict(_part(tensors, "generator."))
-        discriminator.load_state_dict(_part(tensors, "discriminator."))
-        encoder = Encoder(settings) if settings.encoder != "off" else None
-        if encoder is not None:
-            encoder.load_state_dict(_part(tensors, "encoder."))
+        with torch.device(
+            "meta"
+        ):  # takes no memory: settings may promise more than any machine has
+            _check_held(_networks(settings), tensors)
+        generator, discriminator, encoder = networks = _networks(settings)
+        for part, network in zip(_PARTS, networks, strict=True):
+            if network is not None:
+                network.load_state_dict(_part(tensors, f"{part}."))
         memory = _memory(tensors["memory"], settings, header) if settings.memory else None
     except (KeyError, ValidationError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ModelFileError(
             f"{path}: its settings and weights do not fit together ({reason}); export it again"
         ) from error
-    for network in filter(None, (generator, discriminator, encoder)):
+    for network in filter(None, networks):
         network.eval().requires_grad_(False)
     card = dict(header.get("card", {}))
     return DCGAN(settings, generator, discriminator, card, encoder, memory)
@@ -225,6 +228,29 @@ def read_header(path: Path) -> dict[str, Any]:
             f"{path}: of format {header.get('format')}; this pixmend reads formats up to {newest}: use the version that wrote it"
         )
     return header
+
+
+def _networks(settings: DCGANSettings) -> tuple[Generator, Discriminator, Encoder | None]:
+    encoder = Encoder(settings) if settings.encoder != "off" else None
+    return make_generator(settings), make_discriminator(settings), encoder
+
+
+def _check_held(
+    networks: tuple[Generator, Discriminator, Encoder | None], tensors: Mapping[str, Tensor]
+) -> None:
+    """Check that a file holds the weights of its networks, before these take memory.
+
+    Raises
+    ------
+    RuntimeError
+        One is missing or of another shape.
+    """
+    for part, network in zip(_PARTS, networks, strict=True):
+        for name, wanted in network.state_dict().items() if network is not None else ():
+            held = tensors.get(f"{part}.{name}")
+            if held is None or held.shape != wanted.shape:
+                found = "missing" if held is None else f"of shape {list(held.shape)}"
+                raise RuntimeError(f"{part}.{name} is {found} and should be {list(wanted.shape)}")
 
 
 def _memory(png: Tensor, settings: DCGANSettings, header: Mapping[str, Any]) -> Memory:

@@ -111,7 +111,7 @@ def _read_origin(out: Path) -> Origin | None:
         return Origin.model_validate(json.loads((out / ORIGIN_NAME).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, ValidationError, SettingsError) as error:
+    except (OSError, ValueError, RecursionError, ValidationError, SettingsError) as error:
         raise OutputError(f"{out / ORIGIN_NAME}: cannot be read; {_FIX}") from error
 
 

@@ -84,7 +84,7 @@ class Manifest(BaseModel):
             content = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise InputError(_no_records(folder)) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path}: cannot be read: {error}; {_AGAIN}") from error
         version = content.get("format") if isinstance(content, dict) else None
         if version != _FORMAT:
