@@ -77,11 +77,14 @@ def main() -> int:
         told = markdown({name: found[name]}).splitlines()
         print("\n".join(told if len(found) == 1 else told[2:]), flush=True)
         facts["seconds"] = round(time.monotonic() - begun, 1)
+        facts["cpu_seconds"] = round(sum(os.times()[:4]), 1)
         rows = {section: [row.as_json() for row in each] for section, each in found.items()}
         options.json.write_text(json.dumps({**facts, "sections": rows}, indent=1) + "\n")
     broken = sum(len(row.wrong) for rows in found.values() for row in rows)
     tried = sum(row.tried for rows in found.values() for row in rows)
-    print(f"\n{tried:,} trials, {broken} broken promises, {facts['seconds']} s -> {options.json}")
+    print(
+        f"\n{tried:,} trials, {broken} broken promises, {facts['seconds']} s ({facts['cpu_seconds']} of CPU) -> {options.json}"
+    )
     return int(broken > 0)
 
 

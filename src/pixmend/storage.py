@@ -74,8 +74,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write ``content`` to ``path`` atomically, as UTF-8."""
-    write_bytes(path, content.encode())
+    """Write ``content`` to ``path`` atomically, as UTF-8; bytes of file names that are no text are escaped."""
+    write_bytes(path, content.encode(errors="backslashreplace"))
 
 
 def append_line(path: Path, line: str) -> None:
@@ -86,7 +86,7 @@ def append_line(path: Path, line: str) -> None:
     OutputError
         The disk is full or not writable; ``path`` is as long as it was before.
     """
-    content, done = line.encode() + b"\n", 0
+    content, done = line.encode(errors="backslashreplace") + b"\n", 0
     try:
         with path.open("ab", buffering=0) as file:
             before = file.tell()
