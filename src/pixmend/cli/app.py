@@ -63,6 +63,12 @@ def main() -> None:
     except PixmendError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except MemoryError:
+        print(
+            "error: not enough memory; close other programs, or give fewer --workers or a smaller --batch",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except StoppedError:
         print("stopped; the same command goes on", file=sys.stderr)
         sys.exit(130)

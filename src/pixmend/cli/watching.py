@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from pixmend.cli.outputs import beside, real_path
+from pixmend.cli.outputs import Names, beside, real_path
 from pixmend.errors import SettingsError
 
 if TYPE_CHECKING:
-    from pixmend.cli.outputs import Names
     from pixmend.completion import Completion
     from pixmend.images import Pixels
 
@@ -72,6 +71,7 @@ class Films:
             raise SettingsError(f"--film {path}: films are GIFs; give a name that ends in .gif")
         self._one = len(inputs) == 1
         self._place = path if self._one else path.with_suffix("")
+        self._names = Names()
         taken = real_path(self._place)
         for given in inputs:
             if taken in (real_path(given), *real_path(given).parents):
@@ -82,6 +82,7 @@ class Films:
         from pixmend.completion import film_frames
         from pixmend.images import thumbnail, write_film
 
-        path = self._place if self._one else self._place / beside(target, f"{target.suffix}.gif")
+        name = beside(target, f"{target.suffix}.gif")
+        path = self._place if self._one else self._place / self._names.free(name, name)
         write_film([thumbnail(frame, _FRAME) for frame in film_frames(result)], path)
         return path

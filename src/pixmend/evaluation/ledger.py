@@ -149,7 +149,8 @@ class Ledger:
         self.folder = folder
         self._file, self._plan = folder / "results.csv", folder / "plan.json"
         self._check(plan)
-        remove_leftovers(folder)
+        for part in (folder, *folder.glob("answers/*/*")):
+            remove_leftovers(part)
         self.rows = {row.key: row for row in self._read()}
         write_text(self._plan, json.dumps(plan, indent=1) + "\n")
         self.write(self.rows.values())
