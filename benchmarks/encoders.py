@@ -1,6 +1,6 @@
 """The ways to train an encoder, each for the same time, on the same images: what completes best, and what that does to prior samples.
 
-    python benchmarks/encoders.py OUT RECORDS [--minutes 5] [--filters 32] [--memory 4096] [--threads 1]
+    python benchmarks/encoders.py OUT RECORDS [--minutes 5] [--filters 32] [--memory 4096] [--threads 1] [--variants a b d]
 
 No encoder, its holes filled by the monitor's short search; (a) the latent alone (`encoder = "joint"`); (b) latent and features
 (`"conditional"`); (c) the encoder beside a G that does not know of it (`"frozen"`); (d) as (b) with a memory; (e) as (d) with a smooth
@@ -45,6 +45,8 @@ _VARIANTS = {
     },
 }
 
+_LETTERS = {"off" if name[0] == "n" else name[1]: name for name in _VARIANTS}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -55,10 +57,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--memory", type=int, default=4096)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--variants", nargs="+", default=list(_LETTERS), choices=_LETTERS)
     options = parser.parse_args()
     runs = {
-        name: start(options.out / f"{number}", options, values)
-        for number, (name, values) in enumerate(_VARIANTS.items(), start=1)
+        _LETTERS[letter]: start(options.out / letter, options, _VARIANTS[_LETTERS[letter]])
+        for letter in options.variants
     }
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {options.minutes:g} minutes each, all at once on {os.cpu_count()} cores, "
@@ -70,12 +73,11 @@ def main() -> None:
         "| KID x 1000 |",
     )
     print("|---" * (len(MASKS) + 3) + "|")
-    for name, run in runs.items():
+    for letter, (name, run) in zip(options.variants, runs.items(), strict=True):
         _, problems = run.communicate()
         if run.returncode:
             sys.exit(f"{name}: {problems[-2000:]}")
-        number = list(runs).index(name) + 1
-        print(row(name, read_scores(RunDirectory(options.out / f"{number}").scores)), flush=True)
+        print(row(name, read_scores(RunDirectory(options.out / letter).scores)), flush=True)
 
 
 def start(

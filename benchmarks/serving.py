@@ -56,6 +56,7 @@ def main() -> None:
                 for server in (together, apart):
                     row = load(server, requests, alone, count, options.seconds)
                     print(f"| {method} | {count} | {server.batch} |", row, flush=True)
+        time.sleep(3)  # a server at rest gives back what it took
         print(f"\nmemory at rest, MiB: {together.idle:.0f} before, {together.memory():.0f} after")
     overload(options, requests, alone)
 

@@ -27,6 +27,15 @@ def one_thread():
 
 
 @pytest.fixture(scope="session")
+def browser():
+    """Return Chromium, headless; tests that look at pages are skipped without one, and say so."""
+    from tests.browser import chromium
+
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def untrained():
     """Return a maker of tiny models whose draws differ from pixel to pixel, as an untrained net's hardly do."""
 

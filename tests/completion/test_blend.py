@@ -201,3 +201,15 @@ def test_an_unknown_blend_is_refused_with_the_blends_there_are():
 def test_paste_is_the_mask_times_each():
     image, drawn, known = draw(3, 5, 7), draw(3, 5, 7, seed=1), known_but(np.s_[1:3], (5, 7))
     assert torch.equal(paste(image, drawn, known), image * known + drawn * ~known)
+
+
+def test_factors_kept_for_one_hole_serve_no_other():
+    image, drawn = draw(3, 20, 20), draw(3, 20, 20, seed=1)
+    holes = [draw(20, 20, seed=turn) < 0.1 for turn in (2, 3)]
+    holes.append(holes[0].T)
+    for known in [*holes, *holes]:
+        expected = drawn + membrane(image - drawn, known)
+        found = poisson(image, drawn, known)
+        torch.testing.assert_close(
+            found[:, ~known], expected.clamp(-1, 1)[:, ~known], atol=1e-5, rtol=0
+        )

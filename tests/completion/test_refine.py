@@ -1,6 +1,7 @@
 """Refining: what it may change, what it may not, and that it stops in time."""
 
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -192,3 +193,24 @@ def test_the_start_is_the_neighbours_answer_that_fits_and_agrees_best(lively):
         model, jobs(1), Options(replace(METHODS["default"], encoded_steps=0))
     )
     assert np.allclose(result.candidates[0].z, z[order[0, 0]], atol=1e-5)
+
+
+def test_tuning_ends_when_somebody_wants_an_answer(lively):
+    model = encoded(lively("RGB"))
+    mask = make_mask("center", 16, 16)
+    pixels = np.random.default_rng(2).integers(0, 256, (2, 16, 16, 3), np.uint8)
+    jobs = [Job(open_image(each), mask) for each in pixels]
+
+    def answer(refine, asks=None):
+        asked = count()
+        stop = (lambda: False) if asks is None else lambda: next(asked) >= asks
+        method = replace(BEST, refine=refine, encoded_steps=0)
+        return [
+            each.candidates[0].picture.pixels.tobytes()
+            for each in complete_batch(model, jobs, Options(method), should_stop=stop)
+        ]
+
+    assert answer(5) != answer(0)
+    assert answer(5, asks=0) == answer(0)  # asked before the first step, and so on
+    assert answer(5, asks=2) == [answer(2)[0], answer(0)[1]]
+    assert answer(5, asks=5) == [answer(5)[0], answer(0)[1]]

@@ -1,8 +1,6 @@
 """Servers on ports of their own, in this process; one of them, and one browser, for all tests."""
 
 import io
-import os
-import shutil
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +12,6 @@ from PIL import Image
 
 from pixmend.models import save_model
 from pixmend.serve import Catalogue, Door, Limits, Server, create_app, listen
-
-CHROMIUM = shutil.which("chromium")
 
 
 @dataclass(frozen=True)
@@ -85,18 +81,3 @@ def served(catalogue):
 def limited(catalogue):
     """Return a maker of servers with other limits."""
     return lambda door=None, **limits: serving(catalogue, Limits(**limits), door)
-
-
-@pytest.fixture(scope="session")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium: the page is not tested (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    flags = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, headless=True, args=flags.split(), env={**os.environ}
-        )
-        yield browser
-        browser.close()

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from axe_playwright_python.base import AXE_FILE_PATH
 from PIL import Image
 
 from pixmend.models import BUNDLED
+from tests.browser import audit, watched
 
 EXAMPLE = BUNDLED / "characters" / "Sample011" / "keraleeyam__regular.png"
 SHOTS = Path(__file__).parent / "shots"  # written where the folder is, to be looked at
@@ -23,17 +23,7 @@ def visit(browser, served):
     def open_page(path="/", **options):
         context = browser.new_context(accept_downloads=True, reduced_motion="reduce", **options)
         contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(90_000)  # a machine may be busy
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda said: is_fault(said) and faults.append(said.text))
-        page.on(
-            "request",
-            lambda request: (
-                request.url.startswith((served.url, "blob:", "data:"))
-                or faults.append(f"asks elsewhere: {request.url}")
-            ),
-        )
+        page = watched(context, faults, allowed=(served.url, "blob:", "data:"))
         page.goto(served.url + path)
         return page
 
@@ -41,11 +31,6 @@ def visit(browser, served):
     for context in contexts:
         context.close()
     assert not faults
-
-
-def is_fault(said):
-    """Tell a complaint of the console from its notes on answers that refuse, which the page tells of itself."""
-    return said.type == "error" and "status of 4" not in said.text
 
 
 def shoot(page, name):
@@ -91,15 +76,6 @@ def downloaded(page, button="#download"):
     with page.expect_download() as waiting:
         page.click(button)
     return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
-
-
-def audit(page):
-    """Fail on what axe-core finds against WCAG 2.1 AA."""
-    # By the debugger's own door: the page's policy lets no script in.
-    page.evaluate(Path(AXE_FILE_PATH).read_text())
-    found = page.evaluate("axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})")
-    told = [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]]
-    assert not told
 
 
 def test_the_whole_story_and_the_download_is_what_the_command_line_writes(visit, program, tmp_path):

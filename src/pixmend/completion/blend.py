@@ -1,6 +1,7 @@
 """Joining what G drew to what is known; only hole pixels ever come from here."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ __all__ = ["BLENDS", "Blend", "feather", "paste", "poisson"]
 
 Blend = Literal["paste", "feather", "poisson"]
 
+_KEPT = 8  # holes whose factors are kept: 5 MB each at most, of the few unknowns below
 _FEW = 10_000  # unknowns up to which a factorisation takes less time than setting a multigrid up
 # A pixel and its neighbour to the right, and below.
 _PAIRS = ((np.s_[..., :-1], np.s_[..., 1:]), (np.s_[..., :-1, :], np.s_[..., 1:, :]))
@@ -99,45 +101,61 @@ def _in_the_hole(
 def _harmonic(values: Tensor, known: Tensor) -> Tensor:
     """Extend values [C, H, W] from where ``known`` into the hole, so that a missing pixel is the mean of its neighbours in the image."""
     hole, given = ~known.numpy(), values.double().numpy()
-    matrix, right = _laplace(given, hole)
     extended = given.copy()
-    extended[:, hole] = _solve(matrix, right).T
+    extended[:, hole] = _solver(hole)(_border_sums(given, hole)).T
     return torch.from_numpy(extended).to(values.dtype)
 
 
-def _laplace(values: NDArray[Any], hole: NDArray[np.bool_]) -> tuple["csr_array", NDArray[Any]]:
-    """Return A [N, N] and b [N, C] of A u = b on the N missing pixels.
+def _border_sums(values: NDArray[Any], hole: NDArray[np.bool_]) -> NDArray[Any]:
+    """Return b of A u = b, [N, C]: the sum of each missing pixel's known neighbours."""
+    given, sums = np.where(hole, 0, values), np.zeros_like(values)
+    for one, other in _PAIRS:
+        sums[one] += given[other]
+        sums[other] += given[one]
+    return sums[:, hole].T
 
-    A is degree - adjacency of the pixel grid, b the sum of a pixel's known neighbours.
-    """
+
+def _solver(hole: NDArray[np.bool_]) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Return what solves A u = b [N, C] for a hole: by factors if N is small, else by conjugate gradients over multigrid."""
+    if np.count_nonzero(hole) <= _FEW:
+        return _factors(np.packbits(hole).tobytes(), hole.shape)
+    # Classical coarsening (Ruge and Stueben 1987) draws nothing at random, so equal holes have equal answers.
+    from pyamg import ruge_stuben_solver
+
+    grids = ruge_stuben_solver(_laplace(hole))
+    return lambda right: np.stack(
+        [grids.solve(column, tol=1e-8, accel="cg") for column in right.T], axis=1
+    )
+
+
+# Images of a batch, channels apart, often share one hole, and its factors take longer than all else of a blend.
+@lru_cache(maxsize=_KEPT)
+def _factors(bits: bytes, shape: tuple[int, int]) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    from scipy.sparse.linalg import splu
+
+    hole = np.unpackbits(np.frombuffer(bits, np.uint8), count=shape[0] * shape[1])
+    matrix = _laplace(hole.reshape(shape).astype(np.bool_))
+    options = {"SymmetricMode": True}
+    solve: Callable[[NDArray[Any]], NDArray[Any]] = splu(
+        matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", options=options
+    ).solve
+    return solve
+
+
+def _laplace(hole: NDArray[np.bool_]) -> "csr_array":
+    """Return A [N, N] of A u = b on the N missing pixels: degree - adjacency of the pixel grid, symmetric and positive definite."""
     from scipy.sparse import coo_array
 
     count = np.count_nonzero(hole)
     number = np.zeros(hole.shape, np.intp)
     number[hole] = np.arange(count)
-    degree, sums, edges = np.zeros(hole.shape), np.zeros_like(values), []
+    degree, edges = np.zeros(hole.shape), []
     for one, other in _PAIRS:
         for here, there in ((one, other), (other, one)):
             degree[here] += 1
-            sums[here] += np.where(hole[there], 0, values[there])
             both = hole[here] & hole[there]
             edges.append(np.stack([number[here][both], number[there][both]]))
     rows, columns = np.concatenate([np.tile(np.arange(count), (2, 1)), *edges], axis=1)
     entries = np.full(len(rows), -1.0)
     entries[:count] = degree[hole]
-    return coo_array((entries, (rows, columns))).tocsr(), sums[:, hole].T
-
-
-def _solve(matrix: "csr_array", right: NDArray[Any]) -> NDArray[Any]:
-    """Solve A u = b [N, C], A symmetric and positive definite: by factors if N is small, else by conjugate gradients over multigrid."""
-    if len(right) <= _FEW:
-        from scipy.sparse.linalg import splu
-
-        options = {"SymmetricMode": True}
-        factors = splu(matrix.tocsc(), permc_spec="MMD_AT_PLUS_A", options=options)
-        return np.asarray(factors.solve(right))
-    # Classical coarsening (Ruge and Stueben 1987) draws nothing at random, so equal holes have equal answers.
-    from pyamg import ruge_stuben_solver
-
-    grids = ruge_stuben_solver(matrix)
-    return np.stack([grids.solve(column, tol=1e-8, accel="cg") for column in right.T], axis=1)
+    return coo_array((entries, (rows, columns))).tocsr()

@@ -198,7 +198,7 @@ def _search(
     lanes = max(method.restarts, options.candidates)
     rows = torch.arange(count, device=target.device).repeat_interleave(lanes)
     rows = torch.cat([rows, rows[:1].expand(-len(rows) % ROWS)])
-    z, encoding = _start(model, target, known, rows, lanes, options)
+    z, encoding = _start(model, target, known, rows, lanes, options, enough)
     condition = None if encoding is None else encoding.condition
     objective = method.objective(model, target[rows], known[rows], condition)
     drawn: Tensor | None = None
@@ -228,7 +228,14 @@ def _search(
     best_z, best = path.last.best_z, path.last.best
     losses = torch.stack(best.parts(), -1)[: count * lanes].view(count, lanes, 3)
     if method.refine and encoding is None:
-        drawn = inner_layer(objective, best_z, settings, steps=method.refine, seed=options.seed)
+        drawn = inner_layer(
+            objective,
+            best_z,
+            settings,
+            steps=method.refine,
+            seed=options.seed,
+            should_stop=enough.already,
+        )
     elif drawn is None:
         drawn = _draw(model, best_z, condition, torch.arange(count * lanes, device=rows.device))
     drawn = drawn[: count * lanes].view(count, lanes, *drawn.shape[1:])
@@ -259,12 +266,20 @@ def _losses_of(objective: Objective, images: Tensor) -> Tensor:
 
 
 def _start(
-    model: DCGAN, target: Tensor, known: Tensor, rows: Tensor, lanes: int, options: Options
+    model: DCGAN,
+    target: Tensor,
+    known: Tensor,
+    rows: Tensor,
+    lanes: int,
+    options: Options,
+    enough: Enough,
 ) -> tuple[Tensor, Encoding | None]:
     """Return the start of each row, [rows, latent_dim], and what an encoder makes of its image; rows are image x lane, then spare ones."""
     method = options.method
     if method.uses_encoder(model):
-        return lean(method, model, target, known, lanes, seed=options.seed)
+        return lean(
+            method, model, target, known, lanes, seed=options.seed, should_stop=enough.already
+        )
     objective = method.objective(model, target, known)
     starts = method.starts(objective, model.settings, lanes, options.seed).flatten(0, 1)
     return torch.cat([starts, starts[:1].expand(len(rows) - len(starts), -1)]), None

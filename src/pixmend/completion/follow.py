@@ -54,6 +54,10 @@ class Enough:
         self._last = now
         return late or self._should_stop()
 
+    def already(self) -> bool:
+        """Return whether to end what goes before a search."""
+        return time.perf_counter() > self._end or self._should_stop()
+
 
 def follow(
     states: Iterator[SearchState],

@@ -1,5 +1,6 @@
 """The starts that an encoder gives, and which of the training images it leans on."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -26,6 +27,7 @@ def lean(
     lanes: int,
     *,
     seed: int,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Tensor, Encoding]:
     """Return the start of each row and what the encoder makes of its image: image x lane, then spare rows up to whole blocks.
 
@@ -35,6 +37,8 @@ def lean(
     ----------
     target, known
         [B, C, S, S] in [-1, 1] and [B, 1, S, S].
+    should_stop
+        Asked before every step of tuning: once it says yes, what has been reached is enough.
 
     Returns
     -------
@@ -45,7 +49,9 @@ def lean(
         return _padded(*_best(method, model, target, known, lanes, seed=seed))
     starts, encodings = [], []
     for one, given in zip(torch.split(target, 1), torch.split(known, 1), strict=True):
-        encoder = tuned_encoder(model, one, given, steps=method.refine, seed=seed)
+        encoder = tuned_encoder(
+            model, one, given, steps=method.refine, seed=seed, should_stop=should_stop
+        )
         tuned = replace(model, encoder=encoder)
         z, encoding = _best(method, tuned, one, given, lanes, seed=seed)
         starts.append(z)

@@ -5,7 +5,7 @@ from the fit and keep the iterate at which those pixels are drawn best, so that 
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,7 +31,15 @@ def hide(known: Tensor, *, seed: int, label: str = "hidden") -> tuple[Tensor, Te
     return known - hidden, hidden
 
 
-def tuned_encoder(model: DCGAN, target: Tensor, known: Tensor, *, steps: int, seed: int) -> Encoder:
+def tuned_encoder(
+    model: DCGAN,
+    target: Tensor,
+    known: Tensor,
+    *,
+    steps: int,
+    seed: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Encoder:
     """Return a copy of E after a short training on one image: more of what is known is hidden from it, and it has to draw that.
 
     A network is fitted to the image at hand, on a copy, as G is by Roich et al. 2021 (PTI, section 3.2) and Hussein et al. 2020 (IAGAN);
@@ -42,6 +50,8 @@ def tuned_encoder(model: DCGAN, target: Tensor, known: Tensor, *, steps: int, se
     ----------
     target, known
         Of one image, [1, C, S, S] in [-1, 1] and [1, 1, S, S].
+    should_stop
+        Asked before every step; once it says yes, the best so far is returned.
     """
     assert model.encoder is not None
     encoder = copy.deepcopy(model.encoder).requires_grad_(
@@ -55,6 +65,8 @@ def tuned_encoder(model: DCGAN, target: Tensor, known: Tensor, *, steps: int, se
     optimizer = torch.optim.Adam(encoder.parameters(), lr=_TUNING_RATE)
     least, best = _misdrawn(tuned, target, seen, hidden, neighbours), model.encoder
     for masks in _maskings(seen, steps, seed):
+        if should_stop():
+            break
         loss = _missed(tuned, target, seen, masks, neighbours)
         optimizer.zero_grad()
         with torch.enable_grad():
@@ -67,7 +79,13 @@ def tuned_encoder(model: DCGAN, target: Tensor, known: Tensor, *, steps: int, se
 
 
 def inner_layer(
-    objective: Objective, z: Tensor, settings: DCGANSettings, *, steps: int, seed: int
+    objective: Objective,
+    z: Tensor,
+    settings: DCGANSettings,
+    *,
+    steps: int,
+    seed: int,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Tensor:
     """Return images [B, C, S, S] of G at z with something added to the maps of its first layer, which fit what is known better.
 
@@ -80,6 +98,8 @@ def inner_layer(
         Of a G that is told nothing of the image.
     z
         [B, latent_dim].
+    should_stop
+        Asked before every step; once it says yes, the best so far is returned.
     """
     seen, hidden = hide(objective.known, seed=seed)
     shares = seen / objective.known.clamp_min(1e-6)
@@ -89,6 +109,8 @@ def inner_layer(
         images = objective.draw(z)
     least = _error(images, objective.target, hidden)
     for state in adam(inner, offset, steps=steps, learning_rate=_INNER_RATE, bound=_ball):
+        if should_stop():
+            break
         with torch.no_grad():
             drawn = inner.draw(state.z)
         error = _error(drawn, objective.target, hidden)

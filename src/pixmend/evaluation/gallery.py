@@ -14,6 +14,7 @@ from pixmend.evaluation.rivals import Images
 from pixmend.evaluation.summary import Summary
 from pixmend.images import encode_png, open_image, thumbnail
 from pixmend.masks import Mask
+from pixmend.page import scrolling
 
 __all__ = ["gallery", "sample_sheet"]
 
@@ -43,8 +44,11 @@ def gallery(
             f"<th>{escape(each)}</th>" for each in ("original", "masked", *summary.labels, *doubted)
         )
         parts.append(
-            f'<h3>{escape(spec)}</h3><div class="scroll"><table class="gallery"><thead><tr><th></th>{heads}</tr></thead>'
-            f"<tbody>{''.join(lines)}</tbody></table></div>"
+            f"<h3>{escape(spec)}</h3>"
+            + scrolling(
+                f"cases, {spec}",
+                f'<table class="gallery"><thead><tr><th></th>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table>',
+            )
         )
     return "".join(parts)
 
@@ -57,7 +61,7 @@ def sample_sheet(samples: Images, nearest: Images) -> str:
             _cell(image, f"{title} {number}", "") for number, image in enumerate(images, 1)
         )
         lines.append(f'<tr><th scope="row">{title}</th>{cells}</tr>')
-    return f'<div class="scroll"><table class="gallery">{"".join(lines)}</table></div>'
+    return scrolling("samples", f'<table class="gallery">{"".join(lines)}</table>')
 
 
 def _cases(ranked: Sequence[int], each: int) -> list[tuple[str, int]]:

@@ -25,7 +25,7 @@ from pixmend.evaluation.tables import (
     pairs_table,
     realism_table,
 )
-from pixmend.page import page_style
+from pixmend.page import page_style, scrolling
 from pixmend.storage import write_text
 
 __all__ = ["Account", "write_report"]
@@ -82,10 +82,10 @@ def write_report(out: Path, account: Account, rows: Sequence[Row], ledger: Ledge
         tiles=_tiles(summary, held),
         findings=_findings(account.findings),
         pairs=pairs_table(summary),
-        psnr=figures_table(summary, "psnr", 2),
-        ssim=figures_table(summary, "ssim", 3),
+        psnr=scrolling("hole PSNR", figures_table(summary, "psnr", 2)),
+        ssim=scrolling("hole SSIM", figures_table(summary, "ssim", 3)),
         realism=realism_table(summary, account.originals_read),
-        more=more_table(summary),
+        more=scrolling("over all masks", more_table(summary)),
         charts=charts(summary),
         samples=_samples(account),
         gallery=gallery(account.protocol, held, rows, summary, ledger),

@@ -6,7 +6,7 @@ from html import escape
 from pixmend.evaluation.intervals import Interval
 from pixmend.evaluation.metrics import Group
 from pixmend.evaluation.summary import ALL, Summary
-from pixmend.page import Point, Series, line_chart, scatter_chart
+from pixmend.page import Point, Series, line_chart, scatter_chart, scrolling
 
 __all__ = ["charts", "figures_table", "more_table", "pairs_table", "realism_table"]
 
@@ -50,14 +50,16 @@ def realism_table(summary: Summary, originals: float | None) -> str:
                 cells.append(f"<td>{shown}<small>FD {cell.fid:,.0f}</small></td>")
             lines.append(_line(summary, label, cells))
         parts.append(
-            f'<h2>Realism: KID x 1000</h2><div class="scroll">{_table(summary.masks, lines)}</div><p class="quiet">Lower is better; 0 for '
-            f"the originals themselves. Features of {escape(summary.features)}: not to be compared with figures of other nets. "
+            f"<h2>Realism: KID x 1000</h2>{scrolling('realism', _table(summary.masks, lines))}"
+            f'<p class="quiet">Lower is better; 0 for the originals themselves. Features of {escape(summary.features)}: '
+            "not to be compared with figures of other nets. "
             "Below: Fréchet distance.</p>"
         )
     if summary.has("read") and originals is not None:
         parts.append(
-            f'<h2>Read rightly</h2><div class="scroll">{figures_table(summary, "read", 3)}</div><p class="quiet">Share of answers whose '
-            f"class a small classifier of whole training images reads; of the originals it reads {originals:.3f}.</p>"
+            f"<h2>Read rightly</h2>{scrolling('read rightly', figures_table(summary, 'read', 3))}"
+            f'<p class="quiet">Share of answers whose class a small classifier of whole '
+            f"training images reads; of the originals it reads {originals:.3f}.</p>"
         )
     return "".join(parts)
 
@@ -102,8 +104,9 @@ def pairs_table(summary: Summary) -> str:
             head = f'<th scope="row">{escape(method)}, {name}</th>'
             lines.append(f"<tr>{head}{''.join(cells)}</tr>")
     return (
-        f'<h2>B less A</h2><div class="scroll">{_table(summary.masks, lines)}</div><p class="quiet">Differences in pairs of one image and '
-        "one mask, with 95 % intervals; in bold where the whole interval is on one side of 0.</p>"
+        f"<h2>B less A</h2>{scrolling('B less A', _table(summary.masks, lines))}"
+        '<p class="quiet">Differences in pairs of one image and one mask, with 95 % intervals; '
+        "in bold where the whole interval is on one side of 0.</p>"
     )
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 __all__ = ["Point", "Series", "line_chart", "scatter_chart"]
 
 _WIDTH, _HEIGHT = 560, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 10, 28
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 10, 28
 _MOST_POINTS = 240  # more are averaged in groups: a line of a screen's width shows no more
 _MARKED = 40  # lines of up to so many points show each
 

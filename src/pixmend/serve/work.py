@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from pixmend.api import Model
 from pixmend.completion import Completion, Glimpse, Job, Options
 from pixmend.serve.limits import Limits
+from pixmend.serve.memory import give_back
 from pixmend.serve.metrics import Metrics
 from pixmend.serve.problems import Problem
 
 __all__ = ["Work", "Worker"]
 
 _log = logging.getLogger("pixmend.serve")
+_REST_SECONDS = 1.0  # without work, after which memory is given back
 
 
 @dataclass(eq=False)
@@ -135,13 +137,16 @@ class Worker:
     def _next(self) -> list[Work]:
         """Wait for work, and a little for others like it; return what is to be done now, nothing at the end."""
         with self._changed:
+            rest: float | None = _REST_SECONDS
             while True:
                 self._drop()
                 if self._waiting:
                     break
                 if self._closed:
                     return []
-                self._changed.wait()
+                if not self._changed.wait(rest):
+                    give_back()
+                    rest = None
             first, most = self._waiting[0], self._limits.batch
             until = first.arrived + self._limits.batch_wait_ms / 1000
             while not self._closed and len(self._like(first)) < most:

@@ -10,7 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from pixmend.page import Series, line_chart, page_style
+from pixmend.page import Series, line_chart, page_style, scrolling
 from pixmend.storage import write_text
 from pixmend.training.monitor import MASKS, Scores, read_scores
 from pixmend.training.run import RunDirectory
@@ -42,7 +42,7 @@ def write_report(run: RunDirectory, settings: TrainSettings, step: int) -> None:
         warnings=_warnings(scores),
         samples=_samples(run),
         charts=_charts(log, scores),
-        scores=_table(scores),
+        scores=scrolling("scores", _table(scores)),
         settings=_settings(settings),
         features=escape(scores[-1].features if scores else "none"),
     )
@@ -173,7 +173,8 @@ def _settings(settings: TrainSettings) -> str:
     parts = []
     for key, value in settings.model_dump().items():
         changed = ' class="changed"' if value != defaults[key] else ""
-        shown = "as filters" if value is None else f"{value}"
+        absent = "–" if key == "minutes" else "as G’s"
+        shown = absent if value is None else f"{value}"
         parts.append(f"<div{changed}><dt>{escape(key)}</dt><dd>{escape(shown)}</dd></div>")
     return "".join(parts)
 
