@@ -29,7 +29,7 @@ __all__ = ["PROFILES", "SECTIONS", "main"]
 
 PROFILES = {
     "tiny": Scale(kills=1, lines=1, rooms=2, rounds=1, mutants=20, machines=2, soak_minutes=0.1),
-    "quick": Scale(kills=14, lines=6, rooms=8, rounds=4, mutants=1000, machines=10, soak_minutes=1),
+    "quick": Scale(kills=14, lines=6, rooms=5, rounds=3, mutants=1000, machines=10, soak_minutes=1),
     "full": Scale(kills=75, lines=40, rooms=60, rounds=40, mutants=10_000, machines=300, soak_minutes=30),
 }  # fmt: skip
 SECTIONS: dict[str, Callable[[Scale, Path], list[Row]]] = {

@@ -125,8 +125,8 @@ def load_model(model: str | Path) -> DCGAN:
         raise ModelFileError(
             f"{path}: its settings and weights do not fit together ({reason}); export it again"
         ) from error
-    for network in filter(None, networks):
-        network.eval().requires_grad_(False)
+    for loaded in filter(None, networks):
+        loaded.eval().requires_grad_(False)
     card = dict(header.get("card", {}))
     return DCGAN(settings, generator, discriminator, card, encoder, memory)
 
