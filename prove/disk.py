@@ -6,6 +6,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,21 +136,35 @@ def _fill(place: Path, room: int) -> None:
 def _limited(limit: int, work: Callable[[], None]) -> Callable[[], None]:
     def run() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        read, write = os.pipe()
-        if os.fork() == 0:  # what is said goes to a file too: this one writes it, without a limit
-            os.close(write)
-            with os.fdopen(read, "rb") as pipe:
-                while part := pipe.read1(65536):
-                    os.write(2, part)
-            os._exit(0)
-        os.dup2(write, 1)
-        os.dup2(write, 2)
-        os.close(write)
-        os.close(read)
+        file = os.dup(1)
+        carrier, pipe = _carry_to(file)
+        for stream in (1, 2):
+            os.dup2(pipe, stream)
+        os.close(pipe)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-        work()
+        try:
+            work()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+                os.dup2(file, stream.fileno())
+            os.waitpid(carrier, 0)  # all that was said is in the file now
 
     return run
+
+
+def _carry_to(file: int) -> tuple[int, int]:
+    """Begin a process, without a limit, that writes to ``file`` what comes through a pipe; return its id and the pipe's end."""
+    read, write = os.pipe()
+    carrier = os.fork()
+    if carrier == 0:
+        os.close(write)
+        while part := os.read(read, 65536):
+            os.write(file, part)
+        os._exit(0)
+    os.close(read)
+    return carrier, write
 
 
 @contextmanager
