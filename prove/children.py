@@ -19,7 +19,7 @@ from pathlib import Path
 from pixmend.cli import main
 from pixmend.errors import PixmendError
 
-__all__ = ["Child", "Ended", "attempt", "program", "start"]
+__all__ = ["Child", "Ended", "attempt", "open_streams", "program", "start"]
 
 _HALTED = 180  # seconds after which a child is taken to hang
 
@@ -124,9 +124,7 @@ def start(work: Callable[[], object], *, memory_mib: float | None = None) -> Chi
     os.close(read)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    # As in a terminal of UTF-8, whatever this process made of its own.
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    open_streams()
     before = _measure_anew()
     if memory_mib is not None:
         most = _status("VmSize") + int(memory_mib * 2**20)
@@ -143,6 +141,12 @@ def start(work: Callable[[], object], *, memory_mib: float | None = None) -> Chi
 def attempt(work: Callable[[], object], *, memory_mib: float | None = None) -> Ended:
     """Do ``work`` in a child and return how that ended."""
     return start(work, memory_mib=memory_mib).end()
+
+
+def open_streams() -> None:
+    """Open stdout and stderr anew on what lies under them now, as in a terminal of UTF-8."""
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
 def program(*arguments: object) -> Callable[[], None]:

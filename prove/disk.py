@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from prove.children import Ended, attempt
+from prove.children import Ended, attempt, open_streams
 from prove.crash import compare, look
 from prove.tally import Row, Scale, counted
 from prove.world import Verb, make_world, verbs_of
@@ -141,6 +141,7 @@ def _limited(limit: int, work: Callable[[], None]) -> Callable[[], None]:
         for stream in (1, 2):
             os.dup2(pipe, stream)
         os.close(pipe)
+        open_streams()
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         try:
             work()
