@@ -32,6 +32,11 @@ _DATA = ("TRAIN", "HELD_OUT")
 # By table: the program, what it is given in every profile, and what in tiny, small and full.
 PLAN: dict[str, tuple[str, str, tuple[str, str, str]]] = {
     "packing": ("packing.py", "", ("--images 40 --workers 1", "--images 4000", "")),
+    "cluster": (
+        "cluster.py",
+        "",
+        ("pack --images 40 --workers 1", "pack --images 4000 --workers 1 2", "pack"),
+    ),
     "loading": (
         "loading.py",
         "",
@@ -104,6 +109,12 @@ PLAN: dict[str, tuple[str, str, tuple[str, str, str]]] = {
             "--seconds 60",
         ),
     ),
+    "costs": (
+        "costs.py",
+        "--out OUT/costs.json",
+        ("--images 128 --steps 1 --complete 1", "--images 1000 --steps 2", ""),
+    ),
+    "scale": ("scale.py", "--costs OUT/costs.json", ("--workers 20 --simulated 100000", "", "")),
     "settings": ("settings.py", "", ("--images 1 --steps 2", "--images 4 --steps 50", "")),
 }
 

@@ -19,6 +19,7 @@ from pixmend.models import (
     sample_latents,
 )
 from pixmend.randomness import generator_for
+from tests.stores import environment_for, make_bucket, s3_server
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -93,6 +94,22 @@ def lively():
         return DCGAN(settings, *networks, {"fit": fit, "background": background})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def s3_url():
+    with s3_server() as url:
+        yield url
+
+
+@pytest.fixture
+def bucket(s3_url, monkeypatch, request):
+    """Return the URL of a bucket of this test's own, on a real S3 server of this machine."""
+    for name, value in environment_for(s3_url).items():
+        monkeypatch.setenv(name, value)
+    name = f"b{abs(hash(request.node.nodeid))}"
+    make_bucket(s3_url, name)
+    return f"s3://{name}"
 
 
 @dataclass(frozen=True)

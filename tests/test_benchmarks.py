@@ -121,10 +121,22 @@ def test_all_tables_are_made_by_one_command_that_goes_on(tmp_path):
     assert {"cpu", "date", "seeds", "versions"} <= set(facts)
 
 
+def test_the_cost_of_an_image_is_measured_and_reckoned_with(tmp_path):
+    costs = tmp_path / "costs.json"
+    table_of("costs.py", "--images", 65, "--steps", 1, "--complete", 1, "--out", costs)
+    kept = json.loads((ROOT / "benchmarks" / "costs" / "measured.json").read_text())
+    assert json.loads(costs.read_text()).keys() == kept.keys()
+    few = ("--images", 10**6, "--cores", 64, "--gpus", 8, "--workers", 5, "--simulated", 10**5)
+    rows = table_of("scale.py", "--costs", costs, *few)
+    assert sum(row.startswith("| 10^6 |") for row in rows) == 3
+    assert sum(row.startswith(("| pack |", "| complete,")) for row in rows) == 6
+
+
 def test_no_benchmark_is_forgotten():
     source = (ROOT / "benchmarks" / "everything.py").read_text()
     for path in (ROOT / "benchmarks").glob("*.py"):
-        aside = path.name in ("everything.py", "context_encoder.py", "tensorflow_interop.py")
+        others = ("everything.py", "context_encoder.py", "stragglers.py", "tensorflow_interop.py")
+        aside = path.name in others
         assert aside or f'"{path.name}"' in source, path.name
 
 
@@ -175,3 +187,9 @@ def test_settings_of_the_search_are_compared_and_seams_told():
     names = [row.split("|")[1].strip() for row in rows]
     assert {"window 15", "lambda 1", "norm prior 0.1", "bank 2048", "4 restarts"} < set(names)
     assert names[-3:] == ["paste", "feather", "poisson"]
+
+
+def test_a_store_is_timed_beside_this_machine():
+    rows = table_of("storage.py", "--images", 12, "--size", 16, "--read", 20)
+    assert len(rows) == 2 + 8
+    assert all(float(row.split("|")[2].replace(",", "")) > 0 for row in rows[2:])

@@ -23,7 +23,16 @@ from pixmend.completion import (
     find_method,
 )
 from pixmend.errors import InputError, MaskError
-from pixmend.evaluation import Evaluation, Files, Protocol, Recorded, Step, Subject, TrainingImages
+from pixmend.evaluation import (
+    Engine,
+    Evaluation,
+    Files,
+    Protocol,
+    Recorded,
+    Step,
+    Subject,
+    TrainingImages,
+)
 from pixmend.images import (
     EXTENSIONS,
     Channels,
@@ -31,6 +40,7 @@ from pixmend.images import (
     Picture,
     Pixels,
     find_images,
+    images_in,
     open_image,
     to_pixels,
 )
@@ -38,7 +48,7 @@ from pixmend.masks import SHAPES, Mask, make_mask
 from pixmend.processes import choose_device, open_group
 from pixmend.randomness import generator_for
 from pixmend.records import Manifest, PackProgress, PackSettings, Records
-from pixmend.storage import sha256_of
+from pixmend.storage import Place, sha256_of
 from pixmend.training import Progress, plan_training, prepare_records, resolve_training
 
 __all__ = [
@@ -46,6 +56,7 @@ __all__ = [
     "complete",
     "evaluate",
     "load",
+    "mask_file",
     "open_mask",
     "pack",
     "plan_training",
@@ -73,6 +84,11 @@ class Model:
     def settings(self) -> models.DCGANSettings:
         """What the networks look like."""
         return self._networks.settings
+
+    @property
+    def networks(self) -> models.DCGAN:
+        """The networks, on their device, in evaluation mode."""
+        return self._networks
 
     @property
     def card(self) -> dict[str, Any]:
@@ -214,7 +230,7 @@ def complete(model: str | Path, image: Any, mask: Any = "center") -> Completion:
 
 def evaluate(
     model: str | Path,
-    images: str | Path | Sequence[Path],
+    images: str | Path | Place | Sequence[Path | Place],
     out: str | Path,
     *,
     train_data: str | Path | None = None,
@@ -227,6 +243,7 @@ def evaluate(
     other: str | Path | None = None,
     completions: Mapping[str, Path] | None = None,
     device: str = "auto",
+    engine: Engine | None = None,
     on_images: Callable[[int, int], None] = lambda done, total: None,
     on_step: Callable[[Step], None] = lambda step: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -236,13 +253,15 @@ def evaluate(
     Parameters
     ----------
     images
-        A record folder, an image folder, or image files; ``names`` are theirs.
+        A record folder, an image folder, or image files, here or by URL; ``names`` are theirs.
     train_data
         The records that the model was trained on.
     methods, protocol, count, candidates, seconds, completions
         See `pixmend.evaluation.evaluate`, as for the callbacks.
     other
         A second model, to be compared with the first.
+    engine
+        What completes the images instead of this process: see `pixmend.cluster.Evaluating`.
 
     Raises
     ------
@@ -264,6 +283,7 @@ def evaluate(
         model_digest=subject.digest,
         other=None if other is None else _subject(other, device),
         completions=completions,
+        engine=engine,
         on_images=on_images,
         on_step=on_step,
         should_stop=should_stop,
@@ -272,7 +292,7 @@ def evaluate(
 
 def write_tasks(
     model: str | Path,
-    images: str | Path | Sequence[Path],
+    images: str | Path | Place | Sequence[Path | Place],
     folder: str | Path,
     *,
     train_data: str | Path | None = None,
@@ -289,7 +309,7 @@ def write_tasks(
         See `evaluate`.
     """
     protocol = protocol or evaluation.Protocol()
-    networks = load(model)._networks
+    networks = load(model).networks
     held = evaluation.choose_held_out(
         _source(images, names),
         networks,
@@ -307,20 +327,31 @@ def _training(train_data: str | Path | None, networks: models.DCGAN) -> Training
 
 def _subject(model: str | Path, device: str) -> Subject:
     digest = sha256_of(models.find_model(model))
-    return evaluation.Subject(load(model, device=device)._networks, str(model), digest)
+    return evaluation.Subject(load(model, device=device).networks, str(model), digest)
 
 
-def _source(images: str | Path | Sequence[Path], names: Sequence[str] | None) -> Files | Recorded:
-    if isinstance(images, str | Path) and (Path(images) / "manifest.json").is_file():
-        return evaluation.Recorded(Records(images))
-    paths = images
-    if isinstance(paths, str | Path):
-        paths = list(find_images(Path(paths))) if Path(paths).is_dir() else [Path(paths)]
-    return evaluation.Files(paths, names or [str(path) for path in paths])
+def _source(
+    images: str | Path | Place | Sequence[Path | Place], names: Sequence[str] | None
+) -> Files | Recorded:
+    if isinstance(images, str | Path | Place):
+        place = Place.of(images)
+        if (place / "manifest.json").is_file():
+            return evaluation.Recorded(Records(place))
+        images = list(_images_at(place))
+    return evaluation.Files(images, names or [str(path) for path in images])
+
+
+def _images_at(place: Place) -> Iterator[Path | Place]:
+    if not place.is_folder():
+        yield place.local or place
+    elif place.local is not None:
+        yield from find_images(place.local)
+    else:
+        yield from (place / name for name in images_in(place))
 
 
 def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: ANN401
-    """Return the mask for a picture, given as a SPEC, a path (file, or folder matched by stem), a PIL image or an array.
+    """Return the mask for a picture, given as a SPEC, a path or URL (file, or folder matched by stem), a PIL image or an array.
 
     Raises
     ------
@@ -333,12 +364,16 @@ def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: A
         return make_mask(mask, picture.height, picture.width, seed=seed)
     if isinstance(mask, np.ndarray):
         return Mask.from_pixels(mask)
-    if not isinstance(mask, str | Path):
+    if not isinstance(mask, str | Path | Place):
         return Mask.from_pixels(open_image(mask).pixels)
-    path = Path(mask)
-    if path.is_dir():
-        path = _mask_of(path, picture)
-    if not path.exists():
+    path = Place.of(mask)
+    if path.is_folder():
+        if picture.path is None:
+            raise MaskError(
+                f"mask {path}: an image without a file name has no stem; give a mask file"
+            )
+        path = _mask_of(path, picture.path.stem, picture.name)
+    elif not path.exists():
         make_mask(str(mask), picture.height, picture.width)  # raises, naming the shapes
     try:
         return Mask.from_pixels(open_image(path).pixels)
@@ -346,9 +381,22 @@ def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: A
         raise MaskError(f"mask {error}") from error
 
 
+def mask_file(mask: str, image: Place) -> Place | None:
+    """Return the file that `open_mask` reads of a mask folder for that image; None where ``mask`` is no folder.
+
+    Raises
+    ------
+    MaskError
+        There is none, or several.
+    """
+    if mask.partition(":")[0] in SHAPES or not (folder := Place.of(mask)).is_folder():
+        return None
+    return _mask_of(folder, image.stem, str(image))
+
+
 def pack(
-    images: str | Path,
-    out: str | Path,
+    images: str | Path | Place,
+    out: str | Path | Place,
     *,
     size: int = 64,
     channels: Channels | None = None,
@@ -378,11 +426,11 @@ def pack(
         See `pixmend.records.pack`.
     """
     chosen = PackSettings(size=size, channels=channels, fit=fit, background=background)
-    return records.pack(Path(images), Path(out), chosen, workers=workers, on_progress=on_progress)
+    return records.pack(images, out, chosen, workers=workers, on_progress=on_progress)
 
 
 def train(
-    data: str | Path,
+    data: str | Path | Place,
     run: str | Path,
     *,
     recipe: str | Path | None = None,
@@ -404,35 +452,38 @@ def train(
     """
     with open_group() as group:
         wanted = plan_training(recipe, settings or {})
-        packed = prepare_records(Path(data), Path(run), wanted, group=group)
+        packed = prepare_records(Place.of(data), Path(run), wanted, group=group)
         resolved = resolve_training(wanted, packed, Path(run), group=group)
         for progress in training.train(
-            packed, Path(run), resolved, data_name=str(data), group=group
+            packed, Path(run), resolved, data_name=str(Place.of(data)), group=group
         ):
             on_progress(progress)
     return load(run)
 
 
-def _mask_of(folder: Path, picture: Picture) -> Path:
-    if picture.path is None:
-        raise MaskError(
-            f"mask {folder}: an image without a file name has no stem; give a mask file"
-        )
-    stem = picture.path.stem
-    found = sorted(
-        path
-        for path in folder.iterdir()
-        if path.stem == stem and path.suffix.lower() in EXTENSIONS and path.is_file()
-    )
+def _mask_of(folder: Place, stem: str, name: str) -> Place:
+    found = sorted(_spellings(folder, stem), key=str)
     if not found:
-        raise MaskError(
-            f"{picture.name}: no mask of that stem in {folder}; add {stem}.png (white = hole)"
-        )
+        raise MaskError(f"{name}: no mask of that stem in {folder}; add {stem}.png (white = hole)")
     if len(found) > 1:
         raise MaskError(
-            f"{picture.name}: several masks of that stem: {', '.join(map(str, found))}; keep one"
+            f"{name}: several masks of that stem: {', '.join(map(str, found))}; keep one"
         )
     return found[0]
+
+
+def _spellings(folder: Place, stem: str) -> list[Place]:
+    """Return the masks of a stem, each once where capitals do not count.
+
+    They are asked for by name, or by how names begin: among a million masks a list for each image would be a million lists.
+    """
+    if folder.local is None:
+        places = [folder / name for name in folder.beginning(f"{stem}.")]
+        return [each for each in places if each.stem == stem and each.suffix.lower() in EXTENSIONS]
+    spelt = [each for end in EXTENSIONS for each in (end, end.upper(), f".{end[1:].capitalize()}")]
+    paths = [folder.local / f"{stem}{each}" for each in spelt]
+    found = {path.stat().st_ino: path for path in paths if path.is_file()}
+    return [Place(path) for path in found.values()]
 
 
 def _great_circle(

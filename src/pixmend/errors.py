@@ -6,6 +6,7 @@ Every error here names the file, the field and the fix, in one line that a user 
     ├── InputError           what was handed over cannot be used
     │   ├── ImageError       an image is missing, unreadable, too large or of an unknown kind
     │   ├── MaskError        a mask does not parse, does not fit, or leaves nothing to do
+    │   ├── MissingError     nothing is at a path or URL
     │   └── RecordError      a record shard is broken (says which, and at what byte)
     ├── SettingsError        a setting or recipe key is unknown or out of range
     ├── ModelFileError       a model file or checkpoint is truncated, altered or of another version
@@ -13,7 +14,9 @@ Every error here names the file, the field and the fix, in one line that a user 
     ├── RunError             a run directory holds another run, or no usable checkpoint
     │   ├── DivergedError    training met values that are not finite
     │   └── PeerError        another process of the group ended
+    ├── StoreError           a store cannot be reached, refuses, or keeps failing; what was to be read there may be good
     ├── ServerError          a pixmend server cannot be reached, or refuses
+    ├── ClusterError         a cluster cannot be reached, or its machines do not fit each other
     └── OutputError          a result cannot be written
 
 StoppedError is no error but the way out of a loop that was asked to stop. Anything else that escapes is a bug and keeps its
@@ -21,10 +24,12 @@ traceback.
 """
 
 __all__ = [
+    "ClusterError",
     "DivergedError",
     "ImageError",
     "InputError",
     "MaskError",
+    "MissingError",
     "ModelFileError",
     "OutputError",
     "PeerError",
@@ -34,6 +39,7 @@ __all__ = [
     "ServerError",
     "SettingsError",
     "StoppedError",
+    "StoreError",
     "VersionError",
 ]
 
@@ -52,6 +58,10 @@ class ImageError(InputError):
 
 class MaskError(InputError):
     """A mask does not parse, does not fit its image, or leaves nothing to do."""
+
+
+class MissingError(InputError):
+    """Nothing is at a path or URL."""
 
 
 class RecordError(InputError):
@@ -95,8 +105,19 @@ class PeerError(RunError):
     """Another process of the group ended."""
 
 
+class StoreError(PixmendError):
+    """A store cannot be reached, refuses, or keeps failing.
+
+    It says nothing about the file that was asked for: who goes on without bad inputs does not go on without this one.
+    """
+
+
 class ServerError(PixmendError):
     """A pixmend server cannot be reached, or refuses; the message is the server's own."""
+
+
+class ClusterError(PixmendError):
+    """A cluster cannot be reached, or its machines do not fit each other."""
 
 
 class OutputError(PixmendError):

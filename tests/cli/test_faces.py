@@ -182,6 +182,10 @@ def test_info_tells_settings_and_card_and_its_json_is_json(program, model, tmp_p
     assert facts["settings"]["channels"] == "RGB"
     assert facts["card"]["fit"] == "crop"
     is_one_line(program("info", tmp_path / "nothing"), "nothing")
+    # A file with a memory says so to who may want to pass it on.
+    held = json.loads(program("info", "characters", "--json").out)["contains"]
+    assert held == "16,384 of its training images, which anyone who has the file can see"
+    assert "contains" not in facts
 
 
 def test_info_reads_the_log_of_a_run_that_was_killed_in_the_middle_of_a_line(program, tmp_path):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixmend.cli.outputs import Names, expand_inputs
+from pixmend.cli.outputs import expand_inputs
+from pixmend.completion import Names
 from pixmend.errors import InputError
 from pixmend.models import save_model
 

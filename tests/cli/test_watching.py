@@ -108,7 +108,7 @@ def test_films_of_other_kinds_and_in_the_place_of_inputs_are_refused(program, mo
 def test_a_folder_of_films_is_not_one_of_inputs(tmp_path):
     inputs = [put(tmp_path / "in" / name) for name in ("a.png", "b.png")]
     with pytest.raises(SettingsError, match="is an input"):
-        watching.Films(tmp_path / "in.gif", inputs)
+        watching.Films(tmp_path / "in.gif", inputs, one=False)
 
 
 # Sheets

@@ -1,5 +1,7 @@
 """The smooth guess: harmonic, nearly, and of what is known alone."""
 
+import numpy as np
+import pytest
 import torch
 
 from pixmend.models.fill import smooth_fill
@@ -24,11 +26,14 @@ def test_a_slope_is_filled_with_the_slope():
     assert (smooth_fill(slope, known) - slope).abs().max() < 0.12
 
 
-def test_it_is_nearly_the_harmonic_function():
+@pytest.mark.parametrize(
+    ("hole", "most"), [(np.s_[8:24, 8:24], 0.1), (np.s_[:, :16], 0.15)], ids=["centre", "half"]
+)
+def test_it_is_nearly_the_harmonic_function(hole, most):
     """As found by many sweeps at full size alone."""
     target, known = noise(1, 1, 32, 32), torch.ones(1, 1, 32, 32)
     target = torch.nn.functional.avg_pool2d(target, 5, 1, 2)
-    known[..., 8:24, 8:24] = 0
+    known[..., *hole] = 0
     exact = target * known
     for _ in range(3000):
         padded = torch.nn.functional.pad(exact, (1, 1, 1, 1), mode="replicate")
@@ -40,11 +45,13 @@ def test_it_is_nearly_the_harmonic_function():
         ) / 4
         exact = torch.where(known > 0, target, mean)
     gap = (smooth_fill(target, known) - exact).square().mean().sqrt()
-    assert gap < 0.3 * (target - exact).square().mean().sqrt()
+    assert gap < most * (target - exact).square().mean().sqrt()
 
 
-def test_no_value_is_beyond_those_known():
-    target, known = noise(4, 3, 48, 48), (noise(4, 1, 48, 48, seed=1) > 0.9).float()
+@pytest.mark.parametrize("least", [0.9, 0.0, -0.9])
+def test_no_value_is_beyond_those_known(least):
+    target, known = noise(4, 3, 48, 48), (noise(4, 1, 48, 48, seed=1) > least).float()
+    target = target.sign() * 0.5 + 0.1 * target
     filled = smooth_fill(target, known)
     seen = torch.where(known > 0, target, torch.zeros(()))
     assert filled.amax((1, 2, 3)).le(seen.amax((1, 2, 3)) + 1e-5).all()

@@ -21,7 +21,8 @@ from pixmend.errors import InputError, OutputError, PixmendError, SettingsError,
 from pixmend.records import Manifest, PackProgress, PackSettings, Records, pack
 from pixmend.records.index import read_index
 from pixmend.records.progress import Board, Row
-from pixmend.records.shards import ShardJob, ShardResult, pack_shard
+from pixmend.records.shards import ShardJob, ShardResult
+from pixmend.records.workers import pack_shard
 
 from .helpers import every, folder_bytes, noise
 

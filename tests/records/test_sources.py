@@ -1,5 +1,6 @@
 """What is found, in which order, and under which class."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from pixmend.errors import InputError
 from pixmend.records import Manifest, PackSettings, Records, find_source, pack
 from pixmend.records.listing import shard_count, write_listing
 from pixmend.records.sources import Item, item_from_line, item_to_line
+from pixmend.storage import Place
 
 from .helpers import every, noise
 
@@ -150,3 +152,21 @@ def test_the_output_inside_the_source_is_no_input(make_folder: Callable[..., Pat
 )
 def test_the_number_of_shards(inputs: int, most: int, shards: int) -> None:
     assert shard_count(inputs, most) == shards
+
+
+def test_any_line_of_a_listing_is_found_and_few_starts_are_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(150):  # empty files are listed like any others
+        (folder / f"{'x' * (number % 7)}{number:03d}.png").touch()
+    source = find_source(folder)
+    listing = write_listing(source, tmp_path / "listing", outside=Place(tmp_path / "out"))
+    items = list(source.items())
+    assert (len(listing), len(listing.starts)) == (150, 3)
+    numbers = [149, 0, 63, 64, 65, 128, 127]
+    assert list(listing.items(numbers)) == [items[number] for number in numbers]
+    lines = (tmp_path / "listing").read_bytes().splitlines(keepends=True)
+    for start, stop in ((0, 150), (63, 65), (64, 128), (5, 5), (149, 150)):
+        content = b"".join(lines[start:stop])
+        assert listing.digest_of(start, stop) == hashlib.sha256(content).hexdigest()
+        assert listing.start_of(start) == sum(map(len, lines[:start]))

@@ -98,6 +98,34 @@ def test_a_full_server_says_when_to_come_again_and_mixes_nothing_up(limited):
             assert answer.content == alone[image]
 
 
+def half_a_form(server, length):
+    """Return a connection that has sent the head of a request and the first three bytes of its body."""
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
+    connection.putrequest("POST", "/v1/completions")
+    connection.putheader("content-type", "multipart/form-data; boundary=x")
+    connection.putheader("content-length", str(length))
+    connection.endheaders(b"--x")
+    return connection
+
+
+def test_a_body_that_says_it_is_too_long_is_refused_before_it_comes(limited):
+    with limited(body_mib=1) as server:
+        slow = half_a_form(server, 10**12)
+        assert slow.getresponse().status == 413
+        slow.close()
+
+
+def test_forms_that_still_come_in_count_too(limited):
+    with limited(queue=2) as server:
+        slow = [half_a_form(server, 1000) for _ in range(2)]
+        until(lambda: server.metric("pixmend_inside") == 2)
+        is_problem(server.post(), 503, "busy")
+        for each in slow:
+            each.close()
+        until(lambda: server.metric("pixmend_inside") == 0)
+        assert server.post().status_code == 200
+
+
 def test_only_so_many_searches_are_watched(limited):
     with limited(streams=1) as server, ThreadPoolExecutor(1) as pool:
         first = pool.submit(events, server, lambda heard: len(heard) > 10, **SEARCH)
@@ -118,11 +146,7 @@ def test_a_search_past_its_deadline_ends_with_its_best_and_what_waited_is_refuse
         assert told.status_code == 200
         assert told.headers["pixmend-stopped"] == "deadline"
         assert told.json()["stopped"] == "deadline"
-        slow = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
-        slow.putrequest("POST", "/v1/completions")
-        slow.putheader("content-type", "multipart/form-data; boundary=x")
-        slow.putheader("content-length", "1000")
-        slow.endheaders(b"--x")
+        slow = half_a_form(server, 1000)
         assert slow.getresponse().status == 408
         slow.close()
 

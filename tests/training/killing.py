@@ -16,8 +16,8 @@ import numpy as np
 import torch
 import torch._dynamo
 
-from pixmend import storage
 from pixmend.records import Records
+from pixmend.storage import local as local_storage
 from pixmend.training import export, resolve, train
 from tests.training.conftest import TINY
 
@@ -56,7 +56,7 @@ def sitting(records, run):
 
 def at_line(number, work):
     """Return ``work`` with a kill before the ``number``-th line that `atomic_write` comes to."""
-    code, passed = storage.atomic_write.__wrapped__.__code__, [0]
+    code, passed = local_storage.atomic_write.__wrapped__.__code__, [0]
 
     def local(frame, event, arg):
         del frame, arg

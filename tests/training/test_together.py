@@ -28,9 +28,10 @@ from tests.training.test_run import assert_same_end, final_tensors, wait_for_che
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
-def torchrun(*arguments):
+def torchrun(*arguments, restarts=0):
     """Return the command that starts two processes on this host, on a free port."""
     start = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    start += ("--max-restarts", str(restarts))
     return [sys.executable, "-m", *start, *map(str, arguments)]
 
 
@@ -50,9 +51,13 @@ def finish(command, code=0):
 def left(image_folder, family_records, tmp_path_factory):
     """Return the folder of the runs of two_processes.py, which has also checked the laws of a group's operations."""
     out = tmp_path_factory.mktemp("together")
+    begun_alone = resolve({**TINY, "steps": 3, "log_every": 1})
+    list(train(family_records, out / "grown", begun_alone))
     settings = map(json.dumps, (TINY, ALL_OPTIONS))
-    said = finish(torchrun(SCRIPT, image_folder, family_records.path, out, *settings), code=1)
-    assert "Signal 9" in said, said  # the first killed itself at last, and nothing failed before
+    command = torchrun(SCRIPT, image_folder, family_records.path, out, *settings, restarts=1)
+    said = finish(command, code=1)
+    # The first killed itself, was started anew and killed itself at last, and nothing failed besides.
+    assert said.count("failed (exitcode: -9)") == 2, said
     return out
 
 
@@ -61,10 +66,10 @@ def logged(run):
     return [(line["step"], line["images"], line["loss_d"], line["loss_g"]) for line in lines]
 
 
-@pytest.mark.parametrize("name", ["default", "options", "conditional", "frozen"])
+@pytest.mark.parametrize("name", ["default", "options", "conditional", "frozen", "parts", "grown"])
 def test_two_processes_give_the_losses_and_weights_of_one(family_records, tmp_path, left, name):
     two = left / name
-    settings = resolve(read_recipe(two / "settings.toml"))
+    settings = resolve(read_recipe(two / "settings.toml"), {"accumulate": 1})
     list(train(family_records, tmp_path / "one", settings))
     ours, theirs = logged(tmp_path / "one"), logged(two)
     assert [line[:2] for line in ours] == [line[:2] for line in theirs]
@@ -89,9 +94,11 @@ def assert_same_split_and_scores(one, two):
     assert two.best.exists() == bool(theirs)
 
 
-def test_two_processes_resume_bit_for_bit(left):
-    assert processes_of(left / "cut") == 2
-    assert_same_end(left / "cut", left / "whole")
+@pytest.mark.parametrize("name", ["cut", "restarted"])
+def test_two_processes_resume_bit_for_bit(left, name):
+    """Also where one of them was killed and torchrun started both anew."""
+    assert processes_of(left / name) == 2
+    assert_same_end(left / name, left / "whole")
 
 
 def test_one_process_goes_on_with_a_warning_where_one_of_two_was_killed(
@@ -121,6 +128,14 @@ def test_statistics_of_the_shares_are_another_method(left):
     ours, theirs = final_tensors(left / "apart")[0], final_tensors(left / "whole")[0]
     assert ours.keys() == theirs.keys()
     assert logged(left / "apart")[0][2:] != logged(left / "whole")[0][2:]
+
+
+def test_statistics_of_the_shares_are_those_of_parts_that_one_process_works_in(
+    family_records, tmp_path, left
+):
+    settings = resolve(read_recipe(left / "apart" / "settings.toml"), {"accumulate": 2})
+    list(train(family_records, tmp_path / "one", settings))
+    assert logged(tmp_path / "one")[0] == pytest.approx(logged(left / "apart")[0], rel=1e-4)
 
 
 def test_a_wish_to_stop_told_to_one_process_stops_both_after_the_same_step(record_folder, tmp_path):

@@ -116,18 +116,30 @@ def forbid_writing(folder):
 
 
 def main(images, records, out, settings, options):
-    with open_group() as group:
-        assert group.world == 2
-        check_batch_norm(group)
-        check_exchanges(group)
-        check_what_is_left_out(group)
-        rank = group.rank
-    if rank:
-        forbid_writing(out)
-
     def train(data, run, on_progress=lambda now: None, **changes):
         api.train(data, out / run, settings={**settings, **changes}, on_progress=on_progress)
 
+    def die(now):
+        if rank == 0 and now.step == 5:  # the one that writes
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    rank = int(os.environ["RANK"])
+    if rank:
+        forbid_writing(out)
+    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        check_the_first_time(images, records, train, options, rank)
+        train(records, "restarted", die, steps=7)
+    train(records, "restarted", steps=7)
+    train(records, "killed", die, steps=100_000)
+
+
+def check_the_first_time(images, records, train, options, rank):
+    with open_group() as group:
+        assert group.world == 2
+        assert group.rank == rank
+        check_batch_norm(group)
+        check_exchanges(group)
+        check_what_is_left_out(group)
     short = {"steps": 6, "log_every": 1}
     train(records, "default", **short)
     train(records, "options", **short, **options)
@@ -142,18 +154,14 @@ def main(images, records, out, settings, options):
     watched = {"monitor": True, "checkpoint_every": 6}
     train(records, "conditional", encoder="conditional", r1_every=2, **inverting, **watched)
     train(records, "frozen", encoder="frozen", **inverting)
+    train(records, "parts", accumulate=2, **short, **options)
+    train(records, "grown", **short)
     train(records, "whole", steps=7)
     train(records, "cut", steps=3)
     train(records, "cut", steps=7)
     train(images, "packed", steps=1)
     train(records, "apart", steps=2, sync_batchnorm=False)
     check_taken_back(rank, partial(train, records))
-
-    def die(now):
-        if rank == 0 and now.step == 5:  # the one that writes
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    train(records, "killed", die, steps=100_000)
 
 
 main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), *map(json.loads, sys.argv[4:]))

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from pixmend.cli.clustered import CLUSTER_HELP
+
 if TYPE_CHECKING:
     from pixmend.api import Model
     from pixmend.cli.outputs import Input
-    from pixmend.cli.watching import Films
+    from pixmend.cli.watching import Films, Sheets
     from pixmend.client import RemoteModel
     from pixmend.completion import (
         Answer,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
         Options,
         SearchState,
     )
+    from pixmend.storage import Place
 
 __all__ = ["complete"]
 
@@ -32,14 +35,14 @@ def complete(
         str, typer.Argument(help="A model file, a run directory or a bundled model's name.")
     ],
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Images, folders or globs.")
+        list[str], typer.Argument(metavar="INPUT...", help="Images, folders, globs or URLs.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="The folder for the results.")],
+    out: Annotated[str, typer.Option("--out", help="The folder for the results, or its URL.")],
     mask: Annotated[
         str,
         typer.Option(
             help="center[:0.5], half[:left|right|top|bottom], random[:0.8], grid, lowres[:4], strokes, "
-            "a mask image, or a folder of masks matched by stem; white = hole."
+            "a mask image, or a folder of masks matched by stem (or a URL); white = hole."
         ),
     ] = "center",
     method: Annotated[
@@ -102,6 +105,9 @@ def complete(
             help="Let a pixmend serve do it, MODEL being an id there; a token is read from PIXMEND_TOKEN.",
         ),
     ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="auto|ray://HOST", help=CLUSTER_HELP)
+    ] = None,
 ) -> None:
     """Complete images: each under its own name in OUT, with a contact sheet beside it and a line in results.jsonl.
 
@@ -109,12 +115,15 @@ def complete(
     keeps the best found so far, and begins no further image.
     """
     from pixmend import api
+    from pixmend.cli.clustered import complete_on
     from pixmend.cli.outputs import expand_inputs
     from pixmend.cli.watching import Films
     from pixmend.completion import Options, find_method
     from pixmend.masks import SHAPES, make_mask
+    from pixmend.storage import Place
 
-    if mask.partition(":")[0] in SHAPES or not Path(mask).exists():
+    shape = mask.partition(":")[0]
+    if shape in SHAPES or not Place.of(mask).exists():
         make_mask(mask, 64, 64)  # what is misspelt is told once, not for each image
     chosen = find_method(method, steps=steps, blend=cast("Blend | None", blend))
     options = Options(
@@ -127,13 +136,22 @@ def complete(
         answer=cast("Answer", answer),
         fit=cast("Look", fit),
     )
-    found = expand_inputs(inputs, but=out)
-    films = None if film is None else Films(film, [item.path for item in found])
+    place = Place.of(out)
+    if cluster is not None:
+        _refuse_beside_cluster(server, film)
+        complete_on(
+            cluster, model, inputs, place, options,
+            mask=mask, uncertainty=uncertainty, device=device, as_json=as_json,
+        )  # fmt: skip
+        return
+    found = expand_inputs(inputs, but=place)
+    here = [item.path for item in found if isinstance(item.path, Path)]
+    films = None if film is None else Films(film, here, one=len(found) == 1)
     if server is None:
         loaded: Model | RemoteModel = api.load(model, device=device)
     else:
         loaded = _model_of(server, model, film)
-    _Batch(loaded, found, mask, out, options, uncertainty, films, as_json).run()
+    _Batch(loaded, found, mask, place, options, uncertainty, films, as_json).run()
 
 
 def _model_of(server: str, model: str, film: Path | None) -> "RemoteModel":
@@ -143,6 +161,17 @@ def _model_of(server: str, model: str, film: Path | None) -> "RemoteModel":
     if film is not None:
         raise SettingsError("--film: a server sends no film; leave it out, or leave out --server")
     return Client(server, os.environ.get("PIXMEND_TOKEN")).model(model)
+
+
+def _refuse_beside_cluster(server: str | None, film: Path | None) -> None:
+    from pixmend.errors import SettingsError
+
+    if server is not None:
+        raise SettingsError("--server: not with --cluster; give one of them")
+    if film is not None:
+        raise SettingsError(
+            "--film: a cluster writes no film; leave it out, or leave out --cluster"
+        )
 
 
 def _steps_of(text: str) -> tuple[int, ...]:
@@ -163,7 +192,7 @@ class _Batch:
     model: "Model | RemoteModel"
     inputs: Sequence["Input"]
     mask: str
-    out: Path
+    out: "Place"
     options: "Options"
     uncertainty: bool
     films: "Films | None" = None
@@ -174,21 +203,32 @@ class _Batch:
         """Complete all, into a folder that other calls may write to as well."""
         from pixmend.storage import shared
 
-        with shared(self.out, {self.out / item.relative.parent for item in self.inputs}):
+        folder = self.out.local
+        if folder is None:
+            self._run()
+            return
+        with shared(folder, {folder / item.relative.parent for item in self.inputs}):
             self._run()
 
     def _run(self) -> None:
-        from pixmend.cli.outputs import Names
-        from pixmend.cli.terminal import errors, out, progress_bar, stop_on_signal
         from pixmend.cli.watching import Sheets
-        from pixmend.completion import film_steps
-        from pixmend.storage import write_text
+        from pixmend.completion import Names
+        from pixmend.storage import Lines
 
         self.names = Names()
         self.names.reserve([PurePath("results.jsonl")])
         sheets = Sheets(self.out, self.names) if len(self.inputs) > 1 else None
         self.results = self.out / "results.jsonl"
-        write_text(self.results, self._latest())
+        with Lines(self.results, self._latest()) as self.lines:
+            stopped, done = self._complete_all(sheets)
+        self.results.write_bytes(self._latest().encode())
+        self._tell(stopped, done)
+
+    def _complete_all(self, sheets: "Sheets | None") -> tuple[bool, int]:
+        """Complete what can be, and return whether it was stopped and how many were completed."""
+        from pixmend.cli.terminal import progress_bar, stop_on_signal
+        from pixmend.completion import film_steps
+
         self.options = self.model.fitted(self.options)
         rounds, done = self.options.method.steps + 1, 0  # the start is looked at too
         if self.films:
@@ -218,7 +258,11 @@ class _Batch:
                 bar.update(task, completed=len(self.inputs) * rounds, note=f"{done} images")
         if sheets:
             sheets.close()
-        write_text(self.results, self._latest())
+        return stopped, done
+
+    def _tell(self, stopped: bool, done: int) -> None:
+        from pixmend.cli.terminal import errors, out
+
         # With --json nothing but the records is on stdout.
         (errors if self.as_json else out).print(
             f"{done} completed -> {self.out} (facts in {self.results.name})", markup=False
@@ -239,7 +283,7 @@ class _Batch:
     def _jobs(self) -> Iterator["Job"]:
         from pixmend.api import open_mask
         from pixmend.completion import Job
-        from pixmend.errors import InputError
+        from pixmend.errors import InputError, StoreError
         from pixmend.images import open_image
 
         # Names are settled before the first result is written, so that they do not depend on what fails.
@@ -251,7 +295,7 @@ class _Batch:
                     picture, open_mask(self.mask, picture, seed=self.options.seed), str(item.path)
                 )
                 job.check()
-            except InputError as error:
+            except (InputError, StoreError) as error:
                 self.failed.append((str(item.path), str(error)))
                 self._note({"file": str(item.path), "error": str(error)})
                 continue
@@ -259,76 +303,54 @@ class _Batch:
 
     def _plan(self) -> dict[str, PurePath]:
         """Return the output name of each input as if it kept its suffix; those that do keep it come first."""
-        from pixmend.images import lossless_suffix
+        from pixmend.completion import plan_targets
 
         self.names.reserve(self._in_the_way())
-        kept = [
-            item
-            for item in self.inputs
-            if lossless_suffix(item.relative.suffix, "RGB") == item.relative.suffix
-        ]
-        changed = [item for item in self.inputs if item not in kept]
-        targets = {}
-        for item in [*kept, *changed]:
-            wanted = item.relative.with_suffix(lossless_suffix(item.relative.suffix, "RGB"))
-            instead = item.relative.with_name(item.relative.name + wanted.suffix)
-            targets[str(item.path)] = self.names.free(wanted, instead)
-        return targets
+        targets = plan_targets([item.relative for item in self.inputs], self.names)
+        return {str(item.path): target for item, target in zip(self.inputs, targets, strict=True)}
 
     def _in_the_way(self) -> list[PurePath]:
         """Return what the user handed over and lies in OUT, relative to OUT: no result may take its place."""
-        out = self.out.resolve()
-        given = [item.path for item in self.inputs] + [Path(self.mask)]
+        from pixmend.storage import Place
+
+        given = [Place.of(item.path) for item in self.inputs] + [Place.of(self.mask)]
+        if self.out.local is None:
+            start = f"{self.out}/"
+            names = [str(place) for place in given if str(place).startswith(start)]
+            return [PurePath(name.removeprefix(start)) for name in names]
+        out = self.out.local.resolve()
         # The folder is resolved, not the file: a link's own name is what a result would replace.
-        places = [path.parent.resolve() / path.name for path in given if path.is_file()]
+        files = [place.local for place in given if place.local and place.local.is_file()]
+        places = [path.parent.resolve() / path.name for path in files]
         return [place.relative_to(out) for place in places if out in place.parents]
 
     def _write(self, result: "Completion") -> PurePath:
         """Write all there is of a completion, and return the name of the best answer."""
         from pixmend.cli.terminal import errors
-        from pixmend.images import encode_png, lossless_suffix, save_image
-        from pixmend.storage import write_bytes
+        from pixmend.completion import write_completion
+        from pixmend.images import lossless_suffix
 
         target = self.targets[result.name]
-        suffix = lossless_suffix(target.suffix, result.original.mode)
-        if suffix != target.suffix:
-            changed = target.with_suffix(suffix)
-            target = self.names.free(changed, target.with_name(target.name + suffix))
-        for number, candidate in enumerate(result.candidates, start=1):
-            extra = "" if number == 1 else f".candidate-{number}"
-            path = target if number == 1 else self._beside(target, extra + suffix)
-            save_image(candidate.picture, self.out / path)
-        sheet = self._beside(target, ".sheet.png")
-        write_bytes(self.out / sheet, encode_png(result.sheet_pixels()))
-        facts = {**result.record(), "output": str(target), "sheet": str(sheet)}
-        if self.uncertainty:
-            facts["uncertainty_map"] = str(self._write_uncertainty(result, target))
+        names = self.names.settle(
+            target,
+            lossless_suffix(target.suffix, result.original.mode),
+            candidates=len(result.candidates),
+            uncertainty=self.uncertainty,
+        )
+        facts, _ = write_completion(result, self.out, names)
         if self.films:
-            facts["film"] = str(self.films.write(result, target))
+            facts["film"] = str(self.films.write(result, names.answers[0]))
         self._note(facts)
         for words in result.warnings:
             errors.print(f"warning: {result.name}: {words}", markup=False)
-        return target
-
-    def _write_uncertainty(self, result: "Completion", target: PurePath) -> PurePath:
-        """Write the standard deviations as a picture and, exact, as an array; return the picture's name."""
-        import numpy as np
-
-        from pixmend.images import encode_png
-        from pixmend.storage import atomic_write, write_bytes
-
-        picture = self._beside(target, ".uncertainty.png")
-        write_bytes(self.out / picture, encode_png(result.uncertainty_pixels()))
-        with atomic_write((self.out / picture).with_suffix(".npy")) as file:
-            np.save(file, result.uncertainty, allow_pickle=False)
-        return picture
+        return names.answers[0]
 
     def _latest(self) -> str:
         """Return the last line of results.jsonl of each file.
 
         Lines of an earlier call stay until another is written, so that a call that is killed takes nothing back that was told.
         """
-        text = self.results.read_text(errors="replace") if self.results.is_file() else ""
+        text = self.results.read_bytes().decode(errors="replace") if self.results.is_file() else ""
         latest: dict[str, str] = {}
         for line in text.splitlines():
             name = _file_of(line)
@@ -338,17 +360,10 @@ class _Batch:
         return "".join(f"{line}\n" for line in latest.values())
 
     def _note(self, facts: dict[str, Any]) -> None:
-        from pixmend.storage import append_line
-
         line = json.dumps(facts)
-        append_line(self.results, line)
+        self.lines.add(line)
         if self.as_json:
             print(line, flush=True)
-
-    def _beside(self, target: PurePath, ending: str) -> PurePath:
-        from pixmend.cli.outputs import beside
-
-        return self.names.free(beside(target, ending), beside(target, target.suffix + ending))
 
 
 def _file_of(line: str) -> str | None:

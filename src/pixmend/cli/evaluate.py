@@ -5,10 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pixmend.cli.clustered import CLUSTER_HELP
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pixmend.cluster import Contest
     from pixmend.evaluation import Evaluation, Protocol, Step
+    from pixmend.storage import Place
 
 __all__ = ["evaluate"]
 
@@ -21,11 +25,11 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="[OTHER] IMAGES...",
-            help="A record folder, or images, folders or globs; whole ones. Before them, if you like, a second model to compare.",
+            help="A record folder, or images, folders, globs or URLs; whole ones. Before them, if you like, a second model to compare.",
         ),
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The folder for report and results.")
+        str | None, typer.Option("--out", help="The folder for report and results.")
     ] = None,
     masks: Annotated[
         str, typer.Option(help="What is missing, with commas between.")
@@ -44,7 +48,7 @@ def evaluate(
         ),
     ] = None,
     tasks: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="Write the images with holes here, for another tool, and stop."),
     ] = None,
     protocol: Annotated[
@@ -52,7 +56,7 @@ def evaluate(
         typer.Option(help="yeh2017: the masks of that paper, and its published table beside ours."),
     ] = None,
     train_data: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="The records that the model was trained on: for mean and nearest, read rate, KID of samples, and to leave out copies."
         ),
@@ -74,6 +78,9 @@ def evaluate(
         int, typer.Option(help="Images at a time; what is lost at most when stopped.")
     ] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    cluster: Annotated[
+        str | None, typer.Option(metavar="auto|ray://HOST", help=CLUSTER_HELP)
+    ] = None,
 ) -> None:
     """Judge a model on images that it has not seen, beside what completes images without one, or beside another model.
 
@@ -81,10 +88,12 @@ def evaluate(
     same command goes on where it was stopped; more masks, methods or images add to what is there.
     """
     from pixmend import api
+    from pixmend.cli.clustered import evaluating_on
     from pixmend.cli.terminal import errors, progress_bar, stop_on_signal
     from pixmend.cli.terminal import out as said
     from pixmend.errors import SettingsError
     from pixmend.evaluation import YEH_MASKS, Protocol, parse_completions
+    from pixmend.storage import Place
 
     if protocol not in (None, "yeh2017"):
         raise SettingsError(f"--protocol {protocol}: there is yeh2017")
@@ -93,8 +102,23 @@ def evaluate(
     chosen_masks = YEH_MASKS if protocol else tuple(_words(masks))
     plan = Protocol(chosen_masks, seed, batch)
     other, images = _second_model(images)
-    given, names = _inputs(images, out)
-    with stop_on_signal() as should_stop, progress_bar() as bar:
+    report = None if out is None else Place.of(out).on_this_machine("a report")
+    asked = None if tasks is None else Place.of(tasks).on_this_machine("what is asked")
+    given, names = _inputs(images, report or asked or Path("tasks"))
+    named = None if methods is None else _words(methods)
+
+    def contest() -> "Contest":
+        from pixmend.cluster import Contest
+
+        return Contest(train_data, named, seed, candidates, seconds, device)
+
+    with (
+        evaluating_on(
+            None if tasks else cluster, [model, *([other] if other else [])], contest
+        ) as engine,
+        stop_on_signal() as should_stop,
+        progress_bar() as bar,
+    ):
         choosing = bar.add_task("choosing images", total=None, note="")
         task = bar.add_task("completing", total=None, note="", visible=False)
 
@@ -106,21 +130,21 @@ def evaluate(
             note = f"{step.label}, {step.mask}"
             bar.update(task, completed=step.done, total=step.total, note=note, visible=True)
 
-        if tasks is not None:
+        if asked is not None:
             written = api.write_tasks(
-                model, given, tasks, train_data=train_data, names=names, protocol=plan,
+                model, given, asked, train_data=train_data, names=names, protocol=plan,
                 count=count, on_images=chosen,
             )  # fmt: skip
-            said.print(f"{written} tasks in {tasks}", markup=False)
+            said.print(f"{written} tasks in {asked}", markup=False)
             return
-        assert out is not None
+        assert report is not None
         found = api.evaluate(
             model,
             given,
-            out,
+            report,
             train_data=train_data,
             names=names,
-            methods=None if methods is None else _words(methods),
+            methods=named,
             protocol=plan,
             count=count,
             candidates=candidates,
@@ -128,6 +152,7 @@ def evaluate(
             other=other,
             completions=parse_completions(completions or []),
             device=device,
+            engine=engine,
             on_images=chosen,
             on_step=show,
             should_stop=should_stop,
@@ -187,14 +212,15 @@ def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
 
 
 def _inputs(
-    images: list[str], out: Path | None
-) -> "tuple[Path | Sequence[Path], Sequence[str] | None]":
+    images: list[str], out: Path
+) -> "tuple[Place | Sequence[Path | Place], Sequence[str] | None]":
     """Return a record folder, or files and their names."""
     from pixmend.cli.outputs import expand_inputs
+    from pixmend.storage import Place
 
-    if len(images) == 1 and (Path(images[0]) / "manifest.json").is_file():
-        return Path(images[0]), None
-    found = expand_inputs(images, but=out or Path("tasks"))
+    if len(images) == 1 and (Place.of(images[0]) / "manifest.json").is_file():
+        return Place.of(images[0]), None
+    found = expand_inputs(images, but=out)
     names = (str(item.relative).encode(errors="backslashreplace") for item in found)
     return [item.path for item in found], [name.decode() for name in names]
 

@@ -1,29 +1,28 @@
-"""Which inputs a command line names, and under which names their results are written."""
+"""Which inputs a command line names."""
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from pixmend.errors import InputError
-from pixmend.images import find_images
+from pixmend.images import find_images, images_in
+from pixmend.storage import Place
 
-__all__ = ["Input", "Names", "beside", "expand_inputs", "real_path"]
-
-_LONGEST = 255  # bytes of a file's name on every file system at hand
+__all__ = ["Input", "expand_inputs", "real_path"]
 
 
 @dataclass(frozen=True)
 class Input:
-    """An input file, and its name relative to what the user gave."""
+    """An input file, here or in a store, and its name relative to what the user gave."""
 
-    path: Path
+    path: Path | Place
     relative: PurePath
 
 
-def expand_inputs(inputs: Sequence[str], *, but: Path) -> list[Input]:
-    """Return the files that files, folders and globs name, each once, in order.
+def expand_inputs(inputs: Sequence[str], *, but: Place | Path) -> list[Input]:
+    """Return the files that files, folders, globs and URLs name, each once, in order.
 
     Of a folder all images under it are taken, with their sub-folders as relative names. Folders and globs leave out what lies under
     ``but``, where the results go: a second run must not take the first one's results as inputs. With several folders their own names
@@ -34,55 +33,52 @@ def expand_inputs(inputs: Sequence[str], *, but: Path) -> list[Input]:
     InputError
         A path that does not exist, a glob that matches nothing, or a folder without images.
     """
-    roots = [path for text in inputs for path in _matches(text, but)]
-    several = sum(root.is_dir() for root in roots) > 1
-    found: dict[Path, Input] = {}
-    for root in roots:
-        if not root.is_dir():
-            found.setdefault(real_path(root), Input(root, PurePath(root.name)))
+    out = Place.of(but)
+    roots = [path for text in inputs for path in _matches(text, out)]
+    folders = [_is_folder(root) for root in roots]
+    found: dict[Path | Place, Input] = {}
+    for root, is_folder in zip(roots, folders, strict=True):
+        if not is_folder:
+            found.setdefault(_key(root), Input(root, PurePath(root.name)))
             continue
-        files = [path for path in find_images(root) if not _is_under(path, but)]
+        files = list(_files_in(root, out))
         if not files:
             raise InputError(
                 f"{root}: no images in this folder; known kinds are png, jpg, webp, bmp, gif, tif"
             )
-        for path in files:
-            relative = path.relative_to(root)
-            name = PurePath(real_path(root).name, relative) if several else PurePath(relative)
-            found.setdefault(real_path(path), Input(path, name))
+        for path, relative in files:
+            name = PurePath(_key(root).name, relative) if sum(folders) > 1 else relative
+            found.setdefault(_key(path), Input(path, name))
     return list(found.values())
 
 
-class Names:
-    """Hands out output names, none twice, whatever the file system thinks of capitals."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def reserve(self, names: Iterable[PurePath]) -> None:
-        """Keep names for inputs whose names need not change."""
-        self._taken |= {str(name).casefold() for name in names}
-
-    def free(self, wanted: PurePath, instead: PurePath) -> PurePath:
-        """Return ``wanted``, or ``instead``, or that with a number: the first not taken, shortened where no file may be called that."""
-        name, number = beside(wanted, wanted.suffix), 1
-        while str(name).casefold() in self._taken:
-            more = "" if number == 1 else f"-{number}"
-            name, number = beside(instead, more + instead.suffix), number + 1
-        self._taken.add(str(name).casefold())
-        return name
+def _is_folder(path: Path | Place) -> bool:
+    return path.is_folder() if isinstance(path, Place) else path.is_dir()
 
 
-def beside(path: PurePath, ending: str) -> PurePath:
-    """Return ``path`` with ``ending`` after its stem, of which as much is left out as makes the name 255 bytes at most."""
-    stem, room = path.stem, _LONGEST - len(os.fsencode(ending))
-    while stem and len(os.fsencode(stem)) > room:
-        stem = stem[:-1]
-    return path.with_name(stem + ending)
+def _key(path: Path | Place) -> Path | Place:
+    """Return what two names of one file have in common."""
+    return path if isinstance(path, Place) else real_path(path)
 
 
-def _matches(text: str, but: Path) -> list[Path]:
-    path = Path(text)
+def _files_in(root: Path | Place, but: Place) -> Iterator[tuple[Path | Place, PurePath]]:
+    if isinstance(root, Place):
+        for name in images_in(root):
+            if not f"{root / name}".startswith(f"{but}/"):
+                yield root / name, PurePath(name)
+        return
+    for path in find_images(root):
+        if not _is_under(path, but):
+            yield path, path.relative_to(root)
+
+
+def _matches(text: str, but: Place) -> list[Path] | list[Place]:
+    place = Place.of(text)
+    if place.local is None:
+        if not place.exists():
+            raise InputError(f"{place}: no such file or folder; check the URL (it is no pattern)")
+        return [place]
+    path = place.local
     if path.exists():
         return [path]
     # Path.glob takes no absolute patterns.
@@ -97,8 +93,10 @@ def _matches(text: str, but: Path) -> list[Path]:
     return kept
 
 
-def _is_under(path: Path, folder: Path) -> bool:
-    place, inside = real_path(folder), real_path(path)
+def _is_under(path: Path, folder: Place) -> bool:
+    if folder.local is None:
+        return False
+    place, inside = real_path(folder.local), real_path(path)
     return place == inside or place in inside.parents
 
 

@@ -1,13 +1,15 @@
 """pixmend pack."""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pixmend.cli.clustered import CLUSTER_HELP
+
 if TYPE_CHECKING:
     from pixmend.records import Manifest, PackProgress
+    from pixmend.storage import Place
 
 __all__ = ["pack"]
 
@@ -16,10 +18,13 @@ _REASONS = 3  # of inputs left out, shown at the end
 
 def pack(
     images: Annotated[
-        Path, typer.Argument(help="A folder of images; or a zip, an idx file (.gz too), TFRecords.")
+        str,
+        typer.Argument(
+            help="A folder of images; or a zip, an idx file (.gz too), TFRecords; or a URL."
+        ),
     ],
     records: Annotated[
-        Path, typer.Argument(help="The folder to write; the same command goes on with it.")
+        str, typer.Argument(help="The folder to write, or its URL; the same command goes on.")
     ],
     size: Annotated[int, typer.Option(help="Side of the square images, 8 to 1024.")] = 64,
     channels: Annotated[
@@ -32,7 +37,10 @@ def pack(
     background: Annotated[
         str, typer.Option(help="The colour behind alpha and around padded images.")
     ] = "white",
-    workers: Annotated[int | None, typer.Option(help="Processes; one a core if not given.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes, or of a cluster workers; one a core if not given."),
+    ] = None,
     max_bad: Annotated[
         str | None,
         typer.Option(
@@ -40,15 +48,20 @@ def pack(
         ),
     ] = None,
     images_per_shard: Annotated[int, typer.Option(help="No shard holds more.")] = 4096,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="auto|ray://HOST", help=CLUSTER_HELP)
+    ] = None,
 ) -> None:
     """Pack a folder of images into TFRecord shards to train on.
 
     Sub-folders are class labels. What cannot be read is left out and listed in RECORDS/inputs.jsonl. Running the same
     command again goes on where it was stopped.
     """
+    from pixmend.cli.clustered import packing_on
     from pixmend.cli.terminal import progress_bar, stop_on_signal
     from pixmend.records import PackSettings
     from pixmend.records import pack as pack_records
+    from pixmend.storage import Place
 
     settings = PackSettings.model_validate(
         {
@@ -60,8 +73,13 @@ def pack(
         }
     )
     limit = _parse_limit(max_bad)
+    place = Place.of(records)
     start = time.monotonic()
-    with stop_on_signal() as should_stop, progress_bar() as bar:
+    with (
+        packing_on(cluster, workers) as engine,
+        stop_on_signal() as should_stop,
+        progress_bar() as bar,
+    ):
         task = bar.add_task("packing", total=None, note="listing")
 
         def show(progress: "PackProgress") -> None:
@@ -70,15 +88,16 @@ def pack(
 
         manifest = pack_records(
             images,
-            records,
+            place,
             settings,
             workers=workers,
+            engine=engine,
             max_bad=limit,
             on_progress=show,
             should_stop=should_stop,
         )
         already = bar.tasks[task].total is None
-    _show(manifest, records, None if already else time.monotonic() - start)
+    _show(manifest, place, None if already else time.monotonic() - start)
 
 
 def _parse_limit(text: str | None) -> int | float | None:
@@ -94,7 +113,7 @@ def _parse_limit(text: str | None) -> int | float | None:
         ) from None
 
 
-def _show(manifest: "Manifest", records: Path, seconds: float | None) -> None:
+def _show(manifest: "Manifest", records: "Place", seconds: float | None) -> None:
     from pixmend.cli.terminal import out
 
     settings = manifest.settings
@@ -115,7 +134,7 @@ def _speed(images: int, seconds: float | None) -> str:
     return f"{seconds:,.1f} s, {images / max(seconds, 1e-9):,.0f} images/s"
 
 
-def _left_out(manifest: "Manifest", records: Path) -> str:
+def _left_out(manifest: "Manifest", records: "Place") -> str:
     from pixmend.records import INPUTS_NAME
 
     listed = f"every input is listed in {records / INPUTS_NAME}"
@@ -126,14 +145,14 @@ def _left_out(manifest: "Manifest", records: Path) -> str:
     return f"left out {manifest.left_out:,}: {reasons}{more}; {listed}"
 
 
-def _first_bad(records: Path) -> list[dict[str, Any]]:
+def _first_bad(records: "Place") -> list[dict[str, Any]]:
     import itertools
     import json
 
     from pixmend.records import INPUTS_NAME
 
-    with (records / INPUTS_NAME).open(encoding="utf-8") as file:
-        lines = (json.loads(line) for line in file if '"reason"' in line)
+    with (records / INPUTS_NAME).open() as file:
+        lines = (json.loads(line) for line in file if b'"reason"' in line)
         return list(itertools.islice((line for line in lines if "reason" in line), _REASONS))
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from pixmend.processes import Group
     from pixmend.records import Records
+    from pixmend.storage import Place
     from pixmend.training import Scores, TrainSettings
 
 __all__ = ["train"]
@@ -18,10 +19,13 @@ __all__ = ["train"]
 
 def train(
     data: Annotated[
-        Path, typer.Argument(help="A record folder, or a folder of images (packed into RUN first).")
+        str,
+        typer.Argument(
+            help="A record folder, or a folder of images (packed into RUN first), or its URL."
+        ),
     ],
     run: Annotated[
-        Path, typer.Argument(help="The run directory; the same command goes on with it.")
+        str, typer.Argument(help="The run directory; the same command goes on with it.")
     ],
     recipe: Annotated[str | None, typer.Option(help="A recipe by name, or a TOML file.")] = None,
     steps: Annotated[
@@ -48,6 +52,7 @@ def train(
     from pixmend import api, training
     from pixmend.cli.terminal import quiet_unless, stop_on_signal
     from pixmend.processes import open_group
+    from pixmend.storage import Place
 
     with open_group() as group, quiet_unless(group.first):
         overrides = training.parse_overrides(override or [])
@@ -56,19 +61,22 @@ def train(
         if minutes is not None:
             overrides["minutes"] = minutes
         wanted = api.plan_training(recipe, overrides)
+        place, folder = Place.of(data), Place.of(run).on_this_machine("a run")
         if dry_run:
-            _show_plan(data, run, wanted)
+            _show_plan(place, folder, wanted)
             return
         with stop_on_signal() as should_stop:
-            packed = _prepare(data, run, wanted, group, skip_bad=skip_bad, should_stop=should_stop)
-            settings = api.resolve_training(wanted, packed, run, group=group)
-            _show(settings, packed, run, group)
-            stopped = _train(packed, run, settings, data, group, should_stop)
+            packed = _prepare(
+                place, folder, wanted, group, skip_bad=skip_bad, should_stop=should_stop
+            )
+            settings = api.resolve_training(wanted, packed, folder, group=group)
+            _show(settings, packed, folder, group)
+            stopped = _train(packed, folder, settings, place, group, should_stop)
     if stopped:
         raise typer.Exit(130)
 
 
-def _show_plan(data: Path, run: Path, wanted: dict[str, Any]) -> None:
+def _show_plan(data: "Place", run: Path, wanted: dict[str, Any]) -> None:
     from pixmend import api, training
     from pixmend.cli.terminal import out
     from pixmend.errors import InputError
@@ -83,7 +91,7 @@ def _show_plan(data: Path, run: Path, wanted: dict[str, Any]) -> None:
 
 
 def _prepare(
-    data: Path,
+    data: "Place",
     run: Path,
     wanted: dict[str, Any],
     group: "Group",
@@ -136,7 +144,7 @@ def _train(
     packed: "Records",
     run: Path,
     settings: "TrainSettings",
-    data: Path,
+    data: "Place",
     group: "Group",
     should_stop: "Callable[[], bool]",
 ) -> bool:

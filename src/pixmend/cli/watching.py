@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
-from pixmend.cli.outputs import Names, beside, real_path
+from pixmend.cli.outputs import real_path
+from pixmend.completion import Names, beside
 from pixmend.errors import SettingsError
 
 if TYPE_CHECKING:
     from pixmend.completion import Completion
     from pixmend.images import Pixels
+    from pixmend.storage import Place
 
 __all__ = ["Films", "Sheets"]
 
@@ -21,7 +23,7 @@ _FRAME = 256  # pixels of a film's longer side
 class Sheets:
     """Contact sheets over many images, ``sheet.png``, ``sheet-2.png`` ...: each is written when it is full."""
 
-    def __init__(self, folder: Path, names: "Names") -> None:
+    def __init__(self, folder: "Place", names: "Names") -> None:
         self._folder, self._names = folder, names
         self._rows: list[Mapping[str, Pixels]] = []  # caption -> small picture
         self._labels: list[str] = []
@@ -40,7 +42,6 @@ class Sheets:
     def close(self) -> None:
         """Write the rows at hand as a sheet."""
         from pixmend.images import contact_sheet, encode_png
-        from pixmend.storage import write_bytes
 
         if not self._rows:
             return
@@ -53,7 +54,7 @@ class Sheets:
         captions = max(self._rows, key=len)
         rows = [[row.get(caption) for caption in captions] for row in self._rows]
         sheet = contact_sheet(rows, list(captions), cell=_CELL, labels=self._labels)
-        write_bytes(self._folder / name, encode_png(sheet))
+        (self._folder / name).write_bytes(encode_png(sheet))
         self._rows, self._labels = [], []
 
 
@@ -66,10 +67,10 @@ class Films:
         PATH is no GIF, or in the way of an input.
     """
 
-    def __init__(self, path: Path, inputs: Sequence[Path]) -> None:
+    def __init__(self, path: Path, inputs: Sequence[Path], *, one: bool) -> None:
         if path.suffix.lower() != ".gif":
             raise SettingsError(f"--film {path}: films are GIFs; give a name that ends in .gif")
-        self._one = len(inputs) == 1
+        self._one = one
         self._place = path if self._one else path.with_suffix("")
         self._names = Names()
         taken = real_path(self._place)

@@ -6,6 +6,7 @@ picture, mask --frame--> target at model size --starts, search--> z* --G--> imag
 from pixmend.completion.average import Answer
 from pixmend.completion.blend import Blend
 from pixmend.completion.complete import complete, complete_batch, fitted
+from pixmend.completion.files import Names, OutputNames, beside, plan_targets, write_completion
 from pixmend.completion.film import film_frames, film_steps
 from pixmend.completion.glimpse import Glimpse
 from pixmend.completion.job import Job, Options
@@ -24,13 +25,18 @@ __all__ = [
     "Job",
     "Look",
     "Method",
+    "Names",
     "Options",
+    "OutputNames",
     "SearchState",
     "Window",
+    "beside",
     "complete",
     "complete_batch",
     "film_frames",
     "film_steps",
     "find_method",
     "fitted",
+    "plan_targets",
+    "write_completion",
 ]

@@ -18,7 +18,7 @@ from pixmend.evaluation.contestants import (
     outsider,
 )
 from pixmend.evaluation.diagnosis import Finding
-from pixmend.evaluation.evaluate import Evaluation, Subject, evaluate
+from pixmend.evaluation.evaluate import Evaluation, Subject, contestants_of, evaluate
 from pixmend.evaluation.heldout import (
     Files,
     HeldOut,
@@ -30,7 +30,7 @@ from pixmend.evaluation.heldout import (
 from pixmend.evaluation.intervals import Interval, mean_interval
 from pixmend.evaluation.ledger import Row
 from pixmend.evaluation.outside import Outside, parse_completions, write_tasks
-from pixmend.evaluation.protocol import MASKS, Protocol, Step
+from pixmend.evaluation.protocol import MASKS, Batch, Engine, Order, Protocol, Step, answer
 from pixmend.evaluation.rivals import RIVALS
 from pixmend.evaluation.summary import Cell, Summary
 from pixmend.evaluation.yeh import YEH_MASKS, yeh_table
@@ -40,13 +40,16 @@ __all__ = [
     "RIVALS",
     "YEH_MASKS",
     "Answered",
+    "Batch",
     "Cell",
     "Contestant",
+    "Engine",
     "Evaluation",
     "Files",
     "Finding",
     "HeldOut",
     "Interval",
+    "Order",
     "Outside",
     "Protocol",
     "Recorded",
@@ -55,8 +58,10 @@ __all__ = [
     "Subject",
     "Summary",
     "TrainingImages",
+    "answer",
     "available",
     "choose_held_out",
+    "contestants_of",
     "evaluate",
     "find_contestants",
     "mean_interval",

@@ -13,7 +13,7 @@ from pixmend.evaluation.heldout import HeldOut, Source, TrainingImages, choose_h
 from pixmend.evaluation.ledger import Ledger, Row
 from pixmend.evaluation.outside import Outside
 from pixmend.evaluation.probes import Probe, Rebuilt, probe_samples, rebuild
-from pixmend.evaluation.protocol import Protocol, Step, carry_out, rows_of
+from pixmend.evaluation.protocol import Engine, Protocol, Step, carry_out, rows_of
 from pixmend.evaluation.reader import train_reader, unreadable
 from pixmend.evaluation.realism import FEWEST, Samples, judge_realism, judge_samples
 from pixmend.evaluation.report import Account, write_report
@@ -21,7 +21,7 @@ from pixmend.evaluation.rivals import Images
 from pixmend.evaluation.summary import Summary, summarise
 from pixmend.models import DCGAN
 
-__all__ = ["Evaluation", "Subject", "evaluate"]
+__all__ = ["Evaluation", "Subject", "contestants_of", "evaluate"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +89,7 @@ def evaluate(
     model_digest: str = "",
     other: Subject | None = None,
     completions: Mapping[str, Path] | None = None,
+    engine: Engine | None = None,
     on_images: Callable[[int, int], None] = lambda done, total: None,
     on_step: Callable[[Step], None] = lambda step: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -111,6 +112,8 @@ def evaluate(
         A second model, to be compared with the first on the same images: then they are A and B.
     completions
         Folders of answers by other tools, by name: see `pixmend.evaluation.outside`.
+    engine
+        Lets others complete the images, by `contestants_of` the same; see `carry_out`.
 
     Raises
     ------
@@ -122,7 +125,7 @@ def evaluate(
     protocol = protocol or Protocol()
     subject = Subject(model, model_name, model_digest)
     subjects = [subject] if other is None else [subject, _alike(subject, other)]
-    contestants, absent = _contestants(
+    contestants, absent = contestants_of(
         subjects, train, methods, seed=protocol.seed, candidates=candidates, seconds=seconds
     )
     outsiders = [Outside(name, folder) for name, folder in (completions or {}).items()]
@@ -142,7 +145,9 @@ def evaluate(
     }
     ledger = Ledger(out, plan)
     ledger.follow({each.name: each.digest(protocol.masks, len(held.images)) for each in outsiders})
-    for step in carry_out(held, contestants, protocol, ledger, should_stop=should_stop):
+    for step in carry_out(
+        held, contestants, protocol, ledger, engine=engine, should_stop=should_stop
+    ):
         on_step(step)
     rows = rows_of(held, contestants, protocol, ledger)
     rows, facts = _beside(model, rows, held, train, contestants, protocol, ledger, should_stop)
@@ -210,7 +215,7 @@ def _alike(first: Subject, second: Subject) -> Subject:
     return second
 
 
-def _contestants(
+def contestants_of(
     subjects: Sequence[Subject],
     train: TrainingImages | None,
     methods: Sequence[str] | None,

@@ -14,6 +14,7 @@ from pixmend.images import fit_square, open_image, parse_colour, to_channels, to
 from pixmend.models import DCGAN, Memory
 from pixmend.randomness import array_generator_for
 from pixmend.records import Records, families, origins
+from pixmend.storage import Place
 
 __all__ = ["Files", "HeldOut", "Recorded", "TrainingImages", "choose_held_out", "open_training"]
 
@@ -43,7 +44,7 @@ class Source(Protocol):
 class Files:
     """Image files; the label of each is its folder."""
 
-    def __init__(self, paths: Sequence[Path], names: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[Path | Place], names: Sequence[str]) -> None:
         self._paths = list(paths)
         self.names = list(names)
         self.labels: list[str | int | None] = [path.parent.name for path in paths]

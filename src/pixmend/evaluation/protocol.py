@@ -2,8 +2,9 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol as Shape
 
 import numpy as np
 
@@ -17,7 +18,18 @@ from pixmend.evaluation.rivals import Images
 from pixmend.masks import Mask, make_mask
 from pixmend.randomness import seed_for
 
-__all__ = ["MASKS", "Protocol", "Step", "carry_out", "digest_of", "masks_for"]
+__all__ = [
+    "MASKS",
+    "Batch",
+    "Engine",
+    "Order",
+    "Protocol",
+    "Step",
+    "answer",
+    "carry_out",
+    "digest_of",
+    "masks_for",
+]
 
 MASKS = ("center", "half", "random:0.8", "grid", "strokes")
 
@@ -69,6 +81,57 @@ class Step:
     fresh: bool
 
 
+@dataclass(frozen=True, eq=False)
+class Order:
+    """A batch of images for one contestant to complete with one mask.
+
+    Attributes
+    ----------
+    number
+        The order's own, in order of being done by one process.
+    numbers
+        The places of the images in the draw.
+    images
+        uint8 [B, S, S, C].
+    names, families
+        Of each image.
+    mask
+        The SPEC.
+    label
+        The contestant's.
+    seed
+        Of the masks.
+    """
+
+    number: int
+    numbers: tuple[int, ...]
+    images: Images
+    names: tuple[str, ...]
+    families: tuple[str, ...]
+    mask: str
+    label: str
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What came of an order: a row an image, the answers uint8 [B, S, S, C], and their uncertainty [B, S, S, 1] if it is told."""
+
+    rows: list[Row]
+    pictures: Images
+    doubts: Images | None
+
+
+class Engine(Shape):
+    """Something else that carries out orders than this process."""
+
+    def run(
+        self, orders: Iterable[Order], *, should_stop: Callable[[], bool]
+    ) -> Iterator[tuple[Order, Batch]]:
+        """Yield what came of each order, in any order; raise a StoppedError once ``should_stop`` says yes."""
+        ...
+
+
 def masks_for(protocol: Protocol, spec: str, numbers: Sequence[int], size: int) -> list[Mask]:
     """Return the mask of each image, by its place in the draw: two images have two masks, an image the same for all methods."""
     return [
@@ -83,37 +146,85 @@ def carry_out(
     protocol: Protocol,
     ledger: Ledger,
     *,
+    engine: Engine | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Step]:
     """Let each contestant complete each image with each mask, all of a batch of images before the next, so that time to go can be told.
 
-    What the ledger has is not done again.
+    What the ledger has is not done again. An ``engine`` does what is left, but for answers that another tool made.
 
     Raises
     ------
     StoppedError
         ``should_stop`` said yes; the batch at hand is lost, the same call goes on.
     """
-    count, size = len(held.images), held.images.shape[1]
     digests = [digest_of(image) for image in held.images]
-    total, done = count * len(protocol.masks) * len(contestants), 0
-    for start in range(0, count, protocol.batch):
-        numbers = list(range(start, min(start + protocol.batch, count)))
-        for spec in protocol.masks:
-            masks = masks_for(protocol, spec, numbers, size)
-            for contestant in contestants:
-                if should_stop():
-                    raise StoppedError
-                keys = [
-                    (number, digests[number], spec, contestant.method, contestant.answer)
-                    for number in numbers
-                ]
-                rows = [ledger.rows[key] for key in keys if key in ledger.rows]
-                fresh = len(rows) < len(numbers) or not ledger.has_picture(rows[0])
-                if fresh:
-                    _batch(held, digests, numbers, spec, masks, contestant, ledger, should_stop)
-                done += len(numbers)
-                yield Step(done, total, spec, contestant.label, fresh)
+    total, done = len(held.images) * len(protocol.masks) * len(contestants), 0
+    waiting: list[_Place] = []
+    for place in _places(len(held.images), contestants, protocol):
+        if should_stop():
+            raise StoppedError
+        fresh = not _is_there(place, digests, ledger)
+        if fresh and engine is not None and place.contestant.outside is None:
+            waiting.append(place)
+            continue
+        if fresh:
+            order = _order(place, held, protocol)
+            _keep(ledger, answer(order, place.contestant, should_stop=should_stop))
+        done += len(place.numbers)
+        yield Step(done, total, place.mask, place.contestant.label, fresh)
+    if engine is None:
+        return
+    orders = (_order(place, held, protocol) for place in waiting)
+    for order, batch in engine.run(orders, should_stop=should_stop):
+        _keep(ledger, batch)
+        done += len(order.numbers)
+        yield Step(done, total, order.mask, order.label, True)
+
+
+def answer(
+    order: Order, contestant: Contestant, *, should_stop: Callable[[], bool] = lambda: False
+) -> Batch:
+    """Let a contestant carry out an order, and measure its answers.
+
+    Raises
+    ------
+    StoppedError
+        ``should_stop`` said yes.
+    """
+    size = order.images.shape[1]
+    masks = masks_for(Protocol((order.mask,), order.seed), order.mask, order.numbers, size)
+    with watch_memory() as peak:
+        answers = _answers(contestant, order, masks, should_stop)
+    if should_stop():  # they are the best so far, not what the method would have found
+        raise StoppedError
+    rows = [
+        Row(
+            number=number,
+            image=name,
+            family=family,
+            digest=digest_of(image),
+            mask=order.mask,
+            missing=mask.missing,
+            method=contestant.method,
+            answer=contestant.answer,
+            read=None,
+            warnings="; ".join(answered.warnings),
+            peak=peak.mib,
+            seconds=answered.seconds,
+            **measured(answered, image, mask),  # type: ignore[arg-type]
+        )
+        for number, name, family, image, mask, answered in zip(
+            order.numbers, order.names, order.families, order.images, masks, answers, strict=True
+        )
+    ]
+    doubts = [answered.uncertainty for answered in answers]
+    told = [np.clip(2 * each, 0, 255).round()[..., None] for each in doubts if each is not None]
+    return Batch(
+        rows,
+        np.stack([answered.pixels for answered in answers]),
+        np.stack(told).astype(np.uint8) if len(told) == len(rows) else None,
+    )
 
 
 def digest_of(image: Images) -> str:
@@ -147,63 +258,63 @@ def measured(answered: Answered, image: Images, mask: Mask) -> dict[str, float |
     }
 
 
-def _batch(
-    held: HeldOut,
-    digests: Sequence[str],
-    numbers: Sequence[int],
-    spec: str,
-    masks: Sequence[Mask],
-    contestant: Contestant,
-    ledger: Ledger,
-    should_stop: Callable[[], bool],
-) -> None:
-    images = held.images[numbers[0] : numbers[-1] + 1]
-    with watch_memory() as peak:
-        answers = _answers(contestant, images, spec, numbers, masks, should_stop)
-    if should_stop():  # they are the best so far, not what the method would have found
-        raise StoppedError
-    rows = [
-        Row(
-            number=number,
-            image=held.names[number],
-            family=held.families[number],
-            digest=digests[number],
-            mask=spec,
-            missing=mask.missing,
-            method=contestant.method,
-            answer=contestant.answer,
-            read=None,
-            warnings="; ".join(answered.warnings),
-            peak=peak.mib,
-            seconds=answered.seconds,
-            **measured(answered, image, mask),  # type: ignore[arg-type]
-        )
-        for number, image, mask, answered in zip(numbers, images, masks, answers, strict=True)
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where an order is in the protocol."""
+
+    number: int
+    numbers: tuple[int, ...]
+    mask: str
+    contestant: Contestant
+
+
+def _places(count: int, contestants: Sequence[Contestant], protocol: Protocol) -> Iterator[_Place]:
+    number = 0
+    for start in range(0, count, protocol.batch):
+        numbers = tuple(range(start, min(start + protocol.batch, count)))
+        for spec in protocol.masks:
+            for contestant in contestants:
+                yield _Place(number, numbers, spec, contestant)
+                number += 1
+
+
+def _is_there(place: _Place, digests: Sequence[str], ledger: Ledger) -> bool:
+    who = place.contestant
+    keys = [
+        (number, digests[number], place.mask, who.method, who.answer) for number in place.numbers
     ]
-    doubts = [answered.uncertainty for answered in answers]
-    told = [np.clip(2 * each, 0, 255).round()[..., None] for each in doubts if each is not None]
-    ledger.add(
-        rows,
-        np.stack([answered.pixels for answered in answers]),
-        np.stack(told).astype(np.uint8) if len(told) == len(rows) else None,
+    rows = [ledger.rows[key] for key in keys if key in ledger.rows]
+    return len(rows) == len(keys) and ledger.has_picture(rows[0])
+
+
+def _keep(ledger: Ledger, batch: Batch) -> None:
+    ledger.add(batch.rows, batch.pictures, batch.doubts)
+
+
+def _order(place: _Place, held: HeldOut, protocol: Protocol) -> Order:
+    start, stop = place.numbers[0], place.numbers[-1] + 1
+    return Order(
+        place.number,
+        place.numbers,
+        held.images[start:stop],
+        tuple(held.names[start:stop]),
+        tuple(held.families[start:stop]),
+        place.mask,
+        place.contestant.label,
+        protocol.seed,
     )
 
 
 def _answers(
-    contestant: Contestant,
-    images: Images,
-    spec: str,
-    numbers: Sequence[int],
-    masks: Sequence[Mask],
-    should_stop: Callable[[], bool],
+    contestant: Contestant, order: Order, masks: Sequence[Mask], should_stop: Callable[[], bool]
 ) -> list[Answered]:
     outside = contestant.outside
     if outside is None:
-        return contestant.run(images, masks, should_stop)
+        return contestant.run(order.images, masks, should_stop)
     found = []
-    for number, image, mask in zip(numbers, images, masks, strict=True):
-        answer = outside.read(spec, number, image, mask)
-        pixels = np.where(mask.known[..., None], image, answer)
+    for number, image, mask in zip(order.numbers, order.images, masks, strict=True):
+        read = outside.read(order.mask, number, image, mask)
+        pixels = np.where(mask.known[..., None], image, read)
         found.append(Answered(pixels, (pixels,), outside.seconds))
     return found
 

@@ -5,16 +5,16 @@ import os
 import warnings
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pixmend.errors import ImageError
+from pixmend.errors import ImageError, InputError
 from pixmend.images.picture import Picture, picture_from_array, picture_of
 from pixmend.images.pixels import Pixels
-from pixmend.storage import atomic_write
+from pixmend.storage import Place, atomic_write
 
 __all__ = [
     "EXTENSIONS",
@@ -24,6 +24,7 @@ __all__ = [
     "encode_png",
     "find_images",
     "image_bytes",
+    "images_in",
     "lossless_suffix",
     "open_image",
     "png_bytes",
@@ -49,8 +50,16 @@ def find_images(folder: Path) -> Iterator[Path]:
             yield path
 
 
+def images_in(folder: Place) -> Iterator[str]:
+    """Yield the image files in a folder, sub-folders included, as relative names; hidden ones are left out."""
+    for name, _ in folder.files():
+        hidden = any(part.startswith(".") for part in name.split("/"))
+        if PurePosixPath(name).suffix.lower() in EXTENSIONS and not hidden:
+            yield name
+
+
 def open_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:  # noqa: ANN401 - what users have at hand
-    """Open a path, a PIL image or an array [H, W] or [H, W, C] as an upright `Picture`.
+    """Open a path or URL, a PIL image or an array [H, W] or [H, W, C] as an upright `Picture`.
 
     EXIF rotation is applied (and its tag taken out); of an animation the first frame is taken.
 
@@ -65,11 +74,14 @@ def open_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:  # noqa
         return picture_from_array(source)
     if isinstance(source, Image.Image):
         return picture_of(ImageOps.exif_transpose(source))
-    if not isinstance(source, str | os.PathLike):
+    if not isinstance(source, str | os.PathLike | Place):
         raise ImageError(
             f"image: a {type(source).__name__} is no image; give a path, a PIL image or a NumPy array"
         )
-    path = Path(source)
+    place = Place.of(source if isinstance(source, str | Place) else Path(source))
+    path = place.local
+    if path is None:
+        return decode_image(_fetched(place), place, max_pixels=max_pixels)
     try:
         size = path.stat().st_size
         if not path.is_file():
@@ -88,7 +100,7 @@ def open_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:  # noqa
 
 def decode_image(
     content: bytes,
-    path: Path | None = None,
+    path: Path | Place | None = None,
     *,
     max_pixels: int = MAX_PIXELS,
     formats: tuple[str, ...] = FORMATS,
@@ -137,6 +149,18 @@ def decode_image(
         if type(error).__module__.partition(".")[0] not in ("struct", "zlib", "PIL"):
             raise
         raise ImageError(f"{name}: damaged: {error}") from error
+
+
+def _fetched(place: Place) -> bytes:
+    try:
+        size = place.size()
+        if size > MAX_BYTES:
+            raise ImageError(
+                f"{place}: {size / 2**20:.0f} MiB is over the limit of {MAX_BYTES >> 20} MiB"
+            )
+        return place.read_bytes() if size else b""
+    except InputError as error:
+        raise ImageError(str(error)) from error
 
 
 def encode_png(pixels: Pixels, *, quick: bool = False) -> bytes:

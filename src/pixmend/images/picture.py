@@ -10,6 +10,7 @@ from PIL import Image
 
 from pixmend.errors import ImageError
 from pixmend.images.pixels import Channels, Pixels, to_channels, to_eight_bits
+from pixmend.storage import Place
 
 __all__ = ["Picture"]
 
@@ -45,7 +46,7 @@ class Picture:
 
     native: NDArray[Any]
     mode: str
-    path: Path | None = None
+    path: Path | Place | None = None
     info: dict[str, Any] = field(default_factory=dict)
     reduced: bool = False
 
@@ -135,7 +136,7 @@ class Picture:
         return worked.reshape(self.native.shape)
 
 
-def picture_of(image: Image.Image, path: Path | None = None) -> Picture:
+def picture_of(image: Image.Image, path: Path | Place | None = None) -> Picture:
     """Take a loaded PIL image apart.
 
     Raises
@@ -155,7 +156,7 @@ def picture_of(image: Image.Image, path: Path | None = None) -> Picture:
     return Picture(native, image.mode, path, info, reduced)
 
 
-def picture_from_array(array: NDArray[Any], path: Path | None = None) -> Picture:
+def picture_from_array(array: NDArray[Any], path: Path | Place | None = None) -> Picture:
     """Take uint8 or floats [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], or uint16 [H, W] or [H, W, 1], as a picture.
 
     Floats are in [0, 1] and come back as floats; what is completed of them is computed in 16 bits.
@@ -200,7 +201,7 @@ def _check_range(array: NDArray[Any]) -> None:
         )
 
 
-def _to_kept_mode(image: Image.Image, path: Path | None) -> Image.Image:
+def _to_kept_mode(image: Image.Image, path: Path | Place | None) -> Image.Image:
     if image.mode in _WORKED_AS:
         # A tRNS chunk makes one colour of an L or RGB image transparent: that is alpha by another name.
         if "transparency" in image.info and image.mode in ("L", "RGB", "1"):

@@ -69,6 +69,13 @@ class Encoding:
         """Return z = mean + sigma * noise for noise [B, latent_dim] from N(0, 1) (Kingma and Welling 2014, section 2.4)."""
         return self.mean + (0.5 * self.log_variance).exp() * noise
 
+    def exact(self) -> "Encoding":
+        """Return it in float32, but for what G alone is told."""
+        estimate = self.estimate
+        if estimate is not None:
+            estimate = Estimate(estimate.mean.float(), estimate.log_variance.float())
+        return Encoding(self.mean.float(), self.log_variance.float(), self.condition, estimate)
+
     def take(self, rows: Tensor) -> "Encoding":
         """Return what is made of the images numbered ``rows`` [N]."""
         return Encoding(

@@ -6,7 +6,10 @@ from torch import Tensor
 
 __all__ = ["smooth_fill"]
 
-_SWEEPS = 8  # at each size; what is left to smooth is then below what the network learns to change
+_SWEEPS = 8  # at each size
+# Chebyshev's acceleration counts on no error that one sweep of Jacobi shrinks by less than this: 8 sweeps then do what 40 did. Nearer to 1
+# they would smooth wide holes further and stir up narrow ones.
+_RADIUS = 0.97
 _LEAST_SIDE = 4
 
 
@@ -15,7 +18,8 @@ def smooth_fill(target: Tensor, known: Tensor) -> Tensor:
     """Fill holes [B, C, S, S] with a harmonic function of what is known around them, nearly: no extremes, no edges.
 
     Relaxed from coarse to fine: at each size the hole starts with the smaller one's values, and each missing pixel becomes the mean of its
-    four neighbours (Jacobi's iteration) eight times. Where nothing is known at all it is 0, mid-grey.
+    four neighbours eight times (Jacobi's iteration), in the Chebyshev semi-iterative method's steps (Golub and Varga 1961, equation 2.15).
+    Where nothing is known at all it is 0, mid-grey.
 
     Parameters
     ----------
@@ -39,9 +43,20 @@ def smooth_fill(target: Tensor, known: Tensor) -> Tensor:
         # A coarse pixel of which a part is known counts as known: its mean is that of the known part.
         fixed = (share > 0).to(share.dtype) if total is not sums[0] else share
         values = total / share.clamp_min(1e-6)
-        filled = torch.lerp(filled, values, fixed)
-        for _ in range(_SWEEPS):
-            filled = torch.lerp(_neighbours(filled), values, fixed)
+        filled = _relaxed(torch.lerp(filled, values, fixed), values, fixed)
+    # Acceleration may overshoot; a harmonic function stays between the values that bound it.
+    low = torch.where(known > 0, target, 1).amin((2, 3), keepdim=True)
+    high = torch.where(known > 0, target, -1).amax((2, 3), keepdim=True)
+    return filled.clamp(torch.minimum(low, high), torch.maximum(low, high))
+
+
+def _relaxed(filled: Tensor, values: Tensor, fixed: Tensor) -> Tensor:
+    before, step = filled, 1.0
+    for sweep in range(_SWEEPS):
+        swept = torch.lerp(_neighbours(filled), values, fixed)
+        if sweep:
+            step = 1 / (1 - _RADIUS**2 * step / (2 if sweep == 1 else 4))
+        filled, before = before + step * (swept - before), filled
     return filled
 
 

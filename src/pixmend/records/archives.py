@@ -5,12 +5,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from pixmend.errors import InputError
 from pixmend.images import EXTENSIONS
 from pixmend.records.members import MAX_MEMBER_BYTES, Member, class_depth
+from pixmend.storage import Place
 
-__all__ = ["members", "read_member"]
+__all__ = ["members", "read_from", "read_member"]
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., lengths of name and of extra field
 _ENCRYPTED = 0x1
@@ -18,7 +20,7 @@ _MAX_RATIO = 1032  # what deflate can reach; more in all means members that shar
 _SLACK = 2**20
 
 
-def members(path: Path) -> Iterator[Member]:
+def members(path: Place | Path) -> Iterator[Member]:
     """Yield the images of a zip in order of name.
 
     A member's place is (header's offset, compressed bytes, bytes, method, CRC-32).
@@ -28,15 +30,16 @@ def members(path: Path) -> Iterator[Member]:
     InputError
         Not a zip, a broken one, or a bomb of overlapping members.
     """
+    place = Place.of(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with place.open() as file, zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, struct.error) as error:
         raise InputError(f"{path}: not a zip, or a broken one: {error}; make it anew") from error
     except (OSError, ValueError, EOFError, OverflowError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     total = sum(info.file_size for info in infos)
-    if total > _MAX_RATIO * path.stat().st_size + _SLACK:
+    if total > _MAX_RATIO * place.size() + _SLACK:
         raise InputError(
             f"{path}: a zip bomb: it claims to hold {total:,} bytes, more than zip can; leave it out"
         )
@@ -49,17 +52,17 @@ def members(path: Path) -> Iterator[Member]:
     for name, info in images:
         parents = name.split("/")[:-1]
         text = parents[depth] if len(parents) > depth else None
-        place = (
+        where = (
             info.header_offset,
             info.compress_size,
             info.file_size,
             info.compress_type,
             info.CRC,
         )
-        yield Member(name, text, place, _objection(info))
+        yield Member(name, text, where, _objection(info))
 
 
-def read_member(path: Path, place: tuple[int, ...]) -> bytes:
+def read_member(path: Place | Path, place: tuple[int, ...]) -> bytes:
     """Return the bytes of the member at ``place``, never more than the archive declared.
 
     Raises
@@ -67,15 +70,24 @@ def read_member(path: Path, place: tuple[int, ...]) -> bytes:
     InputError
         The member is damaged or says less than it holds.
     """
+    archive = Place.of(path)
+    try:
+        with archive.open() as file:
+            return read_from(file, archive.size(), place)
+    except OSError as error:
+        raise InputError(f"the archive is damaged: {error}") from error
+
+
+def read_from(file: IO[bytes], file_size: int, place: tuple[int, ...]) -> bytes:
+    """Return the bytes of the member at ``place`` of an open archive; see `read_member`."""
     offset, compressed_size, size, method, crc = place
     try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-            if signature != b"PK\x03\x04":
-                raise InputError("the archive is damaged: no member starts where it says")
-            file.seek(name_bytes + extra_bytes, 1)
-            content = file.read(min(compressed_size, path.stat().st_size))
+        file.seek(offset)
+        signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+        if signature != b"PK\x03\x04":
+            raise InputError("the archive is damaged: no member starts where it says")
+        file.seek(name_bytes + extra_bytes, 1)
+        content = file.read(min(compressed_size, file_size))
         if method == zipfile.ZIP_DEFLATED:
             content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
     except (OSError, ValueError, struct.error, zlib.error) as error:

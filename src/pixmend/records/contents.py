@@ -2,29 +2,49 @@
 
 import hashlib
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pixmend.errors import InputError, RecordError
-from pixmend.records.archives import read_member
+from pixmend.records.archives import read_from
 from pixmend.records.example import decode_example
 from pixmend.records.foreign import foreign_content
 from pixmend.records.framing import map_file, read_record_at
 from pixmend.records.idx import read_members
 from pixmend.records.members import MAX_MEMBER_BYTES
 from pixmend.records.sources import Item
+from pixmend.storage import Place, Ranged, Slices
 
 __all__ = ["Content", "contents", "sha256"]
 
 Content: TypeAlias = bytes | NDArray[np.uint8]  # an image file's bytes, or raw pixels [H, W, C]
 
+_AT_ONCE = 16  # files of a store that are being fetched
+_BYTES_AT_ONCE = 64 * 2**20  # of these, unless one alone is larger
 
-def contents(root: Path, items: Iterable[Item]) -> Iterator[tuple[Item, Content | InputError]]:
+
+def contents(root: Place, items: Iterable[Item]) -> Iterator[tuple[Item, Content | InputError]]:
     """Yield each item with its content, or with what went wrong: one bad item never loses the rest."""
+    if root.local is None:
+        yield from _from_store(root, items)
+        return
+    yield from _of_containers(root, items)
+
+
+def sha256(content: Content) -> str:
+    """Return the SHA-256 of an image file's bytes, or of raw pixels in C order, in hexadecimal."""
+    plain = content if isinstance(content, bytes) else content.tobytes()
+    return hashlib.sha256(plain).hexdigest()
+
+
+def _of_containers(
+    root: Place, items: Iterable[Item]
+) -> Iterator[tuple[Item, Content | InputError]]:
     for (kind, file), group in itertools.groupby(items, key=lambda item: (item.kind, item.file)):
         path = root / file
         batch = list(group)
@@ -35,46 +55,84 @@ def contents(root: Path, items: Iterable[Item]) -> Iterator[tuple[Item, Content 
             yield item, InputError(item.reason) if item.reason else next(found)
 
 
-def sha256(content: Content) -> str:
-    """Return the SHA-256 of an image file's bytes, or of raw pixels in C order, in hexadecimal."""
-    plain = content if isinstance(content, bytes) else content.tobytes()
-    return hashlib.sha256(plain).hexdigest()
-
-
-def _files(path: Path, items: list[Item]) -> Iterator[Content | InputError]:
-    for _ in items:
+def _from_store(root: Place, items: Iterable[Item]) -> Iterator[tuple[Item, Content | InputError]]:
+    """Yield as `contents`, fetching some image files ahead: an answer takes long to come, whatever its size."""
+    waiting: deque[tuple[Item, Future[Content | InputError]]] = deque()
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
         try:
-            with path.open("rb") as file:
-                content = file.read(MAX_MEMBER_BYTES + 1)
-        except OSError as error:
-            yield InputError(f"cannot be read: {error.strerror or error}")
-            continue
-        if len(content) > MAX_MEMBER_BYTES:
-            yield InputError(f"over the limit of {MAX_MEMBER_BYTES >> 20} MiB a file")
-        elif not content:
-            yield InputError("the file is empty")
-        else:
-            yield content
+            for kind, group in itertools.groupby(items, key=lambda item: item.kind):
+                if kind != "image":
+                    for item, content in _of_containers(root, group):
+                        yield from _all(waiting)
+                        yield item, content
+                    continue
+                for item in group:
+                    waiting.append((item, threads.submit(_file_or_error, root / item.file, item)))
+                    while len(waiting) > 1 and _enough(waiting):
+                        first, future = waiting.popleft()
+                        yield first, future.result()
+                yield from _all(waiting)
+        finally:
+            for _, future in waiting:
+                future.cancel()
 
 
-def _zipped(path: Path, items: list[Item]) -> Iterator[Content | InputError]:
+def _enough(waiting: Iterable[tuple[Item, Future[Content | InputError]]]) -> bool:
+    sizes = [item.stamp[0] for item, _ in waiting]
+    return len(sizes) > _AT_ONCE or sum(sizes) > _BYTES_AT_ONCE
+
+
+def _all(
+    waiting: deque[tuple[Item, Future[Content | InputError]]],
+) -> Iterator[tuple[Item, Content | InputError]]:
+    while waiting:
+        item, future = waiting.popleft()
+        yield item, future.result()
+
+
+def _files(path: Place, items: list[Item]) -> Iterator[Content | InputError]:
     for item in items:
-        try:
-            yield read_member(path, item.place)
-        except InputError as error:
-            yield error
+        yield _file_or_error(path, item)
 
 
-def _idx(path: Path, items: list[Item]) -> Iterator[Content | InputError]:
+def _file_or_error(path: Place, item: Item) -> Content | InputError:
+    """Return an image file's bytes, or what went wrong."""
+    if item.reason:
+        return InputError(item.reason)
+    try:
+        content = path.read_bytes(0, MAX_MEMBER_BYTES + 1)
+    except InputError as error:
+        return InputError(str(error).removeprefix(f"{path}: "))
+    if len(content) > MAX_MEMBER_BYTES:
+        return InputError(f"over the limit of {MAX_MEMBER_BYTES >> 20} MiB a file")
+    return content or InputError("the file is empty")
+
+
+def _zipped(path: Place, items: list[Item]) -> Iterator[Content | InputError]:
+    try:
+        size = path.size()
+        file = path.open()
+    except InputError as error:
+        yield from (error for _ in items)
+        return
+    with file:
+        for item in items:
+            try:
+                yield read_from(file, size, item.place)
+            except InputError as error:
+                yield error
+
+
+def _idx(path: Place, items: list[Item]) -> Iterator[Content | InputError]:
     try:
         yield from read_members(path, (item.place[0] for item in items))
     except InputError as error:
         yield from (error for _ in items)
 
 
-def _recorded(path: Path, items: list[Item]) -> Iterator[Content | InputError]:
+def _recorded(path: Place, items: list[Item]) -> Iterator[Content | InputError]:
     try:
-        buffer = map_file(path)
+        buffer: Slices = map_file(path) if path.local is not None else Ranged(path)
     except InputError as error:
         yield from (error for _ in items)
         return

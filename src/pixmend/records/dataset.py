@@ -1,37 +1,42 @@
-"""Records read back: any images by number, decoded on demand from mapped shards."""
+"""Records read back: any images by number, decoded on demand from mapped shards, or from ranges of a store's."""
 
 import mmap
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixmend.errors import ImageError, InputError, RecordError, StoppedError
+from pixmend.errors import ImageError, InputError, MissingError, RecordError, StoppedError
 from pixmend.images import Channels, Fit, channel_count, decode_image
 from pixmend.records.example import Features, decode_example, first_bytes, first_int
-from pixmend.records.framing import Buffer, map_file, read_record_at, read_records
+from pixmend.records.framing import map_file, read_record_at, read_records
 from pixmend.records.index import read_index
 from pixmend.records.manifest import Manifest, ShardInfo
+from pixmend.storage import Blocks, Part, Place, Slices, default_cache
 
 __all__ = ["Records"]
 
 _MOST_MAPS = 256  # open at once; each holds a file descriptor
 _MOST_READS = 512  # between two times that mapped pages are given back; each read maps 64 KiB or so
 _CHUNK = 256  # images between two calls of on_progress
+_AT_ONCE = 16  # indices fetched from a store
+_FETCH = 64  # images whose blocks are fetched at once
 
 
 class Records:
     """A folder of records that `pack` wrote.
 
     Opening reads the manifest and the indices; memory grows by 16 bytes an image. It can be handed
-    to other processes and used from several threads.
+    to other processes and used from several threads. Shards in a store are read by ranges, which
+    are kept in a cache of bounded size (`pixmend.storage.default_cache`).
 
     Parameters
     ----------
     path
-        The folder.
+        The folder, or its URL.
     skip_bad
         Read every record once at opening and leave broken ones out of the numbering; `bad` names
         them.
@@ -59,24 +64,35 @@ class Records:
 
     def __init__(
         self,
-        path: Path | str,
+        path: Place | Path | str,
         *,
         skip_bad: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.path = Path(path)
+        self.path = Place.of(path)
         self.manifest = Manifest.read(self.path)
-        bad: list[str] = []
+        remote = self.path.local is None
+        self._sizes = dict(self.path.files()) if remote else {}
+        self._blocks = self._in_blocks() if remote else None
+        self._maps: dict[int, Slices] = {}
         find = self._scan if skip_bad else self._checked_index
-        offsets = []
-        for shard in self.manifest.shards:
+
+        def offsets_of(number: int) -> tuple[NDArray[np.int64], list[str]]:
             if should_stop():
                 raise StoppedError
-            offsets.append(find(shard, bad))
-        self.bad = tuple(bad)
+            bad: list[str] = []
+            return find(number, bad), bad
+
+        numbers = range(len(self.manifest.shards))
+        if remote:
+            with ThreadPoolExecutor(_AT_ONCE) as threads:
+                found = list(threads.map(offsets_of, numbers))
+        else:
+            found = [offsets_of(number) for number in numbers]
+        offsets = [part for part, _ in found]
+        self.bad = tuple(line for _, bad in found for line in bad)
         self._offsets = np.concatenate([np.empty(0, np.int64), *offsets])
         self._shards = np.repeat(np.arange(len(offsets)), [len(part) for part in offsets])
-        self._maps: dict[int, Buffer] = {}
         self._reads = 0
 
     @property
@@ -123,6 +139,8 @@ class Records:
         """
         batch = np.empty((len(indices), *self._shape), np.uint8)
         for place, index in enumerate(indices):
+            if self._blocks is not None and place % _FETCH == 0:
+                self._blocks.fetch(map(self._range, indices[place : place + _FETCH]))
             batch[place] = self._pixels(int(index))
         return batch
 
@@ -196,7 +214,25 @@ class Records:
         except RecordError as error:
             raise self._broken(index, str(error)) from error
 
-    def _map(self, number: int) -> Buffer:
+    def _range(self, index: int | np.integer[Any]) -> tuple[int, int, int]:
+        """Return in which shard a record lies, and from and to which byte."""
+        number, place = int(self._shards[index]), int(index) % len(self)
+        last = place + 1 == len(self) or self._shards[place + 1] != number
+        stop = self.manifest.shards[number].bytes if last else int(self._offsets[place + 1])
+        return number, int(self._offsets[index]), stop
+
+    def _in_blocks(self) -> Blocks:
+        return Blocks(
+            [
+                Part(self.path / shard.name, shard.bytes, shard.sha256)
+                for shard in self.manifest.shards
+            ],
+            default_cache(),
+        )
+
+    def _map(self, number: int) -> Slices:
+        if self._blocks is not None:
+            return self._blocks.file(number)
         found = self._maps.get(number)
         if found is None:
             if len(self._maps) >= _MOST_MAPS:
@@ -222,15 +258,19 @@ class Records:
             offset=offset,
         )
 
-    def _checked_index(self, shard: ShardInfo, _: list[str]) -> NDArray[np.int64]:
-        """Return the offsets of a shard of the right length; its records are checked when they are read."""
-        path = self.path / shard.name
+    def _length(self, path: Place) -> int:
         try:
-            length = path.stat().st_size
-        except OSError as error:
-            raise RecordError(
-                f"{path}: {error.strerror}; {_FIX}", shard=str(path), offset=0
-            ) from error
+            return path.size() if path.local is not None else self._sizes[path.name]
+        except (MissingError, KeyError):
+            raise RecordError(f"{path}: no such file; {_FIX}", shard=str(path)) from None
+        except InputError as error:
+            raise RecordError(f"{error}; {_FIX}", shard=str(path)) from error
+
+    def _checked_index(self, number: int, _: list[str]) -> NDArray[np.int64]:
+        """Return the offsets of a shard of the right length; its records are checked when they are read."""
+        shard = self.manifest.shards[number]
+        path = self.path / shard.name
+        length = self._length(path)
         if length != shard.bytes:
             raise RecordError(
                 f"{path}: ends at byte {length:,} instead of {shard.bytes:,}; {_FIX}",
@@ -248,8 +288,9 @@ class Records:
             )
         return offsets
 
-    def _scan(self, shard: ShardInfo, bad: list[str]) -> NDArray[np.int64]:
+    def _scan(self, number: int, bad: list[str]) -> NDArray[np.int64]:
         """Return the offsets of the whole records of a shard, and add the broken ones to ``bad``."""
+        shard = self.manifest.shards[number]
         path = self.path / shard.name
         known = _index_or_none(path, shard)
         good: list[int] = []
@@ -259,7 +300,8 @@ class Records:
                 records = read_records(path, skip_bad=True, on_bad=broken.append)
                 good.extend(offset for offset, _ in records)
             else:
-                good.extend(_good_offsets(path, known, broken))
+                buffer = map_file(path) if self._blocks is None else self._blocks.file(number)
+                good.extend(_good_offsets(buffer, str(path), known, broken))
         except InputError as error:
             bad.append(str(error))
         bad.extend(str(error) for error in broken)
@@ -269,7 +311,7 @@ class Records:
 _FIX = "pack the folder again, or read the rest with --skip-bad"
 
 
-def _index_or_none(path: Path, shard: ShardInfo) -> NDArray[np.int64] | None:
+def _index_or_none(path: Place, shard: ShardInfo) -> NDArray[np.int64] | None:
     try:
         offsets = read_index(path)
     except RecordError:
@@ -278,13 +320,12 @@ def _index_or_none(path: Path, shard: ShardInfo) -> NDArray[np.int64] | None:
 
 
 def _good_offsets(
-    path: Path, offsets: NDArray[np.int64], broken: list[RecordError]
+    buffer: Slices, name: str, offsets: NDArray[np.int64], broken: list[RecordError]
 ) -> Iterator[int]:
     """Yield the offsets at which a whole record lies: the index knows where to go on after a broken one."""
-    buffer = map_file(path)
     for offset in offsets.tolist():
         try:
-            read_record_at(buffer, offset, str(path))
+            read_record_at(buffer, offset, name)
         except RecordError as error:
             broken.append(error)
         else:

@@ -2,18 +2,18 @@
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pixmend.errors import InputError, OutputError, SettingsError
+from pixmend.errors import InputError, MissingError, OutputError, SettingsError
 from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME, ORIGIN_NAME, Manifest
 from pixmend.records.settings import PackSettings
-from pixmend.storage import make_folder, write_text
+from pixmend.storage import Place, make_folder
 
 __all__ = ["Origin", "clean", "locked", "previous_run"]
 
@@ -33,32 +33,55 @@ class Origin(BaseModel):
     source: str
     listing: str
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Place) -> None:
         """Write it into ``folder``, where it stays beside the records."""
-        write_text(folder / ORIGIN_NAME, self.model_dump_json(indent=1) + "\n")
+        (folder / ORIGIN_NAME).write_bytes(self._content())
+
+    def claim(self, folder: Place) -> None:
+        """Write it into ``folder`` unless another run has begun there meanwhile: a store has no locks.
+
+        Raises
+        ------
+        OutputError
+            Another run was faster, with other settings or another source.
+        """
+        if folder.local is not None:  # its lock is held
+            self.write(folder)
+        elif not (folder / ORIGIN_NAME).create(self._content()):
+            before = _read_origin(folder)
+            if before is not None:
+                _check_same(folder, before, self)
+            self.write(folder)
+
+    def _content(self) -> bytes:
+        return f"{self.model_dump_json(indent=1)}\n".encode()
 
 
 @contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
+def locked(out: Place) -> Iterator[None]:
     """Make ``out`` and hold it for this process alone; freed when the process ends, however it ends.
+
+    In a store nothing can be held: there two runs of the same command write the same bytes, and `Origin.claim` keeps others away.
 
     Raises
     ------
     OutputError
         It cannot be made, holds something else than records, or another process is packing into it.
     """
-    make_folder(out)
+    if out.local is None:
+        # One look, not a list of all: where one file of ours is, the others are ours too.
+        begun = any((out / name).is_file() for name in (MANIFEST_NAME, ORIGIN_NAME))
+        _check_names(out, {name for name, _ in itertools.islice(out.files(), 0 if begun else 1)})
+        yield
+        return
+    make_folder(out.local)
     try:
-        names = {path.name for path in out.iterdir()}
-        handle = os.open(out, os.O_RDONLY)
+        names = {path.name for path in out.local.iterdir()}
+        handle = os.open(out.local, os.O_RDONLY)
     except OSError as error:
         raise OutputError(f"{out}: cannot be opened: {error.strerror}; {_FIX}") from error
     try:
-        visible = any(not name.startswith(".") for name in names)
-        if visible and not names & {MANIFEST_NAME, ORIGIN_NAME}:
-            raise OutputError(
-                f"{out}: the folder holds other files and no records; choose a new or an empty one"
-            )
+        _check_names(out, names)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -70,7 +93,15 @@ def locked(out: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def previous_run(out: Path, current: Origin) -> Manifest | None:
+def _check_names(out: Place, names: set[str]) -> None:
+    visible = any(not name.startswith(".") for name in names)
+    if visible and not names & {MANIFEST_NAME, ORIGIN_NAME}:
+        raise OutputError(
+            f"{out}: the folder holds other files and no records; choose a new or an empty one"
+        )
+
+
+def previous_run(out: Place, current: Origin) -> Manifest | None:
     """Return the manifest of ``out`` if it holds just what ``current`` would make, else None to pack on.
 
     Raises
@@ -79,7 +110,7 @@ def previous_run(out: Path, current: Origin) -> Manifest | None:
         It holds, or was begun with, other settings or another source.
     """
     origin = _read_origin(out)
-    if not (out / MANIFEST_NAME).exists():
+    if not (out / MANIFEST_NAME).is_file():
         if origin is not None:
             _check_same(out, origin, current)
         return None
@@ -90,32 +121,29 @@ def previous_run(out: Path, current: Origin) -> Manifest | None:
     if origin is None:
         raise OutputError(f"{out}: holds records of unknown origin; {_FIX}")
     _check_same(out, origin, current)
-    whole = all(
-        path.is_file() and path.stat().st_size == shard.bytes
-        for shard in manifest.shards
-        for path in (out / shard.name,)
-    )
+    sizes = dict(out.files())
+    whole = all(sizes.get(shard.name) == shard.bytes for shard in manifest.shards)
     return manifest if whole and origin.listing == current.listing else None
 
 
-def clean(out: Path, keep: frozenset[str]) -> None:
+def clean(out: Place, keep: frozenset[str]) -> None:
     """Remove temporary files of runs that were killed, and shards not among the names to ``keep``."""
-    for path in out.iterdir():
-        stale = _OURS.fullmatch(path.name) and path.with_suffix(".tfrecord").name not in keep
-        if stale or _TEMPORARY.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+    for name, _ in list(out.files()):
+        stale = _OURS.fullmatch(name) and f"{name.rpartition('.')[0]}.tfrecord" not in keep
+        if stale or _TEMPORARY.fullmatch(name):
+            (out / name).remove(missing_ok=True)
 
 
-def _read_origin(out: Path) -> Origin | None:
+def _read_origin(out: Place) -> Origin | None:
     try:
-        return Origin.model_validate(json.loads((out / ORIGIN_NAME).read_text(encoding="utf-8")))
-    except FileNotFoundError:
+        return Origin.model_validate(json.loads((out / ORIGIN_NAME).read_bytes()))
+    except MissingError:
         return None
-    except (OSError, ValueError, RecursionError, ValidationError, SettingsError) as error:
+    except (InputError, ValueError, RecursionError, ValidationError, SettingsError) as error:
         raise OutputError(f"{out / ORIGIN_NAME}: cannot be read; {_FIX}") from error
 
 
-def _check_same(out: Path, before: Origin, now: Origin) -> None:
+def _check_same(out: Place, before: Origin, now: Origin) -> None:
     then, here = before.settings.model_dump(), now.settings.model_dump()
     other = [
         f"{key} is {then[key]} there and {here[key]} here" for key in then if then[key] != here[key]

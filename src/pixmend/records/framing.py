@@ -14,14 +14,17 @@ right.
 """
 
 import mmap
+import os
 import struct
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import google_crc32c
 
-from pixmend.errors import InputError, RecordError
+from pixmend.errors import InputError, MissingError, RecordError
+from pixmend.storage import Place, Slices
 
 __all__ = [
     "Appendable",
@@ -66,7 +69,7 @@ def write_record(file: Appendable, payload: bytes) -> int:
 
 
 def read_records(
-    path: Path,
+    path: Place | Path,
     *,
     skip_bad: bool = False,
     on_bad: Callable[[RecordError], None] | None = None,
@@ -104,7 +107,7 @@ def read_records(
         offset = _resync(buffer, offset + 1) if following is None else following
 
 
-def read_record_at(buffer: Buffer, offset: int, shard: str = "record") -> bytes:
+def read_record_at(buffer: Slices, offset: int, shard: str = "record") -> bytes:
     """Return the payload of the record that starts at byte ``offset``, both checksums checked.
 
     Raises
@@ -115,32 +118,39 @@ def read_record_at(buffer: Buffer, offset: int, shard: str = "record") -> bytes:
     return _read_payload(buffer, offset, _read_length(buffer, offset, shard), shard)
 
 
-def map_file(path: Path) -> Buffer:
+def map_file(path: Place | Path) -> Buffer:
     """Map a shard into memory, read-only; an empty file, which cannot be mapped, is empty bytes.
+
+    A store's file is fetched into a temporary one, which goes with the map.
 
     Raises
     ------
     InputError
         The file is missing or unreadable.
     """
+    place = Place.of(path)
     try:
-        with path.open("rb") as file:
-            if not path.stat().st_size:
+        with place.open() if place.local is not None else tempfile.TemporaryFile() as file:
+            if place.local is None:
+                place.copy_to(file)
+                file.flush()
+            if not file.seek(0, os.SEEK_END):
                 return b""
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
+    except MissingError:
         raise InputError(f"{path}: no such file; check the path") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
 
 
-def _read_length(buffer: Buffer, offset: int, shard: str) -> int:
+def _read_length(buffer: Slices, offset: int, shard: str) -> int:
     """Return the length of the record at ``offset``, proven by its checksum and by the end of the file."""
     room = len(buffer) - offset - _OVERHEAD
     if offset < 0 or room < 0:
         raise _broken(shard, offset, "the file ends within this record: it was cut short")
-    header = buffer[offset : offset + 8]
-    if _CRC.unpack_from(buffer, offset + 8)[0] != masked_crc(header):
+    head = buffer[offset : offset + _HEADER_BYTES]
+    header = head[:8]
+    if _CRC.unpack_from(head, 8)[0] != masked_crc(header):
         if offset == 0 and buffer[:2] == _GZIP:
             raise _broken(shard, 0, "the file is compressed with gzip: decompress it")
         raise _broken(shard, offset, "the checksum of its length is wrong")
@@ -152,10 +162,10 @@ def _read_length(buffer: Buffer, offset: int, shard: str) -> int:
     return length
 
 
-def _read_payload(buffer: Buffer, offset: int, length: int, shard: str) -> bytes:
+def _read_payload(buffer: Slices, offset: int, length: int, shard: str) -> bytes:
     start = offset + _HEADER_BYTES
     payload = buffer[start : start + length]
-    if _CRC.unpack_from(buffer, start + length)[0] != masked_crc(payload):
+    if _CRC.unpack(buffer[start + length : start + length + 4])[0] != masked_crc(payload):
         raise _broken(shard, offset, "the checksum of its payload is wrong")
     return payload
 

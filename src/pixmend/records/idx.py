@@ -12,7 +12,6 @@ import math
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import IO, cast
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from pixmend.errors import InputError
 from pixmend.records.members import Member
+from pixmend.storage import Place
 
 __all__ = ["members", "read_members"]
 
@@ -29,7 +29,7 @@ _MAX_RATIO = 1032  # what gzip can reach
 _DAMAGE = (OSError, EOFError, zlib.error, struct.error)
 
 
-def members(path: Path) -> Iterator[Member]:
+def members(path: Place) -> Iterator[Member]:
     """Yield the images of an idx file, named by number; their classes are the labels of the file beside it.
 
     A member's place is its number.
@@ -45,7 +45,7 @@ def members(path: Path) -> Iterator[Member]:
         raise InputError(f"{path}: an idx array of {list(shape)} is no images; give [N, H, W]")
     if not all(0 < side <= _MAX_SIDE for side in shape[1:]):
         raise InputError(f"{path}: images of {list(shape[1:])} are out of range")
-    room = path.stat().st_size * (_MAX_RATIO if path.suffix.lower() == ".gz" else 1)
+    room = path.size() * (_MAX_RATIO if path.suffix.lower() == ".gz" else 1)
     if 4 + 4 * len(shape) + math.prod(shape) > room:
         raise InputError(f"{path}: cut short: {list(shape)} cannot be in it; fetch it again")
     labels = _labels_beside(path, shape[0])
@@ -55,7 +55,7 @@ def members(path: Path) -> Iterator[Member]:
         yield Member(f"{number:0{width}d}", text, (number,))
 
 
-def read_members(path: Path, numbers: Iterable[int]) -> Iterator[NDArray[np.uint8] | InputError]:
+def read_members(path: Place, numbers: Iterable[int]) -> Iterator[NDArray[np.uint8] | InputError]:
     """Yield the images [H, W, C] of ascending ``numbers``, or for each what went wrong, reading the file once."""
     with _open(path) as file:
         try:
@@ -81,15 +81,15 @@ def read_members(path: Path, numbers: Iterable[int]) -> Iterator[NDArray[np.uint
                 yield InputError(damage)
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Place) -> IO[bytes]:
     try:
         packed = path.suffix.lower() == ".gz"
-        return cast("IO[bytes]", gzip.open(path)) if packed else path.open("rb")
+        return cast("IO[bytes]", gzip.open(path.local or path.open())) if packed else path.open()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _read_shape(file: IO[bytes], path: Path) -> tuple[int, ...]:
+def _read_shape(file: IO[bytes], path: Place) -> tuple[int, ...]:
     try:
         zeros, kind, dimensions = struct.unpack(">HBB", file.read(4))
         shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
@@ -100,7 +100,7 @@ def _read_shape(file: IO[bytes], path: Path) -> tuple[int, ...]:
     return shape
 
 
-def _labels_beside(path: Path, count: int) -> NDArray[np.uint8] | None:
+def _labels_beside(path: Place, count: int) -> NDArray[np.uint8] | None:
     """Return the labels [N] of the images of ``path``, or None when no file of labels lies beside it."""
     name = path.name.removesuffix(".gz")
     for old, new in (("idx3", "idx1"), ("idx4", "idx1"), ("images", "labels")):

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pixmend.errors import RecordError
+from pixmend.errors import InputError, RecordError
 from pixmend.records.framing import masked_crc
-from pixmend.storage import write_bytes
+from pixmend.storage import Place
 
 __all__ = ["index_path", "read_index", "write_index"]
 
@@ -25,18 +25,19 @@ _HEADER = struct.Struct("<8sQII")
 _MAGIC = b"PXMINDEX"
 
 
-def index_path(shard: Path) -> Path:
+def index_path(shard: Place | Path) -> Place:
     """Return where the index of ``shard`` lies: beside it, under ``.index``."""
-    return shard.with_suffix(".index")
+    place = Place.of(shard)
+    return place.with_name(f"{place.stem}.index")
 
 
-def write_index(shard: Path, offsets: NDArray[np.uint64]) -> None:
+def write_index(shard: Place | Path, offsets: NDArray[np.uint64]) -> None:
     """Write the index of ``shard`` atomically; ``offsets`` is [N]."""
     body = offsets.astype("<u8").tobytes()
-    write_bytes(index_path(shard), _HEADER.pack(_MAGIC, len(offsets), masked_crc(body), 0) + body)
+    index_path(shard).write_bytes(_HEADER.pack(_MAGIC, len(offsets), masked_crc(body), 0) + body)
 
 
-def read_index(shard: Path) -> NDArray[np.int64]:
+def read_index(shard: Place | Path) -> NDArray[np.int64]:
     """Return the offsets [N] of the records of ``shard``.
 
     Raises
@@ -47,10 +48,8 @@ def read_index(shard: Path) -> NDArray[np.int64]:
     path = index_path(shard)
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise RecordError(
-            f"{path}: cannot be read: {error.strerror}; {_FIX}", shard=str(shard)
-        ) from error
+    except InputError as error:
+        raise RecordError(f"{error}; {_FIX}", shard=str(shard)) from error
     magic, count, crc, _ = (
         _HEADER.unpack_from(content) if len(content) >= _HEADER.size else (b"", 0, 0, 0)
     )

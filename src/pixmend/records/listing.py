@@ -5,26 +5,30 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from pixmend.records.sources import Item, Source, item_from_line, item_to_line
-from pixmend.storage import atomic_write
+from pixmend.storage import Place, atomic_write
 
 __all__ = ["Listing", "shard_count", "write_listing"]
 
 _SPREAD_OVER = 16  # shards that a small folder is cut into, so that as many workers have work
 _SMALLEST_SHARD = 64  # ... as long as they hold this many
+_APART = 64  # lines between two whose starts are kept
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The file of items, and where each line starts.
+    """The file of items, and where some of its lines start.
 
     Attributes
     ----------
     path
         One item a line.
+    count, end
+        Items, and bytes of the file.
     starts
-        [N + 1] bytes: where each line starts, and the end.
+        Bytes: where every 64th line starts, so that memory hardly grows with the number of items.
     classes
         Class texts, numbered by their place: as numbers if all are, else as text.
     bytes
@@ -34,30 +38,45 @@ class Listing:
     """
 
     path: Path
+    count: int
+    end: int
     starts: Sequence[int] = field(repr=False)
     classes: tuple[str, ...]
     bytes: int
     digest: str
 
     def __len__(self) -> int:
-        return len(self.starts) - 1
+        return self.count
+
+    def start_of(self, number: int) -> int:
+        """Return the byte at which the line of item ``number`` starts, of one past the last the end of the file."""
+        if number == self.count:
+            return self.end
+        with self.path.open("rb") as file:
+            return self._seek(file, number)
 
     def items(self, numbers: Sequence[int]) -> Iterator[Item]:
         """Yield the items of these numbers."""
         with self.path.open("rb") as file:
             for number in numbers:
-                file.seek(self.starts[number])
+                self._seek(file, number)
                 yield item_from_line(file.readline())
 
     def digest_of(self, start: int, stop: int) -> str:
         """Return the SHA-256 of the lines [start, stop)."""
         with self.path.open("rb") as file:
-            file.seek(self.starts[start])
-            return hashlib.sha256(file.read(self.starts[stop] - self.starts[start])).hexdigest()
+            length = self.start_of(stop) - self._seek(file, start)
+            return hashlib.sha256(file.read(length)).hexdigest()
+
+    def _seek(self, file: BinaryIO, number: int) -> int:
+        file.seek(self.starts[number // _APART])
+        for _ in range(number % _APART):
+            file.readline()
+        return file.tell()
 
 
 def write_listing(
-    source: Source, path: Path, *, outside: Path, look: Callable[[], None] = lambda: None
+    source: Source, path: Path, *, outside: Place, look: Callable[[], None] = lambda: None
 ) -> Listing:
     """Write the items of ``source`` to ``path``; ``outside`` is a folder to stay out of.
 
@@ -70,22 +89,24 @@ def write_listing(
     OutputError
         ``path`` cannot be written.
     """
-    starts: array[int] = array("Q", [0])
+    starts: array[int] = array("Q")
     classes: set[str] = set()
     digest = hashlib.sha256()
-    size, latest = 0, ""
+    count = end = size = 0
+    latest = ""
     with atomic_write(path) as file:
         for item in source.items(outside=outside):
             look()
             line = item_to_line(item).encode() + b"\n"
-            file.write(line)
+            if count % _APART == 0:
+                starts.append(end)
+            count, end = count + 1, end + file.write(line)
             digest.update(line)
-            starts.append(starts[-1] + len(line))
             if item.file != latest:  # the images of one container follow each other
                 size, latest = size + item.stamp[0], item.file
             if item.class_text is not None:
                 classes.add(item.class_text)
-    return Listing(path, starts, _numbered(classes), size, digest.hexdigest())
+    return Listing(path, count, end, starts, _numbered(classes), size, digest.hexdigest())
 
 
 def shard_count(inputs: int, images_per_shard: int) -> int:

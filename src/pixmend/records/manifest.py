@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pixmend.errors import InputError, SettingsError
+from pixmend.errors import InputError, MissingError, SettingsError
 from pixmend.records.settings import PackSettings
-from pixmend.storage import write_text
+from pixmend.storage import Place
 
 __all__ = ["INPUTS_NAME", "MANIFEST_NAME", "ORIGIN_NAME", "Manifest", "ShardInfo"]
 
@@ -64,13 +64,14 @@ class Manifest(BaseModel):
         parts = [self.settings.model_dump_json(), *(shard.sha256 for shard in self.shards)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Place | Path) -> None:
         """Write ``manifest.json`` into ``folder`` atomically."""
         content = self.model_dump(mode="json") | {"digest": self.digest}
-        write_text(folder / MANIFEST_NAME, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        (Place.of(folder) / MANIFEST_NAME).write_bytes(text.encode())
 
     @classmethod
-    def read(cls, folder: Path) -> "Manifest":
+    def read(cls, folder: Place | Path) -> "Manifest":
         """Read the manifest of a record folder.
 
         Raises
@@ -79,12 +80,14 @@ class Manifest(BaseModel):
             No records there, unfinished ones, or a manifest that was altered or is of another
             version.
         """
-        path = folder / MANIFEST_NAME
+        path = Place.of(folder) / MANIFEST_NAME
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            raise InputError(_no_records(folder)) from None
-        except (OSError, ValueError, RecursionError) as error:
+            content = json.loads(path.read_bytes().decode())
+        except MissingError:
+            raise InputError(_no_records(path.parent)) from None
+        except InputError as error:
+            raise InputError(f"{error}; {_AGAIN}") from error
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: cannot be read: {error}; {_AGAIN}") from error
         version = content.get("format") if isinstance(content, dict) else None
         if version != _FORMAT:
@@ -104,7 +107,7 @@ class Manifest(BaseModel):
 _AGAIN = "pack the folder again"
 
 
-def _no_records(folder: Path) -> str:
+def _no_records(folder: Place) -> str:
     if not folder.exists():
         return f"{folder}: no such folder; give one that `pixmend pack` wrote"
     if (folder / ORIGIN_NAME).exists():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pixmend.errors import InputError
 from pixmend.records.dataset import Records
 from pixmend.records.manifest import INPUTS_NAME
 
@@ -64,13 +65,13 @@ def _listed(records: Records) -> tuple[list[str], list[str | int | None]] | None
     names: list[str] = []
     labels: list[str | int | None] = []
     try:
-        with (records.path / INPUTS_NAME).open(encoding="utf-8") as lines:
+        with (records.path / INPUTS_NAME).open() as lines:
             for line in lines:
                 facts = json.loads(line)
                 if "reason" not in facts:
                     names.append(str(facts["name"]))
                     labels.append(facts["class"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, OSError, ValueError, KeyError, TypeError):
         return None
     return (names, labels) if len(names) == len(records) else None
 

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,8 @@ from pixmend.records.settings import PackSettings
 from pixmend.records.shards import ShardJob, kept_result, pixels_of
 from pixmend.records.sources import Source, find_source
 from pixmend.records.tally import Limit, Tally
-from pixmend.records.workers import run_jobs
-from pixmend.storage import atomic_write, make_folder
+from pixmend.records.workers import Engine, run_jobs
+from pixmend.storage import Place, make_folder
 
 __all__ = ["pack"]
 
@@ -34,16 +34,17 @@ _VERSION = 1  # of what a shard holds: raised when equal inputs give other bytes
 
 
 def pack(
-    source: Path | str,
-    out: Path | str,
+    source: Place | Path | str,
+    out: Place | Path | str,
     settings: PackSettings,
     *,
     workers: int | None = None,
+    engine: Engine | None = None,
     max_bad: int | float | None = None,
     on_progress: Callable[[PackProgress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Manifest:
-    """Pack the images of ``source`` into record shards in the folder ``out``.
+    """Pack the images of ``source`` into record shards in the folder ``out``; both may be URLs.
 
     Equal inputs and settings give equal bytes, whatever the number of workers. A run that was
     stopped goes on when the same call is made again: whole shards of unchanged inputs stay. A
@@ -55,6 +56,8 @@ def pack(
         A folder, zip, idx file, TFRecord or image; see `find_source`.
     workers
         Processes; by default one a core. With 1, everything happens in this process.
+    engine
+        Writes the shards instead; ``workers`` is then its own matter.
     max_bad
         When to give up: over this many inputs left out, or over this share if it is a float below
         1. By default never, as long as one image can be read.
@@ -79,11 +82,12 @@ def pack(
         if should_stop():
             raise StoppedError
 
-    found, out = find_source(source), Path(out)
+    source, out = Place.of(source), Place.of(out)
+    found = find_source(source)
     limit = Limit.of(max_bad)
     if workers is not None and workers < 1:
         raise SettingsError(f"workers: {workers} cannot be used; it should be 1 or more")
-    if not found.file and out.exists() and out.samefile(found.root):
+    if not found.file and _is_same(out, found.root):
         raise OutputError(f"{out}: records cannot go into the source itself; choose another folder")
     with _work_folder(out) as work:
         listing = write_listing(found, work / "listing.jsonl", outside=out, look=look)
@@ -93,20 +97,30 @@ def pack(
             )
         if settings.channels is None:
             settings = settings.model_copy(update={"channels": _channels_of(found, listing, look)})
-        run = _Run(found, out, settings, listing)
+        run = _Run(found, out, settings, listing, work)
         begun = Origin(settings=settings, source=_printable(found.path), listing=listing.digest)
         finished = previous_run(out, begun)
         if finished is not None:
             # Notes of a process that was killed between its manifest and its end.
-            shutil.rmtree(work, ignore_errors=True)
+            (out / _WORK).remove_folder()
             return finished
         # Until the new manifest is there, the folder is an unfinished one.
-        (out / MANIFEST_NAME).unlink(missing_ok=True)
-        begun.write(out)
+        (out / MANIFEST_NAME).remove(missing_ok=True)
+        begun.claim(out)
         jobs = list(run.jobs())
         clean(out, frozenset(job.path.name for job in jobs))
         with Board(work / "board") as board:
             tally = Tally(found.path, len(listing), board, limit, on_progress)
+
+            def tell() -> None:
+                look()
+                tally.tell()
+
+            if engine is not None:
+                tally.begin((), [job.number for job in jobs])
+                engine.run(jobs, board=board, on_change=tell, on_result=tally.add)
+                clean(out, frozenset(job.path.name for job in jobs))  # of workers that died
+                return run.finish(jobs, tally)
             kept = {}
             for job in jobs:
                 look()
@@ -114,21 +128,25 @@ def pack(
                     kept[job.number] = result
             rest = [job for job in jobs if job.number not in kept]
             tally.begin(kept.values(), [job.number for job in rest])
+            if not (found.root.shared and out.shared):
+                workers = 1
             workers = min(workers or _default_workers(listing), max(1, len(rest)))
-
-            def tell() -> None:
-                look()
-                tally.tell()
-
             run_jobs(rest, workers=workers, board=board, on_change=tell, on_result=tally.add)
             return run.finish(jobs, tally)
 
 
 @contextlib.contextmanager
-def _work_folder(out: Path) -> Iterator[Path]:
-    """Hold ``out`` and give its sub-folder for work in progress; what stays empty is taken away again."""
-    existed = out.exists()
-    work = out / _WORK
+def _work_folder(out: Place) -> Iterator[Path]:
+    """Hold ``out`` and give its sub-folder for work in progress; what stays empty is taken away again.
+
+    Beside a store the list of inputs and the board are kept in a temporary folder of this machine.
+    """
+    if out.local is None:
+        with locked(out), tempfile.TemporaryDirectory(prefix="pixmend-") as name:
+            yield Path(name)
+        return
+    existed = out.local.exists()
+    work = out.local / _WORK
     with locked(out):
         try:
             make_folder(work)
@@ -137,7 +155,7 @@ def _work_folder(out: Path) -> Iterator[Path]:
         finally:
             (work / "listing.jsonl").unlink(missing_ok=True)
             (work / "board").unlink(missing_ok=True)
-            for folder in [work] if existed else [work, out]:
+            for folder in [work] if existed else [work, out.local]:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
 
@@ -147,9 +165,10 @@ class _Run:
     """What is packed, where to and how."""
 
     source: Source
-    out: Path
+    out: Place
     settings: PackSettings
     listing: Listing
+    work: Path
 
     def jobs(self) -> Iterator[ShardJob]:
         """Yield a job for each shard: the list cut into even shares."""
@@ -170,11 +189,11 @@ class _Run:
                 key=hashlib.sha256(key.encode()).hexdigest(),
                 root=self.source.root,
                 listing=self.listing.path,
-                start=self.listing.starts[start],
+                start=self.listing.start_of(start),
                 count=stop - start,
                 settings=self.settings,
                 labels=labels,
-                board=work / "board",
+                board=self.work / "board",
             )
 
     def finish(self, jobs: list[ShardJob], tally: Tally) -> Manifest:
@@ -182,14 +201,13 @@ class _Run:
         results = [tally.results[job.number] for job in jobs]
         if not any(result.count for result in results):
             clean(self.out, frozenset())
-            (self.out / ORIGIN_NAME).unlink(missing_ok=True)
-            shutil.rmtree(self.out / _WORK)
+            (self.out / ORIGIN_NAME).remove(missing_ok=True)
+            (self.out / _WORK).remove_folder()
             reasons = tally.first_reasons()
             raise InputError(f"{self.source.path}: no image in it can be read: {reasons}")
-        with atomic_write(self.out / INPUTS_NAME) as merged:
+        with (self.out / INPUTS_NAME).writing() as merged:
             for job in jobs:
-                with job.inputs.open("rb") as part:
-                    shutil.copyfileobj(part, merged)
+                job.inputs.copy_to(merged)
         manifest = Manifest(
             settings=self.settings,
             count=sum(result.count for result in results),
@@ -203,7 +221,7 @@ class _Run:
             ),
         )
         manifest.write(self.out)
-        shutil.rmtree(self.out / _WORK)
+        (self.out / _WORK).remove_folder()
         return manifest
 
 
@@ -236,5 +254,13 @@ def _channels_of(source: Source, listing: Listing, look: Callable[[], None]) -> 
     return "L" if grey and all(grey) else "RGB"
 
 
-def _printable(path: Path) -> str:
-    return os.fsencode(path.resolve()).decode("utf-8", "backslashreplace")
+def _is_same(left: Place, right: Place) -> bool:
+    if left.local is None or right.local is None:
+        return left == right
+    return left.local.exists() and left.local.samefile(right.local)
+
+
+def _printable(path: Place) -> str:
+    if path.local is None:
+        return str(path)
+    return os.fsencode(path.local.resolve()).decode("utf-8", "backslashreplace")

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixmend.errors import InputError, StoppedError
+from pixmend.errors import InputError
 from pixmend.images import (
     Channels,
     channel_count,
@@ -25,23 +25,23 @@ from pixmend.records.contents import Content, contents, sha256
 from pixmend.records.example import encode_example
 from pixmend.records.framing import write_record
 from pixmend.records.index import read_index, write_index
-from pixmend.records.progress import Board, Row
+from pixmend.records.progress import Row
 from pixmend.records.settings import PackSettings
-from pixmend.records.sources import Item, item_from_line
-from pixmend.storage import atomic_write, sha256_of, write_text
+from pixmend.records.sources import Item
+from pixmend.storage import Place
 
 __all__ = [
     "FIRST_REASONS",
     "ShardJob",
     "ShardResult",
     "kept_result",
-    "pack_shard",
     "pixels_of",
     "square_of",
+    "write_shard",
 ]
 
 FIRST_REASONS = 3  # how many of the inputs left out are named in messages
-_LOOK_EVERY = 16  # images between two looks at the board, besides the first
+_LOOK_EVERY = 16  # images between two reports, besides the first
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ class ShardJob:
     """
 
     number: int
-    path: Path
-    inputs: Path
-    note: Path
+    path: Place
+    inputs: Place
+    note: Place
     key: str
-    root: Path
+    root: Place
     listing: Path
     start: int
     count: int
@@ -96,24 +96,33 @@ class ShardResult:
     reasons: tuple[str, ...]
 
 
-def pack_shard(job: ShardJob, on_report: Callable[[], None] | None = None) -> ShardResult:
-    """Write one shard, its index and its lines of inputs, each atomically, and last the note that it is done.
+def write_shard(
+    job: ShardJob,
+    items: Iterable[Item],
+    *,
+    on_row: Callable[[Row], None],
+    before: Callable[[int], None] = lambda position: None,
+) -> ShardResult:
+    """Write one shard of these items, its index and its lines of inputs, each atomically, and last the note that it is done.
 
-    ``on_report`` is called whenever the board has changed.
+    Parameters
+    ----------
+    on_row
+        Told now and then how far it is; may raise, and no shard is written.
+    before
+        Told the position of each item before it is decoded.
 
     Raises
     ------
     OutputError
         A file cannot be written.
-    StoppedError
-        The board asked to stop; no shard was written.
     """
     offsets: array[int] = array("Q")
     reasons: list[str] = []
     bad = 0
-    with Board(job.board) as board, atomic_write(job.path) as raw, atomic_write(job.inputs) as log:
+    with job.path.writing() as raw, job.inputs.writing() as log:
         shard = _Hashed(raw)
-        for done, (item, line, record) in enumerate(_records(job), 1):
+        for done, (item, line, record) in enumerate(_records(job, items, before), 1):
             if record is None:
                 bad += 1
                 if len(reasons) < FIRST_REASONS:
@@ -122,28 +131,28 @@ def pack_shard(job: ShardJob, on_report: Callable[[], None] | None = None) -> Sh
                 offsets.append(write_record(shard, record))
             log.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
             if done % _LOOK_EVERY in (0, 1) or done == job.count:
-                if board.stopped:
-                    raise StoppedError
-                board.report(job.number, Row(done, bad, item.name, *reasons[:1]))
-                if on_report is not None:
-                    on_report()
+                on_row(Row(done, bad, item.name, *reasons[:1]))
         write_index(job.path, np.array(offsets, np.uint64))
     result = ShardResult(
         job.number, len(offsets), bad, shard.tell(), shard.hexdigest(), tuple(reasons)
     )
-    write_text(job.note, json.dumps({"key": job.key, **asdict(result)}))
+    facts = {"key": job.key, "version": _version(job.path), **asdict(result)}
+    job.note.write_bytes(json.dumps(facts).encode())
     return result
 
 
 def kept_result(job: ShardJob) -> ShardResult | None:
     """Return the result of a shard that an earlier run finished from the same inputs, or None if it did not."""
     try:
-        note = json.loads(job.note.read_text(encoding="utf-8"))
+        note = json.loads(job.note.read_bytes())
         if note.pop("key") != job.key or not job.inputs.is_file():
             return None
+        version = note.pop("version")
         result = ShardResult(**note | {"reasons": tuple(note["reasons"])})
         index = read_index(job.path)
-        whole = len(index) == result.count and sha256_of(job.path) == result.sha256
+        # A store's own version of the file spares fetching it all; another run may have left its own.
+        same = job.path.local is None and _version(job.path) == version
+        whole = len(index) == result.count and (same or job.path.sha256() == result.sha256)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
         return None
     return result if whole else None
@@ -181,9 +190,12 @@ def square_of(
     return to_channels(fitted, channels, background)
 
 
-def _records(job: ShardJob) -> Iterator[tuple[Item, dict[str, Any], bytes | None]]:
+def _records(
+    job: ShardJob, items: Iterable[Item], before: Callable[[int], None]
+) -> Iterator[tuple[Item, dict[str, Any], bytes | None]]:
     """Yield each item with its line of inputs and its record, None if it is left out."""
-    for item, content in contents(job.root, _items(job)):
+    for position, (item, content) in enumerate(contents(job.root, items)):
+        before(position)
         line: dict[str, Any] = {"name": item.name}
         record = None
         try:
@@ -218,11 +230,8 @@ def _record(item: Item, pixels: NDArray[Any], job: ShardJob) -> bytes:
     )
 
 
-def _items(job: ShardJob) -> Iterator[Item]:
-    with job.listing.open("rb") as file:
-        file.seek(job.start)
-        for _ in range(job.count):
-            yield item_from_line(file.readline())
+def _version(path: Place) -> str:
+    return "" if path.local is not None else path.entry().version
 
 
 def _size(content: Content) -> int:

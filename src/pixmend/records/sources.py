@@ -5,6 +5,7 @@ alone, without decoding any image; `contents` fetches the contents. An item is a
 so that a list of a million is a file of text that workers read their share of.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -14,14 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pixmend.errors import InputError
+from pixmend.errors import InputError, MissingError
 from pixmend.images import EXTENSIONS
 from pixmend.records import archives, foreign, idx
 from pixmend.records.members import class_depth
+from pixmend.storage import Place
 
 __all__ = ["Item", "Kind", "Source", "find_source", "item_from_line", "item_to_line"]
 
 Kind: TypeAlias = Literal["image", "zip", "idx", "tfrecord"]
+Stamp: TypeAlias = tuple[int, int]
 
 _IDX_NAME = re.compile(r"idx(\d)?([-.]?ubyte)?(\.gz)?$")
 _TFRECORD_NAME = re.compile(r"(\.tfrecords?|\.tfrec|-\d{5}-of-\d{5})$")
@@ -48,7 +51,7 @@ class Item:
     place
         Where in ``file``, in the terms of its kind.
     stamp
-        (bytes, modification time in ns) of ``file``: whether it changed.
+        (bytes, modification time in ns) of ``file``: whether it changed. In a store the second is a number that its version gives.
     reason
         Why it was left out; empty for an image to be.
     """
@@ -58,7 +61,7 @@ class Item:
     name: str
     class_text: str | None = None
     place: tuple[int, ...] = ()
-    stamp: tuple[int, int] = (0, 0)
+    stamp: Stamp = (0, 0)
     reason: str = ""
 
 
@@ -76,16 +79,16 @@ class Source:
         What is looked for; of a folder, the kind that was found in it.
     """
 
-    root: Path
+    root: Place
     kind: Kind
     file: str = ""
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Place:
         """What the user gave."""
         return self.root / self.file if self.file else self.root
 
-    def items(self, *, outside: Path | None = None) -> Iterator[Item]:
+    def items(self, *, outside: Place | Path | None = None) -> Iterator[Item]:
         """Yield every input in order of name, and what has to be left out with its reason.
 
         Parameters
@@ -99,29 +102,31 @@ class Source:
             The one file that is the source cannot be read.
         """
         if self.file:
-            yield from _items_of(self.root, self.file, self.kind, None)
+            yield from _items_of(self.root, self.file, self.kind, None, _stamp(self.path))
             return
+        out = None if outside is None else Place.of(outside)
         depth = class_depth(
-            file for file in _walk(self.root, outside) if _kind_of(file) == self.kind
+            file for file, _ in _walk(self.root, out) if _kind_of(file) == self.kind
         )
-        for file in _walk(self.root, outside):
+        for file, told in _walk(self.root, out):
             kind = _kind_of(file)
             if file.endswith("/"):
-                yield _left_out(self.root, file, self.kind, "the folder cannot be opened")
+                yield _left_out(file, self.kind, "the folder cannot be opened", None)
             if kind is None:
                 continue
+            stamp = told or _local_stamp(self.root.local, file)
             parents = _label(file).split("/")[:-1]
             text = parents[depth] if len(parents) > depth else None
             if kind != self.kind:
-                yield _left_out(self.root, file, kind, _MIXED.format(self.kind))
+                yield _left_out(file, kind, _MIXED.format(self.kind), stamp)
                 continue
             try:
-                yield from _items_of(self.root, file, kind, text)
+                yield from _items_of(self.root, file, kind, text, stamp)
             except InputError as error:
-                yield _left_out(self.root, file, kind, _reason(error, self.root / file))
+                yield _left_out(file, kind, _reason(error, self.root / file), stamp)
 
 
-def find_source(path: Path | str) -> Source:
+def find_source(path: Place | Path | str) -> Source:
     """Tell what kind of source ``path`` is.
 
     A folder with images anywhere in it is a folder of images; containers (zip, idx, TFRecord)
@@ -133,16 +138,8 @@ def find_source(path: Path | str) -> Source:
     InputError
         Missing, empty, or nothing in it is of a known kind.
     """
-    path = Path(path)
-    try:
-        is_folder = stat.S_ISDIR(path.stat().st_mode)
-        if is_folder:
-            next(path.iterdir(), None)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file or folder; check the path") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if not is_folder:
+    path = Place.of(path)
+    if not _is_folder(path):
         kind = _kind_of(path.name)
         if kind is None:
             raise InputError(
@@ -151,7 +148,7 @@ def find_source(path: Path | str) -> Source:
             )
         return Source(path.parent, kind, path.name)
     best: Kind | None = None
-    for file in _walk(path):
+    for file, _ in _walk(path):
         kind = _kind_of(file)
         if kind == "image":
             return Source(path, "image")
@@ -196,7 +193,24 @@ def _kind_of(file: str) -> Kind | None:
     return "idx" if found and found[1] != "1" else None
 
 
-def _items_of(root: Path, file: str, kind: Kind, class_text: str | None) -> Iterator[Item]:
+def _is_folder(path: Place) -> bool:
+    try:
+        if path.local is None:
+            path.entry()
+            return path.is_folder()
+        is_folder = stat.S_ISDIR(path.local.stat().st_mode)
+        if is_folder:
+            next(path.local.iterdir(), None)
+    except (FileNotFoundError, MissingError):
+        raise InputError(f"{path}: no such file or folder; check the path") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    return is_folder
+
+
+def _items_of(
+    root: Place, file: str, kind: Kind, class_text: str | None, stamp: Stamp | None
+) -> Iterator[Item]:
     """Yield the items of one file.
 
     Raises
@@ -204,10 +218,9 @@ def _items_of(root: Path, file: str, kind: Kind, class_text: str | None) -> Iter
     InputError
         It is a container that cannot be read.
     """
-    stamp = _stamp(root, file)
     label = _label(file)
     if stamp is None:
-        yield _left_out(root, file, kind, "not a regular file, or a link to nothing")
+        yield _left_out(file, kind, "not a regular file, or a link to nothing", None)
     elif kind == "image":
         yield Item(kind, file, label, class_text, (), stamp)
     else:
@@ -224,13 +237,25 @@ def _items_of(root: Path, file: str, kind: Kind, class_text: str | None) -> Iter
             )
 
 
-def _walk(root: Path, outside: Path | None = None) -> Iterator[str]:
-    """Yield the files under ``root`` as paths relative to it, each folder's entries in order of name.
+def _walk(root: Place, outside: Place | None = None) -> Iterator[tuple[str, Stamp | None]]:
+    """Yield the files under ``root`` as paths relative to it, each folder's entries in order of name, with what a store tells of them.
 
     Hidden entries are passed over, and links to folders not followed: a link could lead out of the
     folder, or in circles. A folder that cannot be opened is yielded itself, with a slash at its
     end.
     """
+    if root.local is not None:
+        for file in _walk_local(root.local, None if outside is None else outside.local):
+            yield file, None
+        return
+    inside = "" if outside is None else str(outside).removeprefix(f"{root}/")
+    for entry in root.entries():
+        hidden = any(part.startswith(".") for part in entry.name.split("/"))
+        if not (hidden or (inside and entry.name.startswith(f"{inside}/"))):
+            yield entry.name, (entry.bytes, _number_of(entry.version))
+
+
+def _walk_local(root: Path, outside: Path | None) -> Iterator[str]:
     pending = [("", True, False)]
     while pending:
         path, is_folder, is_link = pending.pop()
@@ -266,8 +291,22 @@ def _same(left: Path, right: Path) -> bool:
         return False
 
 
-def _stamp(root: Path, file: str) -> tuple[int, int] | None:
+def _stamp(path: Place) -> Stamp | None:
+    """Return the stamp of a file, or None for what is none."""
+    if path.local is not None:
+        return _local_stamp(path.local.parent, path.local.name)
+    entry = path.entry()
+    return entry.bytes, _number_of(entry.version)
+
+
+def _number_of(version: str) -> int:
+    return int.from_bytes(hashlib.sha256(version.encode()).digest()[:6], "little")
+
+
+def _local_stamp(root: Path | None, file: str) -> Stamp | None:
     """Return (bytes, modification time in ns) of a regular file; None for anything else, which could block a reader."""
+    if root is None:
+        return None
     try:
         status = os.stat(os.path.join(root, file))  # noqa: PTH116, PTH118 - a Path a file is a third of the time
     except OSError:
@@ -275,8 +314,8 @@ def _stamp(root: Path, file: str) -> tuple[int, int] | None:
     return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-def _left_out(root: Path, file: str, kind: Kind, reason: str) -> Item:
-    return Item(kind, file, _label(file), None, (), _stamp(root, file) or (0, 0), reason)
+def _left_out(file: str, kind: Kind, reason: str, stamp: Stamp | None) -> Item:
+    return Item(kind, file, _label(file), None, (), stamp or (0, 0), reason)
 
 
 def _label(file: str) -> str:
@@ -284,5 +323,5 @@ def _label(file: str) -> str:
     return file if file.isascii() else os.fsencode(file).decode("utf-8", "replace")
 
 
-def _reason(error: Exception, path: Path) -> str:
+def _reason(error: Exception, path: Place) -> str:
     return str(error).removeprefix(f"{path}: ")

@@ -4,11 +4,11 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pixmend.errors import InputError, SettingsError
 from pixmend.records.progress import Board, PackProgress, Row
 from pixmend.records.shards import FIRST_REASONS, ShardResult
+from pixmend.storage import Place
 
 __all__ = ["Limit", "Tally"]
 
@@ -58,7 +58,7 @@ class Tally:
         From any method, once more inputs are bad than ``limit`` allows.
     """
 
-    source: Path
+    source: Place
     total: int
     board: Board
     limit: Limit

@@ -5,16 +5,33 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from typing import Protocol
 
-from pixmend.errors import OutputError
-from pixmend.records.progress import Board
-from pixmend.records.shards import ShardJob, ShardResult, pack_shard
+from pixmend.errors import OutputError, StoppedError
+from pixmend.records.progress import Board, Row
+from pixmend.records.shards import ShardJob, ShardResult, write_shard
+from pixmend.records.sources import item_from_line
 
-__all__ = ["run_jobs"]
+__all__ = ["Engine", "lines_of", "pack_shard", "run_jobs"]
 
 _WATCH_SECONDS = 0.2
+
+
+class Engine(Protocol):
+    """Something else that writes shards than processes of this machine."""
+
+    def run(
+        self,
+        jobs: Sequence[ShardJob],
+        *,
+        board: Board,
+        on_change: Callable[[], None],
+        on_result: Callable[[ShardResult], None],
+    ) -> None:
+        """Write the shards of ``jobs`` but those that are there already; see `run_jobs` for the rest."""
+        ...
 
 
 def run_jobs(
@@ -63,6 +80,27 @@ def run_jobs(
     finally:
         board.stop()
         pool.shutdown(cancel_futures=True)
+
+
+def lines_of(job: ShardJob) -> Iterator[bytes]:
+    """Yield the lines of a shard's items from the listing."""
+    with job.listing.open("rb") as file:
+        file.seek(job.start)
+        for _ in range(job.count):
+            yield file.readline()
+
+
+def pack_shard(job: ShardJob, on_report: Callable[[], None] = lambda: None) -> ShardResult:
+    """Write a shard, with reports to the board, unless that asks to stop."""
+    with Board(job.board) as board:
+
+        def report(row: Row) -> None:
+            if board.stopped:
+                raise StoppedError
+            board.report(job.number, row)
+            on_report()
+
+        return write_shard(job, map(item_from_line, lines_of(job)), on_row=report)
 
 
 def _start_worker() -> None:

@@ -15,6 +15,7 @@ from pixmend.models import sample_latents
 from pixmend.randomness import array_generator_for, generator_for
 from pixmend.records import Records
 from pixmend.training.inversion import Holed, draw, draw_known
+from pixmend.training.precision import arithmetic
 from pixmend.training.settings import TrainSettings, resolve
 from pixmend.training.split import family_numbers
 from pixmend.training.state import TrainState, discriminator_step, generator_step, initial_state
@@ -107,6 +108,9 @@ def mirror_images_belong(records: Records) -> bool:
 
 def seconds_a_step(settings: TrainSettings, device: torch.device) -> float:
     """Return the least time of three steps of these settings on noise, after one to warm up."""
+    settings = settings.model_copy(
+        update={"accumulate": 1}
+    )  # which changes no net's place among others
     state = initial_state(settings, device)
     taken = []
     for _ in range(4):
@@ -129,7 +133,8 @@ def _step(state: TrainState, settings: TrainSettings, device: torch.device) -> N
         neighbour = real[:some] if settings.memory else None
         holed = Holed(real[:some], known, neighbour, noise)
     z = sample_latents(settings.networks(), count - some, generator).to(device)
-    drawn = draw(state.generator, state.encoder, holed, z)
+    with arithmetic(settings.precision, device):
+        drawn = draw(state.generator, state.encoder, holed, z).exact()
     loss = discriminator_step(state, real, drawn.images, settings).sum()
     loss = loss + generator_step(state, drawn, real, settings).sum()
     loss.item()  # waits for a GPU

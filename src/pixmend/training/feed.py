@@ -1,5 +1,6 @@
 """What networks are fed: real images by position, real images with holes, and latents of the prior."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -91,6 +92,12 @@ class Feed:
         self._order = Order(len(self._training), seed)
         if self._ahead is not None:
             self._ahead = ReadAhead(self.read, self._indices)
+
+    def of_part(self, number: int, count: int) -> "Feed":
+        """Return what feeds the part of that number, of ``count``, of this process's share, but for `real`, which feeds them all."""
+        part = copy.copy(self)
+        part._group = Group(self._group.rank * count + number, self._group.world * count)
+        return part
 
     def real(self, first: int, count: int) -> tuple[Tensor, NDArray[np.int64]]:
         """Return this process's share of the ``count`` images seen as number ``first`` and on, and which they are.

@@ -60,6 +60,11 @@ class Drawn:
         """How many of the images are completions."""
         return 0 if self.holed is None else len(self.holed)
 
+    def exact(self) -> "Drawn":
+        """Return all that losses are made of in float32."""
+        images = self.images.float()
+        return Drawn(images, self.holed, None if self.encoding is None else self.encoding.exact())
+
 
 def draw(generator: Generator, encoder: Encoder | None, holed: Holed | None, z: Tensor) -> Drawn:
     """Complete ``holed`` images, if any, and sample at the prior's ``z`` [M, latent_dim].

@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,8 @@ from pixmend.training.inversion import Drawn, draw
 from pixmend.training.log import Log
 from pixmend.training.monitor import Scores
 from pixmend.training.outbox import Outbox
-from pixmend.training.run import RunDirectory, RunFacts, open_run, processes_of
+from pixmend.training.precision import arithmetic
+from pixmend.training.run import RunDirectory, RunFacts, open_run, parts_of, processes_of
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import open_split
 from pixmend.training.state import (
@@ -123,7 +124,8 @@ def train(
     """
     check_together(settings, records, group)
     facts = RunFacts(data_name, records.digest, len(records), group.world)
-    warning = other_world(group.tell(processes_of(run)), settings, group)
+    before = group.tell([processes_of(run), parts_of(run)])
+    warning = other_world(before, settings, group)
     opened = (
         open_run(run, settings, facts) if group.first else contextlib.nullcontext(RunDirectory(run))
     )
@@ -210,24 +212,10 @@ class _Sitting:
         state, settings = self.state, self.settings
         self.statistics.keep()
         set_learning_rates(state, settings, *self.clock.place(state.step, self.done))
-        losses = []
-        for inner in range(settings.discriminator_steps):
-            real, indices = self.feed.real(state.images, settings.batch_size)
-            real = self.feed.varied(real, state.step, inner)
-            seen = self.feed.transform(state.step, "real", inner)(real)
-            last = inner == settings.discriminator_steps - 1
-            drawn = self._draw(real, indices, inner, keep=last and settings.reuse_draws)
-            transform = self.feed.transform(state.step, "fake", inner)
-            losses.append(discriminator_step(state, seen, drawn.images, settings, transform).mean())
-            state.images += settings.batch_size
-            self.seen += settings.batch_size
-        if not settings.reuse_draws:
-            drawn = self._draw(real, indices, None, keep=True)
-        transform = self.feed.transform(state.step, "generator")
-        losses.append(generator_step(state, drawn, seen, settings, transform).mean())
-        if settings.encoder == "frozen":
-            holed = self.feed.holed(real, indices, state.step, "encoder")
-            losses.insert(0, encoder_step(state, holed, settings))
+        losses = state.parts.run(self._part_of_step, self.device)[0]
+        images = settings.discriminator_steps * settings.batch_size
+        state.images += images
+        self.seen += images
         state.step += 1
         fetched: list[float] = self.group.mean(torch.stack(losses)).tolist()
         self._count(all(map(math.isfinite, fetched)))
@@ -236,15 +224,50 @@ class _Sitting:
             self.losses.append((loss_d, loss_g))
         return loss_d, loss_g
 
+    def _part_of_step(self, number: int) -> list[torch.Tensor]:
+        """Take the step on one of the parts that it is worked on in; return the mean losses of all parts in this process."""
+        state, settings, parts = replace(self.state), self.settings, self.state.parts
+        feed, losses = self.feed.of_part(number, parts.count), []
+        # Parts that have nothing to do with each other do not keep what G's step would need until all have taken D's.
+        reuse = settings.reuse_draws and (parts.joint or parts.count == 1)
+        for inner in range(settings.discriminator_steps):
+            real, indices = parts.together(
+                state.images, lambda at: self.feed.real(at[0], settings.batch_size)
+            )
+            here = Group(number, parts.count).share(len(indices))
+            real, indices = feed.varied(real[here], state.step, inner), indices[here]
+            seen = feed.transform(state.step, "real", inner)(real)
+            keep = reuse and inner == settings.discriminator_steps - 1
+            drawn = self._draw(feed, real, indices, inner, keep=keep)
+            transform = feed.transform(state.step, "fake", inner)
+            losses.append(discriminator_step(state, seen, drawn.images, settings, transform).mean())
+            state.images += settings.batch_size
+        if not reuse:
+            again = inner if settings.reuse_draws else None
+            drawn = self._draw(feed, real, indices, again, keep=True)
+        transform = feed.transform(state.step, "generator")
+        losses.append(generator_step(state, drawn, seen, settings, transform).mean())
+        if settings.encoder == "frozen":
+            holed = feed.holed(real, indices, state.step, "encoder")
+            losses.insert(0, encoder_step(state, holed, settings))
+        return losses
+
     def _draw(
-        self, real: torch.Tensor, indices: NDArray[np.int64], inner: int | None, *, keep: bool
+        self,
+        feed: Feed,
+        real: torch.Tensor,
+        indices: NDArray[np.int64],
+        inner: int | None,
+        *,
+        keep: bool,
     ) -> Drawn:
         """Draw a batch for D's inner-th step or, with None, for G's own; ``keep`` gradients if G is to learn from it."""
         state = self.state
         player = "generator" if inner is None else "discriminator"
-        z, holed = self.feed.inputs(real, indices, state.step, player, inner or 0)
-        with torch.set_grad_enabled(keep):
-            return draw(state.generator, state.encoder, holed, z)
+        z, holed = feed.inputs(real, indices, state.step, player, inner or 0)
+        with torch.set_grad_enabled(keep), arithmetic(self.settings.precision, self.device):
+            drawn = draw(state.generator, state.encoder, holed, z)
+            return drawn.exact()
 
     def _count(self, finite: bool) -> None:
         """Count a step as good, or as one with an update left out; all processes come to the same."""

@@ -7,6 +7,7 @@ from typing import Any
 from pixmend.errors import SettingsError
 from pixmend.processes import ALONE, Group, choose_device
 from pixmend.records import PackProgress, PackSettings, Records, pack
+from pixmend.storage import Place
 from pixmend.training.budget import CHOSEN, chosen_for, size_for
 from pixmend.training.run import RunDirectory, is_run
 from pixmend.training.settings import TrainSettings, read_recipe, resolve
@@ -27,7 +28,7 @@ def plan_training(recipe: str | Path | None, overrides: Mapping[str, Any]) -> di
 
 
 def prepare_records(
-    data: Path,
+    data: Place | Path,
     run: Path,
     wanted: Mapping[str, Any],
     *,
@@ -36,7 +37,7 @@ def prepare_records(
     should_stop: Callable[[], bool] = lambda: False,
     group: Group = ALONE,
 ) -> Records:
-    """Open a record folder, or pack an image folder into the run directory (once) and open that.
+    """Open a record folder (or its URL), or pack an image folder into the run directory (once) and open that.
 
     In a group the first process packs while the others wait.
 
@@ -47,7 +48,7 @@ def prepare_records(
     StoppedError
         ``should_stop`` said yes; the same call goes on.
     """
-    if (data / "manifest.json").is_file():
+    if (Place.of(data) / "manifest.json").is_file():
         packed = Records(data, skip_bad=skip_bad, should_stop=should_stop)
     else:
         keys = ("size", "channels", "fit", "background")

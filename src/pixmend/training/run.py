@@ -24,11 +24,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pixmend.errors import OutputError, RunError
+from pixmend.errors import OutputError, RunError, SettingsError
 from pixmend.storage import make_folder, remove_leftovers, write_text
 from pixmend.training.settings import TrainSettings, free_in, read_recipe, resolve, to_toml
 
-__all__ = ["RunDirectory", "RunFacts", "is_run", "open_run", "processes_of"]
+__all__ = ["RunDirectory", "RunFacts", "is_run", "open_run", "parts_of", "processes_of"]
 
 _FORMAT = 1
 
@@ -126,6 +126,14 @@ def processes_of(path: Path) -> int:
         return int(json.loads(RunDirectory(path).facts.read_text())["processes"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 1  # no run yet, one of an older version, or a damaged one, which `open_run` tells of
+
+
+def parts_of(path: Path) -> int:
+    """Return in how many parts the processes of the run in ``path`` worked on their shares; 1 where that is not said."""
+    try:
+        return int(read_recipe(RunDirectory(path).settings)["accumulate"])
+    except (SettingsError, ValueError, KeyError, TypeError):
+        return 1
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from pixmend.images import Fit
 from pixmend.models import DCGANSettings
 from pixmend.training.augment import TransformName, parse_transforms
 from pixmend.training.losses import LossName
+from pixmend.training.precision import Precision
 from pixmend.training.schedule import Schedule
 
 __all__ = [
@@ -28,11 +29,11 @@ __all__ = [
 ]
 
 # What may change between two sittings of one run: none of it changes the weights at a given step (another device only
-# by rounding).
+# by rounding; so do other parts, as other processes, unless `sync_batchnorm` is off).
 FREE = frozenset(
     {
         *("steps", "minutes", "checkpoint_every", "log_every", "keep_checkpoints"),
-        *("monitor", "track", "device", "memory_mib"),
+        *("monitor", "track", "device", "memory_mib", "accumulate"),
     }
 )
 
@@ -80,8 +81,18 @@ class TrainSettings(DCGANSettings):
         le=64,
         description="pixels by which training images are moved at random, edges repeated",
     )
+    accumulate: int = Field(
+        1,
+        ge=1,
+        le=4096,
+        description="parts that a process works on its share of a batch in, to need less memory",
+    )
+    precision: Precision = Field(
+        "float32", description="of maps and products while training; the rest stays float32"
+    )
     sync_batchnorm: bool = Field(
-        True, description="batch statistics over the whole batch when several processes share it"
+        True,
+        description="batch statistics over the whole batch when several processes or parts share it",
     )
     average_decay: float = Field(
         0.999, ge=0, lt=1, description="decay of the moving average of G's weights; 0 = none"

@@ -1,7 +1,7 @@
 """All that a run must remember, and the two steps that change it (Goodfellow 2014, Algorithm 1)."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,8 @@ from pixmend.training.average import update_average
 from pixmend.training.finite import update_if_finite
 from pixmend.training.inversion import Drawn, Holed, completion_loss, draw
 from pixmend.training.losses import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, feature_matching
+from pixmend.training.parts import WHOLE, Parts
+from pixmend.training.precision import arithmetic
 from pixmend.training.regularise import gradient_penalty, iterate_powers, normalise_spectrally
 from pixmend.training.schedule import rate_share
 from pixmend.training.settings import TrainSettings
@@ -59,6 +61,8 @@ class TrainState:
         How often the run was taken back to a checkpoint; it decides the draws after it.
     group
         The processes that train this state together, each on its share of every batch.
+    parts
+        The parts that each works on its share in; the steps are then taken in `pixmend.training.parts.Parts.run`, by every part.
     """
 
     generator: Generator
@@ -75,6 +79,11 @@ class TrainState:
     average_encoder: Encoder | None = None
     encoder_optimiser: torch.optim.Adam | None = None
     group: Group = ALONE
+    parts: Parts = WHOLE
+
+    def over_batch(self, part: Tensor) -> Tensor:
+        """Return the mean over the whole batch of what is the mean over this part of it."""
+        return self.group.mean(self.parts.mean(part))
 
 
 def initial_state(
@@ -100,7 +109,10 @@ def initial_state(
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     # The averages keep torch's own batch norms: the first process measures their statistics alone.
     trained = [net for net in (generator, discriminator, encoder) if net is not None]
-    start_alike(trained, group, synchronised=settings.sync_batchnorm)
+    # Means over the batch, of which these two are made, make all of it one graph.
+    joint = settings.sync_batchnorm or settings.feature_matching > 0
+    parts = Parts(settings.accumulate, joint=joint)
+    start_alike(trained, group, parts, synchronised=settings.sync_batchnorm)
     state = TrainState(
         generator,
         discriminator,
@@ -108,6 +120,7 @@ def initial_state(
         _adam(generator, settings, settings.learning_rate),
         _adam(discriminator, settings, _discriminator_rate(settings)),
         group=group,
+        parts=parts,
     )
     if encoder is not None:
         state.encoder, state.average_encoder = encoder, average_encoder
@@ -141,19 +154,21 @@ def discriminator_step(
     as many (Karras 2020, section 3.1); it is no part of the loss that is returned. NaN says that the step was not finite and was
     left out; so it does of G's.
     """
-    if settings.spectral_norm:
+    if settings.spectral_norm and state.parts.leads:
         iterate_powers(state.discriminator)
     penalised = settings.r1 > 0 and state.images // settings.batch_size % settings.r1_every == 0
     real = real.detach().requires_grad_(penalised)
     # Two passes: batch statistics of real and of generated images stay apart, as in the paper's code.
-    real_logits = state.discriminator(real)
-    fake_logits = state.discriminator(transform(drawn.detach()))
+    with arithmetic(settings.precision, real.device):
+        real_logits = state.discriminator(real)
+        fake_logits = state.discriminator(transform(drawn.detach()))
+    real_logits, fake_logits = real_logits.float(), fake_logits.float()
     loss = DISCRIMINATOR_LOSSES[settings.loss](real_logits, fake_logits)
     total = loss.mean()
     if penalised:
         weight = settings.r1 / 2 * settings.r1_every
-        total = total + weight * gradient_penalty(real_logits, real).mean()
-    return _descend(state.group, total, loss, state.discriminator_optimiser)
+        total = total + weight * gradient_penalty(real_logits, real, state.parts).mean()
+    return _descend(state, total, loss, state.discriminator_optimiser)
 
 
 def generator_step(
@@ -175,18 +190,21 @@ def generator_step(
     # Gradients for D's weights would be computed only to be thrown away.
     state.discriminator.requires_grad_(False)
     count = drawn.completions
-    features = state.discriminator.features(transform(drawn.images))
-    losses = GENERATOR_LOSSES[settings.loss](state.discriminator.logit(features[-1]))
+    with arithmetic(settings.precision, real.device):
+        features = state.discriminator.features(transform(drawn.images))
+        logits = state.discriminator.logit(features[-1])
+    losses = GENERATOR_LOSSES[settings.loss](logits.float())
     total = losses[count:].mean()
     if count:
         total = total + settings.completion_weight * losses[:count].mean()
         total = total + _completion_loss(drawn, settings)
     if settings.feature_matching:
-        with torch.no_grad():
+        with torch.no_grad(), arithmetic(settings.precision, real.device):
             wanted = state.discriminator.features(real)[-1]
-        distance = feature_matching(wanted, features[-1], over_batch=state.group.mean)
+        ours = features[-1].float()
+        distance = feature_matching(wanted.float(), ours, over_batch=state.over_batch)
         total = total + settings.feature_matching * distance
-    loss = _descend(state.group, total, losses[count:], *_moving(state, drawn))
+    loss = _descend(state, total, losses[count:], *_moving(state, drawn))
     state.discriminator.requires_grad_(True)
     _update_averages(state, settings)
     return loss
@@ -196,9 +214,10 @@ def encoder_step(state: TrainState, holed: Holed, settings: TrainSettings) -> Te
     """Take one step of E through a G that stays as it is; return its loss, a mean over the batch."""
     assert state.encoder_optimiser is not None
     state.generator.requires_grad_(False)
-    drawn = draw(state.generator, state.encoder, holed, holed.noise[:0])
+    with arithmetic(settings.precision, holed.images.device):
+        drawn = draw(state.generator, state.encoder, holed, holed.noise[:0]).exact()
     total = _completion_loss(drawn, settings)
-    loss = _descend(state.group, total, total, state.encoder_optimiser)
+    loss = _descend(state, total, total, state.encoder_optimiser).mean()
     state.generator.requires_grad_(True)
     return loss
 
@@ -264,19 +283,29 @@ def _moving(state: TrainState, drawn: Drawn) -> list[torch.optim.Adam]:
     return optimisers
 
 
-def _descend(group: Group, total: Tensor, losses: Tensor, *optimisers: torch.optim.Adam) -> Tensor:
+def _descend(
+    state: TrainState, total: Tensor, losses: Tensor, *optimisers: torch.optim.Adam
+) -> Tensor:
     """Descend the gradient of ``total``, unless something is not finite; return ``losses``, NaN where it was left out.
 
-    Of a group, each process gives the total and the losses of its share, and all descend the gradient of the whole batch.
+    Each part of each process gives the total and the losses of its share, and all descend the gradient of the whole batch. What is
+    returned are the losses of all parts of this process.
     """
-    for optimiser in optimisers:
-        optimiser.zero_grad(set_to_none=True)
-    total.backward()  # type: ignore[no-untyped-call]
-    return update_if_finite(losses, *optimisers, group=group)
+    if state.parts.leads:
+        for optimiser in optimisers:
+            optimiser.zero_grad(set_to_none=True)
+    state.parts.backward(total)
+
+    def update(parts: Sequence[Tensor]) -> Tensor:
+        joined = parts[0] if len(parts) == 1 else torch.cat([part.reshape(-1) for part in parts])
+        return update_if_finite(joined, *optimisers, group=state.group)
+
+    return state.parts.together(losses.detach(), update)
 
 
 def _update_averages(state: TrainState, settings: TrainSettings) -> None:
-    if not state.group.first:  # which writes; nothing else reads the averages
+    # The first process writes; nothing else reads the averages.
+    if not (state.group.first and state.parts.leads):
         return
     decay, step = settings.average_decay, state.step
     update_average(state.average, state.generator, decay=decay, step=step)

@@ -1,4 +1,4 @@
-"""What keeps the networks of several processes one: equal starts, and batch statistics over the whole batch.
+"""What keeps the networks of several processes, and of the parts of a batch, one: equal starts, and batch statistics over the whole batch.
 
 All is applied from outside: the networks and the steps do not know how many processes there are.
 """
@@ -9,23 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from pixmend.processes import Group
+from pixmend.training.parts import WHOLE, Parts
 
 __all__ = ["SynchronisedBatchNorm2d", "start_alike", "synchronise_statistics"]
 
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the batches of all processes of a group, as if they were one (Ioffe 2015, Algorithm 1).
+    """Batch norm over all parts of the batches of all processes of a group, as if they were one (Ioffe 2015, Algorithm 1).
 
     In training mode mean and variance are exchanged, and the gradients that flow back through them; it may be differentiated
-    twice. Weights and running statistics are those of the layer whose place it takes. All processes must hold equally many values.
+    twice. Weights and running statistics are those of the layer whose place it takes. All must hold equally many values.
     """
 
-    def __init__(self, norm: nn.BatchNorm2d, group: Group) -> None:
+    def __init__(self, norm: nn.BatchNorm2d, group: Group, parts: Parts = WHOLE) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum)
         self.weight, self.bias = norm.weight, norm.bias
         for name, buffer in norm.named_buffers():
             setattr(self, name, buffer)
-        self.group = group
+        self.group, self.parts = group, parts
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return maps [B, C, H, W], each channel normalised, scaled and shifted."""
@@ -35,9 +36,12 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         variance, mean = torch.var_mean(exact, (0, 2, 3), correction=0)  # [C] each, of this part
         # E x and E x^2 of all parts in one exchange; in float64, where E x^2 - (E x)^2 loses nothing.
         mean, variance = mean.double(), variance.double()
-        mean, square = self.group.mean(torch.stack([mean, variance + mean**2]))
+        moments = self.parts.mean(torch.stack([mean, variance + mean**2]))
+        mean, square = self.group.mean(moments)
         variance = square - mean**2
-        self._remember(mean, variance, maps.numel() // self.num_features * self.group.world)
+        if self.parts.leads:
+            pieces = self.group.world * self.parts.count
+            self._remember(mean, variance, maps.numel() // self.num_features * pieces)
         scale = self.weight * torch.rsqrt(variance + self.eps).to(exact.dtype)
         shift = self.bias - mean.to(exact.dtype) * scale
         normal = torch.addcmul(shift.view(1, -1, 1, 1), exact, scale.view(1, -1, 1, 1))
@@ -56,19 +60,21 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
 
 
-def synchronise_statistics(network: nn.Module, group: Group) -> None:
+def synchronise_statistics(network: nn.Module, group: Group, parts: Parts = WHOLE) -> None:
     """Put synchronised layers in the place of all batch norms of a network."""
     for part in list(network.modules()):
         for name, child in list(part.named_children()):
             if isinstance(child, nn.BatchNorm2d):
-                setattr(part, name, SynchronisedBatchNorm2d(child, group))
+                setattr(part, name, SynchronisedBatchNorm2d(child, group, parts))
 
 
-def start_alike(networks: Iterable[nn.Module], group: Group, *, synchronised: bool) -> None:
+def start_alike(
+    networks: Iterable[nn.Module], group: Group, parts: Parts = WHOLE, *, synchronised: bool
+) -> None:
     """Give all processes the first one's weights and statistics, and the batch norms, if ``synchronised``, all of the batch."""
     for network in networks:
         # Equal seeds give equal weights on equal machines; a group need not be of equal machines.
         group.broadcast([*network.parameters(), *network.buffers()])
-        # A group of one keeps torch's own layer, which is faster and rounds as it always did.
-        if synchronised and group.world > 1:
-            synchronise_statistics(network, group)
+        # A whole batch in one place keeps torch's own layer, which is faster and rounds as it always did.
+        if synchronised and group.world * parts.count > 1:
+            synchronise_statistics(network, group, parts)

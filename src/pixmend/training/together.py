@@ -1,8 +1,13 @@
 """One run by several processes: whether they can share its batches, and how all come to the same state.
 
 Which images and latents make a batch does not depend on how many processes share it, batch norm sees all of it and gradients are those of
-all of it (`pixmend.training.synchronise`). So the number of processes changes a run by rounding only.
+all of it (`pixmend.training.synchronise`). So the number of processes changes a run by rounding only, also where a run goes on in another
+number than it began in: image number n of the run is the same one, and only who works on it changes. The same holds of the parts that a
+process works on its share in (`pixmend.training.parts`).
 """
+
+import math
+from collections.abc import Sequence
 
 import torch
 
@@ -27,12 +32,14 @@ def check_together(settings: TrainSettings, records: Records, group: Group) -> N
     InputError
         This process would train on other images than the first one.
     """
-    count, world = settings.batch_size, group.world
+    count, parts = settings.batch_size, settings.accumulate
+    world = group.world * parts
     if count % world:
         below, above = count - count % world, count + world - count % world
         raise SettingsError(
-            f"batch_size = {count}: is the whole batch, and {world} processes cannot share it equally; "
-            f"set batch_size={below or above}, or start another number of processes"
+            f"batch_size = {count}: is the whole batch, and {_words(group.world, parts)} cannot share it equally; "
+            f"set batch_size={below or above}, or "
+            + ("another accumulate" if parts > 1 else "start another number of processes")
         )
     some = completions(settings)
     if some % world:
@@ -43,7 +50,7 @@ def check_together(settings: TrainSettings, records: Records, group: Group) -> N
             else f"batch_size={2 * world} and completion_share=0.5"
         )
         raise SettingsError(
-            f"completion_share = {settings.completion_share}: is {some} of the {count} images of a batch, and {world} processes "
+            f"completion_share = {settings.completion_share}: is {some} of the {count} images of a batch, and {_words(group.world, parts)} "
             f"cannot share them equally; set {fix}"
         )
     if group.tell([records.digest, len(records)]) != [records.digest, len(records)]:
@@ -97,20 +104,28 @@ def told_checkpoint(found: Checkpoint | None, group: Group) -> Checkpoint | None
     return Checkpoint(facts["counts"], tensors)
 
 
-def other_world(before: int, settings: TrainSettings, group: Group) -> str:
-    """Return what to tell a user who goes on with a run of ``before`` processes in this group; "" if they are as many."""
-    if before == group.world:
+def other_world(before: Sequence[int], settings: TrainSettings, group: Group) -> str:
+    """Return what to tell a user who goes on with a run in this group; "" if nothing is new.
+
+    ``before`` is how many processes it was trained by, and in how many parts each.
+    """
+    now = [group.world, settings.accumulate]
+    if list(before) == now:
         return ""
-    said = f"this run was trained by {before} processes and goes on with {group.world}: "
-    if settings.sync_batchnorm:
+    (worlds, parts), (world, accumulate) = before, now
+    of_parts = (
+        (f" in {parts} parts each", f" in {accumulate}") if parts * accumulate > 1 else ("", "")
+    )
+    said = f"this run was trained by {worlds} processes{of_parts[0]} and goes on with {world}{of_parts[1]}: "
+    each, share = (settings.batch_size // math.prod(pieces) for pieces in (before, now))
+    if settings.sync_batchnorm or each == share:
         return (
             said
             + "images and draws stay the same, but sums round differently, so the weights are not bit for bit those of the other"
         )
-    each, now = settings.batch_size // before, settings.batch_size // group.world
     return (
         said
-        + f"with sync_batchnorm off, batch statistics are now of {now} images instead of {each}"
+        + f"with sync_batchnorm off, batch statistics are now of {share} images instead of {each}"
     )
 
 
@@ -119,3 +134,9 @@ def watched(settings: TrainSettings, group: Group) -> TrainSettings:
     if group.first:
         return settings
     return settings.model_copy(update={"monitor": False, "track": False})
+
+
+def _words(world: int, parts: int) -> str:
+    if world == 1:
+        return f"{parts} parts"
+    return f"{world} processes" + (f" of {parts} parts each" if parts > 1 else "")

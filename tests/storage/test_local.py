@@ -6,11 +6,11 @@ import stat
 
 import pytest
 
-from pixmend import storage
 from pixmend.errors import OutputError
 from pixmend.storage import (
     append_line,
     atomic_write,
+    local,
     make_folder,
     sha256_of,
     write_bytes,
@@ -73,7 +73,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing(tmp_path, monkeypatc
     def full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(storage.os, "fsync", full)
+    monkeypatch.setattr(local.os, "fsync", full)
     with pytest.raises(OutputError, match=r"a\.txt.*disk is full") as caught:
         write_text(tmp_path / "a.txt", "content")
     assert "\n" not in str(caught.value)

@@ -19,6 +19,7 @@ __all__ = [
     "append_line",
     "atomic_write",
     "make_folder",
+    "reason_of",
     "remove_leftovers",
     "sha256_of",
     "shared",
@@ -61,7 +62,7 @@ def atomic_write(
         temporary = None
         _sync_folder(path.parent)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
+        raise OutputError(f"{path}: cannot be written: {reason_of(error)}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -98,7 +99,7 @@ def append_line(path: Path, line: str) -> None:
                     file.truncate(before)
                 raise
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {_reason(error)}") from error
+        raise OutputError(f"{path}: cannot be written: {reason_of(error)}") from error
 
 
 def make_folder(path: Path) -> None:
@@ -112,7 +113,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{path}: the folder cannot be made: {_reason(error)}") from error
+        raise OutputError(f"{path}: the folder cannot be made: {reason_of(error)}") from error
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -151,7 +152,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """Return why something could not be written, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; free some space and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

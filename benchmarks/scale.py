@@ -1,0 +1,187 @@
+"""What 10^6, 10^8 and 10^9 images take: time, money and bytes of each stage, and which term of each is the first bottleneck.
+
+    python benchmarks/scale.py [--costs FILE ...] [--images 1000000 100000000 1000000000] [--cores 64 1024] [--gpus 1 8 64]
+
+No measurement: arithmetic on the costs of one image in the JSON files of benchmarks/costs (benchmarks/costs.py measures them; what is
+assumed says so), and before these in files given with --costs. A stage's time is the largest of its terms where they overlap and their
+sum where they do not; the largest term is the bottleneck. Then the simulations of benchmarks/stragglers.py. Prints markdown.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stragglers import tables
+
+Costs = Mapping[str, float]
+
+HERE = Path(__file__).parent
+_SHARD = 4096  # images
+_BATCH = 64  # images a GPU and step
+_STEPS = 100_000
+_MONTH = 30 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage takes.
+
+    Attributes
+    ----------
+    terms
+        Seconds of what goes on at the same time, by name: the largest is the time.
+    before
+        Seconds of what must be done before, by name: they add up.
+    dollars, bytes
+        Of computing and requests; written, to be kept.
+    memory
+        Bytes that the process which holds most holds.
+    """
+
+    terms: Mapping[str, float]
+    before: Mapping[str, float]
+    dollars: float
+    bytes: float
+    memory: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """From start to end."""
+        return max(self.terms.values()) + sum(self.before.values())
+
+    @property
+    def bottlenecks(self) -> str:
+        """The largest term, and the next one, which is the bottleneck when that is mended."""
+        everything = {**self.terms, **self.before}
+        first, second, *_ = sorted(everything, key=everything.__getitem__, reverse=True)
+        return f"{first}, {duration(everything[first])}; {second}, {duration(everything[second])}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--costs", type=Path, nargs="+", default=[])
+    parser.add_argument("--images", type=int, nargs="+", default=[10**6, 10**8, 10**9])
+    parser.add_argument("--cores", type=int, nargs="+", default=[64, 1024])
+    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64])
+    parser.add_argument("--workers", type=int, default=1000, help="of the simulation")
+    parser.add_argument("--simulated", type=int, default=10**8, help="images of its jobs")
+    options = parser.parse_args()
+    costs = read_costs([*sorted(HERE.glob("costs/*.json")), *options.costs])
+    head = "| images | on | time | $ | written | $ a month to keep | most memory | first bottleneck; the next |"
+    for name, workers, unit in (
+        ("pack", options.cores, "core"),
+        ("train", options.gpus, "GPU"),
+        ("complete", options.cores, "core"),
+    ):
+        print(f"### {name}\n\n{head}\n" + "|---" * 8 + "|")
+        for images in options.images:
+            for count in workers:
+                on = f"{count:,} {unit}{'s' if count > 1 else ''}"
+                print(row(images, on, STAGES[name](costs, images, count), costs))
+        print(flush=True)
+    print(tables(costs, workers=options.workers, images=options.simulated))
+
+
+def read_costs(paths: Sequence[Path]) -> dict[str, float]:
+    """Return the value of each cost."""
+    held: dict[str, float] = {}
+    for path in paths:
+        held |= {name: float(fact["value"]) for name, fact in json.loads(path.read_text()).items()}
+    return held
+
+
+def packing(costs: Costs, images: int, cores: int) -> Stage:
+    """Read every image once, write shards; workers do not speak to each other."""
+    hosts = max(1, cores // int(costs["host_cores"]))
+    moved = images * (costs["input_bytes"] + costs["record_bytes"])
+    terms = {
+        "decoding": images * costs["pack_seconds"] / cores,
+        "network": moved / (hosts * costs["host_bandwidth"]),
+        "requests of one prefix": images / costs["read_requests_rate"],
+    }
+    listing = images / 1000 * costs["list_requests_seconds"]
+    kept = images * (costs["record_bytes"] + costs["note_bytes"])
+    requests = images * costs["read_request_price"]
+    requests += 3 * images / _SHARD * costs["write_request_price"]
+    return Stage(terms, {"listing": listing}, dollars(costs, cores, terms) + requests, kept)
+
+
+def training(costs: Costs, images: int, gpus: int) -> Stage:
+    """Take 100,000 steps, each of 64 images a GPU."""
+    share = 2 * (gpus - 1) / gpus  # of the gradients, that a ring sends (Patarasuk and Yuan 2009)
+    exchanged = share * costs["gradient_bytes"] / costs["exchange_bandwidth"]
+    met = costs["exchanges"] * costs["exchange_latency"] if gpus > 1 else 0.0
+    arithmetic = _BATCH * costs["image_flops"] / costs["gpu_rate"]
+    step = arithmetic + costs["gpu_step_overhead"]
+    passes = _STEPS * _BATCH * gpus / images
+    on_host = min(gpus, int(costs["host_gpus"]))
+    read = _STEPS * _BATCH * costs["read_seconds"]
+    terms = {
+        "steps": _STEPS * (step + exchanged + met),
+        "decoding, a thread a GPU": read,
+        "network": _STEPS * _BATCH * on_host * costs["record_bytes"] / costs["host_bandwidth"],
+    }
+    before = {
+        "held-out families, in the first process": images * costs["split_seconds"],
+        "orders of passes": images * costs["order_seconds"] * max(1.0, passes),
+    }
+    time = max(terms.values()) + sum(before.values())
+    money = gpus * time / 3600 * costs["gpu_price"]
+    memory = images * max(costs["split_bytes"], costs["order_bytes"] * on_host)
+    return Stage(terms, before, money, 3 * costs["checkpoint_bytes"], memory)
+
+
+def completing(costs: Costs, images: int, cores: int) -> Stage:
+    """Complete every image by the method `default` and write the answer."""
+    hosts = max(1, cores // int(costs["host_cores"]))
+    moved = images * (costs["input_bytes"] + costs["answer_bytes"])
+    terms = {
+        "G, E and blending": images * costs["default_seconds"] / cores,
+        "network": moved / (hosts * costs["host_bandwidth"]),
+        "requests of one prefix": 2 * images / costs["read_requests_rate"],
+    }
+    listing = images / 1000 * costs["list_requests_seconds"]
+    requests = images * (costs["read_request_price"] + costs["write_request_price"])
+    money = dollars(costs, cores, terms) + requests
+    return Stage(terms, {"listing": listing}, money, images * costs["answer_bytes"])
+
+
+STAGES = {"pack": packing, "train": training, "complete": completing}
+
+
+def dollars(costs: Costs, cores: int, terms: Mapping[str, float]) -> float:
+    """Return what the cores cost while the stage's terms last."""
+    return cores * max(terms.values()) / 3600 * costs["cpu_core_price"]
+
+
+def row(images: int, workers: str, stage: Stage, costs: Costs) -> str:
+    keep = stage.bytes / 1e9 * costs["storage_price"]
+    return (
+        f"| {power(images)} | {workers} | {duration(stage.seconds)} | {stage.dollars:,.2f} | {size(stage.bytes)} | {keep:,.2f} | "
+        f"{size(stage.memory) if stage.memory else '-'} | {stage.bottlenecks} |"
+    )
+
+
+def power(images: int) -> str:
+    text = str(images)
+    return f"10^{len(text) - 1}" if text.strip("0") == "1" else f"{images:,}"
+
+
+def duration(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def size(count: float) -> str:
+    for unit, length in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= length:
+            return f"{count / length:,.1f} {unit}"
+    return f"{count / 1e3:,.0f} kB"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Shards over a cluster: each worker writes one at a time, whole and noted, or finds that it is there."""
+
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from pixmend.cluster.board import Note, Pen
+from pixmend.cluster.pool import Care, Pool
+from pixmend.cluster.session import Cluster, Terms
+from pixmend.errors import ClusterError, OutputError, StoppedError
+from pixmend.records.progress import Board, Row
+from pixmend.records.shards import ShardJob, ShardResult, kept_result, write_shard
+from pixmend.records.sources import Item, item_from_line
+from pixmend.records.workers import lines_of
+
+__all__ = ["Packing"]
+
+_NAMED = 3  # shards that failed, in the message
+
+
+@dataclass(frozen=True)
+class _Share:
+    """A shard to write and the lines of its items: workers do not see the driver's listing."""
+
+    job: ShardJob
+    lines: bytes
+
+    @property
+    def number(self) -> int:
+        return self.job.number
+
+
+@dataclass(frozen=True)
+class Packing:
+    """An engine for `pixmend.records.pack`: ``workers`` at most, by default one a core of the cluster."""
+
+    cluster: Cluster
+    workers: int | None = None
+
+    def run(
+        self,
+        jobs: Sequence[ShardJob],
+        *,
+        board: Board,
+        on_change: Callable[[], None],
+        on_result: Callable[[ShardResult], None],
+    ) -> None:
+        """Write the shards of ``jobs`` but those that are there already.
+
+        Raises
+        ------
+        OutputError
+            Some cannot be written, also at the second try; the others are, and the same command goes on.
+        ClusterError
+            The cluster cannot do it.
+        """
+        for place in (jobs[0].root, jobs[0].path):
+            if not place.shared:
+                raise ClusterError(
+                    f"{place}: other processes do not see it; give a folder, s3:// or gs://"
+                )
+        workers = min(self.workers or self.cluster.cpus, len(jobs))
+        pool: Pool[_Share, ShardResult] = Pool(self.cluster, _Packer, workers=workers)
+
+        def note(number: int, found: Note) -> None:
+            board.report(number, Row(*found))
+
+        shares = (_Share(job, b"".join(lines_of(job))) for job in jobs)
+        for _, result in pool.run(shares, on_note=note, on_tick=on_change):
+            on_result(result)
+        if pool.failed:
+            first = "; ".join(each.reason for each in pool.failed[:_NAMED])
+            raise OutputError(
+                f"{len(pool.failed)} of {len(jobs)} shards failed twice: {first}; the others are kept: mend that and run "
+                "the same command again"
+            )
+
+
+class _Packer:
+    """The actor."""
+
+    def begin(self, terms: Terms, board: object) -> None:
+        terms.accept()
+        self._pen = Pen(board)
+
+    def work(self, share: _Share, care: Care) -> ShardResult:
+        job = share.job
+        folder = job.note.parent
+        if folder.local is not None and not folder.is_folder():
+            raise ClusterError(
+                f"node {platform.node()}: sees no {job.path.parent}; all machines need the same folders: a shared file "
+                "system, or URLs"
+            )
+        if (kept := kept_result(job)) is not None:
+            return kept
+
+        def report(row: Row) -> None:
+            if self._pen.report(job.number, Note(*row)):
+                raise StoppedError
+
+        def before(position: int) -> None:
+            if care.careful:
+                self._pen.begin(job.number, position)
+
+        return write_shard(job, _items(share.lines, care.left_out), on_row=report, before=before)
+
+
+def _items(lines: bytes, left_out: dict[int, str]) -> Iterable[Item]:
+    for position, line in enumerate(lines.splitlines()):
+        item = item_from_line(line)
+        yield replace(item, reason=left_out[position]) if position in left_out else item

@@ -1,0 +1,77 @@
+"""A store's file, read by ranges: as a file that can be sought in, and as a buffer that can be sliced."""
+
+import io
+import threading
+from typing import IO, Protocol, cast
+
+from pixmend.storage.places import Place
+
+__all__ = ["Ranged", "Slices", "open_ranged"]
+
+_WINDOW = 2**20  # bytes fetched at once
+
+
+class Slices(Protocol):
+    """What can be sliced like bytes, as a mapped file can."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: slice, /) -> bytes: ...
+
+
+class Ranged:
+    """A file as a buffer whose slices are fetched when they are asked for, with what follows them, for it is often next."""
+
+    def __init__(self, place: Place, size: int | None = None) -> None:
+        self._place = place
+        self._size = place.size() if size is None else size
+        self._start = 0
+        self._held = b""
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, key: slice, /) -> bytes:
+        start, stop, _ = key.indices(self._size)
+        if stop <= start:
+            return b""
+        with self._lock:
+            if not (self._start <= start and stop <= self._start + len(self._held)):
+                self._held = self._place.read_bytes(
+                    start, min(max(stop, start + _WINDOW), self._size)
+                )
+                self._start = start
+            return self._held[start - self._start : stop - self._start]
+
+
+def open_ranged(place: Place) -> IO[bytes]:
+    """Open a store's file for reading; it is fetched as it is read, from wherever it is sought."""
+    return cast("IO[bytes]", io.BufferedReader(_File(place), _WINDOW))
+
+
+class _File(io.RawIOBase):
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._size = place.size()
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
+        stop = min(self._at + len(buffer), self._size)
+        content = self._place.read_bytes(self._at, stop)
+        buffer[: len(content)] = content
+        self._at += len(content)
+        return len(content)

@@ -1,0 +1,99 @@
+"""The file systems of stores, and what writing to them takes."""
+
+import contextlib
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from pixmend.errors import InputError, OutputError
+from pixmend.storage.attempts import reading
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+__all__ = ["BUCKETS", "file_system", "open_store", "renamed", "temporary_file"]
+
+BUCKETS = ("s3", "s3a", "gs", "gcs")  # protocols in which the host is a bucket
+
+
+def open_store(url: str, shown: str) -> "AbstractFileSystem":
+    """Return the file system that ``url`` is of; messages name it as ``shown``.
+
+    Raises
+    ------
+    InputError
+        A protocol that is not known here, or whose package is not installed.
+    StoreError
+        The store cannot be opened.
+    """
+    protocol, _, rest = url.partition("://")
+    host = "" if protocol in (*BUCKETS, "memory") else rest.partition("/")[0]
+    try:
+        return file_system(protocol, host, os.getpid())
+    except ImportError:
+        raise InputError(
+            f"{shown}: {protocol}:// needs a package that is not installed; pip install 'pixmend[cluster]'"
+        ) from None
+    except ValueError:
+        raise InputError(
+            f"{shown}: {protocol}:// is not known; give a path, or s3://, gs:// ..."
+        ) from None
+    except Exception as error:
+        raise reading(shown, error) from None
+
+
+@lru_cache(maxsize=64)
+def file_system(protocol: str, host: str, process: int) -> "AbstractFileSystem":
+    """Return the one file system of a store in this process: it is safe to use from threads, and expensive to make."""
+    del process  # a forked child must not use its parent's connections
+    from fsspec.core import url_to_fs
+
+    # Listings are not kept: other processes write there, and 10^8 names would never be let go.
+    store, _ = url_to_fs(f"{protocol}://{host}/", use_listings_cache=False)
+    return cast("AbstractFileSystem", store)
+
+
+@contextlib.contextmanager
+def renamed(store: "AbstractFileSystem", path: str) -> Iterator[str]:
+    """Give the name to write ``path`` under: one beside it where the store can rename, as those do that show half-written files."""
+    from fsspec import AbstractFileSystem
+
+    # What fsspec itself calls a move is a copy: no better than writing in place, which object stores do whole or not at all.
+    if type(store).mv is AbstractFileSystem.mv:
+        yield path
+        return
+    store.makedirs(store._parent(path), exist_ok=True)
+    beside = f"{path}.{secrets.token_hex(8)}.tmp"
+    try:
+        yield beside
+        store.mv(beside, path)
+    except Exception:
+        with contextlib.suppress(Exception):
+            store.rm_file(beside)
+        raise
+
+
+@contextlib.contextmanager
+def temporary_file() -> Iterator[Path]:
+    """Give the name of a file in the folder for temporary files; it is gone after the block.
+
+    Raises
+    ------
+    OutputError
+        It cannot be made.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="pixmend-", suffix=".tmp")
+    except OSError as error:
+        raise OutputError(
+            f"{tempfile.gettempdir()}: cannot be written: {error.strerror}; set TMPDIR to another folder"
+        ) from error
+    os.close(descriptor)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -1,0 +1,251 @@
+"""Three machines do what one process does, to the byte, whatever dies; in one file, for each starts a cluster of its own."""
+
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixmend import api, records
+from pixmend.cluster import Contest, Evaluating, Packing, complete
+from pixmend.completion import Options, find_method
+from pixmend.errors import ClusterError, OutputError, StoppedError
+from pixmend.evaluation import Protocol
+from pixmend.models import save_model
+from pixmend.records import PackSettings
+from pixmend.storage import Place
+
+from .conftest import tree
+from .poison import poison
+
+PACKED = int(os.environ.get("PIXMEND_CLUSTER_PACK", "240"))
+COMPLETED = int(os.environ.get("PIXMEND_CLUSTER_COMPLETE", "40"))
+SETTINGS = PackSettings(size=8, images_per_shard=max(16, PACKED // 40))
+QUICK = Options(find_method("seed", steps=2), snapshots=(1,), candidates=2, batch=4)
+
+
+@pytest.fixture
+def model(untrained, tmp_path):
+    save_model(untrained("RGB"), tmp_path / "m.safetensors")
+    return str(tmp_path / "m.safetensors")
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    monkeypatch.setattr("pixmend.cluster.inputs._PART", max(5, COMPLETED // 40))
+
+
+def pack_with_faults(folder, out, cluster, faults):
+    def strike(progress):
+        if faults and progress.done > PACKED * (3 - len(faults)) / 4:
+            faults.pop(0)("_Packer")
+
+    engine = Packing(cluster)
+    return records.pack(folder, out, SETTINGS, engine=engine, on_progress=strike)
+
+
+def alone(program, model, folder, out, *more):
+    """Complete as one process does."""
+    return program(
+        "complete", model, folder, "--out", out, "--method", "seed", "--steps", 2, "--snapshots", 1,
+        "--candidates", 2, "--batch", 4, "--uncertainty", *more,
+    )  # fmt: skip
+
+
+def pictures(out):
+    """All results but the account, and the sheets over many images, which only one process writes."""
+    account = {"results.jsonl"} | {path.name for path in out.glob("sheet*.png")}
+    return {name: content for name, content in tree(out).items() if name not in account}
+
+
+def facts(out):
+    """The account without what a clock says."""
+    found = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in found]
+
+
+def test_a_worker_and_a_machine_die_and_the_records_are_those_of_one_process(
+    machines, cluster, make_images, tmp_path
+):
+    folder = make_images(PACKED)
+    (folder / "Sample001" / "broken.png").write_bytes(b"no image")
+    one = records.pack(folder, tmp_path / "one", SETTINGS, workers=1)
+    faults = [machines.kill_worker, lambda name: machines.kill_node()]
+    three = pack_with_faults(folder, tmp_path / "three", cluster, faults)
+    assert not faults
+    assert three == one
+    assert (three.count, three.left_out) == (PACKED, 1)
+    assert tree(tmp_path / "three") == tree(tmp_path / "one")
+    assert not list((tmp_path / "three").glob(".*.tmp"))
+
+
+def test_an_image_that_kills_its_worker_is_left_out_and_named(cluster, make_images, tmp_path):
+    folder = make_images(40)
+    poison(folder / "Sample001" / "img00010x.png")
+    manifest = records.pack(folder, tmp_path / "out", SETTINGS, engine=Packing(cluster))
+    assert (manifest.count, manifest.left_out) == (40, 1)
+    lines = map(json.loads, (tmp_path / "out" / "inputs.jsonl").read_text().splitlines())
+    (bad,) = [line for line in lines if "reason" in line]
+    assert bad["name"] == "Sample001/img00010x.png"
+    assert "died twice at this input" in bad["reason"]
+
+
+def test_a_shard_that_fails_is_told_after_a_second_try_and_the_others_stay(
+    cluster, make_images, tmp_path, monkeypatch
+):
+    folder, out = make_images(40), tmp_path / "out"
+    in_the_way = out / "images-00001-of-00003.tfrecord"
+    module = sys.modules["pixmend.records.pack"]  # whose name in its room is the function's
+    monkeypatch.setattr(module, "clean", lambda folder, keep: in_the_way.mkdir(exist_ok=True))
+    with pytest.raises(OutputError, match=r"1 of 3 shards failed twice.*images-00001"):
+        records.pack(folder, out, SETTINGS, engine=Packing(cluster))
+    monkeypatch.undo()
+    in_the_way.rmdir()
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("images-0000[02]*")}
+    assert records.pack(folder, out, SETTINGS, engine=Packing(cluster)).count == 40
+    assert before == {path.name: path.stat().st_mtime_ns for path in out.glob("images-0000[02]*")}
+
+
+def test_a_wish_to_stop_is_heard_and_the_same_call_goes_on(cluster, make_images, tmp_path):
+    folder, out = make_images(PACKED), tmp_path / "out"
+    seen = []
+    with pytest.raises(StoppedError):
+        records.pack(
+            folder, out, SETTINGS, engine=Packing(cluster),
+            on_progress=lambda progress: seen.append(progress.done), should_stop=lambda: max(seen, default=0) > 40,
+        )  # fmt: skip
+    assert not (out / "manifest.json").exists()
+    assert list(out.glob("*.tfrecord"))
+    assert records.pack(folder, out, SETTINGS, engine=Packing(cluster)).count == PACKED
+    assert not list(out.glob(".*.tmp"))
+
+
+def test_machines_of_other_versions_are_refused(cluster, make_images, tmp_path, monkeypatch):
+    monkeypatch.setattr("pixmend.__version__", "9.9")
+    with pytest.raises(ClusterError, match=r"node .*: pixmend is .* there and 9.9 here"):
+        records.pack(make_images(4), tmp_path / "out", SETTINGS, engine=Packing(cluster))
+
+
+def test_a_worker_and_a_machine_die_and_the_completions_are_those_of_one_process(
+    machines, cluster, model, make_images, small_parts, program, tmp_path
+):
+    folder, out = make_images(COMPLETED, side=18), tmp_path / "three"
+    (folder / "img00000.png").write_bytes(b"no image")
+    assert alone(program, model, folder, tmp_path / "one").code == 2
+    faults = [lambda: machines.kill_worker("Completer"), machines.kill_node]
+
+    def strike(progress):
+        if faults and progress.done > COMPLETED * (3 - len(faults)) / 4:
+            faults.pop(0)()
+
+    found = complete(
+        cluster, model, Place(folder), Place(out), QUICK, uncertainty=True, on_progress=strike
+    )
+    assert not faults
+    assert (found.done, found.kept, found.failed) == (COMPLETED, 0, 1)
+    assert "img00000.png" in found.failures[0][0]
+    assert pictures(out) == pictures(tmp_path / "one")
+    assert sorted(facts(out), key=str) == sorted(facts(tmp_path / "one"), key=str)
+
+
+def test_the_same_call_does_what_is_missing_and_nothing_else(
+    cluster, model, make_images, small_parts, tmp_path
+):
+    folder, out = make_images(10), tmp_path / "out"
+    complete(cluster, model, Place(folder), Place(out), QUICK, workers=1)
+    before = pictures(out)
+    (out / "Sample001" / "img00000.png").unlink()
+    (out / "Sample002" / "img00003.sheet.png").write_bytes(b"torn")
+    picture = folder / "Sample001" / "img00004.png"
+    picture.write_bytes((folder / "Sample001" / "img00006.png").read_bytes())
+    untouched = (out / "Sample002" / "img00001.png").stat().st_mtime_ns
+    found = complete(cluster, model, Place(folder), Place(out), QUICK, workers=1)
+    assert (found.done, found.kept) == (10, 7)
+    assert (out / "Sample002" / "img00001.png").stat().st_mtime_ns == untouched
+    after = pictures(out)
+    assert {name for name in after if after[name] != before[name]} == {
+        f"Sample001/img00004{ending}" for ending in (".png", ".candidate-2.png", ".sheet.png")
+    }
+    other = Options(find_method("seed", steps=3), snapshots=(1,), candidates=2)
+    with pytest.raises(OutputError, match="another job, with another method"):
+        complete(cluster, model, Place(folder), Place(out), other)
+
+
+def test_the_verb_completes_all_but_an_image_that_kills_its_worker(
+    machines, model, make_images, program, tmp_path
+):
+    folder, out = make_images(5), tmp_path / "out"
+    poison(folder / "Sample001" / "img00002x.png")
+    ran = alone(program, model, folder, out, "--cluster", machines.address)
+    assert ran.code == 2
+    assert "5 completed" in ran.out
+    assert "img00002x.png: its worker died twice" in ran.err
+    assert len(facts(out)) == 6
+
+
+def test_an_evaluation_has_the_figures_of_one_process(cluster, model, make_images, tmp_path):
+    folder = make_images(6)
+    named = {
+        "methods": ["seed:0.002", "mean"],
+        "protocol": Protocol(("center", "random:0.5"), batch=3),
+        "train_data": tmp_path / "records",
+    }
+    records.pack(
+        make_images(5, "train", side=13),
+        named["train_data"],
+        PackSettings(size=16, channels="RGB"),
+        workers=1,
+    )
+    api.evaluate(model, folder, tmp_path / "one", **named)
+    contest = Contest(named["train_data"], named["methods"])
+    steps = []
+    api.evaluate(
+        model, folder, tmp_path / "three", **named,
+        engine=Evaluating(cluster, [model], contest, workers=1), on_step=steps.append,
+    )  # fmt: skip
+    assert [step.done for step in steps] == list(range(3, 25, 3))
+    one, three = (
+        [
+            line.rsplit(",", 2)[0]
+            for line in (tmp_path / name / "results.csv").read_text().splitlines()
+        ]
+        for name in ("one", "three")
+    )
+    assert one == three
+    answers = [tree(tmp_path / name / "answers") for name in ("one", "three")]
+    assert answers[0] == answers[1]
+    assert len(answers[0]) == 8 + 4  # of two contestants, and how sure one of them is
+
+
+def test_a_store_is_packed_and_completed_as_a_folder_is(
+    machines, bucket, model, make_images, program, tmp_path
+):
+    folder, masks = make_images(7, side=18), tmp_path / "masks"
+    (folder / "Sample001" / "bad.png").write_bytes(b"no image")
+    masks.mkdir()
+    for number, path in enumerate(sorted(folder.rglob("img*"))):
+        hole = np.zeros((18, 21), np.uint8)
+        hole[number : number + 6, 4:12] = 255
+        Image.fromarray(hole).save(masks / path.name)
+    for local in (folder, masks):
+        for name, _ in Place(local).files():
+            (Place.of(bucket) / local.name / name).upload(local / name)
+    on = ("--cluster", machines.address)
+    packed = ("--size", 8, "--images-per-shard", 4)
+    assert program("pack", f"{bucket}/images", f"{bucket}/records", *packed, *on).code == 0
+    assert program("pack", folder, tmp_path / "records", *packed).code == 0
+    assert stored(f"{bucket}/records") == tree(tmp_path / "records")
+    given = f"{bucket}/images", f"{bucket}/mended", "--mask", f"{bucket}/masks"
+    assert alone(program, model, *given, *on).code == 2
+    assert alone(program, model, folder, tmp_path / "mended", "--mask", masks).code == 2
+    found = stored(f"{bucket}/mended")
+    assert len(found.pop("results.jsonl").splitlines()) == 8
+    assert found == pictures(tmp_path / "mended")
+
+
+def stored(url):
+    """All files at a URL but hidden ones, by their relative names."""
+    names = [name for name, _ in Place.of(url).files() if not name.startswith(".")]
+    return {name: (Place.of(url) / name).read_bytes() for name in names}

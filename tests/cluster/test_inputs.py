@@ -1,0 +1,91 @@
+"""Inputs listed folder by folder get the names that one process gives them, and each its own."""
+
+from pathlib import PurePath
+
+import pytest
+
+from pixmend.cluster.inputs import Inputs, write_listing
+from pixmend.completion import Names, plan_targets
+from pixmend.errors import InputError
+from pixmend.images import find_images
+from pixmend.storage import Place
+
+MEETING = (
+    "a.png",
+    "a.gif",
+    "A.jpg",
+    "a.sheet.png",
+    "b.candidate-2.png",
+    "b.webp",
+    "c.bmp",
+    "c.bmp.png",
+)
+APART = ("a.png", "b.jpg", "sub/a.png", "sub/b.jpg", "sub/deep/c.gif", "ab.png")
+
+
+def folder_of(tmp_path, names):
+    for name in names:
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    return tmp_path / "in"
+
+
+def listed(inputs, out, tmp_path, reserved=()):
+    listing = write_listing(inputs, tmp_path / "listing", outside=Place(out), reserved=reserved)
+    found = [each for part in listing.parts() for each in inputs.inputs(part)]
+    assert len(found) == listing.count
+    return found
+
+
+@pytest.mark.parametrize("names", [MEETING, APART])
+def test_names_are_those_of_one_process(tmp_path, names):
+    folder = folder_of(tmp_path, names)
+    found = listed(Inputs(Place(folder), [], 2, True), tmp_path / "out", tmp_path)
+    once = Names()
+    relatives = [path.relative_to(folder) for path in find_images(folder)]
+    targets = dict(zip(relatives, plan_targets(relatives, once), strict=True))
+    wanted = {
+        relative: once.settle(target, target.suffix, candidates=2, uncertainty=True)
+        for relative, target in targets.items()
+    }
+    assert {
+        each.place.local.relative_to(folder): next(iter(each.names.values())) for each in found
+    } == wanted
+    every = [
+        str(name).casefold()
+        for each in found
+        for names in each.names.values()
+        for name in names.files()
+    ]
+    assert len(set(every)) == len(every)
+
+
+def test_hidden_files_and_the_folder_of_results_are_passed_over(tmp_path):
+    folder = folder_of(tmp_path, ["a.png", ".b.png", ".c/d.png", "out/a.png", "note.txt"])
+    found = listed(Inputs(Place(folder), [], 1, False), folder / "out", tmp_path)
+    assert [each.place.name for each in found] == ["a.png"]
+
+
+def test_no_result_takes_the_place_of_what_was_handed_over(tmp_path):
+    given = folder_of(tmp_path, ["a.png", "b.png"]) / "a.png"
+    (found,) = listed(
+        Inputs(None, [Place(given)], 1, False), tmp_path / "in", tmp_path, [PurePath("a.png")]
+    )
+    assert found.names[".png"].answers == (PurePath("a.png.png"),)
+
+
+def test_parts_hang_on_the_inputs_alone_and_hold_each_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("pixmend.cluster.inputs._PART", 4)
+    folder = folder_of(tmp_path, [f"s{number % 3}/{number}.png" for number in range(13)])
+    inputs = Inputs(Place(folder), [], 1, False)
+    listing = write_listing(inputs, tmp_path / "l", outside=Place(tmp_path / "out"), reserved=[])
+    sizes = [len(inputs.inputs(part)) for part in listing.parts()]
+    assert (sizes, listing.count) == ([4, 4, 4, 1], 13)
+
+
+def test_a_folder_without_images_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="no images in this folder"):
+        listed(
+            Inputs(Place(folder_of(tmp_path, ["a.txt"])), [], 1, False), tmp_path / "out", tmp_path
+        )

@@ -1,0 +1,48 @@
+"""What is said where there is no cluster."""
+
+import socket
+import sys
+
+import pytest
+
+from pixmend.cluster import connect
+from pixmend.cluster.session import Versions
+from pixmend.errors import ClusterError
+
+
+def test_without_ray_the_extra_is_named(monkeypatch, program, tmp_path):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    ran = program("pack", tmp_path, tmp_path / "out", "--cluster", "auto")
+    assert ran.code == 2
+    assert ran.err.strip().endswith("Ray is not installed; pip install 'pixmend[cluster]'")
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:{}", "127.0.0.1:{}", "ray://no host:{}"])
+def test_a_cluster_that_is_not_there_is_told_at_once(address):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (
+        pytest.raises(ClusterError, match=r"cannot be reached: .*; give auto, ray://HOST"),
+        connect(address.format(port)),
+    ):
+        pass
+
+
+def test_equal_versions_are_accepted_and_each_other_one_is_named():
+    here = Versions.here()
+    here.check()
+    other = Versions(here.pixmend, "2.7", here.torch, "0.9", here.pillow)
+    with pytest.raises(
+        ClusterError, match=r"python is .* there and 2\.7 here, numpy is .* there and 0\.9 here"
+    ):
+        other.check()
+
+
+def test_a_film_and_a_server_are_refused_beside_a_cluster(program, tmp_path):
+    for more in (("--film", tmp_path / "a.gif"), ("--server", "http://127.0.0.1:1")):
+        ran = program(
+            "complete", "characters", tmp_path, "--out", tmp_path / "o", "--cluster", "auto", *more
+        )
+        assert ran.code == 2
+        assert f"error: {more[0]}: " in ran.err

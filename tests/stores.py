@@ -1,0 +1,153 @@
+"""Stores to test against: a real S3 server on loopback, and file systems that fail now and then, or are slow."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from itertools import count
+from pathlib import Path
+from typing import ClassVar
+
+import fsspec
+from fsspec.implementations.memory import MemoryFileSystem
+
+KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "s3cr3t-of-tests"}
+
+
+@contextlib.contextmanager
+def s3_server():
+    """Run moto's server in a process of its own, and give its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = "import sys; from moto.server import main; main(sys.argv[1:])"
+    server = subprocess.Popen(
+        [sys.executable, "-c", command, "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/moto-api/"):
+                break
+            assert server.poll() is None, "the S3 server ended"
+            time.sleep(0.1)
+        yield url
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def make_bucket(url, name):
+    request = urllib.request.Request(f"{url}/{name}", method="PUT")
+    with contextlib.suppress(urllib.error.HTTPError), urllib.request.urlopen(request):
+        pass
+
+
+class Counted(MemoryFileSystem):
+    """A file system in memory whose calls are counted, and which writes in pieces, as a disk far away does."""
+
+    protocol = "counted"
+    store: ClassVar = {}
+    pseudo_dirs: ClassVar = [""]
+    calls = count()
+    made = 0
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return MemoryFileSystem._strip_protocol(
+            str(path).replace(f"{cls.protocol}://", "memory://")
+        )
+
+    def happen(self, what):
+        type(self).made = next(type(self).calls)
+
+    def cat_file(self, path, start=None, end=None, **rest):
+        self.happen("read")
+        return super().cat_file(path, start=start, end=end, **rest)
+
+    def info(self, path, **rest):
+        self.happen("info")
+        return super().info(path, **rest)
+
+    def ls(self, path, detail=True, **rest):
+        self.happen("list")
+        return super().ls(path, detail=detail, **rest)
+
+    def put_file(self, lpath, rpath, **rest):
+        content = Path(lpath).read_bytes()
+        MemoryFileSystem.pipe_file(self, rpath, content[: len(content) // 2])
+        self.happen("write")  # what fails here leaves half a file
+        MemoryFileSystem.pipe_file(self, rpath, content)
+
+    def mv(self, path1, path2, **rest):
+        self.happen("move")
+        path1, path2 = self._strip_protocol(path1), self._strip_protocol(path2)
+        self.store[path2] = self.store.pop(path1)
+        self.store[path2].path = path2
+
+    def pipe_file(self, path, value, mode="overwrite", **rest):
+        self.happen("write")
+        return super().pipe_file(path, value, mode=mode, **rest)
+
+    def rm_file(self, path):
+        self.happen("remove")
+        return super().rm_file(path)
+
+
+class Flaky(Counted):
+    """Fails 2 % of its calls, one in fifty at places spread by a multiplicative hash; reads may end early."""
+
+    protocol = "flaky"
+    store: ClassVar = {}
+    pseudo_dirs: ClassVar = [""]
+    calls = count()
+    failures = 0
+
+    def happen(self, what):
+        super().happen(what)
+        if (type(self).made * 2654435761) % 2**32 < 0.02 * 2**32:
+            type(self).failures += 1
+            raise (ConnectionResetError, TimeoutError, BlockingIOError)[type(self).made % 3](what)
+
+
+class Slow(Counted):
+    """Takes 5 ms a call, and knows how many calls ran at a time."""
+
+    protocol = "slow"
+    store: ClassVar = {}
+    pseudo_dirs: ClassVar = [""]
+    calls = count()
+    at_once = 0
+    most_at_once = 0
+    lock = threading.Lock()
+
+    def happen(self, what):
+        super().happen(what)
+        with self.lock:
+            type(self).at_once += 1
+            type(self).most_at_once = max(self.at_once, self.most_at_once)
+        time.sleep(0.005)
+        with self.lock:
+            type(self).at_once -= 1
+
+
+for made in (Counted, Flaky, Slow):
+    fsspec.register_implementation(made.protocol, made, clobber=True)
+
+
+def fresh(kind):
+    """Empty a file system of this module, and return its URL."""
+    kind.store.clear()
+    kind.pseudo_dirs[:] = [""]
+    kind.calls = count()
+    return f"{kind.protocol}://"
+
+
+def environment_for(url):
+    return {**KEYS, "AWS_ENDPOINT_URL": url, "AWS_DEFAULT_REGION": "us-east-1"}

@@ -1,0 +1,239 @@
+"""Parts of a batch make up the batch: the same losses in less memory; and bfloat16 is where it belongs."""
+
+import copy
+from weakref import WeakSet
+
+import numpy as np
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+
+from pixmend.errors import SettingsError
+from pixmend.models.layers import Doubling, Halving
+from pixmend.processes import Group
+from pixmend.training import RunDirectory, read_recipe, resolve, train
+from pixmend.training.parts import Parts
+from pixmend.training.state import initial_state
+from pixmend.training.together import check_together, other_world
+from tests.training.conftest import ALL_OPTIONS, TINY
+from tests.training.test_inversion import CONDITIONAL
+from tests.training.test_run import RESIDUAL, assert_same_end, final_tensors
+
+CPU = torch.device("cpu")
+SHARED = {"mirror": True, "shift": 1, "augment": "colour,cutout", "r1": 1.0, "r1_every": 2}
+
+
+def losses_of(records, run, settings):
+    found = [(now.loss_d, now.loss_g) for now in train(records, run, settings)][:-1]
+    return np.array(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({}, 4),
+        (ALL_OPTIONS, 2),
+        ({**RESIDUAL, "feature_matching": 0.0}, 2),
+        ({**CONDITIONAL, **SHARED}, 2),
+        ({**CONDITIONAL, "encoder": "frozen"}, 4),
+    ],
+    ids=["default", "options", "residual", "conditional", "frozen"],
+)
+def test_parts_have_the_losses_and_weights_of_the_whole_batch(
+    records, tiny, tmp_path, changes, parts
+):
+    runs = tmp_path / "whole", tmp_path / "parts"
+    whole, ours = (
+        losses_of(records, run, tiny(steps=4, **changes, accumulate=count))
+        for run, count in zip(runs, (1, parts), strict=True)
+    )
+    np.testing.assert_allclose(ours, whole, rtol=2e-5, atol=1e-6)
+    kept, held = (final_tensors(run)[0] for run in runs)
+    assert kept.keys() == held.keys()
+    for name in (name for name in kept if "optimiser" not in name):
+        far = (kept[name].double() - held[name].double()).abs()
+        # Of a weight with nearly no gradient, Adam's step has no sign that rounding leaves alone.
+        assert far.mean() < 2e-5, name
+
+
+def test_parts_with_statistics_of_their_own_are_another_method(records, tiny, tmp_path):
+    kinds = {"whole": {}, "parts": {"accumulate": 2, "sync_batchnorm": False}}
+    whole, apart = (
+        losses_of(records, tmp_path / name, tiny(steps=2, **changes))
+        for name, changes in kinds.items()
+    )
+    np.testing.assert_allclose(apart, whole, rtol=0.2)
+    assert not np.allclose(apart, whole, rtol=1e-3)
+
+
+class Kept:
+    """Counts the numbers that backward passes to come will need."""
+
+    def __init__(self):
+        self.alive, self.most = WeakSet(), 0
+
+    def hooks(self, *_):
+        return saved_tensors_hooks(self.keep, lambda held: held[0])
+
+    def keep(self, tensor):
+        held = _Held([tensor])
+        self.alive.add(held)
+        self.most = max(self.most, sum(each[0].numel() for each in self.alive))
+        return held
+
+
+class _Held(list):
+    __hash__ = object.__hash__
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_parts_that_are_apart_let_go_of_their_graphs_before_the_next_begins(
+    records, tiny, tmp_path, monkeypatch, sync
+):
+    found = []
+    for parts in (1, 4):
+        kept = Kept()
+        monkeypatch.setattr(Parts, "_kept", kept.hooks)
+        settings = tiny(steps=1, batch_size=64, accumulate=parts, sync_batchnorm=sync)
+        with kept.hooks():
+            list(train(records, tmp_path / str(parts), settings))
+        found.append(kept.most)
+    assert (found[1] < 0.4 * found[0]) == (not sync)
+
+
+@pytest.mark.parametrize("knobs", [{"accumulate": 2}, {"precision": "bfloat16"}])
+def test_such_a_run_resumes_bit_for_bit(records, tiny, tmp_path, knobs):
+    list(train(records, tmp_path / "whole", tiny(steps=5, **knobs)))
+    for steps in (3, 5):
+        list(train(records, tmp_path / "cut", tiny(steps=steps, **knobs)))
+    assert_same_end(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_a_run_goes_on_in_other_parts_with_a_word(records, tiny, tmp_path):
+    list(train(records, tmp_path / "run", tiny(steps=2)))
+    first, *_, last = train(records, tmp_path / "run", tiny(steps=3, accumulate=2))
+    assert "1 processes in 1 parts each and goes on with 1 in 2: images and draws" in first.warning
+    assert last.step == 3
+    list(train(records, tmp_path / "whole", tiny(steps=3)))
+    ours, theirs = (final_tensors(tmp_path / name)[0] for name in ("run", "whole"))
+    name = "generator.project.weight"
+    torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-3)
+    assert read_recipe(RunDirectory(tmp_path / "run").settings)["accumulate"] == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "said"),
+    [
+        ([2, 1], (2, 1, True), ""),
+        ([2, 1], (1, 1, True), "images and draws stay the same"),
+        ([1, 1], (2, 1, True), "images and draws stay the same"),
+        ([2, 1], (1, 2, False), "images and draws stay the same"),
+        ([2, 1], (1, 1, False), "batch statistics are now of 8 images instead of 4"),
+        ([1, 1], (1, 4, False), "batch statistics are now of 2 images instead of 8"),
+    ],
+)
+def test_a_change_of_processes_or_parts_is_told_for_what_it_is(tiny, before, now, said):
+    world, parts, sync = now
+    settings = tiny(accumulate=parts, sync_batchnorm=sync)
+    told = other_world(before, settings, Group(0, world))
+    assert said in told
+    assert bool(said) == bool(told)
+
+
+def test_a_part_that_meets_what_is_not_finite_leaves_the_whole_update_out(
+    records, tiny, tmp_path, monkeypatch
+):
+    from pixmend.training import loop
+
+    step_d = loop.discriminator_step
+
+    def poisoned(state, real, *rest):
+        bad = state.step == 1 and not state.parts.leads
+        return step_d(state, real * float("nan") if bad else real, *rest)
+
+    monkeypatch.setattr(loop, "discriminator_step", poisoned)
+    for name, sync in (("joint", True), ("apart", False)):
+        settings = tiny(steps=3, accumulate=2, sync_batchnorm=sync)
+        *steps, _ = train(records, tmp_path / name, settings)
+        assert [bool(np.isfinite(now.loss_d)) for now in steps] == [True, False, True]
+        assert "the update was left out (1 so far)" in steps[1].warning
+
+
+def test_an_error_in_one_part_ends_all_and_the_next_run_is_whole():
+    parts, done = Parts(3, joint=True), []
+
+    def turn(number, bad):
+        parts.together(number, done.append)
+        if number == bad:
+            raise KeyError(number)
+        return parts.mean(torch.tensor([float(number)]))
+
+    for bad in (0, 1, 2):
+        with pytest.raises(KeyError, match=str(bad)):
+            parts.run(lambda number, bad=bad: turn(number, bad), CPU)
+    assert [float(mean) for mean in parts.run(lambda number: turn(number, None), CPU)] == [1.0] * 3
+    assert done == [[0, 1, 2]] * 4
+    assert copy.deepcopy(parts) is parts
+
+
+def test_a_batch_that_parts_cannot_share_equally_is_refused(records, tiny):
+    with pytest.raises(SettingsError, match="3 parts cannot share it equally; set batch_size=6"):
+        check_together(tiny(accumulate=3), records, Group())
+    with pytest.raises(SettingsError, match="2 processes of 3 parts each cannot share"):
+        check_together(tiny(accumulate=3), records, Group(0, 2))
+    with pytest.raises(SettingsError, match="2 parts cannot share them equally; set completion"):
+        check_together(tiny(accumulate=2, completion_share=0.4, **CONDITIONAL), records, Group())
+
+
+@pytest.fixture
+def types(monkeypatch):
+    """Return, by kind of layer, the types that maps left it in."""
+    found = {}
+
+    def look(layer, _, maps):
+        if isinstance(maps, torch.Tensor):
+            # D's class is one made for it where its weights are normalised.
+            for kind in (Halving, Doubling):
+                if isinstance(layer, kind):
+                    found.setdefault(kind, set()).add(maps.dtype)
+
+    handle = torch.nn.modules.module.register_module_forward_hook(look)
+    yield found
+    handle.remove()
+
+
+@pytest.mark.parametrize("changes", [{}, {**ALL_OPTIONS, "accumulate": 2}, RESIDUAL])
+def test_bfloat16_is_of_maps_alone_and_trains_nearly_as_float32(
+    records, tiny, tmp_path, types, changes
+):
+    # A training set of 16 px noise: no loss is large, and none far from the other precision's.
+    kinds = ("bfloat16", "float32")
+    ours, theirs = (
+        losses_of(records, tmp_path / kind, tiny(steps=3, **changes, precision=kind))
+        for kind in kinds
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=0.1, atol=0.02)
+    assert not np.array_equal(ours, theirs)
+    assert all(torch.bfloat16 in types[kind] for kind in (Halving, Doubling))
+    kept = final_tensors(tmp_path / "bfloat16")[0]
+    floats = {value.dtype for value in kept.values() if value.is_floating_point()}
+    assert floats == {torch.float32}
+
+
+def test_statistics_are_of_float32_sums_in_bfloat16_too(tiny):
+    """Values far from 0 with a small spread: sums in bfloat16 would lose it all."""
+    settings = resolve({**TINY, "accumulate": 2, "precision": "bfloat16"})
+    norm = initial_state(settings, CPU).generator.project_norm
+    plain = initial_state(resolve(TINY), CPU).generator.project_norm
+    torch.manual_seed(0)
+    maps = (3 + 0.1 * torch.randn(64, norm.num_features, 4, 4)).to(torch.bfloat16)
+    halves = maps.split(32)
+    norm.parts.run(lambda number: norm(halves[number]), CPU)
+    plain(maps)
+    exact = maps.double()
+    for each in (norm, plain):
+        torch.testing.assert_close(
+            each.running_mean.double(), 0.1 * exact.mean((0, 2, 3)), rtol=1e-4, atol=0
+        )
+        variance = 0.9 + 0.1 * exact.var((0, 2, 3))
+        torch.testing.assert_close(each.running_var.double(), variance, rtol=1e-4, atol=0)
