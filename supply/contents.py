@@ -14,7 +14,7 @@ _MUST = (
     "pixmend/serve/page/index.html",
 )
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".npz", ".onnx", ".tfrecord")
-_NEVER = ("tests/", ".git/", "__pycache__/", ".venv", "fuzz/", "mutation/", "bench/", ".pyc")
+_NEVER = ("tests/", ".git/", "__pycache__/", ".venv", "fuzz/", "mutation/", "prove/", "bench/", ".pyc")
 
 
 def names_in(archive: Path) -> list[str]:
