@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # torch first and alone: a resolver that sees it only as a dependency may take another build.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: install install-dev demo check test bench prove clean
+.PHONY: install install-dev demo check test test-lowest test-newest test-pythons bench prove fuzz mutants supply smoke lock install-locked clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -46,6 +46,66 @@ bench: install-dev
 prove: PROFILE = quick
 prove: install-dev
 	$(BIN)/python -m prove --profile $(PROFILE)
+
+# The floors of pyproject.toml, and whatever is newest; torch alone is the one of constraints.txt, whose build fits the machine.
+test-lowest:
+	$(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/.torch
+	.venv-lowest/bin/python -m pip --disable-pip-version-check install --quiet packaging
+	.venv-lowest/bin/python -m supply floors > .venv-lowest/floors.txt
+	.venv-lowest/bin/python -m pip --disable-pip-version-check install --quiet -c .venv-lowest/floors.txt -e '.[test]'
+	.venv-lowest/bin/python -m pytest -n auto --dist loadfile $(TESTS)
+
+test-newest:
+	$(MAKE) --no-print-directory VENV=.venv-newest .venv-newest/.torch
+	.venv-newest/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --upgrade-strategy eager -e '.[test]' \
+	  "$$(.venv-newest/bin/python -m pip freeze | grep ^torch==)"
+	.venv-newest/bin/python -m pytest -n auto --dist loadfile $(TESTS)
+
+# Every Python that is here, in an environment of its own.
+PYTHONS ?= python3.11 python3.12 python3.13
+test-pythons:
+	for python in $(PYTHONS); do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	  then $(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-$$python test || exit 1; \
+	  else echo "$$python is not here"; fi; \
+	done
+
+# Coverage-guided fuzzing, all targets in turn; FUZZ="index manifest" for some.
+SECONDS ?= 600
+fuzz: install-dev
+	$(PIP) install --quiet -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m fuzz hunt --seconds $(SECONDS) $(FUZZ)
+
+# Do the tests notice a fault? SAMPLE=0 tries every mutant.
+SAMPLE ?= 60
+mutants: install-dev
+	$(BIN)/python -m mutation --sample $(SAMPLE) $(ROOMS)
+
+# What is shipped and what it stands on: see supply/.
+supply: build/dist
+	$(BIN)/python -m supply contents build/dist/*
+	$(BIN)/python -m supply licences
+	$(BIN)/python -m supply sizes
+	$(BIN)/python -m supply imports
+	$(BIN)/python -m supply lock
+
+smoke: build/dist
+	$(BIN)/python -m supply smoke build/dist/*
+
+build/dist: install-dev $(shell find src recipes -type f -not -name '*.pyc') pyproject.toml
+	$(PIP) install --quiet -c constraints.txt -e '.[supply]'
+	rm -rf $@
+	$(BIN)/python -m hatchling build -d $@
+
+# Hashes of all files of every package of the development set but torch, whose build depends on the machine.
+lock: install-dev
+	$(PIP) install --quiet -c constraints.txt -e '.[supply]'
+	$(PIP) freeze --exclude-editable | grep -v -e ^torch -e ^uv= | \
+	  $(BIN)/uv pip compile --quiet --no-deps --generate-hashes --no-header $(UV_OPTIONS) -o requirements.lock -
+
+install-locked: $(VENV)/.torch
+	$(PIP) install --quiet --require-hashes -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 
 clean:
 	rm -rf $(VENV) demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -380,6 +380,8 @@ def test_rotation_in_exif_is_applied_and_its_tag_taken_out(name, orientation, tm
         written = image.getexif()
     assert written.get(0x0112, 1) == 1
     assert written[0x013B] == "the artist"
+    save_image(picture, tmp_path / "out.tif")  # a TIFF once took the size before the turn along
+    assert np.array_equal(open_image(tmp_path / "out.tif").native, picture.native)
 
 
 def test_an_animation_gives_its_first_frame(tmp_path):
@@ -653,3 +655,29 @@ def test_a_film_has_its_frames_in_order(tmp_path):
         for number, frame in enumerate(frames):
             film.seek(number)
             assert np.array_equal(np.asarray(film.convert("RGB")), frame)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["rgb(300,0,0)", "rgb(0%,0%,101%)", "hsl(0,900%,50%)", "rgb(9, 9)", f"hsv(0,0%,{'9' * 80}%)"],
+)
+def test_a_colour_out_of_range_is_none(text):
+    with pytest.raises(SettingsError, match="is no colour"):
+        parse_colour(text)
+
+
+@pytest.mark.parametrize(("level", "kept"), [(0, True), (65535, True), (-1, False), (65536, False)])
+def test_whole_numbers_of_32_bits_are_kept_where_16_hold_them(level, kept):
+    image = Image.fromarray(np.full((2, 3), level, np.int32))
+    if kept:
+        assert np.array_equal(open_image(image).native, np.full((2, 3), level, np.uint16))
+    else:
+        with pytest.raises(ImageError, match="mode I cannot be kept exactly"):
+            open_image(image)
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 3), (2, 3, 4)])
+def test_floats_are_shown_in_16_bits_as_they_lie(shape):
+    values = np.linspace(0, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+    expected = np.rint(values.astype(np.float64) * 65535).reshape(2, 3, -1)
+    assert np.array_equal(open_image(values).pixels, expected)

@@ -184,7 +184,8 @@ def make_mask(spec: str, height: int, width: int, *, seed: int = 0) -> Mask:
         Unknown shape, or an option out of range; the message lists what there is.
     """
     shape, _, option = spec.partition(":")
-    make = SHAPES.get(shape)
+    # What cannot be printed is no option either, and would break the line of the message.
+    make = SHAPES.get(shape) if spec.isprintable() else None
     if make is None:
         raise MaskError(
             f"mask: {spec!r} is neither a shape ({', '.join(SHAPES)}) nor an existing file or folder"
@@ -212,7 +213,9 @@ def _side(option: str) -> str:
 
 
 def _factor(option: str) -> int:
-    if option and not (option.isascii() and option.isdigit() and 2 <= int(option) <= 64):
+    # Digits are counted first: int() refuses thousands of them in words of its own.
+    whole = option.isascii() and option.isdigit() and len(option) <= 2
+    if option and not (whole and 2 <= int(option) <= 64):
         raise MaskError(
             f"mask: lowres:{option} needs a whole number from 2 to 64, such as lowres:4"
         )

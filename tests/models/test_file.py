@@ -3,21 +3,26 @@
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors.torch import save
 
 from pixmend.errors import ModelFileError, OutputError
+from pixmend.images import encode_png
 from pixmend.models import (
     DCGAN,
     DCGANSettings,
     Discriminator,
+    Encoder,
     Generator,
+    Memory,
     find_model,
     load_model,
     make_discriminator,
     make_generator,
     read_header,
+    read_tensors,
     save_model,
     write_tensors,
 )
@@ -136,25 +141,85 @@ def test_an_unwritable_place_is_an_output_error_and_leaves_nothing(model, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize(
-    "promised", [{"size": 256, "filters": 1024}, {"latent_dim": 4096}, {"encoder": "conditional"}]
-)
-def test_networks_that_the_file_does_not_hold_are_never_built(path, monkeypatch, promised):
-    header, tensors = read_header(path), {}
-    with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    settings = header["settings"] | {"latent_prior": "normal"} | promised
-    write_tensors(path, tensors, kind="model", header={"settings": settings, "card": {}})
-    real, built = torch.nn.Parameter, []
+def tampered(model, tmp_path, header=None, **settings):
+    """Write a model of the same weights, its digest right, that says other things of itself."""
+    save_model(model, tmp_path / "right.safetensors")
+    tensors, facts = read_tensors(tmp_path / "right.safetensors", kind="model")
+    facts = {"settings": facts["settings"] | settings, "card": {}, **(header or {})}
+    write_tensors(tmp_path / "m", tensors, kind="model", header=facts)
+    return tmp_path / "m"
 
-    def counted(data, *more):
-        built.append(0 if data.device.type == "meta" else data.numel())
-        return real(data, *more)
 
-    monkeypatch.setattr(torch.nn.parameter, "Parameter", counted)
-    with pytest.raises(ModelFileError, match=r"do not fit together \(.*should be"):
+def test_settings_that_ask_for_gigabytes_take_none(model, tmp_path, monkeypatch):
+    # A file of some kilobytes once had networks of any size built before its weights were looked at.
+    def only_sized(settings):
+        assert torch.empty(0).device.type == "meta"
+        return make_generator(settings)
+
+    monkeypatch.setattr("pixmend.models.file.make_generator", only_sized)
+    path = tampered(model, tmp_path, size=256, filters=1024, latent_dim=4096)
+    with pytest.raises(
+        ModelFileError, match=r"m: its settings and weights do not fit .*instead of"
+    ):
         load_model(path)
-    assert sum(built) == 0
+
+
+@pytest.mark.parametrize(
+    ("header", "settings"),
+    [
+        ({"card": [1, 2]}, {}),
+        ({"card": 7}, {}),
+        ({"settings": []}, {}),
+        ({}, {"encoder": "conditional"}),
+        ({"memory_images": float("inf")}, {"encoder": "conditional", "memory": 2}),
+    ],
+)
+def test_a_header_of_any_values_is_refused_in_words(model, tmp_path, header, settings):
+    with pytest.raises(ModelFileError, match="m: its settings and weights do not fit together"):
+        load_model(tampered(model, tmp_path, header, **settings))
+
+
+@pytest.mark.parametrize("count", [float("inf"), "2", 3, -2, None])
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_memory_that_does_not_fit_is_refused_and_names_the_file(tmp_path, count, deep):
+    settings = DCGANSettings(
+        size=16, channels="L", filters=4, latent_dim=5, encoder="conditional", memory=2
+    )
+    memory = Memory(torch.zeros(2, 1, 16, 16, dtype=torch.uint8))
+    networks = Generator(settings), Discriminator(settings), {}, Encoder(settings)
+    save_model(DCGAN(settings, *networks, memory), tmp_path / "right.safetensors")
+    assert len(load_model(tmp_path / "right.safetensors").memory) == 2
+    tensors, facts = read_tensors(tmp_path / "right.safetensors", kind="model")
+    if deep:  # 16-bit grey of the right shape
+        png = encode_png(np.zeros((32, 16, 1), np.uint16))
+        tensors["memory"] = torch.frombuffer(bytearray(png), dtype=torch.uint8)
+        count = 2
+    header = {"settings": facts["settings"], "card": {}, "memory_images": count}
+    write_tensors(tmp_path / "m", tensors, kind="model", header=header)
+    with pytest.raises(ModelFileError, match="m: its settings and weights do not fit together"):
+        load_model(tmp_path / "m")
+
+
+@pytest.mark.parametrize("header", ["[]", "7", '{"kind": "other"}', "{}", '"model"'])
+def test_json_that_is_no_header_of_ours_is_refused(header, tmp_path):
+    (tmp_path / "m").write_bytes(save({"a": torch.ones(2)}, {"pixmend": header}))
+    with pytest.raises(ModelFileError, match="m: not a pixmend model file"):
+        read_header(tmp_path / "m")
+
+
+def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
+    with pytest.raises(ModelFileError, match="no such file; check the path"):
+        read_header(tmp_path / "none")
+    with pytest.raises(ModelFileError, match="cannot be read: Is a directory"):
+        read_header(tmp_path)
+
+
+def test_what_reads_back_damaged_never_takes_the_old_files_place(path, monkeypatch):
+    before = path.read_bytes()
+    monkeypatch.setattr("pixmend.models.file.save", lambda *_: before[:-1])
+    with pytest.raises(OutputError, match=r"model\.safetensors: reads back damaged"):
+        write_tensors(path, {"a": torch.ones(2)}, kind="model", header={})
+    assert path.read_bytes() == before
 
 
 def test_a_header_of_two_gigabytes_is_refused_unread(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pixmend.errors import RecordError
+from pixmend.images import encode_png
 from pixmend.records import (
     PackSettings,
     Records,
@@ -110,3 +111,31 @@ def test_height_comes_before_width() -> None:
         encode_example({"image_raw": pixels.tobytes(), "height": 3, "width": 5})
     )
     assert np.array_equal(foreign_content(features), pixels)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [{}, {"height": 8, "width": -1}, {"height": -1, "width": 8}, {"height": 8, "width": 8}],
+)
+def test_a_key_of_raw_pixels_may_hold_an_image_file(sizes: dict[str, int]) -> None:
+    content = encode_png(noise(0, 8, 8))
+    assert foreign_content(decode_example(encode_example({"image": content, **sizes}))) == content
+
+
+def test_a_length_that_fits_is_raw_whatever_it_begins_with() -> None:
+    pixels = noise(0, 4, 4)
+    pixels[0, 0] = tuple(b"GIF")
+    pixels[0, 1, 0] = ord("8")
+    example = {"image": pixels.tobytes(), "height": 4, "width": 4}
+    found = foreign_content(decode_example(encode_example(example)))
+    assert np.array_equal(found, pixels)
+
+
+def test_a_record_that_is_no_example_is_left_out_and_those_after_it_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecord"
+    whole = encode_example({"image/encoded": encode_png(noise(0, 8, 8))})
+    with path.open("wb") as file:
+        for payload in (whole, b"\xff", whole):
+            write_record(file, payload)
+    manifest = pack(path, tmp_path / "out", PackSettings(size=8), workers=1)
+    assert (manifest.count, manifest.left_out) == (2, 1)

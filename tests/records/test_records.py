@@ -170,3 +170,26 @@ def test_what_is_no_record_folder(packed: tuple[Path, Manifest], tmp_path: Path)
     manifest.unlink()
     with pytest.raises(InputError, match="not finished"):
         Records(packed[0])
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"format": 1}', '{"format": [1]}', "[]", '"', '{"format": 1e999}']
+)
+def test_a_manifest_that_is_none_is_refused_in_words(
+    packed: tuple[Path, Manifest], text: str
+) -> None:
+    (packed[0] / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=r"manifest\.json: .*pack the folder again"):
+        Records(packed[0])
+
+
+@pytest.mark.parametrize("name", ["../a", "a\\b", "a\0b", "a\nb", "", "/a"])
+def test_a_manifest_names_no_file_outside_its_folder_and_none_that_cannot_be(
+    packed: tuple[Path, Manifest], name: str
+) -> None:
+    folder, manifest = packed
+    first = manifest.shards[0].model_copy(update={"name": f"{name}.tfrecord"})
+    changed = manifest.model_copy(update={"shards": (first, *manifest.shards[1:])})
+    changed.write(folder)
+    with pytest.raises(InputError, match="not a manifest of records"):
+        Records(folder)

@@ -114,9 +114,10 @@ def decode_image(
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=formats) as image:
                 _check_header(image, name, max_pixels)
-                if image.format == "TIFF":
-                    _note_tiff_facts(image)
                 image.load()
+                if image.format == "TIFF":
+                    # After loading, which turns a TIFF upright and then takes all its tags for EXIF: the old width would be one.
+                    _note_tiff_facts(image)
                 return picture_of(ImageOps.exif_transpose(image), path)
     except UnidentifiedImageError:
         kinds = ", ".join(sorted(formats)).lower()

@@ -74,7 +74,9 @@ def parse_colour(text: str) -> Colour:
     """
     try:
         red, green, blue, *_ = ImageColor.getrgb(text)
-    except ValueError as error:
+        if not all(0 <= level <= 255 for level in (red, green, blue)):
+            raise ValueError("out of range")  # rgb(300, 0, 0) is read as it stands
+    except (ValueError, OverflowError) as error:
         raise SettingsError(f"background: {text!r} is no colour; try white or #f0e0d0") from error
     return red, green, blue
 

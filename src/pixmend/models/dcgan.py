@@ -38,7 +38,7 @@ _WIDEST = 1024  # of the paper's figure 1; deeper nets than the paper's do not g
 class DCGANSettings(BaseModel):
     """What makes one DCGAN another; with `filters` 128 and `kernel` 5 it is the paper's figure 1."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     size: Literal[16, 32, 64, 96, 128, 256] = Field(
         64, description="side of the square image, in pixels"

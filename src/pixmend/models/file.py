@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from pixmend.errors import ModelFileError, OutputError, VersionError
 from pixmend.images import channel_count
@@ -42,7 +41,6 @@ __all__ = [
 FORMATS = {"model": 1, "checkpoint": 2}
 BUNDLED = Path(__file__).parent.parent / "bundled"
 _MAX_HEADER = 8 * 2**20
-_PARTS = ("generator", "discriminator", "encoder")
 
 
 @dataclass(frozen=True)
@@ -112,23 +110,23 @@ def load_model(model: str | Path) -> DCGAN:
     tensors, header = read_tensors(path, kind="model")
     try:
         settings = DCGANSettings.model_validate(header["settings"])
-        with torch.device(
-            "meta"
-        ):  # takes no memory: settings may promise more than any machine has
-            _check_held(_networks(settings), tensors)
-        generator, discriminator, encoder = networks = _networks(settings)
-        for part, network in zip(_PARTS, networks, strict=True):
-            if network is not None:
-                network.load_state_dict(_part(tensors, f"{part}."))
+        _check_shapes(tensors, settings)
+        generator, discriminator = make_generator(settings), make_discriminator(settings)
+        generator.load_state_dict(_part(tensors, "generator."))
+        discriminator.load_state_dict(_part(tensors, "discriminator."))
+        encoder = Encoder(settings) if settings.encoder != "off" else None
+        if encoder is not None:
+            encoder.load_state_dict(_part(tensors, "encoder."))
         memory = _memory(tensors["memory"], settings, header) if settings.memory else None
-    except (KeyError, ValidationError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        card = dict(header.get("card", {}))
+    # A digest can be put right by whoever alters a file: what it covers is as strange as the rest.
+    except (KeyError, ValueError, TypeError, RuntimeError, ModelFileError) as error:
+        reason = str(error).partition("\n")[0]
         raise ModelFileError(
             f"{path}: its settings and weights do not fit together ({reason}); export it again"
         ) from error
-    for loaded in filter(None, networks):
-        loaded.eval().requires_grad_(False)
-    card = dict(header.get("card", {}))
+    for network in filter(None, (generator, discriminator, encoder)):
+        network.eval().requires_grad_(False)
     return DCGAN(settings, generator, discriminator, card, encoder, memory)
 
 
@@ -238,31 +236,25 @@ def _weights_in(path: Path) -> dict[str, Tensor]:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
 
 
-def _networks(settings: DCGANSettings) -> tuple[Generator, Discriminator, Encoder | None]:
-    encoder = Encoder(settings) if settings.encoder != "off" else None
-    return make_generator(settings), make_discriminator(settings), encoder
-
-
-def _check_held(
-    networks: tuple[Generator, Discriminator, Encoder | None], tensors: Mapping[str, Tensor]
-) -> None:
-    """Check that a file holds the weights of its networks, before these take memory.
-
-    Raises
-    ------
-    RuntimeError
-        One is missing or of another shape.
-    """
-    for part, network in zip(_PARTS, networks, strict=True):
-        for name, wanted in network.state_dict().items() if network is not None else ():
-            held = tensors.get(f"{part}.{name}")
-            if held is None or held.shape != wanted.shape:
-                found = "missing" if held is None else f"of shape {list(held.shape)}"
-                raise RuntimeError(f"{part}.{name} is {found} and should be {list(wanted.shape)}")
+def _check_shapes(tensors: Mapping[str, Tensor], settings: DCGANSettings) -> None:
+    """Refuse weights of other shapes than the settings', before memory is taken: a few bytes of settings can ask for gigabytes."""
+    with torch.device("meta"):
+        networks = {
+            "generator": make_generator(settings),
+            "discriminator": make_discriminator(settings),
+            "encoder": Encoder(settings) if settings.encoder != "off" else nn.Module(),
+        }
+    for prefix, network in networks.items():
+        for name, wanted in network.state_dict().items():
+            shape = tensors[f"{prefix}.{name}"].shape
+            if shape != wanted.shape:
+                raise ModelFileError(
+                    f"{prefix}.{name} is {list(shape)} instead of {list(wanted.shape)}"
+                )
 
 
 def _memory(png: Tensor, settings: DCGANSettings, header: Mapping[str, Any]) -> Memory:
-    count, channels = int(header["memory_images"]), channel_count(settings.channels)
+    count, channels = header["memory_images"], channel_count(settings.channels)
     return Memory.decode(png, count=count, channels=channels, side=settings.size)
 
 

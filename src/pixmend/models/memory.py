@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -135,8 +136,10 @@ class Memory:
             pixels = decode_image(png.numpy().tobytes()).pixels
         except ImageError as error:
             raise ModelFileError(f"its memory of training images is damaged ({error})") from error
-        if pixels.shape != (count * side, side, channels):
-            raise ModelFileError(f"its memory of training images has the shape {pixels.shape}")
+        if pixels.shape != (count * side, side, channels) or pixels.dtype != np.uint8:
+            raise ModelFileError(
+                f"its memory of training images is {pixels.dtype} of shape {pixels.shape}"
+            )
         images = torch.from_numpy(pixels.copy()).view(count, side, side, channels)
         return cls(images.permute(0, 3, 1, 2).contiguous())
 

@@ -24,7 +24,8 @@ class ShardInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str = Field(pattern=r"^[^/\\]+\.tfrecord$")  # a name, never a path out of the folder
+    # A name, never a path out of the folder, nor one that no file can have.
+    name: str = Field(pattern=r"^[^/\\\x00-\x1f]+\.tfrecord$")
     count: int = Field(ge=0)
     bytes: int = Field(ge=0)
     sha256: str

@@ -84,10 +84,10 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
     paths = sorted(folder.glob("*.safetensors"))
     for path in paths:
         try:
-            found.append((int(read_header(path)["step"]), path))
+            found.append((_step_of(path), path))
         except VersionError:
             raise
-        except (ModelFileError, KeyError, ValueError, TypeError) as error:
+        except ModelFileError as error:
             damage = str(error)
     for step, path in sorted(found, reverse=True):
         try:
@@ -102,3 +102,10 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
     raise RunError(
         f"{folder}: no checkpoint there is whole ({damage}); bring one back, or remove the folder to start the run anew"
     )
+
+
+def _step_of(path: Path) -> int:
+    step = read_header(path).get("step")
+    if not isinstance(step, int) or step < 0:
+        raise ModelFileError(f"{path}: its step is {step!r}, which is none")
+    return step

@@ -205,7 +205,7 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
             )
         try:
             values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except (ValueError, RecursionError):  # no TOML, or of too many digits or brackets
+        except (ValueError, RecursionError):  # TOML that is none, or more of it than can be read
             values[key.strip()] = text.strip()
     return values
 
@@ -242,15 +242,18 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
         raise SettingsError(
             f"recipe {recipe}: no such name or file; there are {', '.join(known)}"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: TOML, UTF-8, digits
+    # ValueError is also what a number of thousands of digits is, RecursionError thousands of brackets.
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"recipe {path}: cannot be read as TOML: {error}") from error
 
 
 def to_toml(settings: TrainSettings) -> str:
     """Write settings as TOML that `read_recipe` reads back."""
-    # A JSON scalar is a TOML scalar; what is not given is left out.
+    # A JSON scalar is a TOML scalar, but for the two halves of JSON's rarer letters and for DEL; what is not given is left out.
     values = settings.model_dump(exclude_none=True)
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+    return "".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items()
+    ).replace("\x7f", "\\u007f")
 
 
 def _explain(error: ValidationError) -> str:
