@@ -1,6 +1,7 @@
 """The model file: whole or refused, and no code in it."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -245,3 +246,9 @@ def test_a_header_of_two_gigabytes_is_refused_unread(tmp_path):
         file.truncate(2 * 2**30 + 100)  # of which the disk holds nothing
     with pytest.raises(ModelFileError, match="not a pixmend model file"):
         load_model(path)
+
+
+def test_a_model_under_a_name_that_is_no_text_is_saved_and_loaded(model, tmp_path):
+    path = tmp_path / os.fsdecode(b"not-\xff\n") / "model.safetensors"
+    save_model(model, path)
+    assert load_model(path).settings == model.settings

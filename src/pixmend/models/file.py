@@ -6,6 +6,7 @@ all weights tells an altered or damaged file from a good one.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from pixmend.errors import ModelFileError, OutputError, VersionError
@@ -186,8 +187,7 @@ def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
     if header.get("kind") != kind:
         raise ModelFileError(f"{path}: holds a {header.get('kind')}, not a {kind}")
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        tensors = _weights_in(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelFileError(f"{path}: truncated or damaged; get the file again") from error
     if _digest(tensors) != header.get("digest"):
@@ -226,6 +226,14 @@ def read_header(path: Path) -> dict[str, Any]:
             f"{path}: of format {header.get('format')}; this pixmend reads formats up to {newest}: use the version that wrote it"
         )
     return header
+
+
+def _weights_in(path: Path) -> dict[str, Tensor]:
+    """Return all tensors of a file."""
+    if not os.fsencode(path).isascii():
+        return load(path.read_bytes())  # safe_open takes no name that is not UTF-8
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
 
 
 def _networks(settings: DCGANSettings) -> tuple[Generator, Discriminator, Encoder | None]:
