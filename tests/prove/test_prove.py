@@ -125,6 +125,7 @@ def test_half_written_files_lost_results_and_leftovers_would_be_seen(world, tmp_
 
 def test_a_write_that_is_not_atomic_would_be_seen(world, tmp_path, monkeypatch):
     def careless(path, content):
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as file:
             file.write(content[:10])
             file.flush()
@@ -146,7 +147,7 @@ def test_a_child_is_measured_starved_and_told_apart():
     assert starved.kind == "bug"
     assert "MemoryError" in starved.said
     assert attempt(partial(os.kill, 0, 0)).kind == "done"
-    assert attempt(lambda: os.kill(os.getpid(), 11)).kind == "crashed"
+    assert attempt(lambda: os.kill(os.getpid(), 15)).kind == "crashed"
     assert attempt(program("info", "no-such-model")).is_clean
     assert not attempt(lambda: 1 / 0).is_clean
 

@@ -97,6 +97,29 @@ def test_an_unknown_recipe_lists_the_known_ones(tmp_path):
         read_recipe(tmp_path / "broken.toml")
 
 
+@pytest.mark.parametrize("text", ["\x7f", "\U0001f600", "\u2028", 'a"\\b', "\t\x1b"])
+def test_what_a_run_keeps_of_its_settings_is_read_back_whatever_the_letters(text):
+    # JSON's escapes of rare letters, and DEL as it stands, are no TOML: such a run could not be continued.
+    held = resolve({"background": text, "device": text})
+    assert resolve(tomllib.loads(to_toml(held))) == held
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-inf", "1e999"])
+@pytest.mark.parametrize("name", ["r1", "feature_matching", "kl_weight", "learning_rate"])
+def test_a_number_that_is_not_finite_is_no_setting(name, value):
+    with pytest.raises(SettingsError, match=f"{name} = "):
+        resolve(parse_overrides([f"{name}={value}"]))
+
+
+@pytest.mark.parametrize("value", ["[" * 5000, "9" * 5000], ids=["brackets", "digits"])
+def test_toml_too_deep_or_too_long_is_refused_in_words(value, tmp_path):
+    (tmp_path / "r.toml").write_text(f"size = {value}")
+    with pytest.raises(SettingsError, match=r"r\.toml: cannot be read as TOML"):
+        read_recipe(tmp_path / "r.toml")
+    with pytest.raises(SettingsError, match="size = "):
+        resolve(parse_overrides([f"size={value}"]))
+
+
 def test_a_recipe_of_a_million_keys_is_refused_unread(tmp_path):
     path = tmp_path / "many.toml"
     path.write_text("\n".join(f"key{number} = 1" for number in range(10**6)))
@@ -119,26 +142,3 @@ def test_of_many_mistakes_the_first_are_told_and_long_ones_cut():
     with pytest.raises(SettingsError) as caught:
         resolve({"loss": "x" * 10**6})
     assert len(str(caught.value)) < 1000
-
-
-@pytest.mark.parametrize("text", ["\x7f", "\U0001f600", "\u2028", 'a"\\b', "\t\x1b"])
-def test_what_a_run_keeps_of_its_settings_is_read_back_whatever_the_letters(text):
-    # JSON's escapes of rare letters, and DEL as it stands, are no TOML: such a run could not be continued.
-    held = resolve({"background": text, "device": text})
-    assert resolve(tomllib.loads(to_toml(held))) == held
-
-
-@pytest.mark.parametrize("value", ["inf", "nan", "-inf", "1e999"])
-@pytest.mark.parametrize("name", ["r1", "feature_matching", "kl_weight", "learning_rate"])
-def test_a_number_that_is_not_finite_is_no_setting(name, value):
-    with pytest.raises(SettingsError, match=f"{name} = "):
-        resolve(parse_overrides([f"{name}={value}"]))
-
-
-@pytest.mark.parametrize("value", ["[" * 5000, "9" * 5000], ids=["brackets", "digits"])
-def test_toml_too_deep_or_too_long_is_refused_in_words(value, tmp_path):
-    (tmp_path / "r.toml").write_text(f"size = {value}")
-    with pytest.raises(SettingsError, match=r"r\.toml: cannot be read as TOML"):
-        read_recipe(tmp_path / "r.toml")
-    with pytest.raises(SettingsError, match="size = "):
-        resolve(parse_overrides([f"size={value}"]))

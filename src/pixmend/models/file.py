@@ -40,8 +40,8 @@ __all__ = [
 # Checkpoints: 1 without, 2 with the counts of skipped steps and rollbacks.
 FORMATS = {"model": 1, "checkpoint": 2}
 BUNDLED = Path(__file__).parent.parent / "bundled"
-_MAX_HEADER = 8 * 2**20
 _PARTS = ("generator", "discriminator", "encoder")
+_MAX_HEADER = 8 * 2**20
 
 
 @dataclass(frozen=True)

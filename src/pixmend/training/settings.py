@@ -205,7 +205,7 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
             )
         try:
             values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except (ValueError, RecursionError):  # TOML that is none, or more of it than can be read
+        except (ValueError, RecursionError):  # no TOML, or of too many digits or brackets
             values[key.strip()] = text.strip()
     return values
 
@@ -242,8 +242,7 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
         raise SettingsError(
             f"recipe {recipe}: no such name or file; there are {', '.join(known)}"
         ) from None
-    # ValueError is also what a number of thousands of digits is, RecursionError thousands of brackets.
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: TOML, UTF-8, digits
         raise SettingsError(f"recipe {path}: cannot be read as TOML: {error}") from error
 
 
