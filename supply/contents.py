@@ -14,7 +14,8 @@ _MUST = (
     "pixmend/serve/page/index.html",
 )
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".npz", ".onnx", ".tfrecord")
-_NEVER = ("tests/", ".git/", "__pycache__/", ".venv", "fuzz/", "mutation/", "bench/", ".pyc")
+_TOOLS = ("fuzz/", "mutation/", "prove/", "bench/")
+_NEVER = ("tests/", ".git/", "__pycache__/", ".venv", ".pyc", *_TOOLS)
 
 
 def names_in(archive: Path) -> list[str]:

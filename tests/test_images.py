@@ -187,6 +187,20 @@ def test_a_bomb_is_refused_by_its_header(tmp_path):
         open_image(tmp_path / "bomb.png")
 
 
+def test_want_of_memory_is_not_taken_for_a_fault_of_the_image(monkeypatch):
+    def starved(self):
+        raise MemoryError
+
+    content = encode_png(np.zeros((3, 4, 1), np.uint8))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", starved)
+    with pytest.raises(
+        ImageError, match="pixels"
+    ):  # there is room for the largest: it is the image
+        decode_image(content)
+    with pytest.raises(MemoryError):
+        decode_image(content, max_pixels=2**60)
+
+
 def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(ImageError, match="no such file"):
         open_image(tmp_path / "nothing.png")

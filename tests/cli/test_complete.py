@@ -1,8 +1,10 @@
 """The command line: every input answered for, no result lost, errors of one line."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import PurePath
 
 import numpy as np
 import pytest
@@ -266,6 +268,64 @@ def test_what_results_say_of_other_files_in_out_stays(program, tmp_path):
         assert ran.code == 0
     files = [json.loads(line)["file"] for line in (out / "results.jsonl").read_text().splitlines()]
     assert files == [str(tmp_path / "two.png"), str(tmp_path / "one.png")]
+
+
+def test_a_call_that_is_killed_takes_nothing_back_that_was_told(program, tmp_path, monkeypatch):
+    from pixmend.cli.complete import _Batch
+
+    for name in ("one", "two"):
+        put(tmp_path / "in" / f"{name}.png")
+    out = tmp_path / "out"
+    command = ("complete", "characters", tmp_path / "in", "--out", out, "--steps", 1)
+    assert program(*command).code == 0
+    told = lines(out)
+    with (out / "results.jsonl").open("a") as results:
+        results.write('{"file": "cut o')
+    (out / ".one.png.abcdefgh.tmp").write_text("left by a kill")
+    monkeypatch.setattr(_Batch, "_write", lambda self, result: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        program(*command)
+    assert lines(out) == told
+    assert not list(out.glob("*.tmp"))
+
+
+def test_two_calls_into_one_folder_leave_each_others_files_alone(tmp_path):
+    from pixmend.storage import shared
+
+    (tmp_path / ".a.png.abcdefgh.tmp").write_text("being written")
+    with shared(tmp_path, []), shared(tmp_path, [tmp_path]):
+        assert list(tmp_path.glob("*.tmp"))
+    with shared(tmp_path, [tmp_path]):
+        assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_names_as_long_as_names_may_be_have_results_of_their_own(model, tmp_path):
+    long = ["a" * 251 + ".png", "a" * 250 + "b.png", "\N{GREEK SMALL LETTER ALPHA}" * 125 + ".jpg"]
+    for name in long:
+        put(tmp_path / "in" / name)
+    ran = complete(model, tmp_path / "in", out=tmp_path / "out", candidates=2, film=tmp_path / "film.gif")  # fmt: skip
+    assert ran.exit_code == 0, ran.output
+    assert {PurePath(line["file"]).name for line in lines(tmp_path / "out")} == set(long)
+    named = [line[kind] for line in lines(tmp_path / "out") for kind in ("output", "sheet", "film")]
+    assert len(set(named)) == 9
+
+
+@pytest.mark.parametrize("name", [b"not-\xff-utf8", b"new\nline"])
+def test_names_that_are_no_text_are_told_all_the_same(model, tmp_path, name):
+    put(tmp_path / "in" / "a.png")
+    out = tmp_path / os.fsdecode(name)
+    command = [sys.executable, "-m", "pixmend", "complete", model, tmp_path / "in", "--out", out, "--steps", "1"]  # fmt: skip
+    ran = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "1 completed" in ran.stdout
+
+
+def test_a_link_to_itself_is_an_input_that_cannot_be_read(model, tmp_path):
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    put(tmp_path / "a.png")
+    ran = complete(model, tmp_path / "*.png", out=tmp_path / "out")
+    assert ran.exit_code == 2
+    assert sorted("error" in line for line in lines(tmp_path / "out")) == [False, True]
 
 
 def test_an_error_in_a_recipe_names_the_file(program, tmp_path):

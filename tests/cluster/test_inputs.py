@@ -20,6 +20,8 @@ MEETING = (
     "c.bmp",
     "c.bmp.png",
 )
+# Of 246 bytes, so that what is written beside the answers gets shorter stems, which are equal.
+LONG = (f"{'n' * 240}-a.png", f"{'n' * 240}-b.png", f"{'ü' * 120}-a.png", "c.png")
 APART = ("a.png", "b.jpg", "sub/a.png", "sub/b.jpg", "sub/deep/c.gif", "ab.png")
 
 
@@ -38,7 +40,7 @@ def listed(inputs, out, tmp_path, reserved=()):
     return found
 
 
-@pytest.mark.parametrize("names", [MEETING, APART])
+@pytest.mark.parametrize("names", [MEETING, APART, LONG])
 def test_names_are_those_of_one_process(tmp_path, names):
     folder = folder_of(tmp_path, names)
     found = listed(Inputs(Place(folder), [], 2, True), tmp_path / "out", tmp_path)

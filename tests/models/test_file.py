@@ -1,6 +1,7 @@
 """The model file: whole or refused, and no code in it."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -157,9 +158,7 @@ def test_settings_that_ask_for_gigabytes_take_none(model, tmp_path, monkeypatch)
 
     monkeypatch.setattr("pixmend.models.file.make_generator", only_sized)
     path = tampered(model, tmp_path, size=256, filters=1024, latent_dim=4096)
-    with pytest.raises(
-        ModelFileError, match=r"m: its settings and weights do not fit .*instead of"
-    ):
+    with pytest.raises(ModelFileError, match=r"m: its settings and weights do not fit .*should be"):
         load_model(path)
 
 
@@ -219,3 +218,37 @@ def test_what_reads_back_damaged_never_takes_the_old_files_place(path, monkeypat
     with pytest.raises(OutputError, match=r"model\.safetensors: reads back damaged"):
         write_tensors(path, {"a": torch.ones(2)}, kind="model", header={})
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "promised", [{"size": 256, "filters": 1024}, {"latent_dim": 4096}, {"encoder": "conditional"}]
+)
+def test_networks_that_the_file_does_not_hold_are_never_built(
+    model, tmp_path, monkeypatch, promised
+):
+    path = tampered(model, tmp_path, latent_prior="normal", **promised)
+    real, built = torch.nn.Parameter, []
+
+    def counted(data, *more):
+        built.append(0 if data.device.type == "meta" else data.numel())
+        return real(data, *more)
+
+    monkeypatch.setattr(torch.nn.parameter, "Parameter", counted)
+    with pytest.raises(ModelFileError, match=r"do not fit together \(.*should be"):
+        load_model(path)
+    assert sum(built) == 0
+
+
+def test_a_header_of_two_gigabytes_is_refused_unread(tmp_path):
+    path = tmp_path / "huge.safetensors"
+    with path.open("wb") as file:
+        file.write((2 * 2**30).to_bytes(8, "little") + b'{"__metadata__": ')
+        file.truncate(2 * 2**30 + 100)  # of which the disk holds nothing
+    with pytest.raises(ModelFileError, match="not a pixmend model file"):
+        load_model(path)
+
+
+def test_a_model_under_a_name_that_is_no_text_is_saved_and_loaded(model, tmp_path):
+    path = tmp_path / os.fsdecode(b"not-\xff\n") / "model.safetensors"
+    save_model(model, path)
+    assert load_model(path).settings == model.settings

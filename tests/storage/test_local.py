@@ -124,6 +124,13 @@ def test_lines_are_appended_whole(tmp_path):
     assert (tmp_path / "log").read_text().splitlines() == ["one", "zwei: ü"]
 
 
+def test_names_that_are_no_text_are_written_as_text(tmp_path):
+    name = os.fsdecode(b"not-\xff")
+    write_text(tmp_path / "a", name)
+    append_line(tmp_path / "a", name)
+    assert (tmp_path / "a").read_text() == r"not-\udcffnot-\udcff" + "\n"
+
+
 def test_the_digest_is_that_of_the_content(tmp_path):
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert sha256_of(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()

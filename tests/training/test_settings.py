@@ -118,3 +118,27 @@ def test_toml_too_deep_or_too_long_is_refused_in_words(value, tmp_path):
         read_recipe(tmp_path / "r.toml")
     with pytest.raises(SettingsError, match="size = "):
         resolve(parse_overrides([f"size={value}"]))
+
+
+def test_a_recipe_of_a_million_keys_is_refused_unread(tmp_path):
+    path = tmp_path / "many.toml"
+    path.write_text("\n".join(f"key{number} = 1" for number in range(10**6)))
+    with pytest.raises(SettingsError, match=r"many\.toml: over 1 MiB"):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 20_000, "steps = " + "9" * 5000])
+def test_a_recipe_too_deep_or_too_long_to_parse_is_no_toml(tmp_path, text):
+    (tmp_path / "odd.toml").write_text(text)
+    with pytest.raises(SettingsError, match=r"odd\.toml: cannot be read as TOML"):
+        read_recipe(tmp_path / "odd.toml")
+    assert parse_overrides([text.replace(" ", "")])
+
+
+def test_of_many_mistakes_the_first_are_told_and_long_ones_cut():
+    with pytest.raises(SettingsError, match="and 92 more") as caught:
+        resolve({f"key{number}": 1 for number in range(100)})
+    assert len(str(caught.value)) < 1000
+    with pytest.raises(SettingsError) as caught:
+        resolve({"loss": "x" * 10**6})
+    assert len(str(caught.value)) < 1000

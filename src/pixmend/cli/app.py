@@ -1,5 +1,6 @@
 """The program `pixmend`: its verbs, and what becomes of errors."""
 
+import io
 import os
 import sys
 from typing import Annotated
@@ -54,10 +55,19 @@ def main() -> None:
     # Threads that wait without spinning lose nothing on a machine at rest, and beside other programs they do not
     # starve each other. Read when torch is loaded, which no verb has done yet.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names may hold bytes that are no UTF-8
     try:
         app()
     except PixmendError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except MemoryError:
+        print(
+            "error: not enough memory; close other programs, or give fewer --workers or a smaller --batch",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except StoppedError:
         print("stopped; the same command goes on", file=sys.stderr)

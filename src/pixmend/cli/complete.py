@@ -200,6 +200,17 @@ class _Batch:
     failed: list[tuple[str, str]] = field(default_factory=list)
 
     def run(self) -> None:
+        """Complete all, into a folder that other calls may write to as well."""
+        from pixmend.storage import shared
+
+        folder = self.out.local
+        if folder is None:
+            self._run()
+            return
+        with shared(folder, {folder / item.relative.parent for item in self.inputs}):
+            self._run()
+
+    def _run(self) -> None:
         from pixmend.cli.watching import Sheets
         from pixmend.completion import Names
         from pixmend.storage import Lines
@@ -208,8 +219,9 @@ class _Batch:
         self.names.reserve([PurePath("results.jsonl")])
         sheets = Sheets(self.out, self.names) if len(self.inputs) > 1 else None
         self.results = self.out / "results.jsonl"
-        with Lines(self.results, self._earlier()) as self.lines:
+        with Lines(self.results, self._latest()) as self.lines:
             stopped, done = self._complete_all(sheets)
+        self.results.write_bytes(self._latest().encode())
         self._tell(stopped, done)
 
     def _complete_all(self, sheets: "Sheets | None") -> tuple[bool, int]:
@@ -333,12 +345,19 @@ class _Batch:
             errors.print(f"warning: {result.name}: {words}", markup=False)
         return names.answers[0]
 
-    def _earlier(self) -> str:
-        """Return the lines of results.jsonl that tell of other files than these: their results are still in OUT."""
-        now = {str(item.path) for item in self.inputs}
+    def _latest(self) -> str:
+        """Return the last line of results.jsonl of each file.
+
+        Lines of an earlier call stay until another is written, so that a call that is killed takes nothing back that was told.
+        """
         text = self.results.read_bytes().decode(errors="replace") if self.results.is_file() else ""
-        lines = text.splitlines(keepends=True)
-        return "".join(line for line in lines if _file_of(line) not in now | {None})
+        latest: dict[str, str] = {}
+        for line in text.splitlines():
+            name = _file_of(line)
+            if name is not None:
+                latest.pop(name, None)  # to the end: lines are in the order of writing
+                latest[name] = line
+        return "".join(f"{line}\n" for line in latest.values())
 
     def _note(self, facts: dict[str, Any]) -> None:
         line = json.dumps(facts)
@@ -350,5 +369,5 @@ class _Batch:
 def _file_of(line: str) -> str | None:
     try:
         return str(json.loads(line)["file"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None

@@ -221,7 +221,8 @@ def _inputs(
     if len(images) == 1 and (Place.of(images[0]) / "manifest.json").is_file():
         return Place.of(images[0]), None
     found = expand_inputs(images, but=out)
-    return [item.path for item in found], [str(item.relative) for item in found]
+    names = (str(item.relative).encode(errors="backslashreplace") for item in found)
+    return [item.path for item in found], [name.decode() for name in names]
 
 
 def _words(text: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Which inputs a command line names."""
 
 import glob
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -9,7 +10,7 @@ from pixmend.errors import InputError
 from pixmend.images import find_images, images_in
 from pixmend.storage import Place
 
-__all__ = ["Input", "expand_inputs"]
+__all__ = ["Input", "expand_inputs", "real_path"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def _is_folder(path: Path | Place) -> bool:
 
 def _key(path: Path | Place) -> Path | Place:
     """Return what two names of one file have in common."""
-    return path if isinstance(path, Place) else path.resolve()
+    return path if isinstance(path, Place) else real_path(path)
 
 
 def _files_in(root: Path | Place, but: Place) -> Iterator[tuple[Path | Place, PurePath]]:
@@ -95,5 +96,10 @@ def _matches(text: str, but: Place) -> list[Path] | list[Place]:
 def _is_under(path: Path, folder: Place) -> bool:
     if folder.local is None:
         return False
-    place, inside = folder.local.resolve(), path.resolve()
+    place, inside = real_path(folder.local), real_path(path)
     return place == inside or place in inside.parents
+
+
+def real_path(path: Path) -> Path:
+    """Return a path without links; unlike `Path.resolve`, that of a link to itself too."""
+    return Path(os.path.realpath(path))

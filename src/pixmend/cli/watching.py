@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
+from pixmend.cli.outputs import real_path
+from pixmend.completion import Names, beside
 from pixmend.errors import SettingsError
 
 if TYPE_CHECKING:
-    from pixmend.completion import Completion, Names
+    from pixmend.completion import Completion
     from pixmend.images import Pixels
     from pixmend.storage import Place
 
@@ -70,9 +72,10 @@ class Films:
             raise SettingsError(f"--film {path}: films are GIFs; give a name that ends in .gif")
         self._one = one
         self._place = path if self._one else path.with_suffix("")
-        taken = self._place.resolve()
+        self._names = Names()
+        taken = real_path(self._place)
         for given in inputs:
-            if taken in (given.resolve(), *given.resolve().parents):
+            if taken in (real_path(given), *real_path(given).parents):
                 raise SettingsError(f"--film {path}: {given} is an input; give another name")
 
     def write(self, result: "Completion", target: PurePath) -> Path:
@@ -80,6 +83,7 @@ class Films:
         from pixmend.completion import film_frames
         from pixmend.images import thumbnail, write_film
 
-        path = self._place if self._one else self._place / target.with_name(f"{target.name}.gif")
+        name = beside(target, f"{target.suffix}.gif")
+        path = self._place if self._one else self._place / self._names.free(name, name)
         write_film([thumbnail(frame, _FRAME) for frame in film_frames(result)], path)
         return path

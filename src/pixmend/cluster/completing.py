@@ -200,7 +200,7 @@ def _begin(out: Place, origin: dict[str, Any]) -> None:
                 f"{out}: holds completions of another command ({_RESULTS}); {_FIX}"
             ) from None
         before = origin
-    except (InputError, ValueError) as error:
+    except (InputError, ValueError, RecursionError) as error:
         raise OutputError(f"{place}: cannot be read; {_FIX}") from error
     differing = sorted(key for key in origin if before.get(key) != origin[key])
     if differing:

@@ -1,6 +1,7 @@
 """What a cluster is to complete: a folder's images, listed and named folder by folder, so that a driver never holds all."""
 
 import json
+import os
 import re
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,8 @@ __all__ = ["Input", "Inputs", "Listing", "relative_to", "write_listing"]
 _PART = 64  # inputs of a part: a few batches, and what a worker that dies loses at most
 # Names that a result of another input could have.
 _LIKE_A_RESULT = re.compile(r"\.(sheet|uncertainty|candidate-\d+)$")
+# Bytes of a name that leaves room for the endings of all that is written beside an answer: its stem is never shortened.
+_SHORT = 200
 _SUFFIXES = (
     ".png",
     ".tif",
@@ -184,7 +187,8 @@ def _told(names: OutputNames) -> list[PurePath]:
 def _all_differ(relatives: Sequence[PurePath]) -> bool:
     """Whether the results of these files of one folder cannot meet in a name, so that each can be named by itself."""
     stems = {name.stem.casefold() for name in relatives}
-    return len(stems) == len(relatives) and not any(map(_LIKE_A_RESULT.search, stems))
+    short = all(len(os.fsencode(name.name)) <= _SHORT for name in relatives)
+    return short and len(stems) == len(relatives) and not any(map(_LIKE_A_RESULT.search, stems))
 
 
 def _folders(root: Place, outside: Place) -> Iterator[list[PurePath]]:

@@ -94,7 +94,7 @@ def read_entries(place: Place) -> list[Entry]:
     """Return the entries of a part's ledger; none where it is not there or not ours."""
     try:
         return [Entry(**json.loads(line)) for line in place.read_bytes().splitlines()]
-    except (InputError, ValueError, TypeError):
+    except (InputError, ValueError, TypeError, RecursionError):
         return []
 
 

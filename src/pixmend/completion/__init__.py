@@ -6,7 +6,7 @@ picture, mask --frame--> target at model size --starts, search--> z* --G--> imag
 from pixmend.completion.average import Answer
 from pixmend.completion.blend import Blend
 from pixmend.completion.complete import complete, complete_batch, fitted
-from pixmend.completion.files import Names, OutputNames, plan_targets, write_completion
+from pixmend.completion.files import Names, OutputNames, beside, plan_targets, write_completion
 from pixmend.completion.film import film_frames, film_steps
 from pixmend.completion.glimpse import Glimpse
 from pixmend.completion.job import Job, Options
@@ -30,6 +30,7 @@ __all__ = [
     "OutputNames",
     "SearchState",
     "Window",
+    "beside",
     "complete",
     "complete_batch",
     "film_frames",

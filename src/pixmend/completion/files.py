@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -13,7 +14,9 @@ from pixmend.completion.result import Completion
 from pixmend.images import encode_png, image_bytes, lossless_suffix
 from pixmend.storage import Place
 
-__all__ = ["Names", "OutputNames", "plan_targets", "write_completion"]
+__all__ = ["Names", "OutputNames", "beside", "plan_targets", "write_completion"]
+
+_LONGEST = 255  # bytes of a file's name on every file system at hand
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,11 @@ class Names:
         self._taken |= {str(name).casefold() for name in names}
 
     def free(self, wanted: PurePath, instead: PurePath) -> PurePath:
-        """Return ``wanted``, or ``instead``, or that with a number: the first not taken."""
-        name, number = wanted, 1
+        """Return ``wanted``, or ``instead``, or that with a number: the first not taken, shortened where no file may be called that."""
+        name, number = beside(wanted, wanted.suffix), 1
         while str(name).casefold() in self._taken:
-            stem = instead.stem if number == 1 else f"{instead.stem}-{number}"
-            name, number = instead.with_name(stem + instead.suffix), number + 1
+            more = "" if number == 1 else f"-{number}"
+            name, number = beside(instead, more + instead.suffix), number + 1
         self._taken.add(str(name).casefold())
         return name
 
@@ -78,9 +81,15 @@ class Names:
         return OutputNames((target, *others), sheet, doubt)
 
     def _beside(self, target: PurePath, ending: str) -> PurePath:
-        return self.free(
-            target.with_name(target.stem + ending), target.with_name(target.name + ending)
-        )
+        return self.free(beside(target, ending), beside(target, target.suffix + ending))
+
+
+def beside(path: PurePath, ending: str) -> PurePath:
+    """Return ``path`` with ``ending`` after its stem, of which as much is left out as makes the name 255 bytes at most."""
+    stem, room = path.stem, _LONGEST - len(os.fsencode(ending))
+    while stem and len(os.fsencode(stem)) > room:
+        stem = stem[:-1]
+    return path.with_name(stem + ending)
 
 
 def plan_targets(relatives: Sequence[PurePath], names: Names) -> list[PurePath]:

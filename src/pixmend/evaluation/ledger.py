@@ -149,7 +149,8 @@ class Ledger:
         self.folder = folder
         self._file, self._plan = folder / "results.csv", folder / "plan.json"
         self._check(plan)
-        remove_leftovers(folder)
+        for part in (folder, *folder.glob("answers/*/*")):
+            remove_leftovers(part)
         self.rows = {row.key: row for row in self._read()}
         write_text(self._plan, json.dumps(plan, indent=1) + "\n")
         self.write(self.rows.values())
@@ -201,7 +202,7 @@ class Ledger:
         path = self.folder / "completions.json"
         try:
             kept = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             kept = {}
         changed = {name for name, digest in digests.items() if kept.get(name) != digest}
         if not changed:
@@ -219,7 +220,7 @@ class Ledger:
             return
         try:
             begun = json.loads(self._plan.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             begun = {}
         differing = sorted(key for key in plan if begun.get(key) != plan[key])
         if differing:

@@ -143,6 +143,8 @@ def decode_image(
     ) as error:
         raise ImageError(f"{name}: damaged: {error}") from error
     except MemoryError:
+        # Raises again where the machine is short of memory: then the image may be good, and must not be left out.
+        bytearray(4 * max_pixels)
         raise ImageError(f"{name}: {_too_large(max_pixels)}") from None
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in ("struct", "zlib", "PIL"):

@@ -6,6 +6,7 @@ all weights tells an altered or damaged file from a good one.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
+from safetensors.torch import load, save
+from torch import Tensor
 
 from pixmend.errors import ModelFileError, OutputError, VersionError
 from pixmend.images import channel_count
@@ -39,6 +40,7 @@ __all__ = [
 # Checkpoints: 1 without, 2 with the counts of skipped steps and rollbacks.
 FORMATS = {"model": 1, "checkpoint": 2}
 BUNDLED = Path(__file__).parent.parent / "bundled"
+_PARTS = ("generator", "discriminator", "encoder")
 _MAX_HEADER = 8 * 2**20
 
 
@@ -109,13 +111,12 @@ def load_model(model: str | Path) -> DCGAN:
     tensors, header = read_tensors(path, kind="model")
     try:
         settings = DCGANSettings.model_validate(header["settings"])
-        _check_shapes(tensors, settings)
-        generator, discriminator = make_generator(settings), make_discriminator(settings)
-        generator.load_state_dict(_part(tensors, "generator."))
-        discriminator.load_state_dict(_part(tensors, "discriminator."))
-        encoder = Encoder(settings) if settings.encoder != "off" else None
-        if encoder is not None:
-            encoder.load_state_dict(_part(tensors, "encoder."))
+        with torch.device("meta"):  # takes no memory: a few bytes of settings can ask for gigabytes
+            _check_held(_networks(settings), tensors)
+        generator, discriminator, encoder = networks = _networks(settings)
+        for part, network in zip(_PARTS, networks, strict=True):
+            if network is not None:
+                network.load_state_dict(_part(tensors, f"{part}."))
         memory = _memory(tensors["memory"], settings, header) if settings.memory else None
         card = dict(header.get("card", {}))
     # A digest can be put right by whoever alters a file: what it covers is as strange as the rest.
@@ -124,8 +125,8 @@ def load_model(model: str | Path) -> DCGAN:
         raise ModelFileError(
             f"{path}: its settings and weights do not fit together ({reason}); export it again"
         ) from error
-    for network in filter(None, (generator, discriminator, encoder)):
-        network.eval().requires_grad_(False)
+    for loaded in filter(None, networks):
+        loaded.eval().requires_grad_(False)
     return DCGAN(settings, generator, discriminator, card, encoder, memory)
 
 
@@ -186,8 +187,7 @@ def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
     if header.get("kind") != kind:
         raise ModelFileError(f"{path}: holds a {header.get('kind')}, not a {kind}")
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        tensors = _weights_in(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelFileError(f"{path}: truncated or damaged; get the file again") from error
     if _digest(tensors) != header.get("digest"):
@@ -228,21 +228,35 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def _check_shapes(tensors: Mapping[str, Tensor], settings: DCGANSettings) -> None:
-    """Refuse weights of other shapes than the settings', before memory is taken: a few bytes of settings can ask for gigabytes."""
-    with torch.device("meta"):
-        networks = {
-            "generator": make_generator(settings),
-            "discriminator": make_discriminator(settings),
-            "encoder": Encoder(settings) if settings.encoder != "off" else nn.Module(),
-        }
-    for prefix, network in networks.items():
-        for name, wanted in network.state_dict().items():
-            shape = tensors[f"{prefix}.{name}"].shape
-            if shape != wanted.shape:
-                raise ModelFileError(
-                    f"{prefix}.{name} is {list(shape)} instead of {list(wanted.shape)}"
-                )
+def _weights_in(path: Path) -> dict[str, Tensor]:
+    """Return all tensors of a file."""
+    if not os.fsencode(path).isascii():
+        return load(path.read_bytes())  # safe_open takes no name that is not UTF-8
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+
+
+def _networks(settings: DCGANSettings) -> tuple[Generator, Discriminator, Encoder | None]:
+    encoder = Encoder(settings) if settings.encoder != "off" else None
+    return make_generator(settings), make_discriminator(settings), encoder
+
+
+def _check_held(
+    networks: tuple[Generator, Discriminator, Encoder | None], tensors: Mapping[str, Tensor]
+) -> None:
+    """Check that a file holds the weights of its networks, before these take memory.
+
+    Raises
+    ------
+    ModelFileError
+        One is missing or of another shape.
+    """
+    for part, network in zip(_PARTS, networks, strict=True):
+        for name, wanted in network.state_dict().items() if network is not None else ():
+            held = tensors.get(f"{part}.{name}")
+            if held is None or held.shape != wanted.shape:
+                found = "missing" if held is None else f"of shape {list(held.shape)}"
+                raise ModelFileError(f"{part}.{name} is {found} and should be {list(wanted.shape)}")
 
 
 def _memory(png: Tensor, settings: DCGANSettings, header: Mapping[str, Any]) -> Memory:

@@ -139,7 +139,7 @@ def _read_origin(out: Place) -> Origin | None:
         return Origin.model_validate(json.loads((out / ORIGIN_NAME).read_bytes()))
     except MissingError:
         return None
-    except (InputError, ValueError, ValidationError, SettingsError) as error:
+    except (InputError, ValueError, RecursionError, ValidationError, SettingsError) as error:
         raise OutputError(f"{out / ORIGIN_NAME}: cannot be read; {_FIX}") from error
 
 

@@ -101,6 +101,8 @@ def pack(
         begun = Origin(settings=settings, source=_printable(found.path), listing=listing.digest)
         finished = previous_run(out, begun)
         if finished is not None:
+            # Notes of a process that was killed between its manifest and its end.
+            (out / _WORK).remove_folder()
             return finished
         # Until the new manifest is there, the folder is an unfinished one.
         (out / MANIFEST_NAME).remove(missing_ok=True)

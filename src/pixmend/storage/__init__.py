@@ -19,6 +19,7 @@ from pixmend.storage.local import (
     make_folder,
     remove_leftovers,
     sha256_of,
+    shared,
     write_bytes,
     write_text,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "make_folder",
     "remove_leftovers",
     "sha256_of",
+    "shared",
     "write_bytes",
     "write_text",
 ]

@@ -5,10 +5,11 @@ A reader of a path written here sees the old content or the new, at every moment
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -21,6 +22,7 @@ __all__ = [
     "reason_of",
     "remove_leftovers",
     "sha256_of",
+    "shared",
     "write_bytes",
     "write_text",
 ]
@@ -73,8 +75,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write ``content`` to ``path`` atomically, as UTF-8."""
-    write_bytes(path, content.encode())
+    """Write ``content`` to ``path`` atomically, as UTF-8; bytes of file names that are no text are escaped."""
+    write_bytes(path, content.encode(errors="backslashreplace"))
 
 
 def append_line(path: Path, line: str) -> None:
@@ -85,7 +87,7 @@ def append_line(path: Path, line: str) -> None:
     OutputError
         The disk is full or not writable; ``path`` is as long as it was before.
     """
-    content, done = line.encode() + b"\n", 0
+    content, done = line.encode(errors="backslashreplace") + b"\n", 0
     try:
         with path.open("ab", buffering=0) as file:
             before = file.tell()
@@ -119,6 +121,29 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob(".*.????????.tmp"):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+@contextlib.contextmanager
+def shared(folder: Path, parts: Iterable[Path]) -> Iterator[None]:
+    """Hold ``folder`` beside others who do; who comes while nobody does removes what killed ones left in ``parts`` of it.
+
+    Raises
+    ------
+    OutputError
+        It cannot be made.
+    """
+    make_folder(folder)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # others are there, or the file system knows no locks
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for part in parts:
+                remove_leftovers(part)
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def sha256_of(path: Path) -> str:

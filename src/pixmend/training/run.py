@@ -24,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pixmend.errors import RunError, SettingsError
+from pixmend.errors import OutputError, RunError, SettingsError
 from pixmend.storage import make_folder, remove_leftovers, write_text
 from pixmend.training.settings import TrainSettings, free_in, read_recipe, resolve, to_toml
 
@@ -124,7 +124,7 @@ def processes_of(path: Path) -> int:
     """Return how many processes trained the run in ``path`` last; 1 where that is not said."""
     try:
         return int(json.loads(RunDirectory(path).facts.read_text())["processes"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return 1  # no run yet, one of an older version, or a damaged one, which `open_run` tells of
 
 
@@ -144,6 +144,8 @@ def open_run(path: Path, settings: TrainSettings, facts: RunFacts) -> Iterator[R
     ------
     RunError
         Another process trains there; it holds a run of other settings or data; it holds something else.
+    OutputError
+        It cannot be written.
     """
     run = RunDirectory(path)
     make_folder(path)
@@ -175,7 +177,7 @@ def _check_same(run: RunDirectory, settings: TrainSettings, facts: RunFacts) -> 
         before = resolve(read_recipe(run.settings)).model_dump()
         held = json.loads(run.facts.read_text())
         same_data = held["data_digest"] == facts.data_digest
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{run.facts}: damaged ({error}); choose another folder") from error
     now = settings.model_dump()
     free = free_in(settings)
@@ -194,7 +196,13 @@ def _check_same(run: RunDirectory, settings: TrainSettings, facts: RunFacts) -> 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     # The lock goes with the process, so a killed run leaves none behind.
-    with (path / ".lock").open("w") as file:
+    try:
+        file = (path / ".lock").open("w")
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written: {error.strerror}; free some space there, or choose another folder"
+        ) from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -37,6 +37,9 @@ FREE = frozenset(
     }
 )
 
+_MAX_BYTES = 2**20  # of a recipe
+_FEW, _SHOWN = 8, 80  # mistakes told at once, and letters of a name or value
+
 
 class TrainSettings(DCGANSettings):
     """A training run: the networks' settings and how they are trained. The defaults are Radford 2015's."""
@@ -202,7 +205,7 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
             )
         try:
             values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except (ValueError, RecursionError):  # TOML that is none, or more of it than can be read
+        except (ValueError, RecursionError):  # no TOML, or of too many digits or brackets
             values[key.strip()] = text.strip()
     return values
 
@@ -223,18 +226,23 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
     Raises
     ------
     SettingsError
-        No such recipe (the known ones are listed), or not TOML.
+        No such recipe (the known ones are listed), too large, or not TOML.
     """
     known = recipe_names()
     path = known.get(str(recipe), Path(recipe))
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise SettingsError(
+                f"recipe {path}: over {_MAX_BYTES >> 20} MiB; give a file of settings, one a line"
+            )
+        return tomllib.loads(content.decode())
     except FileNotFoundError:
         raise SettingsError(
             f"recipe {recipe}: no such name or file; there are {', '.join(known)}"
         ) from None
-    # ValueError is also what a number of thousands of digits is, RecursionError thousands of brackets.
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: TOML, UTF-8, digits
         raise SettingsError(f"recipe {path}: cannot be read as TOML: {error}") from error
 
 
@@ -248,13 +256,15 @@ def to_toml(settings: TrainSettings) -> str:
 
 
 def _explain(error: ValidationError) -> str:
-    problems = []
-    for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"]) or "settings"
+    problems, items = [], error.errors()
+    for item in items[:_FEW]:
+        name = ".".join(str(part) for part in item["loc"])[:_SHOWN] or "settings"
         if item["type"] == "extra_forbidden":
             near = difflib.get_close_matches(name, TrainSettings.model_fields, n=1)
             hint = f"did you mean {near[0]}?" if near else "pixmend train --dry-run lists all"
             problems.append(f"{name}: no such setting; {hint}")
         else:
-            problems.append(f"{name} = {item['input']!r}: {item['msg'].lower()}")
+            problems.append(f"{name} = {repr(item['input'])[:_SHOWN]}: {item['msg'].lower()}")
+    if len(items) > _FEW:
+        problems.append(f"and {len(items) - _FEW:,} more")
     return "; ".join(problems)
