@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # torch first and alone: a resolver that sees it only as a dependency may take another build.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: install install-dev demo check test test-lowest test-newest test-pythons bench prove fuzz mutants supply smoke lock install-locked clean
+.PHONY: install install-dev demo check test test-long test-lowest test-newest test-pythons bench prove fuzz mutants supply smoke lock install-locked clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -34,7 +34,11 @@ check: install-dev
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not long"
+
+# What waits for minutes for a cluster's workers to come and go.
+test-long: install-dev
+	$(BIN)/python -m pytest -m long
 
 # Every table of docs/benchmarks.md; PROFILE=full takes hours, and TRAIN=RECORDS HELD_OUT=RECORDS real data.
 PROFILE ?= small

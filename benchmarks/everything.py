@@ -37,6 +37,7 @@ PLAN: dict[str, tuple[str, str, tuple[str, str, str]]] = {
         "",
         ("pack --images 40 --workers 1", "pack --images 4000 --workers 1 2", "pack"),
     ),
+    "storage": ("storage.py", "", ("--images 20", "--images 1000", "")),
     "loading": (
         "loading.py",
         "",

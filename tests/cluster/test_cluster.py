@@ -81,6 +81,7 @@ def test_a_worker_and_a_machine_die_and_the_records_are_those_of_one_process(
     assert not list((tmp_path / "three").glob(".*.tmp"))
 
 
+@pytest.mark.long
 def test_an_image_that_kills_its_worker_is_left_out_and_named(cluster, make_images, tmp_path):
     folder = make_images(40)
     poison(folder / "Sample001" / "img00010x.png")
@@ -92,6 +93,7 @@ def test_an_image_that_kills_its_worker_is_left_out_and_named(cluster, make_imag
     assert "died twice at this input" in bad["reason"]
 
 
+@pytest.mark.long
 def test_a_shard_that_fails_is_told_after_a_second_try_and_the_others_stay(
     cluster, make_images, tmp_path, monkeypatch
 ):
@@ -108,6 +110,7 @@ def test_a_shard_that_fails_is_told_after_a_second_try_and_the_others_stay(
     assert before == {path.name: path.stat().st_mtime_ns for path in out.glob("images-0000[02]*")}
 
 
+@pytest.mark.long
 def test_a_wish_to_stop_is_heard_and_the_same_call_goes_on(cluster, make_images, tmp_path):
     folder, out = make_images(PACKED), tmp_path / "out"
     seen = []
@@ -122,6 +125,7 @@ def test_a_wish_to_stop_is_heard_and_the_same_call_goes_on(cluster, make_images,
     assert not list(out.glob(".*.tmp"))
 
 
+@pytest.mark.long
 def test_machines_of_other_versions_are_refused(cluster, make_images, tmp_path, monkeypatch):
     monkeypatch.setattr("pixmend.__version__", "9.9")
     with pytest.raises(ClusterError, match=r"node .*: pixmend is .* there and 9.9 here"):
@@ -150,6 +154,7 @@ def test_a_worker_and_a_machine_die_and_the_completions_are_those_of_one_process
     assert sorted(facts(out), key=str) == sorted(facts(tmp_path / "one"), key=str)
 
 
+@pytest.mark.long
 def test_the_same_call_does_what_is_missing_and_nothing_else(
     cluster, model, make_images, small_parts, tmp_path
 ):
@@ -173,6 +178,7 @@ def test_the_same_call_does_what_is_missing_and_nothing_else(
         complete(cluster, model, Place(folder), Place(out), other)
 
 
+@pytest.mark.long
 def test_the_verb_completes_all_but_an_image_that_kills_its_worker(
     machines, model, make_images, program, tmp_path
 ):
@@ -219,6 +225,7 @@ def test_an_evaluation_has_the_figures_of_one_process(cluster, model, make_image
     assert len(answers[0]) == 8 + 4  # of two contestants, and how sure one of them is
 
 
+@pytest.mark.long
 def test_a_store_is_packed_and_completed_as_a_folder_is(
     machines, bucket, model, make_images, program, tmp_path
 ):
