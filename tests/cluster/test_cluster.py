@@ -22,6 +22,7 @@ from .poison import poison
 
 PACKED = int(os.environ.get("PIXMEND_CLUSTER_PACK", "240"))
 COMPLETED = int(os.environ.get("PIXMEND_CLUSTER_COMPLETE", "40"))
+PART = max(5, COMPLETED // 40)  # images of a part
 SETTINGS = PackSettings(size=8, images_per_shard=max(16, PACKED // 40))
 QUICK = Options(find_method("seed", steps=2), snapshots=(1,), candidates=2, batch=4)
 
@@ -34,7 +35,7 @@ def model(untrained, tmp_path):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr("pixmend.cluster.inputs._PART", max(5, COMPLETED // 40))
+    monkeypatch.setattr("pixmend.cluster.inputs._PART", PART)
 
 
 def pack_with_faults(folder, out, cluster, faults):
@@ -148,7 +149,9 @@ def test_a_worker_and_a_machine_die_and_the_completions_are_those_of_one_process
         cluster, model, Place(folder), Place(out), QUICK, uncertainty=True, on_progress=strike
     )
     assert not faults
-    assert (found.done, found.kept, found.failed) == (COMPLETED, 0, 1)
+    assert (found.done, found.failed) == (COMPLETED, 1)
+    # Whoever dies between a part's note and word of it leaves a part that the next finds done.
+    assert found.kept <= 2 * PART
     assert "img00000.png" in found.failures[0][0]
     assert pictures(out) == pictures(tmp_path / "one")
     assert sorted(facts(out), key=str) == sorted(facts(tmp_path / "one"), key=str)
