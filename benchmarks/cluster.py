@@ -73,8 +73,8 @@ with connect("auto") if workers else nullcontext() as cluster:
             found = complete(cluster, model, Place(Path(source)), Place(Path(out)), options, workers=workers, on_progress=tell)
             count = found.done
         else:
-            from pixmend.api import load, open_mask
-            from pixmend.completion import Job, Names, plan_targets, write_completion
+            from pixmend.api import load
+            from pixmend.completion import Job, Names, open_mask, plan_targets, write_completion
             from pixmend.images import find_images, open_image
             loaded, names, count = load(model), Names(), 0
             paths = list(find_images(Path(source)))

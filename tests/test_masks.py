@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixmend.api import open_mask
+from pixmend.completion import open_mask
 from pixmend.errors import MaskError
 from pixmend.images import open_image
 from pixmend.masks import Mask, make_mask

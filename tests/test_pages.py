@@ -13,6 +13,12 @@ from tests.browser import audit, watched
 SHOTS = Path(__file__).parent / "shots"  # written where the folder is, to be looked at
 PIXELS = np.random.default_rng(1).integers(0, 256, (24, 16, 16, 1), np.uint8)
 
+# The words of charts that reach beyond them.
+CUT_OFF = """[...document.querySelectorAll("svg text")].filter(text => {
+    const box = text.getBBox(), whole = text.ownerSVGElement.viewBox.baseVal;
+    return box.x < 0 || box.x + box.width > whole.width || box.y < 0 || box.y + box.height > whole.height;
+}).map(text => text.textContent)"""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -60,6 +66,7 @@ def test_a_report_opens_from_disk_and_is_legible_in_light_dark_and_on_a_phone(
             assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
             # Wide tables scroll within themselves; the page does not.
             assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate(CUT_OFF) == []
             audit(page)
             if SHOTS.is_dir():
                 page.screenshot(

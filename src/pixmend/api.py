@@ -21,8 +21,8 @@ from pixmend.completion import (
     Options,
     SearchState,
     find_method,
+    open_mask,
 )
-from pixmend.errors import InputError, MaskError
 from pixmend.evaluation import (
     Engine,
     Evaluation,
@@ -34,17 +34,13 @@ from pixmend.evaluation import (
     TrainingImages,
 )
 from pixmend.images import (
-    EXTENSIONS,
     Channels,
     Fit,
-    Picture,
     Pixels,
-    find_images,
-    images_in,
+    images_at,
     open_image,
     to_pixels,
 )
-from pixmend.masks import SHAPES, Mask, make_mask
 from pixmend.processes import choose_device, open_group
 from pixmend.randomness import generator_for
 from pixmend.records import Manifest, PackProgress, PackSettings, Records
@@ -56,8 +52,6 @@ __all__ = [
     "complete",
     "evaluate",
     "load",
-    "mask_file",
-    "open_mask",
     "pack",
     "plan_training",
     "prepare_records",
@@ -337,61 +331,8 @@ def _source(
         place = Place.of(images)
         if (place / "manifest.json").is_file():
             return evaluation.Recorded(Records(place))
-        images = list(_images_at(place))
+        images = list(images_at(place))
     return evaluation.Files(images, names or [str(path) for path in images])
-
-
-def _images_at(place: Place) -> Iterator[Path | Place]:
-    if not place.is_folder():
-        yield place.local or place
-    elif place.local is not None:
-        yield from find_images(place.local)
-    else:
-        yield from (place / name for name in images_in(place))
-
-
-def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: ANN401
-    """Return the mask for a picture, given as a SPEC, a path or URL (file, or folder matched by stem), a PIL image or an array.
-
-    Raises
-    ------
-    MaskError
-        It does not parse, does not exist or does not fit.
-    """
-    if isinstance(mask, Mask):
-        return mask
-    if isinstance(mask, str) and mask.partition(":")[0] in SHAPES:
-        return make_mask(mask, picture.height, picture.width, seed=seed)
-    if isinstance(mask, np.ndarray):
-        return Mask.from_pixels(mask)
-    if not isinstance(mask, str | Path | Place):
-        return Mask.from_pixels(open_image(mask).pixels)
-    path = Place.of(mask)
-    if path.is_folder():
-        if picture.path is None:
-            raise MaskError(
-                f"mask {path}: an image without a file name has no stem; give a mask file"
-            )
-        path = _mask_of(path, picture.path.stem, picture.name)
-    elif not path.exists():
-        make_mask(str(mask), picture.height, picture.width)  # raises, naming the shapes
-    try:
-        return Mask.from_pixels(open_image(path).pixels)
-    except InputError as error:
-        raise MaskError(f"mask {error}") from error
-
-
-def mask_file(mask: str, image: Place) -> Place | None:
-    """Return the file that `open_mask` reads of a mask folder for that image; None where ``mask`` is no folder.
-
-    Raises
-    ------
-    MaskError
-        There is none, or several.
-    """
-    if mask.partition(":")[0] in SHAPES or not (folder := Place.of(mask)).is_folder():
-        return None
-    return _mask_of(folder, image.stem, str(image))
 
 
 def pack(
@@ -459,31 +400,6 @@ def train(
         ):
             on_progress(progress)
     return load(run)
-
-
-def _mask_of(folder: Place, stem: str, name: str) -> Place:
-    found = sorted(_spellings(folder, stem), key=str)
-    if not found:
-        raise MaskError(f"{name}: no mask of that stem in {folder}; add {stem}.png (white = hole)")
-    if len(found) > 1:
-        raise MaskError(
-            f"{name}: several masks of that stem: {', '.join(map(str, found))}; keep one"
-        )
-    return found[0]
-
-
-def _spellings(folder: Place, stem: str) -> list[Place]:
-    """Return the masks of a stem, each once where capitals do not count.
-
-    They are asked for by name, or by how names begin: among a million masks a list for each image would be a million lists.
-    """
-    if folder.local is None:
-        places = [folder / name for name in folder.beginning(f"{stem}.")]
-        return [each for each in places if each.stem == stem and each.suffix.lower() in EXTENSIONS]
-    spelt = [each for end in EXTENSIONS for each in (end, end.upper(), f".{end[1:].capitalize()}")]
-    paths = [folder.local / f"{stem}{each}" for each in spelt]
-    found = {path.stat().st_ino: path for path in paths if path.is_file()}
-    return [Place(path) for path in found.values()]
 
 
 def _great_circle(

@@ -20,8 +20,7 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from pixmend.api import open_mask
-from pixmend.completion import Candidate, Completion, Job, Options, SearchState
+from pixmend.completion import Candidate, Completion, Job, Options, SearchState, open_mask
 from pixmend.errors import ImageError, ServerError
 from pixmend.images import Picture, decode_image, encode_png, open_image
 

@@ -1,11 +1,13 @@
 """What becomes of the results of an earlier run; without Ray."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from pixmend.cluster import complete
 from pixmend.completion import Options, find_method
+from pixmend.errors import OutputError
 from pixmend.models import save_model
 from pixmend.storage import Place
 from tests.stores import Counted, fresh
@@ -22,9 +24,10 @@ def run(untrained, tmp_path):
     """Return a runner of the job on a folder."""
     save_model(untrained("RGB"), tmp_path / "m.safetensors")
 
-    def complete_(folder, out, **more):
+    def complete_(given, out, options=QUICK, **more):
         model = str(tmp_path / "m.safetensors")
-        return complete(OneMachine(), model, Place(folder), Place(out), QUICK, **more)
+        inputs = list(map(Place, given)) if isinstance(given, list) else Place(given)
+        return complete(OneMachine(), model, inputs, Place(out), options, **more)
 
     return complete_
 
@@ -74,3 +77,22 @@ def test_what_killed_workers_left_is_removed_when_all_is_done(run, make_images, 
         (path / ".img00000.png.abcd_123.tmp").write_bytes(b"half")
     run(folder, out)
     assert not list(out.rglob("*.tmp"))
+
+
+def test_a_result_never_takes_the_place_of_an_input(run, make_images, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    given = make_images(1, side=18) / "Sample001" / "img00000.png"
+    given = given.rename(out / "a.png")
+    before = given.read_bytes()
+    assert run([given], out).done == 1
+    assert given.read_bytes() == before
+    assert (out / "a.png.png").is_file()
+
+
+def test_another_batch_size_is_no_other_job_and_another_seed_is(run, make_images, tmp_path):
+    folder, out = make_images(2, side=18), tmp_path / "out"
+    run(folder, out)
+    assert run(folder, out, replace(QUICK, batch=1)).kept == 2
+    with pytest.raises(OutputError, match="another job, with another seed"):
+        run(folder, out, replace(QUICK, seed=1))

@@ -4,6 +4,7 @@ import ctypes
 import math
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,22 @@ def test_only_so_many_wait(worker):
     assert [each.answer.result(30) for each in works] == [0, 1, 2]
     waiting.submit(last := work_of(4))
     assert last.answer.result(30) == 4
+
+
+def test_a_worker_at_rest_holds_no_answer(worker, model):
+    class Answer:
+        pass
+
+    model.complete_jobs = lambda jobs, options, **more: (Answer() for _ in jobs)
+    resting = worker()
+    resting.start()
+    resting.submit(work := work_of(0))
+    answer = weakref.ref(work.answer.result(30))
+    del work
+    until = time.monotonic() + 30
+    while answer() is not None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert answer() is None
 
 
 def test_a_worker_gives_back_once_when_nobody_asks_and_goes_on(worker, monkeypatch):

@@ -115,7 +115,9 @@ def test_a_run_by_time_that_was_stopped_goes_on_where_its_time_was(
     assert last.event == "done"
     assert last.step == len(first) + len(second)
     assert second[0] == pytest.approx(first[-1], abs=0.15 * settings.learning_rate)
-    assert second[-1] < 0.05 * settings.learning_rate
+    assert second[-1] < 0.08 * settings.learning_rate, (
+        "the last step begins three looks early at most"
+    )
 
 
 class Many:

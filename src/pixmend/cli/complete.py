@@ -281,8 +281,7 @@ class _Batch:
             raise typer.Exit(2)
 
     def _jobs(self) -> Iterator["Job"]:
-        from pixmend.api import open_mask
-        from pixmend.completion import Job
+        from pixmend.completion import Job, open_mask
         from pixmend.errors import InputError, StoreError
         from pixmend.images import open_image
 
@@ -303,26 +302,13 @@ class _Batch:
 
     def _plan(self) -> dict[str, PurePath]:
         """Return the output name of each input as if it kept its suffix; those that do keep it come first."""
-        from pixmend.completion import plan_targets
-
-        self.names.reserve(self._in_the_way())
-        targets = plan_targets([item.relative for item in self.inputs], self.names)
-        return {str(item.path): target for item, target in zip(self.inputs, targets, strict=True)}
-
-    def _in_the_way(self) -> list[PurePath]:
-        """Return what the user handed over and lies in OUT, relative to OUT: no result may take its place."""
+        from pixmend.completion import in_the_way, plan_targets
         from pixmend.storage import Place
 
         given = [Place.of(item.path) for item in self.inputs] + [Place.of(self.mask)]
-        if self.out.local is None:
-            start = f"{self.out}/"
-            names = [str(place) for place in given if str(place).startswith(start)]
-            return [PurePath(name.removeprefix(start)) for name in names]
-        out = self.out.local.resolve()
-        # The folder is resolved, not the file: a link's own name is what a result would replace.
-        files = [place.local for place in given if place.local and place.local.is_file()]
-        places = [path.parent.resolve() / path.name for path in files]
-        return [place.relative_to(out) for place in places if out in place.parents]
+        self.names.reserve(in_the_way(self.out, given))
+        targets = plan_targets([item.relative for item in self.inputs], self.names)
+        return {str(item.path): target for item, target in zip(self.inputs, targets, strict=True)}
 
     def _write(self, result: "Completion") -> PurePath:
         """Write all there is of a completion, and return the name of the best answer."""

@@ -29,7 +29,7 @@ def demo(
     from pixmend import api
     from pixmend.cli.terminal import out as terminal
     from pixmend.cli.terminal import progress_bar
-    from pixmend.completion import Job, Options, find_method
+    from pixmend.completion import Job, Options, find_method, open_mask
     from pixmend.images import (
         contact_sheet,
         encode_png,
@@ -45,7 +45,7 @@ def demo(
     jobs = []
     for label, spec in _DAMAGE:
         picture = open_image(next(find_images(BUNDLED / "characters" / label)))
-        jobs.append(Job(picture, api.open_mask(spec, picture), f"{label}-{spec.replace(':', '-')}"))
+        jobs.append(Job(picture, open_mask(spec, picture), f"{label}-{spec.replace(':', '-')}"))
     ways = [
         model.fitted(Options(find_method(name), batch=len(jobs))) for name in ("seed", "default")
     ]

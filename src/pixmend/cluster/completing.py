@@ -15,7 +15,7 @@ from typing import Any
 
 import pixmend
 from pixmend.cluster.board import Note
-from pixmend.cluster.inputs import Inputs, relative_to, write_listing
+from pixmend.cluster.inputs import Inputs, write_listing
 from pixmend.cluster.part import (
     JOB,
     WORK,
@@ -28,7 +28,7 @@ from pixmend.cluster.part import (
 )
 from pixmend.cluster.pool import Pool
 from pixmend.cluster.session import Cluster
-from pixmend.completion import Options
+from pixmend.completion import Options, in_the_way
 from pixmend.errors import InputError, MissingError, OutputError
 from pixmend.masks import SHAPES
 from pixmend.models import find_model
@@ -145,7 +145,7 @@ def complete(
     wanted = Inputs(folder, files, options.candidates, uncertainty)
     task = Task(options, mask, wanted, out, device)
     _begin(out, _origin(task, sha256_of(file)))
-    reserved = _in_the_way(out, [*files, Place.of(mask)])
+    reserved = [PurePath(_RESULTS), *in_the_way(out, [*files, Place.of(mask)])]
     with tempfile.TemporaryDirectory(prefix="pixmend-") as scratch:
         path = Path(scratch) / "listing"
         listing = write_listing(wanted, path, outside=out, reserved=reserved, look=look)
@@ -208,17 +208,6 @@ def _begin(out: Place, origin: dict[str, Any]) -> None:
             f"{out}: holds completions of another job, with another {', '.join(differing)}; {_FIX}"
         )
     place.write_bytes(json.dumps(origin, indent=1).encode() + b"\n")
-
-
-def _in_the_way(out: Place, given: Sequence[Place]) -> list[PurePath]:
-    """Return what was handed over and lies in ``out``, relative to it: no result may take its place."""
-    inside = (relative_to(place.parent, out) for place in given)
-    found = [
-        folder / place.name
-        for folder, place in zip(inside, given, strict=True)
-        if folder is not None and place.is_file()
-    ]
-    return [PurePath(_RESULTS), *map(PurePath, found)]
 
 
 def _account(out: Place, parts: int) -> tuple[tuple[str, str], ...]:

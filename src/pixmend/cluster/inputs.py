@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TypedDict
 
-from pixmend.completion import Names, OutputNames, plan_targets
+from pixmend.completion import Names, OutputNames, plan_targets, relative_to
 from pixmend.errors import InputError
 from pixmend.images import EXTENSIONS
 from pixmend.storage import Place, atomic_write
 
-__all__ = ["Input", "Inputs", "Listing", "relative_to", "write_listing"]
+__all__ = ["Input", "Inputs", "Listing", "write_listing"]
 
 _PART = 64  # inputs of a part: a few batches, and what a worker that dies loses at most
 # Names that a result of another input could have.
@@ -210,12 +210,3 @@ def _folders(root: Place, outside: Place) -> Iterator[list[PurePath]]:
         open_[-1][1].append(PurePath(path))
     while open_:
         yield open_.pop()[1]
-
-
-def relative_to(place: Place, root: Place) -> PurePosixPath | None:
-    """Return where a folder lies in another one, or None."""
-    if place.local is not None and root.local is not None:
-        inside, around = place.local.resolve(), root.local.resolve()
-        return PurePosixPath(inside.relative_to(around)) if inside.is_relative_to(around) else None
-    there, here = PurePosixPath(str(place)), PurePosixPath(str(root))
-    return there.relative_to(here) if there.is_relative_to(here) else None

@@ -9,12 +9,20 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
-from pixmend.api import Model, load, mask_file, open_mask
+from pixmend.api import Model, load
 from pixmend.cluster.board import Note, Pen
 from pixmend.cluster.inputs import Input, Inputs
 from pixmend.cluster.pool import Care
 from pixmend.cluster.session import Terms
-from pixmend.completion import Completion, Job, Options, SearchState, write_completion
+from pixmend.completion import (
+    Completion,
+    Job,
+    Options,
+    SearchState,
+    mask_file,
+    open_mask,
+    write_completion,
+)
 from pixmend.errors import ClusterError, InputError, StoppedError, StoreError
 from pixmend.images import lossless_suffix, open_image
 from pixmend.storage import Place

@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,15 @@ from pixmend.completion.result import Completion
 from pixmend.images import encode_png, image_bytes, lossless_suffix
 from pixmend.storage import Place
 
-__all__ = ["Names", "OutputNames", "beside", "plan_targets", "write_completion"]
+__all__ = [
+    "Names",
+    "OutputNames",
+    "beside",
+    "in_the_way",
+    "plan_targets",
+    "relative_to",
+    "write_completion",
+]
 
 _LONGEST = 255  # bytes of a file's name on every file system at hand
 
@@ -102,6 +110,26 @@ def plan_targets(relatives: Sequence[PurePath], names: Names) -> list[PurePath]:
         instead = relatives[place].with_name(relatives[place].name + wanted[place].suffix)
         targets[place] = names.free(wanted[place], instead)
     return [targets[place] for place in range(len(relatives))]
+
+
+def in_the_way(out: Place, given: Sequence[Place]) -> list[PurePath]:
+    """Return the files that a user handed over and that lie in ``out``, relative to it: no result may take their place."""
+    # The folder is resolved, not the file: a link's own name is what a result would replace.
+    inside = [relative_to(place.parent, out) for place in given]
+    return [
+        PurePath(folder / place.name)
+        for folder, place in zip(inside, given, strict=True)
+        if folder is not None and place.is_file()
+    ]
+
+
+def relative_to(place: Place, root: Place) -> PurePosixPath | None:
+    """Return where a folder lies in another one, or None."""
+    if place.local is not None and root.local is not None:
+        inside, around = place.local.resolve(), root.local.resolve()
+        return PurePosixPath(inside.relative_to(around)) if inside.is_relative_to(around) else None
+    there, here = PurePosixPath(str(place)), PurePosixPath(str(root))
+    return there.relative_to(here) if there.is_relative_to(here) else None
 
 
 def write_completion(

@@ -24,6 +24,7 @@ __all__ = [
     "encode_png",
     "find_images",
     "image_bytes",
+    "images_at",
     "images_in",
     "lossless_suffix",
     "open_image",
@@ -48,6 +49,16 @@ def find_images(folder: Path) -> Iterator[Path]:
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.suffix.lower() in EXTENSIONS and not hidden and path.is_file():
             yield path
+
+
+def images_at(place: Place) -> Iterator[Path | Place]:
+    """Yield the image files of a folder as `find_images` and `images_in` do, or the one file that a place is."""
+    if not place.is_folder():
+        yield place.local or place
+    elif place.local is not None:
+        yield from find_images(place.local)
+    else:
+        yield from (place / name for name in images_in(place))
 
 
 def images_in(folder: Place) -> Iterator[str]:

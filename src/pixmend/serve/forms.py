@@ -10,8 +10,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from pixmend.api import open_mask
-from pixmend.completion import Job, Options, find_method
+from pixmend.completion import Job, Options, find_method, open_mask
 from pixmend.errors import InputError, MaskError, SettingsError
 from pixmend.images import Picture, decode_image, encode_png
 from pixmend.masks import SHAPES, Mask, make_mask

@@ -133,6 +133,7 @@ class Worker:
             seconds = time.monotonic() - begun
             self._metrics.batch_seconds.observe(seconds)
             self._pace += 0.2 * (seconds - self._pace)
+            batch = []  # its answers are their clients' alone, while this thread rests
 
     def _next(self) -> list[Work]:
         """Wait for work, and a little for others like it; return what is to be done now, nothing at the end."""

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from pixmend.storage.attempts import attempt, reading, writing
 from pixmend.storage.listing import Child, Entry, children_here, children_there, entry_of
 from pixmend.storage.local import atomic_write, reason_of, write_bytes
 from pixmend.storage.stores import BUCKETS, open_store, renamed, temporary_file
+from pixmend.storage.urls import parse, shown
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -31,7 +31,6 @@ __all__ = ["Place"]
 
 T = TypeVar("T")
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)(.*)", re.DOTALL)
 _PART_BYTES = 8 * 2**20  # read at once of a file that is fetched whole
 _AT_ONCE = 16  # files removed
 
@@ -64,29 +63,13 @@ class Place:
         """
         if isinstance(path, Place):
             return path
-        if isinstance(path, str) and "::" in path.partition("://")[0] and "://" in path:
-            raise InputError(f"{path.partition('::')[0]}::...: a URL of a URL; give a plain one")
-        found = _URL.fullmatch(path) if isinstance(path, str) else None
-        if found is None:
-            return cls(Path(path))
-        scheme, host, rest = found[1].lower(), found[2], found[3]
-        if scheme in ("file", "local"):
-            return cls(Path(host + rest))
-        place = f"{scheme}://{host.rpartition('@')[2]}{rest.partition('?')[0]}"
-        if "@" in host and scheme in BUCKETS:
-            raise InputError(
-                f"{place}: credentials do not go into a URL, where they are logged; set them as the store's own tools want them"
-            )
-        path, mark, query = rest.partition("?")
-        if scheme in BUCKETS and "=" not in query:  # a key there may hold a question mark
-            path, mark, query = rest, "", ""
-        return cls(None, f"{scheme}://{host}{path}".rstrip("/"), mark + query)
+        if isinstance(path, Path):
+            return cls(path)
+        found = parse(path)
+        return cls(found) if isinstance(found, Path) else cls(None, *found)
 
     def __str__(self) -> str:
-        if self.local is not None:
-            return str(self.local)
-        found = _URL.fullmatch(self._url)
-        return f"{found[1]}://{found[2].rpartition('@')[2]}{found[3]}" if found else self._url
+        return shown(self._url) if self.local is None else str(self.local)
 
     def __repr__(self) -> str:
         return f"Place({str(self)!r})"
