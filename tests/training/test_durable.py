@@ -15,7 +15,8 @@ from pixmend.errors import DivergedError, OutputError, RunError, StoppedError, V
 from pixmend.models import load_model, read_tensors
 from pixmend.records import PackSettings, Records, dataset, pack
 from pixmend.storage import append_line
-from pixmend.training import RunDirectory, loop, outbox, read_recipe, resolve, train
+from pixmend.training import RunDirectory, loop, monitor, outbox, read_recipe, resolve, train
+from pixmend.training.monitor import read_scores
 from tests.training.test_run import assert_same_end, final_tensors
 
 FORMAT_1 = Path(__file__).parent / "data" / "format-1"
@@ -290,6 +291,88 @@ def test_weights_that_are_not_finite_are_never_saved(records, tiny, tmp_path, mo
         run()
     assert backs == [4]
     assert final_tensors(tmp_path / "run")[1]["step"] == 4
+
+
+# Samples that collapse
+
+
+@pytest.fixture
+def diversities(monkeypatch):
+    """Let the monitor find these diversities, checkpoint by checkpoint; returns those that are still to come."""
+    to_come = []
+    real = monitor.Monitor.score
+
+    def score(self, model, *, step, images):
+        found = real(self, model, step=step, images=images)
+        return replace(found, diversity=to_come.pop(0))
+
+    monkeypatch.setattr(monitor.Monitor, "score", score)
+    return to_come
+
+
+def steps_of(run, name):
+    return [int(path.stem.removeprefix("step-")) for path in sorted((run / name).iterdir())]
+
+
+def test_a_collapse_takes_the_run_back_to_before_it_with_other_draws(
+    records, tiny, tmp_path, diversities, whole
+):
+    diversities += [0.9, 0.1, 0.8, 0.7]
+    done = list(train(records, tmp_path / "run", tiny(monitor=True)))
+    (back,) = [now for now in done if now.event == "rolled back"]
+    assert back.step == 4
+    assert "diversity is 0.10 where it was 0.90 at step 4; taken back to step 4" in back.warning
+    assert done[-1].event == "done"
+    assert diversities == []
+    assert steps_of(tmp_path / "run", "checkpoints") == [4, 8, 10]
+    tensors, header = final_tensors(tmp_path / "run")
+    assert (header["step"], header["rollbacks"]) == (10, 1)
+    theirs = final_tensors(whole)[0]
+    name = "generator.project.weight"
+    assert not torch.equal(tensors[name], theirs[name])
+    scored = [each.step for each in read_scores(RunDirectory(tmp_path / "run").scores)]
+    assert scored == [4, 8, 10], "the collapsed checkpoint's score is gone with it"
+
+
+def test_a_collapse_at_the_very_end_is_no_end(records, tiny, tmp_path, diversities):
+    diversities += [0.9, 0.9, 0.1, 0.9]
+    done = list(train(records, tmp_path / "run", tiny(monitor=True)))
+    assert [now.step for now in done if now.event == "rolled back"] == [8]
+    assert (done[-1].event, done[-1].step) == ("done", 10)
+    assert diversities == []
+
+
+def test_a_second_collapse_ends_the_run_with_what_was_before_it(
+    records, tiny, tmp_path, diversities
+):
+    diversities += [0.9, 0.1, 0.1, 0.9]
+    with pytest.raises(DivergedError, match=r"samples collapsed.*again after.*last checkpoint"):
+        list(train(records, tmp_path / "run", tiny(monitor=True)))
+    assert steps_of(tmp_path / "run", "checkpoints") == [4]
+    assert load_model(RunDirectory(tmp_path / "run").model).card["steps"] == 4
+    assert load_model(RunDirectory(tmp_path / "run").best).card["steps"] == 4
+
+
+def test_a_collapse_with_nothing_to_go_back_to_is_told_and_training_goes_on(
+    records, tiny, tmp_path, diversities
+):
+    diversities += [0.9, 0.1, 0.1]
+    done = list(train(records, tmp_path / "run", tiny(monitor=True, keep_checkpoints=1)))
+    assert "no earlier checkpoint" in next(now.warning for now in done if now.step == 8)
+    assert (done[-1].event, done[-1].step) == ("done", 10)
+    assert final_tensors(tmp_path / "run")[1]["rollbacks"] == 0
+
+
+def test_a_checkpoint_that_collapsed_while_the_disk_was_full_is_not_written_later(
+    records, tiny, tmp_path, diversities, disk
+):
+    diversities += [0.9, 0.1, 0.8, 0.7]
+    steps = []
+    for now in train(records, tmp_path / "run", tiny(monitor=True)):
+        steps.append(now.step)
+        disk["full"] = now.step == 7 and steps.count(7) == 1
+    assert steps.count(7) == 2
+    assert final_tensors(tmp_path / "run")[1]["rollbacks"] == 1
 
 
 # Files: damaged, of other versions, left over

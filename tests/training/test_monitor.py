@@ -33,7 +33,7 @@ from pixmend.records import PackSettings, Records, pack
 from pixmend.training import RunDirectory, Scores, train
 from pixmend.training import monitor as monitor_module
 from pixmend.training.measures import hole_psnr, latent_search
-from pixmend.training.monitor import Monitor, better, read_scores
+from pixmend.training.monitor import Monitor, better, collapse_of, read_scores
 from pixmend.training.split import Split
 
 CPU = torch.device("cpu")
@@ -265,6 +265,23 @@ def test_the_better_checkpoint_is_that_of_lower_kid_or_with_an_encoder_of_higher
     assert better(replace(filled, psnr={"half": 12.5}, kid=0.9), filled)
     assert not better(replace(filled, psnr={"half": 11.5}, kid=0.0), filled)
     assert better(replace(SCORES, features="other", kid=0.9), lower), "these do not compare"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "collapsed"),
+    [
+        ([0.8], 0.1, True),
+        ([0.8, 0.3], 0.1, True),
+        ([0.8], 0.3, False),  # poorer, and may come back
+        ([0.3, 0.4], 0.02, False),  # never was diverse: no checkpoint is better
+        ([], 0.0, False),
+    ],
+)
+def test_a_collapse_is_a_fall_from_a_diversity_that_was(before, now, collapsed):
+    earlier = [replace(SCORES, step=at, diversity=value) for at, value in enumerate(before)]
+    said = collapse_of(replace(SCORES, step=9, diversity=now), earlier)
+    assert bool(said) == collapsed
+    assert not said or "0.80 at step 0" in said
 
 
 def test_the_weights_are_the_same_with_and_without_the_monitor(watched, tiny, tmp_path):

@@ -353,7 +353,9 @@ class _Batch:
 
 
 def _file_of(line: str) -> str | None:
+    from pixmend.storage import parse_json
+
     try:
-        return str(json.loads(line)["file"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return str(parse_json(line)["file"])
+    except (ValueError, KeyError, TypeError):
         return None

@@ -32,7 +32,7 @@ from pixmend.completion import Options, in_the_way
 from pixmend.errors import InputError, MissingError, OutputError
 from pixmend.masks import SHAPES
 from pixmend.models import find_model
-from pixmend.storage import Place, remove_leftovers, sha256_of
+from pixmend.storage import Place, parse_json, remove_leftovers, sha256_of
 
 __all__ = ["Completed", "CompletedProgress", "complete"]
 
@@ -193,14 +193,14 @@ def _begin(out: Place, origin: dict[str, Any]) -> None:
         raise OutputError(f"{out}: other processes do not see it; give a folder, s3:// or gs://")
     place = out / WORK / JOB
     try:
-        before = json.loads(place.read_bytes())
+        before = parse_json(place.read_bytes())
     except MissingError:
         if (out / _RESULTS).exists():
             raise OutputError(
                 f"{out}: holds completions of another command ({_RESULTS}); {_FIX}"
             ) from None
         before = origin
-    except (InputError, ValueError, RecursionError) as error:
+    except (InputError, ValueError) as error:
         raise OutputError(f"{place}: cannot be read; {_FIX}") from error
     differing = sorted(key for key in origin if before.get(key) != origin[key])
     if differing:

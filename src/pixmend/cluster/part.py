@@ -25,7 +25,7 @@ from pixmend.completion import (
 )
 from pixmend.errors import ClusterError, InputError, StoppedError, StoreError
 from pixmend.images import lossless_suffix, open_image
-from pixmend.storage import Place
+from pixmend.storage import Place, parse_json
 
 __all__ = [
     "JOB",
@@ -101,8 +101,8 @@ def part_path(number: int) -> PurePath:
 def read_entries(place: Place) -> list[Entry]:
     """Return the entries of a part's ledger; none where it is not there or not ours."""
     try:
-        return [Entry(**json.loads(line)) for line in place.read_bytes().splitlines()]
-    except (InputError, ValueError, TypeError, RecursionError):
+        return [Entry(**parse_json(line)) for line in place.read_bytes().splitlines()]
+    except (InputError, ValueError, TypeError):
         return []
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from pixmend.errors import InputError, RunError
 from pixmend.evaluation.rivals import Images
 from pixmend.images import encode_png, open_image
-from pixmend.storage import append_line, remove_leftovers, write_bytes, write_text
+from pixmend.storage import append_line, parse_json, remove_leftovers, write_bytes, write_text
 
 __all__ = ["Key", "Ledger", "Row"]
 
@@ -201,8 +201,8 @@ class Ledger:
         """Drop the rows of methods whose answers, by digest, are not those that were measured."""
         path = self.folder / "completions.json"
         try:
-            kept = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, RecursionError):
+            kept = dict(parse_json(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
             kept = {}
         changed = {name for name, digest in digests.items() if kept.get(name) != digest}
         if not changed:
@@ -219,8 +219,8 @@ class Ledger:
         if not self._plan.exists():
             return
         try:
-            begun = json.loads(self._plan.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            begun = parse_json(self._plan.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             begun = {}
         differing = sorted(key for key in plan if begun.get(key) != plan[key])
         if differing:

@@ -20,7 +20,7 @@ from pixmend.evaluation.protocol import Protocol, digest_of, masks_for
 from pixmend.evaluation.rivals import Images
 from pixmend.images import encode_png, open_image, to_channels, to_eight_bits
 from pixmend.masks import Mask
-from pixmend.storage import make_folder, write_bytes, write_text
+from pixmend.storage import make_folder, parse_json, write_bytes, write_text
 
 __all__ = ["Outside", "parse_completions", "place_of", "write_tasks"]
 
@@ -143,7 +143,7 @@ class Outside:
         if not path.exists():
             return None
         try:
-            return float(json.loads(path.read_text(encoding="utf-8"))["seconds_per_image"])
+            return float(parse_json(path.read_text(encoding="utf-8"))["seconds_per_image"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(
                 f'{path}: needs {{"seconds_per_image": 0.01}}, or remove it'

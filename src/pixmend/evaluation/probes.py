@@ -16,7 +16,7 @@ from pixmend.evaluation.protocol import Protocol, masks_for
 from pixmend.evaluation.realism import draw_samples
 from pixmend.images import to_pixels, to_tensor
 from pixmend.models import DCGAN, infer
-from pixmend.storage import write_text
+from pixmend.storage import parse_json, write_text
 
 __all__ = ["Probe", "Rebuilt", "probe_samples", "rebuild"]
 
@@ -119,7 +119,7 @@ def probe_samples(
 
 def _kept_probe(path: Path) -> Probe | None:
     try:
-        return Probe(**json.loads(path.read_text(encoding="utf-8")))
+        return Probe(**parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 

@@ -24,7 +24,7 @@ from pixmend.features import (
 from pixmend.images import to_pixels, to_tensor
 from pixmend.models import DCGAN, sample_latents
 from pixmend.randomness import array_generator_for, generator_for
-from pixmend.storage import write_text
+from pixmend.storage import parse_json, write_text
 
 __all__ = ["FEWEST", "Realism", "Samples", "judge_realism", "judge_samples"]
 
@@ -171,14 +171,14 @@ def _hash(images: Images) -> str:
 
 def _read(path: Path) -> dict[str, list[float]]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
 
 
 def _read_samples(path: Path, features: str, count: int) -> Samples | None:
     try:
-        found = Samples(**json.loads(path.read_text(encoding="utf-8")))
+        found = Samples(**parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
     return found if (found.features, found.count) == (features, count) else None

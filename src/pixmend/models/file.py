@@ -23,7 +23,7 @@ from pixmend.models.dcgan import DCGANSettings, Discriminator, Generator
 from pixmend.models.encoder import Encoder
 from pixmend.models.memory import Memory
 from pixmend.models.residual import make_discriminator, make_generator
-from pixmend.storage import atomic_write
+from pixmend.storage import atomic_write, parse_json
 
 __all__ = [
     "BUNDLED",
@@ -210,13 +210,13 @@ def read_header(path: Path) -> dict[str, Any]:
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= min(_MAX_HEADER, path.stat().st_size):
                 raise ModelFileError(f"{path}: not a pixmend model file, or a truncated one")
-            metadata = json.loads(file.read(length)).get("__metadata__", {})
-        header = json.loads(metadata["pixmend"])
+            metadata = parse_json(file.read(length)).get("__metadata__", {})
+        header = parse_json(metadata["pixmend"])
     except FileNotFoundError:
         raise ModelFileError(f"{path}: no such file; check the path") from None
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelFileError(f"{path}: not a pixmend model file, or a truncated one") from error
     if not isinstance(header, dict) or str(header.get("kind")) not in FORMATS:
         raise ModelFileError(f"{path}: not a pixmend model file")

@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import itertools
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pixmend.errors import InputError, MissingError, OutputError, SettingsError
 from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME, ORIGIN_NAME, Manifest
 from pixmend.records.settings import PackSettings
-from pixmend.storage import Place, make_folder
+from pixmend.storage import Place, make_folder, parse_json
 
 __all__ = ["Origin", "clean", "locked", "previous_run"]
 
@@ -136,10 +135,10 @@ def clean(out: Place, keep: frozenset[str]) -> None:
 
 def _read_origin(out: Place) -> Origin | None:
     try:
-        return Origin.model_validate(json.loads((out / ORIGIN_NAME).read_bytes()))
+        return Origin.model_validate(parse_json((out / ORIGIN_NAME).read_bytes()))
     except MissingError:
         return None
-    except (InputError, ValueError, RecursionError, ValidationError, SettingsError) as error:
+    except (InputError, ValueError, ValidationError, SettingsError) as error:
         raise OutputError(f"{out / ORIGIN_NAME}: cannot be read; {_FIX}") from error
 
 

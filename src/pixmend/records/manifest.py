@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pixmend.errors import InputError, MissingError, SettingsError
 from pixmend.records.settings import PackSettings
-from pixmend.storage import Place
+from pixmend.storage import Place, parse_json
 
 __all__ = ["INPUTS_NAME", "MANIFEST_NAME", "ORIGIN_NAME", "Manifest", "ShardInfo"]
 
@@ -83,12 +83,12 @@ class Manifest(BaseModel):
         """
         path = Place.of(folder) / MANIFEST_NAME
         try:
-            content = json.loads(path.read_bytes().decode())
+            content = parse_json(path.read_bytes().decode())
         except MissingError:
             raise InputError(_no_records(path.parent)) from None
         except InputError as error:
             raise InputError(f"{error}; {_AGAIN}") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise InputError(f"{path}: cannot be read: {error}; {_AGAIN}") from error
         version = content.get("format") if isinstance(content, dict) else None
         if version != _FORMAT:

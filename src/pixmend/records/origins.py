@@ -1,7 +1,6 @@
 """Where each record came from and what it holds, in one pass that decodes nothing."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from pixmend.errors import InputError
 from pixmend.records.dataset import Records
 from pixmend.records.manifest import INPUTS_NAME
+from pixmend.storage import parse_json
 
 __all__ = ["Origins", "origins"]
 
@@ -67,7 +67,7 @@ def _listed(records: Records) -> tuple[list[str], list[str | int | None]] | None
     try:
         with (records.path / INPUTS_NAME).open() as lines:
             for line in lines:
-                facts = json.loads(line)
+                facts = parse_json(line)
                 if "reason" not in facts:
                     names.append(str(facts["name"]))
                     labels.append(facts["class"])

@@ -28,7 +28,7 @@ from pixmend.records.index import read_index, write_index
 from pixmend.records.progress import Row
 from pixmend.records.settings import PackSettings
 from pixmend.records.sources import Item
-from pixmend.storage import Place
+from pixmend.storage import Place, parse_json
 
 __all__ = [
     "FIRST_REASONS",
@@ -144,7 +144,7 @@ def write_shard(
 def kept_result(job: ShardJob) -> ShardResult | None:
     """Return the result of a shard that an earlier run finished from the same inputs, or None if it did not."""
     try:
-        note = json.loads(job.note.read_bytes())
+        note = parse_json(job.note.read_bytes())
         if note.pop("key") != job.key or not job.inputs.is_file():
             return None
         version = note.pop("version")

@@ -6,11 +6,13 @@ listing   what is in a folder, in one order
 stores    the file systems of stores
 attempts  what is tried again, and what went wrong in words
 ranged    a store's file as a file and as a buffer, by ranged reads
+facts     JSON that others may have damaged
 lines     a file of lines that grows
 cache     blocks of a store's files, kept on this machine in bounded space
 """
 
 from pixmend.storage.cache import BlockCache, Blocks, Part, default_cache
+from pixmend.storage.facts import parse_json
 from pixmend.storage.lines import Lines
 from pixmend.storage.listing import Entry
 from pixmend.storage.local import (
@@ -39,6 +41,7 @@ __all__ = [
     "atomic_write",
     "default_cache",
     "make_folder",
+    "parse_json",
     "remove_leftovers",
     "sha256_of",
     "shared",

@@ -12,7 +12,13 @@ from pixmend.models import read_header, read_tensors, write_tensors
 from pixmend.training.finite import is_finite
 from pixmend.training.state import TrainState, counts_of, restore, tensors_of
 
-__all__ = ["Checkpoint", "checkpoint_of", "newest_checkpoint", "write_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "checkpoint_of",
+    "drop_checkpoints",
+    "newest_checkpoint",
+    "write_checkpoint",
+]
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,22 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path, *, keep: int) -> None
     for old in sorted(folder.glob("step-*.safetensors"))[:-keep]:
         with contextlib.suppress(OSError):
             old.unlink()
+
+
+def drop_checkpoints(folder: Path, *, since: int) -> bool:
+    """Remove those of step ``since`` and later if an earlier one is whole, and return whether one is."""
+    late, earlier = [], False
+    for path in folder.glob("*.safetensors"):
+        with contextlib.suppress(ModelFileError):
+            if _step_of(path) >= since:
+                late.append(path)
+            else:
+                read_tensors(path, kind="checkpoint")
+                earlier = True
+    if earlier:
+        for path in late:
+            path.unlink(missing_ok=True)
+    return earlier
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from pixmend.storage import append_line, write_text
+from pixmend.storage import append_line, parse_json, write_text
 
 __all__ = ["Log"]
 
@@ -33,7 +33,7 @@ class Log:
         lines: list[str] = []
         for line in [*self._written(), *self._waiting]:
             try:
-                facts = json.loads(line)
+                facts = parse_json(line)
                 if facts["step"] <= step:
                     seconds = float(facts["seconds"])
                     lines.append(line)

@@ -16,16 +16,21 @@ from pixmend.errors import DivergedError, StoppedError
 from pixmend.processes import ALONE, Group
 from pixmend.randomness import seed_for
 from pixmend.records import Records
-from pixmend.training.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
+from pixmend.training.checkpoint import (
+    Checkpoint,
+    drop_checkpoints,
+    newest_checkpoint,
+    write_checkpoint,
+)
 from pixmend.training.clock import Clock
 from pixmend.training.export import Export
 from pixmend.training.feed import Feed
 from pixmend.training.finite import Statistics
 from pixmend.training.inversion import Drawn, draw
 from pixmend.training.log import Log
-from pixmend.training.monitor import Scores
 from pixmend.training.outbox import Outbox
 from pixmend.training.precision import arithmetic
+from pixmend.training.progress import Progress
 from pixmend.training.run import RunDirectory, RunFacts, open_run, parts_of, processes_of
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import open_split
@@ -52,40 +57,6 @@ _CHECKPOINTS = 10  # of a run by time
 _PATIENCE = 5  # steps in a row that are not finite, before the run is taken back
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands.
-
-    Attributes
-    ----------
-    step, steps, images
-        Iterations done and to do; training images that D has seen.
-    loss_d, loss_g
-        Means over the step's batch.
-    images_per_second
-        Since this sitting began.
-    done
-        Share of the run, by steps or by time, 0 to 1.
-    event
-        "resumed", "checkpoint", "rolled back", "stopped" or "done" when that is news; "" else.
-    warning
-        What the user should know, in words, when that is news; "" else.
-    scores
-        The monitor's, at a checkpoint; in the first process alone.
-    """
-
-    step: int
-    steps: int
-    images: int
-    loss_d: float
-    loss_g: float
-    images_per_second: float
-    done: float
-    event: str = ""
-    warning: str = ""
-    scores: Scores | None = None
-
-
 def train(
     records: Records,
     run: Path,
@@ -100,8 +71,9 @@ def train(
     The same call resumes: weights after N steps are the same, bit for bit on a CPU, however often the run was cut short. Not so where
     ``minutes`` are given: the schedule follows the time that training has taken.
 
-    An update that is not finite is left out. After 5 such steps in a row, or when the weights themselves are not finite, the run
-    goes back to its last checkpoint, once, and on from there with other draws. What cannot be written is tried again later.
+    An update that is not finite is left out. After 5 such steps in a row, or when the weights themselves are not finite, or when the
+    monitor finds that the samples collapsed, the run goes back to its last checkpoint before that, once, and on from there with other
+    draws. What cannot be written is tried again later.
 
     Parameters
     ----------
@@ -118,7 +90,7 @@ def train(
     RunError
         The directory holds another run (see `open_run`), or its checkpoints are all damaged.
     DivergedError
-        Values were not finite again after the run was taken back once; the last checkpoint is good.
+        Values were not finite, or samples collapsed, again after the run was taken back once; the last checkpoint is good.
     OutputError
         At the start or at the end the disk is full or not writable; the last checkpoint is good.
     """
@@ -170,8 +142,8 @@ class _Sitting:
             yield self._progress(event="stopped")
             return
         self.watch.open(self.feed.read, self.split, self.device)
-        if resumed and self.group.first and not self.export.is_of(self.state.step):
-            self.export.write(self.state)  # a kill came between a checkpoint and its model
+        if resumed:
+            self._show()  # a kill may have come between a checkpoint and its model
         started, rate = time.monotonic(), 0.0
         self.done = self.clock.done(self.state.step)
         while self.done < 1:
@@ -325,13 +297,15 @@ class _Sitting:
     def _roll_back(self, error: DivergedError) -> None:
         """Take the run back to its last checkpoint, to go on with other draws; the second time give up."""
         times = self.state.rollbacks + 1
+        self._go_to(self._last_checkpoint(), rollbacks=times)
+        self.done = self.clock.done(self.state.step)
+        self._show()
         if times > 1:
             self.outbox.retry()
             raise DivergedError(
                 f"{self.run.path}: {error}, again after the run was taken back once; "
                 "the last checkpoint is good: try a smaller learning_rate in a new run directory"
             ) from error
-        self._go_to(self._last_checkpoint(), rollbacks=times)
         self.warnings.append(f"{error}; taken back to step {self.state.step}, with other draws")
 
     def _go_to(self, checkpoint: Checkpoint | None, *, rollbacks: int = 0) -> float:
@@ -354,17 +328,43 @@ class _Sitting:
         return seconds
 
     def _checkpoint(self) -> None:
-        """Save the state, and then what people look at."""
+        """Save the state, and then what people look at.
+
+        Raises
+        ------
+        DivergedError
+            It is not finite, and was not saved; or its samples have collapsed, and it was taken away again.
+        """
         started = time.monotonic()
         checkpoint = first_checkpoint(self.state)
-        if checkpoint is None:
-            return
-        write = partial(
-            write_checkpoint, folder=self.run.checkpoints, keep=self.settings.keep_checkpoints
-        )
-        self.outbox.put("checkpoint", checkpoint, write)
-        self.export.write(self.state)
-        self.clock.last = time.monotonic() - started
+        if checkpoint is not None:
+            write = partial(
+                write_checkpoint, folder=self.run.checkpoints, keep=self.settings.keep_checkpoints
+            )
+            self.outbox.put("checkpoint", checkpoint, write)
+            self.export.write(self.state)
+            self.clock.last = time.monotonic() - started
+        if self.settings.monitor:
+            self._leave_collapse()
+
+    def _leave_collapse(self) -> None:
+        """Raise, in all processes, if the samples have collapsed and there is an earlier checkpoint to go back to."""
+        collapse = self.watch.collapse
+        if collapse:
+            if drop_checkpoints(self.run.checkpoints, since=self.state.step):
+                self.outbox.drop("checkpoint")
+            else:
+                self.warnings.append(f"{collapse}; no earlier checkpoint is left to go back to")
+                collapse = ""
+        collapse = self.group.tell(collapse)
+        if collapse:
+            raise DivergedError(collapse)
+
+    def _show(self) -> None:
+        """Write what people look at, of the checkpoint that the run goes on from, if that is not there."""
+        step = self.state.step
+        if self.group.first and step and not self.export.is_of(step):
+            self.export.write(self.state)
 
     def _log(self, rate: float) -> None:
         mean_d, mean_g = (

@@ -4,7 +4,6 @@ The monitor reads networks and changes none; its draws are its own. So weights a
 """
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -28,13 +27,14 @@ from pixmend.images import Pixels
 from pixmend.masks import make_mask
 from pixmend.models import DCGAN, Discriminator, Trust, calibrate, infer_average, sample_latents
 from pixmend.randomness import array_generator_for, generator_for
+from pixmend.storage import parse_json
 from pixmend.training.data import pixels_to_device
 from pixmend.training.inversion import draw_known
 from pixmend.training.measures import Complete, hole_psnr, latent_search
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import Split
 
-__all__ = ["MASKS", "Monitor", "Scores", "better", "read_scores"]
+__all__ = ["MASKS", "Monitor", "Scores", "better", "collapse_of", "read_scores"]
 
 MASKS = ("center", "half", "random:0.8")
 _FEATURED = 512  # images and samples whose features are compared
@@ -42,6 +42,7 @@ _COMPARED = 256  # samples whose distances and logits are taken
 _CALIBRATED, _KINDS = 128, 5  # held-out images completed to calibrate by, and masks of each
 _COMPLETED = 64  # held-out images completed, under each mask
 _SIDE = 32  # distances between images are taken at this side at most
+_ALIVE, _COLLAPSED = 0.5, 0.25  # diversity that samples had, and the share of it that is none
 _NEIGHBOUR_BYTES = 64 * 2**20  # of training images among which the nearest is sought
 
 
@@ -109,6 +110,20 @@ def better(scores: Scores, than: Scores | None) -> bool:
     return scores.kid < than.kid
 
 
+def collapse_of(scores: Scores, before: Sequence[Scores]) -> str:
+    """Say in words that samples have become alike which were diverse at a checkpoint before; "" if they have not.
+
+    Samples that never were diverse are those of a run that has only begun, or of settings that do not work: no checkpoint is better.
+    """
+    diverse = max(before, key=lambda each: each.diversity, default=scores)
+    if diverse.diversity < _ALIVE or scores.diversity > _COLLAPSED * diverse.diversity:
+        return ""
+    return (
+        f"step {scores.step}: the samples collapsed, their diversity is {scores.diversity:.2f} "
+        f"where it was {diverse.diversity:.2f} at step {diverse.step}"
+    )
+
+
 def read_scores(path: Path) -> list[Scores]:
     """Read monitor.jsonl, passing over what is damaged."""
     if not path.exists():
@@ -117,7 +132,7 @@ def read_scores(path: Path) -> list[Scores]:
     known = {each.name for each in fields(Scores)}
     for line in path.read_text(errors="replace").splitlines():
         with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
-            held = {key: value for key, value in json.loads(line).items() if key in known}
+            held = {key: value for key, value in parse_json(line).items() if key in known}
             found.append(Scores(**{**held, "warnings": tuple(held.get("warnings", ()))}))
     return found
 

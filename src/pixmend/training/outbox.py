@@ -59,6 +59,10 @@ class Outbox:
         held = self._held.get(name)
         return None if held is None else held.value
 
+    def drop(self, name: str) -> None:
+        """Hold nothing under ``name`` any longer."""
+        self._held.pop(name, None)
+
     def retry_when_due(self) -> None:
         """Try to write what is held, unless that was less than a minute ago."""
         if self._held and time.monotonic() >= self._next_try:

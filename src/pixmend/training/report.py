@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
@@ -11,7 +10,7 @@ from string import Template
 from typing import Any
 
 from pixmend.page import Series, line_chart, page_style, scrolling
-from pixmend.storage import write_text
+from pixmend.storage import parse_json, write_text
 from pixmend.training.monitor import MASKS, Scores, read_scores
 from pixmend.training.run import RunDirectory
 from pixmend.training.settings import TrainSettings, resolve
@@ -206,7 +205,7 @@ def _base64(path: Path) -> str:
 
 def _facts(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads(path.read_text())
+        found = parse_json(path.read_text())
         if isinstance(found, dict):
             return found
     return {}
@@ -217,5 +216,5 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     text = path.read_text(errors="replace") if path.exists() else ""
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
+            found.append(parse_json(line))
     return [line for line in found if isinstance(line, dict) and "step" in line]

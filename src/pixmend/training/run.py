@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from pixmend.errors import OutputError, RunError, SettingsError
-from pixmend.storage import make_folder, remove_leftovers, write_text
+from pixmend.storage import make_folder, parse_json, remove_leftovers, write_text
 from pixmend.training.settings import TrainSettings, free_in, read_recipe, resolve, to_toml
 
 __all__ = ["RunDirectory", "RunFacts", "is_run", "open_run", "parts_of", "processes_of"]
@@ -123,8 +123,8 @@ def is_run(path: Path) -> bool:
 def processes_of(path: Path) -> int:
     """Return how many processes trained the run in ``path`` last; 1 where that is not said."""
     try:
-        return int(json.loads(RunDirectory(path).facts.read_text())["processes"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return int(parse_json(RunDirectory(path).facts.read_text())["processes"])
+    except (OSError, ValueError, KeyError, TypeError):
         return 1  # no run yet, one of an older version, or a damaged one, which `open_run` tells of
 
 
@@ -175,9 +175,9 @@ def _facts(facts: RunFacts) -> dict[str, Any]:
 def _check_same(run: RunDirectory, settings: TrainSettings, facts: RunFacts) -> None:
     try:
         before = resolve(read_recipe(run.settings)).model_dump()
-        held = json.loads(run.facts.read_text())
+        held = parse_json(run.facts.read_text())
         same_data = held["data_digest"] == facts.data_digest
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{run.facts}: damaged ({error}); choose another folder") from error
     now = settings.model_dump()
     free = free_in(settings)

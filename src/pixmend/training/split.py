@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pixmend.processes import ALONE, Group
 from pixmend.randomness import array_generator_for
 from pixmend.records import Records, families, origins
-from pixmend.storage import write_text
+from pixmend.storage import parse_json, write_text
 
 __all__ = ["Split", "family_numbers", "open_split", "split_by_family"]
 
@@ -168,7 +168,7 @@ def _split_of(facts: Mapping[str, Any]) -> Split:
 def _read(path: Path, drawn_for: Mapping[str, object]) -> dict[str, Any] | None:
     """Read the facts of a split; None where they are missing, damaged or of another draw."""
     try:
-        facts: dict[str, Any] = json.loads(path.read_text())
+        facts: dict[str, Any] = parse_json(path.read_text())
         if any(facts[key] != value for key, value in drawn_for.items()):
             return None
         _split_of(facts)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pixmend.images import Pixels
 from pixmend.models import DCGAN, save_model
 from pixmend.training.log import Log
-from pixmend.training.monitor import Monitor, Scores, better, read_scores
+from pixmend.training.monitor import Monitor, Scores, better, collapse_of, read_scores
 from pixmend.training.outbox import Outbox
 from pixmend.training.report import write_report
 from pixmend.training.run import RunDirectory
@@ -28,6 +28,11 @@ Read: TypeAlias = Callable[[Sequence[int] | NDArray[np.int64]], Pixels]
 class Watch:
     """Scores each checkpoint once, and shows it.
 
+    Attributes
+    ----------
+    collapse
+        What is to be said of the last checkpoint if its samples collapsed; "" if they did not.
+
     Raises
     ------
     SettingsError
@@ -40,6 +45,7 @@ class Watch:
         self._scored = read_scores(run.scores) if settings.monitor else []
         self._monitor: Monitor | None = None
         self._news: Scores | None = None
+        self.collapse = ""
         self._tracker = open_tracker(run.tensorboard) if settings.track else None
 
     def open(self, read: Read, split: Split, device: torch.device) -> None:
@@ -61,6 +67,7 @@ class Watch:
 
     def checkpoint(self, model: DCGAN, grid: Pixels, *, step: int, images: int) -> None:
         """Score and show a checkpoint's model, and keep it if it is the best so far; ``grid`` is uint8 [H, W, 3]."""
+        self.collapse = ""
         if self._monitor is not None and all(scores.step != step for scores in self._scored):
             self._score(self._monitor, model, step, images)
         if self._tracker is not None:
@@ -85,7 +92,8 @@ class Watch:
     def _score(self, monitor: Monitor, model: DCGAN, step: int, images: int) -> None:
         scores = monitor.score(model, step=step, images=images)
         best = next((each for each in reversed(self._scored) if each.best), None)
-        if better(scores, best):
+        self.collapse = collapse_of(scores, self._scored)
+        if not self.collapse and better(scores, best):
             scores = replace(scores, best=True)
             self._outbox.put("best", model, partial(save_model, path=self._run.best))
         # After the model: a line that says "best" is of a model that is there.
