@@ -1,6 +1,7 @@
 """Stores to test against: a real S3 server on loopback, and file systems that fail now and then, or are slow."""
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "s3cr3t-of-tests"}
@@ -100,8 +102,14 @@ class Counted(MemoryFileSystem):
         return super().rm_file(path)
 
 
+def fail(call, what):
+    """Raise at 2 % of the calls, one in fifty at places spread by a multiplicative hash."""
+    if (call * 2654435761) % 2**32 < 0.02 * 2**32:
+        raise (ConnectionResetError, TimeoutError, BlockingIOError)[call % 3](what)
+
+
 class Flaky(Counted):
-    """Fails 2 % of its calls, one in fifty at places spread by a multiplicative hash; reads may end early."""
+    """Fails 2 % of its calls; reads may end early."""
 
     protocol = "flaky"
     store: ClassVar = {}
@@ -111,9 +119,11 @@ class Flaky(Counted):
 
     def happen(self, what):
         super().happen(what)
-        if (type(self).made * 2654435761) % 2**32 < 0.02 * 2**32:
+        try:
+            fail(type(self).made, what)
+        except OSError:
             type(self).failures += 1
-            raise (ConnectionResetError, TimeoutError, BlockingIOError)[type(self).made % 3](what)
+            raise
 
 
 class Slow(Counted):
@@ -137,7 +147,66 @@ class Slow(Counted):
             type(self).at_once -= 1
 
 
-for made in (Counted, Flaky, Slow):
+class FlakyDisk(LocalFileSystem):
+    """Folders of this machine, which all its processes see: 2 % of each process's calls fail, a write having written half."""
+
+    protocol = "flakydisk"
+    calls = count(os.getpid())
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return LocalFileSystem._strip_protocol(str(path).removeprefix(f"{cls.protocol}://"))
+
+    def happen(self, what):
+        fail(next(type(self).calls), what)
+
+    def cat_file(self, path, start=None, end=None, **rest):
+        self.happen("read")
+        return super().cat_file(path, start=start, end=end, **rest)
+
+    def info(self, path, **rest):
+        self.happen("info")
+        return super().info(path, **rest)
+
+    def ls(self, path, detail=False, **rest):
+        self.happen("list")
+        return LocalFileSystem().ls(self._strip_protocol(path), detail=detail, **rest)  # one call
+
+    def put_file(self, path1, path2, callback=None, **rest):
+        content = Path(path1).read_bytes()
+        self._write(path2, content[: len(content) // 2])
+        self.happen("write")
+        self._write(path2, content)
+
+    def pipe_file(self, path, value, mode="overwrite", **rest):
+        self._write(path, value[: len(value) // 2])
+        self.happen("write")
+        self._write(path, value)
+
+    def mv(self, path1, path2, **rest):
+        self.happen("move")
+        Path(self._strip_protocol(path1)).replace(self._strip_protocol(path2))
+
+    def rm_file(self, path):
+        self.happen("remove")
+        super().rm_file(path)
+
+    def _write(self, path, content):
+        path = Path(self._strip_protocol(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+class SlowDisk(FlakyDisk):
+    """The same without failures, 5 ms a call."""
+
+    protocol = "slowdisk"
+
+    def happen(self, what):
+        time.sleep(0.005)
+
+
+for made in (Counted, Flaky, Slow, FlakyDisk, SlowDisk):
     fsspec.register_implementation(made.protocol, made, clobber=True)
 
 

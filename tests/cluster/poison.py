@@ -1,4 +1,4 @@
-"""What workers of the test cluster do to poisoned images: die, as a decoder with a fault would."""
+"""What workers of the test cluster do to poisoned images: die, as a decoder with a fault would. And the stores that they know."""
 
 import functools
 import os
@@ -13,6 +13,7 @@ def arm():
     """Make decoders die of files that end in POISON; a worker process calls it when it starts."""
     from pixmend.images import files
     from pixmend.records import shards
+    from tests import stores  # noqa: F401 - makes them known to a worker
 
     sound = files.decode_image
 

@@ -255,6 +255,26 @@ def test_a_store_is_packed_and_completed_as_a_folder_is(
     assert found == pictures(tmp_path / "mended")
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["flakydisk", "slowdisk"])
+def test_a_store_that_fails_or_is_slow_gives_the_same_bytes(
+    kind, machines, model, make_images, program, tmp_path
+):
+    """The workers' own calls fail, one in fifty, and writes leave half a file."""
+    folder, url = make_images(PACKED, side=18), f"{kind}://{tmp_path}"
+    on = ("--cluster", machines.address)
+    packed = ("--size", 8, "--images-per-shard", 16)
+    assert program("pack", f"{url}/images", f"{url}/records", *packed, *on).code == 0
+    assert program("pack", folder, tmp_path / "here", *packed).code == 0
+    assert tree(tmp_path / "records") == tree(tmp_path / "here")
+    some = make_images(COMPLETED, "some", side=18)
+    assert alone(program, model, f"{url}/some", f"{url}/mended", *on).code == 0
+    assert alone(program, model, some, tmp_path / "alone").code == 0
+    assert pictures(tmp_path / "mended") == pictures(tmp_path / "alone")
+    hidden = [path for path in tmp_path.rglob(".*.tmp") if path.is_file()]
+    assert not hidden
+
+
 def stored(url):
     """All files at a URL but hidden ones, by their relative names."""
     names = [name for name, _ in Place.of(url).files() if not name.startswith(".")]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pixmend.cluster import board
 from pixmend.cluster.board import Note
 from pixmend.cluster.pool import Pool
 from pixmend.errors import ClusterError, OutputError, StoppedError
@@ -250,3 +251,33 @@ def test_what_every_job_would_meet_ends_all():
 
     with pytest.raises(ClusterError, match="sees no folder"):
         list(Pool(FakeCluster(), Refusing, (Script(),), workers=2).run([Job(0), Job(1)]))
+
+
+class FakeBoard:
+    """A board's handle, whose calls arrive at once."""
+
+    def __init__(self):
+        self.sent, self.stopped, self.report = [], False, self
+
+    def remote(self, job, note):
+        self.sent.append((job, note))
+        return self.stopped
+
+
+def test_reports_are_sent_ten_times_a_second_and_a_wish_to_stop_is_heard(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(board.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(board.Pen, "_got", lambda self, reference: reference)
+    handle = FakeBoard()
+    pen = board.Pen(handle)
+    for number in range(1000):
+        assert not pen.report(7, Note(number))
+        now[0] += 0.001
+    assert 9 <= len(handle.sent) <= 11
+    assert handle.sent[0] == (7, Note(0))
+    handle.stopped = True
+    heard = []
+    for number in range(1000, 1300):
+        heard.append(pen.report(7, Note(number)))
+        now[0] += 0.001
+    assert any(heard)

@@ -1,10 +1,12 @@
 """How far each job is, and the wish to stop: one small actor beside the driver that workers report to."""
 
+import time
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
 __all__ = ["Board", "Note", "Pen"]
 
+_SECONDS = 0.1  # between two reports of a worker: one at each of a thousand small images a second costs more than they do
 _KEPT = 10_000  # jobs remembered: far more than are ever at work at once
 
 
@@ -54,11 +56,15 @@ class Pen:
     def __init__(self, board: Any) -> None:  # noqa: ANN401 - Ray's handle of a Board
         self._board = board
         self._sent: Any = None
+        self._next = 0.0
 
     def report(self, job: int, note: Note) -> bool:
-        """Send how far a job is; return whether the driver wished to stop when the last report arrived."""
+        """Send how far a job is, unless that was done a moment ago; return whether the driver wished to stop by then."""
+        if time.monotonic() < self._next:
+            return False
         stopped = self._sent is not None and bool(self._got(self._sent))
         self._sent = self._board.report.remote(job, note)
+        self._next = time.monotonic() + _SECONDS
         return stopped
 
     def begin(self, job: int, position: int) -> None:
