@@ -101,11 +101,13 @@ build/dist: install-dev $(shell find src recipes -type f -not -name '*.pyc') pyp
 	rm -rf $@
 	$(BIN)/python -m hatchling build -d $@
 
-# Hashes of all files of every package of the development set but torch, whose build depends on the machine.
-lock: install-dev
-	$(PIP) install --quiet -c constraints.txt -e '.[supply]'
-	$(PIP) freeze --exclude-editable | grep -v -e ^torch -e ^uv= | \
-	  $(BIN)/uv pip compile --quiet --no-deps --generate-hashes --no-header $(UV_OPTIONS) -o requirements.lock -
+# Hashes of all files of every package of the development set but torch, whose build depends on the machine. From an
+# environment of its own: what somebody put into theirs besides is no part of the set.
+lock:
+	$(MAKE) --no-print-directory VENV=.venv-lock .venv-lock/.installed-dev
+	.venv-lock/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[supply]'
+	.venv-lock/bin/python -m pip --disable-pip-version-check freeze --exclude-editable | grep -v -e ^torch -e ^uv= | \
+	  .venv-lock/bin/uv pip compile --quiet --no-deps --generate-hashes --no-header $(UV_OPTIONS) -o requirements.lock -
 
 install-locked: $(VENV)/.torch
 	$(PIP) install --quiet --require-hashes -r requirements.lock

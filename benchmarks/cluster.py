@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from packing import describe, make_files
 from PIL import Image
 
 _SECONDS = 0.2  # between two looks at the workers' memory
+_MARK = "PIXMEND_BENCHMARK"  # in the environment of the workers of one run
 
 _RUN = f"""
-import hashlib, json, resource, sys, threading, time
+import hashlib, json, os, resource, sys, threading, time
 from contextlib import nullcontext
 from pathlib import Path
 verb, source, out, workers, method, model = sys.argv[1:]
@@ -39,7 +41,8 @@ def watch():
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 line = (folder / "cmdline").read_bytes()
-                if line.startswith((b"ray::_Packer", b"ray::Completer")):
+                ours = os.environ[{_MARK!r}].encode() in (folder / "environ").read_bytes()
+                if ours and line.startswith((b"ray::_Packer", b"ray::Completer")):
                     status = (folder / "status").read_text()
                     peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]))
             except (OSError, IndexError):
@@ -183,7 +186,7 @@ def run(
     """Run a verb in a fresh process and return its figures."""
     with tempfile.TemporaryDirectory(dir=scratch) as out:
         arguments = [verb, str(scratch / source), f"{out}/out", str(workers), method, model]
-        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", _MARK: uuid.uuid4().hex}
         done = subprocess.run(
             [sys.executable, "-c", _RUN, *arguments],
             check=True, stdout=subprocess.PIPE, text=True, env=environment,
