@@ -57,10 +57,10 @@ def test_confidence_follows_the_calibration_between_its_groups_and_not_beyond():
 
 def test_only_what_is_beyond_the_fence_is_doubted():
     trust = some_trust()
-    assert trust.doubts(10.0, 2.0) == []
-    (error,) = trust.doubts(13.0, 0.0)
+    assert trust.doubts(10.0, 2.0, 0.5) == []
+    (error,) = trust.doubts(13.0, 0.0, 0.5)
     assert "13 grey levels off" in error
-    (distance,) = trust.doubts(0.0, 2.6)
+    (distance,) = trust.doubts(0.0, 2.6, 0.5)
     assert "2.6 standard deviations off" in distance
 
 
@@ -102,3 +102,37 @@ def test_groups_that_fall_are_pooled():
 
     said, right = np.array([0.3, 0.1, 0.2, 0.9]), np.array([0.2, 0.1, 0.6, 0.8])
     assert _isotonic(said, right) == ([0.1, 0.25, 0.9], [0.1, 0.4, 0.8])
+
+
+def test_little_known_may_be_drawn_worse_than_much():
+    model = make(channels="L")
+    held_out, training = noise(40, 1, 16, 16), noise(20, 1, 16, 16, seed=1)
+    chance = (noise(2, 40, 1, 16, 16, seed=2) + 1) / 2
+    known = torch.stack([chance[0] > 0.9, chance[1] > 0.5]).float()
+    trust = calibrate(model, held_out, training, known)
+    assert trust.known_errors == sorted(trust.known_errors)
+    assert len(trust.known_errors) == 5
+    alone = [calibrate(model, held_out, training, each[None]).known_error for each in known]
+    # A tenth known, in the last fifth; half, in the third, which what is below goes by too.
+    assert trust.known_errors[2] == trust.known_errors[0]
+    assert trust.known_errors[4] >= max(alone) - 1e-6
+
+
+def test_the_fence_follows_the_missing_share_and_older_files_have_one_for_all():
+    trust = some_trust(known_errors=[5.0, 5.0, 6.0, 7.0, 20.0])
+    assert trust.doubts(13.0, 0.0, 0.9) == []
+    assert trust.doubts(20.0, 0.0, 1.0) == []
+    (said,) = trust.doubts(13.0, 0.0, 0.25)
+    assert "13 grey levels off (held-out images: below 5)" in said
+    assert some_trust().doubts(9.0, 0.0, 0.1) == []
+    assert some_trust().doubts(11.0, 0.0, 0.9)
+
+
+def test_fences_are_of_enough_images_or_the_next_one():
+    from pixmend.models.trust import _fence, _fences
+
+    values = torch.cat([torch.linspace(1, 2, 20), torch.linspace(4, 5, 20), torch.full((3,), 90.0)])
+    missing = torch.cat([torch.full((20,), 0.3), torch.full((20,), 0.7), torch.full((3,), 0.9)])
+    low, high = _fence(values[:20]), _fence(values[20:40])
+    assert _fences(values, missing) == [low, low, low, high, high]
+    assert _fences(values[:3], missing[:3]) == [_fence(values[:3])] * 5

@@ -99,3 +99,11 @@ def test_families_do_not_depend_on_order():
     names = [f"{word}-{n}.png" for word in "abcdefghijk" for n in range(3)]
     forth, back = of(names), of(names[::-1])[::-1]
     assert partition(forth) == partition(back)
+
+
+def test_places_in_a_container_are_no_families():
+    """The 25th image of one idx file has nothing to do with the 25th of another."""
+    names = [f"{part}-images-idx3-ubyte.gz/{n}" for part in ("train", "t10k") for n in range(20)]
+    assert len(set(of(names))) == 40
+    numbered = [f"{part}/{n}.png" for part in ("train", "more") for n in range(20)]
+    assert len(set(of(numbered))) == 20

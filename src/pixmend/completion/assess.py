@@ -33,9 +33,12 @@ def assess(
     errors = known_error(drawn, target, known).tolist()
     completed = known * target + (1 - known) * drawn
     distances = trust.distances(model.discriminator, completed).tolist()
+    missing = (1 - known).mean((1, 2, 3)).tolist()
     doubts = [
-        [*strange, *trust.doubts(*pair)]
-        for strange, *pair in zip(_strange(model, target, known), errors, distances, strict=True)
+        [*strange, *trust.doubts(*facts)]
+        for strange, *facts in zip(
+            _strange(model, target, known), errors, distances, missing, strict=True
+        )
     ]
     return [*trust.confidence(variance, known)], doubts
 

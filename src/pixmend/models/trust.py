@@ -5,7 +5,7 @@ images, by isotonic regression (Zadrozny and Elkan 2002). And whether the image 
 model draws what is known of it, and how far its features in D lie from those of training images.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -22,6 +22,7 @@ __all__ = ["RIGHT", "Trust", "calibrate", "known_error", "said_right", "share_ri
 RIGHT = 0.2  # a pixel is right when it is off by no more than a tenth of the range [-1, 1]: 25 grey levels
 _PART = 64
 _LEAST_SPREAD = 1e-3
+_FIFTHS, _FEWEST = 5, 16  # of the missing share, and values that a fence is drawn from
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Trust:
         three times the interquartile range above the upper quartile, as a strange family among the few held out must not move it.
     centre, spread
         Mean and standard deviation of D's features over training images, [F] each.
+    known_errors
+        The same by fifths of the missing share, ascending: of an image of which little is known, that little is drawn worse. Empty in older
+        files.
     distance
         Distance from there, root mean square of F standard scores, from which on an image is unlike the held-out ones, by the same fence.
     """
@@ -47,6 +51,7 @@ class Trust:
     centre: list[float]
     spread: list[float]
     distance: float
+    known_errors: list[float] = field(default_factory=list)
 
     @classmethod
     def of(cls, card: dict[str, Any]) -> Self | None:
@@ -76,18 +81,21 @@ class Trust:
         centre, spread = images.new_tensor(self.centre), images.new_tensor(self.spread)
         return ((_features(discriminator, images) - centre) / spread).square().mean(1).sqrt()
 
-    def doubts(self, error: float, distance: float) -> list[str]:
+    def doubts(self, error: float, distance: float, missing: float) -> list[str]:
         """Return in words what speaks against an image's being of the model's domain.
 
         Parameters
         ----------
         error, distance
             `known_error` of the image, and its distance.
+        missing
+            The share of its pixels that is missing.
         """
         said = []
-        if error > self.known_error:
+        fence = self.known_errors[_fifth(missing)] if self.known_errors else self.known_error
+        if error > fence:
             said.append(
-                f"what is known of it is drawn {error:.0f} grey levels off (held-out images: below {self.known_error:.0f})"
+                f"what is known of it is drawn {error:.0f} grey levels off (held-out images: below {fence:.0f})"
             )
         if distance > self.distance:
             said.append(
@@ -152,6 +160,7 @@ def calibrate(model: DCGAN, held_out: Tensor, training: Tensor, known: Tensor) -
         centre=_short(centre),
         spread=_short(spread),
         distance=0.0,
+        known_errors=_fences(torch.cat(errors), 1 - known.flatten(0, 1).mean((1, 2, 3))),
     )
     distances = [trust.distances(model.discriminator, part) for part in completed]
     return Trust(**{**trust.to_json(), "distance": _fence(torch.cat(distances))})
@@ -179,6 +188,23 @@ def _features(discriminator: Discriminator, images: Tensor) -> Tensor:
 def _fence(values: Tensor) -> float:
     lower, upper = torch.quantile(values, values.new_tensor([0.25, 0.75])).tolist()
     return float(round(upper + 3 * (upper - lower), 4))
+
+
+def _fences(values: Tensor, missing: Tensor) -> list[float]:
+    """Return the fence of each fifth of the missing share, never below that of a smaller share, nor of fewer than 16 values."""
+    fifths = [_fifth(share) for share in missing.tolist()]
+    found, fence = [], 0.0
+    for fifth in range(_FIFTHS):
+        here = values[[number for number, each in enumerate(fifths) if each == fifth]]
+        fence = max(fence, _fence(here) if len(here) >= _FEWEST else 0.0)
+        found.append(fence)
+    # Where a fifth has no fence and none below it has, the next one's is the nearest that is known.
+    least = next((each for each in found if each), _fence(values))
+    return [each or least for each in found]
+
+
+def _fifth(share: float) -> int:
+    return min(int(share * _FIFTHS), _FIFTHS - 1)
 
 
 def _short(values: Tensor) -> list[float]:

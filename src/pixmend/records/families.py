@@ -4,7 +4,7 @@ A family is read off the file names, by the first of these rules that gives usab
 
 1. The text before ``__`` in the stem, where there is one (``clear-sans__bold.png``: clear-sans); else the stem's leading word,
    up to the first of ``- _ + .``, space or a digit (``archer+female-bow-1.png``: archer), or its leading number (``25-female.png``:
-   25, as ``025.png``).
+   25, as ``025.png``). A number without a suffix is an item's place in a container (``train-images-idx3-ubyte.gz/25``), and says nothing.
 2. The trailing number, across classes (``Sample001/img001-00007.png``: 7, which is the font in Chars74K).
 3. Each file for itself.
 
@@ -21,6 +21,7 @@ _FEWEST = 10
 _LARGEST_SHARE = 0.25
 _SEPARATORS = "-_+. "
 _LEADING = re.compile(r"(\d+)|([^\d\-_+. ]+)")
+_PLACE = re.compile(r"[^/]/\d+$")
 _TRAILING = re.compile(r"(\d+)\W*$")
 
 
@@ -35,7 +36,10 @@ def families(names: Sequence[str], labels: Sequence[str | int | None]) -> list[s
         The class of each image: families that are the classes over again say nothing.
     """
     stems = [_stem(name) for name in names]
-    by_word = [_word(stem) for stem in stems]
+    by_word = [
+        name if _PLACE.search(name) else _word(stem)
+        for name, stem in zip(names, stems, strict=True)
+    ]
     if _usable(by_word) and not _same_partition(by_word, labels):
         return by_word
     by_number = [_number(stem) or f"{index} {stem}" for index, stem in enumerate(stems)]
