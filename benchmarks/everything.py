@@ -88,7 +88,7 @@ PLAN: dict[str, tuple[str, str, tuple[str, str, str]]] = {
         "TRAIN HELD_OUT",
         (
             "--minutes 0.01 --every 1 --filters 4 --batch 4",
-            "--minutes 2 --every 20 --filters 16",
+            "--minutes 1 --every 200 --filters 16",
             "--minutes 120",
         ),
     ),
