@@ -51,7 +51,19 @@ def make_bucket(url, name):
         pass
 
 
-class Counted(MemoryFileSystem):
+class Heard:
+    """Tells of each read, before a file system does it."""
+
+    def cat_file(self, path, start=None, end=None, **rest):
+        self.happen("read")
+        return super().cat_file(path, start=start, end=end, **rest)
+
+    def info(self, path, **rest):
+        self.happen("info")
+        return super().info(path, **rest)
+
+
+class Counted(Heard, MemoryFileSystem):
     """A file system in memory whose calls are counted, and which writes in pieces, as a disk far away does."""
 
     protocol = "counted"
@@ -68,14 +80,6 @@ class Counted(MemoryFileSystem):
 
     def happen(self, what):
         type(self).made = next(type(self).calls)
-
-    def cat_file(self, path, start=None, end=None, **rest):
-        self.happen("read")
-        return super().cat_file(path, start=start, end=end, **rest)
-
-    def info(self, path, **rest):
-        self.happen("info")
-        return super().info(path, **rest)
 
     def ls(self, path, detail=True, **rest):
         self.happen("list")
@@ -147,7 +151,7 @@ class Slow(Counted):
             type(self).at_once -= 1
 
 
-class FlakyDisk(LocalFileSystem):
+class FlakyDisk(Heard, LocalFileSystem):
     """Folders of this machine, which all its processes see: 2 % of each process's calls fail, a write having written half."""
 
     protocol = "flakydisk"
@@ -159,14 +163,6 @@ class FlakyDisk(LocalFileSystem):
 
     def happen(self, what):
         fail(next(type(self).calls), what)
-
-    def cat_file(self, path, start=None, end=None, **rest):
-        self.happen("read")
-        return super().cat_file(path, start=start, end=end, **rest)
-
-    def info(self, path, **rest):
-        self.happen("info")
-        return super().info(path, **rest)
 
     def ls(self, path, detail=False, **rest):
         self.happen("list")
