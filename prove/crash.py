@@ -15,8 +15,6 @@ from prove.world import Verb, leftovers, make_world, verbs_of
 
 __all__ = ["at_line", "compare", "crash", "kill_at_lines", "kill_at_random", "look"]
 
-_FIRST_LINE, _BETWEEN = 1, 17  # a write passes about 20 lines, so these reach every part of one
-
 
 def crash(scale: Scale, folder: Path) -> list[Row]:
     """Kill every verb."""
@@ -24,7 +22,7 @@ def crash(scale: Scale, folder: Path) -> list[Row]:
     rows = []
     for verb in verbs_of(world):
         rows.append(kill_at_random(verb, folder / verb.name, scale.kills, scale.seed))
-        rows.append(kill_at_lines(verb, folder / verb.name, scale.lines))
+        rows.append(kill_at_lines(verb, folder / verb.name, scale.lines, scale.seed))
     return rows
 
 
@@ -61,11 +59,16 @@ def kill_at_random(verb: Verb, folder: Path, kills: int, seed: int) -> Row:
     return row
 
 
-def kill_at_lines(verb: Verb, folder: Path, lines: int) -> Row:
-    """Kill before every so many lines of `atomic_write`, then let the same command end."""
+def kill_at_lines(verb: Verb, folder: Path, lines: int, seed: int) -> Row:
+    """Kill before lines of `atomic_write`, spread over all writes of the command, then let the same command end."""
     with counted(f"{verb.name}: SIGKILL at lines of a write") as row:
         whole = verb.result(folder / "whole")
-        for number in range(_FIRST_LINE, _FIRST_LINE + lines * _BETWEEN, _BETWEEN):
+        last = _lines_of(verb, folder / "counted", row)
+        row.figures["lines of its writes"] = last
+        # One is drawn from each of equal parts, but the first line and the last are always tried.
+        parts = np.linspace(1, last + 1, lines + 1, dtype=int)
+        drawn = np.random.default_rng(seed).integers(parts[:-1], np.maximum(parts[1:], parts[:-1] + 1))
+        for number in sorted({1, last, *map(int, drawn)}):
             out = folder / f"line-{number}"
             ended = attempt(at_line(number, verb.command(out)))
             row.note("killed" if ended.killed else "passed that line no more")
@@ -83,6 +86,16 @@ def _whole(verb: Verb, out: Path, row: Row) -> tuple[float, dict[str, str]]:
     ended = attempt(verb.command(out))
     row.expect(ended.code == 0, f"undisturbed: {ended.kind}: {ended.last_words}")
     return ended.seconds, verb.result(out)
+
+
+def _lines_of(verb: Verb, out: Path, row: Row) -> int:
+    """Return how many lines of `atomic_write` an undisturbed sitting comes to."""
+    command, told = verb.command(out), out.with_name(f"{out.name}.lines")
+
+    # A verb may end by an exit of its own, so each line is told as it is passed.
+    ended = attempt(lambda: _trace(command, lambda passed: told.write_text(str(passed))))
+    row.expect(ended.code == 0, f"undisturbed: {ended.kind}: {ended.last_words}")
+    return int(told.read_text())
 
 
 def look(verb: Verb, out: Path, before: frozenset[str], row: Row) -> frozenset[str]:
@@ -111,18 +124,25 @@ def compare(verb: Verb, out: Path, whole: dict[str, str], row: Row) -> None:
 
 def at_line(number: int, work: Callable[[], None]) -> Callable[[], None]:
     """Return ``work`` with a SIGKILL before the ``number``-th line that `atomic_write` comes to."""
-    code, passed = storage.atomic_write.__wrapped__.__code__, [0]
+
+    def kill(passed: int) -> None:
+        if passed == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return lambda: _trace(work, kill)
+
+
+def _trace(work: Callable[[], None], at: Callable[[int], None]) -> None:
+    """Do ``work`` and tell ``at`` before each line of `atomic_write` how many came to now."""
+    code, passed = storage.atomic_write.__wrapped__.__code__, 0
 
     def local(frame: object, event: str, arg: object) -> object:
+        nonlocal passed
         del frame, arg
         if event == "line":
-            passed[0] += 1
-            if passed[0] == number:
-                os.kill(os.getpid(), signal.SIGKILL)
+            passed += 1
+            at(passed)
         return local
 
-    def traced() -> None:
-        sys.settrace(lambda frame, event, arg: local if frame.f_code is code else None)
-        work()
-
-    return traced
+    sys.settrace(lambda frame, event, arg: local if frame.f_code is code else None)
+    work()

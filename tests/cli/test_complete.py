@@ -289,6 +289,24 @@ def test_a_call_that_is_killed_takes_nothing_back_that_was_told(program, tmp_pat
     assert not list(out.glob("*.tmp"))
 
 
+def test_what_a_killed_call_left_is_removed_wherever_it_wrote(program, tmp_path):
+    for name in ("a/one", "b/two"):
+        put(tmp_path / "in" / f"{name}.png")
+    left = [
+        tmp_path / root / part / f".{name}.abcdefgh.tmp"
+        for root in ("out", "films")
+        for part, name in (("", "sheet.png"), ("a", "one.png"))
+    ]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("left by a kill")
+    ran = program(
+        "complete", "characters", tmp_path / "in", "--out", tmp_path / "out", "--film", tmp_path / "films.gif", "--steps", 1,
+    )  # fmt: skip
+    assert ran.code == 0
+    assert not [path for path in left if path.exists()]
+
+
 def test_two_calls_into_one_folder_leave_each_others_files_alone(tmp_path):
     from pixmend.storage import shared
 

@@ -1,5 +1,6 @@
 """pixmend complete."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -203,11 +204,11 @@ class _Batch:
         """Complete all, into a folder that other calls may write to as well."""
         from pixmend.storage import shared
 
-        folder = self.out.local
-        if folder is None:
-            self._run()
-            return
-        with shared(folder, {folder / item.relative.parent for item in self.inputs}):
+        parts = {PurePath(), *(item.relative.parent for item in self.inputs)}
+        roots = [self.out.local, self.films.folder if self.films else None]
+        with contextlib.ExitStack() as held:
+            for root in filter(None, roots):
+                held.enter_context(shared(root, [root / part for part in parts]))
             self._run()
 
     def _run(self) -> None:

@@ -78,6 +78,11 @@ class Films:
             if taken in (real_path(given), *real_path(given).parents):
                 raise SettingsError(f"--film {path}: {given} is an input; give another name")
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder that holds nothing but films; None for one film, which is put where the user says."""
+        return None if self._one else self._place
+
     def write(self, result: "Completion", target: PurePath) -> Path:
         """Write the film of a completion whose answer is called ``target``, and return where."""
         from pixmend.completion import film_frames
