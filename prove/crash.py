@@ -67,7 +67,9 @@ def kill_at_lines(verb: Verb, folder: Path, lines: int, seed: int) -> Row:
         row.figures["lines of its writes"] = last
         # One is drawn from each of equal parts, but the first line and the last are always tried.
         parts = np.linspace(1, last + 1, lines + 1, dtype=int)
-        drawn = np.random.default_rng(seed).integers(parts[:-1], np.maximum(parts[1:], parts[:-1] + 1))
+        drawn = np.random.default_rng(seed).integers(
+            parts[:-1], np.maximum(parts[1:], parts[:-1] + 1)
+        )
         for number in sorted({1, last, *map(int, drawn)}):
             out = folder / f"line-{number}"
             ended = attempt(at_line(number, verb.command(out)))

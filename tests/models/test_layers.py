@@ -20,6 +20,7 @@ def always(request, monkeypatch):
     monkeypatch.setattr(layers, "_MOST_COLOURS", 2)
     if request.param == "products in pieces":
         monkeypatch.setattr(layers, "_PIECE", 500)
+        monkeypatch.setattr(layers, "_IN_CACHE", 1)
 
 
 def draw(*shape):
@@ -51,6 +52,18 @@ def test_a_halving_is_the_convolution_and_so_are_its_gradients(always, narrow, s
         draw(3, 7, side, side),
     )
     compare(maps, weight, seen, layers._Halve.apply, lambda m, w: F.conv2d(m, w, None, 2, 1))
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+def test_products_are_the_same_by_onednn_and_by_torch(monkeypatch, onednn):
+    if onednn and not layers._ONEDNN:
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr(layers, "_ONEDNN", onednn)
+    left, right = (draw(9, *shape).detach().float() for shape in ((40, 24), (24, 56)))
+    exact = left.double() @ right.double()
+    for one, other in ((left, right), (left, right.mT.contiguous().mT)):
+        found = torch.stack(layers._products(one, other))
+        torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=1e-5)
 
 
 def compare(maps, weight, seen, ours, theirs):

@@ -16,6 +16,9 @@ Each way between maps or weights and V, U, M is the transpose of the way back. A
 that of sums a few terms longer. The last doubling, to an image of a few channels, is one matrix product and a fold.
 """
 
+from collections.abc import Iterable, Iterator
+from functools import reduce
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -34,6 +37,12 @@ _COLUMNS = 8  # a block of a matrix kernel's, of float32
 _PIECE = (
     2**22
 )  # numbers of V made at a time: 16 MiB stay in a CPU's cache and in the allocator's hands
+_IN_CACHE = (
+    2**18
+)  # numbers of fine maps turned at a time: what is made of them is a few times as large
+_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise") and bool(
+    torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+)
 
 
 class Projection(nn.Linear):
@@ -147,14 +156,16 @@ class _Weigh(torch.autograd.Function):
 
 def halve(fine: Tensor, weight: Tensor) -> Tensor:
     """Return the convolution [B, wide, s, s] of [B, narrow, 2 s, 2 s] with [wide, narrow, 4, 4]."""
-    if weight.shape[1] < _LEAST_CHANNELS_MAPS:
+    wide, narrow = weight.shape[:2]
+    if narrow < _LEAST_CHANNELS_MAPS:
         return F.conv2d(fine, weight, None, 2, 1)
-    factors = _from_weight(weight).mT
-    pieces = [
-        _to_coarse(torch.bmm(_from_fine(part), factors), len(part), part.shape[-1] // 4)
-        for part in fine.chunk(_pieces(fine))
-    ]
-    return _joined(pieces)
+    batch, side = len(fine), fine.shape[-1] // 2
+    factors = _transposed(_from_weight(weight))
+    coarse = fine.new_empty(batch, side, side, wide)
+    count = _pieces(fine)
+    for part, out in zip(fine.chunk(count), coarse.chunk(count), strict=True):
+        _to_coarse(_products(_from_fine(part), factors), out)
+    return coarse.permute(0, 3, 1, 2)
 
 
 def double(coarse: Tensor, weight: Tensor) -> Tensor:
@@ -170,12 +181,11 @@ def double(coarse: Tensor, weight: Tensor) -> Tensor:
     if narrow < _LEAST_CHANNELS_MAPS:
         return F.conv_transpose2d(coarse, weight, None, 2, 1)
     factors = _from_weight(weight)
-    count = -(-batch * side**2 * 9 * narrow // _PIECE)
-    pieces = [
-        _to_fine(torch.bmm(_from_coarse(part), factors), len(part), side // 2)
-        for part in coarse.chunk(count)
-    ]
-    return _joined(pieces)
+    fine = coarse.new_empty(batch, 2 * side, 2 * side, narrow)
+    count = _pieces(fine)
+    for part, out in zip(coarse.chunk(count), fine.chunk(count), strict=True):
+        _to_fine(_products(_from_coarse(part), factors), out)
+    return fine.permute(0, 3, 1, 2)
 
 
 def weigh(fine: Tensor, coarse: Tensor) -> Tensor:
@@ -185,102 +195,145 @@ def weigh(fine: Tensor, coarse: Tensor) -> Tensor:
         shape = (wide, narrow, 4, 4)
         gradient: Tensor = conv2d_weight(fine, shape, coarse, 2, 1)  # type: ignore[no-untyped-call]
         return gradient
-    total = fine.new_zeros(9, wide, 4 * narrow)
     count = _pieces(fine)
-    for part, other in zip(fine.chunk(count), coarse.chunk(count), strict=True):
-        total.baddbmm_(_from_coarse(other).mT, _from_fine(part))
-    return _to_weight(total, narrow)
+    parts = zip(fine.chunk(count), coarse.chunk(count), strict=True)
+    each = (_products(_transposed(_from_coarse(other)), _from_fine(part)) for part, other in parts)
+    return _to_weight(reduce(_added, each))
 
 
 def _pieces(fine: Tensor) -> int:
     return -(-fine.numel() * 9 // 4 // _PIECE)
 
 
-def _joined(pieces: list[Tensor]) -> Tensor:
-    """Join [b, H, W, C] along the batch and return it as [B, C, H, W] with channels innermost."""
-    return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).permute(0, 3, 1, 2)
+def _products(left: Iterable[Tensor], right: Iterable[Tensor]) -> list[Tensor]:
+    """Return the nine products of [m, k] and [k, n]."""
+    return [_product(one, other) for one, other in zip(left, right, strict=True)]
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    if not (_ONEDNN and left.dtype == torch.float32):
+        return left @ right
+    # torch's own product is MKL's, which on a CPU of another maker is slower, up to half as fast, than the kernels of
+    # oneDNN that torch's convolutions use. This operator is the way to them.
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right.mT, None, "none", [], "")
+    return product
+
+
+def _transposed(parts: Iterable[Tensor]) -> list[Tensor]:
+    return [part.mT for part in parts]
+
+
+def _added(total: list[Tensor], more: list[Tensor]) -> list[Tensor]:
+    return [one.add_(other) for one, other in zip(total, more, strict=True)]
 
 
 def _from_fine(fine: Tensor) -> Tensor:
-    """Return V [9, tiles, 4 narrow]: along each axis, of blocks d0, d1, d2 of pixels: d0 - d1, d1, d2 - d1."""
+    """Return V [9, tiles, 4 narrow]: along each axis, of blocks d0, d1, d2 of pixels: d0 - d1, d1, d2 - d1.
+
+    A tile's blocks are the 6 x 6 pixels around its 4 x 4; those beyond the maps are 0.
+    """
     batch, narrow, side, _ = fine.shape
     tiles = side // 4
-    padded = F.pad(fine.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-    # Blocks begin at even pixels of the padded maps: [B, blocks, 2, blocks, 2 narrow].
-    blocks = padded.view(batch, 2 * tiles + 1, 2, 2 * tiles + 1, 2 * narrow)
-    even, odd = blocks[:, 0::2], blocks[:, 1::2]
     v = fine.new_empty(3, 3, batch, tiles, tiles, 2, 2 * narrow)
-    for row, part in zip(v, (even[:, :-1] - odd, odd, even[:, 1:] - odd), strict=True):
-        across = part.transpose(2, 3)  # [B, tiles, blocks, 2, 2 narrow]
-        even_across, odd_across = across[:, :, 0::2], across[:, :, 1::2]
-        torch.sub(even_across[:, :, :-1], odd_across, out=row[0])
-        row[1] = odd_across
-        torch.sub(even_across[:, :, 1:], odd_across, out=row[2])
+    for few in _few(fine):
+        lines = fine[few].permute(0, 2, 3, 1).view(-1, tiles, 4, side, narrow)
+        rows = fine.new_empty(3, len(lines), tiles, 2, side + 2, narrow)
+        rows[..., 0, :] = 0
+        rows[..., -1, :] = 0
+        first, middle, last = rows[..., 1:-1, :]
+        middle.copy_(lines[:, :, 1:3])
+        torch.neg(lines[:, 0, 1], out=first[:, 0, 0])
+        torch.sub(lines[:, :-1, 3], lines[:, 1:, 1], out=first[:, 1:, 0])
+        torch.sub(lines[:, :, 0], lines[:, :, 2], out=first[:, :, 1])
+        torch.sub(lines[:, :, 3], lines[:, :, 1], out=last[:, :, 0])
+        torch.sub(lines[:, 1:, 0], lines[:, :-1, 2], out=last[:, :-1, 1])
+        torch.neg(lines[:, -1, 2], out=last[:, -1, 1])
+        blocks = rows.view(3, -1, tiles, 2, 2 * tiles + 1, 2 * narrow).transpose(3, 4)
+        even, odd = blocks[:, :, :, 0::2], blocks[:, :, :, 1::2]
+        torch.sub(even[:, :, :, :-1], odd, out=v[:, 0, few])
+        v[:, 1, few] = odd
+        torch.sub(even[:, :, :, 1:], odd, out=v[:, 2, few])
     return v.view(9, batch * tiles**2, 4 * narrow)
 
 
-def _to_fine(v: Tensor, batch: int, tiles: int) -> Tensor:
-    """Return fine maps [B, 4 tiles, 4 tiles, narrow]: the transpose of `_from_fine`."""
-    narrow, blocks = v.shape[-1] // 4, 2 * tiles + 1
-    v = v.view(3, 3, batch, tiles, tiles, 2, 2 * narrow)
-    rows = v.new_empty(3, batch, tiles, blocks, 2, 2 * narrow)
-    even, odd = rows[:, :, :, 0::2], rows[:, :, :, 1::2]
-    even[:, :, :, :-1] = v[:, 0]
-    even[:, :, :, -1] = 0
-    even[:, :, :, 1:] += v[:, 2]
-    torch.sub(v[:, 1], v[:, 0], out=odd).sub_(v[:, 2])
-    rows = rows.transpose(3, 4)
-    fine = v.new_empty(batch, blocks, 2, blocks, 2 * narrow)
-    even, odd = fine[:, 0::2], fine[:, 1::2]
-    even[:, :-1] = rows[0]
-    even[:, -1] = 0
-    even[:, 1:] += rows[2]
-    torch.sub(rows[1], rows[0], out=odd).sub_(rows[2])
-    return fine.view(batch, 2 * blocks, 2 * blocks, narrow)[:, 1:-1, 1:-1]
+def _to_fine(v: list[Tensor], fine: Tensor) -> None:
+    """Write fine maps [B, 2 s, 2 s, narrow]: the transpose of `_from_fine`."""
+    batch, side, _, narrow = fine.shape
+    tiles = side // 4
+    grid = [part.view(batch, tiles, tiles, 2, 2 * narrow).transpose(2, 3) for part in v]
+    for few in _few(fine):
+        lines = fine[few].view(-1, tiles, 4, side, narrow)
+        rows = fine.new_empty(3, len(lines), tiles, 2, 2 * tiles + 1, 2 * narrow)
+        for number, row in enumerate(rows):
+            first, middle, last = (part[few] for part in grid[3 * number : 3 * number + 3])
+            even, odd = row[:, :, :, 0::2], row[:, :, :, 1::2]
+            even[:, :, :, 0] = first[:, :, :, 0]
+            torch.add(first[:, :, :, 1:], last[:, :, :, :-1], out=even[:, :, :, 1:-1])
+            even[:, :, :, -1] = last[:, :, :, -1]
+            torch.sub(middle, first, out=odd).sub_(last)
+        first, middle, last = rows.view(3, -1, tiles, 2, side + 2, narrow)[..., 1:-1, :]
+        lines[:, 0, 0] = first[:, 0, 1]
+        torch.add(first[:, 1:, 1], last[:, :-1, 1], out=lines[:, 1:, 0])
+        torch.sub(middle, first, out=lines[:, :, 1:3]).sub_(last)
+        torch.add(first[:, 1:, 0], last[:, :-1, 0], out=lines[:, :-1, 3])
+        lines[:, -1, 3] = last[:, -1, 0]
 
 
-def _from_weight(weight: Tensor) -> Tensor:
-    """Return U [9, wide, 4 narrow]: along each axis, of a kernel g0, g1 of blocks: g0, g0 + g1, g1."""
+def _few(maps: Tensor) -> Iterator[slice]:
+    """Yield slices of a batch of so few images that what is made of them stays in a core's cache."""
+    few = max(1, _IN_CACHE * len(maps) // maps.numel())
+    for number in range(0, len(maps), few):
+        yield slice(number, number + few)
+
+
+def _from_weight(weight: Tensor) -> list[Tensor]:
+    """Return U, nine of [wide, 4 narrow]: along each axis, of a kernel g0, g1 of blocks: g0, g0 + g1, g1."""
     wide, narrow = weight.shape[:2]
     kernel = weight.permute(2, 0, 3, 1).view(2, 2, wide, 2, 2, narrow)
-    u = weight.new_empty(3, 3, wide, 2, 2, narrow)
-    for row, part in zip(u, (kernel[0], kernel[0] + kernel[1], kernel[1]), strict=True):
-        block = part.permute(2, 1, 0, 3, 4)  # [2, wide, 2, 2, narrow]
-        row[0], row[2] = block[0], block[1]
-        torch.add(block[0], block[1], out=row[1])
-    return u.view(9, wide, 4 * narrow)
+    u: list[Tensor] = []
+    for part in (kernel[0], kernel[0] + kernel[1], kernel[1]):
+        first, second = part.permute(2, 1, 0, 3, 4)  # [wide, 2, 2, narrow]
+        u += (first, first + second, second)
+    return [part.reshape(wide, 4 * narrow) for part in u]
 
 
-def _to_weight(u: Tensor, narrow: int) -> Tensor:
+def _to_weight(u: list[Tensor]) -> Tensor:
     """Return weights [wide, narrow, 4, 4]: the transpose of `_from_weight`."""
-    wide = u.shape[1]
-    u = u.view(3, 3, wide, 2, 2, narrow)
-    kernel = u.new_empty(wide, 2, 2, 2, 2, narrow)  # [wide, block, row, block, column, narrow]
-    for number, part in enumerate((u[0] + u[1], u[1] + u[2])):
+    wide, narrow = len(u[0]), u[0].shape[-1] // 4
+    u = [part.view(wide, 2, 2, narrow) for part in u]
+    kernel = u[0].new_empty(wide, 2, 2, 2, 2, narrow)  # [wide, block, row, block, column, narrow]
+    for number, part in enumerate(_pairs(u)):
         torch.add(part[0], part[1], out=kernel[:, number, :, 0])
         torch.add(part[1], part[2], out=kernel[:, number, :, 1])
     return kernel.view(wide, 4, 4, narrow).permute(0, 3, 1, 2)
 
 
-def _to_coarse(m: Tensor, batch: int, tiles: int) -> Tensor:
-    """Return coarse maps [B, 2 tiles, 2 tiles, wide]: along each axis y0 = m0 + m1, y1 = m1 + m2."""
-    wide = m.shape[-1]
-    m = m.view(3, 3, batch, tiles, tiles, wide)
-    coarse = m.new_empty(batch, tiles, 2, tiles, 2, wide)
-    for number, part in enumerate((m[0] + m[1], m[1] + m[2])):
-        torch.add(part[0], part[1], out=coarse[:, :, number, :, 0])
-        torch.add(part[1], part[2], out=coarse[:, :, number, :, 1])
-    return coarse.view(batch, 2 * tiles, 2 * tiles, wide)
+def _to_coarse(m: list[Tensor], coarse: Tensor) -> None:
+    """Write coarse maps [B, s, s, wide]: along each axis y0 = m0 + m1, y1 = m1 + m2."""
+    batch, side, _, wide = coarse.shape
+    m = [part.view(batch, side // 2, side // 2, wide) for part in m]
+    tiles = coarse.view(batch, side // 2, 2, side // 2, 2, wide)
+    for number, part in enumerate(_pairs(m)):
+        torch.add(part[0], part[1], out=tiles[:, :, number, :, 0])
+        torch.add(part[1], part[2], out=tiles[:, :, number, :, 1])
 
 
-def _from_coarse(coarse: Tensor) -> Tensor:
-    """Return M [9, tiles, wide]: the transpose of `_to_coarse`."""
+def _pairs(parts: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the sums of rows 0 and 1 and of rows 1 and 2 of 3 x 3."""
+    rows = parts[:3], parts[3:6], parts[6:]
+    first, second = (
+        [one + other for one, other in zip(*pair, strict=True)] for pair in pairwise(rows)
+    )
+    return first, second
+
+
+def _from_coarse(coarse: Tensor) -> list[Tensor]:
+    """Return M, nine of [tiles, wide]: the transpose of `_to_coarse`."""
     batch, wide, side, _ = coarse.shape
     tiles = side // 2
     pairs = coarse.permute(0, 2, 3, 1).reshape(batch, tiles, 2, tiles, 2, wide)
     first, second = pairs[:, :, 0], pairs[:, :, 1]
-    m = coarse.new_empty(3, 3, batch, tiles, tiles, wide)
-    for row, part in zip(m, (first, first + second, second), strict=True):
-        row[0], row[2] = part[:, :, :, 0], part[:, :, :, 1]
-        torch.add(part[:, :, :, 0], part[:, :, :, 1], out=row[1])
-    return m.view(9, batch * tiles**2, wide)
+    m: list[Tensor] = []
+    for part in (first, first + second, second):
+        m += (part[:, :, :, 0], part[:, :, :, 0] + part[:, :, :, 1], part[:, :, :, 1])
+    return [part.reshape(batch * tiles**2, wide) for part in m]
