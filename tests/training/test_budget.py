@@ -34,18 +34,18 @@ def ticking(monkeypatch):
 
 
 def rates_of(settings, records, run, monkeypatch, stop=lambda: False):
-    from pixmend.training import loop
+    from pixmend.training import iteration
 
     rates = []
-    real = loop.generator_step
+    real = iteration.generator_step
 
     def step(state, *rest):
         rates.append(state.generator_optimiser.param_groups[0]["lr"])
         return real(state, *rest)
 
-    monkeypatch.setattr(loop, "generator_step", step)
+    monkeypatch.setattr(iteration, "generator_step", step)
     *_, last = train(records, run, settings, should_stop=stop)
-    monkeypatch.setattr(loop, "generator_step", real)
+    monkeypatch.setattr(iteration, "generator_step", real)
     return rates, last
 
 

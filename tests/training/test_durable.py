@@ -15,7 +15,7 @@ from pixmend.errors import DivergedError, OutputError, RunError, StoppedError, V
 from pixmend.models import load_model, read_tensors
 from pixmend.records import PackSettings, Records, dataset, pack
 from pixmend.storage import append_line
-from pixmend.training import RunDirectory, loop, monitor, outbox, read_recipe, resolve, train
+from pixmend.training import RunDirectory, iteration, monitor, outbox, read_recipe, resolve, train
 from pixmend.training.monitor import read_scores
 from tests.training.test_run import assert_same_end, final_tensors
 
@@ -123,13 +123,13 @@ def test_a_disk_that_stays_full_is_an_error_at_the_end_and_the_run_resumes(
 def test_a_full_disk_from_the_program_is_one_line_and_exit_code_2(
     program, record_folder, tmp_path, disk, monkeypatch
 ):
-    real = loop.generator_step
+    real = iteration.generator_step
 
     def fill(state, *rest):
         disk["full"] = state.step >= 5
         return real(state, *rest)
 
-    monkeypatch.setattr(loop, "generator_step", fill)
+    monkeypatch.setattr(iteration, "generator_step", fill)
     pairs = ("size=16", "channels=L", "filters=4", "batch_size=8", "steps=8", "checkpoint_every=4")
     sets = [part for pair in (*pairs, "device=cpu") for part in ("--set", pair)]
     ran = program("train", record_folder, tmp_path / "run", *sets)
@@ -159,7 +159,7 @@ def poison(monkeypatch):
     """Make the real images, or G's latents, NaN in the steps chosen by (step, rollbacks)."""
 
     def choose(when, *, player="D"):
-        real_d, real_g = loop.discriminator_step, loop.generator_step
+        real_d, real_g = iteration.discriminator_step, iteration.generator_step
 
         def d(state, real, z, *rest):
             bad = player == "D" and when(state.step, state.rollbacks)
@@ -171,8 +171,8 @@ def poison(monkeypatch):
                 state, replace(drawn, images=drawn.images * float("nan")) if bad else drawn, *rest
             )
 
-        monkeypatch.setattr(loop, "discriminator_step", d)
-        monkeypatch.setattr(loop, "generator_step", g)
+        monkeypatch.setattr(iteration, "discriminator_step", d)
+        monkeypatch.setattr(iteration, "generator_step", g)
 
     return choose
 
@@ -271,7 +271,7 @@ def test_the_second_time_it_stops_with_a_clear_word_and_a_good_checkpoint(
 
 
 def test_weights_that_are_not_finite_are_never_saved(records, tiny, tmp_path, monkeypatch):
-    real = loop.generator_step
+    real = iteration.generator_step
     backs = []
 
     def broken(state, *rest):
@@ -281,7 +281,7 @@ def test_weights_that_are_not_finite_are_never_saved(records, tiny, tmp_path, mo
                 next(state.average.parameters()).fill_(float("inf"))
         return loss
 
-    monkeypatch.setattr(loop, "generator_step", broken)
+    monkeypatch.setattr(iteration, "generator_step", broken)
 
     def run():
         for now in train(records, tmp_path / "run", tiny()):

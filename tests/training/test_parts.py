@@ -143,15 +143,15 @@ def test_a_change_of_processes_or_parts_is_told_for_what_it_is(tiny, before, now
 def test_a_part_that_meets_what_is_not_finite_leaves_the_whole_update_out(
     records, tiny, tmp_path, monkeypatch
 ):
-    from pixmend.training import loop
+    from pixmend.training import iteration
 
-    step_d = loop.discriminator_step
+    step_d = iteration.discriminator_step
 
     def poisoned(state, real, *rest):
         bad = state.step == 1 and not state.parts.leads
         return step_d(state, real * float("nan") if bad else real, *rest)
 
-    monkeypatch.setattr(loop, "discriminator_step", poisoned)
+    monkeypatch.setattr(iteration, "discriminator_step", poisoned)
     for name, sync in (("joint", True), ("apart", False)):
         settings = tiny(steps=3, accumulate=2, sync_batchnorm=sync)
         *steps, _ = train(records, tmp_path / name, settings)

@@ -85,11 +85,11 @@ def test_feature_matching_changes_gs_step(tiny):
 @pytest.mark.parametrize("k", [1, 3])
 def test_k_steps_of_d_see_k_batches_for_each_step_of_g(records, tiny, tmp_path, monkeypatch, k):
     calls = []
-    from pixmend.training import loop
+    from pixmend.training import iteration
 
-    step_d, step_g = loop.discriminator_step, loop.generator_step
-    monkeypatch.setattr(loop, "discriminator_step", lambda *a: calls.append("D") or step_d(*a))
-    monkeypatch.setattr(loop, "generator_step", lambda *a: calls.append("G") or step_g(*a))
+    step_d, step_g = iteration.discriminator_step, iteration.generator_step
+    monkeypatch.setattr(iteration, "discriminator_step", lambda *a: calls.append("D") or step_d(*a))
+    monkeypatch.setattr(iteration, "generator_step", lambda *a: calls.append("G") or step_g(*a))
     *_, last = train(records, tmp_path / "run", tiny(discriminator_steps=k, steps=4))
     assert calls == (["D"] * k + ["G"]) * 4
     assert last.images == 4 * k * 8
@@ -99,17 +99,17 @@ def test_k_steps_of_d_see_k_batches_for_each_step_of_g(records, tiny, tmp_path, 
 def test_g_learns_from_what_d_has_just_seen_or_from_other_draws(
     records, tiny, tmp_path, monkeypatch, reuse
 ):
-    from pixmend.training import loop
+    from pixmend.training import iteration
 
     seen, learnt = [], []
-    step_d, step_g = loop.discriminator_step, loop.generator_step
+    step_d, step_g = iteration.discriminator_step, iteration.generator_step
     monkeypatch.setattr(
-        loop,
+        iteration,
         "discriminator_step",
         lambda s, r, images, *a: seen.append(images) or step_d(s, r, images, *a),
     )
     monkeypatch.setattr(
-        loop, "generator_step", lambda s, d, *a: learnt.append(d.images) or step_g(s, d, *a)
+        iteration, "generator_step", lambda s, d, *a: learnt.append(d.images) or step_g(s, d, *a)
     )
     list(train(records, tmp_path / "run", tiny(discriminator_steps=2, steps=2, reuse_draws=reuse)))
     assert len(seen) == 2 * len(learnt) == 4

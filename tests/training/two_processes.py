@@ -14,7 +14,7 @@ import torch
 
 from pixmend import api
 from pixmend.processes import open_group
-from pixmend.training import loop
+from pixmend.training import iteration
 from pixmend.training.finite import update_if_finite
 from pixmend.training.synchronise import SynchronisedBatchNorm2d
 
@@ -81,7 +81,7 @@ def check_what_is_left_out(group):
 
 def check_taken_back(rank, train):
     """Train while one process alone meets what is not finite; both must do the same about it."""
-    real_step = loop.discriminator_step
+    real_step = iteration.discriminator_step
 
     def poisoned(state, real, *rest):  # in the second process: one step, then all until taken back
         bad = rank == 1 and (state.step == 1 or (state.step >= 5 and not state.rollbacks))
@@ -98,11 +98,11 @@ def check_taken_back(rank, train):
 
     for step, back in ((poisoned, [8]), (spoiled, [4])):
         done = []
-        loop.discriminator_step = step
+        iteration.discriminator_step = step
         train(step.__name__, done.append, steps=10)
         assert [now.step for now in done if now.event == "rolled back"] == back
         assert done[-1].event == "done"
-    loop.discriminator_step = real_step
+    iteration.discriminator_step = real_step
 
 
 def forbid_writing(folder):

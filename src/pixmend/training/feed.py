@@ -50,7 +50,7 @@ class Feed:
         training: NDArray[np.int64],
         group: Group = ALONE,
     ) -> None:
-        self._records, self._settings, self._device = records, settings, device
+        self._records, self._settings, self.device = records, settings, device
         self._training, self._group = training, group
         self.read: Callable[[Sequence[int] | NDArray[np.int64]], Pixels] = records.images
         self._ahead: ReadAhead | None = None
@@ -81,7 +81,7 @@ class Feed:
         if settings.encoder != "off":
             training = self._training
             self.memory, members = choose_memory(
-                settings, len(training), lambda at: self.read(training[at]), self._device
+                settings, len(training), lambda at: self.read(training[at]), self.device
             )
             families = family_numbers(self._records)
             self._holes = Holes(settings, families, self.memory, training[members])
@@ -106,9 +106,9 @@ class Feed:
         """
         if self._ahead is not None:
             pixels, indices = self._ahead.batch(first, count)
-            return to_device(pixels, self._device), indices
+            return to_device(pixels, self.device), indices
         indices = self._indices(first, count)
-        return pixels_to_device(self.read, indices, self._device), indices
+        return pixels_to_device(self.read, indices, self.device), indices
 
     def varied(self, real: Tensor, step: int, inner: int) -> Tensor:
         """Return the images of D's inner-th step, flipped and moved at random as far as the settings say so."""
@@ -146,12 +146,12 @@ class Feed:
         count, some, holed = settings.batch_size, completions(settings), None
         if some:
             rows = np.flatnonzero(holed_rows(count, some, player)[share(count)])
-            chosen = real[torch.from_numpy(rows).to(self._device)]
+            chosen = real[torch.from_numpy(rows).to(self.device)]
             holed = self.holed(chosen, indices[rows], step, player, inner)
         key = ("z", step, inner) if player == "discriminator" else ("z", step, player)
         count -= some
         z = sample_latents(settings.networks(), count, generator_for(self._seed, *key))
-        return z[share(count)].to(self._device), holed
+        return z[share(count)].to(self.device), holed
 
     def holed(self, real: Tensor, indices: NDArray[np.int64], *key: str | int) -> Holed:
         """Return real images with holes; see `Holes.make`."""
@@ -165,9 +165,9 @@ class Feed:
         order = Order(len(self._training), settings.seed)
         for batch in range(32):
             indices = self._training[order.positions(batch * count, count)]
-            real = pixels_to_device(self.read, indices, self._device)
+            real = pixels_to_device(self.read, indices, self.device)
             generator = generator_for(settings.seed, "statistics", batch)
-            z = sample_latents(settings.networks(), samples, generator).to(self._device)
+            z = sample_latents(settings.networks(), samples, generator).to(self.device)
             yield self._holes.make(real, indices, settings.seed, "statistics", batch), z
 
     def _indices(self, first: int, count: int) -> NDArray[np.int64]:

@@ -4,13 +4,11 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from pixmend.errors import DivergedError, StoppedError
 from pixmend.processes import ALONE, Group
@@ -25,23 +23,14 @@ from pixmend.training.checkpoint import (
 from pixmend.training.clock import Clock
 from pixmend.training.export import Export
 from pixmend.training.feed import Feed
-from pixmend.training.finite import Statistics
-from pixmend.training.inversion import Drawn, draw
+from pixmend.training.iteration import Iteration
 from pixmend.training.log import Log
 from pixmend.training.outbox import Outbox
-from pixmend.training.precision import arithmetic
 from pixmend.training.progress import Progress
 from pixmend.training.run import RunDirectory, RunFacts, open_run, parts_of, processes_of
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import open_split
-from pixmend.training.state import (
-    discriminator_step,
-    encoder_step,
-    generator_step,
-    initial_state,
-    modules_of,
-    set_learning_rates,
-)
+from pixmend.training.state import initial_state
 from pixmend.training.together import (
     check_together,
     first_checkpoint,
@@ -54,7 +43,6 @@ from pixmend.training.watch import Watch
 __all__ = ["Progress", "train"]
 
 _CHECKPOINTS = 10  # of a run by time
-_PATIENCE = 5  # steps in a row that are not finite, before the run is taken back
 
 
 def train(
@@ -174,90 +162,13 @@ class _Sitting:
         return self.group.any(stopped)
 
     def _step(self) -> tuple[float, float]:
-        """Take k steps of D and one of G (Algorithm 1); return the mean losses, NaN of a step that was left out.
-
-        Raises
-        ------
-        DivergedError
-            Too many steps in a row were left out.
-        """
-        state, settings = self.state, self.settings
-        self.statistics.keep()
-        set_learning_rates(state, settings, *self.clock.place(state.step, self.done))
-        losses = state.parts.run(self._part_of_step, self.device)[0]
-        images = settings.discriminator_steps * settings.batch_size
-        state.images += images
-        self.seen += images
-        state.step += 1
-        fetched: list[float] = self.group.mean(torch.stack(losses)).tolist()
-        self._count(all(map(math.isfinite, fetched)))
-        loss_d, loss_g = fetched[-2:]
-        if math.isfinite(loss_d) and math.isfinite(loss_g):
-            self.losses.append((loss_d, loss_g))
-        return loss_d, loss_g
-
-    def _part_of_step(self, number: int) -> list[torch.Tensor]:
-        """Take the step on one of the parts that it is worked on in; return the mean losses of all parts in this process."""
-        state, settings, parts = replace(self.state), self.settings, self.state.parts
-        feed, losses = self.feed.of_part(number, parts.count), []
-        # Parts that have nothing to do with each other do not keep what G's step would need until all have taken D's.
-        reuse = settings.reuse_draws and (parts.joint or parts.count == 1)
-        for inner in range(settings.discriminator_steps):
-            real, indices = parts.together(
-                state.images, lambda at: self.feed.real(at[0], settings.batch_size)
-            )
-            here = Group(number, parts.count).share(len(indices))
-            real, indices = feed.varied(real[here], state.step, inner), indices[here]
-            seen = feed.transform(state.step, "real", inner)(real)
-            keep = reuse and inner == settings.discriminator_steps - 1
-            drawn = self._draw(feed, real, indices, inner, keep=keep)
-            transform = feed.transform(state.step, "fake", inner)
-            losses.append(discriminator_step(state, seen, drawn.images, settings, transform).mean())
-            state.images += settings.batch_size
-        if not reuse:
-            again = inner if settings.reuse_draws else None
-            drawn = self._draw(feed, real, indices, again, keep=True)
-        transform = feed.transform(state.step, "generator")
-        losses.append(generator_step(state, drawn, seen, settings, transform).mean())
-        if settings.encoder == "frozen":
-            holed = feed.holed(real, indices, state.step, "encoder")
-            losses.insert(0, encoder_step(state, holed, settings))
+        """Take an iteration; return the mean losses, NaN of a step that was left out."""
+        before = self.state.images
+        losses = self.iteration.take(*self.clock.place(self.state.step, self.done))
+        self.seen += self.state.images - before
+        if all(map(math.isfinite, losses)):
+            self.losses.append(losses)
         return losses
-
-    def _draw(
-        self,
-        feed: Feed,
-        real: torch.Tensor,
-        indices: NDArray[np.int64],
-        inner: int | None,
-        *,
-        keep: bool,
-    ) -> Drawn:
-        """Draw a batch for D's inner-th step or, with None, for G's own; ``keep`` gradients if G is to learn from it."""
-        state = self.state
-        player = "generator" if inner is None else "discriminator"
-        z, holed = feed.inputs(real, indices, state.step, player, inner or 0)
-        with torch.set_grad_enabled(keep), arithmetic(self.settings.precision, self.device):
-            drawn = draw(state.generator, state.encoder, holed, z)
-            return drawn.exact()
-
-    def _count(self, finite: bool) -> None:
-        """Count a step as good, or as one with an update left out; all processes come to the same."""
-        state = self.state
-        if finite:
-            state.skipped_in_row = 0
-            return
-        self.statistics.put_back()
-        state.skipped += 1
-        state.skipped_in_row += 1
-        if state.skipped_in_row >= _PATIENCE:
-            raise DivergedError(
-                f"loss or gradients were not finite in {_PATIENCE} steps in a row, up to step {state.step}"
-            )
-        if state.skipped_in_row == 1:
-            self.warnings.append(
-                f"step {state.step}: loss or gradients not finite; the update was left out ({state.skipped} so far)"
-            )
 
     def _save_when_due(self, rate: float, should_stop: Callable[[], bool]) -> str:
         """Write the log and a checkpoint if this step has one; return the event."""
@@ -315,10 +226,11 @@ class _Sitting:
             checkpoint.restore(self.state)
         self.state.rollbacks = max(self.state.rollbacks, rollbacks)
         seed, times = self.settings.seed, self.state.rollbacks
-        # Of the draws of the steps: the same ones would lead to the same end.
-        self.seed = seed_for(seed, "rollback", times) if times else seed
-        self.feed.start(self.seed)
-        self.statistics = Statistics(*modules_of(self.state).values())
+        # Other draws after it: the same ones would lead to the same end.
+        self.feed.start(seed_for(seed, "rollback", times) if times else seed)
+        self.iteration = Iteration(
+            self.state, self.settings, self.feed, self.group, self.warnings.append
+        )
         self.losses.clear()
         self.watch.go_to(self.state.step)
         if not self.group.first:
