@@ -8,6 +8,7 @@ from pixmend.models import write_tensors
 from pixmend.training.checkpoint import (
     Checkpoint,
     checkpoint_of,
+    drop_checkpoints,
     newest_checkpoint,
     write_checkpoint,
 )
@@ -44,6 +45,21 @@ def test_the_step_is_the_headers_and_a_damaged_file_is_passed_over(tmp_path):
     (tmp_path / "step-00000099.safetensors").write_bytes(b"")
     with pytest.raises(RunError, match=r"no checkpoint there is whole \(.*damaged"):
         newest_checkpoint(tmp_path)
+
+
+def test_checkpoints_are_dropped_from_a_step_on_if_a_whole_one_is_left(tmp_path):
+    for step in (10, 20, 30):
+        write_checkpoint(checkpoint(step), tmp_path, keep=9)
+    left = lambda: sorted(int(path.stem[-8:]) for path in tmp_path.iterdir())  # noqa: E731
+    assert not drop_checkpoints(tmp_path, since=10)
+    assert left() == [10, 20, 30]
+    assert drop_checkpoints(tmp_path, since=20)
+    assert left() == [10]
+    write_checkpoint(checkpoint(20), tmp_path, keep=9)
+    damaged = tmp_path / "step-00000010.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-5])
+    assert not drop_checkpoints(tmp_path, since=20)
+    assert left() == [10, 20]
 
 
 @pytest.mark.parametrize("step", [-1, 1.5, float("inf"), float("nan"), "7", None, [7]])
