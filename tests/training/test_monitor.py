@@ -340,6 +340,22 @@ def test_a_model_that_completes_tells_what_its_completions_are_worth(
         torch.testing.assert_close(filled, infer_average(last, target, known.float()))
 
 
+def test_few_held_out_images_are_seen_under_masks_of_every_share(
+    monitor, tiny, watched, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(monitor_module, "calibrate", lambda *given: seen.append(given))
+    records, split = watched
+    monitor.trust(model_of(tiny, pixels(records, split.training[:4])))
+    _, held_out, _, known = seen[0]
+    assert known.shape[1:] == (len(held_out), 1, *held_out.shape[2:])
+    missing = 1 - known.mean((2, 3, 4))  # [masks, images]
+    fifths = torch.histc(missing, 5, 0, 1)
+    assert fifths.min() >= 16, "else a share goes by what images of which more is known come to"
+    # Each image under each kind: a half is missing exactly.
+    assert ((missing == 0.5).sum(0) >= len(known) // 5).all()
+
+
 def test_without_an_encoder_nothing_is_calibrated(monitor, tiny, watched):
     records, split = watched
     assert monitor.trust(model_of(tiny, pixels(records, split.training[:4]))) is None

@@ -34,12 +34,10 @@ _LEAST_CHANNELS_MAPS = 128  # of the fine maps, for the maps themselves
 _LEAST_TILES = 128  # in a batch, or the way from weights to U is not worth it
 _MOST_COLOURS = 4
 _COLUMNS = 8  # a block of a matrix kernel's, of float32
-_PIECE = (
-    2**22
-)  # numbers of V made at a time: 16 MiB stay in a CPU's cache and in the allocator's hands
-_IN_CACHE = (
-    2**18
-)  # numbers of fine maps turned at a time: what is made of them is a few times as large
+# Numbers of V made at a time: 16 MiB stay in a CPU's cache and in the allocator's hands.
+_PIECE = 2**22
+# Numbers of fine maps turned at a time: what is made of them is a few times as large.
+_IN_CACHE = 2**18
 _ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise") and bool(
     torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 )

@@ -4,6 +4,7 @@ The monitor reads networks and changes none; its draws are its own. So weights a
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -39,7 +40,10 @@ __all__ = ["MASKS", "Monitor", "Scores", "better", "collapse_of", "read_scores"]
 MASKS = ("center", "half", "random:0.8")
 _FEATURED = 512  # images and samples whose features are compared
 _COMPARED = 256  # samples whose distances and logits are taken
-_CALIBRATED, _KINDS = 128, 5  # held-out images completed to calibrate by, and masks of each
+_CALIBRATED, _KINDS = 128, 5  # held-out images to calibrate by, and kinds of masks
+_COMPLETIONS = (
+    _CALIBRATED * _KINDS
+)  # of them; few images have more masks each, or some shares of missing pixels had no word
 _COMPLETED = 64  # held-out images completed, under each mask
 _SIDE = 32  # distances between images are taken at this side at most
 _ALIVE, _COLLAPSED = 0.5, 0.25  # diversity that samples had, and the share of it that is none
@@ -198,14 +202,15 @@ class Monitor:
         return Scores(**{**vars(scores), "warnings": tuple(_warnings(scores))})
 
     def trust(self, model: DCGAN) -> Trust | None:
-        """Calibrate a model on up to 128 held-out images under five masks each; None without them, or without an encoder to ask."""
+        """Calibrate a model on up to 128 held-out images under masks of all kinds; None without them, or without an encoder to ask."""
         if self._held_out is None:
             return None
         images = self._held_out[:_CALIBRATED]
         draw = generator_for(self._settings.seed, "monitor", "masks")
-        known = draw_known(_KINDS * len(images), self._settings.size, draw).to(self._device)
+        masks = _KINDS * math.ceil(_COMPLETIONS / (_KINDS * len(images)))
+        known = draw_known(masks * len(images), self._settings.size, draw).to(self._device)
         # The kinds of masks take turns, so that each image is seen under all of them.
-        known = known.view(len(images), _KINDS, *known.shape[1:]).transpose(0, 1)
+        known = known.view(len(images), masks, *known.shape[1:]).transpose(0, 1)
         with _evaluating(model.discriminator):
             return calibrate(model, images, self._training, known)
 
