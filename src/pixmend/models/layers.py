@@ -29,15 +29,14 @@ from torch.nn.grad import conv2d_weight
 __all__ = ["Doubling", "Halving", "Projection"]
 
 # Found by measuring: below these, torch's own kernels are as fast.
-_LEAST_CHANNELS = 64  # of the fine maps, for the gradient of the weights
-_LEAST_CHANNELS_MAPS = 128  # of the fine maps, for the maps themselves
+_LEAST_CHANNELS = 128  # of the fine maps
 _LEAST_TILES = 128  # in a batch, or the way from weights to U is not worth it
 _MOST_COLOURS = 4
 _COLUMNS = 8  # a block of a matrix kernel's, of float32
 # Numbers of V made at a time: 16 MiB stay in a CPU's cache and in the allocator's hands.
 _PIECE = 2**22
 # Numbers of fine maps turned at a time: what is made of them is a few times as large.
-_IN_CACHE = 2**18
+_IN_CACHE = 2**20
 _ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise") and bool(
     torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 )
@@ -155,7 +154,7 @@ class _Weigh(torch.autograd.Function):
 def halve(fine: Tensor, weight: Tensor) -> Tensor:
     """Return the convolution [B, wide, s, s] of [B, narrow, 2 s, 2 s] with [wide, narrow, 4, 4]."""
     wide, narrow = weight.shape[:2]
-    if narrow < _LEAST_CHANNELS_MAPS:
+    if narrow < _LEAST_CHANNELS:
         return F.conv2d(fine, weight, None, 2, 1)
     batch, side = len(fine), fine.shape[-1] // 2
     factors = _transposed(_from_weight(weight))
@@ -176,7 +175,7 @@ def double(coarse: Tensor, weight: Tensor) -> Tensor:
         return F.fold(added, (2 * side, 2 * side), 4, padding=1, stride=2).contiguous(
             memory_format=torch.channels_last
         )
-    if narrow < _LEAST_CHANNELS_MAPS:
+    if narrow < _LEAST_CHANNELS:
         return F.conv_transpose2d(coarse, weight, None, 2, 1)
     factors = _from_weight(weight)
     fine = coarse.new_empty(batch, 2 * side, 2 * side, narrow)
@@ -287,12 +286,14 @@ def _few(maps: Tensor) -> Iterator[slice]:
 def _from_weight(weight: Tensor) -> list[Tensor]:
     """Return U, nine of [wide, 4 narrow]: along each axis, of a kernel g0, g1 of blocks: g0, g0 + g1, g1."""
     wide, narrow = weight.shape[:2]
-    kernel = weight.permute(2, 0, 3, 1).view(2, 2, wide, 2, 2, narrow)
-    u: list[Tensor] = []
-    for part in (kernel[0], kernel[0] + kernel[1], kernel[1]):
-        first, second = part.permute(2, 1, 0, 3, 4)  # [wide, 2, 2, narrow]
-        u += (first, first + second, second)
-    return [part.reshape(wide, 4 * narrow) for part in u]
+    blocks = weight.permute(0, 2, 3, 1).view(wide, 2, 2, 2, 2, narrow)
+    first, last = blocks[:, 0], blocks[:, 1]  # [wide, row, block, column, narrow]
+    u = [weight.new_empty(wide, 2, 2, narrow) for _ in range(9)]
+    for number, part in enumerate((first, first + last, last)):
+        u[3 * number].copy_(part[:, :, 0])
+        torch.add(part[:, :, 0], part[:, :, 1], out=u[3 * number + 1])
+        u[3 * number + 2].copy_(part[:, :, 1])
+    return [part.view(wide, 4 * narrow) for part in u]
 
 
 def _to_weight(u: list[Tensor]) -> Tensor:
@@ -330,8 +331,10 @@ def _from_coarse(coarse: Tensor) -> list[Tensor]:
     batch, wide, side, _ = coarse.shape
     tiles = side // 2
     pairs = coarse.permute(0, 2, 3, 1).reshape(batch, tiles, 2, tiles, 2, wide)
-    first, second = pairs[:, :, 0], pairs[:, :, 1]
-    m: list[Tensor] = []
-    for part in (first, first + second, second):
-        m += (part[:, :, :, 0], part[:, :, :, 0] + part[:, :, :, 1], part[:, :, :, 1])
-    return [part.reshape(batch * tiles**2, wide) for part in m]
+    first, last = pairs[:, :, 0], pairs[:, :, 1]  # [batch, tiles, tiles, 2, wide]
+    m = [coarse.new_empty(batch, tiles, tiles, wide) for _ in range(9)]
+    for number, part in enumerate((first, first + last, last)):
+        m[3 * number].copy_(part[:, :, :, 0])
+        torch.add(part[:, :, :, 0], part[:, :, :, 1], out=m[3 * number + 1])
+        m[3 * number + 2].copy_(part[:, :, :, 1])
+    return [part.view(batch * tiles**2, wide) for part in m]
