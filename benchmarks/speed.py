@@ -12,7 +12,6 @@ memory, of a process each (Linux).
 import argparse
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,6 +26,7 @@ import torch
 
 from pixmend.completion import METHODS, Completion, Job, Method, Options, complete
 from pixmend.evaluation.metrics import psnr
+from pixmend.evaluation.peak import watch_memory
 from pixmend.images import Picture, Pixels, find_images, open_image, to_channels
 from pixmend.masks import make_mask
 from pixmend.models import BUNDLED, DCGAN, load_model
@@ -54,8 +54,9 @@ def main() -> None:
     jobs = jobs_of(model, options.images, options.mask, options.held_out)
     if options.alone:
         method, images, batch = options.alone
-        _run(model, METHODS[method], _many(jobs, int(images)), batch=int(batch))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        with watch_memory() as peak:
+            _run(model, METHODS[method], _many(jobs, int(images)), batch=int(batch))
+        print(round(peak.mib or 0))
         return
     clock = "CPU" if torch.get_num_threads() == 1 else "wall"
     print(
