@@ -100,6 +100,8 @@ class Memory:
 
     def _ordered(self, numbers: Tensor, pixels: Tensor, shares: Tensor, count: int) -> Tensor:
         """Return the ``count`` nearest of the images of these ascending ``numbers``, in float64."""
+        if len(numbers) == 1:
+            return numbers
         wanted, weights, far = pixels.float(), shares.double(), []
         for part in torch.split(numbers, _FEW):
             values = self.images[part].flatten(1).float()
