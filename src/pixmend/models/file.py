@@ -161,6 +161,7 @@ def write_tensors(
     """
     held = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     facts = {**header, "format": FORMATS[kind], "kind": kind, "digest": _digest(held)}
+    facts["header_digest"] = _header_digest(facts)
     content = save(held, {"pixmend": json.dumps(facts, sort_keys=True)})
 
     def verify(written: Path) -> None:
@@ -225,6 +226,11 @@ def read_header(path: Path) -> dict[str, Any]:
         raise VersionError(
             f"{path}: of format {header.get('format')}; this pixmend reads formats up to {newest}: use the version that wrote it"
         )
+    # Older files have none.
+    if header.get("header_digest", wanted := _header_digest(header)) != wanted:
+        raise ModelFileError(
+            f"{path}: its header does not match its digest: altered or damaged; get the file again"
+        )
     return header
 
 
@@ -270,6 +276,12 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
         for name, value in tensors.items()
         if name.startswith(prefix)
     }
+
+
+def _header_digest(header: Mapping[str, Any]) -> str:
+    """SHA-256 over all of a header but this."""
+    facts = {key: value for key, value in header.items() if key != "header_digest"}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:
