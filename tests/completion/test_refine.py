@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixmend.completion import METHODS, Job, Options, complete_batch
+from pixmend.completion import METHODS, Job, Options, complete_batch, lean
 from pixmend.completion.lean import agreeing
 from pixmend.completion.refine import hide, inner_layer, tuned_encoder
 from pixmend.completion.start import encoded_starts
@@ -61,6 +61,18 @@ def seen(count=1):
 
 def answers(results):
     return [result.candidates[0].picture.pixels for result in results]
+
+
+@pytest.mark.parametrize("rows", [1, 30, 10**6])
+def test_images_are_answered_alike_however_many_are_encoded_together(lively, monkeypatch, rows):
+    model, asked = encoded(lively("RGB")), jobs(7)
+    monkeypatch.setattr(lean, "_AT_ONCE", rows)  # 8 neighbours an image: parts of 1, of 3 and all
+    options = Options(METHODS["default"])
+    alone = [complete_batch(model, [job], options)[0] for job in asked]
+    together = complete_batch(model, asked, options)
+    assert np.array_equal(answers(alone), answers(together))
+    first, second = ([each.candidates[0].z for each in found] for found in (alone, together))
+    assert np.array_equal(first, second)
 
 
 def weights(model):

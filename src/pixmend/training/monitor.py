@@ -41,9 +41,8 @@ MASKS = ("center", "half", "random:0.8")
 _FEATURED = 512  # images and samples whose features are compared
 _COMPARED = 256  # samples whose distances and logits are taken
 _CALIBRATED, _KINDS = 128, 5  # held-out images to calibrate by, and kinds of masks
-_COMPLETIONS = (
-    _CALIBRATED * _KINDS
-)  # of them; few images have more masks each, or some shares of missing pixels had no word
+# Of few images each has more masks, or some shares of missing pixels had no word.
+_COMPLETIONS = _CALIBRATED * _KINDS
 _COMPLETED = 64  # held-out images completed, under each mask
 _SIDE = 32  # distances between images are taken at this side at most
 _ALIVE, _COLLAPSED = 0.5, 0.25  # diversity that samples had, and the share of it that is none
