@@ -149,6 +149,15 @@ def test_what_a_format_cannot_hold_becomes_png_and_cmyk_becomes_tiff():
     assert lossless_suffix(".jpg", "CMYK") == ".tif"
 
 
+def test_a_webp_holds_no_alpha_that_hides_nothing_and_loses_no_pixel_by_it(tmp_path):
+    pixels = NOISE.copy()
+    pixels[..., 3] = 255
+    save_image(Picture(pixels, "RGBA"), tmp_path / "a.webp")
+    again = open_image(tmp_path / "a.webp")
+    assert again.mode == "RGB"
+    assert np.array_equal(again.native, pixels[..., :3])
+
+
 def png():
     buffer = io.BytesIO()
     Image.fromarray(NOISE).save(buffer, "PNG")

@@ -216,3 +216,13 @@ def test_no_secret_of_a_url_is_shown_where_there_is_no_such_mask():
     with pytest.raises(MaskError, match=r"'https://host/m\.png' is neither a shape") as told:
         make_mask("https://me:s3cr3t@host/m.png?X-Amz-Signature=s3cr3t", 8, 8)
     assert "s3cr3t" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "spec", ["str::/..://", "s3://me:s3cr3t@bucket/m.png", "cache::https://me:s3cr3t@host/m.png"]
+)
+def test_what_is_not_even_a_url_is_no_mask_either(spec):
+    with pytest.raises(MaskError, match="is neither a shape") as told:
+        make_mask(spec, 8, 8)
+    assert "s3cr3t" not in str(told.value)
+    assert "\n" not in str(told.value)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixmend.errors import MaskError
+from pixmend.errors import InputError, MaskError
 from pixmend.randomness import array_generator_for
 from pixmend.storage import Place
 
@@ -188,11 +188,20 @@ def make_mask(spec: str, height: int, width: int, *, seed: int = 0) -> Mask:
     # What cannot be printed is no option either, and would break the line of the message.
     make = SHAPES.get(shape) if spec.isprintable() else None
     if make is None:
-        shown = str(Place.of(spec)) if "://" in spec else spec  # a URL may hold a secret
         raise MaskError(
-            f"mask: {shown!r} is neither a shape ({', '.join(SHAPES)}) nor an existing file or folder"
+            f"mask: {_shown(spec)!r} is neither a shape ({', '.join(SHAPES)}) nor an existing file or folder"
         )
     return make(height, width, option, seed)
+
+
+def _shown(spec: str) -> str:
+    """Return a SPEC without what a URL may hold of a secret."""
+    if "://" not in spec:
+        return spec
+    try:
+        return str(Place.of(spec))
+    except InputError:  # not even a URL
+        return f"{spec.partition(':')[0]}:..."
 
 
 def _share(option: str, default: float, shape: str) -> float:

@@ -200,7 +200,10 @@ def png_bytes(picture: Picture) -> bytes:
 
 
 def lossless_suffix(suffix: str, mode: str) -> str:
-    """Return the file suffix under which a picture of ``mode`` that came as ``suffix`` can be saved exactly."""
+    """Return the file suffix under which a picture of ``mode`` that came as ``suffix`` can be saved exactly.
+
+    A WebP file holds no alpha that is opaque everywhere: it opens as RGB, with equal pixels.
+    """
     kept = suffix.lower()
     if mode == "CMYK":
         return suffix if kept in (".tif", ".tiff") else ".tif"
