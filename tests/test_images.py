@@ -491,6 +491,19 @@ def test_under_its_lossless_suffix_every_picture_comes_back_exactly(mode, suffix
     assert np.array_equal(back.native, picture.native)
 
 
+@pytest.mark.parametrize("dpi", [(0, 0), (0, 1), (2**32 - 1, 1), (1, 2**32 - 1)])
+@pytest.mark.parametrize("after", ["b.png", "b.tif", "b.bmp", "b.webp"])
+def test_a_resolution_that_is_no_number_stops_no_saving(dpi, after, tmp_path):
+    buffer = io.BytesIO()
+    pil("RGB").save(buffer, "TIFF", resolution=300)
+    content = buffer.getvalue()
+    as_written = struct.pack("<II", 300, 1)
+    assert as_written in content
+    picture = decode_image(content.replace(as_written, struct.pack("<II", *dpi)))
+    save_image(picture, tmp_path / after)
+    assert np.array_equal(open_image(tmp_path / after).native, picture.native)
+
+
 @pytest.mark.parametrize("before", ["a.png", "a.jpg", "a.webp", "a.tif"])
 @pytest.mark.parametrize("after", ["b.png", "b.webp", "b.tif"])
 def test_metadata_survive(before, after, tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,6 +145,35 @@ def test_the_output_inside_the_source_is_no_input(make_folder: Callable[..., Pat
     assert pack(folder, out, PackSettings(size=8), workers=1) == first
     listing = write_listing(find_source(folder), folder.parent / "list", outside=out)
     assert len(listing) == 6
+
+
+def test_records_inside_the_folder_of_their_source_do_not_take_its_place(tmp_path: Path) -> None:
+    folder = tmp_path / "all"
+    write(tmp_path / "images", "a.png", "b.png")
+    folder.mkdir()
+    shutil.make_archive(str(folder / "images"), "zip", tmp_path / "images")
+    first = pack(folder, folder / "records", PackSettings(size=8), workers=1)
+    assert (folder / "records" / "manifest.json").is_file()
+    (folder / "records" / "manifest.json").unlink()
+    assert pack(folder, folder / "records", PackSettings(size=8), workers=1) == first
+
+
+@pytest.mark.parametrize("gone", [("manifest.json",), ("manifest.json", "inputs.jsonl")])
+def test_part_of_a_packing_is_no_source(
+    make_folder: Callable[..., Path], gone: tuple[str, ...]
+) -> None:
+    records = make_folder(3).parent / "records"
+    pack(make_folder(3), records, PackSettings(size=8), workers=1)
+    assert find_source(records.parent).kind == "image"
+    assert find_source(records).kind == "tfrecord"
+    for name in gone:
+        (records / name).unlink()
+    with pytest.raises(InputError, match=r"records without a manifest\.json: .* run the same"):
+        find_source(records)
+    for path in records.glob("*.index"):
+        path.unlink()
+    (records / "inputs.jsonl").unlink(missing_ok=True)
+    assert find_source(records).kind == "tfrecord"  # shards alone are anybody's
 
 
 @pytest.mark.parametrize(

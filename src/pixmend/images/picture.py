@@ -24,6 +24,7 @@ _WORKED_AS: dict[str, Channels] = {
     "RGBA": "RGBA",
     "CMYK": "RGB",
 }
+_MOST_DPI = 1e6  # more fits into no other kind of file, and is no print
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,8 @@ def picture_of(image: Image.Image, path: Path | Place | None = None) -> Picture:
         A mode whose values cannot be kept, such as 32-bit float.
     """
     info = {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key)}
+    if not all(0 < float(value) < _MOST_DPI for value in info.get("dpi", ())):
+        del info["dpi"]  # NaN among them
     reduced = bool(image.info.get("cut_to_8_bits"))
     exif = image.getexif()
     if exif:

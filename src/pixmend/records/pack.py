@@ -83,7 +83,7 @@ def pack(
             raise StoppedError
 
     source, out = Place.of(source), Place.of(out)
-    found = find_source(source)
+    found = find_source(source, outside=out)
     limit = Limit.of(max_bad)
     if workers is not None and workers < 1:
         raise SettingsError(f"workers: {workers} cannot be used; it should be 1 or more")

@@ -18,6 +18,7 @@ from typing import Literal, TypeAlias
 from pixmend.errors import InputError, MissingError
 from pixmend.images import EXTENSIONS
 from pixmend.records import archives, foreign, idx
+from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME
 from pixmend.records.members import class_depth
 from pixmend.storage import Place
 
@@ -27,6 +28,7 @@ Kind: TypeAlias = Literal["image", "zip", "idx", "tfrecord"]
 Stamp: TypeAlias = tuple[int, int]
 
 _IDX_NAME = re.compile(r"idx(\d)?([-.]?ubyte)?(\.gz)?$")
+_INDEX_NAME = re.compile(r"images-\d{5,}-of-\d{5,}\.index")
 _TFRECORD_NAME = re.compile(r"(\.tfrecords?|\.tfrec|-\d{5}-of-\d{5})$")
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would build one each time
 # Folders of images alone, or else of these, the first kind that is there.
@@ -126,8 +128,8 @@ class Source:
                 yield _left_out(file, kind, _reason(error, self.root / file), stamp)
 
 
-def find_source(path: Place | Path | str) -> Source:
-    """Tell what kind of source ``path`` is.
+def find_source(path: Place | Path | str, *, outside: Place | Path | None = None) -> Source:
+    """Tell what kind of source ``path`` is, not counting the folder ``outside``.
 
     A folder with images anywhere in it is a folder of images; containers (zip, idx, TFRecord)
     beside them are left out, with a reason. A folder without images is all its containers, of the
@@ -136,7 +138,7 @@ def find_source(path: Place | Path | str) -> Source:
     Raises
     ------
     InputError
-        Missing, empty, or nothing in it is of a known kind.
+        Missing, empty, or nothing in it is of a known kind; or it holds part of what `pack` would write.
     """
     path = Place.of(path)
     if not _is_folder(path):
@@ -148,7 +150,13 @@ def find_source(path: Place | Path | str) -> Source:
             )
         return Source(path.parent, kind, path.name)
     best: Kind | None = None
-    for file, _ in _walk(path):
+    packed, whole = set[str](), set[str]()  # folders with files of ours, and those with a manifest
+    for file, _ in _walk(path, None if outside is None else Place.of(outside)):
+        folder, _, name = file.rpartition("/")
+        if name == MANIFEST_NAME:
+            whole.add(folder)
+        elif name == INPUTS_NAME or _INDEX_NAME.fullmatch(name):
+            packed.add(folder)
         kind = _kind_of(file)
         if kind == "image":
             return Source(path, "image")
@@ -157,6 +165,11 @@ def find_source(path: Place | Path | str) -> Source:
     if best is None:
         kinds = ", ".join(sorted(suffix[1:] for suffix in EXTENSIONS))
         raise InputError(f"{path}: no image in it; put {kinds}, zip, idx or TFRecord files there")
+    if best == "tfrecord" and (unfinished := sorted(packed - whole)):
+        raise InputError(
+            f"{path / unfinished[0] if unfinished[0] else path}: records without a manifest.json: their packing was not finished, or the "
+            "file is gone; run the same pixmend pack again"
+        )
     return Source(path, best)
 
 
