@@ -44,6 +44,19 @@ def test_of_estimates_the_variance_is_what_they_tell_and_how_far_they_differ():
     assert found.variance.item() == pytest.approx(draws.var().item(), rel=1e-2)
 
 
+def test_weights_count_as_often_as_they_say():
+    """An answer of three times the weight is as good as three such answers, in the mean and in both variances."""
+    drawn = torch.rand(2, 2, 3, 4, 4) * 2 - 1
+    told = Estimate(torch.rand(4, 3, 4, 4), torch.rand(4, 1, 4, 4))
+    found = average(drawn, told, torch.tensor([1.0, 3, 1, 3]).log() + 5)
+    rows = torch.tensor([0, 1, 1, 1, 2, 3, 3, 3])
+    expected = average(drawn[:, [0, 1, 1, 1]], told.take(rows))
+    torch.testing.assert_close(found.mean, expected.mean)
+    torch.testing.assert_close(found.variance, expected.variance)
+    alone = average(drawn, None, torch.tensor([1.0, 3, 1, 3]).log())
+    torch.testing.assert_close(alone.variance, average(drawn[:, [0, 1, 1, 1]], None).variance)
+
+
 def test_the_average_of_a_search_is_the_mean_of_its_lanes(lively):
     model = lively("RGB")
     (sharp,) = complete_batch(model, jobs(1), Options(SEARCH, candidates=3))

@@ -111,8 +111,17 @@ def test_candidates_are_distinct_answers(model):
     (result,) = complete_batch(model, jobs(1), Options(METHODS["instant"], candidates=3))
     holes = [candidate.picture.pixels[result.mask.hole] for candidate in result.candidates]
     assert not any(np.array_equal(holes[0], other) for other in holes[1:])
-    losses = [candidate.loss for candidate in result.candidates]
-    assert losses == sorted(losses)
+
+
+@pytest.mark.parametrize("name", ["instant", "default"])
+@pytest.mark.parametrize("count", [2, 8])
+def test_the_best_of_several_candidates_is_the_answer_given_alone(model, name, count):
+    method = replace(METHODS[name], encoded_steps=0, neighbours=min(METHODS[name].neighbours, 8))
+    alone = complete_batch(model, jobs(3), Options(method))
+    several = complete_batch(model, jobs(3), Options(method, candidates=count))
+    for one, many in zip(alone, several, strict=True):
+        assert np.array_equal(one.best, many.best)
+        assert one.confidence == many.confidence or one.confidence is None
 
 
 def test_a_model_without_an_encoder_asked_for_instant_says_what_to_do(lively):
@@ -141,15 +150,18 @@ def test_the_average_is_of_estimates_that_lean_on_eight_neighbours_without_a_sea
     (result,) = complete_batch(model, [job], Options(method, answer="average"))
     target = torch.from_numpy(job.picture.pixels).permute(2, 0, 1)[None] / 127.5 - 1
     known = torch.from_numpy(job.mask.known).float()[None, None]
-    neighbours = [None]
+    neighbours, weights = [None], torch.full((8, 1, 1, 1), 1 / 8)
     if model.memory is not None:  # of six images; the lanes beyond lean on the same again
         order = model.memory.nearest(target, known, 6)[0]
         neighbours = [model.memory.take(order[lane % 6][None]) for lane in range(8)]
+        far = torch.stack([(known * (each - target) ** 2).sum() for each in neighbours])
+        weights = torch.softmax(-4 * far / far[0], 0).view(8, 1, 1, 1)
     encodings = [encode(model, target, known, each) for each in neighbours]
     estimates = [each.estimate for each in encodings]
     means = torch.stack([each.mean[0] for each in estimates])
-    if model.memory is None:
+    if model.memory is None:  # one estimate, eight draws
         encodings *= 8
+        means = means.expand(8, -1, -1, -1)
     # The lanes beyond what there is to lean on are draws from the posterior.
     first = 1 if model.memory is None else 6
     noise = [torch.randn(8, generator=generator_for(0, "posterior", lane)) for lane in range(8)]
@@ -159,14 +171,16 @@ def test_the_average_is_of_estimates_that_lean_on_eight_neighbours_without_a_sea
     drawn = [
         model.generator(z, each.condition)[0] for z, each in zip(latents, encodings, strict=True)
     ]
-    expected = ((means.mean(0) + torch.stack(drawn).mean(0)) / 2 + 1) * 127.5
+    mean = (weights * means).sum(0)
+    expected = ((mean + (weights * torch.stack(drawn)).sum(0)) / 2 + 1) * 127.5
     gap = np.abs(
         result.candidates[0].picture.pixels.astype(float) - expected.permute(1, 2, 0).numpy()
     )
     assert gap[job.mask.hole].max() <= 0.51
     assert result.steps == 0
-    told = torch.stack([each.log_variance[0].exp() for each in estimates]).mean(0)
-    spread = (told + means.var(0, correction=0).mean(0)).sqrt()[0].numpy() * 127.5
+    told = (weights * torch.stack([each.log_variance[0].exp() for each in estimates])).sum(0)
+    apart = (weights * (means - mean) ** 2).sum(0).mean(0)
+    spread = (told + apart).sqrt()[0].numpy() * 127.5
     np.testing.assert_allclose(
         result.uncertainty[job.mask.hole], spread[job.mask.hole], rtol=1e-3, atol=1e-3
     )

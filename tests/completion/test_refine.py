@@ -189,12 +189,14 @@ def test_the_start_is_the_neighbours_answer_that_fits_and_agrees_best(lively):
     model = encoded(lively("RGB"))
     target, known = seen(3)
     rows = torch.tensor([0] * 8 + [1] * 8 + [2] * 8)
-    z, encoding = encoded_starts(model, target, known, rows, 8, seed=0)
+    starts = encoded_starts(model, target, known, rows, 8, seed=0)
+    z, encoding = starts.z, starts.encoding
     objective = METHODS["default"].objective(model, target[rows], known[rows], encoding.condition)
-    order = agreeing(objective, z, encoding, 3, 8)
+    order = agreeing(objective, starts, 3, 8)
     assert sorted(order.flatten().tolist()) == list(range(24))
     drawn = objective.draw(z).view(3, 8, 3, 16, 16)
-    mean = (drawn.mean(1) + encoding.estimate.mean.view(3, 8, 3, 16, 16).mean(1)) / 2
+    both = (drawn + encoding.estimate.mean.view(3, 8, 3, 16, 16)) / 2
+    mean = (torch.softmax(starts.log_weight.view(3, 8), 1).view(3, 8, 1, 1, 1) * both).sum(1)
     for image in range(3):
         gaps = ((drawn[image] - mean[image]).abs() * (1 - known[image])).sum((1, 2, 3))
         scores = objective(z).total.view(3, 8)[image] + 0.1 * gaps
@@ -205,6 +207,23 @@ def test_the_start_is_the_neighbours_answer_that_fits_and_agrees_best(lively):
         model, jobs(1), Options(replace(METHODS["default"], encoded_steps=0))
     )
     assert np.allclose(result.candidates[0].z, z[order[0, 0]], atol=1e-5)
+
+
+def test_the_nearer_a_neighbour_the_more_its_answer_counts_and_units_do_not(lively):
+    model = encoded(lively("RGB"))
+    target, known = seen(3)
+    rows = torch.tensor([0] * 8 + [1] * 8 + [2] * 8)
+    found = encoded_starts(model, target, known, rows, 8, seed=0).log_weight.view(3, 8)
+    nearest = model.memory.nearest(target, known, 8)
+    images = model.memory.images[nearest].float() / 127.5 - 1  # [3, 8, C, S, S]
+    apart = (known[:, None] * (images - target[:, None]) ** 2).sum((2, 3, 4))
+    torch.testing.assert_close(found, -4 * apart / apart[:, :1], rtol=1e-5, atol=1e-5)
+    assert (found.diff(dim=1) <= 0).all()
+    torch.testing.assert_close(found[:, 0], torch.full((3,), -4.0))
+    # An image of the memory itself counts alone.
+    own = model.memory.take(torch.tensor([5]))
+    found = encoded_starts(model, own, known[:1], torch.zeros(8, dtype=torch.int64), 8, seed=0)
+    assert torch.softmax(found.log_weight, 0)[0] > 0.999
 
 
 def test_tuning_ends_when_somebody_wants_an_answer(lively):

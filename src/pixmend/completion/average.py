@@ -6,6 +6,7 @@ A draw is sharp and errs more, a mean errs least and blurs (Blau and Michaeli 20
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from pixmend.models import Estimate
@@ -31,7 +32,7 @@ class Average:
     variance: Tensor
 
 
-def average(drawn: Tensor, estimate: Estimate | None) -> Average:
+def average(drawn: Tensor, estimate: Estimate | None, log_weight: Tensor | None = None) -> Average:
     """Return the mean answer to each image, and the variance of its pixels, over lanes.
 
     Where E makes estimates, one a lane, the mean is over them and what G has ``drawn``, which err in different ways; the variance is the
@@ -43,14 +44,23 @@ def average(drawn: Tensor, estimate: Estimate | None) -> Average:
         [B, lanes, C, S, S] in [-1, 1].
     estimate
         Of the same images in the same order, [B * lanes, ...]; rows beyond are spare.
+    log_weight
+        How much each counts, laid out alike, [B * lanes]: the logarithm, but for a constant of the image; without it all count alike.
     """
-    if estimate is None:
-        return _over_lanes(drawn)
     count, lanes, *shape = drawn.shape
+    log_weight = drawn.new_zeros(count * lanes) if log_weight is None else log_weight
+    weights = torch.softmax(log_weight[: count * lanes].view(count, lanes), 1)
+    weights = weights.view(count, lanes, 1, 1, 1)
+    of_drawn = _over_lanes(drawn, weights)
+    if estimate is None:
+        return of_drawn
     told = estimate.log_variance[: count * lanes].exp().view(count, lanes, 1, *shape[1:])
-    means = _over_lanes(estimate.mean[: count * lanes].view(count, lanes, *shape))
-    return Average((means.mean + drawn.mean(1)) / 2, means.variance + told.mean(1))
+    means = _over_lanes(estimate.mean[: count * lanes].view(count, lanes, *shape), weights)
+    variance = means.variance + (weights * told).sum(1)
+    return Average((means.mean + of_drawn.mean) / 2, variance)
 
 
-def _over_lanes(values: Tensor) -> Average:
-    return Average(values.mean(1), values.var(1, correction=0).mean(1, keepdim=True))
+def _over_lanes(values: Tensor, weights: Tensor) -> Average:
+    mean = (weights * values).sum(1)
+    variance = (weights * (values - mean[:, None]).square()).sum(1)
+    return Average(mean, variance.mean(1, keepdim=True))

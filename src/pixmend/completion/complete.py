@@ -25,6 +25,7 @@ from pixmend.completion.parts import Part, cautions, combine, parts_of, untouche
 from pixmend.completion.refine import inner_layer
 from pixmend.completion.result import Candidate, Completion
 from pixmend.completion.search import SearchState
+from pixmend.completion.start import Encoded
 from pixmend.completion.state import ROWS
 from pixmend.images import (
     Picture,
@@ -34,7 +35,7 @@ from pixmend.images import (
     to_pixels,
     to_tensor,
 )
-from pixmend.models import DCGAN, Condition, Encoding, Trust
+from pixmend.models import DCGAN, Condition, Trust
 
 __all__ = ["complete", "complete_batch", "fitted"]
 
@@ -161,6 +162,7 @@ class _Found:
     best_z: Tensor  # [B, lanes, latent_dim]
     drawn: Tensor  # [B, lanes, C, S, S]
     losses: Tensor  # [B, lanes, 3]: total, contextual, perceptual
+    order: Tensor  # the lanes of each image, the best first, [B, lanes]
     average: Average
     average_losses: Tensor | None  # [B, 3], where it was asked for
     confidence: list[float | None]  # of each image
@@ -198,8 +200,8 @@ def _search(
     lanes = max(method.restarts, options.candidates)
     rows = torch.arange(count, device=target.device).repeat_interleave(lanes)
     rows = torch.cat([rows, rows[:1].expand(-len(rows) % ROWS)])
-    z, encoding = _start(model, target, known, rows, lanes, options, enough)
-    condition = None if encoding is None else encoding.condition
+    z, encoded = _start(model, target, known, rows, lanes, options, enough)
+    condition = None if encoded is None else encoded.encoding.condition
     objective = method.objective(model, target[rows], known[rows], condition)
     drawn: Tensor | None = None
     if method.steps:
@@ -227,7 +229,7 @@ def _search(
     )
     best_z, best = path.last.best_z, path.last.best
     losses = torch.stack(best.parts(), -1)[: count * lanes].view(count, lanes, 3)
-    if method.refine and encoding is None:
+    if method.refine and encoded is None:
         drawn = inner_layer(
             objective,
             best_z,
@@ -240,14 +242,19 @@ def _search(
         drawn = _draw(model, best_z, condition, torch.arange(count * lanes, device=rows.device))
     drawn = drawn[: count * lanes].view(count, lanes, *drawn.shape[1:])
     best_z = best_z[: count * lanes].view(count, lanes, -1)
-    mean = average(drawn, None if encoding is None else encoding.estimate)
+    if encoded is None or method.steps:
+        order = torch.argsort(losses[..., 0], dim=1, stable=True)
+    else:  # as the encoder's starts are ranked
+        order = torch.arange(lanes, device=drawn.device).expand(count, lanes)
+    estimate = None if encoded is None else encoded.encoding.estimate
+    mean = average(drawn, estimate, None if encoded is None else encoded.log_weight)
     scored = None
     if options.answer == "average":
         scored = _losses_of(method.objective(model, target, known), mean.mean)
-    answered = drawn[torch.arange(count, device=drawn.device), losses[..., 0].argmin(1)]
+    answered = drawn[torch.arange(count, device=drawn.device), order[:, 0]]
     trust = None if condition is None else Trust.of(model.card)  # measured on E's answers
     trusted = assess(model, trust, answered, target, known, mean.variance)
-    return _Found(lanes, best_z, drawn, losses, mean, scored, *trusted, path)
+    return _Found(lanes, best_z, drawn, losses, order, mean, scored, *trusted, path)
 
 
 @torch.no_grad()
@@ -273,13 +280,21 @@ def _start(
     lanes: int,
     options: Options,
     enough: Enough,
-) -> tuple[Tensor, Encoding | None]:
+) -> tuple[Tensor, Encoded | None]:
     """Return the start of each row, [rows, latent_dim], and what an encoder makes of its image; rows are image x lane, then spare ones."""
     method = options.method
     if method.uses_encoder(model):
-        return lean(
-            method, model, target, known, lanes, seed=options.seed, should_stop=enough.already
+        encoded = lean(
+            method,
+            model,
+            target,
+            known,
+            lanes,
+            seed=options.seed,
+            ranked=options.answer == "sharp" or options.candidates > 1,
+            should_stop=enough.already,
         )
+        return encoded.z, encoded
     objective = method.objective(model, target, known)
     starts = method.starts(objective, model.settings, lanes, options.seed).flatten(0, 1)
     return torch.cat([starts, starts[:1].expand(len(rows) - len(starts), -1)]), None
@@ -301,7 +316,7 @@ def _completion(
     model: DCGAN, job: Job, view: _View, found: _Found, index: int, options: Options, seconds: float
 ) -> Completion:
     steps = found.path.steps[index]
-    order = torch.argsort(found.losses[index, :, 0], stable=True)
+    order = found.order[index]
     chosen = order[_distinct(found.drawn[index, order].cpu(), _missing(view), options.candidates)]
     answers: list[tuple[Answer, Tensor, Tensor, Tensor]] = [
         ("sharp", found.drawn[index, lane], found.losses[index, lane], found.best_z[index, lane])

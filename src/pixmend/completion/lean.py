@@ -10,9 +10,9 @@ from pixmend.completion.average import average
 from pixmend.completion.methods import Method
 from pixmend.completion.objective import Objective
 from pixmend.completion.refine import tuned_encoder
-from pixmend.completion.start import encoded_starts
+from pixmend.completion.start import Encoded, encoded_starts
 from pixmend.completion.state import ROWS
-from pixmend.models import DCGAN, Encoding, join_encodings
+from pixmend.models import DCGAN
 
 __all__ = ["agreeing", "lean"]
 
@@ -28,9 +28,10 @@ def lean(
     lanes: int,
     *,
     seed: int,
+    ranked: bool = True,
     should_stop: Callable[[], bool] = lambda: False,
-) -> tuple[Tensor, Encoding]:
-    """Return the start of each row and what the encoder makes of its image: image x lane, then spare rows up to whole blocks.
+) -> Encoded:
+    """Return the starts of image x lane, the best lane first, then spare rows up to whole blocks.
 
     With ``method.refine`` each image has an encoder of its own: see `tuned_encoder`.
 
@@ -38,39 +39,45 @@ def lean(
     ----------
     target, known
         [B, C, S, S] in [-1, 1] and [B, 1, S, S].
+    ranked
+        Whether the order of lanes matters where all there are will be taken: to find it costs a pass of G.
     should_stop
         Asked before every step of tuning: once it says yes, what has been reached is enough.
-
-    Returns
-    -------
-    tuple
-        z [rows, latent_dim] and the encoding of as many rows.
     """
     if not method.refine:
-        return _padded(*_best(method, model, target, known, lanes, seed=seed))
-    starts, encodings = [], []
+        return _padded(_best(method, model, target, known, lanes, seed=seed, ranked=ranked))
+    starts = []
     for one, given in zip(torch.split(target, 1), torch.split(known, 1), strict=True):
         encoder = tuned_encoder(
             model, one, given, steps=method.refine, seed=seed, should_stop=should_stop
         )
         tuned = replace(model, encoder=encoder)
-        z, encoding = _best(method, tuned, one, given, lanes, seed=seed)
-        starts.append(z)
-        encodings.append(encoding)
-    return _padded(torch.cat(starts), join_encodings(encodings))
+        starts.append(_best(method, tuned, one, given, lanes, seed=seed, ranked=ranked))
+    return _padded(Encoded.join(starts))
 
 
 def _best(
-    method: Method, model: DCGAN, target: Tensor, known: Tensor, lanes: int, *, seed: int
-) -> tuple[Tensor, Encoding]:
+    method: Method,
+    model: DCGAN,
+    target: Tensor,
+    known: Tensor,
+    lanes: int,
+    *,
+    seed: int,
+    ranked: bool,
+) -> Encoded:
     """Return the starts that fit best, image x lane, of as many as the memory has neighbours to lean on."""
     among = 0 if model.memory is None else min(method.neighbours, len(model.memory))
+    choose = among > lanes or (among > 1 and ranked)
     among = max(among, lanes)
     images = max(1, _AT_ONCE // among)
     parts = zip(torch.split(target, images), torch.split(known, images), strict=True)
-    found = [_best_among(method, model, *part, lanes, among, seed=seed) for part in parts]
-    starts, encodings = zip(*found, strict=True)
-    return torch.cat(starts), join_encodings(list(encodings))
+    return Encoded.join(
+        [
+            _best_among(method, model, *part, lanes, among, seed=seed, choose=choose)
+            for part in parts
+        ]
+    )
 
 
 def _best_among(
@@ -82,44 +89,44 @@ def _best_among(
     among: int,
     *,
     seed: int,
-) -> tuple[Tensor, Encoding]:
+    choose: bool,
+) -> Encoded:
     count = len(target)
     rows = _whole_blocks(torch.arange(count, device=target.device).repeat_interleave(among))
-    z, encoding = encoded_starts(model, target, known, rows, among, seed=seed)
+    starts = encoded_starts(model, target, known, rows, among, seed=seed)
     chosen = torch.arange(count * lanes, device=rows.device)
-    if among > lanes:
-        objective = method.objective(model, target[rows], known[rows], encoding.condition)
-        chosen = agreeing(objective, z, encoding, count, among)[:, :lanes].flatten()
-    return z[chosen], encoding.take(chosen)
+    if choose:
+        condition = starts.encoding.condition
+        objective = method.objective(model, target[rows], known[rows], condition)
+        chosen = agreeing(objective, starts, count, among)[:, :lanes].flatten()
+    return starts.take(chosen)
 
 
 @torch.no_grad()
-def agreeing(objective: Objective, z: Tensor, encoding: Encoding, count: int, lanes: int) -> Tensor:
+def agreeing(objective: Objective, starts: Encoded, count: int, lanes: int) -> Tensor:
     """Return the rows of the ``lanes`` answers to each image, those that fit best first, int64 [B, lanes].
 
-    The objective of each, and a tenth of its distance (L1, over the missing pixels) from the mean of all answers: a draw still, but the
+    The objective of each, and a tenth of its distance (L1, over the missing pixels) from the `average` of all: a draw still, but the
     one from which the others that fit are least far (minimum Bayes risk, Kumar and Byrne 2004, equation 1).
 
     Parameters
     ----------
-    objective, z, encoding
+    objective, starts
         Of all rows, laid out as ``count`` images x lane, then spare ones.
     """
-    images = objective.draw(z)
-    rows = torch.arange(count * lanes, device=z.device).view(count, lanes)
+    images = objective.draw(starts.z)
+    rows = torch.arange(count * lanes, device=images.device).view(count, lanes)
     drawn = images[: count * lanes].view(count, lanes, *images.shape[1:])
-    told = None if encoding.estimate is None else encoding.estimate.take(rows.flatten())
-    mean = average(drawn, told).mean[:, None]
+    mean = average(drawn, starts.encoding.estimate, starts.log_weight).mean[:, None]
     missing = 1 - objective.known[: count * lanes].view(count, lanes, 1, *images.shape[2:])
     far = (missing * (drawn - mean)).abs().flatten(2).sum(2)
-    total = objective.of_images(images, z).total[: count * lanes].view(count, lanes)
+    total = objective.of_images(images, starts.z).total[: count * lanes].view(count, lanes)
     order = torch.argsort(total + _CONSENSUS * far, dim=1, stable=True)
     return rows.gather(1, order)
 
 
-def _padded(z: Tensor, encoding: Encoding) -> tuple[Tensor, Encoding]:
-    rows = _whole_blocks(torch.arange(len(z), device=z.device))
-    return z[rows], encoding.take(rows)
+def _padded(starts: Encoded) -> Encoded:
+    return starts.take(_whole_blocks(torch.arange(len(starts.z), device=starts.z.device)))
 
 
 def _whole_blocks(rows: Tensor) -> Tensor:

@@ -1,21 +1,63 @@
 """Where searches start."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from pixmend.completion.objective import Objective
-from pixmend.models import DCGAN, DCGANSettings, Encoding, encode, sample_latents
+from pixmend.models import (
+    DCGAN,
+    DCGANSettings,
+    Encoding,
+    encode,
+    join_encodings,
+    sample_latents,
+)
 from pixmend.randomness import generator_for
 
-__all__ = ["Draw", "best_of_bank", "drawn_starts", "encoded_starts"]
+__all__ = ["Draw", "Encoded", "best_of_bank", "drawn_starts", "encoded_starts"]
 
 _PART = 64  # draws looked at together: at 256 px a whole bank would take gigabytes
+_STEEPNESS = 4.0  # of the fall of a neighbour's weight with its distance; by measurement (docs/benchmarks.md)
 
 
 Draw = Literal["uniform", "normal", "clamped normal"]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """Starts that the encoder gives, row by row.
+
+    Attributes
+    ----------
+    z
+        [N, latent_dim].
+    encoding
+        All that E makes of the rows' images.
+    log_weight
+        How much each row counts among the answers to its image: the logarithm, but for a constant, [N].
+    """
+
+    z: Tensor
+    encoding: Encoding
+    log_weight: Tensor
+
+    def take(self, rows: Tensor) -> "Encoded":
+        """Return the starts numbered ``rows`` [N]."""
+        return Encoded(self.z[rows], self.encoding.take(rows), self.log_weight[rows])
+
+    @classmethod
+    def join(cls, parts: "Sequence[Encoded]") -> "Encoded":
+        """Return the starts of several batches as those of one."""
+        return cls(
+            torch.cat([each.z for each in parts]),
+            join_encodings([each.encoding for each in parts]),
+            torch.cat([each.log_weight for each in parts]),
+        )
 
 
 def drawn_starts(
@@ -87,10 +129,12 @@ def best_of_bank(
 @torch.no_grad()
 def encoded_starts(
     model: DCGAN, target: Tensor, known: Tensor, rows: Tensor, lanes: int, *, seed: int
-) -> tuple[Tensor, Encoding]:
+) -> Encoded:
     """Return for each row the encoder's z and all it makes of image rows[i] as seen in lane i mod ``lanes``.
 
-    With a memory each lane leans on another of the nearest training images. z is the posterior's mean while there are images to
+    With a memory each lane leans on another of the nearest training images, and counts exp(-4 d / d_0), with d the squared distance of
+    that image's known pixels and d_0 the nearest one's (kernel regression, Nadaraya 1964, with the kernel as wide as the data
+    lie apart there). z is the posterior's mean while there are images to
     lean on (one, where there is no memory), and in the lanes beyond a draw.
 
     Parameters
@@ -102,10 +146,14 @@ def encoded_starts(
     """
     numbers = torch.arange(len(rows), device=rows.device) % lanes
     neighbour, count = None, 1
+    log_weight = target.new_zeros(len(rows))
     if model.memory is not None:
         count = min(lanes, len(model.memory))
         nearest = model.memory.nearest(target, known, count)  # [B, count]
         neighbour = model.memory.take(nearest[rows, numbers % count])
+        far = _apart(neighbour, target[rows], known[rows])
+        least = _apart(model.memory.take(nearest[:, 0]), target, known)
+        log_weight = (-_STEEPNESS * far / least.clamp_min(1e-6)[rows]).float()
     encoding = encode(model, target[rows], known[rows], neighbour)
     size = model.settings.latent_dim
     draws = [
@@ -114,4 +162,10 @@ def encoded_starts(
         else torch.zeros(size)
         for lane in range(lanes)
     ]
-    return encoding.draw(torch.stack(draws).to(rows.device)[numbers]), encoding
+    z = encoding.draw(torch.stack(draws).to(rows.device)[numbers])
+    return Encoded(z, encoding, log_weight)
+
+
+def _apart(images: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Return the squared distances over known pixels, [B]; in float64, so that no batch mate can matter."""
+    return (known * (images - target).double().square()).flatten(1).sum(1)
