@@ -253,7 +253,7 @@ class RunMachine(_Machine):
         elif how == "swap":  # another step's under this one's name: the step is told by the content
             other = sorted(self.run.checkpoints.glob("*.safetensors"))[0]
             path.write_bytes(other.read_bytes())
-        else:
+        elif content:  # not cut to nothing before
             at = data.draw(st.integers(0, len(content) - 1))
             content[at] ^= 1
             path.write_bytes(content[:at] if how == "cut" else content)

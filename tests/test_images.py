@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,16 +20,19 @@ from pixmend.images import (
     find_images,
     fit_square,
     grid,
+    images_at,
     lossless_suffix,
     open_image,
     parse_colour,
     png_bytes,
     save_image,
     to_channels,
+    to_eight_bits,
     to_pixels,
     to_tensor,
     write_film,
 )
+from pixmend.storage import Place
 
 NOISE = np.random.default_rng(0).integers(0, 256, (37, 31, 4), np.uint8)
 
@@ -107,6 +111,81 @@ def test_sixteen_bit_colour_is_not_cut_in_silence(tmp_path):
     (tmp_path / "deep.png").write_bytes(content)
     assert open_image(tmp_path / "deep.png").reduced
     assert not open_image(Image.fromarray(NOISE)).reduced
+
+
+def test_alpha_that_colours_are_multiplied_by_is_taken_out_again():
+    rgba = Image.fromarray(NOISE)
+    for image, mode in ((rgba.convert("RGBa"), "RGBA"), (rgba.convert("LA").convert("La"), "LA")):
+        picture = open_image(image)
+        assert picture.mode == mode
+        assert np.array_equal(picture.native, np.asarray(image.convert(mode)))
+
+
+def test_a_part_is_cut_out_and_put_back_where_it_should():
+    picture, rows, columns = open_image(Image.fromarray(NOISE)), slice(3, 9), slice(5, 25)
+    part = picture.part(rows, columns)
+    assert (part.mode, part.height, part.width) == ("RGBA", 6, 20)
+    assert np.array_equal(part.native, NOISE[3:9, 5:25])
+    where = np.zeros((6, 20), bool)
+    where[2, 4] = True
+    changed = Picture(255 - part.native, "RGBA")
+    whole = picture.with_part(changed, rows, columns, where)
+    expected = NOISE.copy()
+    expected[5, 9] = 255 - expected[5, 9]
+    assert np.array_equal(whole.native, expected)
+    assert np.array_equal(picture.native, NOISE)
+
+
+def test_black_and_white_is_cut_in_the_middle():
+    picture = Picture(np.zeros((1, 3), bool), "1")
+    levels = np.array([[[127], [128], [129]]], np.uint8)
+    filled = picture.replace_where(np.ones((1, 3), bool), levels)
+    assert filled.native.tolist() == [[False, True, True]]
+
+
+def test_what_to_call_a_picture(tmp_path):
+    assert open_image(Image.fromarray(NOISE)).name == "image"
+    assert saved(tmp_path, Image.fromarray(NOISE), "a.png").name == str(tmp_path / "a.png")
+
+
+def test_sixteen_bits_are_looked_at_in_eight():
+    deep = np.array([[[0x0000], [0x00FF], [0x1234], [0xFFFF]]], np.uint16)
+    assert to_eight_bits(deep).tolist() == [[[0x00], [0x00], [0x12], [0xFF]]]
+    assert to_eight_bits(deep).dtype == np.uint8
+    assert to_eight_bits(NOISE) is NOISE
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4])
+def test_the_centre_is_cropped_and_padding_is_around_it(bands):
+    pixels = NOISE[..., :bands]
+    pixels = np.where(pixels[..., -1:] == 0, 255, pixels).astype(np.uint8)  # nothing is hidden
+    assert np.array_equal(fit_square(pixels, 31, "crop"), pixels[3:34])
+    padded = fit_square(pixels, 37, "pad", (255, 0, 0))
+    assert np.array_equal(padded[:, 3:34], pixels)
+    corner = {1: [76], 3: [255, 0, 0], 4: [0, 0, 0, 0]}[bands]
+    assert padded[0, 0].tolist() == padded[-1, -1].tolist() == corner
+
+
+def test_hidden_colours_become_the_background_where_alpha_is_kept():
+    pixels = np.array([[[9, 8, 7, 0], [9, 8, 7, 1]]], np.uint8)
+    assert to_channels(pixels, "RGBA", (1, 2, 3)).tolist() == [[[1, 2, 3, 0], [9, 8, 7, 1]]]
+
+
+def test_an_array_with_one_band_is_grey_and_values_that_are_none_are_told():
+    assert open_image(NOISE[..., :1]).mode == "L"
+    assert np.array_equal(open_image(NOISE[..., :1]).native, NOISE[..., 0])
+    floats = NOISE[..., :3] / 255
+    floats[0, 0, 0] = np.nan
+    with pytest.raises(ImageError, match=r"1 of its 3441 values are NaN or infinite"):
+        open_image(floats)
+
+
+def test_the_images_of_a_place_that_is_one_file_are_that_file(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(NOISE).save(path)
+    (found,) = images_at(Place.of(path))
+    assert isinstance(found, Path)
+    assert found == path
 
 
 def test_exif_rotation_is_applied_once(tmp_path):

@@ -151,6 +151,8 @@ def test_the_output_is_never_somebody_elses_folder(
     with pytest.raises(OutputError, match="holds other files"):
         pack(folder, work, SETTINGS)
     assert [path.name for path in work.iterdir()] == ["thesis.txt"]
+    with pytest.raises(InputError, match="no such file or folder"):
+        pack(tmp_path / "nowhere", work, SETTINGS)
     with pytest.raises(OutputError, match="file stands"):
         pack(folder, work / "thesis.txt", SETTINGS)
 

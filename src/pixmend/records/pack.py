@@ -83,7 +83,7 @@ def pack(
             raise StoppedError
 
     source, out = Place.of(source), Place.of(out)
-    found = find_source(source, outside=out)
+    found = find_source(source, outside=None if _is_same(out, source) else out)
     limit = Limit.of(max_bad)
     if workers is not None and workers < 1:
         raise SettingsError(f"workers: {workers} cannot be used; it should be 1 or more")
@@ -267,7 +267,7 @@ def _channels_of(source: Source, listing: Listing, look: Callable[[], None]) -> 
 def _is_same(left: Place, right: Place) -> bool:
     if left.local is None or right.local is None:
         return left == right
-    return left.local.exists() and left.local.samefile(right.local)
+    return left.local.exists() and right.local.exists() and left.local.samefile(right.local)
 
 
 def _printable(path: Place) -> str:
