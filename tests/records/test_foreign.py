@@ -88,6 +88,9 @@ def test_a_broken_record_is_an_input_left_out(tmp_path: Path) -> None:
         ({"image_raw": bytes(24), "height": 3, "width": 4}, "24 bytes"),
         ({"image_raw": bytes(12), "height": 3, "width": 4, "depth": 3}, "3 x 4 x 3"),
         ({"image_raw": bytes(12), "height": -3, "width": -4}, "out of range"),
+        ({"image_raw": bytes(12), "height": 3, "width": -4}, "out of range"),
+        ({"image_raw": bytes(12), "height": -3, "width": 4}, "out of range"),
+        ({"image_raw": bytes(8193), "height": 1, "width": 8193}, "out of range"),
         ({"image_raw": bytes(12), "height": 10**6, "width": 10**6}, "out of range"),
         ({"image/encoded": b"text"}, "not an image"),
         ({"image_raw": [1, 2], "height": "x", "width": 4.5}, "its keys are"),
@@ -122,10 +125,10 @@ def test_a_key_of_raw_pixels_may_hold_an_image_file(sizes: dict[str, int]) -> No
     assert foreign_content(decode_example(encode_example({"image": content, **sizes}))) == content
 
 
-def test_a_length_that_fits_is_raw_whatever_it_begins_with() -> None:
-    pixels = noise(0, 4, 4)
-    pixels[0, 0] = tuple(b"GIF")
-    pixels[0, 1, 0] = ord("8")
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_length_that_fits_is_raw_whatever_it_begins_with(channels: int) -> None:
+    pixels = pattern(0, channels)[:4, :4]
+    pixels = np.frombuffer(b"GIF8" + pixels.tobytes()[4:], np.uint8).reshape(pixels.shape)
     example = {"image": pixels.tobytes(), "height": 4, "width": 4}
     found = foreign_content(decode_example(encode_example(example)))
     assert np.array_equal(found, pixels)

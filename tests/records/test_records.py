@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixmend.errors import InputError, RecordError
+from pixmend.errors import InputError, RecordError, StoppedError
 from pixmend.images import encode_png, fit_square
 from pixmend.records import Manifest, Records, encode_example, write_record
 from pixmend.records.index import read_index, write_index
@@ -58,6 +58,35 @@ def test_numbers_out_of_range(packed: tuple[Path, Manifest]) -> None:
     assert np.array_equal(records.images([-1]), records.images([9]))
     with pytest.raises(IndexError):
         records.images([10])
+    assert records.payload(-10) == records.payload(0)
+    for number in (10, -11):
+        with pytest.raises(IndexError, match=f"image {number} of 10"):
+            records.payload(number)
+
+
+def test_opening_is_stopped_between_shards(packed: tuple[Path, Manifest]) -> None:
+    looks = iter([False, True])
+    with pytest.raises(StoppedError):
+        Records(packed[0], should_stop=lambda: next(looks))
+    with pytest.raises(StopIteration):
+        next(looks)
+
+
+def test_a_manifest_and_its_shards_are_values(packed: tuple[Path, Manifest]) -> None:
+    manifest = packed[1]
+    with pytest.raises(ValueError, match="frozen"):
+        manifest.count = 3
+    with pytest.raises(ValueError, match="frozen"):
+        manifest.shards[0].count = 3
+    assert hash(manifest.shards[0]) == hash(manifest.shards[0].model_copy())
+
+
+def test_a_manifest_that_cannot_be_read_says_how_to_go_on(packed: tuple[Path, Manifest]) -> None:
+    path = packed[0] / "manifest.json"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(InputError, match=r"manifest\.json.*pack"):
+        Records(packed[0])
 
 
 def break_at(shard: Path, offset: int) -> None:

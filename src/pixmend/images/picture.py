@@ -146,8 +146,8 @@ def picture_of(image: Image.Image, path: Path | Place | None = None) -> Picture:
         A mode whose values cannot be kept, such as 32-bit float.
     """
     info = {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key)}
-    if not all(0 < float(value) < _MOST_DPI for value in info.get("dpi", ())):
-        del info["dpi"]  # NaN among them
+    if "dpi" in info and not _is_resolution(info["dpi"]):
+        del info["dpi"]
     reduced = bool(image.info.get("cut_to_8_bits"))
     exif = image.getexif()
     if exif:
@@ -157,6 +157,13 @@ def picture_of(image: Image.Image, path: Path | Place | None = None) -> Picture:
     if image.mode == "I;16":
         native = native.astype(np.uint16)
     return Picture(native, image.mode, path, info, reduced)
+
+
+def _is_resolution(dpi: tuple[Any, ...]) -> bool:
+    try:
+        return all(0 < float(value) < _MOST_DPI for value in dpi)  # no NaN, either
+    except ZeroDivisionError:  # of a fraction, in older versions of PIL
+        return False
 
 
 def picture_from_array(array: NDArray[Any], path: Path | Place | None = None) -> Picture:
