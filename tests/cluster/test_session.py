@@ -18,7 +18,9 @@ def test_without_ray_the_extra_is_named(monkeypatch, program, tmp_path):
 
 
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:{}", "127.0.0.1:{}", "ray://no host:{}"])
-def test_a_cluster_that_is_not_there_is_told_at_once(address):
+def test_a_cluster_that_is_not_there_is_told_at_once(address, monkeypatch):
+    # Tests before this one may have left the process in a cluster, which would do.
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
