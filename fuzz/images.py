@@ -38,7 +38,7 @@ def check_image(content: bytes) -> None:
     assert picture.pixels.shape[2] in (1, 3, 4)
     for suffix in sorted({lossless_suffix(each, picture.mode) for each in _SUFFIXES}):
         again = decode_image(image_bytes(picture, suffix))
-        if suffix == ".webp" and again.mode == "RGB":  # such a file holds no alpha that hides nothing
+        if (suffix, again.mode) == (".webp", "RGB"):  # it holds no alpha that hides nothing
             assert picture.mode == "RGB" or (picture.native[..., 3] == 255).all()
             assert np.array_equal(again.native, picture.native[..., :3])
             continue
