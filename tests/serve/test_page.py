@@ -104,10 +104,9 @@ def test_the_whole_story_and_the_download_is_what_the_command_line_writes(visit,
     _, mask = downloaded(page, "#mask-export")
     completed(page)
     assert page.locator("#gallery button").count() == 4
-    losses = [
-        float(text.split(": ")[1]) for text in page.locator("#gallery button").all_inner_texts()
-    ]
-    assert losses == sorted(losses)
+    told = [text.split(": ") for text in page.locator("#gallery button").all_inner_texts()]
+    assert [number for number, _ in told] == ["1", "2", "3", "4"]
+    assert all(float(loss) > 0 for _, loss in told)
     page.fill("#wipe", "50")
     page.check("#overlay")
     shoot(page, "answers")

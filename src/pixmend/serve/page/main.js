@@ -258,7 +258,7 @@ function words({ unlike, warnings }) {
 
 function factsOf({ confidence, method, steps, seconds, seed }) {
   const sure = confidence === null ? '' : `About ${Math.round(100 * confidence)} % of the missing pixels should be right. `;
-  return `${sure}Method ${method}, ${steps.toLocaleString()} steps, ${seconds.toFixed(2)} s, seed ${seed}. Less loss fits better.`;
+  return `${sure}Method ${method}, ${steps.toLocaleString()} steps, ${seconds.toFixed(2)} s, seed ${seed}. The best answer comes first; less loss fits what is known better.`;
 }
 
 function pick(images, number) {
