@@ -33,6 +33,7 @@ def lean(
 ) -> Encoded:
     """Return the starts of image x lane, the best lane first, then spare rows up to whole blocks.
 
+    They are the best of as many as ``method`` looks at: one for each training image of the memory that is leant on.
     With ``method.refine`` each image has an encoder of its own: see `tuned_encoder`.
 
     Parameters
@@ -44,40 +45,22 @@ def lean(
     should_stop
         Asked before every step of tuning: once it says yes, what has been reached is enough.
     """
-    if not method.refine:
-        return _padded(_best(method, model, target, known, lanes, seed=seed, ranked=ranked))
+    neighbours = 0 if model.memory is None else min(method.neighbours, len(model.memory))
+    among = max(neighbours, lanes)
+    choose = neighbours > lanes or (neighbours > 1 and ranked)
     starts = []
-    for one, given in zip(torch.split(target, 1), torch.split(known, 1), strict=True):
-        encoder = tuned_encoder(
-            model, one, given, steps=method.refine, seed=seed, should_stop=should_stop
+    at_once = 1 if method.refine else max(1, _AT_ONCE // among)
+    for some, given in zip(torch.split(target, at_once), torch.split(known, at_once), strict=True):
+        used = model
+        if method.refine:
+            encoder = tuned_encoder(
+                model, some, given, steps=method.refine, seed=seed, should_stop=should_stop
+            )
+            used = replace(model, encoder=encoder)
+        starts.append(
+            _best_among(method, used, some, given, lanes, among, seed=seed, choose=choose)
         )
-        tuned = replace(model, encoder=encoder)
-        starts.append(_best(method, tuned, one, given, lanes, seed=seed, ranked=ranked))
     return _padded(Encoded.join(starts))
-
-
-def _best(
-    method: Method,
-    model: DCGAN,
-    target: Tensor,
-    known: Tensor,
-    lanes: int,
-    *,
-    seed: int,
-    ranked: bool,
-) -> Encoded:
-    """Return the starts that fit best, image x lane, of as many as the memory has neighbours to lean on."""
-    among = 0 if model.memory is None else min(method.neighbours, len(model.memory))
-    choose = among > lanes or (among > 1 and ranked)
-    among = max(among, lanes)
-    images = max(1, _AT_ONCE // among)
-    parts = zip(torch.split(target, images), torch.split(known, images), strict=True)
-    return Encoded.join(
-        [
-            _best_among(method, model, *part, lanes, among, seed=seed, choose=choose)
-            for part in parts
-        ]
-    )
 
 
 def _best_among(
@@ -91,6 +74,7 @@ def _best_among(
     seed: int,
     choose: bool,
 ) -> Encoded:
+    """Return the ``lanes`` starts of each image that fit best ``among`` so many, or the first, where there is nothing to choose."""
     count = len(target)
     rows = _whole_blocks(torch.arange(count, device=target.device).repeat_interleave(among))
     starts = encoded_starts(model, target, known, rows, among, seed=seed)

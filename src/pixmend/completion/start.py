@@ -132,8 +132,8 @@ def encoded_starts(
 ) -> Encoded:
     """Return for each row the encoder's z and all it makes of image rows[i] as seen in lane i mod ``lanes``.
 
-    With a memory each lane leans on another of the nearest training images, and counts exp(-4 d / d_0), with d the squared distance of
-    that image's known pixels and d_0 the nearest one's (kernel regression, Nadaraya 1964, with the kernel as wide as the data
+    With a memory each lane leans on another of the nearest training images, and counts exp(-4 d / d_1), with d the squared distance of
+    that image's known pixels and d_1 the nearest one's (kernel regression, Nadaraya 1964, with the kernel as wide as the data
     lie apart there). z is the posterior's mean while there are images to
     lean on (one, where there is no memory), and in the lanes beyond a draw.
 

@@ -10,15 +10,20 @@ from collections.abc import Iterator
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pixmend.errors import InputError, MissingError, OutputError, SettingsError
-from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME, ORIGIN_NAME, Manifest
+from pixmend.records.manifest import (
+    INPUTS_NAME,
+    MANIFEST_NAME,
+    ORIGIN_NAME,
+    SHARD_FILE,
+    Manifest,
+)
 from pixmend.records.settings import PackSettings
 from pixmend.storage import Place, make_folder, parse_json
 
 __all__ = ["Origin", "clean", "locked", "previous_run"]
 
-_OURS = re.compile(r"images-\d{5,}-of-\d{5,}\.(tfrecord|index)")
 _TEMPORARY = re.compile(
-    rf"\.({_OURS.pattern}|{MANIFEST_NAME}|{INPUTS_NAME}|{ORIGIN_NAME})\..*\.tmp"
+    rf"\.({SHARD_FILE.pattern}|{MANIFEST_NAME}|{INPUTS_NAME}|{ORIGIN_NAME})\..*\.tmp"
 )
 _FIX = "choose another folder, or delete this one"
 
@@ -128,7 +133,7 @@ def previous_run(out: Place, current: Origin) -> Manifest | None:
 def clean(out: Place, keep: frozenset[str]) -> None:
     """Remove temporary files of runs that were killed, and shards not among the names to ``keep``."""
     for name, _ in list(out.files()):
-        stale = _OURS.fullmatch(name) and f"{name.rpartition('.')[0]}.tfrecord" not in keep
+        stale = SHARD_FILE.fullmatch(name) and f"{name.rpartition('.')[0]}.tfrecord" not in keep
         if stale or _TEMPORARY.fullmatch(name):
             (out / name).remove(missing_ok=True)
 

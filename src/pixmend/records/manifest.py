@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from functools import cached_property
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from pixmend.errors import InputError, MissingError, SettingsError
 from pixmend.records.settings import PackSettings
 from pixmend.storage import Place, parse_json
 
-__all__ = ["INPUTS_NAME", "MANIFEST_NAME", "ORIGIN_NAME", "Manifest", "ShardInfo"]
+__all__ = ["INPUTS_NAME", "MANIFEST_NAME", "ORIGIN_NAME", "SHARD_FILE", "Manifest", "ShardInfo"]
 
 MANIFEST_NAME = "manifest.json"
 INPUTS_NAME = "inputs.jsonl"
 ORIGIN_NAME = ".pack.json"
+SHARD_FILE = re.compile(r"images-\d{5,}-of-\d{5,}\.(tfrecord|index)")
 _FORMAT = 1
 
 

@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 from pixmend.errors import InputError, MissingError
 from pixmend.images import EXTENSIONS
 from pixmend.records import archives, foreign, idx
-from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME
+from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME, SHARD_FILE
 from pixmend.records.members import class_depth
 from pixmend.storage import Place
 
@@ -28,7 +28,6 @@ Kind: TypeAlias = Literal["image", "zip", "idx", "tfrecord"]
 Stamp: TypeAlias = tuple[int, int]
 
 _IDX_NAME = re.compile(r"idx(\d)?([-.]?ubyte)?(\.gz)?$")
-_INDEX_NAME = re.compile(r"images-\d{5,}-of-\d{5,}\.index")
 _TFRECORD_NAME = re.compile(r"(\.tfrecords?|\.tfrec|-\d{5}-of-\d{5})$")
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would build one each time
 # Folders of images alone, or else of these, the first kind that is there.
@@ -155,7 +154,7 @@ def find_source(path: Place | Path | str, *, outside: Place | Path | None = None
         folder, _, name = file.rpartition("/")
         if name == MANIFEST_NAME:
             whole.add(folder)
-        elif name == INPUTS_NAME or _INDEX_NAME.fullmatch(name):
+        elif name == INPUTS_NAME or (name.endswith(".index") and SHARD_FILE.fullmatch(name)):
             packed.add(folder)
         kind = _kind_of(file)
         if kind == "image":
