@@ -49,13 +49,13 @@ bench: install-dev
 # What docs/guarantees.md promises, tried by force; PROFILE=full takes hours. Writes prove.json.
 prove: PROFILE = quick
 prove: install-dev
-	$(BIN)/python -m prove --profile $(PROFILE)
+	$(BIN)/python -m tools.prove --profile $(PROFILE)
 
 # The floors of pyproject.toml, and whatever is newest; torch alone is the one of constraints.txt, whose build fits the machine.
 test-lowest:
 	$(MAKE) --no-print-directory VENV=.venv-lowest .venv-lowest/.torch
 	.venv-lowest/bin/python -m pip --disable-pip-version-check install --quiet packaging
-	.venv-lowest/bin/python -m supply floors > .venv-lowest/floors.txt
+	.venv-lowest/bin/python -m tools.supply floors > .venv-lowest/floors.txt
 	.venv-lowest/bin/python -m pip --disable-pip-version-check install --quiet -c .venv-lowest/floors.txt -e '.[test]'
 	.venv-lowest/bin/python -m pytest -n auto --dist loadfile $(TESTS)
 
@@ -78,25 +78,25 @@ test-pythons:
 SECONDS ?= 600
 fuzz: install-dev
 	$(PIP) install --quiet -c constraints.txt -e '.[fuzz]'
-	$(BIN)/python -m fuzz hunt --seconds $(SECONDS) $(FUZZ)
+	$(BIN)/python -m tools.fuzz hunt --seconds $(SECONDS) $(FUZZ)
 
 # Do the tests notice a fault? SAMPLE=0 tries every mutant.
 SAMPLE ?= 60
 mutants: install-dev
-	$(BIN)/python -m mutation --sample $(SAMPLE) $(ROOMS)
+	$(BIN)/python -m tools.mutation --sample $(SAMPLE) $(ROOMS)
 
-# What is shipped and what it stands on: see supply/.
+# What is shipped and what it stands on: see tools/supply/.
 supply: build/dist
-	$(BIN)/python -m supply contents build/dist/*
-	$(BIN)/python -m supply licences
-	$(BIN)/python -m supply sizes
-	$(BIN)/python -m supply imports
-	$(BIN)/python -m supply lock
+	$(BIN)/python -m tools.supply contents build/dist/*
+	$(BIN)/python -m tools.supply licences
+	$(BIN)/python -m tools.supply sizes
+	$(BIN)/python -m tools.supply imports
+	$(BIN)/python -m tools.supply lock
 
 smoke: build/dist
-	$(BIN)/python -m supply smoke build/dist/*
+	$(BIN)/python -m tools.supply smoke build/dist/*
 
-build/dist: install-dev $(shell find src recipes -type f -not -name '*.pyc') pyproject.toml
+build/dist: install-dev $(shell find src -type f -not -name '*.pyc') pyproject.toml
 	$(PIP) install --quiet -c constraints.txt -e '.[supply]'
 	rm -rf $@
 	$(BIN)/python -m hatchling build -d $@

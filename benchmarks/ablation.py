@@ -21,24 +21,24 @@ from torch import Tensor
 
 from pixmend.images import encode_png, grid, to_pixels
 from pixmend.models import DCGAN, load_model, sample_latents
-from pixmend.randomness import generator_for
 from pixmend.records import Records
+from pixmend.rng import generator_for
 from pixmend.training import parse_overrides, resolve, train
 
 VARIANTS: dict[str, dict[str, object]] = {
     "default": {},
-    "no average": {"average_decay": 0.0},
+    "no average": {"ema_decay": 0.0},
     "hinge": {"loss": "hinge"},
-    "r1": {"r1": 1.0},
+    "r1_gamma": {"r1_gamma": 1.0},
     "spectral norm": {"spectral_norm": True},
     "hinge, spectral norm": {"loss": "hinge", "spectral_norm": True},
-    "augment": {"augment": "colour,translation,cutout"},
-    "augment, half": {"augment": "colour,translation,cutout", "augment_probability": 0.5},
-    "translation": {"augment": "translation"},
-    "mirror": {"mirror": True},
-    "cosine": {"schedule": "cosine", "warm_up": 0.05},
+    "diffaugment": {"diffaugment": "colour,translation,cutout"},
+    "augment, half": {"diffaugment": "colour,translation,cutout", "diffaugment_probability": 0.5},
+    "translation": {"diffaugment": "translation"},
+    "horizontal_flip": {"horizontal_flip": True},
+    "cosine": {"lr_schedule": "cosine", "warmup": 0.05},
     "ttur": {"learning_rate": 1e-4, "discriminator_learning_rate": 4e-4},
-    "r1, augment": {"r1": 1.0, "augment": "colour,translation,cutout"},
+    "r1, augment": {"r1_gamma": 1.0, "diffaugment": "colour,translation,cutout"},
 }
 _SAMPLES = 1024
 _SHOWN = 16
@@ -62,7 +62,7 @@ def main() -> None:
 
 def _compare(folder: Path, options: argparse.Namespace) -> None:
     records = Records(folder)
-    real = records.resident(2**34)
+    real = records.load_all(2**34)
     assert real is not None
     measure = _Measure(real)
     print(f"\n{folder.name}: {len(real):,} images, {real.shape[1]} px, {records.channels}\n")

@@ -6,7 +6,7 @@
 
 Each run is a fresh process that starts Ray on this machine with so many cores; seconds are those of the verb, with Ray running and
 workers still to start, and `busy` those from the first to the last input done, which large jobs come close to. The images are those
-of `packing.py`, or for memory, 8 px of noise in folders of 1,000. Peak memory is the resident set of the driver and of the largest
+of `packing.py`, or for memory, 8 px of noise in folders of 1,000. Peak memory is the load_all set of the driver and of the largest
 worker. What the runs write is compared. Prints a markdown table; --json adds the figures to a file.
 """
 
@@ -56,7 +56,7 @@ if workers:
 from pixmend.cluster import Packing, complete, connect
 from pixmend.completion import Options, find_method
 from pixmend.records import PackSettings, pack
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 seen = []
 
 def tell(progress):
@@ -73,7 +73,7 @@ with connect("auto") if workers else nullcontext() as cluster:
     else:
         options = Options(find_method(method or "instant"), snapshots=(), batch=16)
         if workers:
-            found = complete(cluster, model, Place(Path(source)), Place(Path(out)), options, workers=workers, on_progress=tell)
+            found = complete(cluster, model, StorePath(Path(source)), StorePath(Path(out)), options, workers=workers, on_progress=tell)
             count = found.done
         else:
             from pixmend.api import load
@@ -89,9 +89,9 @@ with connect("auto") if workers else nullcontext() as cluster:
                     picture = open_image(path)
                     yield Job(picture, open_mask("center", picture), str(path))
 
-            for result in loaded.complete_jobs(jobs(), loaded.fitted(options)):
+            for result in loaded.complete_tasks(jobs(), loaded.for_model(options)):
                 target = targets[result.name]
-                write_completion(result, Place(Path(out)), names.settle(target, target.suffix, candidates=1, uncertainty=False))
+                write_completion(result, StorePath(Path(out)), names.settle(target, target.suffix, candidates=1, uncertainty=False))
                 count += 1
         every = hashlib.sha256()
         for path in sorted(Path(out).rglob("*.png")):

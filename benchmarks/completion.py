@@ -40,14 +40,14 @@ def main() -> None:
     held_out = Records(options.held_out)
     chosen = np.random.default_rng(0).permutation(len(held_out))[: options.images]
     images = held_out.images(np.sort(chosen))
-    train = Records(options.train).resident(2**34)
+    train = Records(options.train).load_all(2**34)
     assert train is not None
     print(
         f"{len(images)} images of {len(held_out):,}, {len(train):,} training images, {datetime.now(UTC):%Y-%m-%d}, "
         f"{platform.processor() or platform.machine()}, load {os.getloadavg()[0]:.1f}, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}\n"
     )
-    contestants = find_contestants(
+    methods_under_test = find_contestants(
         [*(name for name in RIVALS if absent(name, train) is None), *options.methods], model, train
     )
     masks = {
@@ -56,7 +56,7 @@ def main() -> None:
     }
     print("| |", " | ".join(f"{spec} PSNR | SSIM" for spec in masks), "| s an image |")
     print("|---" * (2 * len(masks) + 2) + "|")
-    for each in contestants:
+    for each in methods_under_test:
         cells, seconds = [], []
         for drawn in masks.values():
             answers = each.run(images, drawn, lambda: False)

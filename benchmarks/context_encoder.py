@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from pixmend.images import channel_count, encode_png, open_image
 from pixmend.models import DCGANSettings, Discriminator, initialise
-from pixmend.models.layers import Doubling, Halving
-from pixmend.randomness import generator_for
+from pixmend.models.layers import Downsample, Upsample
 from pixmend.records import Records
+from pixmend.rng import generator_for
 from pixmend.storage import write_bytes, write_text
-from pixmend.training.inversion import draw_known
+from pixmend.training.inversion import sample_masks
 
 _BATCH = 64
 _RATE, _RATE_D = 2e-3, 2e-4  # section 4: the encoder's is ten times the discriminator's
@@ -44,9 +44,9 @@ class ContextEncoder(nn.Module):
         super().__init__()
         widths = [filters * 2**n for n in range(size.bit_length() - 3)]  # 4 px are left
         bottleneck = 8 * filters
-        down: list[nn.Module] = [Halving(channels + 1, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]
+        down: list[nn.Module] = [Downsample(channels + 1, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]
         for narrow, wide in pairwise(widths):
-            down += [Halving(narrow, wide, 4, 2, 1), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
+            down += [Downsample(narrow, wide, 4, 2, 1), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
         down += [
             nn.Conv2d(widths[-1], bottleneck, 4),
             nn.BatchNorm2d(bottleneck),
@@ -54,8 +54,8 @@ class ContextEncoder(nn.Module):
         ]
         up: list[nn.Module] = [nn.ConvTranspose2d(bottleneck, widths[-1], 4)]
         for wide, narrow in pairwise(widths[::-1]):
-            up += [nn.BatchNorm2d(wide), nn.ReLU(), Doubling(wide, narrow, 4, 2, 1)]
-        up += [nn.BatchNorm2d(widths[0]), nn.ReLU(), Doubling(widths[0], channels, 4, 2, 1)]
+            up += [nn.BatchNorm2d(wide), nn.ReLU(), Upsample(wide, narrow, 4, 2, 1)]
+        up += [nn.BatchNorm2d(widths[0]), nn.ReLU(), Upsample(widths[0], channels, 4, 2, 1)]
         self.layers = nn.Sequential(*down, *up, nn.Tanh())
         self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
 
@@ -87,7 +87,7 @@ def main() -> None:
 
 def train(path: Path, records: Records, minutes: float, filters: int) -> None:
     """Learn for so many minutes in all, and keep the nets every two."""
-    images = records.resident(2**34)
+    images = records.load_all(2**34)
     assert images is not None
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     count, channels, size, _ = pixels.shape
@@ -115,7 +115,7 @@ def train(path: Path, records: Records, minutes: float, filters: int) -> None:
         chosen = torch.randint(count, (_BATCH,), generator=draw)
         real = pixels[chosen].float() / 127.5 - 1
         # Kinds of holes follow the place in the batch, images do not.
-        error = step(net, judge, learns, judges, real, draw_known(_BATCH, size, draw))
+        error = step(net, judge, learns, judges, real, sample_masks(_BATCH, size, draw))
         facts["steps"] += 1
         facts["seconds"] = time.monotonic() - started
         if time.monotonic() - kept > _KEEP_EVERY or facts["seconds"] >= 60 * minutes:

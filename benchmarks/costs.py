@@ -22,9 +22,9 @@ from packing import cpu_name, make_files
 from speed import jobs_of
 from training import forward_flops, our_loop
 
-from pixmend.completion import METHODS, Job, Options, complete
+from pixmend.completion import METHODS, CompletionOptions, Task, complete
+from pixmend.distributed import Group
 from pixmend.models import DCGAN, load_model
-from pixmend.processes import Group
 from pixmend.records import PackSettings, Records, pack
 from pixmend.storage import write_text
 from pixmend.training import TrainSettings, resolve
@@ -147,14 +147,14 @@ def of_completing(count: int) -> Iterator[Cost]:
     model = load_model("characters")
     jobs = jobs_of(model, count, "center", None)
     for name in ("instant", "default"):
-        options = Options(METHODS[name], snapshots=(), batch=64)
+        options = CompletionOptions(METHODS[name], snapshots=(), batch=64)
         run = partial(finish, model, jobs, options)
         run()
         yield f"{name}_seconds", timed(run)[0] / count, "s an image of 32 px"
     yield "answer_bytes", 1000.0, "bytes an image of 32 px, as PNG, and its line of results.jsonl"
 
 
-def finish(model: DCGAN, jobs: Sequence[Job], options: Options) -> None:
+def finish(model: DCGAN, jobs: Sequence[Task], options: CompletionOptions) -> None:
     """Complete all of them."""
     for _ in complete(model, jobs, options):
         pass

@@ -1,6 +1,6 @@
 """How long training takes to the same quality: ours against the plain loop, on the same images, in the same process.
 
-    python benchmarks/quality.py RECORDS HELD_OUT [--minutes 5] [--filters 48] [--threads 2] [--ours r1=1 augment=translation]
+    python benchmarks/quality.py RECORDS HELD_OUT [--minutes 5] [--filters 48] [--threads 2] [--ours r1_gamma=1 diffaugment=translation]
 
 All loops take turns, one step each, on the same images, and each has a clock of its own; the plain loop (`training.PlainLoop`) is the
 one that PyTorch's public DCGAN tutorial describes. Every so many steps the KID (Binkowski 2018, on the features that a run's monitor
@@ -23,11 +23,11 @@ from training import PlainLoop, cpu_name
 
 from pixmend.features import choose_features, kernel_distance
 from pixmend.models import sample_latents
-from pixmend.randomness import generator_for
 from pixmend.records import Records
+from pixmend.rng import generator_for
 from pixmend.training import TrainSettings, parse_overrides, resolve
 from pixmend.training.augment import Transform, transform_for
-from pixmend.training.average import freeze_statistics
+from pixmend.training.average import recompute_batchnorm
 from pixmend.training.data import Order, pixels_to_device
 from pixmend.training.inversion import draw
 from pixmend.training.state import discriminator_step, generator_step, initial_state
@@ -121,12 +121,12 @@ class Ours:
         settings, count = self.settings, self.settings.batch_size
         generator = generator_for(settings.seed, "augment", self.state.step, of)
         return transform_for(
-            settings.transforms, settings.augment_probability, count, generator=generator
+            settings.transforms, settings.diffaugment_probability, count, generator=generator
         )
 
     def samples(self, z: Tensor) -> Tensor:
         """Return what the averaged generator draws, with statistics of its own."""
-        frozen = freeze_statistics(self.state.average, self.settings.networks(), seed=0)
+        frozen = recompute_batchnorm(self.state.ema, self.settings.networks(), seed=0)
         drawn: Tensor = frozen(z)
         return drawn
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from speed import jobs_of
 
-from pixmend.completion import METHODS, Completion, Job, Method, Options, complete
+from pixmend.completion import METHODS, Completion, CompletionOptions, Method, Task, complete
 from pixmend.completion.objective import latent_norm
 from pixmend.evaluation.metrics import psnr
 from pixmend.images import Pixels
@@ -42,7 +42,7 @@ def main() -> None:
         f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}\n"
     )
     asked = {mask: jobs_of(model, options.images, mask, options.held_out) for mask in options.masks}
-    alone = replace(model, encoder=None, memory=None)
+    alone = replace(model, encoder=None, retrieval=None)
     base = replace(_BASE, steps=options.steps, restarts=options.restarts)
     print("| setting |", " | ".join(asked), "|")
     print("|---" * (1 + len(asked)) + "|")
@@ -60,12 +60,12 @@ def main() -> None:
 def _variants(base: Method) -> dict[str, Method]:
     """Return methods by what sets them apart from the first."""
     return {
-        f"window {base.window}, lambda {base.prior_weight}, bank {base.bank}, {base.restarts} restarts": base,
+        f"window {base.window}, lambda {base.lambda_perceptual}, bank {base.bank}, {base.restarts} restarts": base,
         "window 3": replace(base, window=3),
         "window 15": replace(base, window=15),
         "no window: known pixels alike": replace(base, window=0, floor=1.0),
-        "lambda 0": replace(base, prior_weight=0.0),
-        "lambda 1": replace(base, prior_weight=1.0),
+        "lambda 0": replace(base, lambda_perceptual=0.0),
+        "lambda 1": replace(base, lambda_perceptual=1.0),
         "norm prior 0.01": replace(base, terms=((latent_norm, 0.01),)),
         "norm prior 0.1": replace(base, terms=((latent_norm, 0.1),)),
         "soft norm 1": replace(base, bound="soft norm", norm_weight=1.0),
@@ -79,18 +79,18 @@ def _variants(base: Method) -> dict[str, Method]:
     }
 
 
-def _run(model: DCGAN, method: Method, jobs: Sequence[Job]) -> list[Completion]:
-    return list(complete(model, jobs, Options(method, snapshots=(), batch=64)))
+def _run(model: DCGAN, method: Method, jobs: Sequence[Task]) -> list[Completion]:
+    return list(complete(model, jobs, CompletionOptions(method, snapshots=(), batch=64)))
 
 
-def _psnr(found: Sequence[Completion], jobs: Sequence[Job]) -> float:
+def _psnr(found: Sequence[Completion], jobs: Sequence[Task]) -> float:
     pairs = zip(found, jobs, strict=True)
     return float(
         np.mean([psnr(_drawn(each), job.picture.pixels, job.mask.hole) for each, job in pairs])
     )
 
 
-def _seam(found: Sequence[Completion], jobs: Sequence[Job]) -> float:
+def _seam(found: Sequence[Completion], jobs: Sequence[Task]) -> float:
     """Return the mean gradient across the borders of all holes over that of the originals."""
     ours, theirs = (
         sum(_across(pixels, job.mask.hole) for pixels, job in pairs)

@@ -5,7 +5,7 @@
 The model is the bundled one; the images are its bundled glyphs, of fonts that it was not trained on, or those of records. All methods of a
 batch take turns, `--rounds` times, so that what else the machine does falls on all alike; times are medians, of CPU time where torch has
 one thread (wall time at rest), else of wall time. A search of a
-thousand steps is timed over `--timed` of them and its PSNR taken from one run of all (`--reach 0` leaves that out). Peaks are of resident
+thousand steps is timed over `--timed` of them and its PSNR taken from one run of all (`--reach 0` leaves that out). Peaks are of load_all
 memory, of a process each (Linux).
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pixmend.completion import METHODS, Completion, Job, Method, Options, complete
+from pixmend.completion import METHODS, Completion, CompletionOptions, Method, Task, complete
 from pixmend.evaluation.metrics import psnr
 from pixmend.evaluation.peak import watch_memory
 from pixmend.images import Picture, Pixels, find_images, open_image, to_channels
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64, help="whose PSNR is taken")
     parser.add_argument("--mask", default="center")
     parser.add_argument("--held-out", type=Path, default=None)
-    parser.add_argument("--searches", nargs="*", default=["yeh", "seed"])
+    parser.add_argument("--searches", nargs="*", default=["yeh", "classic"])
     parser.add_argument("--compared", type=int, nargs="*", default=[1, 64], help="batches")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8, 64, 512])
     parser.add_argument("--candidates", type=int, nargs="*", default=[1, 4, 16])
@@ -67,7 +67,7 @@ def main() -> None:
     _grow(model, jobs, options)
 
 
-def _compare(model: DCGAN, jobs: Sequence[Job], options: argparse.Namespace) -> None:
+def _compare(model: DCGAN, jobs: Sequence[Task], options: argparse.Namespace) -> None:
     """Print PSNR and seconds an image of searches of a thousand steps and of the encoder's methods, and how they relate."""
     ours = {
         "instant": (METHODS["instant"], {}),
@@ -104,7 +104,7 @@ def _compare(model: DCGAN, jobs: Sequence[Job], options: argparse.Namespace) -> 
             print("|", " | ".join(cells), "|", flush=True)
 
 
-def _grow(model: DCGAN, jobs: Sequence[Job], options: argparse.Namespace) -> None:
+def _grow(model: DCGAN, jobs: Sequence[Task], options: argparse.Namespace) -> None:
     """Print seconds an image and peak memory against the size of the batch and against the number of candidates."""
     ways = [
         (name, images, images, 1) for images in options.batches for name in ("instant", "default")
@@ -139,7 +139,7 @@ class _Clock:
     """The median time of completing some images in one batch or several."""
 
     def __init__(
-        self, model: DCGAN, method: Method, jobs: Sequence[Job], more: dict[str, object]
+        self, model: DCGAN, method: Method, jobs: Sequence[Task], more: dict[str, object]
     ) -> None:
         self._ask = (model, method, jobs)
         self._more = {"batch": len(jobs), **more}
@@ -160,7 +160,7 @@ class _Clock:
 class _Search:
     """The median time of a thousand steps, from runs of some and of one: the difference is of the steps alone."""
 
-    def __init__(self, model: DCGAN, method: Method, jobs: Sequence[Job], timed: int) -> None:
+    def __init__(self, model: DCGAN, method: Method, jobs: Sequence[Task], timed: int) -> None:
         self._timed = timed
         self._long, self._short = (
             _Clock(model, replace(method, steps=steps), jobs, {}) for steps in (timed + 1, 1)
@@ -175,12 +175,12 @@ class _Search:
         return self._short.seconds() + (_STEPS - 1) * step
 
 
-def _run(model: DCGAN, method: Method, jobs: Sequence[Job], **more: object) -> list[Completion]:
+def _run(model: DCGAN, method: Method, jobs: Sequence[Task], **more: object) -> list[Completion]:
     settings = {"batch": 64, "snapshots": (), **more}
-    return list(complete(model, jobs, Options(method, **settings)))  # type: ignore[arg-type]
+    return list(complete(model, jobs, CompletionOptions(method, **settings)))  # type: ignore[arg-type]
 
 
-def _psnr(found: Sequence[Completion], jobs: Sequence[Job]) -> float:
+def _psnr(found: Sequence[Completion], jobs: Sequence[Task]) -> float:
     pairs = zip(found, jobs, strict=True)
     decibels = [
         psnr(each.candidates[0].picture.pixels, job.picture.pixels, job.mask.hole)
@@ -190,7 +190,7 @@ def _psnr(found: Sequence[Completion], jobs: Sequence[Job]) -> float:
 
 
 def _peak(method: str, images: int, batch: int, options: argparse.Namespace) -> int:
-    """Return the peak resident memory, in MiB, of a process of its own that completes so many images."""
+    """Return the peak load_all memory, in MiB, of a process of its own that completes so many images."""
     words = [sys.executable, __file__, "--alone", method, str(images), str(batch)]
     words += ["--images", str(options.images), "--mask", options.mask]
     if options.held_out is not None:
@@ -198,11 +198,11 @@ def _peak(method: str, images: int, batch: int, options: argparse.Namespace) -> 
     return int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
 
 
-def jobs_of(model: DCGAN, count: int, mask: str, records: Path | None) -> list[Job]:
+def jobs_of(model: DCGAN, count: int, mask: str, records: Path | None) -> list[Task]:
     """Return so many images to complete, of records or the bundled ones."""
     pictures = [open_image(pixels) for pixels in _pixels(model, count, records)]
     return [
-        Job(picture, make_mask(mask, picture.height, picture.width, seed=number), str(number))
+        Task(picture, make_mask(mask, picture.height, picture.width, seed=number), str(number))
         for number, picture in enumerate(pictures)
     ]
 
@@ -218,7 +218,7 @@ def _pixels(model: DCGAN, count: int, records: Path | None) -> list[Pixels]:
     return [to_channels(each.pixels, model.settings.channels) for each in pictures]
 
 
-def _many(jobs: Sequence[Job], count: int) -> list[Job]:
+def _many(jobs: Sequence[Task], count: int) -> list[Task]:
     """Return so many jobs, the first again where there are not enough."""
     return [jobs[number % len(jobs)] for number in range(count)]
 

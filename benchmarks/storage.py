@@ -20,7 +20,7 @@ import numpy as np
 
 from pixmend.images import encode_png
 from pixmend.records import PackSettings, Records, pack
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 from pixmend.training.data import Order
 
 _BATCH = 64
@@ -36,7 +36,7 @@ def main() -> None:
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, load {load}.\n")
     print("| what | images/s |\n|---|---|")
-    far = Place.of(options.url)
+    far = StorePath.of(options.url)
     with tempfile.TemporaryDirectory() as name:
         here = Path(name)
         os.environ["PIXMEND_CACHE"] = str(here / "cache")
@@ -46,9 +46,9 @@ def main() -> None:
             rate("images copied to the store", count, lambda: copy(here / "images", far))
             settings = PackSettings(size=options.size)
             for label, source, out in [
-                ("packed: here to here", Place(here / "images"), Place(here / "records")),
-                ("packed: here to the store", Place(here / "images"), far / "records"),
-                ("packed: the store to here", far / "images", Place(here / "fetched")),
+                ("packed: here to here", StorePath(here / "images"), StorePath(here / "records")),
+                ("packed: here to the store", StorePath(here / "images"), far / "records"),
+                ("packed: the store to here", far / "images", StorePath(here / "fetched")),
                 ("packed: the store to the store", far / "images", far / "again"),
             ]:
                 rate(label, count, lambda s=source, o=out: pack(s, o, settings, workers=1))
@@ -76,8 +76,8 @@ def draw(folder: Path, count: int, size: int) -> None:
         (folder / f"{number:08d}.png").write_bytes(pictures[number % len(pictures)])
 
 
-def copy(folder: Path, far: Place) -> None:
-    for name, _ in Place(folder).files():
+def copy(folder: Path, far: StorePath) -> None:
+    for name, _ in StorePath(folder).files():
         (far / "images" / name).upload(folder / name)
 
 

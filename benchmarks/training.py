@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from pixmend.images import channel_count
 from pixmend.models import Discriminator, Generator, sample_latents
-from pixmend.randomness import generator_for
+from pixmend.rng import generator_for
 from pixmend.training import TrainSettings, resolve
 from pixmend.training.inversion import draw
 from pixmend.training.state import discriminator_step, generator_step, initial_state

@@ -18,7 +18,7 @@ from pixmend.models import (
     make_generator,
     sample_latents,
 )
-from pixmend.randomness import generator_for
+from pixmend.rng import generator_for
 from tests.stores import environment_for, make_bucket, s3_server
 
 

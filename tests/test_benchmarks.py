@@ -47,7 +47,7 @@ def test_reading_is_measured_at_each_count():
 
 
 def test_options_of_training_are_compared(records, tmp_path):
-    tiny = ("--steps", 2, "--variants", "default", "r1", "--set", "filters=4", "batch_size=4")
+    tiny = ("--steps", 2, "--variants", "default", "r1_gamma", "--set", "filters=4", "batch_size=4")
     rows = table_of("ablation.py", tmp_path / "out", records, *tiny)
     assert any("default" in row for row in rows)
     assert any("r1" in row for row in rows)
@@ -86,9 +86,9 @@ def test_solvers_are_compared_from_the_same_starts():
 
 def test_the_time_to_the_same_quality_is_measured(records):
     tiny = ("--minutes", 0.01, "--every", 1, "--filters", 4, "--batch", 4, "--threads", 1)
-    augmented = ("--ours", "r1=1", "augment=translation")
+    augmented = ("--ours", "r1_gamma=1", "diffaugment=translation")
     rows = table_of("quality.py", records, records, *tiny, *augmented)
-    loops = ("plain eager loop", "pixmend", "pixmend, r1=1 augment=translation")
+    loops = ("plain eager loop", "pixmend", "pixmend, r1_gamma=1 diffaugment=translation")
     assert rows[0] == "| step | " + " | ".join(f"{name}: s | KID x 1000" for name in loops) + " |"
     assert rows[2].startswith("| 1 |")
 

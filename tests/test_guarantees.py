@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from prove.__main__ import SECTIONS
+from tools.prove.__main__ import SECTIONS
 
 ROOT = Path(__file__).parent.parent
 GUARANTEES = (ROOT / "docs" / "guarantees.md").read_text()

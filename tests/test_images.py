@@ -30,9 +30,9 @@ from pixmend.images import (
     to_eight_bits,
     to_pixels,
     to_tensor,
-    write_film,
+    write_animation,
 )
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 
 NOISE = np.random.default_rng(0).integers(0, 256, (37, 31, 4), np.uint8)
 
@@ -183,7 +183,7 @@ def test_an_array_with_one_band_is_grey_and_values_that_are_none_are_told():
 def test_the_images_of_a_place_that_is_one_file_are_that_file(tmp_path):
     path = tmp_path / "a.png"
     Image.fromarray(NOISE).save(path)
-    (found,) = images_at(Place.of(path))
+    (found,) = images_at(StorePath.of(path))
     assert isinstance(found, Path)
     assert found == path
 
@@ -750,7 +750,7 @@ def test_a_contact_sheet_has_a_column_for_each_caption(bands, noise):
 
 def test_a_film_has_its_frames_in_order(tmp_path):
     frames = [np.full((6, 5, 3), level, np.uint8) for level in (0, 120, 255)]
-    write_film(frames, tmp_path / "film.gif")
+    write_animation(frames, tmp_path / "film.gif")
     with Image.open(tmp_path / "film.gif") as film:
         assert film.n_frames == 3
         for number, frame in enumerate(frames):

@@ -15,22 +15,23 @@ from pixmend.completion import (
     Answer,
     Blend,
     Completion,
-    Glimpse,
-    Job,
-    Look,
-    Options,
+    CompletionOptions,
+    Preview,
     SearchState,
+    Task,
+    View,
     find_method,
     open_mask,
 )
+from pixmend.distributed import choose_device, open_group
 from pixmend.evaluation import (
     Engine,
     Evaluation,
     Files,
+    ModelUnderTest,
     Protocol,
     Recorded,
     Step,
-    Subject,
     TrainingImages,
 )
 from pixmend.images import (
@@ -41,10 +42,9 @@ from pixmend.images import (
     open_image,
     to_pixels,
 )
-from pixmend.processes import choose_device, open_group
-from pixmend.randomness import generator_for
 from pixmend.records import Manifest, PackProgress, PackSettings, Records
-from pixmend.storage import Place, sha256_of
+from pixmend.rng import generator_for
+from pixmend.storage import StorePath, sha256_of
 from pixmend.training import Progress, plan_training, prepare_records, resolve_training
 
 __all__ = [
@@ -69,9 +69,9 @@ class Model:
         for network in filter(None, (networks.generator, networks.discriminator, networks.encoder)):
             # In training mode an image's answer would depend on its batch mates.
             network.to(chosen).eval().requires_grad_(False)
-        memory = networks.memory
+        memory = networks.retrieval
         if memory is not None:
-            networks = replace(networks, memory=models.Memory(memory.images.to(chosen)))
+            networks = replace(networks, retrieval=models.Retrieval(memory.images.to(chosen)))
         self._networks = networks
 
     @property
@@ -102,7 +102,7 @@ class Model:
         seconds: float | None = None,
         answer: Answer = "sharp",
         blend: Blend | None = None,
-        fit: Look = "whole",
+        view: View = "whole",
     ) -> Completion:
         """Complete one image.
 
@@ -123,12 +123,12 @@ class Model:
         seed
             Of all draws; equal calls give equal answers.
         seconds
-            Search for so long, whatever the number of steps: see `pixmend.completion.Options`.
+            Search for so long, whatever the number of steps: see `pixmend.completion.CompletionOptions`.
         answer
             ``sharp``, to look at; or ``average``, the mean of all answers, which errs least and blurs.
         blend
             ``paste``, ``feather`` or ``poisson``, if not the method's own; see `pixmend.completion.blend`.
-        fit
+        view
             ``whole`` shows the model the image as its training images were shown, ``window`` a square around each hole.
 
         Returns
@@ -142,31 +142,31 @@ class Model:
             What was handed over cannot be used; the message says why.
         """
         picture = open_image(image)
-        job = Job(picture, open_mask(mask, picture, seed=seed), picture.name)
+        job = Task(picture, open_mask(mask, picture, seed=seed), picture.name)
         chosen = find_method(method, steps=steps, blend=blend)
-        options = Options(
+        options = CompletionOptions(
             chosen,
             candidates,
             tuple(snapshots),
             seed,
             seconds=seconds,
             answer=answer,
-            fit=fit,
+            view=view,
         )
-        (result,) = self.complete_jobs([job], options)
+        (result,) = self.complete_tasks([job], options)
         return replace(result, array_shape=image.shape) if isinstance(image, np.ndarray) else result
 
-    def fitted(self, options: Options) -> Options:
+    def for_model(self, options: CompletionOptions) -> CompletionOptions:
         """Return options whose method is as it goes with this model."""
-        return completion.fitted(self._networks, options)
+        return completion.for_model(self._networks, options)
 
-    def complete_jobs(
+    def complete_tasks(
         self,
-        jobs: Iterable[Job],
-        options: Options,
+        jobs: Iterable[Task],
+        options: CompletionOptions,
         *,
-        on_state: Callable[[Sequence[Job], SearchState], None] = lambda jobs, state: None,
-        on_glimpse: Callable[[Glimpse], None] = lambda glimpse: None,
+        on_state: Callable[[Sequence[Task], SearchState], None] = lambda jobs, state: None,
+        on_preview: Callable[[Preview], None] = lambda glimpse: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Completion]:
         """Complete many images, ``options.batch`` at a time; see `pixmend.completion.complete`."""
@@ -175,7 +175,7 @@ class Model:
             jobs,
             options,
             on_state=on_state,
-            on_glimpse=on_glimpse,
+            on_preview=on_preview,
             should_stop=should_stop,
         )
 
@@ -224,7 +224,7 @@ def complete(model: str | Path, image: Any, mask: Any = "center") -> Completion:
 
 def evaluate(
     model: str | Path,
-    images: str | Path | Place | Sequence[Path | Place],
+    images: str | Path | StorePath | Sequence[Path | StorePath],
     out: str | Path,
     *,
     train_data: str | Path | None = None,
@@ -286,7 +286,7 @@ def evaluate(
 
 def write_tasks(
     model: str | Path,
-    images: str | Path | Place | Sequence[Path | Place],
+    images: str | Path | StorePath | Sequence[Path | StorePath],
     folder: str | Path,
     *,
     train_data: str | Path | None = None,
@@ -319,16 +319,16 @@ def _training(train_data: str | Path | None, networks: models.DCGAN) -> Training
     return None if train_data is None else evaluation.open_training(Records(train_data), networks)
 
 
-def _subject(model: str | Path, device: str) -> Subject:
+def _subject(model: str | Path, device: str) -> ModelUnderTest:
     digest = sha256_of(models.find_model(model))
-    return evaluation.Subject(load(model, device=device).networks, str(model), digest)
+    return evaluation.ModelUnderTest(load(model, device=device).networks, str(model), digest)
 
 
 def _source(
-    images: str | Path | Place | Sequence[Path | Place], names: Sequence[str] | None
+    images: str | Path | StorePath | Sequence[Path | StorePath], names: Sequence[str] | None
 ) -> Files | Recorded:
-    if isinstance(images, str | Path | Place):
-        place = Place.of(images)
+    if isinstance(images, str | Path | StorePath):
+        place = StorePath.of(images)
         if (place / "manifest.json").is_file():
             return evaluation.Recorded(Records(place))
         images = list(images_at(place))
@@ -336,8 +336,8 @@ def _source(
 
 
 def pack(
-    images: str | Path | Place,
-    out: str | Path | Place,
+    images: str | Path | StorePath,
+    out: str | Path | StorePath,
     *,
     size: int = 64,
     channels: Channels | None = None,
@@ -371,7 +371,7 @@ def pack(
 
 
 def train(
-    data: str | Path | Place,
+    data: str | Path | StorePath,
     run: str | Path,
     *,
     recipe: str | Path | None = None,
@@ -393,10 +393,10 @@ def train(
     """
     with open_group() as group:
         wanted = plan_training(recipe, settings or {})
-        packed = prepare_records(Place.of(data), Path(run), wanted, group=group)
+        packed = prepare_records(StorePath.of(data), Path(run), wanted, group=group)
         resolved = resolve_training(wanted, packed, Path(run), group=group)
         for progress in training.train(
-            packed, Path(run), resolved, data_name=str(Place.of(data)), group=group
+            packed, Path(run), resolved, data_name=str(StorePath.of(data)), group=group
         ):
             on_progress(progress)
     return load(run)

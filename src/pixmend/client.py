@@ -20,14 +20,21 @@ from urllib.parse import quote, urlsplit
 
 import numpy as np
 
-from pixmend.completion import Candidate, Completion, Job, Options, SearchState, open_mask
+from pixmend.completion import (
+    Candidate,
+    Completion,
+    CompletionOptions,
+    SearchState,
+    Task,
+    open_mask,
+)
 from pixmend.errors import ImageError, ServerError
 from pixmend.images import Picture, decode_image, encode_png, open_image
 
 __all__ = ["Client", "RemoteModel"]
 
 Values = Mapping[str, Any]
-_SETTINGS = ("method", "steps", "seconds", "candidates", "seed", "answer", "blend", "fit")
+_SETTINGS = ("method", "steps", "seconds", "candidates", "seed", "answer", "blend", "view")
 
 
 @dataclass(frozen=True)
@@ -75,10 +82,12 @@ class Client:
         """
         picture = open_image(image)
         hole = open_mask(mask, picture, seed=int(settings.get("seed", 0)))
-        result = self.complete_job(Job(picture, hole, picture.name), model=model, settings=settings)
+        result = self.complete_job(
+            Task(picture, hole, picture.name), model=model, settings=settings
+        )
         return replace(result, array_shape=image.shape) if isinstance(image, np.ndarray) else result
 
-    def complete_job(self, job: Job, *, model: str, settings: Values) -> Completion:
+    def complete_job(self, job: Task, *, model: str, settings: Values) -> Completion:
         """Complete a job; see `complete`."""
         job.check()
         fields = {"model": model, "full": "true", **settings}
@@ -98,7 +107,7 @@ class Client:
         Leaving the loop ends the search.
         """
         picture = open_image(image)
-        job = Job(picture, open_mask(mask, picture), picture.name)
+        job = Task(picture, open_mask(mask, picture), picture.name)
         job.check()
         body, kind = _form(job, {"model": model, **settings})
         connection = self._connect()
@@ -180,19 +189,19 @@ class RemoteModel:
     client: Client
     name: str = ""
 
-    def fitted(self, options: Options) -> Options:
+    def for_model(self, options: CompletionOptions) -> CompletionOptions:
         """Return the options: the server fits them to its model."""
         return options
 
-    def complete_jobs(
+    def complete_tasks(
         self,
-        jobs: Iterable[Job],
-        options: Options,
+        jobs: Iterable[Task],
+        options: CompletionOptions,
         *,
-        on_state: Callable[[Sequence[Job], SearchState], None] = lambda jobs, state: None,
+        on_state: Callable[[Sequence[Task], SearchState], None] = lambda jobs, state: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Completion]:
-        """Complete images one by one; see `pixmend.api.Model.complete_jobs`. The server shows no states."""
+        """Complete images one by one; see `pixmend.api.Model.complete_tasks`. The server shows no states."""
         del on_state
         settings = {
             name: getattr(options, name)
@@ -207,7 +216,7 @@ class RemoteModel:
             )
 
     @staticmethod
-    def method_of(options: Options) -> dict[str, Any]:
+    def method_of(options: CompletionOptions) -> dict[str, Any]:
         """Return method, steps and blend as the form has them, where they are not the method's own."""
         from pixmend.completion import METHODS
 
@@ -217,7 +226,7 @@ class RemoteModel:
         return {"method": chosen.name, "steps": steps, "blend": blend}
 
 
-def _form(job: Job, fields: Values) -> tuple[bytes, str]:
+def _form(job: Task, fields: Values) -> tuple[bytes, str]:
     """Return a multipart body and its content type."""
     pixels = job.picture.pixels
     if pixels.dtype != np.uint8 and pixels.shape[-1] != 1:
@@ -234,7 +243,7 @@ def _form(job: Job, fields: Values) -> tuple[bytes, str]:
     return body + f"--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
 
 
-def _completion(job: Job, told: Values) -> Completion:
+def _completion(job: Task, told: Values) -> Completion:
     """Return a server's answer as the value it was made of; what is known of the image is the caller's own."""
     shape = job.mask.known.shape
     spread = np.frombuffer(base64.b64decode(told["uncertainty_values"]), "<f4").reshape(shape)
@@ -255,7 +264,7 @@ def _completion(job: Job, told: Values) -> Completion:
     )
 
 
-def _candidate(job: Job, told: Values) -> Candidate:
+def _candidate(job: Task, told: Values) -> Candidate:
     picture = job.picture.replace_where(job.mask.hole, _picture(told["image"]).pixels)
     loss, contextual, perceptual = (
         _loss(told[name]) for name in ("loss", "contextual", "perceptual")

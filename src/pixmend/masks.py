@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixmend.errors import InputError, MaskError
-from pixmend.randomness import array_generator_for
-from pixmend.storage import Place
+from pixmend.rng import array_generator_for
+from pixmend.storage import StorePath
 
 __all__ = ["SHAPES", "Mask", "center", "grid", "half", "lowres", "make_mask", "random", "strokes"]
 
@@ -199,7 +199,7 @@ def _shown(spec: str) -> str:
     if "://" not in spec:
         return spec
     try:
-        return str(Place.of(spec))
+        return str(StorePath.of(spec))
     except InputError:  # not even a URL
         return f"{spec.partition(':')[0]}:..."
 

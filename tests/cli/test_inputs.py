@@ -37,7 +37,7 @@ def files(folder):
 
 
 def complete(program, model, *inputs, out, **options):
-    options = {"steps": 2, "mask": "half:right", "method": "seed", **options}
+    options = {"steps": 2, "mask": "half:right", "method": "classic", **options}
     flags = (text for key, value in options.items() for text in (f"--{key}", value))
     return program("complete", model, *inputs, "--out", out, *flags)
 
@@ -229,7 +229,7 @@ def test_sheets_show_the_snapshots_and_candidates_asked_for(program, model, tmp_
     assert len({answer.tobytes() for answer in answers}) == 3
     assert all(np.array_equal(a[:, :10], answers[0][:, :10]) for a in answers)
     (line,) = facts(out)
-    assert (line["steps"], line["seed"], line["method"], line["missing"]) == (6, 0, "seed", 0.5)
+    assert (line["steps"], line["seed"], line["method"], line["missing"]) == (6, 0, "classic", 0.5)
 
 
 def test_an_odd_name_is_no_trouble(program, model, tmp_path):

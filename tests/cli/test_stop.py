@@ -42,7 +42,7 @@ def test_ctrl_c_writes_the_best_so_far_and_says_so(program, model, inputs, tmp_p
 
     monkeypatch.setattr(Progress, "update", interrupt)
     before, out = signal.getsignal(signal.SIGINT), tmp_path / "out"
-    options = ("--out", out, "--method", "seed", "--steps", 50, "--batch", 1)
+    options = ("--out", out, "--method", "classic", "--steps", 50, "--batch", 1)
     ran = program("complete", model, inputs, *options)
     assert ran.code == 130
     assert "2 completed" in ran.out

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pixmend.models import save_model
-from pixmend.storage import Lines, Place, lines
+from pixmend.storage import JsonlWriter, StorePath, lines
 from tests.stores import Counted, Flaky, fresh
 
 
@@ -19,8 +19,8 @@ def no_cache(monkeypatch):
 @pytest.fixture(params=["flaky", "s3"])
 def root(request):
     if request.param == "s3":
-        return Place.of(request.getfixturevalue("bucket"))
-    return Place.of(fresh(Flaky) + "root")
+        return StorePath.of(request.getfixturevalue("bucket"))
+    return StorePath.of(fresh(Flaky) + "root")
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def folder(tmp_path):
 
 
 def upload(folder, place):
-    for name, _ in Place.of(folder).files():
+    for name, _ in StorePath.of(folder).files():
         (place / name).upload(folder / name)
     return place
 
@@ -70,7 +70,7 @@ def test_complete_reads_masks_and_writes_by_url(root, folder, untrained, program
     assert ran.code == 0, ran.err
     assert "6 completed" in ran.out
     assert all_of(root / "out", but=["results.jsonl"]) == all_of(
-        Place.of(here), but=["results.jsonl"]
+        StorePath.of(here), but=["results.jsonl"]
     )
     assert facts_of(root / "out")["a/0.png"] == f"{root}/in/a/0.png"
     # One of them again: what the others gave stays told.
@@ -86,7 +86,7 @@ def test_complete_reads_masks_and_writes_by_url(root, folder, untrained, program
 
 
 def test_what_fails_in_a_store_is_told_and_stops_nothing(folder, untrained, program):
-    root = Place.of(fresh(Counted) + "r")
+    root = StorePath.of(fresh(Counted) + "r")
     save_model(untrained("RGB"), folder / "m.safetensors")
     images = upload(folder / "in", root / "in")
     (images / "a" / "bad.png").write_bytes(b"no image")
@@ -115,7 +115,7 @@ def test_what_fails_in_a_store_is_told_and_stops_nothing(folder, untrained, prog
 
 
 def test_an_input_is_never_overwritten_by_a_result(folder, untrained, program):
-    root = Place.of(fresh(Counted) + "r")
+    root = StorePath.of(fresh(Counted) + "r")
     save_model(untrained("RGB"), folder / "m.safetensors")
     images = upload(folder / "in" / "a", root / "out")
     before = all_of(images)
@@ -176,7 +176,7 @@ def tensors(path):
 
 def test_a_run_and_a_report_are_kept_on_this_machine(folder, program, monkeypatch):
     monkeypatch.chdir(folder)
-    place = upload(folder / "in", Place.of(fresh(Counted) + "r"))
+    place = upload(folder / "in", StorePath.of(fresh(Counted) + "r"))
     for arguments in (
         ["train", place, "s3://bucket/run"],
         ["evaluate", "characters", place, "--out", "s3://bucket/report"],
@@ -221,7 +221,7 @@ def test_credentials_rights_and_buckets_are_told_in_one_line_without_a_secret(
         for secret in ("s3cr3t", "AKIATESTING", "Traceback"):
             assert secret not in ran.err
 
-    upload(folder / "in", Place.of(bucket) / "in")
+    upload(folder / "in", StorePath.of(bucket) / "in")
     told("no such bucket", "pack", folder / "in", "s3://there-is-none/records")
     told("no such bucket", "pack", "s3://there-is-none/images", folder / "out")
     try:
@@ -244,8 +244,8 @@ def test_credentials_rights_and_buckets_are_told_in_one_line_without_a_secret(
 
 
 def test_a_file_of_lines_is_whole_in_a_store_at_the_end_and_now_and_then(monkeypatch):
-    place = Place.of(fresh(Counted) + "r/results.jsonl")
-    with pytest.raises(ZeroDivisionError), Lines(place, "first\n") as written:  # noqa: PT012
+    place = StorePath.of(fresh(Counted) + "r/results.jsonl")
+    with pytest.raises(ZeroDivisionError), JsonlWriter(place, "first\n") as written:  # noqa: PT012
         written.add("second")
         assert place.read_text() == "first\n"
         monkeypatch.setattr(lines, "_SECONDS", 0.0)

@@ -25,7 +25,7 @@ def put(path, shape=(24, 20, 3), dtype=np.uint8):
 
 
 def complete(program, model, *arguments, out):
-    return program("complete", model, *arguments, "--out", out, "--steps", 3, "--method", "seed")
+    return program("complete", model, *arguments, "--out", out, "--steps", 3, "--method", "classic")
 
 
 def size_of(path):
@@ -179,9 +179,9 @@ def test_windows_and_blends_by_name_and_misspelt(program, model, tmp_path):
     hole[3:7, 3:7] = hole[70:76, 80:88] = 255
     Image.fromarray(hole).save(tmp_path / "hole.png")
     mask = ("--mask", tmp_path / "hole.png")
-    ran = complete(program, model, path, *mask, "--fit", "window", "--json", out=tmp_path / "out")
+    ran = complete(program, model, path, *mask, "--view", "window", "--json", out=tmp_path / "out")
     assert json.loads(ran.out)["windows"] == 2
-    for option, word, names in (("--fit", "windows", "whole and window"), ("--blend", "fether", "feather")):  # fmt: skip
+    for option, word, names in (("--view", "windows", "whole and window"), ("--blend", "fether", "feather")):  # fmt: skip
         ran = complete(program, model, path, *mask, option, word, out=tmp_path / "no")
         assert ran.code == 2
         assert names in ran.err

@@ -137,10 +137,10 @@ def cluster(machines):
 @pytest.fixture
 def quiet_pens(monkeypatch):
     """Let workers report to nobody, as those of `OneMachine` do."""
-    from .one_machine import Pen
+    from .one_machine import Reporter
 
     for room in ("packing", "part"):
-        monkeypatch.setattr(f"pixmend.cluster.{room}.Pen", Pen)
+        monkeypatch.setattr(f"pixmend.cluster.{room}.Reporter", Reporter)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from .test_pool import FakeCluster
 
 
-class Pen:
+class Reporter:
     """Writes to no board."""
 
     def __init__(self, board):

@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from pixmend import api, records
-from pixmend.cluster import Contest, Evaluating, Packing, complete
-from pixmend.completion import Options, find_method
+from pixmend.cluster import Evaluating, EvaluationSpec, Packing, complete
+from pixmend.completion import CompletionOptions, find_method
 from pixmend.errors import ClusterError, OutputError, StoppedError
 from pixmend.evaluation import Protocol
 from pixmend.models import save_model
 from pixmend.records import PackSettings
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 
 from .conftest import tree
 from .poison import poison
@@ -24,7 +24,7 @@ PACKED = int(os.environ.get("PIXMEND_CLUSTER_PACK", "240"))
 COMPLETED = int(os.environ.get("PIXMEND_CLUSTER_COMPLETE", "40"))
 PART = max(5, COMPLETED // 40)  # images of a part
 SETTINGS = PackSettings(size=8, images_per_shard=max(16, PACKED // 40))
-QUICK = Options(find_method("seed", steps=2), snapshots=(1,), candidates=2, batch=4)
+QUICK = CompletionOptions(find_method("classic", steps=2), snapshots=(1,), candidates=2, batch=4)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def pack_with_faults(folder, out, cluster, faults):
 def alone(program, model, folder, out, *more):
     """Complete as one process does."""
     return program(
-        "complete", model, folder, "--out", out, "--method", "seed", "--steps", 2, "--snapshots", 1,
+        "complete", model, folder, "--out", out, "--method", "classic", "--steps", 2, "--snapshots", 1,
         "--candidates", 2, "--batch", 4, "--uncertainty", *more,
     )  # fmt: skip
 
@@ -99,13 +99,15 @@ def test_a_shard_that_fails_is_told_after_a_second_try_and_the_others_stay(
     cluster, make_images, tmp_path, monkeypatch
 ):
     folder, out = make_images(40), tmp_path / "out"
-    in_the_way = out / "images-00001-of-00003.tfrecord"
+    conflicting_outputs = out / "images-00001-of-00003.tfrecord"
     module = sys.modules["pixmend.records.pack"]  # whose name in its room is the function's
-    monkeypatch.setattr(module, "clean", lambda folder, keep: in_the_way.mkdir(exist_ok=True))
+    monkeypatch.setattr(
+        module, "clean", lambda folder, keep: conflicting_outputs.mkdir(exist_ok=True)
+    )
     with pytest.raises(OutputError, match=r"1 of 3 shards failed twice.*images-00001"):
         records.pack(folder, out, SETTINGS, engine=Packing(cluster))
     monkeypatch.undo()
-    in_the_way.rmdir()
+    conflicting_outputs.rmdir()
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("images-0000[02]*")}
     assert records.pack(folder, out, SETTINGS, engine=Packing(cluster)).count == 40
     assert before == {path.name: path.stat().st_mtime_ns for path in out.glob("images-0000[02]*")}
@@ -146,7 +148,13 @@ def test_a_worker_and_a_machine_die_and_the_completions_are_those_of_one_process
             faults.pop(0)()
 
     found = complete(
-        cluster, model, Place(folder), Place(out), QUICK, uncertainty=True, on_progress=strike
+        cluster,
+        model,
+        StorePath(folder),
+        StorePath(out),
+        QUICK,
+        uncertainty=True,
+        on_progress=strike,
     )
     assert not faults
     assert (found.done, found.failed) == (COMPLETED, 1)
@@ -162,23 +170,23 @@ def test_the_same_call_does_what_is_missing_and_nothing_else(
     cluster, model, make_images, small_parts, tmp_path
 ):
     folder, out = make_images(10), tmp_path / "out"
-    complete(cluster, model, Place(folder), Place(out), QUICK, workers=1)
+    complete(cluster, model, StorePath(folder), StorePath(out), QUICK, workers=1)
     before = pictures(out)
     (out / "Sample001" / "img00000.png").unlink()
     (out / "Sample002" / "img00003.sheet.png").write_bytes(b"torn")
     picture = folder / "Sample001" / "img00004.png"
     picture.write_bytes((folder / "Sample001" / "img00006.png").read_bytes())
-    untouched = (out / "Sample002" / "img00001.png").stat().st_mtime_ns
-    found = complete(cluster, model, Place(folder), Place(out), QUICK, workers=1)
+    unchanged_result = (out / "Sample002" / "img00001.png").stat().st_mtime_ns
+    found = complete(cluster, model, StorePath(folder), StorePath(out), QUICK, workers=1)
     assert (found.done, found.kept) == (10, 7)
-    assert (out / "Sample002" / "img00001.png").stat().st_mtime_ns == untouched
+    assert (out / "Sample002" / "img00001.png").stat().st_mtime_ns == unchanged_result
     after = pictures(out)
     assert {name for name in after if after[name] != before[name]} == {
         f"Sample001/img00004{ending}" for ending in (".png", ".candidate-2.png", ".sheet.png")
     }
-    other = Options(find_method("seed", steps=3), snapshots=(1,), candidates=2)
+    other = CompletionOptions(find_method("classic", steps=3), snapshots=(1,), candidates=2)
     with pytest.raises(OutputError, match="another job, with another method"):
-        complete(cluster, model, Place(folder), Place(out), other)
+        complete(cluster, model, StorePath(folder), StorePath(out), other)
 
 
 @pytest.mark.long
@@ -208,7 +216,7 @@ def test_an_evaluation_has_the_figures_of_one_process(cluster, model, make_image
         workers=1,
     )
     api.evaluate(model, folder, tmp_path / "one", **named)
-    contest = Contest(named["train_data"], named["methods"])
+    contest = EvaluationSpec(named["train_data"], named["methods"])
     steps = []
     api.evaluate(
         model, folder, tmp_path / "three", **named,
@@ -225,7 +233,7 @@ def test_an_evaluation_has_the_figures_of_one_process(cluster, model, make_image
     assert one == three
     answers = [tree(tmp_path / name / "answers") for name in ("one", "three")]
     assert answers[0] == answers[1]
-    assert len(answers[0]) == 8 + 4  # of two contestants, and how sure one of them is
+    assert len(answers[0]) == 8 + 4  # of two methods_under_test, and how sure one of them is
 
 
 @pytest.mark.long
@@ -240,8 +248,8 @@ def test_a_store_is_packed_and_completed_as_a_folder_is(
         hole[number : number + 6, 4:12] = 255
         Image.fromarray(hole).save(masks / path.name)
     for local in (folder, masks):
-        for name, _ in Place(local).files():
-            (Place.of(bucket) / local.name / name).upload(local / name)
+        for name, _ in StorePath(local).files():
+            (StorePath.of(bucket) / local.name / name).upload(local / name)
     on = ("--cluster", machines.address)
     packed = ("--size", 8, "--images-per-shard", 4)
     assert program("pack", f"{bucket}/images", f"{bucket}/records", *packed, *on).code == 0
@@ -277,5 +285,5 @@ def test_a_store_that_fails_or_is_slow_gives_the_same_bytes(
 
 def stored(url):
     """All files at a URL but hidden ones, by their relative names."""
-    names = [name for name, _ in Place.of(url).files() if not name.startswith(".")]
-    return {name: (Place.of(url) / name).read_bytes() for name in names}
+    names = [name for name, _ in StorePath.of(url).files() if not name.startswith(".")]
+    return {name: (StorePath.of(url) / name).read_bytes() for name in names}

@@ -6,17 +6,17 @@ from dataclasses import replace
 import pytest
 
 from pixmend.cluster import complete
-from pixmend.completion import Options, find_method
+from pixmend.completion import CompletionOptions, find_method
 from pixmend.errors import OutputError
 from pixmend.models import save_model
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 from tests.stores import Counted, fresh
 
 from .conftest import tree
 from .one_machine import OneMachine
 
 pytestmark = pytest.mark.usefixtures("quiet_pens")
-QUICK = Options(find_method("seed", steps=2), snapshots=(1,), candidates=2, batch=4)
+QUICK = CompletionOptions(find_method("classic", steps=2), snapshots=(1,), candidates=2, batch=4)
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def run(untrained, tmp_path):
 
     def complete_(given, out, options=QUICK, **more):
         model = str(tmp_path / "m.safetensors")
-        inputs = list(map(Place, given)) if isinstance(given, list) else Place(given)
-        return complete(OneMachine(), model, inputs, Place(out), options, **more)
+        inputs = list(map(StorePath, given)) if isinstance(given, list) else StorePath(given)
+        return complete(OneMachine(), model, inputs, StorePath(out), options, **more)
 
     return complete_
 

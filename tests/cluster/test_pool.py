@@ -96,7 +96,7 @@ def _die(*given):
 
 
 @dataclass(frozen=True)
-class Job:
+class Task:
     number: int
     inputs: int = 4
 
@@ -164,7 +164,7 @@ def run(jobs, script, workers=3, cluster=None, **callbacks):
 )
 def test_every_job_is_done_once_and_lacks_only_what_kills(count, workers, poison, accidents, seed):
     script = Script(frozenset(poison), accidents, seed=seed)
-    found, pool = run([Job(number) for number in range(count)], script, workers)
+    found, pool = run([Task(number) for number in range(count)], script, workers)
     assert not pool.failed
     assert sorted(job.number for job, _ in found) == list(range(count))
     for job, (done, left_out) in found:
@@ -188,7 +188,7 @@ def test_one_death_at_an_input_and_others_before_any_input_cast_no_suspicion():
             return super().work(job, care)
 
     pool = Pool(FakeCluster(), Unlucky, (Script(),), workers=1)
-    assert list(pool.run([Job(0)])) == [(Job(0), ([0, 1, 2, 3], {}))]
+    assert list(pool.run([Task(0)])) == [(Task(0), ([0, 1, 2, 3], {}))]
 
 
 def test_no_more_jobs_are_taken_than_there_are_workers():
@@ -197,7 +197,7 @@ def test_no_more_jobs_are_taken_than_there_are_workers():
     def jobs():
         for number in range(50):
             taken.append(number)
-            yield Job(number)
+            yield Task(number)
 
     pool = Pool(FakeCluster(), Worker, (Script(),), workers=3)
     for finished, _ in enumerate(pool.run(jobs()), 1):
@@ -207,7 +207,7 @@ def test_no_more_jobs_are_taken_than_there_are_workers():
 
 def test_a_failure_is_tried_once_more_when_all_else_is_done_and_then_told():
     script = Script(failing={0: 1, 1: 9})
-    found, pool = run([Job(number) for number in range(6)], script, workers=1)
+    found, pool = run([Task(number) for number in range(6)], script, workers=1)
     assert script.tried == [0, 1, 2, 3, 4, 5, 0, 1]
     assert sorted(job.number for job, _ in found) == [0, 2, 3, 4, 5]
     assert [(each.job.number, each.reason) for each in pool.failed] == [
@@ -221,17 +221,17 @@ def test_a_job_whose_workers_always_die_is_given_up():
             raise Death
 
     pool = Pool(FakeCluster(), Doomed, (Script(),), workers=2)
-    assert list(pool.run([Job(0), Job(1)])) == []
+    assert list(pool.run([Task(0), Task(1)])) == []
     assert {each.job.number for each in pool.failed} == {0, 1}
     assert "its worker died" in pool.failed[0].reason
 
 
 def test_workers_that_cannot_start_are_replaced_and_in_the_end_told():
-    found, pool = run([Job(0)], Script(), workers=1, cluster=FakeCluster(broken_starts=2))
+    found, pool = run([Task(0)], Script(), workers=1, cluster=FakeCluster(broken_starts=2))
     assert len(found) == 1
     cluster = FakeCluster(broken_starts=1000)
     with pytest.raises(ClusterError, match="no worker can be started: the worker died"):
-        run([Job(0)], Script(), workers=4, cluster=cluster)
+        run([Task(0)], Script(), workers=4, cluster=cluster)
     assert cluster.started < 10
     assert not pool.failed
 
@@ -241,7 +241,7 @@ def test_a_wish_to_stop_is_heard():
         raise StoppedError
 
     with pytest.raises(StoppedError):
-        run([Job(0)], Script(), on_tick=stop)
+        run([Task(0)], Script(), on_tick=stop)
 
 
 def test_what_every_job_would_meet_ends_all():
@@ -250,7 +250,7 @@ def test_what_every_job_would_meet_ends_all():
             raise ClusterError("node x: sees no folder")
 
     with pytest.raises(ClusterError, match="sees no folder"):
-        list(Pool(FakeCluster(), Refusing, (Script(),), workers=2).run([Job(0), Job(1)]))
+        list(Pool(FakeCluster(), Refusing, (Script(),), workers=2).run([Task(0), Task(1)]))
 
 
 class FakeBoard:
@@ -267,9 +267,9 @@ class FakeBoard:
 def test_reports_are_sent_ten_times_a_second_and_a_wish_to_stop_is_heard(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(board.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(board.Pen, "_got", lambda self, reference: reference)
+    monkeypatch.setattr(board.Reporter, "_got", lambda self, reference: reference)
     handle = FakeBoard()
-    pen = board.Pen(handle)
+    pen = board.Reporter(handle)
     for number in range(1000):
         assert not pen.report(7, Note(number))
         now[0] += 0.001

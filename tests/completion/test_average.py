@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from pixmend.completion import METHODS, Job, Options, complete_batch
+from pixmend.completion import METHODS, CompletionOptions, Task, complete_batch
 from pixmend.completion.average import average
 from pixmend.errors import SettingsError
 from pixmend.images import open_image
 from pixmend.masks import make_mask
-from pixmend.models import Estimate
+from pixmend.models import PixelPosterior
 
 SEARCH = replace(METHODS["default"], steps=5, bank=32, restarts=3, blend="paste")
 
@@ -19,7 +19,7 @@ SEARCH = replace(METHODS["default"], steps=5, bank=32, restarts=3, blend="paste"
 def jobs(count=3):
     pixels = np.random.default_rng(2).integers(0, 256, (count, 16, 16, 3), np.uint8)
     return [
-        Job(open_image(each), make_mask("strokes:0.4", 16, 16, seed=number), str(number))
+        Task(open_image(each), make_mask("strokes:0.4", 16, 16, seed=number), str(number))
         for number, each in enumerate(pixels)
     ]
 
@@ -35,7 +35,7 @@ def test_of_draws_it_is_their_mean_and_variance():
 def test_of_estimates_the_variance_is_what_they_tell_and_how_far_they_differ():
     """As of a mixture of normal distributions, drawn from: the spare row beyond has no say."""
     means, log_variances = torch.tensor([0.5, -0.3, 0.1, 0.9]), torch.tensor([-2.0, -1, -3, 4])
-    estimate = Estimate(means.view(4, 1, 1, 1), log_variances.view(4, 1, 1, 1))
+    estimate = PixelPosterior(means.view(4, 1, 1, 1), log_variances.view(4, 1, 1, 1))
     drawn = torch.tensor([0.2, -0.4, 0.8]).view(1, 3, 1, 1, 1)
     found = average(drawn, estimate)
     noise = torch.randn(3, 400_000, generator=torch.Generator().manual_seed(0))
@@ -47,7 +47,7 @@ def test_of_estimates_the_variance_is_what_they_tell_and_how_far_they_differ():
 def test_weights_count_as_often_as_they_say():
     """An answer of three times the weight is as good as three such answers, in the mean and in both variances."""
     drawn = torch.rand(2, 2, 3, 4, 4) * 2 - 1
-    told = Estimate(torch.rand(4, 3, 4, 4), torch.rand(4, 1, 4, 4))
+    told = PixelPosterior(torch.rand(4, 3, 4, 4), torch.rand(4, 1, 4, 4))
     found = average(drawn, told, torch.tensor([1.0, 3, 1, 3]).log() + 5)
     rows = torch.tensor([0, 1, 1, 1, 2, 3, 3, 3])
     expected = average(drawn[:, [0, 1, 1, 1]], told.take(rows))
@@ -59,8 +59,8 @@ def test_weights_count_as_often_as_they_say():
 
 def test_the_average_of_a_search_is_the_mean_of_its_lanes(lively):
     model = lively("RGB")
-    (sharp,) = complete_batch(model, jobs(1), Options(SEARCH, candidates=3))
-    (result,) = complete_batch(model, jobs(1), Options(SEARCH, answer="average"))
+    (sharp,) = complete_batch(model, jobs(1), CompletionOptions(SEARCH, candidates=3))
+    (result,) = complete_batch(model, jobs(1), CompletionOptions(SEARCH, answer="average"))
     lanes = np.mean([each.picture.pixels.astype(float) for each in sharp.candidates], 0)
     assert np.abs(result.candidates[0].picture.pixels - lanes).max() <= 1
     assert [each.answer for each in result.candidates] == ["average"]
@@ -70,13 +70,13 @@ def test_the_average_of_a_search_is_the_mean_of_its_lanes(lively):
 
 def test_the_average_comes_first_and_draws_after_it(lively):
     (result,) = complete_batch(
-        lively("RGB"), jobs(1), Options(SEARCH, answer="average", candidates=3)
+        lively("RGB"), jobs(1), CompletionOptions(SEARCH, answer="average", candidates=3)
     )
     assert [each.answer for each in result.candidates] == ["average", "sharp", "sharp"]
 
 
 def test_known_pixels_are_certain_and_missing_ones_are_not(lively):
-    for result in complete_batch(lively("RGB"), jobs(), Options(SEARCH)):
+    for result in complete_batch(lively("RGB"), jobs(), CompletionOptions(SEARCH)):
         assert result.uncertainty.shape == (16, 16)
         assert (result.uncertainty[result.mask.known] == 0).all()
         assert (result.uncertainty[result.mask.hole] > 0).all()
@@ -87,4 +87,4 @@ def test_known_pixels_are_certain_and_missing_ones_are_not(lively):
 
 def test_an_unknown_answer_is_told():
     with pytest.raises(SettingsError, match="sharp or average"):
-        Options(SEARCH, answer="blurred")
+        CompletionOptions(SEARCH, answer="blurred")

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from pixmend.completion import METHODS, Job, Options, complete_batch, find_method
+from pixmend.completion import METHODS, CompletionOptions, Task, complete_batch, find_method
 from pixmend.completion.blend import BLENDS, feather, paste, poisson
 from pixmend.errors import SettingsError
 from pixmend.images import open_image
@@ -159,9 +159,9 @@ def stored(mode):
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB", "RGBA", "I;16"])
 @pytest.mark.parametrize("spec", ["center", "half:bottom", "random:0.5"])
 def test_known_samples_of_every_mode_come_back_bit_for_bit(lively, blend, mode, spec):
-    job = Job(open_image(stored(mode)), make_mask(spec, 37, 31))
+    job = Task(open_image(stored(mode)), make_mask(spec, 37, 31))
     method = replace(find_method("default", steps=1, blend=blend), bank=8, restarts=1)
-    (result,) = complete_batch(lively("RGBA"), [job], Options(method))
+    (result,) = complete_batch(lively("RGBA"), [job], CompletionOptions(method))
     before, after = job.picture.native, result.candidates[0].picture.native
     assert (after.dtype, after.shape) == (before.dtype, before.shape)
     assert np.array_equal(after[job.mask.known], before[job.mask.known])
@@ -172,11 +172,11 @@ def test_known_samples_of_every_mode_come_back_bit_for_bit(lively, blend, mode, 
 @pytest.mark.parametrize("blend", ["feather", "poisson"])
 def test_blends_close_the_seam_of_16_bit_grey_and_of_alpha(lively, blend):
     for image in (np.full((32, 32), 20_000, np.uint16), np.full((32, 32, 4), 90, np.uint8)):
-        job = Job(open_image(image), make_mask("center", 32, 32))
+        job = Task(open_image(image), make_mask("center", 32, 32))
         steps = {}
         for name in ("paste", blend):
-            method = replace(find_method("seed", steps=1, blend=name))
-            (result,) = complete_batch(lively("RGBA"), [job], Options(method))
+            method = replace(find_method("classic", steps=1, blend=name))
+            (result,) = complete_batch(lively("RGBA"), [job], CompletionOptions(method))
             after = result.candidates[0].picture.native.astype(float).reshape(32, 32, -1)
             steps[name] = np.abs(after[8, 8:24] - after[7, 8:24]).mean(
                 0
@@ -186,9 +186,9 @@ def test_blends_close_the_seam_of_16_bit_grey_and_of_alpha(lively, blend):
 
 def test_16_bit_grey_is_filled_in_16_bits(lively):
     ramp = np.linspace(0, 65535, 37 * 31).reshape(37, 31).astype(np.uint16)
-    job = Job(open_image(ramp), make_mask("center", 37, 31))
+    job = Task(open_image(ramp), make_mask("center", 37, 31))
     method = replace(METHODS["yeh"], steps=1)
-    (result,) = complete_batch(lively("L"), [job], Options(method))
+    (result,) = complete_batch(lively("L"), [job], CompletionOptions(method))
     filled = result.candidates[0].picture.native[job.mask.hole].astype(int)
     assert len(set((filled % 257).tolist())) > 20, "8 bits stretched to 16 are multiples of 257"
 

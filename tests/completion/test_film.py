@@ -5,11 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pixmend.completion import METHODS, Job, Options, complete_batch, film_frames, film_steps
+from pixmend.completion import (
+    METHODS,
+    CompletionOptions,
+    Task,
+    animation_frames,
+    animation_steps,
+    complete_batch,
+)
 from pixmend.images import open_image
 from pixmend.masks import Mask, make_mask
 
-QUICK = replace(METHODS["seed"], steps=12)
+QUICK = replace(METHODS["classic"], steps=12)
 
 
 def noise(shape, dtype=np.uint8):
@@ -18,24 +25,26 @@ def noise(shape, dtype=np.uint8):
 
 def test_steps_go_from_the_first_to_the_last_further_and_further_apart():
     for steps in (0, 1, 7, 60, 1500):
-        kept = film_steps(steps)
+        kept = animation_steps(steps)
         assert (kept[0], kept[-1]) == (0, steps)
         assert len(kept) == len(set(kept)) <= 48
-    gaps = np.diff(film_steps(1500))
+    gaps = np.diff(animation_steps(1500))
     assert gaps[0] == 1
     assert gaps[-1] > 100
-    assert list(film_steps(7)) == list(range(8))
+    assert list(animation_steps(7)) == list(range(8))
 
 
-@pytest.mark.parametrize("fit", ["whole", "window"])
+@pytest.mark.parametrize("view", ["whole", "window"])
 @pytest.mark.parametrize("channels", ["L", "RGBA"])
 @pytest.mark.parametrize(("shape", "dtype"), [((40, 60), np.uint16), ((40, 60, 3), np.uint8), ((40, 60, 4), np.uint8)])  # fmt: skip
-def test_known_pixels_stay_and_the_hole_moves_to_the_answer(lively, fit, channels, shape, dtype):
+def test_known_pixels_stay_and_the_hole_moves_to_the_answer(lively, view, channels, shape, dtype):
     image, hole = noise(shape, dtype), np.zeros((40, 60), bool)
     hole[3:9, 4:9] = hole[30:38, 40:55] = True
-    options = Options(replace(QUICK, blend="paste"), fit=fit, film=(0, 3, 12), snapshots=(3,))
-    (result,) = complete_batch(lively(channels), [Job(open_image(image), Mask(~hole))], options)
-    first, *between, last = film_frames(result)
+    options = CompletionOptions(
+        replace(QUICK, blend="paste"), view=view, film=(0, 3, 12), snapshots=(3,)
+    )
+    (result,) = complete_batch(lively(channels), [Task(open_image(image), Mask(~hole))], options)
+    first, *between, last = animation_frames(result)
     assert len(between) == 3
     eight = image if dtype == np.uint8 else (image >> 8).astype(np.uint8)
     eight = eight.reshape(40, 60, -1)
@@ -46,18 +55,18 @@ def test_known_pixels_stay_and_the_hole_moves_to_the_answer(lively, fit, channel
     assert (between[0] != between[-1])[hole].mean() > 0.3
     for step, frame in zip((0, 3, 12), between, strict=True):
         stopped = replace(QUICK, blend="paste", steps=max(step, 1))
-        options = Options(stopped, fit=fit, film=(step,))
+        options = CompletionOptions(stopped, view=view, film=(step,))
         (shorter,) = complete_batch(
-            lively(channels), [Job(open_image(image), Mask(~hole))], options
+            lively(channels), [Task(open_image(image), Mask(~hole))], options
         )
-        assert np.array_equal(list(film_frames(shorter))[1], frame)
+        assert np.array_equal(list(animation_frames(shorter))[1], frame)
     # What is drawn last is the answer, but for the rounding of 8 bits.
     assert np.abs(between[-1].astype(int) - last)[hole].max() <= 1
     assert list(result.snapshots) == [3]
 
 
 def test_no_film_is_kept_where_none_is_asked_for(lively):
-    job = Job(open_image(noise((16, 16))), make_mask("center", 16, 16))
-    (result,) = complete_batch(lively("L"), [job], Options(QUICK))
+    job = Task(open_image(noise((16, 16))), make_mask("center", 16, 16))
+    (result,) = complete_batch(lively("L"), [job], CompletionOptions(QUICK))
     assert result.film == ()
-    assert len(list(film_frames(result))) == 2
+    assert len(list(animation_frames(result))) == 2

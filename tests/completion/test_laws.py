@@ -9,7 +9,7 @@ from PIL import Image
 
 import pixmend
 from pixmend.api import Model
-from pixmend.completion import METHODS, Job, Options, complete_batch, find_method
+from pixmend.completion import METHODS, CompletionOptions, Task, complete_batch, find_method
 from pixmend.completion.blend import BLENDS
 from pixmend.errors import ImageError, MaskError, SettingsError
 from pixmend.images import open_image
@@ -35,9 +35,9 @@ def noise(mode, height, width, seed=0):
 
 
 def complete(model, images, masks, **options):
-    jobs = [Job(open_image(image), mask) for image, mask in zip(images, masks, strict=True)]
+    jobs = [Task(open_image(image), mask) for image, mask in zip(images, masks, strict=True)]
     options = {"method": QUICK["default"], "snapshots": (), **options}
-    return complete_batch(model, jobs, Options(**options))
+    return complete_batch(model, jobs, CompletionOptions(**options))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -187,13 +187,17 @@ def test_the_answer_has_the_type_it_was_given(untrained, tmp_path):
 
 
 def test_the_published_methods_keep_their_published_numbers():
-    yeh, seed = METHODS["yeh"], METHODS["seed"]
+    yeh, seed = METHODS["yeh"], METHODS["classic"]
     assert (yeh.steps, yeh.solver, yeh.clip, yeh.bank, yeh.restarts) == (1500, "adam", 1.0, 0, 1)
     assert (yeh.contextual.__name__, yeh.window, yeh.floor) == ("contextual_l1", 7, 0)
-    assert (yeh.perceptual.__name__, yeh.prior_weight, yeh.blend) == ("yeh_prior", 0.003, "poisson")
+    assert (yeh.perceptual.__name__, yeh.lambda_perceptual, yeh.blend) == (
+        "yeh_prior",
+        0.003,
+        "poisson",
+    )
     assert (seed.steps, seed.solver, seed.learning_rate, seed.clip) == (1000, "nesterov", 0.01, 1.0)
     assert (seed.contextual.__name__, seed.window, seed.floor) == ("contextual_squared", 0, 1)
-    assert (seed.contextual_weight, seed.prior_weight, seed.blend) == (0.999, 0.001, "paste")
+    assert (seed.contextual_weight, seed.lambda_perceptual, seed.blend) == (0.999, 0.001, "paste")
     assert (seed.bank, seed.restarts, yeh.contextual_weight) == (0, 1, 1)
 
 
@@ -212,7 +216,7 @@ def test_the_other_published_methods_do_too(
 ):
     method = METHODS[name]
     assert (method.solver, method.learning_rate, method.steps) == (solver, rate, steps)
-    assert (method.contextual.__name__, method.prior_weight) == (contextual, prior)
+    assert (method.contextual.__name__, method.lambda_perceptual) == (contextual, prior)
     assert (method.window, method.blend, method.draw) == (window, blend, draw)
     assert (method.clip, method.bank, method.encoder) == (clip, 0, "never")
     if prior:
@@ -235,31 +239,31 @@ def test_masks_that_do_not_fit_are_refused(untrained, mask, message):
         complete(untrained(), [noise("L", 16, 16)], [mask])
 
 
-@pytest.mark.parametrize("fit", ["whole", "window"])
+@pytest.mark.parametrize("view", ["whole", "window"])
 def test_an_image_of_which_nothing_is_missing_comes_back_as_it_is_and_stops_no_other(
-    untrained, fit
+    untrained, view
 ):
     images = [noise("LA", 16, 20), noise("RGB", 37, 31), noise("L", 16, 16)]
     whole = Mask(np.ones((37, 31), bool))
     masks = [make_mask("center", 16, 20), whole, make_mask("center", 16, 16)]
-    results = complete(untrained(), images, masks, fit=fit, candidates=2)
+    results = complete(untrained(), images, masks, view=view, candidates=2)
     assert np.array_equal(np.asarray(results[1].best), np.asarray(images[1]))
     assert results[1].warnings == ("nothing is missing",)
     assert results[1].record()["loss"] == 0
     assert results[1].sheet().width > 0
     for number in (0, 2):
-        (alone,) = complete(untrained(), [images[number]], [masks[number]], fit=fit, candidates=2)
+        (alone,) = complete(untrained(), [images[number]], [masks[number]], view=view, candidates=2)
         assert np.array_equal(np.asarray(results[number].best), np.asarray(alone.best))
-    (only,) = complete(untrained(), [images[1]], [whole], fit=fit)
+    (only,) = complete(untrained(), [images[1]], [whole], view=view)
     assert np.array_equal(np.asarray(only.best), np.asarray(images[1]))
 
 
-@pytest.mark.parametrize("fit", ["whole", "window"])
-def test_a_batch_mixes_modes_and_sizes_and_depths(untrained, fit):
+@pytest.mark.parametrize("view", ["whole", "window"])
+def test_a_batch_mixes_modes_and_sizes_and_depths(untrained, view):
     shapes = [(16, 16), (37, 31), (20, 50), (64, 64), (9, 12), (32, 32), (70, 24)]
     images = [noise(mode, *shape) for mode, shape in zip(MODES, shapes, strict=True)]
     masks = [make_mask("strokes:0.3", *shape) for shape in shapes]
-    for result, image, mask in zip(complete(untrained("RGBA"), images, masks, fit=fit), images, masks, strict=True):  # fmt: skip
+    for result, image, mask in zip(complete(untrained("RGBA"), images, masks, view=view), images, masks, strict=True):  # fmt: skip
         assert (result.best.mode, result.best.size) == (image.mode, image.size)
         before, after = np.asarray(image), np.asarray(result.best)
         assert np.array_equal(before[mask.known], after[mask.known])
@@ -279,15 +283,15 @@ def test_a_mask_of_more_than_95_percent_warns_and_goes_on(untrained):
 def test_a_hole_finer_than_the_models_pixels_warns_where_it_is_not_looked_at_closely(untrained):
     image, hole = noise("L", 160, 160), np.zeros((160, 160), bool)
     hole[34:38, 71:75] = True
-    for fit, count in (("whole", 1), ("window", 0)):
-        (result,) = complete(untrained(), [image], [Mask(~hole)], fit=fit)
+    for view, count in (("whole", 1), ("window", 0)):
+        (result,) = complete(untrained(), [image], [Mask(~hole)], view=view)
         assert len([words for words in result.warnings if "finer" in words]) == count
 
 
 @pytest.mark.parametrize("knobs", [{"candidates": 0}, {"seconds": 0}, {"batch": 0}])
 def test_none_of_what_there_must_be_one_of_is_refused_by_its_name(knobs):
     with pytest.raises(SettingsError, match=rf"^{next(iter(knobs))} = 0"):
-        Options(METHODS["default"], **knobs)
+        CompletionOptions(METHODS["default"], **knobs)
 
 
 def test_unknown_methods_are_refused_with_the_names_there_are():
@@ -297,12 +301,12 @@ def test_unknown_methods_are_refused_with_the_names_there_are():
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(20, 24), (20, 24, 1), (20, 24, 3), (20, 24, 4)])
-@pytest.mark.parametrize("fit", ["whole", "window"])
-def test_floats_between_0_and_1_come_back_as_they_were_around_a_hole_filled_in_kind(untrained, dtype, shape, fit):  # fmt: skip
+@pytest.mark.parametrize("view", ["whole", "window"])
+def test_floats_between_0_and_1_come_back_as_they_were_around_a_hole_filled_in_kind(untrained, dtype, shape, view):  # fmt: skip
     image = np.random.default_rng(0).random(shape).astype(dtype)
     image[0, 0], image[-1, -1] = 0, 1
     model = Model(untrained("RGBA"), "cpu")
-    result = model.complete(image, "center", steps=2, candidates=2, fit=fit)
+    result = model.complete(image, "center", steps=2, candidates=2, view=view)
     known = result.mask.known
     for answer in result.images:
         assert (answer.dtype, answer.shape) == (image.dtype, shape)
@@ -311,7 +315,7 @@ def test_floats_between_0_and_1_come_back_as_they_were_around_a_hole_filled_in_k
         assert answer.max() <= 1
     levels = (image.astype(np.float64) * 65535).round().astype(np.uint16)
     if len(shape) == 2:  # as 16-bit grey, which it stands for
-        twin = model.complete(levels, "center", steps=2, fit=fit).best
+        twin = model.complete(levels, "center", steps=2, view=view).best
         tolerance = 1e-3 if dtype == np.float16 else 1e-6
         np.testing.assert_allclose(result.best[~known], twin[~known] / 65535, atol=tolerance)
     assert result.sheet().dtype == np.uint8

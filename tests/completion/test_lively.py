@@ -8,14 +8,21 @@ import torch
 from PIL import Image
 
 from pixmend.api import Model
-from pixmend.completion import METHODS, Job, Options, complete, complete_batch, find_method
+from pixmend.completion import (
+    METHODS,
+    CompletionOptions,
+    Task,
+    complete,
+    complete_batch,
+    find_method,
+)
 from pixmend.completion.complete import _distinct, _join, _missing, _view
 from pixmend.completion.objective import Objective, yeh_prior
-from pixmend.completion.start import best_of_bank
+from pixmend.completion.start import best_of_pool
 from pixmend.images import Picture, open_image, to_pixels
 from pixmend.masks import Mask, make_mask
 from pixmend.models import DCGAN, Discriminator, Generator, clip_radius, sample_latents
-from pixmend.randomness import generator_for
+from pixmend.rng import generator_for
 
 # Those that need no encoder; tests/completion/test_encoded.py has the laws of the others.
 SEARCHES = {name: method for name, method in METHODS.items() if method.encoder != "always"}
@@ -40,7 +47,7 @@ def noise(seed, height=16, width=16, bands=3):
 def many():
     """Seven jobs, no two alike in size and mask."""
     return [
-        Job(open_image(noise(number, *shape)), make_mask(spec, *shape), str(number))
+        Task(open_image(noise(number, *shape)), make_mask(spec, *shape), str(number))
         for number, (shape, spec) in enumerate(zip(SHAPES, SPECS, strict=True))
     ]
 
@@ -69,7 +76,7 @@ def test_batches_of_any_size_give_what_each_image_gets_alone(
     lively, name, candidates, size, latent_dim
 ):
     model, jobs = lively(size=size, latent_dim=latent_dim), many()
-    options = Options(QUICK[name], candidates, (0, 5, 8), seed=3)
+    options = CompletionOptions(QUICK[name], candidates, (0, 5, 8), seed=3)
     together = [facts(result) for result in complete_batch(model, jobs, options)]
     for batch in (1, 3):
         apart = complete(model, jobs, replace(options, batch=batch))
@@ -79,7 +86,7 @@ def test_batches_of_any_size_give_what_each_image_gets_alone(
 @pytest.mark.parametrize("name", SEARCHES)
 def test_permuting_lively_inputs_permutes_outputs(lively, name):
     model, jobs, order = lively(), many(), [3, 0, 6, 1, 5, 2, 4]
-    options = Options(QUICK[name], 2)
+    options = CompletionOptions(QUICK[name], 2)
     straight = complete_batch(model, jobs, options)
     permuted = complete_batch(model, [jobs[index] for index in order], options)
     assert [facts(result) for result in permuted] == [facts(straight[index]) for index in order]
@@ -101,7 +108,9 @@ def test_the_prior_of_a_logit_does_not_depend_on_where_it_stands():
 def test_seeds_repeat_and_other_seeds_give_other_pixels(lively):
     for name in SEARCHES:
         first, again, other = (
-            facts(complete_batch(lively(), many()[:2], Options(QUICK[name], seed=seed))[0])
+            facts(
+                complete_batch(lively(), many()[:2], CompletionOptions(QUICK[name], seed=seed))[0]
+            )
             for seed in (1, 1, 2)
         )
         assert first == again
@@ -131,7 +140,7 @@ def test_completion_changes_no_buffer_of_either_network(lively):
     model = lively()
     networks = (model.generator, model.discriminator)
     before = [{k: v.clone() for k, v in network.state_dict().items()} for network in networks]
-    complete_batch(model, many(), Options(QUICK["default"], 3))
+    complete_batch(model, many(), CompletionOptions(QUICK["default"], 3))
     for network, state in zip(networks, before, strict=True):
         assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
 
@@ -145,7 +154,7 @@ def test_a_search_finds_an_image_that_the_model_can_draw(lively, name):
     image = drawn(model)[0]
     method = replace(find_method(name, steps=300), bank=min(METHODS[name].bank, 64), restarts=4)
     mask = make_mask("half:top", 16, 16)
-    (result,) = complete_batch(model, [Job(open_image(image), mask)], Options(method))
+    (result,) = complete_batch(model, [Task(open_image(image), mask)], CompletionOptions(method))
     error = np.abs(np.asarray(result.best).astype(int) - image)[mask.hole].mean()
     assert error < 12
     assert result.candidates[0].loss < 0.5 * result.history[0]
@@ -156,7 +165,7 @@ def test_the_loss_reported_is_the_objective_at_the_z_reported(lively, name):
     model = lively()
     mask = make_mask("center", 16, 16)
     image = open_image(noise(0))
-    (result,) = complete_batch(model, [Job(image, mask)], Options(QUICK[name], 3))
+    (result,) = complete_batch(model, [Task(image, mask)], CompletionOptions(QUICK[name], 3))
     target = torch.from_numpy(noise(0).astype(np.float32) / 127.5 - 1).movedim(-1, 0)[None]
     known = torch.from_numpy(mask.known).float()[None, None]
     objective = QUICK[name].objective(model, target, known)
@@ -173,14 +182,16 @@ def test_every_latent_found_is_within_the_clip(lively, name):
     model = lively(latent_dim=100)
     method = replace(QUICK[name], steps=1, learning_rate=1e-9, scheduled=False)
     bound = method.clip or clip_radius(model.settings)
-    (result,) = complete_batch(model, many()[:1], Options(method, 32))
+    (result,) = complete_batch(model, many()[:1], CompletionOptions(method, 32))
     assert max(np.abs(answer.z).max() for answer in result.candidates) <= bound
 
 
 def test_without_a_schedule_more_steps_go_on_where_fewer_stopped(lively):
-    for name in ("seed", "yeh"):
+    for name in ("classic", "yeh"):
         shorter, longer = (
-            complete_batch(lively(), many()[:1], Options(replace(QUICK[name], steps=steps)))[0]
+            complete_batch(
+                lively(), many()[:1], CompletionOptions(replace(QUICK[name], steps=steps))
+            )[0]
             for steps in (5, 12)
         )
         assert np.array_equal(longer.history[:6], shorter.history)
@@ -199,7 +210,7 @@ def test_a_bank_of_starts_is_drawn_in_parts_and_its_best_come_first(lively):
     known[..., 4:12, 4:12] = 0
     objective = METHODS["default"].objective(model, target, known)
     hook = model.generator.register_forward_pre_hook(watch)
-    starts = best_of_bank(objective, model.settings, 4, bank=1000, seed=5)
+    starts = best_of_pool(objective, model.settings, 4, bank=1000, seed=5)
     hook.remove()
     assert largest <= 64
     bank = sample_latents(model.settings, 1000, generator_for(5, "bank")).clamp(-3, 3)
@@ -237,8 +248,8 @@ def test_a_mask_finer_than_the_model_still_ties_the_answer_to_the_known_pixels(l
     images = drawn(model, 2, seed=4).repeat(4, axis=1).repeat(4, axis=2)
     mask = make_mask(spec, 64, 64)
     method = replace(find_method(name, steps=60), bank=min(METHODS[name].bank, 64), restarts=4)
-    jobs = [Job(open_image(image), mask) for image in images]
-    results = complete_batch(model, jobs, Options(method, 1, (60,)))
+    jobs = [Task(open_image(image), mask) for image in images]
+    results = complete_batch(model, jobs, CompletionOptions(method, 1, (60,)))
     for number, result in enumerate(results):
         assert result.candidates[0].contextual > 0
         found = result.snapshots[60].astype(int)
@@ -252,13 +263,13 @@ def test_candidates_are_told_apart_where_no_model_pixel_is_wholly_missing(lively
     answers[2] = 0.5
     answers[3] = -0.5
     mask = make_mask("lowres:2", 64, 64)
-    view = _view(lively(), Job(open_image(noise(0, 64, 64)), mask))
+    view = _view(lively(), Task(open_image(noise(0, 64, 64)), mask))
     assert _distinct(answers, _missing(view), 3) == [0, 2, 3]
 
 
 def test_distinct_answers_come_first_in_order_of_their_losses(lively):
     model = lively(latent_dim=2)
-    (result,) = complete_batch(model, many()[:1], Options(QUICK["yeh"], 4))
+    (result,) = complete_batch(model, many()[:1], CompletionOptions(QUICK["yeh"], 4))
     losses = [answer.loss for answer in result.candidates]
     assert losses == sorted(losses)
     hole = result.mask.hole
@@ -272,7 +283,7 @@ def test_an_image_of_the_models_size_is_seen_and_put_back_as_it_is(lively):
     model = lively()
     image, mask = noise(0), make_mask("center", 16, 16)
     method = replace(QUICK["yeh"], blend="paste")
-    (result,) = complete_batch(model, [Job(open_image(image), mask)], Options(method))
+    (result,) = complete_batch(model, [Task(open_image(image), mask)], CompletionOptions(method))
     exact = to_pixels(model.generator(torch.from_numpy(result.candidates[0].z)[None]))[0]
     assert np.array_equal(result.candidates[0].picture.native[mask.hole], exact[mask.hole])
 
@@ -286,7 +297,9 @@ def test_turning_the_mask_inside_an_image_larger_than_the_model_changes_only_its
         image = noise(1, *shape)
         for spec in ("half:left", "half:bottom", "center:0.2", "random:0.9"):
             mask = make_mask(spec, *shape)
-            (result,) = complete_batch(lively(), [Job(open_image(image), mask)], Options(method))
+            (result,) = complete_batch(
+                lively(), [Task(open_image(image), mask)], CompletionOptions(method)
+            )
             after = result.candidates[0].picture.native
             assert after.shape == image.shape
             assert np.array_equal(after[mask.known], image[mask.known])
@@ -306,7 +319,9 @@ def test_images_that_look_alike_are_completed_alike(lively, channels, blend):
     mask = make_mask("center", 24, 20)
     method = replace(QUICK["default"], blend=blend)
     first, second = (
-        complete_batch(lively(channels), [Job(open_image(image), mask)], Options(method))[0]
+        complete_batch(
+            lively(channels), [Task(open_image(image), mask)], CompletionOptions(method)
+        )[0]
         for image in (visible, other)
     )
     answers = [result.candidates[0].picture.native for result in (first, second)]
@@ -319,7 +334,7 @@ def test_what_a_model_draws_clear_is_shown_on_the_background_it_was_trained_on(l
     model = lively("RGBA", background="black")
     clear = torch.ones(4, 16, 16)
     clear[3] = -1
-    job = Job(open_image(noise(0)), make_mask("center", 16, 16))
+    job = Task(open_image(noise(0)), make_mask("center", 16, 16))
     joined = _join(model, job, _view(model, job).frame, clear, replace(QUICK["yeh"], blend="paste"))
     assert not joined.native[job.mask.hole].any()
 
@@ -327,7 +342,7 @@ def test_what_a_model_draws_clear_is_shown_on_the_background_it_was_trained_on(l
 @pytest.mark.parametrize(("channels", "expected"), [("L", 76), ("RGB", (255, 0, 0))])
 def test_the_padding_that_a_model_sees_is_the_padding_it_was_trained_on(lively, channels, expected):
     model = lively(channels, fit="pad", background="red")
-    view = _view(model, Job(open_image(noise(0, 8, 16)), make_mask("center", 8, 16)))
+    view = _view(model, Task(open_image(noise(0, 8, 16)), make_mask("center", 8, 16)))
     assert np.all(to_pixels(view.target)[:4] == expected)
     assert np.all(view.known[0, :4].numpy() == 1)
 
@@ -337,12 +352,12 @@ def test_the_padding_that_a_model_sees_is_the_padding_it_was_trained_on(lively, 
 
 def test_snapshots_are_the_best_image_by_then(lively):
     model = lively()
-    job, method = many()[0], replace(QUICK["seed"], steps=9)
-    (result,) = complete_batch(model, [job], Options(method, 1, (0, 4, 9, 10)))
+    job, method = many()[0], replace(QUICK["classic"], steps=9)
+    (result,) = complete_batch(model, [job], CompletionOptions(method, 1, (0, 4, 9, 10)))
     assert list(result.snapshots) == [0, 4, 9]
     for step, image in result.snapshots.items():
         (stopped,) = complete_batch(
-            model, [job], Options(replace(method, steps=max(step, 1)), 1, (step,))
+            model, [job], CompletionOptions(replace(method, steps=max(step, 1)), 1, (step,))
         )
         assert np.array_equal(stopped.snapshots[step], image)
     last = to_pixels(model.generator(torch.from_numpy(result.candidates[0].z)[None]))[0]
@@ -406,7 +421,9 @@ def test_a_record_is_json_and_says_what_was_done(lively):
 
     picture = Picture(noise(0), "RGB")
     mask = Mask(np.arange(256).reshape(16, 16) >= 64)
-    (result,) = complete_batch(lively(), [Job(picture, mask, "a.png")], Options(QUICK["yeh"], 2))
+    (result,) = complete_batch(
+        lively(), [Task(picture, mask, "a.png")], CompletionOptions(QUICK["yeh"], 2)
+    )
     record = json.loads(json.dumps(result.record()))
     assert (record["file"], record["method"], record["steps"]) == ("a.png", "yeh", 8)
     assert record["missing"] == 0.25
@@ -422,8 +439,8 @@ def test_a_sample_of_g_is_found_again_from_its_known_pixels(lively):
     images = to_pixels(model.generator(sample_latents(model.settings, 256, generator_for(3, "G"))))
     specs = ("center", "half:right", "random:0.8", "grid", "strokes")
     masks = [make_mask(specs[number % 5], 16, 16, seed=number) for number in range(256)]
-    jobs = [Job(open_image(image), mask) for image, mask in zip(images, masks, strict=True)]
-    found = complete(model, jobs, Options(method=method, snapshots=(), batch=128))
+    jobs = [Task(open_image(image), mask) for image, mask in zip(images, masks, strict=True)]
+    found = complete(model, jobs, CompletionOptions(method=method, snapshots=(), batch=128))
     errors = [
         np.square(np.asarray(each.best, float) - image)[mask.hole].mean()
         for each, image, mask in zip(found, images, masks, strict=True)

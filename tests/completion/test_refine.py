@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from pixmend.completion import METHODS, Job, Options, complete_batch, lean
-from pixmend.completion.lean import agreeing
+from pixmend.completion import METHODS, CompletionOptions, Task, complete_batch, lean
+from pixmend.completion.lean import rank_by_consensus
 from pixmend.completion.refine import hide, inner_layer, tuned_encoder
 from pixmend.completion.start import encoded_starts
 from pixmend.images import open_image
 from pixmend.masks import make_mask
-from pixmend.models import DCGAN, Encoder, Memory, encode, initialise
+from pixmend.models import DCGAN, Encoder, Retrieval, encode, initialise
 from pixmend.models.dcgan import DCGANSettings
-from pixmend.randomness import generator_for
+from pixmend.rng import generator_for
 
 BEST = replace(METHODS["best"], steps=5, encoded_steps=3, bank=32, restarts=2, refine=2)
 
@@ -31,7 +31,9 @@ def model(request, lively):
 
 def encoded(plain):
     settings = DCGANSettings(
-        **plain.settings.model_dump(exclude={"encoder", "memory"}), encoder="conditional", memory=12
+        **plain.settings.model_dump(exclude={"encoder", "retrieval_images"}),
+        encoder="conditional",
+        retrieval_images=12,
     )
     encoder = Encoder(settings)
     initialise(encoder, generator_for(1, "encoder"))
@@ -41,14 +43,14 @@ def encoded(plain):
                 part.weight.mul_(8)
     encoder.eval().requires_grad_(False)
     pixels = np.random.default_rng(4).integers(0, 256, (12, 3, 16, 16), np.uint8)
-    memory = Memory(torch.from_numpy(pixels))
+    memory = Retrieval(torch.from_numpy(pixels))
     return DCGAN(settings, plain.generator, plain.discriminator, plain.card, encoder, memory)
 
 
 def jobs(count=3):
     pixels = np.random.default_rng(2).integers(0, 256, (count, 16, 16, 3), np.uint8)
     return [
-        Job(open_image(each), make_mask("strokes:0.4", 16, 16, seed=number), str(number))
+        Task(open_image(each), make_mask("strokes:0.4", 16, 16, seed=number), str(number))
         for number, each in enumerate(pixels)
     ]
 
@@ -67,7 +69,7 @@ def answers(results):
 def test_images_are_answered_alike_however_many_are_encoded_together(lively, monkeypatch, rows):
     model, asked = encoded(lively("RGB")), jobs(7)
     monkeypatch.setattr(lean, "_AT_ONCE", rows)  # 8 neighbours an image: parts of 1, of 3 and all
-    options = Options(METHODS["default"])
+    options = CompletionOptions(METHODS["default"])
     alone = [complete_batch(model, [job], options)[0] for job in asked]
     together = complete_batch(model, asked, options)
     assert np.array_equal(answers(alone), answers(together))
@@ -86,18 +88,18 @@ def weights(model):
 
 
 def test_an_image_alone_among_others_and_again_gets_the_same_answer(model):
-    together = answers(complete_batch(model, jobs(), Options(BEST)))
-    again = answers(complete_batch(model, jobs()[::-1], Options(BEST)))[::-1]
+    together = answers(complete_batch(model, jobs(), CompletionOptions(BEST)))
+    again = answers(complete_batch(model, jobs()[::-1], CompletionOptions(BEST)))[::-1]
     for job, ours, other in zip(jobs(), together, again, strict=True):
-        (alone,) = answers(complete_batch(model, [job], Options(BEST)))
+        (alone,) = answers(complete_batch(model, [job], CompletionOptions(BEST)))
         assert np.array_equal(ours, alone)
         assert np.array_equal(ours, other)
 
 
 def test_known_pixels_are_sacred_and_the_model_is_as_it_was(model):
     before = weights(model)
-    (result,) = complete_batch(model, jobs(1), Options(BEST))
-    (plain,) = complete_batch(model, jobs(1), Options(replace(BEST, refine=0)))
+    (result,) = complete_batch(model, jobs(1), CompletionOptions(BEST))
+    (plain,) = complete_batch(model, jobs(1), CompletionOptions(replace(BEST, refine=0)))
     ours, mask = answers([result])[0], result.mask
     assert np.array_equal(ours[mask.known], result.original.pixels[mask.known])
     assert not np.array_equal(ours, answers([plain])[0])
@@ -160,7 +162,7 @@ def test_a_tuned_encoder_draws_the_hidden_pixels_no_worse_the_longer_it_is_tuned
     model = encoded(lively("RGB"))
     target, known = seen()
     left, hidden = hide(known, seed=0)
-    nearest = model.memory.take(model.memory.nearest(target, left, 4)[0])
+    nearest = model.retrieval.take(model.retrieval.nearest(target, left, 4)[0])
     errors = []
     for steps in (0, 2, 8):
         tuned = replace(model, encoder=tuned_encoder(model, target, known, steps=steps, seed=0))
@@ -192,10 +194,10 @@ def test_the_start_is_the_neighbours_answer_that_fits_and_agrees_best(lively):
     starts = encoded_starts(model, target, known, rows, 8, seed=0)
     z, encoding = starts.z, starts.encoding
     objective = METHODS["default"].objective(model, target[rows], known[rows], encoding.condition)
-    order = agreeing(objective, starts, 3, 8)
+    order = rank_by_consensus(objective, starts, 3, 8)
     assert sorted(order.flatten().tolist()) == list(range(24))
     drawn = objective.draw(z).view(3, 8, 3, 16, 16)
-    both = (drawn + encoding.estimate.mean.view(3, 8, 3, 16, 16)) / 2
+    both = (drawn + encoding.pixel_posterior.mean.view(3, 8, 3, 16, 16)) / 2
     mean = (torch.softmax(starts.log_weight.view(3, 8), 1).view(3, 8, 1, 1, 1) * both).sum(1)
     for image in range(3):
         gaps = ((drawn[image] - mean[image]).abs() * (1 - known[image])).sum((1, 2, 3))
@@ -204,7 +206,7 @@ def test_the_start_is_the_neighbours_answer_that_fits_and_agrees_best(lively):
             scores[order[image] - 8 * image], scores.sort().values, rtol=1e-4, atol=1e-4
         )
     (result,) = complete_batch(
-        model, jobs(1), Options(replace(METHODS["default"], encoded_steps=0))
+        model, jobs(1), CompletionOptions(replace(METHODS["default"], encoded_steps=0))
     )
     assert np.allclose(result.candidates[0].z, z[order[0, 0]], atol=1e-5)
 
@@ -214,14 +216,14 @@ def test_the_nearer_a_neighbour_the_more_its_answer_counts_and_units_do_not(live
     target, known = seen(3)
     rows = torch.tensor([0] * 8 + [1] * 8 + [2] * 8)
     found = encoded_starts(model, target, known, rows, 8, seed=0).log_weight.view(3, 8)
-    nearest = model.memory.nearest(target, known, 8)
-    images = model.memory.images[nearest].float() / 127.5 - 1  # [3, 8, C, S, S]
+    nearest = model.retrieval.nearest(target, known, 8)
+    images = model.retrieval.images[nearest].float() / 127.5 - 1  # [3, 8, C, S, S]
     apart = (known[:, None] * (images - target[:, None]) ** 2).sum((2, 3, 4))
     torch.testing.assert_close(found, -4 * apart / apart[:, :1], rtol=1e-5, atol=1e-5)
     assert (found.diff(dim=1) <= 0).all()
     torch.testing.assert_close(found[:, 0], torch.full((3,), -4.0))
     # An image of the memory itself counts alone.
-    own = model.memory.take(torch.tensor([5]))
+    own = model.retrieval.take(torch.tensor([5]))
     found = encoded_starts(model, own, known[:1], torch.zeros(8, dtype=torch.int64), 8, seed=0)
     assert torch.softmax(found.log_weight, 0)[0] > 0.999
 
@@ -230,7 +232,7 @@ def test_tuning_ends_when_somebody_wants_an_answer(lively):
     model = encoded(lively("RGB"))
     mask = make_mask("center", 16, 16)
     pixels = np.random.default_rng(2).integers(0, 256, (2, 16, 16, 3), np.uint8)
-    jobs = [Job(open_image(each), mask) for each in pixels]
+    jobs = [Task(open_image(each), mask) for each in pixels]
 
     def answer(refine, asks=None):
         asked = count()
@@ -238,7 +240,7 @@ def test_tuning_ends_when_somebody_wants_an_answer(lively):
         method = replace(BEST, refine=refine, encoded_steps=0)
         return [
             each.candidates[0].picture.pixels.tobytes()
-            for each in complete_batch(model, jobs, Options(method), should_stop=stop)
+            for each in complete_batch(model, jobs, CompletionOptions(method), should_stop=stop)
         ]
 
     assert answer(5) != answer(0)

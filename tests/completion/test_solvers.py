@@ -186,7 +186,7 @@ def test_the_gauss_newton_matrix_is_that_of_the_jacobian_backwards(lively):
     model = lively(latent_dim=6)
     target = draw(3, 3, 16, 16, dtype=torch.float32)
     known = (draw(3, 1, 16, 16, seed=1) > 0).float()
-    objective = METHODS["seed"].objective(model, target, known)
+    objective = METHODS["classic"].objective(model, target, known)
     z = draw(3, 6, seed=2, dtype=torch.float32)
     found = gauss_newton(objective, z)
     for row in range(3):
@@ -229,7 +229,7 @@ def test_nesterovs_rate_falls_after_each_hundred_steps():
 
 def test_a_schedule_that_has_run_out_begins_again():
     function, start = Rows(torch.zeros(1, 3)), torch.tensor([[0.5, -0.5, 0.2]])
-    options = {"learning_rate": 0.01, "warm_up": 0.25, "cosine": True}
+    options = {"learning_rate": 0.01, "warmup": 0.25, "cosine": True}
     once = list(adam(function, start, steps=8, **options))
     more = list(adam(function, start, steps=24, period=8, **options))
     for ours, theirs in zip(once, more, strict=False):

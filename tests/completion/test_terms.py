@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixmend.completion import METHODS, Job, Options, complete, complete_batch
+from pixmend.completion import METHODS, CompletionOptions, Task, complete, complete_batch
 from pixmend.completion.methods import SOLVERS
 from pixmend.completion.objective import (
     contextual_huber,
@@ -21,11 +21,11 @@ from pixmend.completion.objective import (
     small_image,
     soft_norm,
 )
-from pixmend.completion.start import best_of_bank
+from pixmend.completion.start import best_of_pool
 from pixmend.images import open_image
 from pixmend.masks import make_mask
 from pixmend.models import sample_latents
-from pixmend.randomness import generator_for
+from pixmend.rng import generator_for
 
 
 def draw(*shape, seed=0):
@@ -136,7 +136,7 @@ COMPOSED = {
     "soft norm": replace(DEFAULT, bound="soft norm", norm_weight=5.0, learning_rate=0.5),
     "stochastic clip": replace(DEFAULT, bound="stochastic clip", clip=0.5, learning_rate=0.5),
     "huber": replace(DEFAULT, contextual=contextual_huber),
-    "no prior": replace(DEFAULT, prior_weight=0.0, contextual=contextual_mean_squared),
+    "no prior": replace(DEFAULT, lambda_perceptual=0.0, contextual=contextual_mean_squared),
     "levenberg": replace(DEFAULT, solver="levenberg", learning_rate=1.0, scheduled=False),
     "lbfgs": replace(DEFAULT, solver="lbfgs", learning_rate=1.0, scheduled=False),
     "impatient": replace(
@@ -148,7 +148,7 @@ COMPOSED = {
 def jobs():
     pixels = np.random.default_rng(2).integers(0, 256, (5, 16, 16, 3), np.uint8)
     return [
-        Job(open_image(each), make_mask("strokes:0.4", 16, 16, seed=number), str(number))
+        Task(open_image(each), make_mask("strokes:0.4", 16, 16, seed=number), str(number))
         for number, each in enumerate(pixels)
     ]
 
@@ -164,7 +164,7 @@ def facts(result):
 
 @pytest.mark.parametrize("name", COMPOSED)
 def test_an_image_alone_among_others_and_in_another_order_gets_the_same_answer(lively, name):
-    options = Options(COMPOSED[name], 2, (3, 9, 20), seed=3)
+    options = CompletionOptions(COMPOSED[name], 2, (3, 9, 20), seed=3)
     together = [facts(result) for result in complete_batch(lively(), jobs(), options)]
     alone = [facts(result) for result in complete(lively(), jobs(), replace(options, batch=1))]
     turned = [facts(result) for result in complete_batch(lively(), jobs()[::-1], options)]
@@ -177,7 +177,7 @@ def test_more_steps_are_never_worse_and_known_pixels_are_sacred(lively, name):
     last = None
     for steps in (6, 12):
         method = replace(COMPOSED[name], steps=steps, scheduled=False)
-        (result,) = complete_batch(lively(), jobs()[:1], Options(method))
+        (result,) = complete_batch(lively(), jobs()[:1], CompletionOptions(method))
         assert (np.diff(result.history) <= 0).all()
         assert result.candidates[0].loss == pytest.approx(float(result.history[-1]))
         known = result.mask.known
@@ -188,7 +188,7 @@ def test_more_steps_are_never_worse_and_known_pixels_are_sacred(lively, name):
 
 
 def test_images_stop_by_themselves_and_a_stopped_batch_ends(lively):
-    options = Options(COMPOSED["impatient"], snapshots=tuple(range(60)))
+    options = CompletionOptions(COMPOSED["impatient"], snapshots=tuple(range(60)))
     results = complete_batch(lively(), jobs(), options)
     steps = [result.steps for result in results]
     assert [list(result.snapshots) for result in results] == [list(range(n + 1)) for n in steps]
@@ -202,7 +202,7 @@ def test_a_bank_is_ranked_by_the_whole_objective(lively, name):
     model, method = lively(), COMPOSED[name]
     target, known = draw(3, 3, 16, 16).float(), holes(3, 3, 16, 16).float()
     objective = method.objective(model, target, known)
-    starts = best_of_bank(objective, model.settings, 3, bank=100, seed=5)
+    starts = best_of_pool(objective, model.settings, 3, bank=100, seed=5)
     bank = sample_latents(model.settings, 100, generator_for(5, "bank"))
     for image in range(3):
         rows = torch.full((100,), image)
@@ -215,7 +215,7 @@ def test_a_soft_norm_keeps_z_near_the_prior_without_a_clip(lively):
     kept = replace(loose, norm_weight=1000.0)
     norms = []
     for method in (loose, kept):
-        results = complete_batch(lively(), jobs(), Options(method))
+        results = complete_batch(lively(), jobs(), CompletionOptions(method))
         z = np.stack([result.candidates[0].z for result in results])
         norms.append(np.abs(np.square(z).mean(1) - 1).max())
     assert norms[1] < 0.3 < norms[0]
@@ -226,7 +226,9 @@ def test_a_method_that_gives_d_no_say_does_not_ask_it(lively):
     hook = model.discriminator.register_forward_pre_hook(lambda *_: asked.append(1))
     for name, count in (("csgm", 0), ("surgery", 0), ("bamos", 3)):
         asked.clear()
-        (result,) = complete_batch(model, jobs()[:1], Options(replace(METHODS[name], steps=2)))
+        (result,) = complete_batch(
+            model, jobs()[:1], CompletionOptions(replace(METHODS[name], steps=2))
+        )
         assert len(asked) == count  # in each of three states
         assert (result.candidates[0].perceptual == 0) == (count == 0)
     hook.remove()

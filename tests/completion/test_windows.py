@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pixmend.api import Model
-from pixmend.completion import METHODS, Job, Options, complete, complete_batch
+from pixmend.completion import METHODS, CompletionOptions, Task, complete, complete_batch
 from pixmend.completion.frame import frame_for
 from pixmend.completion.windows import windows_around
 from pixmend.errors import SettingsError
@@ -36,9 +36,9 @@ def box(window):
 
 
 def finish(model, image, hole, **options):
-    options = {"method": QUICK, "fit": "window", "snapshots": (), **options}
-    job = Job(open_image(image), Mask(~hole))
-    return complete_batch(model, [job], Options(**options))[0]
+    options = {"method": QUICK, "view": "window", "snapshots": (), **options}
+    job = Task(open_image(image), Mask(~hole))
+    return complete_batch(model, [job], CompletionOptions(**options))[0]
 
 
 # Which windows
@@ -122,7 +122,7 @@ def test_a_window_is_completed_as_the_image_it_cuts_out(lively):
     assert result.uncertainty.max() > 1
     for number, window in enumerate(result.windows):
         here = np.s_[window.rows, window.columns]
-        alone = finish(model, image[here], FAR[here], method=method, fit="whole")
+        alone = finish(model, image[here], FAR[here], method=method, view="whole")
         assert np.array_equal(
             result.candidates[0].picture.native[here][window.own],
             alone.candidates[0].picture.native[window.own],
@@ -152,10 +152,10 @@ def test_losses_histories_and_snapshots_are_those_of_all_windows(lively):
 
 def test_batches_of_any_size_give_windows_the_same_answers(lively):
     model = lively()
-    jobs = [Job(open_image(noise(n, 90, 130)), Mask(~hole), str(n)) for n, hole in enumerate((FAR, FAR[::-1]))]  # fmt: skip
-    together = complete_batch(model, jobs, Options(QUICK, fit="window"))
+    jobs = [Task(open_image(noise(n, 90, 130)), Mask(~hole), str(n)) for n, hole in enumerate((FAR, FAR[::-1]))]  # fmt: skip
+    together = complete_batch(model, jobs, CompletionOptions(QUICK, view="window"))
     for batch in (1, 2, 5):
-        apart = complete(model, jobs, Options(QUICK, fit="window", batch=batch))
+        apart = complete(model, jobs, CompletionOptions(QUICK, view="window", batch=batch))
         for ours, theirs in zip(together, apart, strict=True):
             assert np.array_equal(np.asarray(ours.best), np.asarray(theirs.best))
             assert ours.candidates[0].loss == theirs.candidates[0].loss
@@ -163,8 +163,8 @@ def test_batches_of_any_size_give_windows_the_same_answers(lively):
 
 def test_no_search_is_larger_than_the_batch_and_each_says_whose_it_is(lively):
     seen = []
-    job = Job(open_image(noise(0, 90, 130)), Mask(~FAR), "a")
-    options = Options(QUICK, fit="window", batch=2)
+    job = Task(open_image(noise(0, 90, 130)), Mask(~FAR), "a")
+    options = CompletionOptions(QUICK, view="window", batch=2)
     list(complete(lively(), [job], options, on_state=lambda jobs, _: seen.append([j.name for j in jobs])))  # fmt: skip
     assert seen == [["a", "a"]] * 5 + [["a"]] * 5
 
@@ -174,7 +174,7 @@ def test_a_window_sees_a_small_hole_that_the_whole_image_hides(lively):
     hole = holes(np.s_[60:68, 60:68], shape=(128, 128))
     model = lively()
     whole, window = (
-        finish(model, noise(0, 128, 128), hole, fit=fit) for fit in ("whole", "window")
+        finish(model, noise(0, 128, 128), hole, view=view) for view in ("whole", "window")
     )
     filled = [np.asarray(result.best, float)[60:68, 60:68] for result in (whole, window)]
     steps = [np.abs(np.diff(each, axis=1)).mean() for each in filled]
@@ -186,7 +186,7 @@ def test_the_whole_image_is_the_default_and_other_words_are_refused(lively):
     image = noise(0, 40, 24)
     mask = make_mask("center:0.2", 40, 24)
     assert box(Model(lively(), "cpu").complete(image, mask, steps=1).windows[0]) == (0, 40, 0, 24)
-    (window,) = Model(lively(), "cpu").complete(image, mask, steps=1, fit="window").windows
+    (window,) = Model(lively(), "cpu").complete(image, mask, steps=1, view="window").windows
     assert box(window) == (12, 28, 3, 19)
     with pytest.raises(SettingsError, match="whole and window"):
         Model(lively(), "cpu").complete(image, mask, fit="windows")

@@ -20,16 +20,16 @@ from pixmend.errors import (
 from pixmend.evaluation import (
     Files,
     HeldOut,
+    ModelUnderTest,
     Protocol,
     Recorded,
     Step,
-    Subject,
     TrainingImages,
     choose_held_out,
     evaluate,
     find_contestants,
 )
-from pixmend.evaluation.ledger import Ledger, Row
+from pixmend.evaluation.ledger import ResultStore, Row
 from pixmend.evaluation.reader import train_reader
 from pixmend.evaluation.realism import judge_realism
 from pixmend.images import encode_png
@@ -253,7 +253,7 @@ def test_completions_that_cannot_be_are_told(tasks, given):
 
 def test_two_models_are_compared_in_pairs(untrained, lively, files, tmp_path):
     options = {**ONE, "methods": ["seed:0.002", "seed:0.004"], "count": 10}
-    second = Subject(lively("L"), "second", "2")
+    second = ModelUnderTest(lively("L"), "second", "2")
     found = evaluate(untrained("L"), files, tmp_path / "ab", other=second, **options)
     (pair, _) = found.summary.pairs
     of = {(row.label, row.mask, row.image): row.psnr for row in found.rows}
@@ -263,12 +263,18 @@ def test_two_models_are_compared_in_pairs(untrained, lively, files, tmp_path):
     ]
     assert pair.psnr["center"].mean == pytest.approx(np.mean(gaps), abs=1e-4)
     assert "B less A" in found.verdict
-    same = Subject(untrained("L"), "same", "3")
+    same = ModelUnderTest(untrained("L"), "same", "3")
     found = evaluate(untrained("L"), files, tmp_path / "aa", other=same, **options)
     assert found.summary.pairs[0].psnr["center"].mean == 0
     assert found.verdict.startswith("A and B cannot be told apart")
     with pytest.raises(SettingsError, match="compare models of one shape"):
-        evaluate(untrained("L"), files, tmp_path / "no", other=Subject(untrained("RGB")), **options)
+        evaluate(
+            untrained("L"),
+            files,
+            tmp_path / "no",
+            other=ModelUnderTest(untrained("RGB")),
+            **options,
+        )
 
 
 def test_a_reader_reads_what_can_be_read(tmp_path):
@@ -306,7 +312,7 @@ def test_kid_is_zero_for_the_originals_and_not_for_grey(untrained, tmp_path):
     images = draw.integers(0, 256, (50, 16, 16, 1), np.uint8)
     names = [f"f{n}.png" for n in range(50)]
     held = HeldOut(images, names, names, [None] * 50, 50, 50, [], [], [])
-    ledger = Ledger(tmp_path, {})
+    ledger = ResultStore(tmp_path, {})
     rows = []
     for method, answers in (("same", images), ("grey", np.full_like(images, 128))):
         own = [row_of(number, names[number], method) for number in range(50)]

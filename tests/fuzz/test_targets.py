@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from fuzz.targets import CORPORA, TARGETS, kept_inputs
+from tools.fuzz.targets import CORPORA, TARGETS, kept_inputs
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -13,7 +13,7 @@ from pixmend.models import (
     make_generator,
     sample_latents,
 )
-from pixmend.randomness import generator_for
+from pixmend.rng import generator_for
 
 SIZES = (16, 32, 64, 96, 128, 256)
 ARCHITECTURES = ("dcgan", "residual")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pixmend.models import Memory
-from pixmend.models.domain import Domain
+from pixmend.models import Retrieval
+from pixmend.models.domain import OutOfDomain
 
 
 def bars(count, seed=0):
@@ -31,38 +31,40 @@ def masks():
 
 @pytest.mark.parametrize("number", range(5))
 def test_images_of_the_domain_are_within_the_fence_and_negatives_and_noise_beyond(number):
-    domain = Memory(bars(400)).domain
+    domain = Retrieval(bars(400)).domain
     known = masks()[number : number + 1].expand(40, -1, -1, -1)
     own = bars(40, seed=5) / 127.5 - 1
     noise = torch.rand(40, 1, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert (domain.strangeness(own, known) <= 1).float().mean() > 0.95
+    assert (domain.anomaly_score(own, known) <= 1).float().mean() > 0.95
     if number != 3:  # the middle of a bar and of its negative are alike
-        assert (domain.strangeness(-own, known) > 1).all()
-        assert (domain.strangeness(noise, known) > 1).all()
+        assert (domain.anomaly_score(-own, known) > 1).all()
+        assert (domain.anomaly_score(noise, known) > 1).all()
 
 
 def test_what_lies_in_the_hole_has_no_say_and_batch_mates_have_none():
-    domain, known = Memory(bars(64)).domain, masks()
+    domain, known = Retrieval(bars(64)).domain, masks()
     images = bars(5, seed=2) / 127.5 - 1
-    said = domain.strangeness(images, known)
-    torch.testing.assert_close(domain.strangeness(images * known - (1 - known), known), said)
-    alone = [domain.strangeness(*one) for one in zip(images.split(1), known.split(1), strict=True)]
+    said = domain.anomaly_score(images, known)
+    torch.testing.assert_close(domain.anomaly_score(images * known - (1 - known), known), said)
+    alone = [
+        domain.anomaly_score(*one) for one in zip(images.split(1), known.split(1), strict=True)
+    ]
     torch.testing.assert_close(torch.cat(alone), said)
 
 
 def test_it_is_the_distance_of_a_double_loop():
     images = bars(64)
-    domain = Domain.of(images)
+    domain = OutOfDomain.of(images)
     target, known = bars(1, seed=3) / 127.5 - 1, masks()[2:3]
     pixels, weights = (target.double() + 1).flatten() * 127.5, known.flatten()
     compared = images.flatten(1).double()[torch.linspace(0, 63, 64).long()[::2]]
     gaps = min(((pixels - image) ** 2 * weights).sum() for image in compared)
     expected = (gaps / (weights * domain.allowed).sum()).sqrt() / domain.fence
-    assert float(domain.strangeness(target, known)) == pytest.approx(float(expected), rel=1e-4)
+    assert float(domain.anomaly_score(target, known)) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_of_too_few_images_and_of_equal_ones_nothing_fails():
-    assert Memory(bars(31)).domain is None
+    assert Retrieval(bars(31)).domain is None
     same = bars(1).expand(40, -1, -1, -1).contiguous()
-    domain = Memory(same).domain
-    assert float(domain.strangeness(same[:1] / 127.5 - 1, torch.ones(1, 1, 16, 16))) < 1
+    domain = Retrieval(same).domain
+    assert float(domain.anomaly_score(same[:1] / 127.5 - 1, torch.ones(1, 1, 16, 16))) < 1

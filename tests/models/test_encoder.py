@@ -9,7 +9,7 @@ from pixmend.models import (
     DCGAN,
     DCGANSettings,
     Encoder,
-    Memory,
+    Retrieval,
     encode,
     infer,
     initialise,
@@ -20,20 +20,28 @@ from pixmend.models import (
     save_model,
 )
 from pixmend.models.encoder import Encoding
-from pixmend.models.fill import smooth_fill
-from pixmend.randomness import generator_for
+from pixmend.models.fill import harmonic_fill
+from pixmend.rng import generator_for
 
 KNOBS = {"filters": 8, "latent_dim": 6, "latent_prior": "normal"}
 
 
-def make(*, size=16, channels="RGB", encoder="conditional", memory=5, arch="dcgan", fill="grey"):
+def make(
+    *,
+    size=16,
+    channels="RGB",
+    encoder="conditional",
+    retrieval_images=5,
+    arch="dcgan",
+    hole_init="grey",
+):
     settings = DCGANSettings(
         size=size,
         channels=channels,
         encoder=encoder,
-        memory=memory,
+        retrieval_images=retrieval_images,
         arch=arch,
-        fill=fill,
+        hole_init=hole_init,
         **KNOBS,
     )
     networks = make_generator(settings), make_discriminator(settings), Encoder(settings)
@@ -45,7 +53,7 @@ def make(*, size=16, channels="RGB", encoder="conditional", memory=5, arch="dcga
         network.eval().requires_grad_(False)
     count = {"L": 1, "RGB": 3, "RGBA": 4}[channels]
     pixels = np.random.default_rng(0).integers(0, 256, (5, count, size, size), np.uint8)
-    held = Memory(torch.from_numpy(pixels)) if memory else None
+    held = Retrieval(torch.from_numpy(pixels)) if retrieval_images else None
     return DCGAN(settings, networks[0], networks[1], {}, networks[2], held)
 
 
@@ -59,10 +67,13 @@ def holed(model, count=3, seed=1):
 
 @pytest.mark.parametrize("size", [16, 32, 64, 96, 128])
 @pytest.mark.parametrize(
-    ("channels", "memory", "arch"), [("L", 0, "dcgan"), ("RGBA", 5, "dcgan"), ("L", 5, "residual")]
+    ("channels", "retrieval_images", "arch"),
+    [("L", 0, "dcgan"), ("RGBA", 5, "dcgan"), ("L", 5, "residual")],
 )
-def test_e_tells_of_each_layer_of_g_at_its_size_and_of_its_output(size, channels, memory, arch):
-    model = make(size=size, channels=channels, memory=memory, arch=arch)
+def test_e_tells_of_each_layer_of_g_at_its_size_and_of_its_output(
+    size, channels, retrieval_images, arch
+):
+    model = make(size=size, channels=channels, retrieval_images=retrieval_images, arch=arch)
     target, known = holed(model, 2)
     found = encode(model, target, known)
     assert found.mean.shape == found.log_variance.shape == (2, 6)
@@ -71,31 +82,34 @@ def test_e_tells_of_each_layer_of_g_at_its_size_and_of_its_output(size, channels
     assert [list(told.shape[1:]) for told in found.condition.maps] == [
         [width, side, side] for width, side in zip(model.settings.widths(8), sides, strict=True)
     ]
-    assert found.condition.detail.shape == found.estimate.mean.shape == target.shape
-    assert found.estimate.log_variance.shape == known.shape
+    assert found.condition.residual.shape == found.pixel_posterior.mean.shape == target.shape
+    assert found.pixel_posterior.log_variance.shape == known.shape
     assert infer(model, target, known).shape == target.shape
 
 
 def test_with_a_smooth_fill_e_and_g_correct_the_guess():
-    model = make(fill="smooth")
+    model = make(hole_init="harmonic")
     target, known = holed(model)
-    for layer in (model.encoder.detail, model.encoder.to_estimate):
+    for layer in (model.encoder.residual, model.encoder.to_pixel_posterior):
         layer.weight.data.zero_()
         layer.bias.data.zero_()
     model.generator.to_image.weight.data.zero_()
-    guess = 0.97 * smooth_fill(target, known)
-    torch.testing.assert_close(encode(model, target, known).estimate.mean, guess)
+    guess = 0.97 * harmonic_fill(target, known)
+    torch.testing.assert_close(encode(model, target, known).pixel_posterior.mean, guess)
     torch.testing.assert_close(infer(model, target, known), guess)
 
 
-@pytest.mark.parametrize("fill", ["grey", "smooth"])
-def test_the_hole_has_no_say_and_what_is_known_has(fill):
-    model = make(fill=fill)
+@pytest.mark.parametrize("hole_init", ["grey", "harmonic"])
+def test_the_hole_has_no_say_and_what_is_known_has(hole_init):
+    model = make(hole_init=hole_init)
     target, known = holed(model)
     other = torch.where(known > 0, target, -target)
     assert torch.equal(infer(model, target, known), infer(model, other, known))
     assert not torch.equal(infer(model, target, known), infer(model, -target, known))
-    ours, theirs = encode(model, target, known).estimate, encode(model, other, known).estimate
+    ours, theirs = (
+        encode(model, target, known).pixel_posterior,
+        encode(model, other, known).pixel_posterior,
+    )
     assert torch.equal(ours.mean, theirs.mean)
     assert torch.equal(ours.log_variance, theirs.log_variance)
 
@@ -120,7 +134,7 @@ def test_the_kl_is_torchs_own():
 
 
 def test_an_image_gets_the_neighbours_of_a_double_loop_alone_and_among_others():
-    memory = make(channels="RGBA", memory=5).memory
+    memory = make(channels="RGBA", retrieval_images=5).retrieval
     generator = generator_for(3, "neighbours")
     target = (torch.randint(0, 256, (4, 4, 16, 16), generator=generator) / 127.5 - 1).float()
     known = (torch.rand(4, 1, 16, 16, generator=generator) < 0.3).float()
@@ -137,7 +151,7 @@ def test_an_image_gets_the_neighbours_of_a_double_loop_alone_and_among_others():
 
 
 def test_an_image_of_the_memory_is_its_own_nearest():
-    memory = make().memory
+    memory = make().retrieval
     nearest = memory.nearest(memory.take(torch.arange(5)), torch.ones(5, 1, 16, 16))
     assert nearest[:, 0].tolist() == [0, 1, 2, 3, 4]
 
@@ -150,22 +164,22 @@ def test_encoder_and_memory_travel_in_the_model_file(tmp_path, channels, arch):
     model = make(channels=channels, arch=arch)
     save_model(model, tmp_path / "model.safetensors")
     again = load_model(tmp_path / "model.safetensors")
-    assert torch.equal(again.memory.images, model.memory.images)
+    assert torch.equal(again.retrieval.images, model.retrieval.images)
     target, known = holed(model)
     assert torch.equal(infer(again, target, known), infer(model, target, known))
 
 
 def test_a_memory_of_another_size_is_refused():
-    png = make().memory.encode()
+    png = make().retrieval.encode()
     with pytest.raises(ModelFileError, match="memory"):
-        Memory.decode(png, count=4, channels=3, side=16)
+        Retrieval.decode(png, count=4, channels=3, side=16)
     with pytest.raises(ModelFileError, match="memory"):
-        Memory.decode(png[:100], count=5, channels=3, side=16)
+        Retrieval.decode(png[:100], count=5, channels=3, side=16)
 
 
 @pytest.mark.parametrize(
     "knobs",
-    [{"encoder": "joint", "latent_prior": "uniform"}, {"memory": 8, "encoder": "off"}],
+    [{"encoder": "joint", "latent_prior": "uniform"}, {"retrieval_images": 8, "encoder": "off"}],
 )
 def test_settings_that_cannot_go_together_are_refused(knobs):
     with pytest.raises(ValueError, match="encoder"):
@@ -173,13 +187,13 @@ def test_settings_that_cannot_go_together_are_refused(knobs):
 
 
 def test_a_memory_too_large_to_be_read_again_is_refused_before_it_is_trained():
-    with pytest.raises(ValueError, match=r"memory = 20000 .* at most 15625 at 64 px"):
-        DCGANSettings(size=64, encoder="conditional", memory=20_000)
-    DCGANSettings(size=64, encoder="conditional", memory=15_625)
+    with pytest.raises(ValueError, match=r"retrieval_images = 20000 .* at most 15625 at 64 px"):
+        DCGANSettings(size=64, encoder="conditional", retrieval_images=20_000)
+    DCGANSettings(size=64, encoder="conditional", retrieval_images=15_625)
 
 
 def test_distances_to_8_bit_images_are_whole_numbers_and_so_the_same_in_any_order_of_sums():
-    memory = make(channels="RGBA", memory=5).memory
+    memory = make(channels="RGBA", retrieval_images=5).retrieval
     generator = generator_for(3, "neighbours")
     target = (torch.randint(0, 256, (4, 4, 16, 16), generator=generator) / 127.5 - 1).float()
     known = (torch.rand(4, 1, 16, 16, generator=generator) < 0.3).float()

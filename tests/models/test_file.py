@@ -16,7 +16,7 @@ from pixmend.models import (
     Discriminator,
     Encoder,
     Generator,
-    Memory,
+    Retrieval,
     find_model,
     load_model,
     make_discriminator,
@@ -177,7 +177,7 @@ def test_settings_that_ask_for_gigabytes_take_none(model, tmp_path, monkeypatch)
         ({"card": 7}, {}),
         ({"settings": []}, {}),
         ({}, {"encoder": "conditional"}),
-        ({"memory_images": float("inf")}, {"encoder": "conditional", "memory": 2}),
+        ({"retrieval_count": float("inf")}, {"encoder": "conditional", "retrieval_images": 2}),
     ],
 )
 def test_a_header_of_any_values_is_refused_in_words(model, tmp_path, header, settings):
@@ -189,18 +189,18 @@ def test_a_header_of_any_values_is_refused_in_words(model, tmp_path, header, set
 @pytest.mark.parametrize("deep", [False, True])
 def test_a_memory_that_does_not_fit_is_refused_and_names_the_file(tmp_path, count, deep):
     settings = DCGANSettings(
-        size=16, channels="L", filters=4, latent_dim=5, encoder="conditional", memory=2
+        size=16, channels="L", filters=4, latent_dim=5, encoder="conditional", retrieval_images=2
     )
-    memory = Memory(torch.zeros(2, 1, 16, 16, dtype=torch.uint8))
+    memory = Retrieval(torch.zeros(2, 1, 16, 16, dtype=torch.uint8))
     networks = Generator(settings), Discriminator(settings), {}, Encoder(settings)
     save_model(DCGAN(settings, *networks, memory), tmp_path / "right.safetensors")
-    assert len(load_model(tmp_path / "right.safetensors").memory) == 2
+    assert len(load_model(tmp_path / "right.safetensors").retrieval) == 2
     tensors, facts = read_tensors(tmp_path / "right.safetensors", kind="model")
     if deep:  # 16-bit grey of the right shape
         png = encode_png(np.zeros((32, 16, 1), np.uint16))
-        tensors["memory"] = torch.frombuffer(bytearray(png), dtype=torch.uint8)
+        tensors["retrieval"] = torch.frombuffer(bytearray(png), dtype=torch.uint8)
         count = 2
-    header = {"settings": facts["settings"], "card": {}, "memory_images": count}
+    header = {"settings": facts["settings"], "card": {}, "retrieval_count": count}
     write_tensors(tmp_path / "m", tensors, kind="model", header=header)
     with pytest.raises(ModelFileError, match="m: its settings and weights do not fit together"):
         load_model(tmp_path / "m")

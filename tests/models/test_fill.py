@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pixmend.models.fill import smooth_fill
-from pixmend.randomness import generator_for
+from pixmend.models.fill import harmonic_fill
+from pixmend.rng import generator_for
 
 
 def noise(*shape, seed=0):
@@ -14,16 +14,18 @@ def noise(*shape, seed=0):
 
 def test_what_is_known_stays_and_the_hole_has_no_say():
     target, known = noise(3, 2, 32, 32), (noise(3, 1, 32, 32, seed=1) > 0).float()
-    filled = smooth_fill(target, known)
+    filled = harmonic_fill(target, known)
     torch.testing.assert_close(filled * known, target * known)
-    torch.testing.assert_close(filled, smooth_fill(torch.where(known > 0, target, -target), known))
+    torch.testing.assert_close(
+        filled, harmonic_fill(torch.where(known > 0, target, -target), known)
+    )
 
 
 def test_a_slope_is_filled_with_the_slope():
     slope = torch.linspace(-1, 1, 32).expand(1, 1, 32, 32)
     known = torch.ones(1, 1, 32, 32)
     known[..., 8:24, 8:24] = 0
-    assert (smooth_fill(slope, known) - slope).abs().max() < 0.12
+    assert (harmonic_fill(slope, known) - slope).abs().max() < 0.12
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,7 @@ def test_it_is_nearly_the_harmonic_function(hole, most):
             + padded[..., 1:-1, 2:]
         ) / 4
         exact = torch.where(known > 0, target, mean)
-    gap = (smooth_fill(target, known) - exact).square().mean().sqrt()
+    gap = (harmonic_fill(target, known) - exact).square().mean().sqrt()
     assert gap < most * (target - exact).square().mean().sqrt()
 
 
@@ -52,7 +54,7 @@ def test_it_is_nearly_the_harmonic_function(hole, most):
 def test_no_value_is_beyond_those_known(least):
     target, known = noise(4, 3, 48, 48), (noise(4, 1, 48, 48, seed=1) > least).float()
     target = target.sign() * 0.5 + 0.1 * target
-    filled = smooth_fill(target, known)
+    filled = harmonic_fill(target, known)
     seen = torch.where(known > 0, target, torch.zeros(()))
     assert filled.amax((1, 2, 3)).le(seen.amax((1, 2, 3)) + 1e-5).all()
     assert filled.amin((1, 2, 3)).ge(seen.amin((1, 2, 3)) - 1e-5).all()
@@ -60,6 +62,6 @@ def test_no_value_is_beyond_those_known(least):
 
 def test_an_image_does_not_depend_on_the_others_and_nothing_known_is_grey():
     target, known = noise(4, 1, 16, 16), (noise(4, 1, 16, 16, seed=1) > 0).float()
-    together = smooth_fill(target, known)
-    assert torch.equal(together[2:3], smooth_fill(target[2:3], known[2:3]))
-    assert (smooth_fill(target, torch.zeros_like(known)) == 0).all()
+    together = harmonic_fill(target, known)
+    assert torch.equal(together[2:3], harmonic_fill(target[2:3], known[2:3]))
+    assert (harmonic_fill(target, torch.zeros_like(known)) == 0).all()

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from pixmend.models import DCGANSettings, Discriminator, Generator, initialise, layers
-from pixmend.models.layers import Doubling, Halving, Projection
-from pixmend.randomness import generator_for
+from pixmend.models.layers import Downsample, Projection, Upsample
+from pixmend.rng import generator_for
 
 
 @pytest.fixture(params=["products", "products in pieces"])
@@ -87,9 +87,9 @@ def plain(network):
     """Return a copy whose strided convolutions are torch's own."""
     network = copy.deepcopy(network)
     for part in network.modules():
-        if isinstance(part, Halving):
+        if isinstance(part, Downsample):
             part.__class__ = nn.Conv2d
-        elif isinstance(part, Doubling):
+        elif isinstance(part, Upsample):
             part.__class__ = nn.ConvTranspose2d
     return network
 

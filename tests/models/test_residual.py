@@ -15,7 +15,7 @@ from pixmend.models import (
     make_generator,
 )
 from pixmend.models.dcgan import Condition
-from pixmend.randomness import generator_for
+from pixmend.rng import generator_for
 
 SETTINGS = DCGANSettings(size=32, channels="RGBA", filters=8, latent_dim=6, arch="residual")
 
@@ -83,7 +83,7 @@ def test_what_g_is_told_at_each_size_shows_in_the_rows_told_of_alone(part):
     condition = Condition(told, torch.zeros(2, 4, 32, 32))
     torch.testing.assert_close(generator(z, condition), generator(z))
     more = copy.deepcopy(condition)
-    (more.maps[part] if part < 3 else more.detail).fill_(3.0)
+    (more.maps[part] if part < 3 else more.residual).fill_(3.0)
     images = generator(z, more)
     torch.testing.assert_close(images[2:], generator(z)[2:])
     assert (images[:2] - generator(z)[:2]).abs().mean() > 0.05

@@ -6,12 +6,12 @@ from functools import partial
 
 import pytest
 
-import prove.__main__ as runner
+import tools.prove.__main__ as runner
 from pixmend import storage
-from prove import crash, disk, hostile, machines, mutate, numerics, soak, underway
-from prove.children import attempt, program
-from prove.tally import Row, Scale, markdown
-from prove.world import make_world, untrained, verbs_of
+from tools.prove import crash, disk, hostile, machines, mutate, numerics, soak, underway
+from tools.prove.children import attempt, program
+from tools.prove.tally import Row, Scale, markdown
+from tools.prove.world import make_world, untrained, verbs_of
 
 SMALL = Scale(kills=2, lines=2, rooms=2, rounds=1, mutants=60, machines=2, soak_minutes=0.05)
 VERBS = ("pack", "train", "complete", "evaluate")
@@ -21,9 +21,9 @@ VERBS = ("pack", "train", "complete", "evaluate")
 def world(tmp_path_factory):
     from pixmend.training import export
 
-    before = export.freeze_statistics
+    before = export.recompute_batchnorm
     yield make_world(tmp_path_factory.mktemp("world"), images=6)
-    export.freeze_statistics = before
+    export.recompute_batchnorm = before
 
 
 def verb_of(world, name):

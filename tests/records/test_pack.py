@@ -20,7 +20,7 @@ from pixmend.cli.pack import pack as verb
 from pixmend.errors import InputError, OutputError, PixmendError, SettingsError, StoppedError
 from pixmend.records import Manifest, PackProgress, PackSettings, Records, pack
 from pixmend.records.index import read_index
-from pixmend.records.progress import Board, Row
+from pixmend.records.progress import Row, SharedProgress
 from pixmend.records.shards import ShardJob, ShardResult
 from pixmend.records.workers import pack_shard
 
@@ -282,7 +282,7 @@ def test_inputs_that_changed_while_stopped_are_packed_again(
 
 def dawdle(job: ShardJob) -> ShardResult:
     """A shard that takes half a minute unless somebody asks to stop."""
-    with Board(job.board) as board:
+    with SharedProgress(job.board) as board:
         board.report(job.number, Row(1, 0, "first", ""))
         for _ in range(300):
             if board.stopped:
@@ -309,7 +309,7 @@ def test_a_shard_asked_to_stop_leaves_nothing(
     make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop_then_pack(job: ShardJob, _: object) -> ShardResult:
-        with Board(job.board) as board:
+        with SharedProgress(job.board) as board:
             board.stop()
         return pack_shard(job)
 

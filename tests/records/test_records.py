@@ -37,11 +37,11 @@ def test_resident_is_all_images_or_none(packed: tuple[Path, Manifest]) -> None:
     records = Records(packed[0])
     told: list[tuple[int, int]] = []
     size = 10 * 8 * 8 * 3
-    held = records.resident(size, on_progress=lambda done, total: told.append((done, total)))
+    held = records.load_all(size, on_progress=lambda done, total: told.append((done, total)))
     assert held is not None
     assert np.array_equal(held, every(records))
     assert told[-1] == (10, 10)
-    assert records.resident(size - 1) is None
+    assert records.load_all(size - 1) is None
 
 
 def test_copies_and_threads_read_the_same(packed: tuple[Path, Manifest]) -> None:

@@ -13,8 +13,8 @@ from PIL import Image
 from pixmend.errors import InputError
 from pixmend.records import Manifest, PackSettings, Records, find_source, pack
 from pixmend.records.listing import shard_count, write_listing
-from pixmend.records.sources import Item, item_from_line, item_to_line
-from pixmend.storage import Place
+from pixmend.records.sources import ImageSource, item_to_line, source_from_line
+from pixmend.storage import StorePath
 
 from .helpers import every, noise
 
@@ -116,10 +116,10 @@ def test_containers_beside_images_are_reported_not_mixed_in(tmp_path: Path) -> N
 
 
 def test_items_survive_as_lines() -> None:
-    item = Item("zip", "a\udcff.zip", "ü/x.png", None, (1, 2), (3, 4), "why")
+    item = ImageSource("zip", "a\udcff.zip", "ü/x.png", None, (1, 2), (3, 4), "why")
     line = item_to_line(item)
     assert line.isascii()
-    assert item_from_line(line) == item
+    assert source_from_line(line) == item
 
 
 @pytest.mark.parametrize("name", ["none", "empty", "text.txt", "only-text"])
@@ -190,7 +190,7 @@ def test_any_line_of_a_listing_is_found_and_few_starts_are_kept(tmp_path: Path) 
     for number in range(150):  # empty files are listed like any others
         (folder / f"{'x' * (number % 7)}{number:03d}.png").touch()
     source = find_source(folder)
-    listing = write_listing(source, tmp_path / "listing", outside=Place(tmp_path / "out"))
+    listing = write_listing(source, tmp_path / "listing", outside=StorePath(tmp_path / "out"))
     items = list(source.items())
     assert (len(listing), len(listing.starts)) == (150, 3)
     numbers = [149, 0, 63, 64, 65, 128, 127]

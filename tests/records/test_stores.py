@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from pixmend.errors import InputError, OutputError, RecordError, StoppedError, StoreError
-from pixmend.records import Manifest, PackSettings, Records, origins, pack
-from pixmend.storage import BlockCache, Place, cache
+from pixmend.records import Manifest, PackSettings, Records, pack, provenance
+from pixmend.storage import BlockCache, StorePath, cache
 from tests.stores import Counted, Flaky, Slow, fresh
 
 from .helpers import every, folder_bytes
@@ -31,12 +31,12 @@ def blocks(monkeypatch, tmp_path):
 @pytest.fixture(params=["flaky", "slow", "s3"])
 def root(request):
     if request.param == "s3":
-        return Place.of(request.getfixturevalue("bucket"))
-    return Place.of(fresh({"flaky": Flaky, "slow": Slow}[request.param]) + "root")
+        return StorePath.of(request.getfixturevalue("bucket"))
+    return StorePath.of(fresh({"flaky": Flaky, "slow": Slow}[request.param]) + "root")
 
 
 def upload(folder, place):
-    for name, _ in Place.of(folder).files():
+    for name, _ in StorePath.of(folder).files():
         (place / name).upload(folder / name)
     return place
 
@@ -67,19 +67,19 @@ def test_a_store_and_this_machine_give_the_same_bytes(root, make_folder, tmp_pat
     assert theirs.names(order) == mine.names(order)
     assert np.array_equal(theirs.labels(order), mine.labels(order))
     assert theirs.digest == mine.digest
-    assert np.array_equal(origins(theirs).digests, origins(mine).digests)
-    assert origins(theirs).names == origins(mine).names
+    assert np.array_equal(provenance(theirs).digests, provenance(mine).digests)
+    assert provenance(theirs).names == provenance(mine).names
 
 
 @pytest.mark.parametrize("kind", ["zip", "idx", "tfrecord"])
 def test_containers_in_a_store_are_read_where_they_lie(kind, make_folder, packed, tmp_path):
-    place = Place.of(fresh(Flaky) + "c")
+    place = StorePath.of(fresh(Flaky) + "c")
     local = tmp_path / "c"
     local.mkdir()
     if kind == "zip":
         folder = make_folder(9, name="zipped")
         with zipfile.ZipFile(local / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, _ in Place.of(folder).files():
+            for name, _ in StorePath.of(folder).files():
                 archive.write(folder / name, name)
     elif kind == "idx":
         pixels = np.random.default_rng(0).integers(0, 256, (9, 10, 12), np.uint8)
@@ -100,7 +100,7 @@ def test_containers_in_a_store_are_read_where_they_lie(kind, make_folder, packed
 
 
 def test_a_stopped_run_goes_on_in_a_store_and_keeps_whole_shards(make_folder, tmp_path):
-    folder, place = make_folder(20), Place.of(fresh(Counted) + "r")
+    folder, place = make_folder(20), StorePath.of(fresh(Counted) + "r")
 
     def enough():
         return sum(name.endswith(".done.json") for name in Counted.store) == 2
@@ -122,7 +122,7 @@ def test_a_stopped_run_goes_on_in_a_store_and_keeps_whole_shards(make_folder, tm
 
 
 def test_what_another_run_left_half_written_is_not_taken_for_ours(make_folder, tmp_path):
-    folder, place = make_folder(20), Place.of(fresh(Counted) + "r")
+    folder, place = make_folder(20), StorePath.of(fresh(Counted) + "r")
     pack(folder, place, SETTINGS, workers=1)
     whole = all_of(place)
     (place / "manifest.json").remove()
@@ -151,7 +151,7 @@ def pack_until_manifest(folder, place):
 
 
 def test_what_a_killed_run_was_writing_is_cleaned_up(make_folder, monkeypatch):
-    folder, place = make_folder(12), Place.of(fresh(Counted) + "r")
+    folder, place = make_folder(12), StorePath.of(fresh(Counted) + "r")
     happen = Counted.happen
 
     def die(self, what):
@@ -169,7 +169,7 @@ def test_what_a_killed_run_was_writing_is_cleaned_up(make_folder, monkeypatch):
 
 
 def test_clocks_of_other_machines_mean_nothing(make_folder, tmp_path):
-    folder, place = make_folder(12), Place.of(fresh(Counted) + "r")
+    folder, place = make_folder(12), StorePath.of(fresh(Counted) + "r")
     pack(folder, tmp_path / "here", SETTINGS, workers=1)
     pack_until_manifest(folder, place)
     versions = {}
@@ -182,7 +182,7 @@ def test_clocks_of_other_machines_mean_nothing(make_folder, tmp_path):
 
 
 def test_the_folder_of_another_job_is_refused_and_left_alone(make_folder, tmp_path):
-    folder, place = make_folder(12), Place.of(fresh(Counted) + "r")
+    folder, place = make_folder(12), StorePath.of(fresh(Counted) + "r")
     pack(folder, place, SETTINGS, workers=1)
     before = all_of(place)
     with pytest.raises(OutputError, match="other settings: size is 8 there and 16 here"):
@@ -202,7 +202,7 @@ def test_the_folder_of_another_job_is_refused_and_left_alone(make_folder, tmp_pa
 def test_of_two_jobs_that_begin_at_once_one_is_refused(make_folder, monkeypatch):
     from pixmend.records.folder import Origin
 
-    folder, place = make_folder(12), Place.of(fresh(Counted) + "r")
+    folder, place = make_folder(12), StorePath.of(fresh(Counted) + "r")
     mine = Origin.claim
 
     def claim(self, where):
@@ -221,7 +221,7 @@ def test_of_two_runs_of_one_command_the_slower_finds_what_the_faster_finished(
     make_folder, monkeypatch
 ):
     module = sys.modules["pixmend.records.pack"]  # whose name in its room is the function's
-    folder, place = make_folder(12), Place.of(fresh(Counted) + "r")
+    folder, place = make_folder(12), StorePath.of(fresh(Counted) + "r")
     mine, found = module._Run.finish, []
 
     def finish(self, jobs, tally):
@@ -235,7 +235,7 @@ def test_of_two_runs_of_one_command_the_slower_finds_what_the_faster_finished(
 
 
 def test_a_folder_within_its_source_is_not_packed_again(make_folder):
-    place = upload(make_folder(9), Place.of(fresh(Counted) + "r"))
+    place = upload(make_folder(9), StorePath.of(fresh(Counted) + "r"))
     first = pack(place, place / "records", SETTINGS, workers=1)
     assert first.count == 9
     assert pack(place, place / "records", SETTINGS, workers=1) == first
@@ -244,12 +244,12 @@ def test_a_folder_within_its_source_is_not_packed_again(make_folder):
 @pytest.mark.parametrize("out", ["Sample001", "counted://other/Sample001"])
 def test_only_a_folder_within_the_source_is_left_out_of_it(out, make_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    place = upload(make_folder(9), Place.of(fresh(Counted) + "r"))
+    place = upload(make_folder(9), StorePath.of(fresh(Counted) + "r"))
     assert pack(place, out, SETTINGS, workers=1).count == 9
 
 
 def test_images_of_a_store_are_fetched_several_at_a_time(make_folder, tmp_path):
-    place = upload(make_folder(40), Place.of(fresh(Slow) + "i"))
+    place = upload(make_folder(40), StorePath.of(fresh(Slow) + "i"))
     Slow.most_at_once = 0
     pack(place, tmp_path / "r", PackSettings(size=8), workers=1)
     assert 4 < Slow.most_at_once <= 16
@@ -257,7 +257,7 @@ def test_images_of_a_store_are_fetched_several_at_a_time(make_folder, tmp_path):
 
 def test_a_batch_is_read_by_ranges_and_once(tmp_path, make_folder, blocks, monkeypatch):
     monkeypatch.setattr(cache, "BLOCK_BYTES", 512)
-    place = Place.of(fresh(Counted) + "r")
+    place = StorePath.of(fresh(Counted) + "r")
     pack(make_folder(40), place, PackSettings(size=16, images_per_shard=20), workers=1)
     size = sum(shard.bytes for shard in Manifest.read(place).shards)
     fetched = []
@@ -287,7 +287,7 @@ def test_the_cache_is_bounded_and_a_broken_slot_is_fetched_again(
 ):
     monkeypatch.setattr(cache, "BLOCK_BYTES", 512)
     monkeypatch.setattr(cache, "default_cache", lambda: None)
-    place = Place.of(fresh(Counted) + "r")
+    place = StorePath.of(fresh(Counted) + "r")
     pack(make_folder(40), place, PackSettings(size=16, images_per_shard=20), workers=1)
     wanted = every(Records(place))
     small = BlockCache(blocks, 8 * (512 + 36))
@@ -321,13 +321,13 @@ def test_a_data_set_that_fits_is_kept_whole(tmp_path):
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, make_folder, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("PIXMEND_CACHE", str(tmp_path / "file" / "below"))
-    place = Place.of(fresh(Counted) + "r")
+    place = StorePath.of(fresh(Counted) + "r")
     pack(make_folder(9), place, SETTINGS, workers=1)
     assert len(every(Records(place))) == 9
 
 
 def test_a_store_that_fails_for_long_leaves_no_image_out(make_folder, tmp_path, monkeypatch):
-    place = upload(make_folder(12), Place.of(fresh(Counted) + "r"))
+    place = upload(make_folder(12), StorePath.of(fresh(Counted) + "r"))
     happen = Counted.happen
 
     def outage(self, what):
@@ -344,7 +344,7 @@ def test_a_store_that_fails_for_long_leaves_no_image_out(make_folder, tmp_path, 
 
 
 def test_shards_that_are_missing_or_cut_short_are_named(make_folder):
-    place = Place.of(fresh(Counted) + "r")
+    place = StorePath.of(fresh(Counted) + "r")
     manifest = pack(make_folder(12), place, SETTINGS, workers=1)
     first, second, _ = (shard.name for shard in manifest.shards)
     content = (place / first).read_bytes()
@@ -367,7 +367,7 @@ def test_shards_that_are_missing_or_cut_short_are_named(make_folder):
 
 
 def test_what_is_no_records_is_told_by_url(make_folder):
-    place = Place.of(fresh(Counted) + "r")
+    place = StorePath.of(fresh(Counted) + "r")
     with pytest.raises(InputError, match="counted://r: no such folder"):
         Records(place)
     upload(make_folder(3), place)
@@ -378,6 +378,6 @@ def test_what_is_no_records_is_told_by_url(make_folder):
 
 
 def test_the_origin_holds_no_secret(make_folder, tmp_path):
-    place = upload(make_folder(9), Place.of(fresh(Counted) + "r"))
+    place = upload(make_folder(9), StorePath.of(fresh(Counted) + "r"))
     pack(place, tmp_path / "out", SETTINGS, workers=1)
     assert json.loads((tmp_path / "out" / ".pack.json").read_text())["source"] == "counted://r"

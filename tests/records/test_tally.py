@@ -2,11 +2,11 @@
 
 from pixmend.records.progress import Row
 from pixmend.records.shards import ShardResult
-from pixmend.records.tally import Limit, Tally
-from pixmend.storage import Place
+from pixmend.records.tally import Limit, PackSummary
+from pixmend.storage import StorePath
 
 
-class Board:
+class SharedProgress:
     reads = 0
 
     def read(self, number):
@@ -15,8 +15,8 @@ class Board:
 
 
 def test_a_finished_shard_costs_no_look_at_all_others():
-    board, seen, shards = Board(), [], 2000
-    tally = Tally(Place.of("x"), shards * 3, board, Limit(), seen.append)
+    board, seen, shards = SharedProgress(), [], 2000
+    tally = PackSummary(StorePath.of("x"), shards * 3, board, Limit(), seen.append)
     tally.begin([], range(shards))
     for number in range(shards):
         tally.add(ShardResult(number, 2, 1, 9, "", ()))

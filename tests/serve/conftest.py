@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pixmend.models import save_model
-from pixmend.serve import Catalogue, Door, Limits, Server, create_app, listen
+from pixmend.serve import AccessPolicy, Catalogue, Limits, Server, create_app, listen
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def png(height=24, width=20, *, seed=0, mode="RGB", **options):
 def serving(catalogue, limits=None, door=None):
     listening = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server = Server(create_app(catalogue, limits or Limits(), door or Door()))
+    server = Server(create_app(catalogue, limits or Limits(), door or AccessPolicy()))
     thread = threading.Thread(target=server.serve_on, args=[listening])
     thread.start()
     try:

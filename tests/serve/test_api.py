@@ -313,7 +313,7 @@ def test_leaving_answers_what_is_inside_and_then_ends(limited):
 def test_a_batch_that_fails_is_a_problem_and_the_next_goes_on(limited, monkeypatch, caplog):
     with limited() as server:
         model = server.catalogue["tiny"].model
-        monkeypatch.setattr(model, "complete_jobs", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr(model, "complete_tasks", lambda *_, **__: 1 / 0)
         is_problem(server.post(model="tiny"), 500, "its log")
         assert events(server, model="tiny")[-1][0] == "error"
         monkeypatch.undo()

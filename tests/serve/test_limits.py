@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from pixmend.errors import SettingsError
-from pixmend.serve import Door, Limits, is_loopback
+from pixmend.serve import AccessPolicy, Limits, is_loopback
 from tests.serve.conftest import png
 from tests.serve.test_api import SEARCH, events, is_problem, until
 
@@ -182,7 +182,7 @@ def test_hosts_by_other_names_and_pages_of_other_sites_are_refused(served):
 
 def test_a_site_that_is_named_may_call(limited):
     site = "https://friend.example"
-    with limited(Door(origins=frozenset({site}))) as server:
+    with limited(AccessPolicy(provenance=frozenset({site}))) as server:
         answer = server.client.get("/v1/models", headers={"origin": site})
         assert answer.headers["access-control-allow-origin"] == site
         asked = {"origin": site, "access-control-request-method": "POST"}
@@ -191,7 +191,7 @@ def test_a_site_that_is_named_may_call(limited):
 
 
 def test_a_token_is_wanted_for_all_but_the_page(limited):
-    with limited(Door(token="a secret")) as server:
+    with limited(AccessPolicy(token="a secret")) as server:
         for path in ("/v1/models", "/metrics", "/v1/masks/grid?width=9&height=9"):
             assert is_problem(server.client.get(path), 401, "Bearer")
             for wrong in ("a secre", "a secret2", "x", "é".encode()):

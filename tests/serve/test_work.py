@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pixmend.completion import METHODS, Options
+from pixmend.completion import METHODS, CompletionOptions
 from pixmend.serve import Limits
 from pixmend.serve.memory import give_back
 from pixmend.serve.metrics import Metrics
@@ -17,8 +17,8 @@ from pixmend.serve.problems import Problem
 from pixmend.serve.work import Work, Worker
 
 
-def resident():
-    """Return resident bytes of this process."""
+def load_all():
+    """Return load_all bytes of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
@@ -34,9 +34,9 @@ def test_memory_freed_inside_goes_back_to_the_system():
         ctypes.memset(block, 1, 64_000)
     for block in blocks[:-1]:
         library.free(block)
-    before = resident()
+    before = load_all()
     give_back()
-    assert before - resident() > 50e6
+    assert before - load_all() > 50e6
     library.free(blocks[-1])
 
 
@@ -46,7 +46,7 @@ class Model:
     def __init__(self):
         self.asked, self.stopped = [], []
 
-    def complete_jobs(self, jobs, options, *, on_glimpse, should_stop):
+    def complete_tasks(self, jobs, options, *, on_preview, should_stop):
         self.asked.append((jobs, options))
         self.stopped.append(should_stop())
         return iter(jobs)
@@ -73,7 +73,7 @@ def worker(model):
 
 
 def work_of(number, *, deadline=math.inf, **options):
-    return Work(number, Options(METHODS["seed"], **options), "any", deadline)
+    return Work(number, CompletionOptions(METHODS["classic"], **options), "any", deadline)
 
 
 def test_only_what_is_asked_alike_is_completed_together(worker, model):
@@ -103,9 +103,9 @@ def test_what_waited_past_its_deadline_is_refused_and_never_begun(worker, model)
 @pytest.mark.parametrize("why", ["deadline", "gone", "enough", "leaving", None])
 def test_a_search_is_told_to_stop_when_nobody_wants_more_of_it(worker, model, why):
     busy, work = worker(), work_of(0)
-    asked = model.complete_jobs
+    asked = model.complete_tasks
 
-    def complete_jobs(jobs, options, **more):  # it happens while the search runs
+    def complete_tasks(jobs, options, **more):  # it happens while the search runs
         if why == "deadline":
             work.deadline = time.monotonic() - 1
         elif why == "leaving":
@@ -114,7 +114,7 @@ def test_a_search_is_told_to_stop_when_nobody_wants_more_of_it(worker, model, wh
             setattr(work, why, True)
         return asked(jobs, options, **more)
 
-    model.complete_jobs = complete_jobs
+    model.complete_tasks = complete_tasks
     busy.submit(work)
     busy.start()
     assert work.answer.result(30) == 0
@@ -139,7 +139,7 @@ def test_a_worker_at_rest_holds_no_answer(worker, model):
     class Answer:
         pass
 
-    model.complete_jobs = lambda jobs, options, **more: (Answer() for _ in jobs)
+    model.complete_tasks = lambda jobs, options, **more: (Answer() for _ in jobs)
     resting = worker()
     resting.start()
     resting.submit(work := work_of(0))

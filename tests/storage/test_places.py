@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from pixmend.errors import InputError, MissingError, OutputError, StoreError
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 from pixmend.storage.ranged import Ranged
 from tests.stores import Counted, Flaky, Slow, fresh
 
@@ -27,12 +27,12 @@ def sent(value):
 def root(request, tmp_path):
     match request.param:
         case "local":
-            return Place.of(tmp_path / "root")
+            return StorePath.of(tmp_path / "root")
         case "memory":
-            return Place.of(f"memory://{tmp_path.name}")
+            return StorePath.of(f"memory://{tmp_path.name}")
         case "s3":
-            return Place.of(request.getfixturevalue("bucket")) / "root"
-    return Place.of(
+            return StorePath.of(request.getfixturevalue("bucket")) / "root"
+    return StorePath.of(
         fresh({"counted": Counted, "flaky": Flaky, "slow": Slow}[request.param]) + "root"
     )
 
@@ -110,7 +110,7 @@ def test_a_file_that_vanishes_while_its_folder_is_listed_takes_no_other_with_it(
         yield found
 
     monkeypatch.setattr("os.scandir", late)
-    assert [name for name, _ in Place(tmp_path).files()] == ["a", "c"]
+    assert [name for name, _ in StorePath(tmp_path).files()] == ["a", "c"]
 
 
 def test_files_that_begin_alike_are_found_alone(root, monkeypatch):
@@ -173,7 +173,7 @@ def test_upload_download_and_remove(root, tmp_path):
 
 
 def test_what_is_missing_is_told_by_its_name(root):
-    for ask in (Place.read_bytes, Place.size, Place.open):
+    for ask in (StorePath.read_bytes, StorePath.size, StorePath.open):
         with pytest.raises(MissingError, match=r"not-there.*no such file") as told:
             ask(root / "not-there")
         assert "\n" not in str(told.value)
@@ -187,14 +187,14 @@ def test_a_place_goes_to_other_processes(root):
 
 
 def test_names_and_words():
-    place = Place.of("s3://bucket/folder/x.tar.gz")
+    place = StorePath.of("s3://bucket/folder/x.tar.gz")
     assert (place.name, place.stem, place.suffix) == ("x.tar.gz", "x.tar", ".gz")
-    assert place.parent == Place.of("s3://bucket/folder/") == Place.of("S3://bucket/folder")
-    assert place.with_name("y") == Place.of("s3://bucket/folder") / "y"
+    assert place.parent == StorePath.of("s3://bucket/folder/") == StorePath.of("S3://bucket/folder")
+    assert place.with_name("y") == StorePath.of("s3://bucket/folder") / "y"
     assert place.local is None
-    assert Place.of("file:///a/b").local == Place.of("/a/b").local
-    assert Place.of("a::b").local is not None
-    assert str(Place.of("relative/x")) == "relative/x"
+    assert StorePath.of("file:///a/b").local == StorePath.of("/a/b").local
+    assert StorePath.of("a::b").local is not None
+    assert str(StorePath.of("relative/x")) == "relative/x"
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_names_and_words():
     ],
 )
 def test_no_secret_of_a_url_is_ever_shown(url):
-    place = Place.of(url)
+    place = StorePath.of(url)
     for text in (str(place), repr(place), f"{place / 'c'}", f"{place.parent}"):
         assert "s3cr3t" not in text
     assert "s3cr3t" in sent(place)._url + place._query
@@ -220,24 +220,24 @@ def test_a_question_mark_in_the_name_of_a_file_is_no_query(root):
     place.write_bytes(b"x")
     assert str(place).endswith("a?b=1.png")
     assert [name for name, _ in root.files()] == ["a?b=1.png"]
-    assert Place.of("s3://bucket/a?b.png").name == "a?b.png"
+    assert StorePath.of("s3://bucket/a?b.png").name == "a?b.png"
 
 
 def test_credentials_in_a_url_of_a_bucket_are_refused_without_being_shown():
     with pytest.raises(InputError, match="do not go into a URL") as told:
-        Place.of("s3://AKIA:s3cr3t@bucket/x")
+        StorePath.of("s3://AKIA:s3cr3t@bucket/x")
     assert "s3cr3t" not in str(told.value)
     assert "AKIA" not in str(told.value)
 
 
 def test_what_cannot_be_opened_is_one_line(monkeypatch):
     with pytest.raises(InputError, match=r"nope:// is not known"):
-        Place.of("nope://a/b").read_bytes()
+        StorePath.of("nope://a/b").read_bytes()
     with pytest.raises(InputError, match="plain one"):
-        Place.of("simplecache::s3://a/b")
+        StorePath.of("simplecache::s3://a/b")
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(InputError, match=r"pixmend\[cluster\]"):
-        Place.of("gs://a/b").read_bytes()
+        StorePath.of("gs://a/b").read_bytes()
 
 
 def test_a_store_that_keeps_failing_is_told_in_one_line_and_asked_a_bounded_number_of_times(
@@ -246,7 +246,7 @@ def test_a_store_that_keeps_failing_is_told_in_one_line_and_asked_a_bounded_numb
     from pixmend.storage import attempts
 
     monkeypatch.setattr(attempts, "_FIRST_WAIT", 0.0)
-    place = Place.of(fresh(Counted) + "x")
+    place = StorePath.of(fresh(Counted) + "x")
     asked = []
 
     def fail(self, what):
@@ -263,7 +263,7 @@ def test_a_store_that_keeps_failing_is_told_in_one_line_and_asked_a_bounded_numb
 
 
 def test_what_will_fail_again_is_asked_once(monkeypatch):
-    place = Place.of(fresh(Counted) + "x")
+    place = StorePath.of(fresh(Counted) + "x")
     asked = []
 
     def fail(self, what):
@@ -295,7 +295,7 @@ def test_what_s3_refuses_is_told_with_what_to_do(code, told, monkeypatch):
 
     monkeypatch.setattr(Counted, "happen", fail)
     with pytest.raises(StoreError, match=told) as error:
-        Place.of(fresh(Counted) + "x").read_bytes()
+        StorePath.of(fresh(Counted) + "x").read_bytes()
     assert "s3cr3t" not in str(error.value)
     assert len(asked) == 1
 
@@ -303,16 +303,16 @@ def test_what_s3_refuses_is_told_with_what_to_do(code, told, monkeypatch):
 def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(Counted, "happen", lambda self, what: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        Place.of(fresh(Counted) + "x").read_bytes()
+        StorePath.of(fresh(Counted) + "x").read_bytes()
 
 
 def test_a_bucket_that_is_not_there_is_told(bucket):
     with pytest.raises(OutputError, match="no such bucket"):
-        Place.of("s3://no-such-bucket-here/x").write_bytes(b"x")
+        StorePath.of("s3://no-such-bucket-here/x").write_bytes(b"x")
     with pytest.raises((MissingError, StoreError), match="no such"):
-        Place.of("s3://no-such-bucket-here/x").read_bytes()
+        StorePath.of("s3://no-such-bucket-here/x").read_bytes()
     with pytest.raises(StoreError, match="no such bucket"):
-        list(Place.of("s3://no-such-bucket-here/x").files())
+        list(StorePath.of("s3://no-such-bucket-here/x").files())
 
 
 def test_the_flaky_store_has_failed():
@@ -320,7 +320,7 @@ def test_the_flaky_store_has_failed():
 
 
 def test_no_half_of_a_write_that_failed_is_ever_seen(monkeypatch):
-    place = Place.of(fresh(Counted) + "x")
+    place = StorePath.of(fresh(Counted) + "x")
     place.write_bytes(b"old")
     seen = []
 

@@ -27,18 +27,18 @@ FACES = 10
 # Everything that is off by default, at once.
 ALL_OPTIONS = {
     "loss": "hinge",
-    "discriminator_steps": 2,
-    "reuse_draws": False,
+    "n_critic": 2,
+    "reuse_fakes": False,
     "discriminator_learning_rate": 4e-4,
     "feature_matching": 0.05,
-    "r1": 1.0,
+    "r1_gamma": 1.0,
     "r1_every": 3,
     "spectral_norm": True,
-    "augment": "colour,translation,cutout",
-    "augment_probability": 0.7,
-    "mirror": True,
-    "schedule": "cosine",
-    "warm_up": 0.2,
+    "diffaugment": "colour,translation,cutout",
+    "diffaugment_probability": 0.7,
+    "horizontal_flip": True,
+    "lr_schedule": "cosine",
+    "warmup": 0.2,
 }
 
 

@@ -15,7 +15,7 @@ from tests.training.conftest import ALL_OPTIONS, TINY
 KEPT = Path(__file__).parent / "golden_losses.json"
 RUNS = {
     "default": {"channels": "L"},
-    "fresh draws": {"channels": "L", "reuse_draws": False},
+    "fresh draws": {"channels": "L", "reuse_fakes": False},
     "all options": {"channels": "RGBA", **ALL_OPTIONS},
 }
 

@@ -76,7 +76,7 @@ def at_line(number, work):
 def main(records_folder, out, kills):
     torch.set_num_threads(1)
     # Most of a tiny run would be spent in these.
-    export.freeze_statistics = partial(export.freeze_statistics, batches=1, batch_size=8)
+    export.recompute_batchnorm = partial(export.recompute_batchnorm, batches=1, batch_size=8)
     records, out = Records(records_folder), Path(out)
     begun = time.monotonic()
     assert not ended(fork(sitting(records, out / "whole")))

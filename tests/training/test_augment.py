@@ -3,8 +3,15 @@
 import pytest
 import torch
 
-from pixmend.randomness import generator_for
-from pixmend.training.augment import DRAWS, augment, mirror, shift, transform_for, unchanged
+from pixmend.rng import generator_for
+from pixmend.training.augment import (
+    DRAWS,
+    diffaugment,
+    horizontal_flip,
+    random_shift,
+    transform_for,
+    unchanged,
+)
 
 ALL = ("colour", "translation", "cutout")
 CHANNELS = [1, 3, 4]
@@ -24,43 +31,47 @@ def draws_of(count=5, key=0):
 def test_gradients_flow_through_each_transform(channels, name):
     images = images_of(channels, count=2, height=6, width=4, dtype=torch.float64).requires_grad_()
     draws = draws_of(2)
-    assert torch.autograd.gradcheck(lambda x: augment(x, draws, (name,), probability=1.0), images)
+    assert torch.autograd.gradcheck(
+        lambda x: diffaugment(x, draws, (name,), probability=1.0), images
+    )
     assert torch.autograd.gradgradcheck(
-        lambda x: augment(x, draws, (name,), probability=1.0).sin(), images
+        lambda x: diffaugment(x, draws, (name,), probability=1.0).sin(), images
     )
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_at_probability_0_images_come_back_bit_for_bit(channels):
     images = images_of(channels)
-    assert torch.equal(augment(images, draws_of(), ALL, probability=0.0), images)
-    assert torch.equal(augment(images, draws_of(), (), probability=1.0), images)
+    assert torch.equal(diffaugment(images, draws_of(), ALL, probability=0.0), images)
+    assert torch.equal(diffaugment(images, draws_of(), (), probability=1.0), images)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_each_is_applied_to_its_share_of_the_images(name):
     images = images_of(3, count=400)
-    changed = augment(images, draws_of(400), (name,), probability=0.3) != images
+    changed = diffaugment(images, draws_of(400), (name,), probability=0.3) != images
     assert 0.2 < changed.flatten(1).any(1).float().mean() < 0.4
 
 
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_an_image_is_transformed_alone_as_it_is_among_others(channels):
     images, draws = images_of(channels), draws_of()
-    together = augment(images, draws, ALL, probability=0.8)
+    together = diffaugment(images, draws, ALL, probability=0.8)
     for index in range(len(images)):
         one = slice(index, index + 1)
-        assert torch.equal(augment(images[one], draws[one], ALL, probability=0.8), together[one])
+        assert torch.equal(
+            diffaugment(images[one], draws[one], ALL, probability=0.8), together[one]
+        )
 
 
 def test_real_and_drawn_images_meet_the_same_kind_of_transform():
     # The same draws do the same to either: the difference is carried along, so D compares like with like.
     real, fake, draws = images_of(3), images_of(3).flip(0), draws_of()
     for name in ("translation", "cutout"):
-        moved = augment(real, draws, (name,), probability=1.0)
-        bare = augment(torch.zeros_like(real), draws, (name,), probability=1.0)
-        other = augment(fake, draws, (name,), probability=1.0)
-        difference = augment(real - fake, draws, (name,), probability=1.0)
+        moved = diffaugment(real, draws, (name,), probability=1.0)
+        bare = diffaugment(torch.zeros_like(real), draws, (name,), probability=1.0)
+        other = diffaugment(fake, draws, (name,), probability=1.0)
+        difference = diffaugment(real - fake, draws, (name,), probability=1.0)
         torch.testing.assert_close(moved - other, difference - bare)
 
 
@@ -68,7 +79,7 @@ def test_real_and_drawn_images_meet_the_same_kind_of_transform():
 def test_translation_moves_all_channels_by_the_same_whole_pixels_up_to_an_eighth(channels):
     size = 16
     ramp = torch.arange(1.0, size * size + 1).view(1, 1, size, size).expand(64, channels, -1, -1)
-    moved = augment(ramp, draws_of(64), ("translation",), probability=1.0)
+    moved = diffaugment(ramp, draws_of(64), ("translation",), probability=1.0)
     shifts = set()
     for image in moved:
         found = None
@@ -90,7 +101,7 @@ def test_translation_moves_all_channels_by_the_same_whole_pixels_up_to_an_eighth
 
 
 def test_cutout_empties_at_most_a_rectangle_of_half_the_sides():
-    cut = augment(torch.ones(64, 3, 12, 8), draws_of(64), ("cutout",), probability=1.0)
+    cut = diffaugment(torch.ones(64, 3, 12, 8), draws_of(64), ("cutout",), probability=1.0)
     areas = (cut == 0).all(1).sum((1, 2))
     assert areas.max() == 6 * 4
     assert ((cut == 0) | (cut == 1)).all()
@@ -98,21 +109,21 @@ def test_cutout_empties_at_most_a_rectangle_of_half_the_sides():
 
 def test_alpha_is_left_alone_by_colour_and_stays_within_its_range():
     images = images_of(4)
-    coloured = augment(images, draws_of(), ("colour",), probability=1.0)
+    coloured = diffaugment(images, draws_of(), ("colour",), probability=1.0)
     assert torch.equal(coloured[:, 3], images[:, 3])
     assert not torch.equal(coloured[:, :3], images[:, :3])
     assert torch.equal(
-        coloured[:, :3], augment(images[:, :3], draws_of(), ("colour",), probability=1.0)
+        coloured[:, :3], diffaugment(images[:, :3], draws_of(), ("colour",), probability=1.0)
     )
     for name in ("translation", "cutout"):
-        bared = augment(torch.ones_like(images), draws_of(), (name,), probability=1.0)
+        bared = diffaugment(torch.ones_like(images), draws_of(), (name,), probability=1.0)
         assert set(bared[:, 3].unique().tolist()) == {-1.0, 1.0}
         assert torch.equal(bared[:, 3] == -1, bared[:, 0] == 0)
 
 
 def test_grey_has_brightness_and_contrast_but_no_saturation():
     grey = images_of(1, dtype=torch.float64)
-    changed = augment(grey, draws_of(), ("colour",), probability=1.0)
+    changed = diffaugment(grey, draws_of(), ("colour",), probability=1.0)
     for before, after in zip(grey.flatten(1), changed.flatten(1), strict=True):
         slope = (after - after.mean()) / (before - before.mean())
         assert slope.std() < 1e-9
@@ -133,7 +144,7 @@ def test_draws_are_a_function_of_the_generator_alone():
 
 def test_mirror_flips_about_half_left_to_right():
     images = images_of(3, count=200)
-    mirrored = mirror(images, torch.rand(200, generator=generator_for(0, "mirror")))
+    mirrored = horizontal_flip(images, torch.rand(200, generator=generator_for(0, "mirror")))
     flipped = [torch.equal(a, b.flip(2)) for a, b in zip(mirrored, images, strict=True)]
     kept = [torch.equal(a, b) for a, b in zip(mirrored, images, strict=True)]
     assert sum(flipped) + sum(kept) == 200
@@ -143,9 +154,9 @@ def test_mirror_flips_about_half_left_to_right():
 def test_shift_moves_each_image_as_its_draws_say_and_repeats_its_edges():
     images = torch.randn(4, 3, 6, 6, generator=generator_for(0, "shift"))
     still = torch.full((4, 2), 0.5)
-    assert torch.equal(shift(images, still, 2), images)
+    assert torch.equal(random_shift(images, still, 2), images)
     draws = torch.tensor([[0.0, 0.5], [0.99, 0.5], [0.5, 0.0], [0.5, 0.7]])
-    up, down, left, right = shift(images, draws, 2)
+    up, down, left, right = random_shift(images, draws, 2)
     assert torch.equal(up, images[0][:, [2, 3, 4, 5, 5, 5]])
     assert torch.equal(down, images[1][:, [0, 0, 0, 1, 2, 3]])
     assert torch.equal(left, images[2][:, :, [2, 3, 4, 5, 5, 5]])
@@ -155,7 +166,7 @@ def test_shift_moves_each_image_as_its_draws_say_and_repeats_its_edges():
 def test_shifts_of_all_sizes_are_alike_often():
     image = torch.arange(9.0).expand(5000, 1, 9, 9)
     draws = torch.rand(5000, 2, generator=generator_for(0, "shift"))
-    middle = shift(image, draws, 2)[:, 0, 4, 4]
+    middle = random_shift(image, draws, 2)[:, 0, 4, 4]
     counts = torch.bincount(middle.long(), minlength=9)
     assert counts[:2].sum() + counts[7:].sum() == 0
     assert (counts[2:7] > 800).all()

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pixmend import api
+from pixmend.distributed import SINGLE_PROCESS
 from pixmend.images import encode_png
-from pixmend.processes import ALONE
 from pixmend.records import PackSettings, Records, pack
 from pixmend.training import budget, clock, read_recipe, resolve, train
 from pixmend.training.budget import CHOSEN, chosen_for, size_for
@@ -50,13 +50,13 @@ def rates_of(settings, records, run, monkeypatch, stop=lambda: False):
 
 
 def test_by_steps_time_has_no_say(tiny, ticking):
-    held = Clock(tiny(steps=8), ALONE)
+    held = Clock(tiny(steps=8), SINGLE_PROCESS)
     assert [held.done(step) for step in (0, 2, 8)] == [0, 0.25, 1]
     assert held.place(3, 0.7) == (3, 8)
 
 
 def test_by_time_what_comes_first_ends_it_and_the_last_checkpoint_has_its_share(tiny, ticking):
-    held = Clock(tiny(steps=1000, minutes=0.1), ALONE)  # started at 0.0
+    held = Clock(tiny(steps=1000, minutes=0.1), SINGLE_PROCESS)  # started at 0.0
     assert held.done(0) == pytest.approx(0.1 / 6)
     held.last = 3.0
     assert held.done(0) == pytest.approx(3.2 / 6)
@@ -68,7 +68,7 @@ def test_by_time_what_comes_first_ends_it_and_the_last_checkpoint_has_its_share(
 
 
 def test_a_run_by_time_decays_to_the_end_of_its_time(records, tiny, tmp_path, ticking, monkeypatch):
-    settings = tiny(steps=10**6, minutes=0.1, schedule="cosine", checkpoint_every=10**6)
+    settings = tiny(steps=10**6, minutes=0.1, lr_schedule="cosine", checkpoint_every=10**6)
     rates, last = rates_of(settings, records, tmp_path / "run", monkeypatch)
     assert last.event == "done"
     assert last.done == 1
@@ -106,7 +106,7 @@ def test_a_checkpoint_that_takes_long_is_not_followed_by_another(
 def test_a_run_by_time_that_was_stopped_goes_on_where_its_time_was(
     records, tiny, tmp_path, ticking, monkeypatch
 ):
-    settings = tiny(steps=10**6, minutes=0.1, schedule="linear", log_every=1)
+    settings = tiny(steps=10**6, minutes=0.1, lr_schedule="linear", log_every=1)
     asked = itertools.count()
     run = tmp_path / "run"
     first, last = rates_of(settings, records, run, monkeypatch, lambda: next(asked) > 14)
@@ -132,7 +132,7 @@ class Many:
 
 @pytest.fixture
 def many(monkeypatch):
-    monkeypatch.setattr(budget, "mirror_images_belong", lambda records: True)
+    monkeypatch.setattr(budget, "flips_belong", lambda records: True)
     return Many
 
 
@@ -149,27 +149,33 @@ def test_the_net_is_as_wide_as_time_and_images_allow(monkeypatch, many):
     assert chosen_for(20, many(50_000), given, CPU)["filters"] == 64
     assert chosen_for(20, many(6_000), given, CPU)["filters"] == 48
     small = chosen_for(20, many(600), given, CPU)
-    assert (small["filters"], small["memory"], small["average_decay"]) == (32, 600, 0.999)
+    assert (small["filters"], small["memory"], small["ema_decay"]) == (32, 600, 0.999)
     speed = 1200 / 1500 / 30  # too slow for 32 filters
     assert chosen_for(20, many(50_000), given, CPU)["filters"] == 24
     speed = 1.0
     slow = chosen_for(20, many(50_000), given, CPU)
     assert (slow["filters"], slow["batch_size"]) == (16, 16)
     assert tried[-1] == (16, 16)
-    assert resolve(slow).memory * 32 * 32 <= 16 * 2**20
+    assert resolve(slow).retrieval_images * 32 * 32 <= 16 * 2**20
 
 
 def test_few_images_are_varied_and_many_are_not(monkeypatch, many):
     monkeypatch.setattr(budget, "seconds_a_step", lambda settings, device: 0.1)
     few, enough = (chosen_for(20, many(count), {"size": 32}, CPU) for count in (600, 6000))
-    assert (few["shift"], few["mirror"]) == (2, True)
-    assert (enough["shift"], enough["mirror"]) == (0, False)
+    assert (few["random_shift"], few["horizontal_flip"]) == (2, True)
+    assert (enough["random_shift"], enough["horizontal_flip"]) == (0, False)
 
 
 def test_what_was_said_is_not_chosen(monkeypatch, many):
     monkeypatch.setattr(budget, "seconds_a_step", lambda settings, device: 1.0)
-    given = {"filters": 20, "schedule": "constant", "memory": 0, "size": 16, "average_decay": 0.5}
-    given |= {"shift": 0, "mirror": False}
+    given = {
+        "filters": 20,
+        "lr_schedule": "constant",
+        "retrieval_images": 0,
+        "size": 16,
+        "ema_decay": 0.5,
+    }
+    given |= {"random_shift": 0, "horizontal_flip": False}
     chosen = chosen_for(1, many(500), given, CPU)
     assert {key: chosen[key] for key in given} == given
 
@@ -186,11 +192,11 @@ def test_mirror_images_belong_where_left_and_right_are_alike(tmp_path, alike):
         flip = alike and index % 2
         (tmp_path / f"{index:02}.png").write_bytes(encode_png(pixels[:, ::-1] if flip else pixels))
     pack(tmp_path, tmp_path / "packed", PackSettings(size=16, channels="L"), workers=1)
-    assert budget.mirror_images_belong(Records(tmp_path / "packed")) == alike
+    assert budget.flips_belong(Records(tmp_path / "packed")) == alike
 
 
 def test_measuring_a_step_takes_time_and_changes_nothing(tiny):
-    settings = tiny(encoder="conditional", latent_prior="normal", memory=4)
+    settings = tiny(encoder="conditional", latent_prior="normal", retrieval_images=4)
     assert budget.seconds_a_step(settings, CPU) > 0
 
 

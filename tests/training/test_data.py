@@ -68,7 +68,7 @@ def test_a_streamed_run_cut_short_and_resumed_is_the_run_from_memory(
     records, tiny, tmp_path, monkeypatch
 ):
     list(train(records, tmp_path / "whole", tiny()))
-    monkeypatch.setattr(Records, "resident", lambda *_, **__: None)
+    monkeypatch.setattr(Records, "load_all", lambda *_, **__: None)
     done = []
     for now in train(records, tmp_path / "cut", tiny(), should_stop=lambda: len(done) >= 4):
         done.append(now)  # noqa: PERF402 - should_stop reads it as it grows

@@ -278,7 +278,7 @@ def test_weights_that_are_not_finite_are_never_saved(records, tiny, tmp_path, mo
         loss = real(state, *rest)
         if state.step == 6:
             with torch.no_grad():
-                next(state.average.parameters()).fill_(float("inf"))
+                next(state.ema.parameters()).fill_(float("inf"))
         return loss
 
     monkeypatch.setattr(iteration, "generator_step", broken)

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from pixmend.models import Memory, infer, kl_to_prior, load_model, sample_latents
-from pixmend.models.encoder import Encoding, Estimate
-from pixmend.randomness import generator_for
+from pixmend.models import Retrieval, infer, kl_to_prior, load_model, sample_latents
+from pixmend.models.encoder import Encoding, PixelPosterior
+from pixmend.rng import generator_for
 from pixmend.training import train
-from pixmend.training.average import freeze_pair
-from pixmend.training.holes import Holes, choose_memory
+from pixmend.training.average import recompute_batchnorm_pair
+from pixmend.training.holes import Holes, choose_retrieval
 from pixmend.training.inversion import (
     Drawn,
-    Holed,
+    MaskedBatch,
     completion_loss,
     draw,
-    draw_known,
     estimate_loss,
+    sample_masks,
 )
 from pixmend.training.losses import nonsaturating
 from pixmend.training.state import (
@@ -31,7 +31,7 @@ from pixmend.training.state import (
 from tests.training.test_run import assert_same_end
 
 CPU = torch.device("cpu")
-CONDITIONAL = {"encoder": "conditional", "memory": 12, "latent_prior": "normal"}
+CONDITIONAL = {"encoder": "conditional", "retrieval_images": 12, "latent_prior": "normal"}
 
 
 def weights(module):
@@ -45,9 +45,9 @@ def same(before, module):
 def some_holed(settings, count=4):
     generator = generator_for(0, "some")
     images = torch.rand(count, 1, 16, 16, generator=generator) * 2 - 1
-    neighbour = -images if settings.memory else None
+    neighbour = -images if settings.retrieval_images else None
     noise = torch.randn(count, settings.latent_dim, generator=generator)
-    return Holed(images, draw_known(count, 16, generator), neighbour, noise)
+    return MaskedBatch(images, sample_masks(count, 16, generator), neighbour, noise)
 
 
 @pytest.mark.parametrize("encoder", ["joint", "conditional"])
@@ -67,7 +67,7 @@ def test_gs_step_moves_g_and_e_and_ds_step_neither(tiny, encoder):
     assert not same(g, state.generator)
     assert not same(e, state.encoder)
     assert same(d, state.discriminator)
-    assert not same(e, state.average_encoder), "the average follows"
+    assert not same(e, state.ema_encoder), "the average follows"
 
 
 def test_an_encoder_beside_a_frozen_g_moves_alone(tiny):
@@ -121,12 +121,12 @@ def test_the_estimate_learns_the_mean_of_what_fits_and_its_variance(tiny):
     known[..., :8] = 0
     images = holed.images[:1].repeat(4, 1, 1, 1)
     images[::2, :, :, :8], images[1::2, :, :, :8] = 0.5, -0.5
-    holed = Holed(images, known, torch.zeros_like(images), holed.noise)
+    holed = MaskedBatch(images, known, torch.zeros_like(images), holed.noise)
     z = torch.randn(4, 6, generator=generator_for(0, "z"))
     for _ in range(300):
         drawn = draw(state.generator, state.encoder, holed, z)
         generator_step(state, drawn, images, settings)
-    estimate = drawn.encoding.estimate
+    estimate = drawn.encoding.pixel_posterior
     assert estimate.mean[..., :8].abs().mean() < 0.1
     assert (estimate.mean - images)[..., 8:].abs().mean() < 0.2
     torch.testing.assert_close(
@@ -139,7 +139,7 @@ def test_the_variance_does_not_pull_the_mean(tiny):
     images = some_holed(settings).images
     for log_variance in (-3.0, 3.0):
         mean = torch.zeros_like(images).requires_grad_()
-        estimate = Estimate(mean, torch.full((4, 1, 16, 16), log_variance))
+        estimate = PixelPosterior(mean, torch.full((4, 1, 16, 16), log_variance))
         estimate_loss(estimate, images, torch.ones(4, 1, 16, 16)).sum().backward()
         estimates.append(mean.grad)
     assert torch.equal(*estimates)
@@ -150,7 +150,7 @@ def test_the_loss_of_completions_is_its_definition(tiny):
     holed = some_holed(settings)
     images = -holed.images
     mean, log_variance = torch.randn(2, 4, 6, generator=generator_for(0, "posterior"))
-    estimate = Estimate(holed.images / 2, torch.full((4, 1, 16, 16), -1.5))
+    estimate = PixelPosterior(holed.images / 2, torch.full((4, 1, 16, 16), -1.5))
     encoding = Encoding(mean, log_variance, None, estimate)
     kl = kl_to_prior(encoding)
     weights = {"reconstruction_weight": 2.0, "estimate_weight": 3.0, "kl_weight": 0.5}
@@ -168,7 +168,7 @@ def test_the_loss_of_completions_is_its_definition(tiny):
 
 def test_masks_of_all_kinds_leave_something_known_and_something_missing():
     for size in (16, 32, 64, 96):
-        known = draw_known(200, size, generator_for(1, "masks"))
+        known = sample_masks(200, size, generator_for(1, "masks"))
         assert known.shape == (200, 1, size, size)
         assert set(known.unique().tolist()) == {0.0, 1.0}
         missing = 1 - known.flatten(1).mean(1)
@@ -198,7 +198,7 @@ def test_an_image_is_never_shown_its_own_family(tiny):
     settings = tiny(**CONDITIONAL)
     families = np.repeat(np.arange(6), 2)
     pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), np.uint8)
-    memory, members = choose_memory(settings, 12, pixels.__getitem__, CPU)
+    memory, members = choose_retrieval(settings, 12, pixels.__getitem__, CPU)
     assert members.tolist() == list(range(12))
     holes = Holes(settings, families, memory, members)
     everything = memory.take(torch.arange(12))
@@ -211,10 +211,10 @@ def test_an_image_is_never_shown_its_own_family(tiny):
 
 
 def test_a_memory_is_a_part_of_the_training_images_and_the_same_each_time(tiny):
-    settings = tiny(**{**CONDITIONAL, "memory": 5})
+    settings = tiny(**{**CONDITIONAL, "retrieval_images": 5})
     pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), np.uint8)
-    memory, members = choose_memory(settings, 12, pixels.__getitem__, CPU)
-    again, _ = choose_memory(settings, 12, pixels.__getitem__, CPU)
+    memory, members = choose_retrieval(settings, 12, pixels.__getitem__, CPU)
+    again, _ = choose_retrieval(settings, 12, pixels.__getitem__, CPU)
     assert len(memory) == len(set(members.tolist())) == 5
     assert torch.equal(memory.images, again.images)
     assert np.array_equal(memory.images[:, 0].numpy(), pixels[members, ..., 0])
@@ -224,7 +224,7 @@ def test_frozen_statistics_of_the_pair_are_those_of_the_mixture(tiny):
     settings = tiny(**CONDITIONAL)
     state, holed = initial_state(settings, CPU), some_holed(settings)
     z = sample_latents(settings.networks(), 4, generator_for(0, "z"))
-    generator, encoder = freeze_pair(state.generator, state.encoder, [(holed, z)])
+    generator, encoder = recompute_batchnorm_pair(state.generator, state.encoder, [(holed, z)])
     assert not generator.training
     assert not encoder.training
     encoding = state.encoder(holed.images, holed.known, holed.neighbour)
@@ -259,9 +259,9 @@ def test_k_steps_and_a_resume_are_n_steps_with_an_encoder_too(records, tiny, tmp
 def test_a_run_exports_a_model_that_completes_in_one_pass(records, tiny, tmp_path):
     list(train(records, tmp_path / "run", tiny(**CONDITIONAL)))
     model = load_model(tmp_path / "run")
-    assert isinstance(model.memory, Memory)
+    assert isinstance(model.retrieval, Retrieval)
     target = torch.zeros(2, 1, 16, 16)
-    known = draw_known(2, 16, generator_for(0, "known"))
+    known = sample_masks(2, 16, generator_for(0, "known"))
     completed = infer(model, target, known)
     assert completed.shape == (2, 1, 16, 16)
     assert torch.isfinite(completed).all()
@@ -270,7 +270,7 @@ def test_a_run_exports_a_model_that_completes_in_one_pass(records, tiny, tmp_pat
 def test_an_image_with_no_other_family_to_look_at_is_shown_nothing(tiny):
     settings = tiny(**CONDITIONAL)
     pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), np.uint8)
-    memory, members = choose_memory(settings, 12, pixels.__getitem__, CPU)
+    memory, members = choose_retrieval(settings, 12, pixels.__getitem__, CPU)
     holes = Holes(settings, np.zeros(12, np.int64), memory, members)
     holed = holes.make(memory.take(torch.arange(12)), np.arange(12), 0, 1)
     assert (holed.neighbour == 0).all()

@@ -22,10 +22,10 @@ from pixmend.features import (
 from pixmend.images import encode_png
 from pixmend.models import (
     DCGAN,
+    Calibration,
     Discriminator,
     Generator,
-    Trust,
-    infer_average,
+    infer_mean,
     load_model,
     read_tensors,
 )
@@ -321,12 +321,12 @@ def test_a_model_that_completes_tells_what_its_completions_are_worth(
     watched, tiny, tmp_path, monkeypatch
 ):
     records, split = watched
-    knobs = {"encoder": "conditional", "latent_prior": "normal", "memory": 8}
+    knobs = {"encoder": "conditional", "latent_prior": "normal", "retrieval_images": 8}
     list(train(records, tmp_path / "run", tiny(monitor=True, held_out=0.2, **knobs)))
     best, last = load_model(tmp_path / "run"), load_model(tmp_path / "run" / "model.safetensors")
-    trust = Trust.of(last.card)
-    assert trust.said == sorted(trust.said)
-    assert 0 <= min(trust.right) <= max(trust.right) <= 1
+    calibration = Calibration.of(last.card)
+    assert calibration.predicted == sorted(calibration.predicted)
+    assert 0 <= min(calibration.observed) <= max(calibration.observed) <= 1
     scored = read_scores(RunDirectory(tmp_path / "run").scores)
     assert best.card["steps"] == max(scored, key=lambda scores: scores.mean_psnr).step, (
         "a run directory stands for its best model"
@@ -337,7 +337,7 @@ def test_a_model_that_completes_tells_what_its_completions_are_worth(
     )
     Monitor(records.images, split, tiny(**knobs), CPU).score(last, step=1, images=1)
     for filled, target, known in judged[::2]:
-        torch.testing.assert_close(filled, infer_average(last, target, known.float()))
+        torch.testing.assert_close(filled, infer_mean(last, target, known.float()))
 
 
 def test_few_held_out_images_are_seen_under_masks_of_every_share(
@@ -346,7 +346,7 @@ def test_few_held_out_images_are_seen_under_masks_of_every_share(
     seen = []
     monkeypatch.setattr(monitor_module, "calibrate", lambda *given: seen.append(given))
     records, split = watched
-    monitor.trust(model_of(tiny, pixels(records, split.training[:4])))
+    monitor.calibrate(model_of(tiny, pixels(records, split.training[:4])))
     _, held_out, _, known = seen[0]
     assert known.shape[1:] == (len(held_out), 1, *held_out.shape[2:])
     missing = 1 - known.mean((2, 3, 4))  # [masks, images]
@@ -358,4 +358,4 @@ def test_few_held_out_images_are_seen_under_masks_of_every_share(
 
 def test_without_an_encoder_nothing_is_calibrated(monitor, tiny, watched):
     records, split = watched
-    assert monitor.trust(model_of(tiny, pixels(records, split.training[:4]))) is None
+    assert monitor.calibrate(model_of(tiny, pixels(records, split.training[:4]))) is None

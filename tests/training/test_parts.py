@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from pixmend.distributed import Group
 from pixmend.errors import SettingsError
-from pixmend.models.layers import Doubling, Halving
-from pixmend.processes import Group
+from pixmend.models.layers import Downsample, Upsample
 from pixmend.training import RunDirectory, read_recipe, resolve, train
 from pixmend.training.parts import Parts
 from pixmend.training.state import initial_state
@@ -20,7 +20,13 @@ from tests.training.test_inversion import CONDITIONAL
 from tests.training.test_run import RESIDUAL, assert_same_end, final_tensors
 
 CPU = torch.device("cpu")
-SHARED = {"mirror": True, "shift": 1, "augment": "colour,cutout", "r1": 1.0, "r1_every": 2}
+SHARED = {
+    "horizontal_flip": True,
+    "random_shift": 1,
+    "diffaugment": "colour,cutout",
+    "r1_gamma": 1.0,
+    "r1_every": 2,
+}
 
 
 def losses_of(records, run, settings):
@@ -44,7 +50,7 @@ def test_parts_have_the_losses_and_weights_of_the_whole_batch(
 ):
     runs = tmp_path / "whole", tmp_path / "parts"
     whole, ours = (
-        losses_of(records, run, tiny(steps=4, **changes, accumulate=count))
+        losses_of(records, run, tiny(steps=4, **changes, gradient_accumulation=count))
         for run, count in zip(runs, (1, parts), strict=True)
     )
     np.testing.assert_allclose(ours, whole, rtol=2e-5, atol=1e-6)
@@ -57,7 +63,7 @@ def test_parts_have_the_losses_and_weights_of_the_whole_batch(
 
 
 def test_parts_with_statistics_of_their_own_are_another_method(records, tiny, tmp_path):
-    kinds = {"whole": {}, "parts": {"accumulate": 2, "sync_batchnorm": False}}
+    kinds = {"whole": {}, "parts": {"gradient_accumulation": 2, "sync_batchnorm": False}}
     whole, apart = (
         losses_of(records, tmp_path / name, tiny(steps=2, **changes))
         for name, changes in kinds.items()
@@ -94,14 +100,14 @@ def test_parts_that_are_apart_let_go_of_their_graphs_before_the_next_begins(
     for parts in (1, 4):
         kept = Kept()
         monkeypatch.setattr(Parts, "_kept", kept.hooks)
-        settings = tiny(steps=1, batch_size=64, accumulate=parts, sync_batchnorm=sync)
+        settings = tiny(steps=1, batch_size=64, gradient_accumulation=parts, sync_batchnorm=sync)
         with kept.hooks():
             list(train(records, tmp_path / str(parts), settings))
         found.append(kept.most)
     assert (found[1] < 0.4 * found[0]) == (not sync)
 
 
-@pytest.mark.parametrize("knobs", [{"accumulate": 2}, {"precision": "bfloat16"}])
+@pytest.mark.parametrize("knobs", [{"gradient_accumulation": 2}, {"precision": "bfloat16"}])
 def test_such_a_run_resumes_bit_for_bit(records, tiny, tmp_path, knobs):
     list(train(records, tmp_path / "whole", tiny(steps=5, **knobs)))
     for steps in (3, 5):
@@ -111,14 +117,14 @@ def test_such_a_run_resumes_bit_for_bit(records, tiny, tmp_path, knobs):
 
 def test_a_run_goes_on_in_other_parts_with_a_word(records, tiny, tmp_path):
     list(train(records, tmp_path / "run", tiny(steps=2)))
-    first, *_, last = train(records, tmp_path / "run", tiny(steps=3, accumulate=2))
+    first, *_, last = train(records, tmp_path / "run", tiny(steps=3, gradient_accumulation=2))
     assert "1 processes in 1 parts each and goes on with 1 in 2: images and draws" in first.warning
     assert last.step == 3
     list(train(records, tmp_path / "whole", tiny(steps=3)))
     ours, theirs = (final_tensors(tmp_path / name)[0] for name in ("run", "whole"))
     name = "generator.project.weight"
     torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-3)
-    assert read_recipe(RunDirectory(tmp_path / "run").settings)["accumulate"] == 2
+    assert read_recipe(RunDirectory(tmp_path / "run").settings)["gradient_accumulation"] == 2
 
 
 @pytest.mark.parametrize(
@@ -134,7 +140,7 @@ def test_a_run_goes_on_in_other_parts_with_a_word(records, tiny, tmp_path):
 )
 def test_a_change_of_processes_or_parts_is_told_for_what_it_is(tiny, before, now, said):
     world, parts, sync = now
-    settings = tiny(accumulate=parts, sync_batchnorm=sync)
+    settings = tiny(gradient_accumulation=parts, sync_batchnorm=sync)
     told = other_world(before, settings, Group(0, world))
     assert said in told
     assert bool(said) == bool(told)
@@ -153,7 +159,7 @@ def test_a_part_that_meets_what_is_not_finite_leaves_the_whole_update_out(
 
     monkeypatch.setattr(iteration, "discriminator_step", poisoned)
     for name, sync in (("joint", True), ("apart", False)):
-        settings = tiny(steps=3, accumulate=2, sync_batchnorm=sync)
+        settings = tiny(steps=3, gradient_accumulation=2, sync_batchnorm=sync)
         *steps, _ = train(records, tmp_path / name, settings)
         assert [bool(np.isfinite(now.loss_d)) for now in steps] == [True, False, True]
         assert "the update was left out (1 so far)" in steps[1].warning
@@ -178,11 +184,13 @@ def test_an_error_in_one_part_ends_all_and_the_next_run_is_whole():
 
 def test_a_batch_that_parts_cannot_share_equally_is_refused(records, tiny):
     with pytest.raises(SettingsError, match="3 parts cannot share it equally; set batch_size=6"):
-        check_together(tiny(accumulate=3), records, Group())
+        check_together(tiny(gradient_accumulation=3), records, Group())
     with pytest.raises(SettingsError, match="2 processes of 3 parts each cannot share"):
-        check_together(tiny(accumulate=3), records, Group(0, 2))
+        check_together(tiny(gradient_accumulation=3), records, Group(0, 2))
     with pytest.raises(SettingsError, match="2 parts cannot share them equally; set completion"):
-        check_together(tiny(accumulate=2, completion_share=0.4, **CONDITIONAL), records, Group())
+        check_together(
+            tiny(gradient_accumulation=2, completion_share=0.4, **CONDITIONAL), records, Group()
+        )
 
 
 @pytest.fixture
@@ -193,7 +201,7 @@ def types(monkeypatch):
     def look(layer, _, maps):
         if isinstance(maps, torch.Tensor):
             # D's class is one made for it where its weights are normalised.
-            for kind in (Halving, Doubling):
+            for kind in (Downsample, Upsample):
                 if isinstance(layer, kind):
                     found.setdefault(kind, set()).add(maps.dtype)
 
@@ -202,7 +210,7 @@ def types(monkeypatch):
     handle.remove()
 
 
-@pytest.mark.parametrize("changes", [{}, {**ALL_OPTIONS, "accumulate": 2}, RESIDUAL])
+@pytest.mark.parametrize("changes", [{}, {**ALL_OPTIONS, "gradient_accumulation": 2}, RESIDUAL])
 def test_bfloat16_is_of_maps_alone_and_trains_nearly_as_float32(
     records, tiny, tmp_path, types, changes
 ):
@@ -214,7 +222,7 @@ def test_bfloat16_is_of_maps_alone_and_trains_nearly_as_float32(
     )
     np.testing.assert_allclose(ours, theirs, rtol=0.1, atol=0.02)
     assert not np.array_equal(ours, theirs)
-    assert all(torch.bfloat16 in types[kind] for kind in (Halving, Doubling))
+    assert all(torch.bfloat16 in types[kind] for kind in (Downsample, Upsample))
     kept = final_tensors(tmp_path / "bfloat16")[0]
     floats = {value.dtype for value in kept.values() if value.is_floating_point()}
     assert floats == {torch.float32}
@@ -222,7 +230,7 @@ def test_bfloat16_is_of_maps_alone_and_trains_nearly_as_float32(
 
 def test_statistics_are_of_float32_sums_in_bfloat16_too(tiny):
     """Values far from 0 with a small spread: sums in bfloat16 would lose it all."""
-    settings = resolve({**TINY, "accumulate": 2, "precision": "bfloat16"})
+    settings = resolve({**TINY, "gradient_accumulation": 2, "precision": "bfloat16"})
     norm = initial_state(settings, CPU).generator.project_norm
     plain = initial_state(resolve(TINY), CPU).generator.project_norm
     torch.manual_seed(0)

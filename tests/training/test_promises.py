@@ -8,7 +8,7 @@ import torch
 
 from pixmend.errors import OutputError
 from pixmend.models import file, sample_latents
-from pixmend.randomness import generator_for
+from pixmend.rng import generator_for
 from pixmend.training.checkpoint import checkpoint_of, newest_checkpoint, write_checkpoint
 from pixmend.training.inversion import draw
 from pixmend.training.state import discriminator_step, generator_step, initial_state

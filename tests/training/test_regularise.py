@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pixmend.models import Discriminator, initialise, make_discriminator
-from pixmend.randomness import generator_for
+from pixmend.rng import generator_for
 from pixmend.training.loop import train
 from pixmend.training.regularise import (
     gradient_penalty,
@@ -46,8 +46,8 @@ def test_the_penalty_of_a_quadratic_d_is_each_images_own():
 
 def penalised_steps(tiny, **changes):
     """Return at which of nine steps R1 changed D's weights from those of the same step without it."""
-    settings = tiny(r1=1e3, **changes)
-    without = settings.model_copy(update={"r1": 0.0})
+    settings = tiny(r1_gamma=1e3, **changes)
+    without = settings.model_copy(update={"r1_gamma": 0.0})
     real = torch.rand(8, 1, 16, 16) * 2 - 1
     z = torch.randn(8, 6)
     found = []
@@ -69,7 +69,7 @@ def test_r1_comes_every_so_many_steps(tiny):
 
 
 def test_r1_is_half_of_gamma_times_its_lazy_interval(tiny):
-    settings = tiny(r1=2.0, r1_every=3)
+    settings = tiny(r1_gamma=2.0, r1_every=3)
     state = initial_state(settings, CPU)
     other = initial_state(settings, CPU)
     real = (torch.rand(8, 1, 16, 16) * 2 - 1).requires_grad_()
@@ -146,7 +146,7 @@ def test_a_model_trained_with_all_options_is_a_model_file_like_any_other(records
 
 
 @pytest.mark.parametrize(
-    ("schedule", "warm_up", "shares"),
+    ("lr_schedule", "warmup", "shares"),
     [
         ("constant", 0.0, [1, 1, 1, 1]),
         ("constant", 0.1, [0.1, 1, 1, 1]),
@@ -155,21 +155,21 @@ def test_a_model_trained_with_all_options_is_a_model_file_like_any_other(records
         ("linear", 0.1, [0.1, 50 / 90, 1 / 90, 0]),
     ],
 )
-def test_schedules_at_the_start_the_middle_the_last_step_and_the_end(schedule, warm_up, shares):
-    held = [rate_share(t, 100, schedule=schedule, warm_up=warm_up) for t in (0, 50, 99, 100)]
+def test_schedules_at_the_start_the_middle_the_last_step_and_the_end(schedule, warmup, shares):
+    held = [rate_share(t, 100, lr_schedule=schedule, warmup=warmup) for t in (0, 50, 99, 100)]
     assert held == pytest.approx(shares, rel=1e-5, abs=1e-9)
 
 
 def test_a_schedule_rises_and_falls_without_a_jump():
     for schedule in ("linear", "cosine"):
-        held = [rate_share(t, 200, schedule=schedule, warm_up=0.1) for t in range(201)]
+        held = [rate_share(t, 200, lr_schedule=schedule, warmup=0.1) for t in range(201)]
         assert held[:20] == sorted(held[:20])
         assert held[19:] == sorted(held[19:], reverse=True)
         assert max(abs(a - b) for a, b in pairwise(held)) < 0.06
 
 
 def test_each_player_has_its_own_rate(tiny):
-    settings = tiny(discriminator_learning_rate=4e-4, schedule="linear", steps=10)
+    settings = tiny(discriminator_learning_rate=4e-4, lr_schedule="linear", steps=10)
     state = initial_state(settings, CPU)
     set_learning_rates(state, settings, 5, settings.steps)
     assert state.generator_optimiser.param_groups[0]["lr"] == pytest.approx(1e-4)

@@ -137,8 +137,8 @@ def test_nothing_to_draw_is_no_chart():
 
 def test_track_without_tensorboard_names_the_extra(records, tiny, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(SettingsError, match=r"pip install 'pixmend\[track\]'"):
-        next(train(records, tmp_path / "run", tiny(track=True)))
+    with pytest.raises(SettingsError, match=r"pip install 'pixmend\[tensorboard\]'"):
+        next(train(records, tmp_path / "run", tiny(tensorboard=True)))
 
 
 def test_track_writes_losses_scores_and_samples_under_their_steps(
@@ -163,7 +163,7 @@ def test_track_writes_losses_scores_and_samples_under_their_steps(
     fake = types.ModuleType("torch.utils.tensorboard")
     fake.SummaryWriter = Writer
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
-    list(train(records, tmp_path / "run", tiny(track=True, monitor=True)))
+    list(train(records, tmp_path / "run", tiny(tensorboard=True, monitor=True)))
     assert ("training/loss_d", 2, float) in written
     assert ("monitor/kid", 8, float) in written
     assert [step for name, step, _ in written if name == "samples"] == [4, 8, 10]

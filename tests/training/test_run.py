@@ -22,7 +22,7 @@ RESIDUAL = {
     "arch": "residual",
     "encoder": "conditional",
     "latent_prior": "normal",
-    "memory": 4,
+    "retrieval_images": 4,
 }
 
 
@@ -72,7 +72,7 @@ def test_a_run_leaves_all_that_it_promises(whole):
     "changes",
     [
         {},
-        {"discriminator_steps": 2, "feature_matching": 0.05, "loss": "minimax"},
+        {"n_critic": 2, "feature_matching": 0.05, "loss": "minimax"},
         ALL_OPTIONS,
         RESIDUAL,
     ],
@@ -118,7 +118,7 @@ def test_a_finished_run_is_left_as_it_is_and_can_be_lengthened(records, tiny, tm
     assert_same_end(whole, tmp_path / "longer")
 
 
-@pytest.mark.parametrize("changes", [{"schedule": "cosine"}, {"warm_up": 0.2}])
+@pytest.mark.parametrize("changes", [{"lr_schedule": "cosine"}, {"warmup": 0.2}])
 def test_a_run_whose_learning_rates_depend_on_its_steps_keeps_them(
     records, tiny, tmp_path, changes
 ):
@@ -248,7 +248,7 @@ def test_only_the_last_checkpoints_are_kept(records, tiny, tmp_path):
 def test_streaming_from_the_shards_gives_the_run_that_memory_gives(
     records, tiny, tmp_path, monkeypatch, whole
 ):
-    monkeypatch.setattr(Records, "resident", lambda *_, **__: None)
+    monkeypatch.setattr(Records, "load_all", lambda *_, **__: None)
     list(train(records, tmp_path / "run", tiny()))
     assert_same_end(tmp_path / "run", whole)
 

@@ -10,20 +10,27 @@ from pixmend.training import parse_overrides, read_recipe, recipe_names, resolve
 
 def test_all_recipes_resolve():
     names = recipe_names()
-    assert {"characters", "chars74k", "pokemon", "radford", "seed-chars74k", "seed-pokemon"} <= set(
-        names
-    )
+    assert {
+        "characters",
+        "chars74k",
+        "pokemon",
+        "radford",
+        "classic-chars74k",
+        "classic-pokemon",
+    } <= set(names)
     for name in names:
         resolve(read_recipe(name))
 
 
-@pytest.mark.parametrize(("name", "steps"), [("seed-chars74k", 50_000), ("seed-pokemon", 100_000)])
+@pytest.mark.parametrize(
+    ("name", "steps"), [("classic-chars74k", 50_000), ("classic-pokemon", 100_000)]
+)
 def test_the_seed_recipes_are_the_seed_system(name, steps):
     held = resolve(read_recipe(name))
     assert (held.size, held.filters, held.discriminator_filters, held.kernel) == (96, 128, 64, 5)
     assert (held.latent_dim, held.latent_prior, held.batch_size) == (100, "uniform", 128)
     assert (held.learning_rate, held.beta1, held.feature_matching) == (1e-4, 0.5, 0.05)
-    assert (held.discriminator_steps, held.average_decay) == (1, 0.0)
+    assert (held.n_critic, held.ema_decay) == (1, 0.0)
     assert (held.steps, held.checkpoint_every) == (steps, 2_000)
 
 
@@ -31,12 +38,12 @@ def test_radford_is_the_paper():
     held = resolve(read_recipe("radford"))
     assert (held.size, held.filters, held.kernel, held.latent_dim) == (64, 128, 5, 100)
     assert (held.batch_size, held.learning_rate, held.beta1) == (128, 2e-4, 0.5)
-    assert (held.latent_prior, held.average_decay) == ("uniform", 0.0)
+    assert (held.latent_prior, held.ema_decay) == ("uniform", 0.0)
 
 
 def test_settings_round_trip_through_toml():
     held = resolve(
-        {"size": 96, "background": '#f0e0d0"', "learning_rate": 1.5e-5, "average_decay": 0.0}
+        {"size": 96, "background": '#f0e0d0"', "learning_rate": 1.5e-5, "ema_decay": 0.0}
     )
     assert resolve(tomllib.loads(to_toml(held))) == held
 
@@ -54,12 +61,12 @@ def test_later_layers_win():
         ({"size": 48}, "size = 48"),
         ({"loss": "wasserstein"}, "loss = 'wasserstein'"),
         (
-            {"augment": "colour,blur"},
+            {"diffaugment": "colour,blur"},
             "augment = 'colour,blur'.*there are colour, translation, cutout",
         ),
-        ({"augment": "cutout,cutout"}, "augment.*twice"),
-        ({"schedule": "step"}, "schedule = 'step'"),
-        ({"warm_up": 1.0}, "warm_up = 1.0"),
+        ({"diffaugment": "cutout,cutout"}, "augment.*twice"),
+        ({"lr_schedule": "step"}, "schedule = 'step'"),
+        ({"warmup": 1.0}, "warmup = 1.0"),
         ({"learning_rate": "fast"}, "learning_rate = 'fast'"),
     ],
 )
@@ -69,8 +76,8 @@ def test_a_wrong_setting_is_named_with_its_value(wrong, message):
 
 
 def test_transforms_are_kept_in_the_order_they_are_applied_in():
-    assert resolve({"augment": "cutout, colour"}).augment == "colour,cutout"
-    assert resolve({"augment": "cutout, colour"}).transforms == ("colour", "cutout")
+    assert resolve({"diffaugment": "cutout, colour"}).augment == "colour,cutout"
+    assert resolve({"diffaugment": "cutout, colour"}).transforms == ("colour", "cutout")
     assert resolve({}).transforms == ()
 
 
@@ -105,7 +112,7 @@ def test_what_a_run_keeps_of_its_settings_is_read_back_whatever_the_letters(text
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-inf", "1e999"])
-@pytest.mark.parametrize("name", ["r1", "feature_matching", "kl_weight", "learning_rate"])
+@pytest.mark.parametrize("name", ["r1_gamma", "feature_matching", "kl_weight", "learning_rate"])
 def test_a_number_that_is_not_finite_is_no_setting(name, value):
     with pytest.raises(SettingsError, match=f"{name} = "):
         resolve(parse_overrides([f"{name}={value}"]))

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixmend.records import INPUTS_NAME, PackSettings, Records, origins, pack
+from pixmend.records import INPUTS_NAME, PackSettings, Records, pack, provenance
 from pixmend.training import RunDirectory, train
-from pixmend.training.split import open_split, split_by_family
+from pixmend.training.split import open_split, split_by_group
 from tests.training.conftest import FACES
 
 
@@ -28,7 +28,7 @@ def sets(draw):
 @given(sets(), st.integers(0, 3), st.sampled_from([0.0, 0.02, 0.05, 0.3, 0.5]))
 def test_no_family_is_on_both_sides(images, seed, share):
     family_of, digests = images
-    found = split_by_family(family_of, digests, seed=seed, share=share)
+    found = split_by_group(family_of, digests, seed=seed, share=share)
     trained = {family_of[index] for index in found.training}
     held = {family_of[index] for index in found.held_out}
     assert not trained & held
@@ -56,7 +56,7 @@ def test_no_family_is_on_both_sides(images, seed, share):
 )
 def test_how_many_are_held_out_where_each_image_is_a_family(count, share, expected):
     names = [str(index) for index in range(count)]
-    found = split_by_family(names, distinct(count), seed=0, share=share)
+    found = split_by_group(names, distinct(count), seed=0, share=share)
     assert len(found.held_out) == expected
     assert len(found.training) == count - expected
 
@@ -64,7 +64,7 @@ def test_how_many_are_held_out_where_each_image_is_a_family(count, share, expect
 def test_of_families_that_are_all_too_large_the_smallest_is_kept_out_and_512_judged_by():
     sizes = [2000, 1900, 3000, 2500]
     family_of = [f"{size}" for size in sizes for _ in range(size)]
-    found = split_by_family(family_of, distinct(len(family_of)), seed=0, share=0.05)
+    found = split_by_group(family_of, distinct(len(family_of)), seed=0, share=0.05)
     assert found.families == ("1900",)
     assert len(found.training) == sum(sizes) - 1900
     assert len(found.held_out) == 512
@@ -73,7 +73,7 @@ def test_of_families_that_are_all_too_large_the_smallest_is_kept_out_and_512_jud
 
 def test_the_draw_is_the_seeds():
     names = [str(index // 4) for index in range(400)]
-    draws = [split_by_family(names, distinct(400), seed=seed, share=0.05) for seed in (0, 0, 1)]
+    draws = [split_by_group(names, distinct(400), seed=seed, share=0.05) for seed in (0, 0, 1)]
     assert np.array_equal(draws[0].held_out, draws[1].held_out)
     assert not np.array_equal(draws[0].held_out, draws[2].held_out)
 
@@ -110,9 +110,9 @@ def forge(path):
 
 def test_origins_are_the_same_with_and_without_the_list_of_inputs(family_folder, tmp_path):
     pack(family_folder, tmp_path / "r", PackSettings(size=16, channels="L"), workers=1)
-    listed = origins(Records(tmp_path / "r"))
+    listed = provenance(Records(tmp_path / "r"))
     (tmp_path / "r" / INPUTS_NAME).unlink()
-    recorded = origins(Records(tmp_path / "r"))
+    recorded = provenance(Records(tmp_path / "r"))
     assert listed.names == recorded.names == Records(tmp_path / "r").names(range(300))
     assert np.array_equal(listed.digests, recorded.digests)
     assert len(np.unique(listed.digests)) == 300 - 14, "equal pixels, equal digests"
@@ -126,7 +126,7 @@ def test_inputs_that_were_left_out_do_not_shift_the_names(family_folder, tmp_pat
     (mixed / "a__bad.png").write_bytes(b"no image")
     pack(mixed, tmp_path / "r", PackSettings(size=16, channels="L"), workers=1)
     held = Records(tmp_path / "r")
-    assert origins(held).names == held.names(range(len(held)))
+    assert provenance(held).names == held.names(range(len(held)))
 
 
 def test_training_never_sees_a_held_out_image(family_records, tiny, tmp_path, monkeypatch):
@@ -137,7 +137,7 @@ def test_training_never_sees_a_held_out_image(family_records, tiny, tmp_path, mo
         seen.update(int(index) for index in indices)
         return images(self, indices)
 
-    monkeypatch.setattr(Records, "resident", lambda *_, **__: None)
+    monkeypatch.setattr(Records, "load_all", lambda *_, **__: None)
     monkeypatch.setattr(Records, "images", watched)
     list(train(family_records, tmp_path / "run", tiny(batch_size=64, held_out=0.1)))
     held = json.loads(RunDirectory(tmp_path / "run").split.read_text())["held_out"]

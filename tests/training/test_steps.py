@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pixmend.models import Generator, sample_latents
-from pixmend.randomness import generator_for
-from pixmend.training.average import freeze_statistics, update_average
+from pixmend.rng import generator_for
+from pixmend.training.average import recompute_batchnorm, update_ema
 from pixmend.training.data import Order
 from pixmend.training.inversion import draw
 from pixmend.training.loop import train
@@ -49,11 +49,11 @@ def test_ds_step_moves_d_alone(moved):
 
 def test_gs_step_moves_g_and_its_average_alone(moved):
     settings, state, real, z = moved
-    g, d, a = weights(state.generator), weights(state.discriminator), weights(state.average)
+    g, d, a = weights(state.generator), weights(state.discriminator), weights(state.ema)
     loss = generator_step(state, drawn(state, z), real, settings)
     assert loss.shape == (8,)
     assert not same(g, state.generator)
-    assert not same(a, state.average)
+    assert not same(a, state.ema)
     assert same(d, state.discriminator)
     assert all(weight.requires_grad for weight in state.discriminator.parameters())
 
@@ -90,7 +90,7 @@ def test_k_steps_of_d_see_k_batches_for_each_step_of_g(records, tiny, tmp_path, 
     step_d, step_g = iteration.discriminator_step, iteration.generator_step
     monkeypatch.setattr(iteration, "discriminator_step", lambda *a: calls.append("D") or step_d(*a))
     monkeypatch.setattr(iteration, "generator_step", lambda *a: calls.append("G") or step_g(*a))
-    *_, last = train(records, tmp_path / "run", tiny(discriminator_steps=k, steps=4))
+    *_, last = train(records, tmp_path / "run", tiny(n_critic=k, steps=4))
     assert calls == (["D"] * k + ["G"]) * 4
     assert last.images == 4 * k * 8
 
@@ -111,7 +111,7 @@ def test_g_learns_from_what_d_has_just_seen_or_from_other_draws(
     monkeypatch.setattr(
         iteration, "generator_step", lambda s, d, *a: learnt.append(d.images) or step_g(s, d, *a)
     )
-    list(train(records, tmp_path / "run", tiny(discriminator_steps=2, steps=2, reuse_draws=reuse)))
+    list(train(records, tmp_path / "run", tiny(n_critic=2, steps=2, reuse_fakes=reuse)))
     assert len(seen) == 2 * len(learnt) == 4
     assert [torch.equal(a, b) for a, b in zip(seen[1::2], learnt, strict=True)] == [reuse] * 2
     assert not torch.equal(seen[0], seen[1])
@@ -141,21 +141,21 @@ def test_the_average_follows_the_formula(tiny):
     with torch.no_grad():
         for weight in moving.parameters():
             weight.add_(1.0)
-    start = weights(state.average)
-    update_average(state.average, moving, decay=0.9, step=10_000)
+    start = weights(state.ema)
+    update_ema(state.ema, moving, decay=0.9, step=10_000)
     for before, after, target in zip(
-        start, state.average.parameters(), moving.parameters(), strict=True
+        start, state.ema.parameters(), moving.parameters(), strict=True
     ):
         torch.testing.assert_close(after, 0.9 * before + 0.1 * target)
-    update_average(state.average, moving, decay=0.0, step=10_000)
-    assert same(weights(moving), state.average)
+    update_ema(state.ema, moving, decay=0.0, step=10_000)
+    assert same(weights(moving), state.ema)
 
 
 def test_frozen_statistics_are_the_mean_and_variance_over_the_prior(tiny):
     settings = tiny().networks()
     generator = Generator(settings)
     before = copy.deepcopy(generator.state_dict())
-    frozen = freeze_statistics(generator, settings, seed=5, batches=4, batch_size=16)
+    frozen = recompute_batchnorm(generator, settings, seed=5, batches=4, batch_size=16)
     batches = [sample_latents(settings, 16, generator_for(5, "statistics", n)) for n in range(4)]
     maps = [generator.project(z).unflatten(1, (-1, 4, 4)) for z in batches]
     mean = torch.stack([each.mean((0, 2, 3)) for each in maps]).mean(0)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from pixmend.distributed import SINGLE_PROCESS, Group, open_group
 from pixmend.errors import SettingsError
-from pixmend.processes import ALONE, Group, open_group
 from pixmend.records import Records
 from pixmend.training import RunDirectory, processes_of, read_recipe, resolve, train
 from pixmend.training.feed import Feed
@@ -69,7 +69,7 @@ def logged(run):
 @pytest.mark.parametrize("name", ["default", "options", "conditional", "frozen", "parts", "grown"])
 def test_two_processes_give_the_losses_and_weights_of_one(family_records, tmp_path, left, name):
     two = left / name
-    settings = resolve(read_recipe(two / "settings.toml"), {"accumulate": 1})
+    settings = resolve(read_recipe(two / "settings.toml"), {"gradient_accumulation": 1})
     list(train(family_records, tmp_path / "one", settings))
     ours, theirs = logged(tmp_path / "one"), logged(two)
     assert [line[:2] for line in ours] == [line[:2] for line in theirs]
@@ -133,7 +133,7 @@ def test_statistics_of_the_shares_are_another_method(left):
 def test_statistics_of_the_shares_are_those_of_parts_that_one_process_works_in(
     family_records, tmp_path, left
 ):
-    settings = resolve(read_recipe(left / "apart" / "settings.toml"), {"accumulate": 2})
+    settings = resolve(read_recipe(left / "apart" / "settings.toml"), {"gradient_accumulation": 2})
     list(train(family_records, tmp_path / "one", settings))
     assert logged(tmp_path / "one")[0] == pytest.approx(logged(left / "apart")[0], rel=1e-4)
 
@@ -169,15 +169,19 @@ def test_an_error_is_said_once(record_folder, tmp_path):
 
 def test_a_group_of_one_leaves_everything_as_it_is():
     value = torch.randn(3)
-    assert ALONE.mean(value) is value
+    assert SINGLE_PROCESS.mean(value) is value
     kept = value.clone()
-    ALONE.average([value])
-    ALONE.broadcast([value])
+    SINGLE_PROCESS.average([value])
+    SINGLE_PROCESS.broadcast([value])
     assert torch.equal(value, kept)
-    assert (ALONE.any(False), ALONE.any(True), ALONE.tell({"a": 1})) == (False, True, {"a": 1})
-    assert ALONE.share(8) == slice(0, 8)
+    assert (SINGLE_PROCESS.any(False), SINGLE_PROCESS.any(True), SINGLE_PROCESS.tell({"a": 1})) == (
+        False,
+        True,
+        {"a": 1},
+    )
+    assert SINGLE_PROCESS.share(8) == slice(0, 8)
     with open_group() as group:
-        assert group is ALONE
+        assert group is SINGLE_PROCESS
 
 
 def test_shares_are_contiguous_and_make_up_the_whole():
@@ -186,18 +190,18 @@ def test_shares_are_contiguous_and_make_up_the_whole():
     assert [*shares[0], *shares[1], *shares[2]] == whole
 
 
-@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("load_all", [True, False])
 @pytest.mark.parametrize("player", ["discriminator", "generator"])
 @pytest.mark.parametrize(("world", "share"), [(2, 0.5), (4, 0.5), (2, 0.25)])
 def test_what_processes_are_fed_makes_up_what_one_is_fed(
-    records, tiny, monkeypatch, player, world, share, resident
+    records, tiny, monkeypatch, player, world, share, load_all
 ):
-    if not resident:
-        monkeypatch.setattr(Records, "resident", lambda *_, **__: None)
+    if not load_all:
+        monkeypatch.setattr(Records, "load_all", lambda *_, **__: None)
     options = {
-        "mirror": True,
-        "shift": 2,
-        "augment": "colour,translation,cutout",
+        "horizontal_flip": True,
+        "random_shift": 2,
+        "diffaugment": "colour,translation,cutout",
         "completion_share": share,
     }
     settings = tiny(**CONDITIONAL, **options)
@@ -216,7 +220,7 @@ def test_what_processes_are_fed_makes_up_what_one_is_fed(
         return real, seen, z, *drawn, *vars(holed).values(), *vars(whole).values()
 
     shares = zip(*(fed(Group(rank, world)) for rank in range(world)), strict=True)
-    for whole, parts in zip(fed(ALONE), shares, strict=True):
+    for whole, parts in zip(fed(SINGLE_PROCESS), shares, strict=True):
         assert len({len(part) for part in parts}) == 1
         assert torch.equal(torch.cat(parts), whole)
 
@@ -266,7 +270,7 @@ def test_variables_of_a_group_that_is_not_there_are_an_error_with_the_fix(monkey
 def test_synchronised_batch_norm_of_one_process_is_torchs():
     torch.manual_seed(0)
     plain = torch.nn.BatchNorm2d(3).double()
-    ours = SynchronisedBatchNorm2d(torch.nn.BatchNorm2d(3).double(), ALONE)
+    ours = SynchronisedBatchNorm2d(torch.nn.BatchNorm2d(3).double(), SINGLE_PROCESS)
     maps = (torch.randn(4, 3, 5, 2).double() * 3 + 100).requires_grad_()
     torch.testing.assert_close(ours(maps), plain(maps))
     for name, buffer in plain.named_buffers():

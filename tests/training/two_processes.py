@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from pixmend import api
-from pixmend.processes import open_group
+from pixmend.distributed import open_group
 from pixmend.training import iteration
 from pixmend.training.finite import update_if_finite
 from pixmend.training.synchronise import SynchronisedBatchNorm2d
@@ -34,7 +34,7 @@ def check_batch_norm(group):
     plain = torch.nn.BatchNorm2d(3).double()
     ours = SynchronisedBatchNorm2d(torch.nn.BatchNorm2d(3).double(), group)
     whole = WHOLE.clone().requires_grad_()
-    share = group.share(len(WHOLE))
+    share = group.shard(len(WHOLE))
     part = WHOLE[share].clone().requires_grad_()
     torch.testing.assert_close(ours(part), plain(whole)[share])
     for name, buffer in plain.named_buffers():
@@ -48,7 +48,7 @@ def check_batch_norm(group):
 
 def check_exchanges(group):
     mine = [torch.full((2, 3), float(group.rank)), torch.full((1,), 10.0 * group.rank)]
-    group.average(mine)
+    group.all_reduce_mean(mine)
     assert [float(tensor.mean()) for tensor in mine] == [0.5, 5.0]
     # Channels innermost, as the networks lie in memory.
     kernel = torch.arange(24.0).view(1, 2, 3, 4).to(memory_format=torch.channels_last)
@@ -56,11 +56,11 @@ def check_exchanges(group):
     group.broadcast([sent])
     assert torch.equal(sent, kernel)
     doubled = kernel * (2 * group.rank)
-    group.average([doubled])
+    group.all_reduce_mean([doubled])
     assert torch.equal(doubled, kernel)
     assert group.any(group.rank == 1)
     assert not group.any(False)
-    assert group.tell({"rank": group.rank}) == {"rank": 0}
+    assert group.broadcast_object({"rank": group.rank}) == {"rank": 0}
 
 
 def check_what_is_left_out(group):
@@ -93,7 +93,7 @@ def check_taken_back(rank, train):
         losses = real_step(state, *rest)
         if rank == 0 and state.step == 6 and not state.rollbacks:
             with torch.no_grad():
-                next(state.average.parameters()).fill_(float("inf"))
+                next(state.ema.parameters()).fill_(float("inf"))
         return losses
 
     for step, back in ((poisoned, [8]), (spoiled, [4])):
@@ -145,16 +145,16 @@ def check_the_first_time(images, records, train, options, rank):
     train(records, "options", **short, **options)
     inverting = {
         **short,
-        "memory": 12,
-        "mirror": True,
-        "shift": 1,
-        "augment": "colour,cutout",
-        "r1": 1.0,
+        "retrieval_images": 12,
+        "horizontal_flip": True,
+        "random_shift": 1,
+        "diffaugment": "colour,cutout",
+        "r1_gamma": 1.0,
     }
     watched = {"monitor": True, "checkpoint_every": 6}
     train(records, "conditional", encoder="conditional", r1_every=2, **inverting, **watched)
     train(records, "frozen", encoder="frozen", **inverting)
-    train(records, "parts", accumulate=2, **short, **options)
+    train(records, "parts", gradient_accumulation=2, **short, **options)
     train(records, "grown", **short)
     train(records, "whole", steps=7)
     train(records, "cut", steps=3)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from pixmend.cluster import Completed, Contest, Evaluating, Packing
-    from pixmend.completion import Options
-    from pixmend.storage import Place
+    from pixmend.cluster import Completed, Evaluating, EvaluationSpec, Packing
+    from pixmend.completion import CompletionOptions
+    from pixmend.storage import StorePath
 
 __all__ = ["CLUSTER_HELP", "complete_on", "evaluating_on", "packing_on"]
 
@@ -30,7 +30,7 @@ def packing_on(address: str | None, workers: int | None) -> "Iterator[Packing | 
 
 @contextmanager
 def evaluating_on(
-    address: str | None, models: Sequence[str], contest: "Callable[[], Contest]"
+    address: str | None, models: Sequence[str], contest: "Callable[[], EvaluationSpec]"
 ) -> "Iterator[Evaluating | None]":
     """Give the engine for `pixmend.api.evaluate`; none without an address."""
     if address is None:
@@ -46,8 +46,8 @@ def complete_on(
     address: str,
     model: str,
     inputs: Sequence[str],
-    out: "Place",
-    options: "Options",
+    out: "StorePath",
+    options: "CompletionOptions",
     *,
     mask: str,
     uncertainty: bool,
@@ -87,20 +87,20 @@ def complete_on(
     _tell(found, out, as_json)
 
 
-def _given(inputs: Sequence[str], out: "Place") -> "Place | list[Place]":
+def _given(inputs: Sequence[str], out: "StorePath") -> "StorePath | list[StorePath]":
     """Return the one folder, or the files, that are named."""
     from pixmend.cli.outputs import expand_inputs
     from pixmend.errors import SettingsError
-    from pixmend.storage import Place
+    from pixmend.storage import StorePath
 
-    if len(inputs) == 1 and Place.of(inputs[0]).is_folder():
-        return Place.of(inputs[0])
-    if any(Place.of(text).is_folder() for text in inputs):
+    if len(inputs) == 1 and StorePath.of(inputs[0]).is_folder():
+        return StorePath.of(inputs[0])
+    if any(StorePath.of(text).is_folder() for text in inputs):
         raise SettingsError("--cluster: give one folder, or image files, as input")
-    return [Place.of(item.path) for item in expand_inputs(inputs, but=out)]
+    return [StorePath.of(item.path) for item in expand_inputs(inputs, but=out)]
 
 
-def _tell(found: "Completed", out: "Place", as_json: bool) -> None:
+def _tell(found: "Completed", out: "StorePath", as_json: bool) -> None:
     from pixmend.cli.terminal import errors
     from pixmend.cli.terminal import out as said
 

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
         Answer,
         Blend,
         Completion,
-        Job,
-        Look,
-        Options,
+        CompletionOptions,
         SearchState,
+        Task,
+        View,
     )
-    from pixmend.storage import Place
+    from pixmend.storage import StorePath
 
 __all__ = ["complete"]
 
@@ -78,7 +78,7 @@ def complete(
             help="How the hole is joined to the known pixels; the method's own if not given.",
         ),
     ] = None,
-    fit: Annotated[
+    view: Annotated[
         str,
         typer.Option(
             metavar="whole|window",
@@ -119,15 +119,15 @@ def complete(
     from pixmend.cli.clustered import complete_on
     from pixmend.cli.outputs import expand_inputs
     from pixmend.cli.watching import Films
-    from pixmend.completion import Options, find_method
+    from pixmend.completion import CompletionOptions, find_method
     from pixmend.masks import SHAPES, make_mask
-    from pixmend.storage import Place
+    from pixmend.storage import StorePath
 
     shape = mask.partition(":")[0]
-    if shape in SHAPES or not Place.of(mask).exists():
+    if shape in SHAPES or not StorePath.of(mask).exists():
         make_mask(mask, 64, 64)  # what is misspelt is told once, not for each image
     chosen = find_method(method, steps=steps, blend=cast("Blend | None", blend))
-    options = Options(
+    options = CompletionOptions(
         chosen,
         candidates,
         _steps_of(snapshots),
@@ -135,9 +135,9 @@ def complete(
         batch,
         seconds,
         answer=cast("Answer", answer),
-        fit=cast("Look", fit),
+        view=cast("View", view),
     )
-    place = Place.of(out)
+    place = StorePath.of(out)
     if cluster is not None:
         _refuse_beside_cluster(server, film)
         complete_on(
@@ -193,8 +193,8 @@ class _Batch:
     model: "Model | RemoteModel"
     inputs: Sequence["Input"]
     mask: str
-    out: "Place"
-    options: "Options"
+    out: "StorePath"
+    options: "CompletionOptions"
     uncertainty: bool
     films: "Films | None" = None
     as_json: bool = False
@@ -214,13 +214,13 @@ class _Batch:
     def _run(self) -> None:
         from pixmend.cli.watching import Sheets
         from pixmend.completion import Names
-        from pixmend.storage import Lines
+        from pixmend.storage import JsonlWriter
 
         self.names = Names()
         self.names.reserve([PurePath("results.jsonl")])
         sheets = Sheets(self.out, self.names) if len(self.inputs) > 1 else None
         self.results = self.out / "results.jsonl"
-        with Lines(self.results, self._latest()) as self.lines:
+        with JsonlWriter(self.results, self._latest()) as self.lines:
             stopped, done = self._complete_all(sheets)
         self.results.write_bytes(self._latest().encode())
         self._tell(stopped, done)
@@ -228,16 +228,16 @@ class _Batch:
     def _complete_all(self, sheets: "Sheets | None") -> tuple[bool, int]:
         """Complete what can be, and return whether it was stopped and how many were completed."""
         from pixmend.cli.terminal import progress_bar, stop_on_signal
-        from pixmend.completion import film_steps
+        from pixmend.completion import animation_steps
 
-        self.options = self.model.fitted(self.options)
+        self.options = self.model.for_model(self.options)
         rounds, done = self.options.method.steps + 1, 0  # the start is looked at too
         if self.films:
-            self.options = replace(self.options, film=film_steps(rounds - 1))
+            self.options = replace(self.options, film=animation_steps(rounds - 1))
         with stop_on_signal() as should_stop, progress_bar() as bar:
             task = bar.add_task("searching", total=len(self.inputs) * rounds, note="")
 
-            def show(jobs: Sequence["Job"], state: "SearchState") -> None:
+            def show(jobs: Sequence["Task"], state: "SearchState") -> None:
                 note = (
                     f"{done}/{len(self.inputs)} images, loss {float(state.best.total.mean()):.2f}"
                 )
@@ -247,7 +247,7 @@ class _Batch:
                 now = min(state.step + 1, rounds) * images
                 bar.update(task, completed=before + now, note=note)
 
-            for result in self.model.complete_jobs(
+            for result in self.model.complete_tasks(
                 self._jobs(), self.options, on_state=show, should_stop=should_stop
             ):
                 target = self._write(result)
@@ -281,8 +281,8 @@ class _Batch:
         if self.failed:
             raise typer.Exit(2)
 
-    def _jobs(self) -> Iterator["Job"]:
-        from pixmend.completion import Job, open_mask
+    def _jobs(self) -> Iterator["Task"]:
+        from pixmend.completion import Task, open_mask
         from pixmend.errors import InputError, StoreError
         from pixmend.images import open_image
 
@@ -291,7 +291,7 @@ class _Batch:
         for item in self.inputs:
             try:
                 picture = open_image(item.path)
-                job = Job(
+                job = Task(
                     picture, open_mask(self.mask, picture, seed=self.options.seed), str(item.path)
                 )
                 job.check()
@@ -303,11 +303,11 @@ class _Batch:
 
     def _plan(self) -> dict[str, PurePath]:
         """Return the output name of each input as if it kept its suffix; those that do keep it come first."""
-        from pixmend.completion import in_the_way, plan_targets
-        from pixmend.storage import Place
+        from pixmend.completion import conflicting_outputs, plan_targets
+        from pixmend.storage import StorePath
 
-        given = [Place.of(item.path) for item in self.inputs] + [Place.of(self.mask)]
-        self.names.reserve(in_the_way(self.out, given))
+        given = [StorePath.of(item.path) for item in self.inputs] + [StorePath.of(self.mask)]
+        self.names.reserve(conflicting_outputs(self.out, given))
         targets = plan_targets([item.relative for item in self.inputs], self.names)
         return {str(item.path): target for item, target in zip(self.inputs, targets, strict=True)}
 
@@ -335,7 +335,7 @@ class _Batch:
     def _latest(self) -> str:
         """Return the last line of results.jsonl of each file.
 
-        Lines of an earlier call stay until another is written, so that a call that is killed takes nothing back that was told.
+        JsonlWriter of an earlier call stay until another is written, so that a call that is killed takes nothing back that was told.
         """
         text = self.results.read_bytes().decode(errors="replace") if self.results.is_file() else ""
         latest: dict[str, str] = {}

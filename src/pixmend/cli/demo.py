@@ -29,7 +29,7 @@ def demo(
     from pixmend import api
     from pixmend.cli.terminal import out as terminal
     from pixmend.cli.terminal import progress_bar
-    from pixmend.completion import Job, Options, find_method, open_mask
+    from pixmend.completion import CompletionOptions, Task, find_method, open_mask
     from pixmend.images import (
         contact_sheet,
         encode_png,
@@ -45,15 +45,16 @@ def demo(
     jobs = []
     for label, spec in _DAMAGE:
         picture = open_image(next(find_images(BUNDLED / "characters" / label)))
-        jobs.append(Job(picture, open_mask(spec, picture), f"{label}-{spec.replace(':', '-')}"))
+        jobs.append(Task(picture, open_mask(spec, picture), f"{label}-{spec.replace(':', '-')}"))
     ways = [
-        model.fitted(Options(find_method(name), batch=len(jobs))) for name in ("seed", "default")
+        model.for_model(CompletionOptions(find_method(name), batch=len(jobs)))
+        for name in ("classic", "default")
     ]
     with progress_bar() as bar:
         of = f"{len(jobs)} characters"
         task = bar.add_task("searching", total=sum(each.method.steps + 1 for each in ways), note=of)
         by_seed, results = (
-            list(model.complete_jobs(jobs, each, on_state=lambda *_: bar.advance(task)))
+            list(model.complete_tasks(jobs, each, on_state=lambda *_: bar.advance(task)))
             for each in ways
         )
     for result in results:

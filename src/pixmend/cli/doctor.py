@@ -47,8 +47,8 @@ def _examine() -> list[str]:
     from google_crc32c import implementation
 
     from pixmend.cli.terminal import out
+    from pixmend.distributed import choose_device, describe_device
     from pixmend.models import BUNDLED, load_model
-    from pixmend.processes import choose_device, describe_device
 
     out.print(f"device    {describe_device(choose_device())}")
     if not torch.cuda.is_available():

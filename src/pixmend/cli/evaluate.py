@@ -10,9 +10,9 @@ from pixmend.cli.clustered import CLUSTER_HELP
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pixmend.cluster import Contest
+    from pixmend.cluster import EvaluationSpec
     from pixmend.evaluation import Evaluation, Protocol, Step
-    from pixmend.storage import Place
+    from pixmend.storage import StorePath
 
 __all__ = ["evaluate"]
 
@@ -93,7 +93,7 @@ def evaluate(
     from pixmend.cli.terminal import out as said
     from pixmend.errors import SettingsError
     from pixmend.evaluation import YEH_MASKS, Protocol, parse_completions
-    from pixmend.storage import Place
+    from pixmend.storage import StorePath
 
     if protocol not in (None, "yeh2017"):
         raise SettingsError(f"--protocol {protocol}: there is yeh2017")
@@ -102,15 +102,15 @@ def evaluate(
     chosen_masks = YEH_MASKS if protocol else tuple(_words(masks))
     plan = Protocol(chosen_masks, seed, batch)
     other, images = _second_model(images)
-    report = None if out is None else Place.of(out).on_this_machine("a report")
-    asked = None if tasks is None else Place.of(tasks).on_this_machine("what is asked")
+    report = None if out is None else StorePath.of(out).on_this_machine("a report")
+    asked = None if tasks is None else StorePath.of(tasks).on_this_machine("what is asked")
     given, names = _inputs(images, report or asked or Path("tasks"))
     named = None if methods is None else _words(methods)
 
-    def contest() -> "Contest":
-        from pixmend.cluster import Contest
+    def contest() -> "EvaluationSpec":
+        from pixmend.cluster import EvaluationSpec
 
-        return Contest(train_data, named, seed, candidates, seconds, device)
+        return EvaluationSpec(train_data, named, seed, candidates, seconds, device)
 
     with (
         evaluating_on(
@@ -213,13 +213,13 @@ def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
 
 def _inputs(
     images: list[str], out: Path
-) -> "tuple[Place | Sequence[Path | Place], Sequence[str] | None]":
+) -> "tuple[StorePath | Sequence[Path | StorePath], Sequence[str] | None]":
     """Return a record folder, or files and their names."""
     from pixmend.cli.outputs import expand_inputs
-    from pixmend.storage import Place
+    from pixmend.storage import StorePath
 
-    if len(images) == 1 and (Place.of(images[0]) / "manifest.json").is_file():
-        return Place.of(images[0]), None
+    if len(images) == 1 and (StorePath.of(images[0]) / "manifest.json").is_file():
+        return StorePath.of(images[0]), None
     found = expand_inputs(images, but=out)
     names = (str(item.relative).encode(errors="backslashreplace") for item in found)
     return [item.path for item in found], [name.decode() for name in names]

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 from pixmend.errors import InputError
 from pixmend.images import find_images, images_in
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 
 __all__ = ["Input", "expand_inputs", "real_path"]
 
@@ -17,11 +17,11 @@ __all__ = ["Input", "expand_inputs", "real_path"]
 class Input:
     """An input file, here or in a store, and its name relative to what the user gave."""
 
-    path: Path | Place
+    path: Path | StorePath
     relative: PurePath
 
 
-def expand_inputs(inputs: Sequence[str], *, but: Place | Path) -> list[Input]:
+def expand_inputs(inputs: Sequence[str], *, but: StorePath | Path) -> list[Input]:
     """Return the files that files, folders, globs and URLs name, each once, in order.
 
     Of a folder all images under it are taken, with their sub-folders as relative names. Folders and globs leave out what lies under
@@ -33,10 +33,10 @@ def expand_inputs(inputs: Sequence[str], *, but: Place | Path) -> list[Input]:
     InputError
         A path that does not exist, a glob that matches nothing, or a folder without images.
     """
-    out = Place.of(but)
+    out = StorePath.of(but)
     roots = [path for text in inputs for path in _matches(text, out)]
     folders = [_is_folder(root) for root in roots]
-    found: dict[Path | Place, Input] = {}
+    found: dict[Path | StorePath, Input] = {}
     for root, is_folder in zip(roots, folders, strict=True):
         if not is_folder:
             found.setdefault(_key(root), Input(root, PurePath(root.name)))
@@ -52,17 +52,19 @@ def expand_inputs(inputs: Sequence[str], *, but: Place | Path) -> list[Input]:
     return list(found.values())
 
 
-def _is_folder(path: Path | Place) -> bool:
-    return path.is_folder() if isinstance(path, Place) else path.is_dir()
+def _is_folder(path: Path | StorePath) -> bool:
+    return path.is_folder() if isinstance(path, StorePath) else path.is_dir()
 
 
-def _key(path: Path | Place) -> Path | Place:
+def _key(path: Path | StorePath) -> Path | StorePath:
     """Return what two names of one file have in common."""
-    return path if isinstance(path, Place) else real_path(path)
+    return path if isinstance(path, StorePath) else real_path(path)
 
 
-def _files_in(root: Path | Place, but: Place) -> Iterator[tuple[Path | Place, PurePath]]:
-    if isinstance(root, Place):
+def _files_in(
+    root: Path | StorePath, but: StorePath
+) -> Iterator[tuple[Path | StorePath, PurePath]]:
+    if isinstance(root, StorePath):
         for name in images_in(root):
             if not f"{root / name}".startswith(f"{but}/"):
                 yield root / name, PurePath(name)
@@ -72,8 +74,8 @@ def _files_in(root: Path | Place, but: Place) -> Iterator[tuple[Path | Place, Pu
             yield path, path.relative_to(root)
 
 
-def _matches(text: str, but: Place) -> list[Path] | list[Place]:
-    place = Place.of(text)
+def _matches(text: str, but: StorePath) -> list[Path] | list[StorePath]:
+    place = StorePath.of(text)
     if place.local is None:
         if not place.exists():
             raise InputError(f"{place}: no such file or folder; check the URL (it is no pattern)")
@@ -93,7 +95,7 @@ def _matches(text: str, but: Place) -> list[Path] | list[Place]:
     return kept
 
 
-def _is_under(path: Path, folder: Place) -> bool:
+def _is_under(path: Path, folder: StorePath) -> bool:
     if folder.local is None:
         return False
     place, inside = real_path(folder.local), real_path(path)

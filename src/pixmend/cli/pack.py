@@ -9,7 +9,7 @@ from pixmend.cli.clustered import CLUSTER_HELP
 
 if TYPE_CHECKING:
     from pixmend.records import Manifest, PackProgress
-    from pixmend.storage import Place
+    from pixmend.storage import StorePath
 
 __all__ = ["pack"]
 
@@ -61,7 +61,7 @@ def pack(
     from pixmend.cli.terminal import progress_bar, stop_on_signal
     from pixmend.records import PackSettings
     from pixmend.records import pack as pack_records
-    from pixmend.storage import Place
+    from pixmend.storage import StorePath
 
     settings = PackSettings.model_validate(
         {
@@ -73,7 +73,7 @@ def pack(
         }
     )
     limit = _parse_limit(max_bad)
-    place = Place.of(records)
+    place = StorePath.of(records)
     start = time.monotonic()
     with (
         packing_on(cluster, workers) as engine,
@@ -113,7 +113,7 @@ def _parse_limit(text: str | None) -> int | float | None:
         ) from None
 
 
-def _show(manifest: "Manifest", records: "Place", seconds: float | None) -> None:
+def _show(manifest: "Manifest", records: "StorePath", seconds: float | None) -> None:
     from pixmend.cli.terminal import out
 
     settings = manifest.settings
@@ -134,7 +134,7 @@ def _speed(images: int, seconds: float | None) -> str:
     return f"{seconds:,.1f} s, {images / max(seconds, 1e-9):,.0f} images/s"
 
 
-def _left_out(manifest: "Manifest", records: "Place") -> str:
+def _left_out(manifest: "Manifest", records: "StorePath") -> str:
     from pixmend.records import INPUTS_NAME
 
     listed = f"every input is listed in {records / INPUTS_NAME}"
@@ -145,7 +145,7 @@ def _left_out(manifest: "Manifest", records: "Place") -> str:
     return f"left out {manifest.left_out:,}: {reasons}{more}; {listed}"
 
 
-def _first_bad(records: "Place") -> list[dict[str, Any]]:
+def _first_bad(records: "StorePath") -> list[dict[str, Any]]:
     import itertools
     import json
 

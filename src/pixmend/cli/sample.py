@@ -24,7 +24,7 @@ def sample(
     from pixmend import api
     from pixmend.cli.terminal import out as terminal
     from pixmend.errors import OutputError
-    from pixmend.images import encode_png, grid, write_film
+    from pixmend.images import encode_png, grid, write_animation
     from pixmend.storage import write_bytes
 
     for path, suffix in ((out, ".png"), (walk, ".gif")):
@@ -37,7 +37,7 @@ def sample(
     terminal.print(f"grid  {out}", markup=False)
     if walk is not None:
         frames = loaded.walk(seed=seed)
-        write_film(
+        write_animation(
             [grid(frame[None], min_cell=192) for frame in frames], walk, seconds_per_frame=0.06
         )
         terminal.print(f"walk  {walk}", markup=False)

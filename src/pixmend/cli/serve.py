@@ -62,7 +62,7 @@ def serve(
     from pixmend.errors import SettingsError
 
     try:
-        from pixmend.serve import Catalogue, Door, Limits, Server, create_app, listen
+        from pixmend.serve import AccessPolicy, Catalogue, Limits, Server, create_app, listen
     except ModuleNotFoundError as error:
         raise SettingsError(f"serve needs {error.name}; pip install 'pixmend[serve]'") from error
     limits = Limits(
@@ -79,11 +79,11 @@ def serve(
         drain,
         tuple(name.strip().upper() for name in formats.split(",") if name.strip()),
     )
-    door = Door(
+    door = AccessPolicy(
         frozenset({"127.0.0.1", "localhost", "::1", host, *(allow_host or [])}),
         literal_hosts=host in ("0.0.0.0", "::"),  # noqa: S104 - compared, not bound
         token=_token_for(host, token),
-        origins=frozenset(cors_origin or []),
+        provenance=frozenset(cors_origin or []),
     )
     catalogue = Catalogue.load(models, device=device)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -9,9 +9,9 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pixmend.processes import Group
+    from pixmend.distributed import Group
     from pixmend.records import Records
-    from pixmend.storage import Place
+    from pixmend.storage import StorePath
     from pixmend.training import Scores, TrainSettings
 
 __all__ = ["train"]
@@ -51,17 +51,17 @@ def train(
     """
     from pixmend import api, training
     from pixmend.cli.terminal import quiet_unless, stop_on_signal
-    from pixmend.processes import open_group
-    from pixmend.storage import Place
+    from pixmend.distributed import open_group
+    from pixmend.storage import StorePath
 
-    with open_group() as group, quiet_unless(group.first):
+    with open_group() as group, quiet_unless(group.is_main):
         overrides = training.parse_overrides(override or [])
         if steps is not None:
             overrides["steps"] = steps
         if minutes is not None:
             overrides["minutes"] = minutes
         wanted = api.plan_training(recipe, overrides)
-        place, folder = Place.of(data), Place.of(run).on_this_machine("a run")
+        place, folder = StorePath.of(data), StorePath.of(run).on_this_machine("a run")
         if dry_run:
             _show_plan(place, folder, wanted)
             return
@@ -76,7 +76,7 @@ def train(
         raise typer.Exit(130)
 
 
-def _show_plan(data: "Place", run: Path, wanted: dict[str, Any]) -> None:
+def _show_plan(data: "StorePath", run: Path, wanted: dict[str, Any]) -> None:
     from pixmend import api, training
     from pixmend.cli.terminal import out
     from pixmend.errors import InputError
@@ -91,7 +91,7 @@ def _show_plan(data: "Place", run: Path, wanted: dict[str, Any]) -> None:
 
 
 def _prepare(
-    data: "Place",
+    data: "StorePath",
     run: Path,
     wanted: dict[str, Any],
     group: "Group",
@@ -126,7 +126,7 @@ def _prepare(
 
 def _show(settings: "TrainSettings", packed: "Records", run: Path, group: "Group") -> None:
     from pixmend.cli.terminal import out
-    from pixmend.processes import describe_device
+    from pixmend.distributed import describe_device
     from pixmend.training import to_toml
 
     out.print(to_toml(settings), end="", markup=False)
@@ -144,7 +144,7 @@ def _train(
     packed: "Records",
     run: Path,
     settings: "TrainSettings",
-    data: "Place",
+    data: "StorePath",
     group: "Group",
     should_stop: "Callable[[], bool]",
 ) -> bool:

@@ -11,7 +11,7 @@ from pixmend.errors import SettingsError
 if TYPE_CHECKING:
     from pixmend.completion import Completion
     from pixmend.images import Pixels
-    from pixmend.storage import Place
+    from pixmend.storage import StorePath
 
 __all__ = ["Films", "Sheets"]
 
@@ -23,7 +23,7 @@ _FRAME = 256  # pixels of a film's longer side
 class Sheets:
     """Contact sheets over many images, ``sheet.png``, ``sheet-2.png`` ...: each is written when it is full."""
 
-    def __init__(self, folder: "Place", names: "Names") -> None:
+    def __init__(self, folder: "StorePath", names: "Names") -> None:
         self._folder, self._names = folder, names
         self._rows: list[Mapping[str, Pixels]] = []  # caption -> small picture
         self._labels: list[str] = []
@@ -85,10 +85,10 @@ class Films:
 
     def write(self, result: "Completion", target: PurePath) -> Path:
         """Write the film of a completion whose answer is called ``target``, and return where."""
-        from pixmend.completion import film_frames
-        from pixmend.images import thumbnail, write_film
+        from pixmend.completion import animation_frames
+        from pixmend.images import thumbnail, write_animation
 
         name = beside(target, f"{target.suffix}.gif")
         path = self._place if self._one else self._place / self._names.free(name, name)
-        write_film([thumbnail(frame, _FRAME) for frame in film_frames(result)], path)
+        write_animation([thumbnail(frame, _FRAME) for frame in animation_frames(result)], path)
         return path

@@ -4,7 +4,7 @@ import time
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
-__all__ = ["Board", "Note", "Pen"]
+__all__ = ["Note", "Reporter", "SharedProgress"]
 
 _SECONDS = 0.1  # between two reports of a worker: one at each of a thousand small images a second costs more than they do
 _KEPT = 10_000  # jobs remembered: far more than are ever at work at once
@@ -19,7 +19,7 @@ class Note(NamedTuple):
     reason: str = ""
 
 
-class Board:
+class SharedProgress:
     """The actor. If it is lost with its machine, it starts again empty, and the next reports fill it."""
 
     def __init__(self) -> None:
@@ -50,10 +50,10 @@ class Board:
         self._stopped = True
 
 
-class Pen:
+class Reporter:
     """A worker's hand on the board: reports are sent off, never waited for, but before an input that may kill."""
 
-    def __init__(self, board: Any) -> None:  # noqa: ANN401 - Ray's handle of a Board
+    def __init__(self, board: Any) -> None:  # noqa: ANN401 - Ray's handle of a SharedProgress
         self._board = board
         self._sent: Any = None
         self._next = 0.0

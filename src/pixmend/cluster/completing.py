@@ -20,19 +20,19 @@ from pixmend.cluster.part import (
     JOB,
     WORK,
     Completer,
+    CompletionJob,
     Part,
     PartResult,
-    Task,
     part_path,
     read_entries,
 )
 from pixmend.cluster.pool import Pool
 from pixmend.cluster.session import Cluster
-from pixmend.completion import Options, in_the_way
+from pixmend.completion import CompletionOptions, conflicting_outputs
 from pixmend.errors import InputError, MissingError, OutputError
 from pixmend.masks import SHAPES
 from pixmend.models import find_model
-from pixmend.storage import Place, parse_json, remove_leftovers, sha256_of
+from pixmend.storage import StorePath, parse_json, remove_leftovers, sha256_of
 
 __all__ = ["Completed", "CompletedProgress", "complete"]
 
@@ -72,7 +72,7 @@ class Completed:
     kept: int
     failed: int
     failures: tuple[tuple[str, str], ...]
-    results: Place
+    results: StorePath
 
 
 @dataclass
@@ -103,9 +103,9 @@ class _Count:
 def complete(
     cluster: Cluster,
     model: str | Path,
-    inputs: Place | Sequence[Place],
-    out: Place,
-    options: Options,
+    inputs: StorePath | Sequence[StorePath],
+    out: StorePath,
+    options: CompletionOptions,
     *,
     mask: str = "center",
     uncertainty: bool = False,
@@ -141,11 +141,11 @@ def complete(
         Nothing can be completed so; the message says why.
     """
     file = find_model(model)
-    folder, files = (inputs, []) if isinstance(inputs, Place) else (None, list(inputs))
+    folder, files = (inputs, []) if isinstance(inputs, StorePath) else (None, list(inputs))
     wanted = Inputs(folder, files, options.candidates, uncertainty)
-    task = Task(options, mask, wanted, out, device)
+    task = CompletionJob(options, mask, wanted, out, device)
     _begin(out, _origin(task, sha256_of(file)))
-    reserved = [PurePath(_RESULTS), *in_the_way(out, [*files, Place.of(mask)])]
+    reserved = [PurePath(_RESULTS), *conflicting_outputs(out, [*files, StorePath.of(mask)])]
     with tempfile.TemporaryDirectory(prefix="pixmend-") as scratch:
         path = Path(scratch) / "listing"
         listing = write_listing(wanted, path, outside=out, reserved=reserved, look=look)
@@ -171,12 +171,12 @@ def complete(
     return Completed(done, count.kept, count.failed, failures, out / _RESULTS)
 
 
-def _origin(task: Task, model: str) -> dict[str, Any]:
+def _origin(task: CompletionJob, model: str) -> dict[str, Any]:
     """Return what decides the answers besides the inputs, as JSON values."""
-    told = {f.name: repr(getattr(task.options, f.name)) for f in fields(Options)}
+    told = {f.name: repr(getattr(task.options, f.name)) for f in fields(CompletionOptions)}
     options = {name: _ADDRESS.sub("", text) for name, text in told.items()}
     options.pop("batch")  # changes no answer
-    mask = None if task.mask.partition(":")[0] in SHAPES else Place.of(task.mask)
+    mask = None if task.mask.partition(":")[0] in SHAPES else StorePath.of(task.mask)
     shown = task.mask if mask is None else str(mask)  # a URL may hold a secret
     return {
         "model": model,
@@ -187,7 +187,7 @@ def _origin(task: Task, model: str) -> dict[str, Any]:
     }
 
 
-def _begin(out: Place, origin: dict[str, Any]) -> None:
+def _begin(out: StorePath, origin: dict[str, Any]) -> None:
     """Make ``out`` the folder of this job, unless it is another's."""
     if not out.shared:
         raise OutputError(f"{out}: other processes do not see it; give a folder, s3:// or gs://")
@@ -210,7 +210,7 @@ def _begin(out: Place, origin: dict[str, Any]) -> None:
     place.write_bytes(json.dumps(origin, indent=1).encode() + b"\n")
 
 
-def _account(out: Place, parts: int) -> tuple[tuple[str, str], ...]:
+def _account(out: StorePath, parts: int) -> tuple[tuple[str, str], ...]:
     """Write the facts of all inputs, part by part, and return the first that failed; remove what killed workers left."""
     failures: list[tuple[str, str]] = []
     folders = {PurePath(), PurePath(WORK)}

@@ -5,20 +5,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pixmend.cluster.board import Note, Pen
+from pixmend.cluster.board import Note, Reporter
 from pixmend.cluster.part import model_of
-from pixmend.cluster.pool import Care, Pool
-from pixmend.cluster.session import Cluster, Terms
+from pixmend.cluster.pool import Pool, RetryPolicy
+from pixmend.cluster.session import Cluster, WorkerContract
 from pixmend.errors import ClusterError, RunError, StoppedError
-from pixmend.evaluation import Batch, Order, Subject, answer, contestants_of, open_training
+from pixmend.evaluation import Batch, ModelUnderTest, Order, answer, methods_of, open_training
 from pixmend.models import find_model
 from pixmend.records import Records
 
-__all__ = ["Contest", "Evaluating"]
+__all__ = ["Evaluating", "EvaluationSpec"]
 
 
 @dataclass(frozen=True)
-class Contest:
+class EvaluationSpec:
     """Who takes part, as `pixmend.api.evaluate` is told; the models travel as their files' bytes.
 
     Attributes
@@ -53,7 +53,7 @@ class Evaluating:
 
     cluster: Cluster
     models: Sequence[str | Path]
-    contest: Contest
+    contest: EvaluationSpec
     workers: int | None = None
 
     def run(
@@ -93,15 +93,17 @@ class Evaluating:
 class _Evaluator:
     """The actor: it holds the models."""
 
-    def begin(self, terms: Terms, board: object, contest: Contest, *models: bytes) -> None:
+    def begin(
+        self, terms: WorkerContract, board: object, contest: EvaluationSpec, *models: bytes
+    ) -> None:
         terms.accept()
-        self._pen = Pen(board)
+        self._pen = Reporter(board)
         networks = [model_of(content, contest.device).networks for content in models]
         train = None
         if contest.train_data is not None:
             train = open_training(Records(contest.train_data), networks[0])
-        found, _ = contestants_of(
-            [Subject(each) for each in networks],
+        found, _ = methods_of(
+            [ModelUnderTest(each) for each in networks],
             train,
             contest.methods,
             seed=contest.seed,
@@ -110,7 +112,7 @@ class _Evaluator:
         )
         self._contestants = {each.label: each for each in found}
 
-    def work(self, order: Order, care: Care) -> Batch:
+    def work(self, order: Order, care: RetryPolicy) -> Batch:
         del care  # its images are decoded, and a search that dies twice is no matter of one image
         if order.label not in self._contestants:
             raise ClusterError(

@@ -12,7 +12,7 @@ from typing import TypedDict
 from pixmend.completion import Names, OutputNames, plan_targets, relative_to
 from pixmend.errors import InputError
 from pixmend.images import EXTENSIONS
-from pixmend.storage import Place, atomic_write
+from pixmend.storage import StorePath, atomic_write
 
 __all__ = ["Input", "Inputs", "Listing", "write_listing"]
 
@@ -31,7 +31,7 @@ _SUFFIXES = (
 class Input:
     """An image to complete, and the names of its results by the suffix of the answer."""
 
-    place: Place
+    place: StorePath
     names: dict[str, OutputNames]
 
 
@@ -47,12 +47,12 @@ class Inputs:
         Image files, whose results go by their names alone.
     """
 
-    folder: Place | None
-    files: Sequence[Place]
+    folder: StorePath | None
+    files: Sequence[StorePath]
     candidates: int
     uncertainty: bool
 
-    def lines(self, outside: Place, reserved: Sequence[PurePath]) -> Iterator[str]:
+    def lines(self, outside: StorePath, reserved: Sequence[PurePath]) -> Iterator[str]:
         """Yield a line for each input in order; ``outside`` is a folder to stay out of, ``reserved`` names to leave free."""
         if self.folder is None:
             pairs = [(str(number), PurePath(file.name)) for number, file in enumerate(self.files)]
@@ -142,7 +142,7 @@ def write_listing(
     inputs: Inputs,
     path: Path,
     *,
-    outside: Place,
+    outside: StorePath,
     reserved: Sequence[PurePath],
     look: Callable[[], None] = lambda: None,
 ) -> Listing:
@@ -191,7 +191,7 @@ def _all_differ(relatives: Sequence[PurePath]) -> bool:
     return short and len(stems) == len(relatives) and not any(map(_LIKE_A_RESULT.search, stems))
 
 
-def _folders(root: Place, outside: Place) -> Iterator[list[PurePath]]:
+def _folders(root: StorePath, outside: StorePath) -> Iterator[list[PurePath]]:
     """Yield the images of each folder in order of name, relative to ``root``: of a folder when those in it are done.
 
     Hidden entries are left out. No more is held than the names of a folder and of those that it is in.

@@ -4,15 +4,15 @@ import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from pixmend.cluster.board import Note, Pen
-from pixmend.cluster.pool import Care, Pool
-from pixmend.cluster.session import Cluster, Terms
+from pixmend.cluster.board import Note, Reporter
+from pixmend.cluster.pool import Pool, RetryPolicy
+from pixmend.cluster.session import Cluster, WorkerContract
 from pixmend.errors import ClusterError, OutputError, StoppedError
-from pixmend.records.progress import Board, Row
+from pixmend.records.progress import Row, SharedProgress
 from pixmend.records.shards import ShardJob, ShardResult, kept_result, write_shard
-from pixmend.records.sources import Item, item_from_line
+from pixmend.records.sources import ImageSource, source_from_line
 from pixmend.records.workers import lines_of
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 
 __all__ = ["Packing"]
 
@@ -42,7 +42,7 @@ class Packing:
         self,
         jobs: Sequence[ShardJob],
         *,
-        board: Board,
+        board: SharedProgress,
         on_change: Callable[[], None],
         on_result: Callable[[ShardResult], None],
     ) -> None:
@@ -80,11 +80,11 @@ class Packing:
 class _Packer:
     """The actor."""
 
-    def begin(self, terms: Terms, board: object) -> None:
+    def begin(self, terms: WorkerContract, board: object) -> None:
         terms.accept()
-        self._pen = Pen(board)
+        self._pen = Reporter(board)
 
-    def work(self, share: _Share, care: Care) -> ShardResult:
+    def work(self, share: _Share, care: RetryPolicy) -> ShardResult:
         job = share.job
         folder = job.note.parent
         if folder.local is not None and not folder.is_folder():
@@ -104,7 +104,7 @@ class _Packer:
         return write_shard(job, _items(share.lines, care.left_out), on_row=report, before=before)
 
 
-def _check_source(root: Place, lines: bytes) -> None:
+def _check_source(root: StorePath, lines: bytes) -> None:
     """Refuse to write a shard where the source is not seen: all its inputs would be left out of it as missing.
 
     A single image may be gone because somebody removed it; the folder, or a container of images, is not.
@@ -118,19 +118,19 @@ def _check_source(root: Place, lines: bytes) -> None:
         return
     if not root.is_folder():
         raise _unseen(root)
-    items = map(item_from_line, lines.splitlines())
+    items = map(source_from_line, lines.splitlines())
     for file in {item.file for item in items if item.kind != "image" and not item.reason}:
         if not (root / file).exists():
             raise _unseen(root / file)
 
 
-def _unseen(place: Place) -> ClusterError:
+def _unseen(place: StorePath) -> ClusterError:
     return ClusterError(
         f"node {platform.node()}: sees no {place}; all machines need the same folders: a shared file system, or URLs"
     )
 
 
-def _items(lines: bytes, left_out: dict[int, str]) -> Iterable[Item]:
+def _items(lines: bytes, left_out: dict[int, str]) -> Iterable[ImageSource]:
     for position, line in enumerate(lines.splitlines()):
-        item = item_from_line(line)
+        item = source_from_line(line)
         yield replace(item, reason=left_out[position]) if position in left_out else item

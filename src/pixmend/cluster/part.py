@@ -10,31 +10,31 @@ from pathlib import PurePath
 from typing import Any
 
 from pixmend.api import Model, load
-from pixmend.cluster.board import Note, Pen
+from pixmend.cluster.board import Note, Reporter
 from pixmend.cluster.inputs import Input, Inputs
-from pixmend.cluster.pool import Care
-from pixmend.cluster.session import Terms
+from pixmend.cluster.pool import RetryPolicy
+from pixmend.cluster.session import WorkerContract
 from pixmend.completion import (
     Completion,
-    Job,
-    Options,
+    CompletionOptions,
     SearchState,
+    Task,
     mask_file,
     open_mask,
     write_completion,
 )
 from pixmend.errors import ClusterError, InputError, StoppedError, StoreError
 from pixmend.images import lossless_suffix, open_image
-from pixmend.storage import Place, parse_json
+from pixmend.storage import StorePath, parse_json
 
 __all__ = [
     "JOB",
     "WORK",
     "Completer",
+    "CompletionJob",
     "Entry",
     "Part",
     "PartResult",
-    "Task",
     "model_of",
     "part_path",
     "read_entries",
@@ -45,13 +45,13 @@ JOB = "job.json"
 
 
 @dataclass(frozen=True)
-class Task:
+class CompletionJob:
     """What is the same for all parts."""
 
-    options: Options
+    options: CompletionOptions
     mask: str
     inputs: Inputs
-    out: Place
+    out: StorePath
     device: str
 
 
@@ -98,7 +98,7 @@ def part_path(number: int) -> PurePath:
     return PurePath(WORK, f"part-{number:06d}.jsonl")
 
 
-def read_entries(place: Place) -> list[Entry]:
+def read_entries(place: StorePath) -> list[Entry]:
     """Return the entries of a part's ledger; none where it is not there or not ours."""
     try:
         return [Entry(**parse_json(line)) for line in place.read_bytes().splitlines()]
@@ -117,7 +117,9 @@ def model_of(content: bytes, device: str) -> Model:
 class Completer:
     """The actor: it holds the model."""
 
-    def begin(self, terms: Terms, board: object, model: bytes, task: Task) -> None:
+    def begin(
+        self, terms: WorkerContract, board: object, model: bytes, task: CompletionJob
+    ) -> None:
         """Load the model; refuse to work with other versions than the driver's, or without its folders."""
         terms.accept()
         if not (task.out / WORK / JOB).exists():
@@ -125,10 +127,10 @@ class Completer:
                 f"node {platform.node()}: sees no {task.out}; all machines need the same folders: a shared file system, "
                 "or URLs"
             )
-        self.model, self.pen, self.task = model_of(model, task.device), Pen(board), task
-        self.options = self.model.fitted(task.options)
+        self.model, self.pen, self.task = model_of(model, task.device), Reporter(board), task
+        self.options = self.model.for_model(task.options)
 
-    def work(self, part: Part, care: Care) -> PartResult:
+    def work(self, part: Part, care: RetryPolicy) -> PartResult:
         """Complete what of a part is not there yet, then write its ledger anew."""
         inputs = self.task.inputs.inputs(part.lines)
         entries = self._kept(part, inputs)
@@ -189,7 +191,7 @@ class _Work:
         by: Completer,
         part: Part,
         inputs: Sequence[Input],
-        care: Care,
+        care: RetryPolicy,
         entries: dict[int, Entry],
     ) -> None:
         self._by, self._task, self._part = by, by.task, part
@@ -203,7 +205,7 @@ class _Work:
         options = self._by.options
         if self._care.careful:  # one at a time: then it is known whose search a worker dies of
             options = replace(options, batch=1)
-        results = self._by.model.complete_jobs(
+        results = self._by.model.complete_tasks(
             self._jobs(positions), options, on_state=self._tell, should_stop=lambda: self._stopped
         )
         for result in results:
@@ -213,7 +215,7 @@ class _Work:
         if self._stopped:
             raise StoppedError
 
-    def _jobs(self, positions: Sequence[int]) -> Iterator[Job]:
+    def _jobs(self, positions: Sequence[int]) -> Iterator[Task]:
         for position in positions:
             given = self._inputs[position].place
             if position in self._care.left_out:
@@ -225,7 +227,7 @@ class _Work:
                 picture = open_image(given)
                 self._given[position] = self._by.digest_of(self._inputs[position])
                 mask = open_mask(self._task.mask, picture, seed=self._task.options.seed)
-                job = Job(picture, mask, str(given))
+                job = Task(picture, mask, str(given))
                 job.check()
             except (InputError, StoreError) as error:
                 self._fail(position, str(error))
@@ -249,6 +251,6 @@ class _Work:
         note = Note(len(self._entries), bad, current)
         self._stopped |= self._by.pen.report(self._part.number, note)
 
-    def _tell(self, jobs: Sequence[Job], state: SearchState) -> None:
+    def _tell(self, jobs: Sequence[Task], state: SearchState) -> None:
         if state.step % 50 == 0:
             self._report(jobs[-1].name)

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from pixmend.cluster.board import Board, Note
-from pixmend.cluster.session import Cluster, Terms
+from pixmend.cluster.board import Note, SharedProgress
+from pixmend.cluster.session import Cluster, WorkerContract
 from pixmend.errors import ClusterError, ModelFileError, PixmendError, SettingsError
 
-__all__ = ["Care", "Failure", "Numbered", "Pool"]
+__all__ = ["Failure", "Numbered", "Pool", "RetryPolicy"]
 
 _WAIT_SECONDS = 0.2  # between two looks at what the user wishes
 _LAST_WORD_SECONDS = 5.0  # that workers are given to stop by themselves
@@ -40,7 +40,7 @@ ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
-class Care:
+class RetryPolicy:
     """How a job is to be done after its worker died: with a word before each input, and without some of them.
 
     Attributes
@@ -66,7 +66,7 @@ class Failure(Generic[JobT]):
 @dataclass
 class _Try(Generic[JobT]):
     job: JobT
-    care: Care = field(default_factory=Care)
+    care: RetryPolicy = field(default_factory=RetryPolicy)
     failures: int = 0
     crashes: int = 0
     suspects: dict[int, int] = field(default_factory=dict)  # position -> deaths there
@@ -103,7 +103,7 @@ class Pool(Generic[JobT, ResultT]):
         self.failed: list[Failure[JobT]] = []
         self._cluster, self._ray = cluster, cluster.ray
         self._kind, self._arguments, self._gpus = kind, arguments, gpus
-        self._board, self._terms = cluster.start_here(Board), Terms.here()
+        self._board, self._terms = cluster.start_here(SharedProgress), WorkerContract.here()
         self._workers = max(1, workers)
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}  # reference -> worker
@@ -238,7 +238,7 @@ class Pool(Generic[JobT, ResultT]):
             attempt.suspects[position] = attempt.suspects.get(position, 0) + 1
             if attempt.suspects[position] == 2:
                 left_out[position] = _POISON
-        attempt.care = Care(True, left_out)
+        attempt.care = RetryPolicy(True, left_out)
         if len(left_out) > _MOST_LEFT_OUT or attempt.crashes > _CRASHES + 2 * len(left_out):
             reason = (
                 f"its worker died {attempt.crashes} times; look at the machines' memory and logs"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import pixmend
 from pixmend.errors import ClusterError
 
-__all__ = ["Cluster", "Fit", "Terms", "Versions", "connect"]
+__all__ = ["Cluster", "Fit", "Versions", "WorkerContract", "connect"]
 
 _PORT = 10001  # of Ray's own client server
 _KNOCK_SECONDS = 10
@@ -58,14 +58,14 @@ class Versions:
 
 
 @dataclass(frozen=True)
-class Terms:
+class WorkerContract:
     """What the driver asks of every worker: its own versions, and paths as they are in its own folder."""
 
     versions: Versions
     folder: str
 
     @classmethod
-    def here(cls) -> "Terms":
+    def here(cls) -> "WorkerContract":
         """Return those of this process."""
         return cls(Versions.here(), str(Path.cwd()))
 

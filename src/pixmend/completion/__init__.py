@@ -5,24 +5,24 @@ picture, mask --frame--> target at model size --starts, search--> z* --G--> imag
 
 from pixmend.completion.average import Answer
 from pixmend.completion.blend import Blend
-from pixmend.completion.complete import complete, complete_batch, fitted
+from pixmend.completion.complete import complete, complete_batch, for_model
 from pixmend.completion.files import (
     Names,
     OutputNames,
     beside,
-    in_the_way,
+    conflicting_outputs,
     plan_targets,
     relative_to,
     write_completion,
 )
-from pixmend.completion.film import film_frames, film_steps
-from pixmend.completion.glimpse import Glimpse
-from pixmend.completion.job import Job, Options
+from pixmend.completion.film import animation_frames, animation_steps
+from pixmend.completion.glimpse import Preview
+from pixmend.completion.job import CompletionOptions, Task
 from pixmend.completion.mask_files import mask_file, open_mask
 from pixmend.completion.methods import METHODS, Method, find_method
 from pixmend.completion.result import Candidate, Completion
 from pixmend.completion.search import SearchState
-from pixmend.completion.windows import Look, Window
+from pixmend.completion.windows import View, Window
 
 __all__ = [
     "METHODS",
@@ -30,23 +30,23 @@ __all__ = [
     "Blend",
     "Candidate",
     "Completion",
-    "Glimpse",
-    "Job",
-    "Look",
+    "CompletionOptions",
     "Method",
     "Names",
-    "Options",
     "OutputNames",
+    "Preview",
     "SearchState",
+    "Task",
+    "View",
     "Window",
+    "animation_frames",
+    "animation_steps",
     "beside",
     "complete",
     "complete_batch",
-    "film_frames",
-    "film_steps",
+    "conflicting_outputs",
     "find_method",
-    "fitted",
-    "in_the_way",
+    "for_model",
     "mask_file",
     "open_mask",
     "plan_targets",

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pixmend.models import DCGAN, Trust, known_error
+from pixmend.models import DCGAN, Calibration, known_error
 
 __all__ = ["assess"]
 
@@ -11,7 +11,7 @@ __all__ = ["assess"]
 @torch.no_grad()
 def assess(
     model: DCGAN,
-    trust: Trust | None,
+    calibration: Calibration | None,
     drawn: Tensor,
     target: Tensor,
     known: Tensor,
@@ -21,31 +21,31 @@ def assess(
 
     Parameters
     ----------
-    trust
+    calibration
         What was measured; without it there is nothing to tell.
     drawn, target
         Answers and what they complete, [B, C, S, S] in [-1, 1].
     known, variance
         [B, 1, S, S].
     """
-    if trust is None:
+    if calibration is None:
         return [None] * len(drawn), [[] for _ in drawn]
     errors = known_error(drawn, target, known).tolist()
     completed = known * target + (1 - known) * drawn
-    distances = trust.distances(model.discriminator, completed).tolist()
+    distances = calibration.distances(model.discriminator, completed).tolist()
     missing = (1 - known).mean((1, 2, 3)).tolist()
-    doubts = [
-        [*strange, *trust.doubts(*facts)]
+    reasons = [
+        [*strange, *calibration.reasons(*facts)]
         for strange, *facts in zip(
             _strange(model, target, known), errors, distances, missing, strict=True
         )
     ]
-    return [*trust.confidence(variance, known)], doubts
+    return [*calibration.confidence(variance, known)], reasons
 
 
 def _strange(model: DCGAN, target: Tensor, known: Tensor) -> list[list[str]]:
     """Return of each image in words whether it is far from all training images of the model's memory."""
-    domain = None if model.memory is None else model.memory.domain
+    domain = None if model.retrieval is None else model.retrieval.domain
     if domain is None:
         return [[] for _ in target]
     return [
@@ -54,5 +54,5 @@ def _strange(model: DCGAN, target: Tensor, known: Tensor) -> list[list[str]]:
         ]
         if times > 1
         else []
-        for times in domain.strangeness(target, known).tolist()
+        for times in domain.anomaly_score(target, known).tolist()
     ]

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pixmend.models import Estimate
+from pixmend.models import PixelPosterior
 
 __all__ = ["Answer", "Average", "average"]
 
@@ -32,7 +32,9 @@ class Average:
     variance: Tensor
 
 
-def average(drawn: Tensor, estimate: Estimate | None, log_weight: Tensor | None = None) -> Average:
+def average(
+    drawn: Tensor, estimate: PixelPosterior | None, log_weight: Tensor | None = None
+) -> Average:
     """Return the mean answer to each image, and the variance of its pixels, over lanes.
 
     Where E makes estimates, one a lane, the mean is over them and what G has ``drawn``, which err in different ways; the variance is the
@@ -42,7 +44,7 @@ def average(drawn: Tensor, estimate: Estimate | None, log_weight: Tensor | None 
     ----------
     drawn
         [B, lanes, C, S, S] in [-1, 1].
-    estimate
+    pixel_posterior
         Of the same images in the same order, [B * lanes, ...]; rows beyond are spare.
     log_weight
         How much each counts, laid out alike, [B * lanes]: the logarithm, but for a constant of the image; without it all count alike.

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pixmend.randomness import generator_for
+from pixmend.rng import generator_for
 
 __all__ = ["Bound", "clip", "free", "stochastic_clip"]
 

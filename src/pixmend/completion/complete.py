@@ -13,20 +13,20 @@ from torch import Tensor
 from pixmend.completion.assess import assess
 from pixmend.completion.average import Answer, Average, average
 from pixmend.completion.blend import BLENDS
-from pixmend.completion.film import Reel
-from pixmend.completion.follow import Enough, Path, follow
+from pixmend.completion.film import FrameRecorder
+from pixmend.completion.follow import Path, StoppingCriterion, follow
 from pixmend.completion.frame import Frame, frame_for
-from pixmend.completion.glimpse import Glimpse
-from pixmend.completion.job import Job, Options
+from pixmend.completion.glimpse import Preview
+from pixmend.completion.job import CompletionOptions, Task
 from pixmend.completion.lean import lean
 from pixmend.completion.methods import Method
 from pixmend.completion.objective import Objective
-from pixmend.completion.parts import Part, cautions, combine, parts_of, untouched
+from pixmend.completion.parts import Part, combine, mask_warnings, parts_of, unchanged_result
 from pixmend.completion.refine import inner_layer
 from pixmend.completion.result import Candidate, Completion
 from pixmend.completion.search import SearchState
 from pixmend.completion.start import Encoded
-from pixmend.completion.state import ROWS
+from pixmend.completion.state import ROW_BLOCK
 from pixmend.images import (
     Picture,
     Pixels,
@@ -35,20 +35,20 @@ from pixmend.images import (
     to_pixels,
     to_tensor,
 )
-from pixmend.models import DCGAN, Condition, Trust
+from pixmend.models import DCGAN, Calibration, Condition
 
-__all__ = ["complete", "complete_batch", "fitted"]
+__all__ = ["complete", "complete_batch", "for_model"]
 
 _AVERAGED = 8  # lanes of an average, where an encoder can lean each on another neighbour
 
 
 def complete(
     model: DCGAN,
-    jobs: Iterable[Job],
-    options: Options,
+    jobs: Iterable[Task],
+    options: CompletionOptions,
     *,
-    on_state: Callable[[Sequence[Job], SearchState], None] = lambda jobs, state: None,
-    on_glimpse: Callable[[Glimpse], None] = lambda glimpse: None,
+    on_state: Callable[[Sequence[Task], SearchState], None] = lambda jobs, state: None,
+    on_preview: Callable[[Preview], None] = lambda glimpse: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Completion]:
     """Complete images, ``options.batch`` at a time, in order; jobs are taken as they are needed.
@@ -57,10 +57,10 @@ def complete(
     ----------
     on_state
         Called after every step of a search with the job of each window searched and the state of all rows.
-    on_glimpse
+    on_preview
         Called after every step with what can be drawn of it.
     should_stop
-        Asked after every step: once it says yes, the batch at hand is finished with the best found so far, and no other is begun.
+        CompletionRequest after every step: on yes, the current batch finishes with its best answers so far and no other begins.
     """
     waiting = iter(jobs)
     while not should_stop() and (batch := list(islice(waiting, options.batch))):
@@ -69,18 +69,18 @@ def complete(
             batch,
             options,
             on_state=on_state,
-            on_glimpse=on_glimpse,
+            on_preview=on_preview,
             should_stop=should_stop,
         )
 
 
 def complete_batch(
     model: DCGAN,
-    jobs: Sequence[Job],
-    options: Options,
+    jobs: Sequence[Task],
+    options: CompletionOptions,
     *,
-    on_state: Callable[[Sequence[Job], SearchState], None] = lambda jobs, state: None,
-    on_glimpse: Callable[[Glimpse], None] = lambda glimpse: None,
+    on_state: Callable[[Sequence[Task], SearchState], None] = lambda jobs, state: None,
+    on_preview: Callable[[Preview], None] = lambda glimpse: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Completion]:
     """Complete the images of one batch; each gets the answer it would get alone. One of which nothing is missing comes back as it is.
@@ -88,21 +88,21 @@ def complete_batch(
     Raises
     ------
     MaskError, ImageError
-        See `Job.check`.
+        See `Task.check`.
     """
-    options = fitted(model, options)
+    options = for_model(model, options)
     for job in jobs:
         job.check()
-    parts = [parts_of(job, options.fit, model.settings.size) for job in jobs]
+    parts = [parts_of(job, options.view, model.settings.size) for job in jobs]
     waiting = iter([part for of_job in parts for part in of_job])
     done: list[Completion] = []
     while batch := list(islice(waiting, options.batch)):
-        done += _complete_parts(model, batch, options, on_state, on_glimpse, should_stop)
+        done += _complete_parts(model, batch, options, on_state, on_preview, should_stop)
     results = iter(done)
     return [
         combine(of_job, list(islice(results, len(of_job))))
         if of_job
-        else untouched(job, options.method.name, options.seed)
+        else unchanged_result(job, options.method.name, options.seed)
         for job, of_job in zip(jobs, parts, strict=True)
     ]
 
@@ -110,9 +110,9 @@ def complete_batch(
 def _complete_parts(
     model: DCGAN,
     parts: Sequence[Part],
-    options: Options,
-    on_state: Callable[[Sequence[Job], SearchState], None],
-    on_glimpse: Callable[[Glimpse], None],
+    options: CompletionOptions,
+    on_state: Callable[[Sequence[Task], SearchState], None],
+    on_preview: Callable[[Preview], None],
     should_stop: Callable[[], bool],
 ) -> list[Completion]:
     started = time.perf_counter()
@@ -121,12 +121,12 @@ def _complete_parts(
     device = next(model.generator.parameters()).device
     target = torch.stack([view.target for view in views]).to(device)  # [B, C, S, S]
     known = torch.stack([view.known for view in views]).to(device)  # [B, 1, S, S]
-    enough = Enough(started, options.seconds, should_stop)
+    enough = StoppingCriterion(started, options.seconds, should_stop)
     frames, background = [view.frame for view in views], _background(model)
 
     def look(state: SearchState, losses: list[float], drawn: Callable[[], Tensor]) -> None:
         on_state(owners, state)
-        on_glimpse(Glimpse(state.step, parts, frames, losses, drawn, background))
+        on_preview(Preview(state.step, parts, frames, losses, drawn, background))
 
     found = _search(model, target, known, options, look, enough)
     seconds = (time.perf_counter() - started) / len(jobs)
@@ -136,9 +136,9 @@ def _complete_parts(
     ]
 
 
-def fitted(model: DCGAN, options: Options) -> Options:
-    """Return options whose method is as it goes with this model: see `Method.fitted`."""
-    method = options.method.fitted(model)
+def for_model(model: DCGAN, options: CompletionOptions) -> CompletionOptions:
+    """Return options whose method is as it goes with this model: see `Method.for_model`."""
+    method = options.method.for_model(model)
     if options.answer == "average" and method.uses_encoder(model):
         restarts = max(method.restarts, _AVERAGED)
         method = replace(
@@ -166,11 +166,11 @@ class _Found:
     average: Average
     average_losses: Tensor | None  # [B, 3], where it was asked for
     confidence: list[float | None]  # of each image
-    doubts: list[list[str]]  # of each image
+    reasons: list[list[str]]  # of each image
     path: Path
 
 
-def _view(model: DCGAN, job: Job) -> _View:
+def _view(model: DCGAN, job: Task) -> _View:
     """Return what the model sees of an image."""
     background, channels = _background(model), model.settings.channels
     image = to_tensor(to_channels(job.picture.pixels, channels, background))
@@ -191,15 +191,15 @@ def _search(
     model: DCGAN,
     target: Tensor,
     known: Tensor,
-    options: Options,
+    options: CompletionOptions,
     on_state: Callable[[SearchState, list[float], Callable[[], Tensor]], None],
-    enough: Enough,
+    enough: StoppingCriterion,
 ) -> _Found:
     method, settings = options.method, model.settings
     count = len(target)
     lanes = max(method.restarts, options.candidates)
     rows = torch.arange(count, device=target.device).repeat_interleave(lanes)
-    rows = torch.cat([rows, rows[:1].expand(-len(rows) % ROWS)])
+    rows = torch.cat([rows, rows[:1].expand(-len(rows) % ROW_BLOCK)])
     z, encoded = _start(model, target, known, rows, lanes, options, enough)
     condition = None if encoded is None else encoded.encoding.condition
     objective = method.objective(model, target[rows], known[rows], condition)
@@ -246,14 +246,16 @@ def _search(
         order = torch.argsort(losses[..., 0], dim=1, stable=True)
     else:  # as the encoder's starts are ranked
         order = torch.arange(lanes, device=drawn.device).expand(count, lanes)
-    estimate = None if encoded is None else encoded.encoding.estimate
+    estimate = None if encoded is None else encoded.encoding.pixel_posterior
     mean = average(drawn, estimate, None if encoded is None else encoded.log_weight)
     scored = None
     if options.answer == "average":
         scored = _losses_of(method.objective(model, target, known), mean.mean)
     answered = drawn[torch.arange(count, device=drawn.device), order[:, 0]]
-    trust = None if condition is None else Trust.of(model.card)  # measured on E's answers
-    trusted = assess(model, trust, answered, target, known, mean.variance)
+    calibration = (
+        None if condition is None else Calibration.of(model.card)
+    )  # measured on E's answers
+    trusted = assess(model, calibration, answered, target, known, mean.variance)
     return _Found(lanes, best_z, drawn, losses, order, mean, scored, *trusted, path)
 
 
@@ -278,8 +280,8 @@ def _start(
     known: Tensor,
     rows: Tensor,
     lanes: int,
-    options: Options,
-    enough: Enough,
+    options: CompletionOptions,
+    enough: StoppingCriterion,
 ) -> tuple[Tensor, Encoded | None]:
     """Return the start of each row, [rows, latent_dim], and what an encoder makes of its image; rows are image x lane, then spare ones."""
     method = options.method
@@ -303,7 +305,7 @@ def _start(
 @torch.no_grad()
 def _draw(model: DCGAN, z: Tensor, condition: Condition | None, rows: Tensor) -> Tensor:
     """Return G(z) of some rows of z [N, latent_dim], in batches of whole blocks of rows."""
-    padded = torch.cat([rows, rows[:1].expand(-len(rows) % ROWS)])
+    padded = torch.cat([rows, rows[:1].expand(-len(rows) % ROW_BLOCK)])
     parts = [
         model.generator(z[part], None if condition is None else condition.take(part))
         for part in torch.split(padded, 256)
@@ -313,7 +315,13 @@ def _draw(model: DCGAN, z: Tensor, condition: Condition | None, rows: Tensor) ->
 
 
 def _completion(
-    model: DCGAN, job: Job, view: _View, found: _Found, index: int, options: Options, seconds: float
+    model: DCGAN,
+    job: Task,
+    view: _View,
+    found: _Found,
+    index: int,
+    options: CompletionOptions,
+    seconds: float,
 ) -> Completion:
     steps = found.path.steps[index]
     order = found.order[index]
@@ -349,14 +357,19 @@ def _completion(
         seconds=seconds,
         confidence=found.confidence[index],
         warnings=(
-            *cautions(job.mask, view.known, options.fit),
-            *(f"unlike the images of the model's training: {each}" for each in found.doubts[index]),
+            *mask_warnings(job.mask, view.known, options.view),
+            *(
+                f"unlike the images of the model's training: {each}"
+                for each in found.reasons[index]
+            ),
         ),
         film=(_reel(model, job, view, found, index, options),) if options.film else (),
     )
 
 
-def _reel(model: DCGAN, job: Job, view: _View, found: _Found, index: int, options: Options) -> Reel:
+def _reel(
+    model: DCGAN, job: Task, view: _View, found: _Found, index: int, options: CompletionOptions
+) -> FrameRecorder:
     def painted(drawn: Tensor) -> Pixels:
         return to_channels(to_pixels(drawn), job.picture.channels, _background(model))
 
@@ -365,10 +378,10 @@ def _reel(model: DCGAN, job: Job, view: _View, found: _Found, index: int, option
         for step, images in found.path.snapshots.items()
         if step in options.film and step <= found.path.steps[index]
     }
-    return Reel(view.frame, drawn)
+    return FrameRecorder(view.frame, drawn)
 
 
-def _uncertainty(job: Job, frame: Frame, variance: Tensor) -> NDArray[np.float32]:
+def _uncertainty(job: Task, frame: Frame, variance: Tensor) -> NDArray[np.float32]:
     """Return the standard deviation of each pixel of the image in grey levels, [H, W]; 0 where it is known."""
     nothing = torch.zeros(1, job.picture.height, job.picture.width)
     spread: NDArray[np.float32] = frame.put_back(variance.sqrt() * 127.5, nothing)[0].numpy()
@@ -394,7 +407,7 @@ def _distinct(drawn: Tensor, hole: Tensor, count: int) -> list[int]:
     return (chosen + alike)[:count]
 
 
-def _join(model: DCGAN, job: Job, frame: Frame, drawn: Tensor, method: Method) -> Picture:
+def _join(model: DCGAN, job: Task, frame: Frame, drawn: Tensor, method: Method) -> Picture:
     """Put G's image back where it was seen, and blend it into the hole at the image's own size and depth."""
     pixels, background = job.picture.pixels, _background(model)
     channels = job.picture.channels

@@ -12,13 +12,13 @@ import numpy as np
 
 from pixmend.completion.result import Completion
 from pixmend.images import encode_png, image_bytes, lossless_suffix
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 
 __all__ = [
     "Names",
     "OutputNames",
     "beside",
-    "in_the_way",
+    "conflicting_outputs",
     "plan_targets",
     "relative_to",
     "write_completion",
@@ -112,7 +112,7 @@ def plan_targets(relatives: Sequence[PurePath], names: Names) -> list[PurePath]:
     return [targets[place] for place in range(len(relatives))]
 
 
-def in_the_way(out: Place, given: Sequence[Place]) -> list[PurePath]:
+def conflicting_outputs(out: StorePath, given: Sequence[StorePath]) -> list[PurePath]:
     """Return the files that a user handed over and that lie in ``out``, relative to it: no result may take their place."""
     # The folder is resolved, not the file: a link's own name is what a result would replace.
     inside = [relative_to(place.parent, out) for place in given]
@@ -123,7 +123,7 @@ def in_the_way(out: Place, given: Sequence[Place]) -> list[PurePath]:
     ]
 
 
-def relative_to(place: Place, root: Place) -> PurePosixPath | None:
+def relative_to(place: StorePath, root: StorePath) -> PurePosixPath | None:
     """Return where a folder lies in another one, or None."""
     if place.local is not None and root.local is not None:
         inside, around = place.local.resolve(), root.local.resolve()
@@ -133,7 +133,7 @@ def relative_to(place: Place, root: Place) -> PurePosixPath | None:
 
 
 def write_completion(
-    result: Completion, out: Place, names: OutputNames
+    result: Completion, out: StorePath, names: OutputNames
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Write all there is of a completion, each file whole or not at all.
 

@@ -13,11 +13,11 @@ from pixmend.images import Pixels, to_eight_bits, to_pixels, to_tensor
 if TYPE_CHECKING:
     from pixmend.completion.result import Completion
 
-__all__ = ["Reel", "film_frames", "film_steps"]
+__all__ = ["FrameRecorder", "animation_frames", "animation_steps"]
 
 
 @dataclass(frozen=True, eq=False)
-class Reel:
+class FrameRecorder:
     """What G drew during the search of one window.
 
     Attributes
@@ -32,13 +32,13 @@ class Reel:
     drawn: dict[int, Pixels]
 
 
-def film_steps(steps: int, count: int = 48) -> tuple[int, ...]:
+def animation_steps(steps: int, count: int = 48) -> tuple[int, ...]:
     """Return up to ``count`` steps from 0 to ``steps``, further and further apart: a search moves most at its start."""
     spread = np.geomspace(1, steps + 1, count).round().astype(int) - 1
     return tuple(np.unique(spread).tolist())
 
 
-def film_frames(completion: "Completion") -> Iterator[Pixels]:
+def animation_frames(completion: "Completion") -> Iterator[Pixels]:
     """Yield uint8 [H, W, C]: the hole in a colour of its own, filled by what G had drawn after each step kept, and the best answer."""
     yield completion.masked
     shown = to_eight_bits(completion.original.pixels)

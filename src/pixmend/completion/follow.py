@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pixmend.completion.state import SearchState
 
-__all__ = ["Enough", "Path", "follow"]
+__all__ = ["Path", "StoppingCriterion", "follow"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Path:
     steps: list[int]
 
 
-class Enough:
+class StoppingCriterion:
     """Whether a search has gone on long enough: the time is used up, or somebody wants an answer now."""
 
     def __init__(
@@ -67,7 +67,7 @@ def follow(
     snapshots: tuple[int, ...],
     draw: Callable[[Tensor, Tensor], Tensor],
     on_state: Callable[[SearchState], None],
-    enough: Enough,
+    enough: StoppingCriterion,
 ) -> Path:
     """Take the states of a search until it ends or has gone on long enough.
 

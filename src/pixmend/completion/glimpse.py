@@ -10,11 +10,11 @@ from pixmend.completion.frame import Frame
 from pixmend.completion.parts import Part
 from pixmend.images import Channels, Pixels, to_channels, to_eight_bits, to_pixels, to_tensor
 
-__all__ = ["Glimpse"]
+__all__ = ["Preview"]
 
 
 @dataclass(frozen=True, eq=False)
-class Glimpse:
+class Preview:
     """A search after `step` updates, which can be drawn; drawing costs a pass of G, so it is done for who asks.
 
     Attributes

@@ -6,16 +6,16 @@ from typing import get_args
 
 from pixmend.completion.average import Answer
 from pixmend.completion.methods import Method
-from pixmend.completion.windows import LOOKS, Look
+from pixmend.completion.windows import VIEWS, View
 from pixmend.errors import ImageError, SettingsError
 from pixmend.images import Picture
 from pixmend.masks import Mask
 
-__all__ = ["Job", "Options"]
+__all__ = ["CompletionOptions", "Task"]
 
 
 @dataclass(frozen=True)
-class Job:
+class Task:
     """One image to complete: the picture, its mask of the same size, and a name for messages."""
 
     picture: Picture
@@ -40,7 +40,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Options:
+class CompletionOptions:
     """How to complete.
 
     Attributes
@@ -62,12 +62,12 @@ class Options:
     answer
         ``sharp``, a draw of G; or ``average``, the mean of all answers, which errs least and blurs. It comes first then, before the
         candidates; an encoder makes it without a search.
-    fit
+    view
         What the model looks at: the whole image, framed as its training images were, or a window around each hole (`windows_around`).
         ``whole`` is the default because models are trained on whole images: a window is right where parts of the domain's images look
         like its images, as with textures, and where the image is far larger than the model.
     film
-        Steps after which what was drawn is kept for `film_frames`.
+        Steps after which what was drawn is kept for `animation_frames`.
     """
 
     method: Method
@@ -77,7 +77,7 @@ class Options:
     batch: int = 16
     seconds: float | None = None
     answer: Answer = "sharp"
-    fit: Look = "whole"
+    view: View = "whole"
     film: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -100,5 +100,5 @@ class Options:
             raise SettingsError(f"snapshots = {self.snapshots}: steps are counted from 0")
         if self.seconds is not None and not (self.seconds > 0 and math.isfinite(self.seconds)):
             raise SettingsError(f"seconds = {self.seconds}: needs a number above 0")
-        if self.fit not in LOOKS:
-            raise SettingsError(f"fit = {self.fit!r}: there are {' and '.join(LOOKS)}")
+        if self.view not in VIEWS:
+            raise SettingsError(f"view = {self.view!r}: there are {' and '.join(VIEWS)}")

@@ -11,10 +11,10 @@ from pixmend.completion.methods import Method
 from pixmend.completion.objective import Objective
 from pixmend.completion.refine import tuned_encoder
 from pixmend.completion.start import Encoded, encoded_starts
-from pixmend.completion.state import ROWS
+from pixmend.completion.state import ROW_BLOCK
 from pixmend.models import DCGAN
 
-__all__ = ["agreeing", "lean"]
+__all__ = ["lean", "rank_by_consensus"]
 
 _AT_ONCE = 128  # rows encoded together: more take memory and, out of a CPU's cache, time
 _CONSENSUS = 0.1  # weight of a missing pixel's distance from the mean answer; by measurement
@@ -43,9 +43,9 @@ def lean(
     ranked
         Whether the order of lanes matters where all there are will be taken: to find it costs a pass of G.
     should_stop
-        Asked before every step of tuning: once it says yes, what has been reached is enough.
+        CompletionRequest before every step of tuning: once it says yes, what has been reached is enough.
     """
-    neighbours = 0 if model.memory is None else min(method.neighbours, len(model.memory))
+    neighbours = 0 if model.retrieval is None else min(method.neighbours, len(model.retrieval))
     among = max(neighbours, lanes)
     choose = neighbours > lanes or (neighbours > 1 and ranked)
     starts = []
@@ -82,12 +82,12 @@ def _best_among(
     if choose:
         condition = starts.encoding.condition
         objective = method.objective(model, target[rows], known[rows], condition)
-        chosen = agreeing(objective, starts, count, among)[:, :lanes].flatten()
+        chosen = rank_by_consensus(objective, starts, count, among)[:, :lanes].flatten()
     return starts.take(chosen)
 
 
 @torch.no_grad()
-def agreeing(objective: Objective, starts: Encoded, count: int, lanes: int) -> Tensor:
+def rank_by_consensus(objective: Objective, starts: Encoded, count: int, lanes: int) -> Tensor:
     """Return the rows of the ``lanes`` answers to each image, those that fit best first, int64 [B, lanes].
 
     The objective of each, and a tenth of its distance (L1, over the missing pixels) from the `average` of all: a draw still, but the
@@ -101,7 +101,7 @@ def agreeing(objective: Objective, starts: Encoded, count: int, lanes: int) -> T
     images = objective.draw(starts.z)
     rows = torch.arange(count * lanes, device=images.device).view(count, lanes)
     drawn = images[: count * lanes].view(count, lanes, *images.shape[1:])
-    mean = average(drawn, starts.encoding.estimate, starts.log_weight).mean[:, None]
+    mean = average(drawn, starts.encoding.pixel_posterior, starts.log_weight).mean[:, None]
     missing = 1 - objective.known[: count * lanes].view(count, lanes, 1, *images.shape[2:])
     far = (missing * (drawn - mean)).abs().flatten(2).sum(2)
     total = objective.of_images(images, starts.z).total[: count * lanes].view(count, lanes)
@@ -115,4 +115,4 @@ def _padded(starts: Encoded) -> Encoded:
 
 def _whole_blocks(rows: Tensor) -> Tensor:
     """Return numbers of rows with the first of them again until they fill whole blocks."""
-    return torch.cat([rows, rows[:1].expand(-len(rows) % ROWS)])
+    return torch.cat([rows, rows[:1].expand(-len(rows) % ROW_BLOCK)])

@@ -8,7 +8,7 @@ import numpy as np
 from pixmend.errors import InputError, MaskError
 from pixmend.images import EXTENSIONS, Picture, open_image
 from pixmend.masks import SHAPES, Mask, make_mask
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 
 __all__ = ["mask_file", "open_mask"]
 
@@ -27,9 +27,9 @@ def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: A
         return make_mask(mask, picture.height, picture.width, seed=seed)
     if isinstance(mask, np.ndarray):
         return Mask.from_pixels(mask)
-    if not isinstance(mask, str | Path | Place):
+    if not isinstance(mask, str | Path | StorePath):
         return Mask.from_pixels(open_image(mask).pixels)
-    path = Place.of(mask)
+    path = StorePath.of(mask)
     if path.is_folder():
         if picture.path is None:
             raise MaskError(
@@ -44,7 +44,7 @@ def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: A
         raise MaskError(f"mask {error}") from error
 
 
-def mask_file(mask: str, image: Place) -> Place | None:
+def mask_file(mask: str, image: StorePath) -> StorePath | None:
     """Return the file that `open_mask` reads of a mask folder for that image; None where ``mask`` is no folder.
 
     Raises
@@ -52,12 +52,12 @@ def mask_file(mask: str, image: Place) -> Place | None:
     MaskError
         There is none, or several.
     """
-    if mask.partition(":")[0] in SHAPES or not (folder := Place.of(mask)).is_folder():
+    if mask.partition(":")[0] in SHAPES or not (folder := StorePath.of(mask)).is_folder():
         return None
     return _mask_of(folder, image.stem, str(image))
 
 
-def _mask_of(folder: Place, stem: str, name: str) -> Place:
+def _mask_of(folder: StorePath, stem: str, name: str) -> StorePath:
     found = sorted(_spellings(folder, stem), key=str)
     if not found:
         raise MaskError(f"{name}: no mask of that stem in {folder}; add {stem}.png (white = hole)")
@@ -68,7 +68,7 @@ def _mask_of(folder: Place, stem: str, name: str) -> Place:
     return found[0]
 
 
-def _spellings(folder: Place, stem: str) -> list[Place]:
+def _spellings(folder: StorePath, stem: str) -> list[StorePath]:
     """Return the masks of a stem, each once where capitals do not count.
 
     They are asked for by name, or by how names begin: among a million masks a list for each image would be a million lists.
@@ -79,4 +79,4 @@ def _spellings(folder: Place, stem: str) -> list[Place]:
     spelt = [each for end in EXTENSIONS for each in (end, end.upper(), f".{end[1:].capitalize()}")]
     paths = [folder.local / f"{stem}{each}" for each in spelt]
     found = {path.stat().st_ino: path for path in paths if path.is_file()}
-    return [Place(path) for path in found.values()]
+    return [StorePath(path) for path in found.values()]

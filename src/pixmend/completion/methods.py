@@ -28,7 +28,7 @@ from pixmend.completion.objective import (
 )
 from pixmend.completion.search import SearchState, adam, nesterov
 from pixmend.completion.second_order import lbfgs, levenberg
-from pixmend.completion.start import Draw, best_of_bank, drawn_starts
+from pixmend.completion.start import Draw, best_of_pool, drawn_starts
 from pixmend.errors import SettingsError
 from pixmend.models import DCGAN, Condition, DCGANSettings, clip_radius
 
@@ -53,7 +53,7 @@ class Method:
         Updates of z: from a start without an encoder, and from the encoder's.
     contextual, contextual_weight, window, floor
         The contextual loss, its weight in the sum, and how known pixels are weighed (see `contextual_weights`).
-    perceptual, prior_weight
+    perceptual, lambda_perceptual
         The perceptual loss and its weight (lambda).
     solver, learning_rate
         Adam, Nesterov with momentum 0.9, L-BFGS or Levenberg-Marquardt.
@@ -82,7 +82,7 @@ class Method:
         A search stops when its objective has not fallen by this share of itself within so many steps; with patience 0 it never does.
     neighbours
         Of so many training images nearest on the known pixels, where the model has a memory, the encoder leans on those that give
-        the best starts (see `pixmend.completion.lean.agreeing`).
+        the best starts (see `pixmend.completion.lean.rank_by_consensus`).
     refine
         Steps of refining: of a copy of the encoder on the image at hand, or where there is none of G's first layer after the search
         (see `pixmend.completion.refine`).
@@ -96,7 +96,7 @@ class Method:
     window: int
     floor: float
     perceptual: Perceptual
-    prior_weight: float
+    lambda_perceptual: float
     solver: Literal["adam", "nesterov", "lbfgs", "levenberg"]
     learning_rate: float
     scheduled: bool
@@ -115,7 +115,7 @@ class Method:
     neighbours: int = 1
     refine: int = 0
 
-    def fitted(self, model: DCGAN) -> "Method":
+    def for_model(self, model: DCGAN) -> "Method":
         """Return the method as it goes with this model: from the encoder's start, if it asks it, in fewer steps."""
         if not self.uses_encoder(model):
             return self
@@ -149,7 +149,7 @@ class Method:
             self.contextual,
             self.perceptual,
             self.contextual_weight,
-            self.prior_weight,
+            self.lambda_perceptual,
             condition,
             self._terms(model.settings),
         )
@@ -161,7 +161,7 @@ class Method:
         radius = self._radius(settings)
         if self.bank:
             bank = max(self.bank, lanes)
-            return best_of_bank(objective, settings, lanes, bank=bank, seed=seed, clip=radius)
+            return best_of_pool(objective, settings, lanes, bank=bank, seed=seed, clip=radius)
         starts = drawn_starts(settings, lanes, self.draw, seed=seed).clamp(-radius, radius)
         return starts.to(objective.target.device).expand(len(objective.target), -1, -1)
 
@@ -186,8 +186,8 @@ class Method:
         """
         solver = SOLVERS[self.solver]
         if self.solver == "adam":
-            warm_up = 0.05 if self.scheduled else 0.0
-            solver = partial(adam, warm_up=warm_up, cosine=self.scheduled, period=self.steps)
+            warmup = 0.05 if self.scheduled else 0.0
+            solver = partial(adam, warmup=warmup, cosine=self.scheduled, period=self.steps)
         elif self.solver == "nesterov":
             solver = partial(nesterov, decay=self.decay)
         return solver(
@@ -231,7 +231,7 @@ _YEH = Method(
     window=7,
     floor=0.0,
     perceptual=yeh_prior,
-    prior_weight=0.003,
+    lambda_perceptual=0.003,
     solver="adam",
     learning_rate=0.01,
     scheduled=False,
@@ -248,7 +248,7 @@ _DEFAULT = replace(
     steps=1000,
     encoded_steps=0,  # 50 fit the known pixels and left the hole as it was (docs/benchmarks.md)
     floor=0.1,
-    prior_weight=0.3,
+    lambda_perceptual=0.3,
     learning_rate=0.05,
     scheduled=True,
     clip=None,
@@ -265,7 +265,7 @@ _CSGM = replace(
     contextual=contextual_mean_squared,
     window=0,
     floor=1.0,
-    prior_weight=0.0,
+    lambda_perceptual=0.0,
     learning_rate=0.1,
     clip=math.inf,
     restarts=2,
@@ -281,8 +281,8 @@ METHODS: dict[str, Method] = {
     # All of `default`, and what more time buys.
     "best": replace(_DEFAULT, name="best", bank=4096, restarts=8, refine=12),
     # The seed system: centre mask, 1,000 steps, 0.999 * squared error + 0.001 * D's output, the hole pasted.
-    "seed": Method(
-        name="seed",
+    "classic": Method(
+        name="classic",
         steps=1000,
         encoded_steps=0,
         contextual=contextual_squared,
@@ -290,7 +290,7 @@ METHODS: dict[str, Method] = {
         window=0,
         floor=1.0,
         perceptual=negative_logit,
-        prior_weight=0.001,
+        lambda_perceptual=0.001,
         solver="nesterov",
         learning_rate=0.01,
         scheduled=False,
@@ -310,7 +310,7 @@ METHODS: dict[str, Method] = {
         window=0,
         floor=1.0,
         perceptual=nonsaturating_prior,
-        prior_weight=0.1,
+        lambda_perceptual=0.1,
         blend="paste",
     ),
     "chengbinjin": replace(
@@ -318,7 +318,7 @@ METHODS: dict[str, Method] = {
         name="chengbinjin",
         draw="normal",
         perceptual=nonsaturating_prior,
-        prior_weight=3.0,
+        lambda_perceptual=3.0,
         solver="nesterov",
         decay=0.95,
     ),
@@ -329,7 +329,7 @@ METHODS: dict[str, Method] = {
         steps=3000,
         window=15,
         perceptual=nonsaturating_prior,
-        prior_weight=0.2,
+        lambda_perceptual=0.2,
         solver="nesterov",
         learning_rate=3e-4,
     ),

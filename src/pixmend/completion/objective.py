@@ -53,7 +53,7 @@ class Losses:
     Attributes
     ----------
     total
-        contextual_weight * contextual + prior_weight * perceptual, and the further terms.
+        contextual_weight * contextual + lambda_perceptual * perceptual, and the further terms.
     contextual, perceptual
         Before weighting. Where the perceptual loss weighs nothing D is not asked, and it is 0.
     """
@@ -97,7 +97,7 @@ class Objective:
     contextual: Contextual
     perceptual: Perceptual
     contextual_weight: float
-    prior_weight: float
+    lambda_perceptual: float
     condition: Condition | None = None
     terms: "Sequence[tuple[Term, float]]" = ()
 
@@ -114,7 +114,7 @@ class Objective:
         """Return the losses of images G(z), [B, C, H, W]; of images that no z draws, without the further terms."""
         contextual = self.contextual(images, self.target, self.weights)
         perceptual = self.prior(images)
-        total = self.contextual_weight * contextual + self.prior_weight * perceptual
+        total = self.contextual_weight * contextual + self.lambda_perceptual * perceptual
         if z is not None:
             for term, weight in self.terms:
                 total = total + weight * term(self, z, images)
@@ -122,7 +122,7 @@ class Objective:
 
     def prior(self, images: Tensor) -> Tensor:
         """Return the perceptual loss of images, [B]."""
-        if self.prior_weight == 0:
+        if self.lambda_perceptual == 0:
             return images.new_zeros(len(images))
         return self.perceptual(self.discriminator(images))
 

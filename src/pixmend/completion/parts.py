@@ -8,30 +8,30 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pixmend.completion.job import Job
+from pixmend.completion.job import Task
 from pixmend.completion.result import Candidate, Completion
-from pixmend.completion.windows import Look, Window, whole_window, windows_around
+from pixmend.completion.windows import View, Window, whole_window, windows_around
 from pixmend.images import Picture
 from pixmend.masks import Mask
 
-__all__ = ["Part", "cautions", "combine", "parts_of", "untouched"]
+__all__ = ["Part", "combine", "mask_warnings", "parts_of", "unchanged_result"]
 
 
 @dataclass(frozen=True)
 class Part:
     """A window of a job's image, ``piece``, as a job of its own."""
 
-    job: Job
+    job: Task
     window: Window
-    piece: Job
+    piece: Task
 
 
-def parts_of(job: Job, fit: Look, size: int) -> list[Part]:
+def parts_of(job: Task, view: View, size: int) -> list[Part]:
     """Return what is to be completed of a job by a model of ``size`` x ``size`` pixels; nothing, where nothing is missing."""
     hole = job.mask.hole
     if not hole.any():
         return []
-    if fit == "whole":
+    if view == "whole":
         return [Part(job, whole_window(hole), job)]
     return [_part(job, window) for window in windows_around(hole, size)]
 
@@ -67,15 +67,15 @@ def combine(parts: Sequence[Part], done: Sequence[Completion]) -> Completion:
     )
 
 
-def cautions(mask: Mask, seen: Tensor, fit: Look) -> Iterator[str]:
+def mask_warnings(mask: Mask, seen: Tensor, view: View) -> Iterator[str]:
     """Yield what makes a mask a poor question; ``seen`` is known of each model pixel, 0 to 1."""
     if mask.missing > 0.95:
         yield f"{mask.missing:.1%} is missing: there is little to go by"
-    if fit == "whole" and seen.min() > 0.5:
-        yield "the hole is finer than the model's pixels; fit = window looks closer"
+    if view == "whole" and seen.min() > 0.5:
+        yield "the hole is finer than the model's pixels; view = window looks closer"
 
 
-def untouched(job: Job, method: str, seed: int) -> Completion:
+def unchanged_result(job: Task, method: str, seed: int) -> Completion:
     """Return the completion of an image of which nothing is missing: the image."""
     return Completion(
         job.name,
@@ -89,7 +89,7 @@ def untouched(job: Job, method: str, seed: int) -> Completion:
     )
 
 
-def _part(job: Job, window: Window) -> Part:
+def _part(job: Task, window: Window) -> Part:
     at = window.rows, window.columns
     return Part(
         job, window, replace(job, picture=job.picture.part(*at), mask=Mask(job.mask.known[at]))

@@ -14,7 +14,7 @@ from torch import Tensor
 from pixmend.completion.objective import Losses, Objective
 from pixmend.completion.search import adam
 from pixmend.models import DCGAN, Condition, DCGANSettings, Encoder
-from pixmend.randomness import generator_for
+from pixmend.rng import generator_for
 
 __all__ = ["hide", "inner_layer", "tuned_encoder"]
 
@@ -42,7 +42,7 @@ def tuned_encoder(
 ) -> Encoder:
     """Return a copy of E after a short training on one image: more of what is known is hidden from it, and it has to draw that.
 
-    A network is fitted to the image at hand, on a copy, as G is by Roich et al. 2021 (PTI, section 3.2) and Hussein et al. 2020 (IAGAN);
+    A network is for_model to the image at hand, on a copy, as G is by Roich et al. 2021 (PTI, section 3.2) and Hussein et al. 2020 (IAGAN);
     but the loss counts what was hidden, as in training, and G stays as it is. Hidden are the hole's shape moved about and, where
     that leaves too little, blocks.
 
@@ -51,7 +51,7 @@ def tuned_encoder(
     target, known
         Of one image, [1, C, S, S] in [-1, 1] and [1, 1, S, S].
     should_stop
-        Asked before every step; once it says yes, the best so far is returned.
+        CompletionRequest before every step; once it says yes, the best so far is returned.
     """
     assert model.encoder is not None
     encoder = copy.deepcopy(model.encoder).requires_grad_(
@@ -99,7 +99,7 @@ def inner_layer(
     z
         [B, latent_dim].
     should_stop
-        Asked before every step; once it says yes, the best so far is returned.
+        CompletionRequest before every step; once it says yes, the best so far is returned.
     """
     seen, hidden = hide(objective.known, seed=seed)
     shares = seen / objective.known.clamp_min(1e-6)
@@ -165,11 +165,11 @@ def _error(images: Tensor, target: Tensor, weights: Tensor) -> Tensor:
 
 def _neighbours(model: DCGAN, target: Tensor, seen: Tensor) -> Tensor | None:
     """Return training images for `_TOGETHER` maskings to lean on, the nearest four by turns."""
-    if model.memory is None:
+    if model.retrieval is None:
         return None
-    count = min(4, len(model.memory))
-    nearest = model.memory.nearest(target, seen, count)[0]
-    return model.memory.take(nearest[torch.arange(_TOGETHER, device=nearest.device) % count])
+    count = min(4, len(model.retrieval))
+    nearest = model.retrieval.nearest(target, seen, count)[0]
+    return model.retrieval.take(nearest[torch.arange(_TOGETHER, device=nearest.device) % count])
 
 
 @torch.no_grad()
@@ -196,8 +196,8 @@ def _missed(
         images = model.generator(encoding.mean, encoding.condition)
         weights = seen - 0.9 * masks
         gaps = (images - target).abs()
-        if encoding.estimate is not None:
-            gaps = gaps + 0.5 * (encoding.estimate.mean - target).square()
+        if encoding.pixel_posterior is not None:
+            gaps = gaps + 0.5 * (encoding.pixel_posterior.mean - target).square()
         loss: Tensor = (weights * gaps).sum() / weights.sum()
     return loss
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixmend.completion.average import Answer
-from pixmend.completion.film import Reel
+from pixmend.completion.film import FrameRecorder
 from pixmend.completion.windows import Window
 from pixmend.images import (
     Picture,
@@ -73,7 +73,7 @@ class Completion:
     windows
         Where the model looked, the largest hole first.
     film
-        Of each window, what was drawn during the search, if `Options.film` asks for it; see `pixmend.completion.film_frames`.
+        Of each window, what was drawn during the search, if `CompletionOptions.film` asks for it; see `pixmend.completion.animation_frames`.
     warnings
         What the user should know of this answer, in words.
     array_shape
@@ -93,7 +93,7 @@ class Completion:
     seed: int = 0
     seconds: float = 0.0
     windows: tuple[Window, ...] = ()
-    film: tuple[Reel, ...] = ()
+    film: tuple[FrameRecorder, ...] = ()
     warnings: tuple[str, ...] = ()
     array_shape: tuple[int, ...] | None = None
 

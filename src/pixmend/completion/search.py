@@ -26,7 +26,7 @@ def adam(
     steps: int,
     learning_rate: float = 0.01,
     bound: Bound = free,
-    warm_up: float = 0.0,
+    warmup: float = 0.0,
     cosine: bool = False,
     period: int | None = None,
     patience: int = 0,
@@ -40,7 +40,7 @@ def adam(
         The starts, [B, latent_dim].
     bound
         What keeps z in range after each update.
-    warm_up
+    warmup
         Share of the period over which the rate grows linearly from 0.
     cosine
         Let the rate fall to 0 over the rest of it by half a cosine.
@@ -54,7 +54,7 @@ def adam(
 
     def update(at: Tensor, gradient: Tensor, step: int) -> Tensor:
         share = ((step - 1) % length + 1) / length
-        rate = learning_rate * _schedule(share, warm_up, cosine=cosine)
+        rate = learning_rate * _schedule(share, warmup, cosine=cosine)
         first.lerp_(gradient, 0.1)
         second.lerp_(gradient.square(), 0.001)
         mean, square = first / (1 - 0.9**step), second / (1 - 0.999**step)
@@ -97,12 +97,12 @@ def nesterov(
     return _descend(objective, z, update, steps, Track(patience, tolerance))
 
 
-def _schedule(share: float, warm_up: float, *, cosine: bool) -> float:
-    if share < warm_up:
-        return share / warm_up
+def _schedule(share: float, warmup: float, *, cosine: bool) -> float:
+    if share < warmup:
+        return share / warmup
     if not cosine:
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (share - warm_up) / (1 - warm_up)))
+    return 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
 
 
 def _descend(

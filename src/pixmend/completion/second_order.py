@@ -16,7 +16,7 @@ from torch.func import jvp, vmap
 from pixmend.completion.bounds import Bound, free
 from pixmend.completion.objective import Losses, Objective, curvature
 from pixmend.completion.state import (
-    ROWS,
+    ROW_BLOCK,
     Evaluator,
     Function,
     SearchState,
@@ -232,7 +232,7 @@ def _backtrack(
 ) -> tuple[_Point, Tensor]:
     """Return where each of ``rows`` gets to, and which of them moved: the longest of the step and its halves that lowers the total.
 
-    Enough is a ten-thousandth of what the slope promises (Armijo), with what ``bound`` does to the step taken into account.
+    StoppingCriterion is a ten-thousandth of what the slope promises (Armijo), with what ``bound`` does to the step taken into account.
     """
     found, moved = at, torch.zeros_like(at.losses.total, dtype=torch.bool)
     waiting = torch.ones_like(moved) if rows is None else rows
@@ -255,7 +255,7 @@ def _renewed(objective: Objective, z: Tensor, matrix: Tensor, rows: Tensor) -> T
     if not rows.any():
         return matrix
     matrix = matrix.clone()
-    for part in torch.split(padded_rows(rows), ROWS):
+    for part in torch.split(padded_rows(rows), ROW_BLOCK):
         matrix[part] = gauss_newton(objective.take(part), z[part])
     return matrix
 

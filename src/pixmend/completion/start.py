@@ -17,9 +17,9 @@ from pixmend.models import (
     join_encodings,
     sample_latents,
 )
-from pixmend.randomness import generator_for
+from pixmend.rng import generator_for
 
-__all__ = ["Draw", "Encoded", "best_of_bank", "drawn_starts", "encoded_starts"]
+__all__ = ["Draw", "Encoded", "best_of_pool", "drawn_starts", "encoded_starts"]
 
 _PART = 64  # draws looked at together: at 256 px a whole bank would take gigabytes
 _STEEPNESS = 4.0  # of the fall of a neighbour's weight with its distance; by measurement (docs/benchmarks.md)
@@ -82,7 +82,7 @@ def drawn_starts(
 
 
 @torch.no_grad()
-def best_of_bank(
+def best_of_pool(
     objective: Objective,
     settings: DCGANSettings,
     lanes: int,
@@ -112,7 +112,8 @@ def best_of_bank(
             for target, weights in zip(objective.target, objective.weights, strict=True)
         ]  # B x [N]
         total = (
-            objective.contextual_weight * torch.stack(contextual) + objective.prior_weight * prior
+            objective.contextual_weight * torch.stack(contextual)
+            + objective.lambda_perceptual * prior
         )
         for term, weight in objective.terms:
             total = total + weight * torch.stack(
@@ -147,12 +148,12 @@ def encoded_starts(
     numbers = torch.arange(len(rows), device=rows.device) % lanes
     neighbour, count = None, 1
     log_weight = target.new_zeros(len(rows))
-    if model.memory is not None:
-        count = min(lanes, len(model.memory))
-        nearest = model.memory.nearest(target, known, count)  # [B, count]
-        neighbour = model.memory.take(nearest[rows, numbers % count])
+    if model.retrieval is not None:
+        count = min(lanes, len(model.retrieval))
+        nearest = model.retrieval.nearest(target, known, count)  # [B, count]
+        neighbour = model.retrieval.take(nearest[rows, numbers % count])
         far = _apart(neighbour, target[rows], known[rows])
-        least = _apart(model.memory.take(nearest[:, 0]), target, known)
+        least = _apart(model.retrieval.take(nearest[:, 0]), target, known)
         log_weight = (-_STEEPNESS * far / least.clamp_min(1e-6)[rows]).float()
     encoding = encode(model, target[rows], known[rows], neighbour)
     size = model.settings.latent_dim

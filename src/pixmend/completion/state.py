@@ -12,11 +12,19 @@ from torch import Tensor
 
 from pixmend.completion.objective import Losses
 
-__all__ = ["ROWS", "Evaluator", "Function", "SearchState", "Track", "padded_rows", "where_losses"]
+__all__ = [
+    "ROW_BLOCK",
+    "Evaluator",
+    "Function",
+    "SearchState",
+    "Track",
+    "padded_rows",
+    "where_losses",
+]
 
 # Rows of a batch are made a multiple of this. Matrix kernels work in blocks of rows and treat a last, partial block
 # differently; with none, a row's arithmetic is the same in any batch, bit for bit (tests hold this on CPUs).
-ROWS = 8
+ROW_BLOCK = 8
 
 
 class Function(Protocol):
@@ -140,7 +148,7 @@ class Evaluator:
 def padded_rows(rows: Tensor) -> Tensor:
     """Return the numbers of the rows that are True, the first of them again until they fill whole blocks."""
     numbers = torch.nonzero(rows).flatten()
-    return torch.cat([numbers, numbers[:1].expand(-len(numbers) % ROWS)])
+    return torch.cat([numbers, numbers[:1].expand(-len(numbers) % ROW_BLOCK)])
 
 
 def where_losses(condition: Tensor, ours: Losses, theirs: Losses) -> Losses:

@@ -6,10 +6,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LOOKS", "Look", "Window", "whole_window", "windows_around"]
+__all__ = ["VIEWS", "View", "Window", "whole_window", "windows_around"]
 
-Look = Literal["whole", "window"]
-LOOKS: tuple[Look, ...] = ("whole", "window")
+View = Literal["whole", "window"]
+VIEWS: tuple[View, ...] = ("whole", "window")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """Evaluation: whether a model can complete its domain, and better than what needs no model.
 
 images ──choose_held_out──▶ HeldOut: none of them a training image over again
-    │ carry_out          the same images, masks and seeds for all contestants, batch by batch
+    │ carry_out          the same images, masks and seeds for all methods_under_test, batch by batch
     ▼
 results.csv, answers/    a row and a picture of each answer
     │ summarise          means, intervals over families, differences in pairs
@@ -10,15 +10,8 @@ results.csv, answers/    a row and a picture of each answer
 report.html, report.json
 """
 
-from pixmend.evaluation.contestants import (
-    Answered,
-    Contestant,
-    available,
-    find_contestants,
-    outsider,
-)
-from pixmend.evaluation.diagnosis import Finding
-from pixmend.evaluation.evaluate import Evaluation, Subject, contestants_of, evaluate
+from pixmend.evaluation.diagnosis import Diagnostic
+from pixmend.evaluation.evaluate import Evaluation, ModelUnderTest, evaluate, methods_of
 from pixmend.evaluation.heldout import (
     Files,
     HeldOut,
@@ -29,6 +22,13 @@ from pixmend.evaluation.heldout import (
 )
 from pixmend.evaluation.intervals import Interval, mean_interval
 from pixmend.evaluation.ledger import Row
+from pixmend.evaluation.methods_under_test import (
+    Answered,
+    EvaluatedMethod,
+    available,
+    find_contestants,
+    outsider,
+)
 from pixmend.evaluation.outside import Outside, parse_completions, write_tasks
 from pixmend.evaluation.protocol import MASKS, Batch, Engine, Order, Protocol, Step, answer
 from pixmend.evaluation.rivals import RIVALS
@@ -42,29 +42,29 @@ __all__ = [
     "Answered",
     "Batch",
     "Cell",
-    "Contestant",
+    "Diagnostic",
     "Engine",
+    "EvaluatedMethod",
     "Evaluation",
     "Files",
-    "Finding",
     "HeldOut",
     "Interval",
+    "ModelUnderTest",
     "Order",
     "Outside",
     "Protocol",
     "Recorded",
     "Row",
     "Step",
-    "Subject",
     "Summary",
     "TrainingImages",
     "answer",
     "available",
     "choose_held_out",
-    "contestants_of",
     "evaluate",
     "find_contestants",
     "mean_interval",
+    "methods_of",
     "open_training",
     "outsider",
     "parse_completions",

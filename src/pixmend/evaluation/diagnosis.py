@@ -7,11 +7,11 @@ import numpy as np
 
 from pixmend.evaluation.heldout import HeldOut
 from pixmend.evaluation.ledger import Row
-from pixmend.evaluation.probes import Probe, Rebuilt
+from pixmend.evaluation.probes import Rebuilt, SelfInversion
 from pixmend.evaluation.realism import Samples
 from pixmend.evaluation.summary import Summary
 
-__all__ = ["Finding", "diagnose", "verdict"]
+__all__ = ["Diagnostic", "diagnose", "verdict"]
 
 _FEW_IMAGES = 30  # below, intervals are too wide to tell methods apart that people can
 _FEW_TRAINING = 1000
@@ -22,7 +22,7 @@ _COPIED = 0.5  # of the distance of held-out images
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnostic:
     """What was found, and what to try."""
 
     fact: str
@@ -57,10 +57,10 @@ def diagnose(
     held: HeldOut,
     *,
     training: int | None,
-    probe: Probe | None = None,
+    probe: SelfInversion | None = None,
     rebuilt: Rebuilt | None = None,
     samples: Samples | None = None,
-) -> list[Finding]:
+) -> list[Diagnostic]:
     """Return what the figures say of the reasons, the weightiest first.
 
     Parameters
@@ -93,19 +93,19 @@ def _between(summary: Summary) -> str:
     return f"{winner} completes better than {loser}: B less A is {span}."
 
 
-def _of_data(summary: Summary, held: HeldOut, training: int | None) -> list[Finding]:
+def _of_data(summary: Summary, held: HeldOut, training: int | None) -> list[Diagnostic]:
     found = []
     count, families = len(held.images), len(set(held.families))
     if count < _FEW_IMAGES or families < 10:
         found.append(
-            Finding(
+            Diagnostic(
                 f"The figures stand on {count} images of {families} {'family' if families == 1 else 'families'}: intervals are wide.",
                 f"Evaluate on {_FEW_IMAGES} images of 10 families or more before choosing between methods.",
             )
         )
     if held.duplicates:
         found.append(
-            Finding(
+            Diagnostic(
                 f"{len(held.duplicates)} of {held.looked_at} images looked at are training images or all but the same, and were left out "
                 f"({_few(held.duplicates)}).",
                 "Hold out whole families (fonts, species, scenes) when you split the images.",
@@ -113,7 +113,7 @@ def _of_data(summary: Summary, held: HeldOut, training: int | None) -> list[Find
         )
     if held.shared:
         found.append(
-            Finding(
+            Diagnostic(
                 f"{len(held.shared)} of {families} families have images in the training data too ({_few(held.shared)}): "
                 "the figures flatter.",
                 "Evaluate on families that training has not seen; a run's held_out.json names those it held out.",
@@ -121,14 +121,14 @@ def _of_data(summary: Summary, held: HeldOut, training: int | None) -> list[Find
         )
     if training is not None and training < _FEW_TRAINING:
         found.append(
-            Finding(
+            Diagnostic(
                 f"The model learned from {training} images, which is little for a DCGAN.",
                 "Add images of the same kind, or train with augment and, where images may be flipped, mirror.",
             )
         )
     if training is None:
         found.append(
-            Finding(
+            Diagnostic(
                 "The training images were not given: copies of them among these images would go unnoticed, and mean and nearest "
                 "did not take part.",
                 "Give --train-data RECORDS.",
@@ -137,7 +137,7 @@ def _of_data(summary: Summary, held: HeldOut, training: int | None) -> list[Find
     return found
 
 
-def _of_rivals(summary: Summary) -> list[Finding]:
+def _of_rivals(summary: Summary) -> list[Diagnostic]:
     ours, found = summary.best_ours, []
     if ours is None:
         return []
@@ -157,11 +157,11 @@ def _of_rivals(summary: Summary) -> list[Finding]:
         if (rival, last) in summary.cells and (
             summary.cells[ours, last].psnr.mean <= summary.cells[rival, last].psnr.mean
         ):
-            found.append(Finding(f"{ours} is no better than {fact}.", advice))
+            found.append(Diagnostic(f"{ours} is no better than {fact}.", advice))
     lost = [mask for mask, lead in summary.leads.items() if lead.sure < 0 and mask != last]
     if lost and summary.lead is not None and summary.lead.sure >= 0:
         found.append(
-            Finding(
+            Diagnostic(
                 f"Under {_list(lost)} {summary.best_rival} is better.",
                 "Where holes are thin, smooth continuation is hard to beat: use it there.",
             )
@@ -169,7 +169,7 @@ def _of_rivals(summary: Summary) -> list[Finding]:
     return found
 
 
-def _of_probe(summary: Summary, probe: Probe | None) -> list[Finding]:
+def _of_probe(summary: Summary, probe: SelfInversion | None) -> list[Diagnostic]:
     if probe is None or (probe.label, probe.mask) not in summary.cells:
         return []
     held = summary.cells[probe.label, probe.mask].psnr.mean
@@ -179,7 +179,7 @@ def _of_probe(summary: Summary, probe: Probe | None) -> list[Finding]:
     )
     if probe.psnr < probe.psnr_of_mean + _EXPLAINED and probe.psnr < held + _MISSED:
         return [
-            Finding(
+            Diagnostic(
                 f"The search of {probe.label} is stuck: {facts}.",
                 "It fails even where G can draw the answer: search for longer (:4 after the method's name), or train an encoder, "
                 "which needs no search.",
@@ -187,15 +187,15 @@ def _of_probe(summary: Summary, probe: Probe | None) -> list[Finding]:
         ]
     if probe.psnr > held + _MISSED:
         return [
-            Finding(
+            Diagnostic(
                 f"G, told nothing, misses the domain: {facts}.",
                 "The search is not what is lacking: train longer, with more filters, more images or an encoder.",
             )
         ]
-    return [Finding(f"Search and G are in balance: {facts}.", "Both would have to get better.")]
+    return [Diagnostic(f"Search and G are in balance: {facts}.", "Both would have to get better.")]
 
 
-def _of_rebuilt(summary: Summary, rebuilt: Rebuilt | None) -> list[Finding]:
+def _of_rebuilt(summary: Summary, rebuilt: Rebuilt | None) -> list[Diagnostic]:
     label = summary.best_ours
     if rebuilt is None or label is None:
         return []
@@ -205,20 +205,20 @@ def _of_rebuilt(summary: Summary, rebuilt: Rebuilt | None) -> list[Finding]:
     )
     if rebuilt.psnr < rebuilt.psnr_of_grey + _EXPLAINED:
         return [
-            Finding(
+            Diagnostic(
                 f"The encoder misses: {facts}.",
                 "It loses even what it is shown: train for longer, or with more encoder_filters; are these images of the kind trained on?",
             )
         ]
     return [
-        Finding(
+        Diagnostic(
             f"Encoder and G carry what they see: {facts}.",
             "What holes lack is knowledge of the domain: more training images or a larger memory help, searching for longer does not.",
         )
     ]
 
 
-def _of_samples(samples: Samples | None, summary: Summary, told: bool) -> list[Finding]:
+def _of_samples(samples: Samples | None, summary: Summary, told: bool) -> list[Diagnostic]:
     if samples is None or not summary.ours:
         return []
     found = []
@@ -232,10 +232,10 @@ def _of_samples(samples: Samples | None, summary: Summary, told: bool) -> list[F
             if told
             else "Train longer, or with r1 or augment, until samples look like your images; an encoder (--recipe encoder) needs less of G."
         )
-        found.append(Finding(f"G, told nothing, cannot draw this domain yet: {facts}.", advice))
+        found.append(Diagnostic(f"G, told nothing, cannot draw this domain yet: {facts}.", advice))
     if samples.nearest < _COPIED * samples.nearest_real:
         found.append(
-            Finding(
+            Diagnostic(
                 f"The model memorises: its samples are {samples.nearest:.2g} from the nearest training image, "
                 f"held-out images {samples.nearest_real:.2g}.",
                 "Add images, or train with augment; see the samples beside their nearest training images.",
@@ -244,21 +244,21 @@ def _of_samples(samples: Samples | None, summary: Summary, told: bool) -> list[F
     return found
 
 
-def _of_domain(own: Sequence[Row]) -> list[Finding]:
+def _of_domain(own: Sequence[Row]) -> list[Diagnostic]:
     doubted = {row.number for row in own if "unlike the images" in row.warnings}
     count = len({row.number for row in own})
     if not doubted or len(doubted) < 0.05 * count:
         return []
     reason = next(row.warnings for row in own if row.number in doubted and row.warnings)
     return [
-        Finding(
+        Diagnostic(
             f"{len(doubted)} of {count} images are unlike what the model was trained on (for one: {reason}).",
             "See that they are framed, coloured and aligned as the training images; else train on images like these.",
         )
     ]
 
 
-def _of_calibration(summary: Summary) -> list[Finding]:
+def _of_calibration(summary: Summary) -> list[Diagnostic]:
     label = summary.best_ours
     if label is None:
         return []
@@ -270,14 +270,14 @@ def _of_calibration(summary: Summary) -> list[Finding]:
         if not 0.67 < came / max(said, 1e-9) < 1.5:
             word = "too sure" if came > said else "too modest"
             found.append(
-                Finding(
+                Diagnostic(
                     f"The uncertainty map of {label} is {word}: it foretells errors of {said:.0f} grey levels, and they are {came:.0f}.",
                     "Take the map as an order of pixels, not as a size of errors; train the encoder, which learns it, for longer.",
                 )
             )
     if not summary.shares[label]:
         found.append(
-            Finding(
+            Diagnostic(
                 f"{label} tells no confidence: the model file carries no calibration, or no encoder.",
                 "Train or export the model with an encoder and held-out images.",
             )

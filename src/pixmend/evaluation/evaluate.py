@@ -7,12 +7,17 @@ from pathlib import Path
 import numpy as np
 
 from pixmend.errors import SettingsError
-from pixmend.evaluation.contestants import Contestant, available, find_contestants, outsider
-from pixmend.evaluation.diagnosis import Finding, diagnose, verdict
+from pixmend.evaluation.diagnosis import Diagnostic, diagnose, verdict
 from pixmend.evaluation.heldout import HeldOut, Source, TrainingImages, choose_held_out
-from pixmend.evaluation.ledger import Ledger, Row
+from pixmend.evaluation.ledger import ResultStore, Row
+from pixmend.evaluation.methods_under_test import (
+    EvaluatedMethod,
+    available,
+    find_contestants,
+    outsider,
+)
 from pixmend.evaluation.outside import Outside
-from pixmend.evaluation.probes import Probe, Rebuilt, probe_samples, rebuild
+from pixmend.evaluation.probes import Rebuilt, SelfInversion, probe_samples, rebuild
 from pixmend.evaluation.protocol import Engine, Protocol, Step, carry_out, rows_of
 from pixmend.evaluation.reader import train_reader, unreadable
 from pixmend.evaluation.realism import FEWEST, Samples, judge_realism, judge_samples
@@ -21,11 +26,11 @@ from pixmend.evaluation.rivals import Images
 from pixmend.evaluation.summary import Summary, summarise
 from pixmend.models import DCGAN
 
-__all__ = ["Evaluation", "Subject", "contestants_of", "evaluate"]
+__all__ = ["Evaluation", "ModelUnderTest", "evaluate", "methods_of"]
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class ModelUnderTest:
     """A model under evaluation: what people call it, and a digest of its file."""
 
     model: DCGAN
@@ -56,7 +61,7 @@ class Evaluation:
     verdict: str
     summary: Summary
     rows: list[Row]
-    findings: list[Finding]
+    findings: list[Diagnostic]
     held_out: HeldOut
     absent: list[str]
     report: Path
@@ -67,7 +72,7 @@ class Evaluation:
 class _Facts:
     """What is found beside the rows."""
 
-    probe: Probe | None
+    probe: SelfInversion | None
     rebuilt: Rebuilt | None
     samples: tuple[Samples, Images, Images] | None
     originals_read: float | None
@@ -87,7 +92,7 @@ def evaluate(
     seconds: float | None = None,
     model_name: str = "model",
     model_digest: str = "",
-    other: Subject | None = None,
+    other: ModelUnderTest | None = None,
     completions: Mapping[str, Path] | None = None,
     engine: Engine | None = None,
     on_images: Callable[[int, int], None] = lambda done, total: None,
@@ -113,7 +118,7 @@ def evaluate(
     completions
         Folders of answers by other tools, by name: see `pixmend.evaluation.outside`.
     engine
-        Lets others complete the images, by `contestants_of` the same; see `carry_out`.
+        Lets others complete the images, by `methods_of` the same; see `carry_out`.
 
     Raises
     ------
@@ -123,13 +128,13 @@ def evaluate(
         What was handed over cannot be used; the message says why.
     """
     protocol = protocol or Protocol()
-    subject = Subject(model, model_name, model_digest)
+    subject = ModelUnderTest(model, model_name, model_digest)
     subjects = [subject] if other is None else [subject, _alike(subject, other)]
-    contestants, absent = contestants_of(
+    methods_under_test, absent = methods_of(
         subjects, train, methods, seed=protocol.seed, candidates=candidates, seconds=seconds
     )
     outsiders = [Outside(name, folder) for name, folder in (completions or {}).items()]
-    contestants += [outsider(each.name, each) for each in outsiders]
+    methods_under_test += [outsider(each.name, each) for each in outsiders]
     held = choose_held_out(
         source, model, train, count=count, seed=protocol.seed, on_progress=on_images
     )
@@ -143,14 +148,16 @@ def evaluate(
         "candidates": candidates,
         "seconds-per-image": seconds,
     }
-    ledger = Ledger(out, plan)
+    ledger = ResultStore(out, plan)
     ledger.follow({each.name: each.digest(protocol.masks, len(held.images)) for each in outsiders})
     for step in carry_out(
-        held, contestants, protocol, ledger, engine=engine, should_stop=should_stop
+        held, methods_under_test, protocol, ledger, engine=engine, should_stop=should_stop
     ):
         on_step(step)
-    rows = rows_of(held, contestants, protocol, ledger)
-    rows, facts = _beside(model, rows, held, train, contestants, protocol, ledger, should_stop)
+    rows = rows_of(held, methods_under_test, protocol, ledger)
+    rows, facts = _beside(
+        model, rows, held, train, methods_under_test, protocol, ledger, should_stop
+    )
     ledger.write(rows)  # in one order, whatever was done when
     features, realism = judge_realism(held, rows, protocol.batch, ledger, should_stop=should_stop)
     if features == "random":
@@ -159,7 +166,9 @@ def evaluate(
         )
     if not realism:
         facts.absent.append(f"KID needs {FEWEST} images, and there are {len(held.images)}")
-    summary = summarise(rows, contestants, protocol.masks, features=features, realism=realism)
+    summary = summarise(
+        rows, methods_under_test, protocol.masks, features=features, realism=realism
+    )
     trained = None if train is None else len(train.images)
     findings = diagnose(
         summary,
@@ -205,7 +214,7 @@ def evaluate(
     )
 
 
-def _alike(first: Subject, second: Subject) -> Subject:
+def _alike(first: ModelUnderTest, second: ModelUnderTest) -> ModelUnderTest:
     ours, theirs = first.model.settings, second.model.settings
     if (ours.size, ours.channels) != (theirs.size, theirs.channels):
         raise SettingsError(
@@ -215,18 +224,18 @@ def _alike(first: Subject, second: Subject) -> Subject:
     return second
 
 
-def contestants_of(
-    subjects: Sequence[Subject],
+def methods_of(
+    subjects: Sequence[ModelUnderTest],
     train: TrainingImages | None,
     methods: Sequence[str] | None,
     *,
     seed: int,
     candidates: int,
     seconds: float | None,
-) -> tuple[list[Contestant], list[str]]:
+) -> tuple[list[EvaluatedMethod], list[str]]:
     """Return who takes part, rivals once, and in words who does not and why."""
     images = None if train is None else train.images
-    found: dict[str, Contestant] = {}
+    found: dict[str, EvaluatedMethod] = {}
     absent: list[str] = []
     for letter, subject in zip("AB", subjects, strict=False):
         names, reasons = (
@@ -252,14 +261,16 @@ def _beside(
     rows: list[Row],
     held: HeldOut,
     train: TrainingImages | None,
-    contestants: Sequence[Contestant],
+    methods_under_test: Sequence[EvaluatedMethod],
     protocol: Protocol,
-    ledger: Ledger,
+    ledger: ResultStore,
     should_stop: Callable[[], bool],
 ) -> tuple[list[Row], _Facts]:
     """Return the rows with what the classifier reads, and the facts that are of no row."""
-    out, ours = ledger.folder, any(each.ours for each in contestants)
-    probe = probe_samples(model, contestants, protocol, out / "probe.json", should_stop=should_stop)
+    out, ours = ledger.folder, any(each.ours for each in methods_under_test)
+    probe = probe_samples(
+        model, methods_under_test, protocol, out / "probe.json", should_stop=should_stop
+    )
     samples = None
     if ours and train is not None:
         samples = judge_samples(model, held, train, out / "samples.json")

@@ -8,7 +8,7 @@ import numpy as np
 
 from pixmend.completion import Completion
 from pixmend.evaluation.heldout import HeldOut
-from pixmend.evaluation.ledger import Ledger, Row
+from pixmend.evaluation.ledger import ResultStore, Row
 from pixmend.evaluation.protocol import Protocol, masks_for
 from pixmend.evaluation.rivals import Images
 from pixmend.evaluation.summary import Summary
@@ -23,7 +23,7 @@ _SMALL = 64  # pixels of images of which more than one case of a kind is shown
 
 
 def gallery(
-    protocol: Protocol, held: HeldOut, rows: Sequence[Row], summary: Summary, ledger: Ledger
+    protocol: Protocol, held: HeldOut, rows: Sequence[Row], summary: Summary, ledger: ResultStore
 ) -> str:
     """Return a table of pictures for each mask, cases by the hole PSNR of the best method with the model (or of all)."""
     by = summary.best_ours or summary.best_rival
@@ -83,7 +83,7 @@ def _line(
     number: int,
     mask: Mask,
     rows: Sequence[Row],
-    ledger: Ledger,
+    ledger: ResultStore,
     batch: int,
     unsure: Row | None,
 ) -> str:

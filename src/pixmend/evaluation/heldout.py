@@ -11,10 +11,10 @@ import torch
 from pixmend.errors import InputError, SettingsError
 from pixmend.evaluation.rivals import Images
 from pixmend.images import fit_square, open_image, parse_colour, to_channels, to_eight_bits
-from pixmend.models import DCGAN, Memory
-from pixmend.randomness import array_generator_for
-from pixmend.records import Records, families, origins
-from pixmend.storage import Place
+from pixmend.models import DCGAN, Retrieval
+from pixmend.records import Records, groups_of, provenance
+from pixmend.rng import array_generator_for
+from pixmend.storage import StorePath
 
 __all__ = ["Files", "HeldOut", "Recorded", "TrainingImages", "choose_held_out", "open_training"]
 
@@ -44,7 +44,7 @@ class Source(Protocol):
 class Files:
     """Image files; the label of each is its folder."""
 
-    def __init__(self, paths: Sequence[Path | Place], names: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[Path | StorePath], names: Sequence[str]) -> None:
         self._paths = list(paths)
         self.names = list(names)
         self.labels: list[str | int | None] = [path.parent.name for path in paths]
@@ -60,7 +60,7 @@ class Recorded:
 
     def __init__(self, records: Records) -> None:
         self._records = records
-        origin = origins(records)
+        origin = provenance(records)
         self.names, self.labels = origin.names, origin.labels
 
     def read(self, index: int) -> Images:
@@ -124,12 +124,12 @@ def open_training(records: Records, model: DCGAN) -> TrainingImages:
             f"--train-data {records.path}: images of {records.size} px {records.channels}, and the model's are {settings.size} px "
             f"{settings.channels}; give the records that it was trained on"
         )
-    images = records.resident(_MOST_BYTES)
+    images = records.load_all(_MOST_BYTES)
     if images is None or not len(images):
         raise SettingsError(
             f"--train-data {records.path}: {len(records):,} images; needs at least one, and no more than 16 GiB of them"
         )
-    origin = origins(records)
+    origin = provenance(records)
     return TrainingImages(images, origin.names, origin.labels, records.digest)
 
 
@@ -152,7 +152,7 @@ def choose_held_out(
         Nothing is left to judge by; the message says why.
     """
     order = array_generator_for(seed, "evaluate", "images").permutation(len(source.names))
-    memory = None if train is None else Memory(_tensor(train.images))
+    memory = None if train is None else Retrieval(_tensor(train.images))
     kept: list[tuple[int, Images]] = []
     duplicates: list[str] = []
     failed: list[tuple[str, str]] = []
@@ -200,7 +200,7 @@ def _fitted(pixels: Images, model: DCGAN) -> Images:
     return to_channels(square, model.settings.channels, background).astype(np.uint8)
 
 
-def _seen(memory: Memory | None, images: list[Images]) -> list[bool]:
+def _seen(memory: Retrieval | None, images: list[Images]) -> list[bool]:
     """Return of each image whether a training image is all but the same."""
     if memory is None or not images:
         return [False] * len(images)
@@ -217,8 +217,8 @@ def _seen(memory: Memory | None, images: list[Images]) -> list[bool]:
 def _families(source: Source, train: TrainingImages | None) -> tuple[list[str], set[str]]:
     """Return the family of each image, and the families that the training data has too, both by one rule."""
     if train is None:
-        return families(source.names, source.labels), set()
-    together = families([*source.names, *train.names], [*source.labels, *train.labels])
+        return groups_of(source.names, source.labels), set()
+    together = groups_of([*source.names, *train.names], [*source.labels, *train.labels])
     held, trained = together[: len(source.names)], together[len(source.names) :]
     return held, set(held) & set(trained)
 

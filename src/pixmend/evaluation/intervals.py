@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pixmend.randomness import array_generator_for
+from pixmend.rng import array_generator_for
 
 __all__ = ["Interval", "mean_interval", "ratio_interval"]
 

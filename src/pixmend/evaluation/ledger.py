@@ -18,7 +18,7 @@ from pixmend.evaluation.rivals import Images
 from pixmend.images import encode_png, open_image
 from pixmend.storage import append_line, parse_json, remove_leftovers, write_bytes, write_text
 
-__all__ = ["Key", "Ledger", "Row"]
+__all__ = ["Key", "ResultStore", "Row"]
 
 Key: TypeAlias = tuple[int, str, str, str, str]  # number, digest, mask, method, answer
 
@@ -127,7 +127,7 @@ _DOUBTS = ".uncertainty"
 _OPTIONAL = ("expected", "confidence", "read", "peak", "seconds")
 
 
-class Ledger:
+class ResultStore:
     """The folder of an evaluation; opening it reads what an earlier call did there.
 
     Parameters
@@ -159,10 +159,10 @@ class Ledger:
         """Write the whole file anew."""
         write_text(self._file, _lines([COLUMNS, *(row.cells() for row in rows)]))
 
-    def add(self, rows: Sequence[Row], pictures: Images, doubts: Images | None = None) -> None:
+    def add(self, rows: Sequence[Row], pictures: Images, reasons: Images | None = None) -> None:
         """Keep a batch: its answers, uint8 [B, S, S, C], as one picture, its uncertainty [B, S, S, 1] as another, then its rows."""
         first = rows[0]
-        for stack, kind in ((pictures, ""), (doubts, _DOUBTS)):
+        for stack, kind in ((pictures, ""), (reasons, _DOUBTS)):
             if stack is not None:
                 column = stack.reshape(-1, *stack.shape[2:])
                 path = self._picture(first, first.number, kind)

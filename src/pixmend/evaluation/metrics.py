@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixmend.images import Pixels
-from pixmend.models import RIGHT
+from pixmend.models import CORRECT_TOLERANCE
 
 __all__ = [
     "Group",
@@ -54,7 +54,7 @@ def l1(answer: Pixels, image: Pixels, where: Where) -> float:
 def right_share(answer: Pixels, image: Pixels, where: Where) -> float:
     """Return the share of some pixels that are off by less than 26 grey levels, the mean over channels: what confidence foretells."""
     off = np.abs(answer.astype(np.float64) - image).mean(-1)
-    return float((off <= RIGHT * 127.5)[where].mean())
+    return float((off <= CORRECT_TOLERANCE * 127.5)[where].mean())
 
 
 def ssim_map(answer: Pixels, image: Pixels) -> NDArray[np.float64]:

@@ -10,15 +10,15 @@ import torch
 
 from pixmend.errors import StoppedError
 from pixmend.evaluation import metrics
-from pixmend.evaluation.contestants import Contestant
 from pixmend.evaluation.heldout import HeldOut
+from pixmend.evaluation.methods_under_test import EvaluatedMethod
 from pixmend.evaluation.protocol import Protocol, masks_for
 from pixmend.evaluation.realism import draw_samples
 from pixmend.images import to_pixels, to_tensor
 from pixmend.models import DCGAN, infer
 from pixmend.storage import parse_json, write_text
 
-__all__ = ["Probe", "Rebuilt", "probe_samples", "rebuild"]
+__all__ = ["Rebuilt", "SelfInversion", "probe_samples", "rebuild"]
 
 _SAMPLES = 8
 _REBUILT = 64  # images
@@ -51,7 +51,7 @@ def rebuild(model: DCGAN, held: HeldOut) -> Rebuilt | None:
 
 
 @dataclass(frozen=True)
-class Probe:
+class SelfInversion:
     """How a search completes images that G can draw exactly: its own samples. What it misses there, the search misses.
 
     Attributes
@@ -73,12 +73,12 @@ class Probe:
 
 def probe_samples(
     model: DCGAN,
-    contestants: Sequence[Contestant],
+    methods_under_test: Sequence[EvaluatedMethod],
     protocol: Protocol,
     kept: Path,
     *,
     should_stop: Callable[[], bool] = lambda: False,
-) -> Probe | None:
+) -> SelfInversion | None:
     """Let the last of our methods that search G alone complete samples of G under the first mask.
 
     It is read from the file ``kept`` if it holds just that; None where no method searches so.
@@ -89,7 +89,7 @@ def probe_samples(
         ``should_stop`` said yes.
     """
     # The encoder would see G's samples as no image: what it is told of makes the most of a completion.
-    ours = [each for each in contestants if each.searches and each.answer == "sharp"]
+    ours = [each for each in methods_under_test if each.searches and each.answer == "sharp"]
     if not ours:
         return None
     contestant, spec = ours[-1], protocol.masks[0]
@@ -104,7 +104,7 @@ def probe_samples(
     if should_stop():
         raise StoppedError
     pairs = list(zip(chosen, masks, strict=True))
-    found = Probe(
+    found = SelfInversion(
         contestant.label,
         spec,
         _SAMPLES,
@@ -117,9 +117,9 @@ def probe_samples(
     return found
 
 
-def _kept_probe(path: Path) -> Probe | None:
+def _kept_probe(path: Path) -> SelfInversion | None:
     try:
-        return Probe(**parse_json(path.read_text(encoding="utf-8")))
+        return SelfInversion(**parse_json(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
 

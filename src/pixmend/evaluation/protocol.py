@@ -10,13 +10,13 @@ import numpy as np
 
 from pixmend.errors import SettingsError, StoppedError
 from pixmend.evaluation import metrics
-from pixmend.evaluation.contestants import Answered, Contestant
 from pixmend.evaluation.heldout import HeldOut
-from pixmend.evaluation.ledger import Ledger, Row
+from pixmend.evaluation.ledger import ResultStore, Row
+from pixmend.evaluation.methods_under_test import Answered, EvaluatedMethod
 from pixmend.evaluation.peak import watch_memory
 from pixmend.evaluation.rivals import Images
 from pixmend.masks import Mask, make_mask
-from pixmend.randomness import seed_for
+from pixmend.rng import seed_for
 
 __all__ = [
     "MASKS",
@@ -119,7 +119,7 @@ class Batch:
 
     rows: list[Row]
     pictures: Images
-    doubts: Images | None
+    reasons: Images | None
 
 
 class Engine(Shape):
@@ -142,9 +142,9 @@ def masks_for(protocol: Protocol, spec: str, numbers: Sequence[int], size: int) 
 
 def carry_out(
     held: HeldOut,
-    contestants: Sequence[Contestant],
+    methods_under_test: Sequence[EvaluatedMethod],
     protocol: Protocol,
-    ledger: Ledger,
+    ledger: ResultStore,
     *,
     engine: Engine | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -159,9 +159,9 @@ def carry_out(
         ``should_stop`` said yes; the batch at hand is lost, the same call goes on.
     """
     digests = [digest_of(image) for image in held.images]
-    total, done = len(held.images) * len(protocol.masks) * len(contestants), 0
+    total, done = len(held.images) * len(protocol.masks) * len(methods_under_test), 0
     waiting: list[_Place] = []
-    for place in _places(len(held.images), contestants, protocol):
+    for place in _places(len(held.images), methods_under_test, protocol):
         if should_stop():
             raise StoppedError
         fresh = not _is_there(place, digests, ledger)
@@ -183,7 +183,7 @@ def carry_out(
 
 
 def answer(
-    order: Order, contestant: Contestant, *, should_stop: Callable[[], bool] = lambda: False
+    order: Order, contestant: EvaluatedMethod, *, should_stop: Callable[[], bool] = lambda: False
 ) -> Batch:
     """Let a contestant carry out an order, and measure its answers.
 
@@ -218,8 +218,8 @@ def answer(
             order.numbers, order.names, order.families, order.images, masks, answers, strict=True
         )
     ]
-    doubts = [answered.uncertainty for answered in answers]
-    told = [np.clip(2 * each, 0, 255).round()[..., None] for each in doubts if each is not None]
+    reasons = [answered.uncertainty for answered in answers]
+    told = [np.clip(2 * each, 0, 255).round()[..., None] for each in reasons if each is not None]
     return Batch(
         rows,
         np.stack([answered.pixels for answered in answers]),
@@ -265,20 +265,22 @@ class _Place:
     number: int
     numbers: tuple[int, ...]
     mask: str
-    contestant: Contestant
+    contestant: EvaluatedMethod
 
 
-def _places(count: int, contestants: Sequence[Contestant], protocol: Protocol) -> Iterator[_Place]:
+def _places(
+    count: int, methods_under_test: Sequence[EvaluatedMethod], protocol: Protocol
+) -> Iterator[_Place]:
     number = 0
     for start in range(0, count, protocol.batch):
         numbers = tuple(range(start, min(start + protocol.batch, count)))
         for spec in protocol.masks:
-            for contestant in contestants:
+            for contestant in methods_under_test:
                 yield _Place(number, numbers, spec, contestant)
                 number += 1
 
 
-def _is_there(place: _Place, digests: Sequence[str], ledger: Ledger) -> bool:
+def _is_there(place: _Place, digests: Sequence[str], ledger: ResultStore) -> bool:
     who = place.contestant
     keys = [
         (number, digests[number], place.mask, who.method, who.answer) for number in place.numbers
@@ -287,8 +289,8 @@ def _is_there(place: _Place, digests: Sequence[str], ledger: Ledger) -> bool:
     return len(rows) == len(keys) and ledger.has_picture(rows[0])
 
 
-def _keep(ledger: Ledger, batch: Batch) -> None:
-    ledger.add(batch.rows, batch.pictures, batch.doubts)
+def _keep(ledger: ResultStore, batch: Batch) -> None:
+    ledger.add(batch.rows, batch.pictures, batch.reasons)
 
 
 def _order(place: _Place, held: HeldOut, protocol: Protocol) -> Order:
@@ -306,7 +308,10 @@ def _order(place: _Place, held: HeldOut, protocol: Protocol) -> Order:
 
 
 def _answers(
-    contestant: Contestant, order: Order, masks: Sequence[Mask], should_stop: Callable[[], bool]
+    contestant: EvaluatedMethod,
+    order: Order,
+    masks: Sequence[Mask],
+    should_stop: Callable[[], bool],
 ) -> list[Answered]:
     outside = contestant.outside
     if outside is None:
@@ -320,7 +325,10 @@ def _answers(
 
 
 def rows_of(
-    held: HeldOut, contestants: Sequence[Contestant], protocol: Protocol, ledger: Ledger
+    held: HeldOut,
+    methods_under_test: Sequence[EvaluatedMethod],
+    protocol: Protocol,
+    ledger: ResultStore,
 ) -> list[Row]:
     """Return the rows that this call asks for, in order of image, mask and contestant, with the families of this call."""
     return [
@@ -331,5 +339,5 @@ def rows_of(
         )
         for number, image in enumerate(held.images)
         for spec in protocol.masks
-        for each in contestants
+        for each in methods_under_test
     ]

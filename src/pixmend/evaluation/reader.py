@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pixmend.evaluation.heldout import HeldOut, TrainingImages
 from pixmend.evaluation.rivals import Images
-from pixmend.randomness import generator_for
+from pixmend.rng import generator_for
 from pixmend.storage import write_bytes
 
 __all__ = ["Reader", "train_reader", "unreadable"]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pixmend.errors import StoppedError
 from pixmend.evaluation.heldout import HeldOut, TrainingImages
-from pixmend.evaluation.ledger import Ledger, Row
+from pixmend.evaluation.ledger import ResultStore, Row
 from pixmend.evaluation.rivals import Images
 from pixmend.features import (
     choose_features,
@@ -23,7 +23,7 @@ from pixmend.features import (
 )
 from pixmend.images import to_pixels, to_tensor
 from pixmend.models import DCGAN, sample_latents
-from pixmend.randomness import array_generator_for, generator_for
+from pixmend.rng import array_generator_for, generator_for
 from pixmend.storage import parse_json, write_text
 
 __all__ = ["FEWEST", "Realism", "Samples", "judge_realism", "judge_samples"]
@@ -69,7 +69,7 @@ def judge_realism(
     held: HeldOut,
     rows: Sequence[Row],
     batch: int,
-    ledger: Ledger,
+    ledger: ResultStore,
     *,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[str, list[Realism]]:
@@ -148,7 +148,9 @@ def draw_samples(model: DCGAN, count: int) -> Images:
     return np.concatenate(drawn).astype(np.uint8)
 
 
-def _sets(rows: Sequence[Row], batch: int, ledger: Ledger) -> Iterator[tuple[str, str, Images]]:
+def _sets(
+    rows: Sequence[Row], batch: int, ledger: ResultStore
+) -> Iterator[tuple[str, str, Images]]:
     """Yield each method's answers under each mask, in order of image, where all are there."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:

@@ -9,11 +9,11 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from pixmend.evaluation.diagnosis import Finding
+from pixmend.evaluation.diagnosis import Diagnostic
 from pixmend.evaluation.gallery import gallery, sample_sheet
 from pixmend.evaluation.heldout import HeldOut
-from pixmend.evaluation.ledger import Ledger, Row
-from pixmend.evaluation.probes import Probe, Rebuilt
+from pixmend.evaluation.ledger import ResultStore, Row
+from pixmend.evaluation.probes import Rebuilt, SelfInversion
 from pixmend.evaluation.protocol import Protocol
 from pixmend.evaluation.realism import Samples
 from pixmend.evaluation.rivals import RIVALS, Images
@@ -51,18 +51,18 @@ class Account:
 
     verdict: str
     summary: Summary
-    findings: Sequence[Finding]
+    findings: Sequence[Diagnostic]
     held: HeldOut
     protocol: Protocol
     facts: dict[str, str]
     absent: Sequence[str]
-    probe: Probe | None
+    probe: SelfInversion | None
     rebuilt: Rebuilt | None
     samples: tuple[Samples, Images, Images] | None
     originals_read: float | None
 
 
-def write_report(out: Path, account: Account, rows: Sequence[Row], ledger: Ledger) -> None:
+def write_report(out: Path, account: Account, rows: Sequence[Row], ledger: ResultStore) -> None:
     """Write ``report.json`` and ``report.html`` into the folder ``out``.
 
     Raises
@@ -183,7 +183,7 @@ def _tiles(summary: Summary, held: HeldOut) -> str:
     )
 
 
-def _findings(findings: Sequence[Finding]) -> str:
+def _findings(findings: Sequence[Diagnostic]) -> str:
     if not findings:
         return '<p class="quiet">Nothing stands out.</p>'
     items = "".join(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pixmend.errors import SettingsError
 from pixmend.masks import Mask
-from pixmend.models import Memory
+from pixmend.models import Retrieval
 
 __all__ = ["RIVALS", "Fill", "Images", "absent", "find_rival"]
 
@@ -70,7 +70,7 @@ def _mean(train: Images) -> Fill:
 
 
 def _nearest(train: Images) -> Fill:
-    memory = Memory(_channels_first(train))
+    memory = Retrieval(_channels_first(train))
 
     def fill(images: Images, masks: Sequence[Mask]) -> Images:
         target = _channels_first(images).float() / 127.5 - 1  # [B, C, S, S]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pixmend.evaluation.contestants import Contestant
 from pixmend.evaluation.intervals import Interval, mean_interval, ratio_interval
 from pixmend.evaluation.ledger import Row
+from pixmend.evaluation.methods_under_test import EvaluatedMethod
 from pixmend.evaluation.metrics import Group, calibration
 from pixmend.evaluation.realism import Realism
 
@@ -89,7 +89,7 @@ class Summary:
     Attributes
     ----------
     labels, ours
-        The contestants in order, and those of them that ask the model.
+        The methods_under_test in order, and those of them that ask the model.
     masks
         In order, then `ALL` if there are several.
     cells
@@ -128,21 +128,21 @@ class Summary:
         return self.masks[-1]
 
     def has(self, name: str) -> bool:
-        """Whether all contestants have a figure."""
+        """Whether all methods_under_test have a figure."""
         return all(name in cell.figures for cell in self.cells.values())
 
 
 def summarise(
     rows: Sequence[Row],
-    contestants: Sequence[Contestant],
+    methods_under_test: Sequence[EvaluatedMethod],
     masks: Sequence[str],
     *,
     features: str = "",
     realism: Sequence[Realism] = (),
 ) -> Summary:
     """Sum up complete rows: of each image, mask and contestant one."""
-    labels = tuple(each.label for each in contestants)
-    ours = tuple(each.label for each in contestants if each.ours)
+    labels = tuple(each.label for each in methods_under_test)
+    ours = tuple(each.label for each in methods_under_test if each.ours)
     columns = (*masks, ALL) if len(masks) > 1 else tuple(masks)
     table = _Table(rows, labels, masks)
     real = {(each.label, each.mask): each for each in realism}

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pixmend.randomness import generator_for
+from pixmend.rng import generator_for
 
 __all__ = ["FeatureMap", "choose_features"]
 

@@ -4,7 +4,7 @@ Outside, pixels are uint8 (or uint16, for 16-bit grey) arrays [H, W, C]; inside,
 conversion happens here and nowhere else.
 """
 
-from pixmend.images.drawing import contact_sheet, grid, thumbnail, write_film
+from pixmend.images.drawing import contact_sheet, grid, thumbnail, write_animation
 from pixmend.images.files import (
     EXTENSIONS,
     FORMATS,
@@ -64,5 +64,5 @@ __all__ = [
     "to_eight_bits",
     "to_pixels",
     "to_tensor",
-    "write_film",
+    "write_animation",
 ]

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pixmend.images.pixels import Pixels, to_channels, to_eight_bits
 from pixmend.storage import atomic_write
 
-__all__ = ["contact_sheet", "grid", "thumbnail", "write_film"]
+__all__ = ["contact_sheet", "grid", "thumbnail", "write_animation"]
 
 _PAPER = (250, 250, 248)
 _INK = (40, 40, 44)
@@ -82,7 +82,9 @@ def thumbnail(pixels: Pixels, cell: int) -> Pixels:
     return np.asarray(_scaled(Image.fromarray(_over_checks(pixels)), cell))
 
 
-def write_film(frames: Sequence[Pixels], path: Path, *, seconds_per_frame: float = 0.15) -> None:
+def write_animation(
+    frames: Sequence[Pixels], path: Path, *, seconds_per_frame: float = 0.15
+) -> None:
     """Write uint8 [H, W, 3] frames as an endless GIF, atomically; the last frame stays a little."""
     images = [Image.fromarray(frame) for frame in frames]
     durations = [round(1000 * seconds_per_frame)] * (len(images) - 1) + [1500]

@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pixmend.errors import ImageError, InputError
 from pixmend.images.picture import Picture, picture_from_array, picture_of
 from pixmend.images.pixels import Pixels
-from pixmend.storage import Place, atomic_write
+from pixmend.storage import StorePath, atomic_write
 
 __all__ = [
     "EXTENSIONS",
@@ -51,7 +51,7 @@ def find_images(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def images_at(place: Place) -> Iterator[Path | Place]:
+def images_at(place: StorePath) -> Iterator[Path | StorePath]:
     """Yield the image files of a folder as `find_images` and `images_in` do, or the one file that a place is."""
     if not place.is_folder():
         yield place.local or place
@@ -61,7 +61,7 @@ def images_at(place: Place) -> Iterator[Path | Place]:
         yield from (place / name for name in images_in(place))
 
 
-def images_in(folder: Place) -> Iterator[str]:
+def images_in(folder: StorePath) -> Iterator[str]:
     """Yield the image files in a folder, sub-folders included, as relative names; hidden ones are left out."""
     for name, _ in folder.files():
         hidden = any(part.startswith(".") for part in name.split("/"))
@@ -85,11 +85,11 @@ def open_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:  # noqa
         return picture_from_array(source)
     if isinstance(source, Image.Image):
         return picture_of(ImageOps.exif_transpose(source))
-    if not isinstance(source, str | os.PathLike | Place):
+    if not isinstance(source, str | os.PathLike | StorePath):
         raise ImageError(
             f"image: a {type(source).__name__} is no image; give a path, a PIL image or a NumPy array"
         )
-    place = Place.of(source if isinstance(source, str | Place) else Path(source))
+    place = StorePath.of(source if isinstance(source, str | StorePath) else Path(source))
     path = place.local
     if path is None:
         return decode_image(_fetched(place), place, max_pixels=max_pixels)
@@ -111,7 +111,7 @@ def open_image(source: Any, *, max_pixels: int = MAX_PIXELS) -> Picture:  # noqa
 
 def decode_image(
     content: bytes,
-    path: Path | Place | None = None,
+    path: Path | StorePath | None = None,
     *,
     max_pixels: int = MAX_PIXELS,
     formats: tuple[str, ...] = FORMATS,
@@ -163,7 +163,7 @@ def decode_image(
         raise ImageError(f"{name}: damaged: {error}") from error
 
 
-def _fetched(place: Place) -> bytes:
+def _fetched(place: StorePath) -> bytes:
     try:
         size = place.size()
         if size > MAX_BYTES:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pixmend.errors import ImageError
 from pixmend.images.pixels import Channels, Pixels, to_channels, to_eight_bits
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 
 __all__ = ["Picture"]
 
@@ -47,7 +47,7 @@ class Picture:
 
     native: NDArray[Any]
     mode: str
-    path: Path | Place | None = None
+    path: Path | StorePath | None = None
     info: dict[str, Any] = field(default_factory=dict)
     reduced: bool = False
 
@@ -137,7 +137,7 @@ class Picture:
         return worked.reshape(self.native.shape)
 
 
-def picture_of(image: Image.Image, path: Path | Place | None = None) -> Picture:
+def picture_of(image: Image.Image, path: Path | StorePath | None = None) -> Picture:
     """Take a loaded PIL image apart.
 
     Raises
@@ -166,7 +166,7 @@ def _is_resolution(dpi: tuple[Any, ...]) -> bool:
         return False
 
 
-def picture_from_array(array: NDArray[Any], path: Path | Place | None = None) -> Picture:
+def picture_from_array(array: NDArray[Any], path: Path | StorePath | None = None) -> Picture:
     """Take uint8 or floats [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], or uint16 [H, W] or [H, W, 1], as a picture.
 
     Floats are in [0, 1] and come back as floats; what is completed of them is computed in 16 bits.
@@ -211,7 +211,7 @@ def _check_range(array: NDArray[Any]) -> None:
         )
 
 
-def _to_kept_mode(image: Image.Image, path: Path | Place | None) -> Image.Image:
+def _to_kept_mode(image: Image.Image, path: Path | StorePath | None) -> Image.Image:
     if image.mode in _WORKED_AS:
         # A tRNS chunk makes one colour of an L or RGB image transparent: that is alpha by another name.
         if "transparency" in image.info and image.mode in ("L", "RGB", "1"):

@@ -1,5 +1,6 @@
 """The networks, and the one file that holds them."""
 
+from pixmend.models.calibration import CORRECT_TOLERANCE, Calibration, calibrate, known_error
 from pixmend.models.dcgan import (
     Condition,
     DCGANSettings,
@@ -9,7 +10,7 @@ from pixmend.models.dcgan import (
     initialise,
     sample_latents,
 )
-from pixmend.models.encoder import Encoder, Encoding, Estimate, join_encodings, kl_to_prior
+from pixmend.models.encoder import Encoder, Encoding, PixelPosterior, join_encodings, kl_to_prior
 from pixmend.models.file import (
     BUNDLED,
     DCGAN,
@@ -20,30 +21,29 @@ from pixmend.models.file import (
     save_model,
     write_tensors,
 )
-from pixmend.models.inference import encode, infer, infer_average
-from pixmend.models.memory import Memory
+from pixmend.models.inference import encode, infer, infer_mean
 from pixmend.models.residual import make_discriminator, make_generator
-from pixmend.models.trust import RIGHT, Trust, calibrate, known_error
+from pixmend.models.retrieval import Retrieval
 
 __all__ = [
     "BUNDLED",
+    "CORRECT_TOLERANCE",
     "DCGAN",
-    "RIGHT",
+    "Calibration",
     "Condition",
     "DCGANSettings",
     "Discriminator",
     "Encoder",
     "Encoding",
-    "Estimate",
     "Generator",
-    "Memory",
-    "Trust",
+    "PixelPosterior",
+    "Retrieval",
     "calibrate",
     "clip_radius",
     "encode",
     "find_model",
     "infer",
-    "infer_average",
+    "infer_mean",
     "initialise",
     "join_encodings",
     "kl_to_prior",

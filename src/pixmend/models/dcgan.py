@@ -16,14 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from pixmend.images import MAX_PIXELS, Channels, channel_count
-from pixmend.models.layers import Doubling, Halving, Projection
+from pixmend.models.layers import Downsample, Projection, Upsample
 
 __all__ = [
     "Condition",
     "DCGANSettings",
     "Discriminator",
     "Generator",
-    "add_told",
+    "add_condition",
     "clip_radius",
     "doubling",
     "halving",
@@ -67,11 +67,11 @@ class DCGANSettings(BaseModel):
         le=1024,
         description="feature maps of the encoder's first layer; as G's if not given",
     )
-    fill: Literal["grey", "smooth"] = Field(
+    hole_init: Literal["grey", "harmonic"] = Field(
         "grey",
         description="what the encoder sees in the hole: mid-grey, or a smooth guess that it then corrects",
     )
-    memory: int = Field(
+    retrieval_images: int = Field(
         0,
         ge=0,
         le=1_000_000,
@@ -85,11 +85,11 @@ class DCGANSettings(BaseModel):
                 f"encoder = {self.encoder!r} needs latent_prior = 'normal': its posterior is measured against N(0, I)"
             )
         most = MAX_PIXELS // self.size**2
-        if self.memory > most:
+        if self.retrieval_images > most:
             raise ValueError(
-                f"memory = {self.memory} is more than a model file can be read with: at most {most} at {self.size} px"
+                f"retrieval_images = {self.retrieval_images} is more than a model file can be read with: at most {most} at {self.size} px"
             )
-        if self.memory and self.encoder == "off":
+        if self.retrieval_images and self.encoder == "off":
             raise ValueError("memory is looked at by the encoder: set encoder = 'conditional' too")
         return self
 
@@ -114,16 +114,16 @@ class Condition:
     ----------
     maps
         Added before the ReLU of each layer of G: [B, widths[i], s, s] for s = start, 2 start, ..., size / 2.
-    detail
+    residual
         Added before its tanh, [B, C, size, size].
     """
 
     maps: list[Tensor]
-    detail: Tensor
+    residual: Tensor
 
     def take(self, rows: Tensor) -> "Condition":
         """Return what is told of the images numbered ``rows`` [N]."""
-        return Condition([each[rows] for each in self.maps], self.detail[rows])
+        return Condition([each[rows] for each in self.maps], self.residual[rows])
 
 
 class Generator(nn.Module):
@@ -157,12 +157,12 @@ class Generator(nn.Module):
             for up in self.ups:
                 maps = up(maps)
             return torch.tanh(self.to_image(maps))
-        maps = torch.relu(add_told(maps, condition.maps[0]))
+        maps = torch.relu(add_condition(maps, condition.maps[0]))
         for up, told in zip(self.ups, condition.maps[1:], strict=True):
             assert isinstance(up, nn.Sequential)
             convolve, norm, activate = up
-            maps = activate(add_told(norm(convolve(maps)), told))
-        return torch.tanh(add_told(self.to_image(maps), condition.detail))
+            maps = activate(add_condition(norm(convolve(maps)), told))
+        return torch.tanh(add_condition(self.to_image(maps), condition.residual))
 
     def _up(self, wide: int, narrow: int, kernel: int) -> nn.Module:
         return nn.Sequential(
@@ -235,7 +235,7 @@ def clip_radius(settings: DCGANSettings) -> float:
     return 1.0 if settings.latent_prior == "uniform" else 3.0
 
 
-def add_told(maps: Tensor, told: Tensor) -> Tensor:
+def add_condition(maps: Tensor, told: Tensor) -> Tensor:
     """Add to the first rows what is told of them."""
     if len(told) == len(maps):
         return maps + told
@@ -243,16 +243,16 @@ def add_told(maps: Tensor, told: Tensor) -> Tensor:
     return torch.cat([first + told, others])
 
 
-def doubling(wide: int, narrow: int, kernel: int, *, bias: bool) -> Doubling:
+def doubling(wide: int, narrow: int, kernel: int, *, bias: bool) -> Upsample:
     """Make a layer [B, wide, s, s] -> [B, narrow, 2 s, 2 s]."""
     # Output side: (s - 1) * 2 - 2 * padding + kernel + output_padding = 2 s, for both kernels.
     padding, extra = (1, 0) if kernel == 4 else (2, 1)
-    return Doubling(wide, narrow, kernel, 2, padding, extra, bias=bias)
+    return Upsample(wide, narrow, kernel, 2, padding, extra, bias=bias)
 
 
-def halving(narrow: int, wide: int, kernel: int, *, bias: bool) -> Halving:
+def halving(narrow: int, wide: int, kernel: int, *, bias: bool) -> Downsample:
     """Make a layer [B, narrow, 2 s, 2 s] -> [B, wide, s, s]."""
-    return Halving(narrow, wide, kernel, 2, 1 if kernel == 4 else 2, bias=bias)
+    return Downsample(narrow, wide, kernel, 2, 1 if kernel == 4 else 2, bias=bias)
 
 
 def leaky() -> nn.LeakyReLU:

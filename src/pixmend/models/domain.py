@@ -6,14 +6,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
-__all__ = ["Domain"]
+__all__ = ["OutOfDomain"]
 
 _MOST, _FEWEST = 1024, 16  # images that others are compared with
 _LEAST_SPREAD = 1.0  # grey levels
 
 
 @dataclass(frozen=True)
-class Domain:
+class OutOfDomain:
     """Some training images, and how far others lie from the nearest of them.
 
     Attributes
@@ -48,7 +48,7 @@ class Domain:
         lower, upper = torch.quantile(scores, scores.new_tensor([0.25, 0.75])).tolist()
         return cls(some, allowed, max(upper + 3 * (upper - lower), 2 * upper))
 
-    def strangeness(self, target: Tensor, known: Tensor) -> Tensor:
+    def anomaly_score(self, target: Tensor, known: Tensor) -> Tensor:
         """Return how far images lie from the nearest training image on the known pixels, 1 being the fence, [B].
 
         Parameters

@@ -1,9 +1,9 @@
-"""The encoder: from a masked image and its mask to a posterior over z, and to what G is told of the image besides.
+"""The encoder: from a masked image and its mask to a posterior over z, and to what G is maps_added of the image besides.
 
-masked image, mask (, nearest training image) --E--> N(mean, variance) over z, a `Condition` of G, and an `Estimate`
+masked image, mask (, nearest training image) --E--> N(mean, variance) over z, a `Condition` of G, and an `PixelPosterior`
 
 Learned inference as in BiGAN and ALI (Donahue 2017, Dumoulin 2017), amortised for images with holes: completing takes one pass
-instead of a search of a thousand. Of a prior sample nothing is told, so G stays an unconditional DCGAN.
+instead of a search of a thousand. Of a prior sample nothing is maps_added, so G stays an unconditional DCGAN.
 """
 
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 
 from pixmend.images import channel_count
 from pixmend.models.dcgan import Condition, DCGANSettings
-from pixmend.models.fill import smooth_fill
-from pixmend.models.layers import Doubling, Halving
+from pixmend.models.fill import harmonic_fill
+from pixmend.models.layers import Downsample, Upsample
 
-__all__ = ["Encoder", "Encoding", "Estimate", "join_encodings", "kl_to_prior"]
+__all__ = ["Encoder", "Encoding", "PixelPosterior", "join_encodings", "kl_to_prior"]
 
 _INSIDE = 0.97  # of a guess, so that tanh reaches it
 _LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -8.0, 4.0  # beyond, exp overflows or draws are points
 
 
 @dataclass(frozen=True)
-class Estimate:
+class PixelPosterior:
     """What E makes of the missing pixels without G: of all images that fit what is known, the mean, and how far they differ.
 
     The mean is the answer of the least squared error, and a blur; G's images are sharp and err more (Blau and Michaeli 2018). Mean
@@ -41,9 +41,9 @@ class Estimate:
     mean: Tensor
     log_variance: Tensor
 
-    def take(self, rows: Tensor) -> "Estimate":
+    def take(self, rows: Tensor) -> "PixelPosterior":
         """Return the estimates of the images numbered ``rows`` [N]."""
-        return Estimate(self.mean[rows], self.log_variance[rows])
+        return PixelPosterior(self.mean[rows], self.log_variance[rows])
 
 
 @dataclass(frozen=True)
@@ -55,25 +55,25 @@ class Encoding:
     mean, log_variance
         Of the posterior N(mean, exp(log_variance)) over z, each [B, latent_dim].
     condition
-        What G is told besides z; None where the model's `encoder` is not "conditional".
-    estimate
+        What G is maps_added besides z; None where the model's `encoder` is not "conditional".
+    pixel_posterior
         The mean of the images that fit, and their variance; None as `condition`.
     """
 
     mean: Tensor
     log_variance: Tensor
     condition: Condition | None
-    estimate: Estimate | None
+    pixel_posterior: PixelPosterior | None
 
     def draw(self, noise: Tensor) -> Tensor:
         """Return z = mean + sigma * noise for noise [B, latent_dim] from N(0, 1) (Kingma and Welling 2014, section 2.4)."""
         return self.mean + (0.5 * self.log_variance).exp() * noise
 
     def exact(self) -> "Encoding":
-        """Return it in float32, but for what G alone is told."""
-        estimate = self.estimate
+        """Return it in float32, but for what G alone is maps_added."""
+        estimate = self.pixel_posterior
         if estimate is not None:
-            estimate = Estimate(estimate.mean.float(), estimate.log_variance.float())
+            estimate = PixelPosterior(estimate.mean.float(), estimate.log_variance.float())
         return Encoding(self.mean.float(), self.log_variance.float(), self.condition, estimate)
 
     def take(self, rows: Tensor) -> "Encoding":
@@ -82,14 +82,14 @@ class Encoding:
             self.mean[rows],
             self.log_variance[rows],
             None if self.condition is None else self.condition.take(rows),
-            None if self.estimate is None else self.estimate.take(rows),
+            None if self.pixel_posterior is None else self.pixel_posterior.take(rows),
         )
 
 
 class Encoder(nn.Module):
     """E: what is known of an image -> `Encoding`; it mirrors D, but for the batch norm at its input, which is there.
 
-    Where G is told of the image, the way back up mirrors G, each layer adding the maps of the same size on the way down (U-Net,
+    Where G is maps_added of the image, the way back up mirrors G, each layer adding the maps of the same size on the way down (U-Net,
     Ronneberger 2015). Its maps, through a 1 x 1 convolution, are added to G's at the same size before its ReLU; at full size they
     meet a convolution of E's input, and from there come the estimate and what is added before G's tanh. With `fill` = "smooth" both are
     corrections of a smooth guess, which E then sees in the hole.
@@ -100,11 +100,11 @@ class Encoder(nn.Module):
         colours = channel_count(settings.channels)
         widths = settings.widths(settings.encoder_filters or settings.filters)[::-1]
         # The masked image, the mask, and the training image nearest on the known pixels where there is a memory.
-        inputs = colours * (2 if settings.memory else 1) + 1
+        inputs = colours * (2 if settings.retrieval_images else 1) + 1
         # [B, widths[i], s, s] -> [B, widths[i + 1], s / 2, s / 2]
         self.downs = nn.ModuleList(
             nn.Sequential(
-                Halving(narrow, wide, 4, 2, 1, bias=False),
+                Downsample(narrow, wide, 4, 2, 1, bias=False),
                 nn.BatchNorm2d(wide),
                 nn.LeakyReLU(0.2, inplace=True),
             )
@@ -113,24 +113,24 @@ class Encoder(nn.Module):
         # [B, widths[-1], start, start] -> [B, 2 * latent_dim, 1, 1]
         self.to_posterior = nn.Conv2d(widths[-1], 2 * settings.latent_dim, settings.start)
         self.conditional = settings.encoder == "conditional"
-        self.smooth = settings.fill == "smooth"
+        self.smooth = settings.hole_init == "harmonic"
         if self.conditional:
             fine = max(8, widths[0] * 2 // 5)
             # [B, narrow, s / 2, s / 2] -> [B, wide, s, s], the way back
             self.ups = nn.ModuleList(
-                nn.Sequential(Doubling(wide, narrow, 4, 2, 1, bias=False), nn.BatchNorm2d(narrow))
+                nn.Sequential(Upsample(wide, narrow, 4, 2, 1, bias=False), nn.BatchNorm2d(narrow))
                 for wide, narrow in pairwise([*widths[::-1], fine])
             )
-            self.tell = nn.ModuleList(
+            self.condition_heads = nn.ModuleList(
                 nn.Conv2d(ours, theirs, 1)
                 for ours, theirs in zip(
                     widths[::-1], settings.widths(settings.filters), strict=True
                 )
             )
-            self.look = nn.Conv2d(inputs, fine, 3, padding=1)
-            self.mix = nn.Conv2d(fine, fine, 3, padding=1)
-            self.detail = nn.Conv2d(fine, colours, 3, padding=1)
-            self.to_estimate = nn.Conv2d(fine, colours + 1, 3, padding=1)
+            self.input_skip = nn.Conv2d(inputs, fine, 3, padding=1)
+            self.fuse = nn.Conv2d(fine, fine, 3, padding=1)
+            self.residual = nn.Conv2d(fine, colours, 3, padding=1)
+            self.to_pixel_posterior = nn.Conv2d(fine, colours + 1, 3, padding=1)
 
     def forward(self, target: Tensor, known: Tensor, neighbour: Tensor | None = None) -> Encoding:
         """Encode masked images.
@@ -142,9 +142,9 @@ class Encoder(nn.Module):
         known
             [B, 1, S, S], 1 = known, 0 = missing.
         neighbour
-            [B, C, S, S], for a model with a memory: see `pixmend.models.Memory`.
+            [B, C, S, S], for a model with a memory: see `pixmend.models.Retrieval`.
         """
-        shown = smooth_fill(target, known) if self.smooth else target * known
+        shown = harmonic_fill(target, known) if self.smooth else target * known
         seen = [shown, known * 2 - 1]
         if neighbour is not None:
             seen.append(neighbour)
@@ -154,39 +154,41 @@ class Encoder(nn.Module):
             maps.append(down(maps[-1]))
         mean, log_variance = self.to_posterior(maps[-1]).flatten(1).chunk(2, 1)
         log_variance = log_variance.clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
-        return Encoding(mean, log_variance, *self._tell(inputs, maps[1:], shown))
+        return Encoding(mean, log_variance, *self._condition(inputs, maps[1:], shown))
 
-    def _tell(
+    def _condition(
         self, inputs: Tensor, maps: list[Tensor], shown: Tensor
-    ) -> tuple[Condition, Estimate] | tuple[None, None]:
+    ) -> tuple[Condition, PixelPosterior] | tuple[None, None]:
         if not self.conditional:
             return None, None
         back = [maps[-1]]  # from `start` pixels to full size
-        for up, beside in zip(self.ups, [*maps[-2::-1], self.look(inputs)], strict=True):
+        for up, beside in zip(self.ups, [*maps[-2::-1], self.input_skip(inputs)], strict=True):
             back.append(nn.functional.leaky_relu(up(back[-1]) + beside, 0.2))
-        told = [tell(each) for tell, each in zip(self.tell, back[:-1], strict=True)]
-        fine = nn.functional.leaky_relu(self.mix(back[-1]), 0.2)
-        estimate = self.to_estimate(fine)
+        maps_added = [
+            head(each) for head, each in zip(self.condition_heads, back[:-1], strict=True)
+        ]
+        fine = nn.functional.leaky_relu(self.fuse(back[-1]), 0.2)
+        estimate = self.to_pixel_posterior(fine)
         spread = estimate[:, -1:].clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
-        detail, mean = self.detail(fine), estimate[:, :-1]
+        detail, mean = self.residual(fine), estimate[:, :-1]
         if self.smooth:  # both are corrections of the guess
             guess = torch.atanh(_INSIDE * shown)
             detail, mean = detail + guess, mean + guess
-        return Condition(told, detail), Estimate(torch.tanh(mean), spread)
+        return Condition(maps_added, detail), PixelPosterior(torch.tanh(mean), spread)
 
 
 def join_encodings(encodings: list[Encoding]) -> Encoding:
     """Return the encodings of several batches as those of one."""
     conditions = [each.condition for each in encodings if each.condition is not None]
-    estimates = [each.estimate for each in encodings if each.estimate is not None]
+    estimates = [each.pixel_posterior for each in encodings if each.pixel_posterior is not None]
     condition = estimate = None
     if conditions:
         maps = zip(*(each.maps for each in conditions), strict=True)
-        detail = torch.cat([each.detail for each in conditions])
+        detail = torch.cat([each.residual for each in conditions])
         condition = Condition([torch.cat(each) for each in maps], detail)
     if estimates:
         spread = torch.cat([each.log_variance for each in estimates])
-        estimate = Estimate(torch.cat([each.mean for each in estimates]), spread)
+        estimate = PixelPosterior(torch.cat([each.mean for each in estimates]), spread)
     mean = torch.cat([each.mean for each in encodings])
     return Encoding(mean, torch.cat([each.log_variance for each in encodings]), condition, estimate)
 

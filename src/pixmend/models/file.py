@@ -21,8 +21,8 @@ from pixmend.errors import ModelFileError, OutputError, VersionError
 from pixmend.images import channel_count
 from pixmend.models.dcgan import DCGANSettings, Discriminator, Generator
 from pixmend.models.encoder import Encoder
-from pixmend.models.memory import Memory
 from pixmend.models.residual import make_discriminator, make_generator
+from pixmend.models.retrieval import Retrieval
 from pixmend.storage import atomic_write, parse_json
 
 __all__ = [
@@ -59,7 +59,7 @@ class DCGAN:
     encoder
         From masked images to z, where `settings.encoder` is not "off".
     memory
-        Training images for the encoder to look at, where `settings.memory` is not 0.
+        Training images for the encoder to look at, where `settings.retrieval_images` is not 0.
     """
 
     settings: DCGANSettings
@@ -67,7 +67,7 @@ class DCGAN:
     discriminator: Discriminator
     card: dict[str, Any] = field(default_factory=dict)
     encoder: Encoder | None = None
-    memory: Memory | None = None
+    retrieval: Retrieval | None = None
 
 
 def find_model(model: str | Path) -> Path:
@@ -117,7 +117,9 @@ def load_model(model: str | Path) -> DCGAN:
         for part, network in zip(_PARTS, networks, strict=True):
             if network is not None:
                 network.load_state_dict(_part(tensors, f"{part}."))
-        memory = _memory(tensors["memory"], settings, header) if settings.memory else None
+        memory = (
+            _memory(tensors["retrieval"], settings, header) if settings.retrieval_images else None
+        )
         card = dict(header.get("card", {}))
     # A digest can be put right by whoever alters a file: what it covers is as strange as the rest.
     except (KeyError, ValueError, TypeError, RuntimeError, ModelFileError) as error:
@@ -143,9 +145,9 @@ def save_model(model: DCGAN, path: Path) -> None:
             held = network.state_dict().items()
             tensors |= {f"{prefix}.{name}": value for name, value in held}
     header: dict[str, Any] = {"settings": model.settings.model_dump(), "card": model.card}
-    if model.memory is not None:
-        tensors["memory"] = model.memory.encode()
-        header["memory_images"] = len(model.memory)
+    if model.retrieval is not None:
+        tensors["retrieval"] = model.retrieval.encode()
+        header["retrieval_count"] = len(model.retrieval)
     write_tensors(path, tensors, kind="model", header=header)
 
 
@@ -265,9 +267,9 @@ def _check_held(
                 raise ModelFileError(f"{part}.{name} is {found} and should be {list(wanted.shape)}")
 
 
-def _memory(png: Tensor, settings: DCGANSettings, header: Mapping[str, Any]) -> Memory:
-    count, channels = header["memory_images"], channel_count(settings.channels)
-    return Memory.decode(png, count=count, channels=channels, side=settings.size)
+def _memory(png: Tensor, settings: DCGANSettings, header: Mapping[str, Any]) -> Retrieval:
+    count, channels = header["retrieval_count"], channel_count(settings.channels)
+    return Retrieval.decode(png, count=count, channels=channels, side=settings.size)
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

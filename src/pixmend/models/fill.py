@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["smooth_fill"]
+__all__ = ["harmonic_fill"]
 
 _SWEEPS = 8  # at each size
 # Chebyshev's acceleration counts on no error that one sweep of Jacobi shrinks by less than this: 8 sweeps then do what 40 did. Nearer to 1
@@ -14,7 +14,7 @@ _LEAST_SIDE = 4
 
 
 @torch.no_grad()
-def smooth_fill(target: Tensor, known: Tensor) -> Tensor:
+def harmonic_fill(target: Tensor, known: Tensor) -> Tensor:
     """Fill holes [B, C, S, S] with a harmonic function of what is known around them, nearly: no extremes, no edges.
 
     Relaxed from coarse to fine: at each size the hole starts with the smaller one's values, and each missing pixel becomes the mean of its

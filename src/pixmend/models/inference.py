@@ -6,7 +6,7 @@ from torch import Tensor
 from pixmend.models.encoder import Encoding
 from pixmend.models.file import DCGAN
 
-__all__ = ["encode", "infer", "infer_average"]
+__all__ = ["encode", "infer", "infer_mean"]
 
 
 def encode(
@@ -14,8 +14,8 @@ def encode(
 ) -> Encoding:
     """Encode images with holes, [B, C, S, S] and [B, 1, S, S]; the neighbour is looked up if the model has a memory and none is given."""
     assert model.encoder is not None
-    if model.memory is not None and neighbour is None:
-        neighbour = model.memory.take(model.memory.nearest(target, known)[:, 0])
+    if model.retrieval is not None and neighbour is None:
+        neighbour = model.retrieval.take(model.retrieval.nearest(target, known)[:, 0])
     return model.encoder(target, known, neighbour)  # type: ignore[no-any-return]
 
 
@@ -28,8 +28,10 @@ def infer(model: DCGAN, target: Tensor, known: Tensor, neighbour: Tensor | None 
 
 
 @torch.no_grad()
-def infer_average(model: DCGAN, target: Tensor, known: Tensor) -> Tensor:
+def infer_mean(model: DCGAN, target: Tensor, known: Tensor) -> Tensor:
     """Return the mean of `infer` and of E's estimate, where E makes one: in one pass, what comes nearest to the truth."""
     encoding = encode(model, target, known)
     images: Tensor = model.generator(encoding.mean, encoding.condition)
-    return images if encoding.estimate is None else (images + encoding.estimate.mean) / 2
+    return (
+        images if encoding.pixel_posterior is None else (images + encoding.pixel_posterior.mean) / 2
+    )

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
-__all__ = ["Doubling", "Halving", "Projection"]
+__all__ = ["Downsample", "Projection", "Upsample"]
 
 # Found by measuring: below these, torch's own kernels are as fast.
 _LEAST_CHANNELS = 128  # of the fine maps
@@ -60,7 +60,7 @@ class Projection(nn.Linear):
         return F.linear(F.pad(z, (0, further)), F.pad(self.weight, (0, further)))
 
 
-class Halving(nn.Conv2d):
+class Downsample(nn.Conv2d):
     """Convolution of stride 2: [B, narrow, 2 s, 2 s] -> [B, wide, s, s]."""
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Halving(nn.Conv2d):
         return halved
 
 
-class Doubling(nn.ConvTranspose2d):
+class Upsample(nn.ConvTranspose2d):
     """Transposed convolution of stride 2: [B, wide, s, s] -> [B, narrow, 2 s, 2 s]."""
 
     def forward(self, maps: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -84,7 +84,7 @@ class Doubling(nn.ConvTranspose2d):
         return doubled if self.bias is None else doubled + self.bias.view(-1, 1, 1)
 
 
-def _pays(layer: Halving | Doubling, maps: Tensor, side: int) -> bool:
+def _pays(layer: Downsample | Upsample, maps: Tensor, side: int) -> bool:
     # Never in evaluation mode: there not a bit may depend on an image's batch mates.
     return (
         layer.training

@@ -25,7 +25,7 @@ from pixmend.models.dcgan import (
     DCGANSettings,
     Discriminator,
     Generator,
-    add_told,
+    add_condition,
     doubling,
     halving,
     leaky,
@@ -72,7 +72,7 @@ class ResidualGenerator(Generator):
         assert image is not None  # the least size is two doublings from its start
         # `to_image` doubles too; what was drawn at a quarter of the size has both to go.
         drawn = self.to_image(maps) + _enlarge(_enlarge(image))
-        return torch.tanh(drawn if condition is None else add_told(drawn, condition.detail))
+        return torch.tanh(drawn if condition is None else add_condition(drawn, condition.residual))
 
     def _up(self, wide: int, narrow: int, kernel: int) -> nn.Module:
         return _Up(wide, narrow, kernel)
@@ -133,7 +133,7 @@ class _Down(nn.Module):
 
 
 def _activate(maps: Tensor, told: Tensor | None) -> Tensor:
-    return torch.relu(maps if told is None else add_told(maps, told))
+    return torch.relu(maps if told is None else add_condition(maps, told))
 
 
 def _enlarge(images: Tensor) -> Tensor:

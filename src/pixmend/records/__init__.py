@@ -17,33 +17,33 @@ uint8 [B, size, size, C], labels, names
 
 from pixmend.records.dataset import Records
 from pixmend.records.example import decode_example, encode_example
-from pixmend.records.families import families
 from pixmend.records.foreign import ForeignImage, read_foreign
 from pixmend.records.framing import read_record_at, read_records, write_record
+from pixmend.records.groups import groups_of
 from pixmend.records.manifest import INPUTS_NAME, Manifest, ShardInfo
-from pixmend.records.origins import Origins, origins
 from pixmend.records.pack import pack
 from pixmend.records.progress import PackProgress
+from pixmend.records.provenance import Provenance, provenance
 from pixmend.records.settings import PackSettings
-from pixmend.records.sources import Item, Source, find_source
+from pixmend.records.sources import ImageSource, Source, find_source
 
 __all__ = [
     "INPUTS_NAME",
     "ForeignImage",
-    "Item",
+    "ImageSource",
     "Manifest",
-    "Origins",
     "PackProgress",
     "PackSettings",
+    "Provenance",
     "Records",
     "ShardInfo",
     "Source",
     "decode_example",
     "encode_example",
-    "families",
     "find_source",
-    "origins",
+    "groups_of",
     "pack",
+    "provenance",
     "read_foreign",
     "read_record_at",
     "read_records",

@@ -10,7 +10,7 @@ from typing import IO
 from pixmend.errors import InputError
 from pixmend.images import EXTENSIONS
 from pixmend.records.members import MAX_MEMBER_BYTES, Member, class_depth
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 
 __all__ = ["members", "read_from", "read_member"]
 
@@ -20,7 +20,7 @@ _MAX_RATIO = 1032  # what deflate can reach; more in all means members that shar
 _SLACK = 2**20
 
 
-def members(path: Place | Path) -> Iterator[Member]:
+def members(path: StorePath | Path) -> Iterator[Member]:
     """Yield the images of a zip in order of name.
 
     A member's place is (header's offset, compressed bytes, bytes, method, CRC-32).
@@ -30,7 +30,7 @@ def members(path: Place | Path) -> Iterator[Member]:
     InputError
         Not a zip, a broken one, or a bomb of overlapping members.
     """
-    place = Place.of(path)
+    place = StorePath.of(path)
     try:
         with place.open() as file, zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
@@ -62,7 +62,7 @@ def members(path: Place | Path) -> Iterator[Member]:
         yield Member(name, text, where, _objection(info))
 
 
-def read_member(path: Place | Path, place: tuple[int, ...]) -> bytes:
+def read_member(path: StorePath | Path, place: tuple[int, ...]) -> bytes:
     """Return the bytes of the member at ``place``, never more than the archive declared.
 
     Raises
@@ -70,7 +70,7 @@ def read_member(path: Place | Path, place: tuple[int, ...]) -> bytes:
     InputError
         The member is damaged or says less than it holds.
     """
-    archive = Place.of(path)
+    archive = StorePath.of(path)
     try:
         with archive.open() as file:
             return read_from(file, archive.size(), place)

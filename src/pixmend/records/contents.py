@@ -17,8 +17,8 @@ from pixmend.records.foreign import foreign_content
 from pixmend.records.framing import map_file, read_record_at
 from pixmend.records.idx import read_members
 from pixmend.records.members import MAX_MEMBER_BYTES
-from pixmend.records.sources import Item
-from pixmend.storage import Place, Ranged, Slices
+from pixmend.records.sources import ImageSource
+from pixmend.storage import RangeBuffer, Ranged, StorePath
 
 __all__ = ["Content", "contents", "sha256"]
 
@@ -28,7 +28,9 @@ _AT_ONCE = 16  # files of a store that are being fetched
 _BYTES_AT_ONCE = 64 * 2**20  # of these, unless one alone is larger
 
 
-def contents(root: Place, items: Iterable[Item]) -> Iterator[tuple[Item, Content | InputError]]:
+def contents(
+    root: StorePath, items: Iterable[ImageSource]
+) -> Iterator[tuple[ImageSource, Content | InputError]]:
     """Yield each item with its content, or with what went wrong: one bad item never loses the rest."""
     if root.local is None:
         yield from _from_store(root, items)
@@ -43,8 +45,8 @@ def sha256(content: Content) -> str:
 
 
 def _of_containers(
-    root: Place, items: Iterable[Item]
-) -> Iterator[tuple[Item, Content | InputError]]:
+    root: StorePath, items: Iterable[ImageSource]
+) -> Iterator[tuple[ImageSource, Content | InputError]]:
     for (kind, file), group in itertools.groupby(items, key=lambda item: (item.kind, item.file)):
         path = root / file
         batch = list(group)
@@ -55,9 +57,11 @@ def _of_containers(
             yield item, InputError(item.reason) if item.reason else next(found)
 
 
-def _from_store(root: Place, items: Iterable[Item]) -> Iterator[tuple[Item, Content | InputError]]:
+def _from_store(
+    root: StorePath, items: Iterable[ImageSource]
+) -> Iterator[tuple[ImageSource, Content | InputError]]:
     """Yield as `contents`, fetching some image files ahead: an answer takes long to come, whatever its size."""
-    waiting: deque[tuple[Item, Future[Content | InputError]]] = deque()
+    waiting: deque[tuple[ImageSource, Future[Content | InputError]]] = deque()
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         try:
             for kind, group in itertools.groupby(items, key=lambda item: item.kind):
@@ -77,25 +81,25 @@ def _from_store(root: Place, items: Iterable[Item]) -> Iterator[tuple[Item, Cont
                 future.cancel()
 
 
-def _enough(waiting: Iterable[tuple[Item, Future[Content | InputError]]]) -> bool:
+def _enough(waiting: Iterable[tuple[ImageSource, Future[Content | InputError]]]) -> bool:
     sizes = [item.stamp[0] for item, _ in waiting]
     return len(sizes) > _AT_ONCE or sum(sizes) > _BYTES_AT_ONCE
 
 
 def _all(
-    waiting: deque[tuple[Item, Future[Content | InputError]]],
-) -> Iterator[tuple[Item, Content | InputError]]:
+    waiting: deque[tuple[ImageSource, Future[Content | InputError]]],
+) -> Iterator[tuple[ImageSource, Content | InputError]]:
     while waiting:
         item, future = waiting.popleft()
         yield item, future.result()
 
 
-def _files(path: Place, items: list[Item]) -> Iterator[Content | InputError]:
+def _files(path: StorePath, items: list[ImageSource]) -> Iterator[Content | InputError]:
     for item in items:
         yield _file_or_error(path, item)
 
 
-def _file_or_error(path: Place, item: Item) -> Content | InputError:
+def _file_or_error(path: StorePath, item: ImageSource) -> Content | InputError:
     """Return an image file's bytes, or what went wrong."""
     if item.reason:
         return InputError(item.reason)
@@ -108,7 +112,7 @@ def _file_or_error(path: Place, item: Item) -> Content | InputError:
     return content or InputError("the file is empty")
 
 
-def _zipped(path: Place, items: list[Item]) -> Iterator[Content | InputError]:
+def _zipped(path: StorePath, items: list[ImageSource]) -> Iterator[Content | InputError]:
     try:
         size = path.size()
         file = path.open()
@@ -123,16 +127,16 @@ def _zipped(path: Place, items: list[Item]) -> Iterator[Content | InputError]:
                 yield error
 
 
-def _idx(path: Place, items: list[Item]) -> Iterator[Content | InputError]:
+def _idx(path: StorePath, items: list[ImageSource]) -> Iterator[Content | InputError]:
     try:
         yield from read_members(path, (item.place[0] for item in items))
     except InputError as error:
         yield from (error for _ in items)
 
 
-def _recorded(path: Place, items: list[Item]) -> Iterator[Content | InputError]:
+def _recorded(path: StorePath, items: list[ImageSource]) -> Iterator[Content | InputError]:
     try:
-        buffer: Slices = map_file(path) if path.local is not None else Ranged(path)
+        buffer: RangeBuffer = map_file(path) if path.local is not None else Ranged(path)
     except InputError as error:
         yield from (error for _ in items)
         return

@@ -15,7 +15,7 @@ from pixmend.records.example import Features, decode_example, first_bytes, first
 from pixmend.records.framing import map_file, read_record_at, read_records
 from pixmend.records.index import read_index
 from pixmend.records.manifest import Manifest, ShardInfo
-from pixmend.storage import Blocks, Part, Place, Slices, default_cache
+from pixmend.storage import Blocks, Part, RangeBuffer, StorePath, default_cache
 
 __all__ = ["Records"]
 
@@ -41,7 +41,7 @@ class Records:
         Read every record once at opening and leave broken ones out of the numbering; `bad` names
         them.
     should_stop
-        Asked before each shard is opened.
+        CompletionRequest before each shard is opened.
 
     Attributes
     ----------
@@ -64,17 +64,17 @@ class Records:
 
     def __init__(
         self,
-        path: Place | Path | str,
+        path: StorePath | Path | str,
         *,
         skip_bad: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.path = Place.of(path)
+        self.path = StorePath.of(path)
         self.manifest = Manifest.read(self.path)
         remote = self.path.local is None
         self._sizes = dict(self.path.files()) if remote else {}
         self._blocks = self._in_blocks() if remote else None
-        self._maps: dict[int, Slices] = {}
+        self._maps: dict[int, RangeBuffer] = {}
         find = self._scan if skip_bad else self._checked_index
 
         def offsets_of(number: int) -> tuple[NDArray[np.int64], list[str]]:
@@ -172,7 +172,7 @@ class Records:
         number = int(self._shards[index])
         return read_record_at(self._map(number), int(self._offsets[index]), self._name(number))
 
-    def resident(
+    def load_all(
         self, limit_bytes: int, *, on_progress: Callable[[int, int], None] | None = None
     ) -> NDArray[np.uint8] | None:
         """Return all images as one uint8 [N, size, size, C] if that takes ``limit_bytes`` at most, else None.
@@ -230,7 +230,7 @@ class Records:
             default_cache(),
         )
 
-    def _map(self, number: int) -> Slices:
+    def _map(self, number: int) -> RangeBuffer:
         if self._blocks is not None:
             return self._blocks.file(number)
         found = self._maps.get(number)
@@ -258,7 +258,7 @@ class Records:
             offset=offset,
         )
 
-    def _length(self, path: Place) -> int:
+    def _length(self, path: StorePath) -> int:
         try:
             return path.size() if path.local is not None else self._sizes[path.name]
         except (MissingError, KeyError):
@@ -311,7 +311,7 @@ class Records:
 _FIX = "pack the folder again, or read the rest with --skip-bad"
 
 
-def _index_or_none(path: Place, shard: ShardInfo) -> NDArray[np.int64] | None:
+def _index_or_none(path: StorePath, shard: ShardInfo) -> NDArray[np.int64] | None:
     try:
         offsets = read_index(path)
     except RecordError:
@@ -320,7 +320,7 @@ def _index_or_none(path: Place, shard: ShardInfo) -> NDArray[np.int64] | None:
 
 
 def _good_offsets(
-    buffer: Slices, name: str, offsets: NDArray[np.int64], broken: list[RecordError]
+    buffer: RangeBuffer, name: str, offsets: NDArray[np.int64], broken: list[RecordError]
 ) -> Iterator[int]:
     """Yield the offsets at which a whole record lies: the index knows where to go on after a broken one."""
     for offset in offsets.tolist():

@@ -18,7 +18,7 @@ from pixmend.records.manifest import (
     Manifest,
 )
 from pixmend.records.settings import PackSettings
-from pixmend.storage import Place, make_folder, parse_json
+from pixmend.storage import StorePath, make_folder, parse_json
 
 __all__ = ["Origin", "clean", "locked", "previous_run"]
 
@@ -37,11 +37,11 @@ class Origin(BaseModel):
     source: str
     listing: str
 
-    def write(self, folder: Place) -> None:
+    def write(self, folder: StorePath) -> None:
         """Write it into ``folder``, where it stays beside the records."""
         (folder / ORIGIN_NAME).write_bytes(self._content())
 
-    def claim(self, folder: Place) -> None:
+    def claim(self, folder: StorePath) -> None:
         """Write it into ``folder`` unless another run has begun there meanwhile: a store has no locks.
 
         Raises
@@ -62,7 +62,7 @@ class Origin(BaseModel):
 
 
 @contextlib.contextmanager
-def locked(out: Place) -> Iterator[None]:
+def locked(out: StorePath) -> Iterator[None]:
     """Make ``out`` and hold it for this process alone; freed when the process ends, however it ends.
 
     In a store nothing can be held: there two runs of the same command write the same bytes, and `Origin.claim` keeps others away.
@@ -97,7 +97,7 @@ def locked(out: Place) -> Iterator[None]:
         os.close(handle)
 
 
-def _check_names(out: Place, names: set[str]) -> None:
+def _check_names(out: StorePath, names: set[str]) -> None:
     visible = any(not name.startswith(".") for name in names)
     if visible and not names & {MANIFEST_NAME, ORIGIN_NAME}:
         raise OutputError(
@@ -105,7 +105,7 @@ def _check_names(out: Place, names: set[str]) -> None:
         )
 
 
-def previous_run(out: Place, current: Origin) -> Manifest | None:
+def previous_run(out: StorePath, current: Origin) -> Manifest | None:
     """Return the manifest of ``out`` if it holds just what ``current`` would make, else None to pack on.
 
     Raises
@@ -130,7 +130,7 @@ def previous_run(out: Place, current: Origin) -> Manifest | None:
     return manifest if whole and origin.listing == current.listing else None
 
 
-def clean(out: Place, keep: frozenset[str]) -> None:
+def clean(out: StorePath, keep: frozenset[str]) -> None:
     """Remove temporary files of runs that were killed, and shards not among the names to ``keep``."""
     for name, _ in list(out.files()):
         stale = SHARD_FILE.fullmatch(name) and f"{name.rpartition('.')[0]}.tfrecord" not in keep
@@ -138,7 +138,7 @@ def clean(out: Place, keep: frozenset[str]) -> None:
             (out / name).remove(missing_ok=True)
 
 
-def _read_origin(out: Place) -> Origin | None:
+def _read_origin(out: StorePath) -> Origin | None:
     try:
         return Origin.model_validate(parse_json((out / ORIGIN_NAME).read_bytes()))
     except MissingError:
@@ -147,7 +147,7 @@ def _read_origin(out: Place) -> Origin | None:
         raise OutputError(f"{out / ORIGIN_NAME}: cannot be read; {_FIX}") from error
 
 
-def _check_same(out: Place, before: Origin, now: Origin) -> None:
+def _check_same(out: StorePath, before: Origin, now: Origin) -> None:
     then, here = before.settings.model_dump(), now.settings.model_dump()
     other = [
         f"{key} is {then[key]} there and {here[key]} here" for key in then if then[key] != here[key]

@@ -17,7 +17,7 @@ from pixmend.images import decode_image
 from pixmend.records.example import Features, decode_example, first_bytes, first_int
 from pixmend.records.framing import read_records
 from pixmend.records.members import Member
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 
 __all__ = ["ForeignImage", "foreign_content", "members", "read_foreign"]
 
@@ -53,7 +53,7 @@ class ForeignImage:
     filename: str
 
 
-def read_foreign(paths: Iterable[Place | Path]) -> Iterator[ForeignImage]:
+def read_foreign(paths: Iterable[StorePath | Path]) -> Iterator[ForeignImage]:
     """Yield the images of TFRecord files, in order.
 
     Raises
@@ -74,7 +74,7 @@ def read_foreign(paths: Iterable[Place | Path]) -> Iterator[ForeignImage]:
             yield ForeignImage(pixels, _label(features), _text(features), _name(features))
 
 
-def members(path: Place | Path) -> Iterator[Member]:
+def members(path: StorePath | Path) -> Iterator[Member]:
     """Yield the records of a TFRecord file, named by the file name in them or else by number.
 
     A member's place is its offset. A broken record is a member that is left out.
@@ -134,7 +134,7 @@ def _raw_pixels(content: bytes, height: int, width: int, declared: int) -> NDArr
     return np.frombuffer(content, np.uint8).reshape(height, width, channels)
 
 
-def _reported(broken: list[RecordError], path: Place | Path) -> Iterator[Member]:
+def _reported(broken: list[RecordError], path: StorePath | Path) -> Iterator[Member]:
     for error in broken:
         yield Member(f"{error.offset}", None, (error.offset,), str(error).removeprefix(f"{path}: "))
     broken.clear()

@@ -24,7 +24,7 @@ from typing import Protocol, TypeAlias
 import google_crc32c
 
 from pixmend.errors import InputError, MissingError, RecordError
-from pixmend.storage import Place, Slices
+from pixmend.storage import RangeBuffer, StorePath
 
 __all__ = [
     "Appendable",
@@ -69,7 +69,7 @@ def write_record(file: Appendable, payload: bytes) -> int:
 
 
 def read_records(
-    path: Place | Path,
+    path: StorePath | Path,
     *,
     skip_bad: bool = False,
     on_bad: Callable[[RecordError], None] | None = None,
@@ -107,7 +107,7 @@ def read_records(
         offset = _resync(buffer, offset + 1) if following is None else following
 
 
-def read_record_at(buffer: Slices, offset: int, shard: str = "record") -> bytes:
+def read_record_at(buffer: RangeBuffer, offset: int, shard: str = "record") -> bytes:
     """Return the payload of the record that starts at byte ``offset``, both checksums checked.
 
     Raises
@@ -118,7 +118,7 @@ def read_record_at(buffer: Slices, offset: int, shard: str = "record") -> bytes:
     return _read_payload(buffer, offset, _read_length(buffer, offset, shard), shard)
 
 
-def map_file(path: Place | Path) -> Buffer:
+def map_file(path: StorePath | Path) -> Buffer:
     """Map a shard into memory, read-only; an empty file, which cannot be mapped, is empty bytes.
 
     A store's file is fetched into a temporary one, which goes with the map.
@@ -128,7 +128,7 @@ def map_file(path: Place | Path) -> Buffer:
     InputError
         The file is missing or unreadable.
     """
-    place = Place.of(path)
+    place = StorePath.of(path)
     try:
         with place.open() if place.local is not None else tempfile.TemporaryFile() as file:
             if place.local is None:
@@ -143,7 +143,7 @@ def map_file(path: Place | Path) -> Buffer:
         raise InputError(f"{path}: cannot be read: {error}") from error
 
 
-def _read_length(buffer: Slices, offset: int, shard: str) -> int:
+def _read_length(buffer: RangeBuffer, offset: int, shard: str) -> int:
     """Return the length of the record at ``offset``, proven by its checksum and by the end of the file."""
     room = len(buffer) - offset - _OVERHEAD
     if offset < 0 or room < 0:
@@ -162,7 +162,7 @@ def _read_length(buffer: Slices, offset: int, shard: str) -> int:
     return length
 
 
-def _read_payload(buffer: Slices, offset: int, length: int, shard: str) -> bytes:
+def _read_payload(buffer: RangeBuffer, offset: int, length: int, shard: str) -> bytes:
     start = offset + _HEADER_BYTES
     payload = buffer[start : start + length]
     if _CRC.unpack(buffer[start + length : start + length + 4])[0] != masked_crc(payload):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pixmend.errors import InputError
 from pixmend.records.members import Member
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 
 __all__ = ["members", "read_members"]
 
@@ -29,7 +29,7 @@ _MAX_RATIO = 1032  # what gzip can reach
 _DAMAGE = (OSError, EOFError, zlib.error, struct.error)
 
 
-def members(path: Place) -> Iterator[Member]:
+def members(path: StorePath) -> Iterator[Member]:
     """Yield the images of an idx file, named by number; their classes are the labels of the file beside it.
 
     A member's place is its number.
@@ -55,7 +55,9 @@ def members(path: Place) -> Iterator[Member]:
         yield Member(f"{number:0{width}d}", text, (number,))
 
 
-def read_members(path: Place, numbers: Iterable[int]) -> Iterator[NDArray[np.uint8] | InputError]:
+def read_members(
+    path: StorePath, numbers: Iterable[int]
+) -> Iterator[NDArray[np.uint8] | InputError]:
     """Yield the images [H, W, C] of ascending ``numbers``, or for each what went wrong, reading the file once."""
     with _open(path) as file:
         try:
@@ -81,7 +83,7 @@ def read_members(path: Place, numbers: Iterable[int]) -> Iterator[NDArray[np.uin
                 yield InputError(damage)
 
 
-def _open(path: Place) -> IO[bytes]:
+def _open(path: StorePath) -> IO[bytes]:
     try:
         packed = path.suffix.lower() == ".gz"
         return cast("IO[bytes]", gzip.open(path.local or path.open())) if packed else path.open()
@@ -89,7 +91,7 @@ def _open(path: Place) -> IO[bytes]:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _read_shape(file: IO[bytes], path: Place) -> tuple[int, ...]:
+def _read_shape(file: IO[bytes], path: StorePath) -> tuple[int, ...]:
     try:
         zeros, kind, dimensions = struct.unpack(">HBB", file.read(4))
         shape = struct.unpack(f">{dimensions}I", file.read(4 * dimensions))
@@ -100,7 +102,7 @@ def _read_shape(file: IO[bytes], path: Place) -> tuple[int, ...]:
     return shape
 
 
-def _labels_beside(path: Place, count: int) -> NDArray[np.uint8] | None:
+def _labels_beside(path: StorePath, count: int) -> NDArray[np.uint8] | None:
     """Return the labels [N] of the images of ``path``, or None when no file of labels lies beside it."""
     name = path.name.removesuffix(".gz")
     for old, new in (("idx3", "idx1"), ("idx4", "idx1"), ("images", "labels")):

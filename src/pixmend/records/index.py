@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pixmend.errors import InputError, RecordError
 from pixmend.records.framing import masked_crc
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 
 __all__ = ["index_path", "read_index", "write_index"]
 
@@ -25,19 +25,19 @@ _HEADER = struct.Struct("<8sQII")
 _MAGIC = b"PXMINDEX"
 
 
-def index_path(shard: Place | Path) -> Place:
+def index_path(shard: StorePath | Path) -> StorePath:
     """Return where the index of ``shard`` lies: beside it, under ``.index``."""
-    place = Place.of(shard)
+    place = StorePath.of(shard)
     return place.with_name(f"{place.stem}.index")
 
 
-def write_index(shard: Place | Path, offsets: NDArray[np.uint64]) -> None:
+def write_index(shard: StorePath | Path, offsets: NDArray[np.uint64]) -> None:
     """Write the index of ``shard`` atomically; ``offsets`` is [N]."""
     body = offsets.astype("<u8").tobytes()
     index_path(shard).write_bytes(_HEADER.pack(_MAGIC, len(offsets), masked_crc(body), 0) + body)
 
 
-def read_index(shard: Place | Path) -> NDArray[np.int64]:
+def read_index(shard: StorePath | Path) -> NDArray[np.int64]:
     """Return the offsets [N] of the records of ``shard``.
 
     Raises

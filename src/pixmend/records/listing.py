@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from pixmend.records.sources import Item, Source, item_from_line, item_to_line
-from pixmend.storage import Place, atomic_write
+from pixmend.records.sources import ImageSource, Source, item_to_line, source_from_line
+from pixmend.storage import StorePath, atomic_write
 
 __all__ = ["Listing", "shard_count", "write_listing"]
 
@@ -55,12 +55,12 @@ class Listing:
         with self.path.open("rb") as file:
             return self._seek(file, number)
 
-    def items(self, numbers: Sequence[int]) -> Iterator[Item]:
+    def items(self, numbers: Sequence[int]) -> Iterator[ImageSource]:
         """Yield the items of these numbers."""
         with self.path.open("rb") as file:
             for number in numbers:
                 self._seek(file, number)
-                yield item_from_line(file.readline())
+                yield source_from_line(file.readline())
 
     def digest_of(self, start: int, stop: int) -> str:
         """Return the SHA-256 of the lines [start, stop)."""
@@ -76,7 +76,7 @@ class Listing:
 
 
 def write_listing(
-    source: Source, path: Path, *, outside: Place, look: Callable[[], None] = lambda: None
+    source: Source, path: Path, *, outside: StorePath, look: Callable[[], None] = lambda: None
 ) -> Listing:
     """Write the items of ``source`` to ``path``; ``outside`` is a folder to stay out of.
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pixmend.errors import InputError, MissingError, SettingsError
 from pixmend.records.settings import PackSettings
-from pixmend.storage import Place, parse_json
+from pixmend.storage import StorePath, parse_json
 
 __all__ = ["INPUTS_NAME", "MANIFEST_NAME", "ORIGIN_NAME", "SHARD_FILE", "Manifest", "ShardInfo"]
 
@@ -67,14 +67,14 @@ class Manifest(BaseModel):
         parts = [self.settings.model_dump_json(), *(shard.sha256 for shard in self.shards)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def write(self, folder: Place | Path) -> None:
+    def write(self, folder: StorePath | Path) -> None:
         """Write ``manifest.json`` into ``folder`` atomically."""
         content = self.model_dump(mode="json") | {"digest": self.digest}
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
-        (Place.of(folder) / MANIFEST_NAME).write_bytes(text.encode())
+        (StorePath.of(folder) / MANIFEST_NAME).write_bytes(text.encode())
 
     @classmethod
-    def read(cls, folder: Place | Path) -> "Manifest":
+    def read(cls, folder: StorePath | Path) -> "Manifest":
         """Read the manifest of a record folder.
 
         Raises
@@ -83,7 +83,7 @@ class Manifest(BaseModel):
             No records there, unfinished ones, or a manifest that was altered or is of another
             version.
         """
-        path = Place.of(folder) / MANIFEST_NAME
+        path = StorePath.of(folder) / MANIFEST_NAME
         try:
             content = parse_json(path.read_bytes().decode())
         except MissingError:
@@ -110,7 +110,7 @@ class Manifest(BaseModel):
 _AGAIN = "pack the folder again"
 
 
-def _no_records(folder: Place) -> str:
+def _no_records(folder: StorePath) -> str:
     if not folder.exists():
         return f"{folder}: no such folder; give one that `pixmend pack` wrote"
     if (folder / ORIGIN_NAME).exists():

@@ -17,13 +17,13 @@ from pixmend.records.contents import contents
 from pixmend.records.folder import Origin, clean, locked, previous_run
 from pixmend.records.listing import Listing, shard_count, write_listing
 from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME, ORIGIN_NAME, Manifest, ShardInfo
-from pixmend.records.progress import Board, PackProgress
+from pixmend.records.progress import PackProgress, SharedProgress
 from pixmend.records.settings import PackSettings
 from pixmend.records.shards import ShardJob, kept_result, pixels_of
 from pixmend.records.sources import Source, find_source
-from pixmend.records.tally import Limit, Tally
+from pixmend.records.tally import Limit, PackSummary
 from pixmend.records.workers import Engine, run_jobs
-from pixmend.storage import Place, make_folder
+from pixmend.storage import StorePath, make_folder
 
 __all__ = ["pack"]
 
@@ -34,8 +34,8 @@ _VERSION = 1  # of what a shard holds: raised when equal inputs give other bytes
 
 
 def pack(
-    source: Place | Path | str,
-    out: Place | Path | str,
+    source: StorePath | Path | str,
+    out: StorePath | Path | str,
     settings: PackSettings,
     *,
     workers: int | None = None,
@@ -64,7 +64,7 @@ def pack(
     on_progress
         Told how far it is, a few times a second.
     should_stop
-        Asked at least as often; when it says yes, all workers stop at their next image.
+        CompletionRequest at least as often; when it says yes, all workers stop at their next image.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def pack(
         if should_stop():
             raise StoppedError
 
-    source, out = Place.of(source), Place.of(out)
+    source, out = StorePath.of(source), StorePath.of(out)
     found = find_source(source, outside=None if _is_same(out, source) else out)
     limit = Limit.of(max_bad)
     if workers is not None and workers < 1:
@@ -109,8 +109,8 @@ def pack(
         begun.claim(out)
         jobs = list(run.jobs())
         clean(out, frozenset(job.path.name for job in jobs))
-        with Board(work / "board") as board:
-            tally = Tally(found.path, len(listing), board, limit, on_progress)
+        with SharedProgress(work / "board") as board:
+            tally = PackSummary(found.path, len(listing), board, limit, on_progress)
 
             def tell() -> None:
                 look()
@@ -146,7 +146,7 @@ def pack(
 
 
 @contextlib.contextmanager
-def _work_folder(out: Place) -> Iterator[Path]:
+def _work_folder(out: StorePath) -> Iterator[Path]:
     """Hold ``out`` and give its sub-folder for work in progress; what stays empty is taken away again.
 
     Beside a store the list of inputs and the board are kept in a temporary folder of this machine.
@@ -175,7 +175,7 @@ class _Run:
     """What is packed, where to and how."""
 
     source: Source
-    out: Place
+    out: StorePath
     settings: PackSettings
     listing: Listing
     work: Path
@@ -206,7 +206,7 @@ class _Run:
                 board=self.work / "board",
             )
 
-    def finish(self, jobs: list[ShardJob], tally: Tally) -> Manifest:
+    def finish(self, jobs: list[ShardJob], tally: PackSummary) -> Manifest:
         """Merge the inputs' lines and write the manifest; with it, the folder is one of records."""
         results = [tally.results[job.number] for job in jobs]
         if not any(result.count for result in results):
@@ -264,13 +264,13 @@ def _channels_of(source: Source, listing: Listing, look: Callable[[], None]) -> 
     return "L" if grey and all(grey) else "RGB"
 
 
-def _is_same(left: Place, right: Place) -> bool:
+def _is_same(left: StorePath, right: StorePath) -> bool:
     if left.local is None or right.local is None:
         return left == right
     return left.local.exists() and right.local.exists() and left.local.samefile(right.local)
 
 
-def _printable(path: Place) -> str:
+def _printable(path: StorePath) -> str:
     if path.local is None:
         return str(path)
     return os.fsencode(path.local.resolve()).decode("utf-8", "backslashreplace")

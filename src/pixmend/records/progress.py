@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-__all__ = ["Board", "PackProgress", "Row"]
+__all__ = ["PackProgress", "Row", "SharedProgress"]
 
 _ROW = struct.Struct("<II120s400s")
 
@@ -35,7 +35,7 @@ class Row(NamedTuple):
     reason: str = ""
 
 
-class Board:
+class SharedProgress:
     """The shared file; open it in each process, as a context."""
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One shard: its share of the inputs, decoded, fitted, and written as records. Runs in a worker process."""
+"""One shard: its share of the inputs, decoded, for_model, and written as records. Runs in a worker process."""
 
 import hashlib
 import json
@@ -27,8 +27,8 @@ from pixmend.records.framing import write_record
 from pixmend.records.index import read_index, write_index
 from pixmend.records.progress import Row
 from pixmend.records.settings import PackSettings
-from pixmend.records.sources import Item
-from pixmend.storage import Place, parse_json
+from pixmend.records.sources import ImageSource
+from pixmend.storage import StorePath, parse_json
 
 __all__ = [
     "FIRST_REASONS",
@@ -71,11 +71,11 @@ class ShardJob:
     """
 
     number: int
-    path: Place
-    inputs: Place
-    note: Place
+    path: StorePath
+    inputs: StorePath
+    note: StorePath
     key: str
-    root: Place
+    root: StorePath
     listing: Path
     start: int
     count: int
@@ -98,7 +98,7 @@ class ShardResult:
 
 def write_shard(
     job: ShardJob,
-    items: Iterable[Item],
+    items: Iterable[ImageSource],
     *,
     on_row: Callable[[Row], None],
     before: Callable[[int], None] = lambda position: None,
@@ -186,13 +186,13 @@ def square_of(
     if settings.fit == "pad" and pixels.shape[-1] < channel_count(channels):
         # Else the border of a grey image would be grey, and that of an opaque one opaque.
         pixels = to_channels(pixels, channels, background)
-    fitted = fit_square(pixels, settings.size, settings.fit, background)
-    return to_channels(fitted, channels, background)
+    for_model = fit_square(pixels, settings.size, settings.fit, background)
+    return to_channels(for_model, channels, background)
 
 
 def _records(
-    job: ShardJob, items: Iterable[Item], before: Callable[[int], None]
-) -> Iterator[tuple[Item, dict[str, Any], bytes | None]]:
+    job: ShardJob, items: Iterable[ImageSource], before: Callable[[int], None]
+) -> Iterator[tuple[ImageSource, dict[str, Any], bytes | None]]:
     """Yield each item with its line of inputs and its record, None if it is left out."""
     for position, (item, content) in enumerate(contents(job.root, items)):
         before(position)
@@ -211,7 +211,7 @@ def _records(
         yield item, line, record
 
 
-def _record(item: Item, pixels: NDArray[Any], job: ShardJob) -> bytes:
+def _record(item: ImageSource, pixels: NDArray[Any], job: ShardJob) -> bytes:
     channels = job.settings.channels
     assert channels is not None
     square = square_of(pixels, job.settings, channels)
@@ -230,7 +230,7 @@ def _record(item: Item, pixels: NDArray[Any], job: ShardJob) -> bytes:
     )
 
 
-def _version(path: Place) -> str:
+def _version(path: StorePath) -> str:
     return "" if path.local is not None else path.entry().version
 
 

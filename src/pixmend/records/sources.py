@@ -20,12 +20,12 @@ from pixmend.images import EXTENSIONS
 from pixmend.records import archives, foreign, idx
 from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME, SHARD_FILE
 from pixmend.records.members import class_depth
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 
-__all__ = ["Item", "Kind", "Source", "find_source", "item_from_line", "item_to_line"]
+__all__ = ["ImageSource", "Kind", "Source", "find_source", "item_to_line", "source_from_line"]
 
 Kind: TypeAlias = Literal["image", "zip", "idx", "tfrecord"]
-Stamp: TypeAlias = tuple[int, int]
+FileVersion: TypeAlias = tuple[int, int]
 
 _IDX_NAME = re.compile(r"idx(\d)?([-.]?ubyte)?(\.gz)?$")
 _TFRECORD_NAME = re.compile(r"(\.tfrecords?|\.tfrec|-\d{5}-of-\d{5})$")
@@ -35,7 +35,7 @@ _CONTAINERS: tuple[Kind, ...] = ("tfrecord", "idx", "zip")
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class ImageSource:
     """One input: an image to be, or something that had to be left out.
 
     Attributes
@@ -62,7 +62,7 @@ class Item:
     name: str
     class_text: str | None = None
     place: tuple[int, ...] = ()
-    stamp: Stamp = (0, 0)
+    stamp: FileVersion = (0, 0)
     reason: str = ""
 
 
@@ -80,16 +80,16 @@ class Source:
         What is looked for; of a folder, the kind that was found in it.
     """
 
-    root: Place
+    root: StorePath
     kind: Kind
     file: str = ""
 
     @property
-    def path(self) -> Place:
+    def path(self) -> StorePath:
         """What the user gave."""
         return self.root / self.file if self.file else self.root
 
-    def items(self, *, outside: Place | Path | None = None) -> Iterator[Item]:
+    def items(self, *, outside: StorePath | Path | None = None) -> Iterator[ImageSource]:
         """Yield every input in order of name, and what has to be left out with its reason.
 
         Parameters
@@ -105,7 +105,7 @@ class Source:
         if self.file:
             yield from _items_of(self.root, self.file, self.kind, None, _stamp(self.path))
             return
-        out = None if outside is None else Place.of(outside)
+        out = None if outside is None else StorePath.of(outside)
         depth = class_depth(
             file for file, _ in _walk(self.root, out) if _kind_of(file) == self.kind
         )
@@ -127,7 +127,7 @@ class Source:
                 yield _left_out(file, kind, _reason(error, self.root / file), stamp)
 
 
-def find_source(path: Place | Path | str, *, outside: Place | Path | None = None) -> Source:
+def find_source(path: StorePath | Path | str, *, outside: StorePath | Path | None = None) -> Source:
     """Tell what kind of source ``path`` is, not counting the folder ``outside``.
 
     A folder with images anywhere in it is a folder of images; containers (zip, idx, TFRecord)
@@ -139,7 +139,7 @@ def find_source(path: Place | Path | str, *, outside: Place | Path | None = None
     InputError
         Missing, empty, or nothing in it is of a known kind; or it holds part of what `pack` would write.
     """
-    path = Place.of(path)
+    path = StorePath.of(path)
     if not _is_folder(path):
         kind = _kind_of(path.name)
         if kind is None:
@@ -150,7 +150,7 @@ def find_source(path: Place | Path | str, *, outside: Place | Path | None = None
         return Source(path.parent, kind, path.name)
     best: Kind | None = None
     packed, whole = set[str](), set[str]()  # folders with files of ours, and those with a manifest
-    for file, _ in _walk(path, None if outside is None else Place.of(outside)):
+    for file, _ in _walk(path, None if outside is None else StorePath.of(outside)):
         folder, _, name = file.rpartition("/")
         if name == MANIFEST_NAME:
             whole.add(folder)
@@ -172,16 +172,16 @@ def find_source(path: Place | Path | str, *, outside: Place | Path | None = None
     return Source(path, best)
 
 
-def item_to_line(item: Item) -> str:
+def item_to_line(item: ImageSource) -> str:
     """Return an item as one line of JSON, pure ASCII, without the newline."""
     fields = (item.kind, item.file, item.name, item.class_text, item.place, item.stamp, item.reason)
     return _ENCODE(fields)
 
 
-def item_from_line(line: str | bytes) -> Item:
+def source_from_line(line: str | bytes) -> ImageSource:
     """Return the item of a line of `item_to_line`."""
     kind, file, name, class_text, place, stamp, reason = json.loads(line)
-    return Item(kind, file, name, class_text, tuple(place), (stamp[0], stamp[1]), reason)
+    return ImageSource(kind, file, name, class_text, tuple(place), (stamp[0], stamp[1]), reason)
 
 
 _MIXED = "not looked into, for the folder holds files of kind {}; pack it by itself"
@@ -205,7 +205,7 @@ def _kind_of(file: str) -> Kind | None:
     return "idx" if found and found[1] != "1" else None
 
 
-def _is_folder(path: Place) -> bool:
+def _is_folder(path: StorePath) -> bool:
     try:
         if path.local is None:
             path.entry()
@@ -221,8 +221,8 @@ def _is_folder(path: Place) -> bool:
 
 
 def _items_of(
-    root: Place, file: str, kind: Kind, class_text: str | None, stamp: Stamp | None
-) -> Iterator[Item]:
+    root: StorePath, file: str, kind: Kind, class_text: str | None, stamp: FileVersion | None
+) -> Iterator[ImageSource]:
     """Yield the items of one file.
 
     Raises
@@ -234,11 +234,11 @@ def _items_of(
     if stamp is None:
         yield _left_out(file, kind, "not a regular file, or a link to nothing", None)
     elif kind == "image":
-        yield Item(kind, file, label, class_text, (), stamp)
+        yield ImageSource(kind, file, label, class_text, (), stamp)
     else:
         list_members = {"zip": archives.members, "idx": idx.members, "tfrecord": foreign.members}
         for member in list_members[kind](root / file):
-            yield Item(
+            yield ImageSource(
                 kind,
                 file,
                 f"{label}/{member.name}",
@@ -249,7 +249,9 @@ def _items_of(
             )
 
 
-def _walk(root: Place, outside: Place | None = None) -> Iterator[tuple[str, Stamp | None]]:
+def _walk(
+    root: StorePath, outside: StorePath | None = None
+) -> Iterator[tuple[str, FileVersion | None]]:
     """Yield the files under ``root`` as paths relative to it, each folder's entries in order of name, with what a store tells of them.
 
     Hidden entries are passed over, and links to folders not followed: a link could lead out of the
@@ -267,7 +269,7 @@ def _walk(root: Place, outside: Place | None = None) -> Iterator[tuple[str, Stam
             yield entry.name, (entry.bytes, _number_of(entry.version))
 
 
-def _within(root: Place, outside: Place | None) -> str:
+def _within(root: StorePath, outside: StorePath | None) -> str:
     """Return where ``outside`` lies in a store's folder ``root``; empty where it does not, as a folder of this machine never does."""
     if outside is None or outside.local is not None or not str(outside).startswith(f"{root}/"):
         return ""
@@ -310,7 +312,7 @@ def _same(left: Path, right: Path) -> bool:
         return False
 
 
-def _stamp(path: Place) -> Stamp | None:
+def _stamp(path: StorePath) -> FileVersion | None:
     """Return the stamp of a file, or None for what is none."""
     if path.local is not None:
         return _local_stamp(path.local.parent, path.local.name)
@@ -322,7 +324,7 @@ def _number_of(version: str) -> int:
     return int.from_bytes(hashlib.sha256(version.encode()).digest()[:6], "little")
 
 
-def _local_stamp(root: Path | None, file: str) -> Stamp | None:
+def _local_stamp(root: Path | None, file: str) -> FileVersion | None:
     """Return (bytes, modification time in ns) of a regular file; None for anything else, which could block a reader."""
     if root is None:
         return None
@@ -333,8 +335,8 @@ def _local_stamp(root: Path | None, file: str) -> Stamp | None:
     return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
-def _left_out(file: str, kind: Kind, reason: str, stamp: Stamp | None) -> Item:
-    return Item(kind, file, _label(file), None, (), stamp or (0, 0), reason)
+def _left_out(file: str, kind: Kind, reason: str, stamp: FileVersion | None) -> ImageSource:
+    return ImageSource(kind, file, _label(file), None, (), stamp or (0, 0), reason)
 
 
 def _label(file: str) -> str:
@@ -342,5 +344,5 @@ def _label(file: str) -> str:
     return file if file.isascii() else os.fsencode(file).decode("utf-8", "replace")
 
 
-def _reason(error: Exception, path: Place) -> str:
+def _reason(error: Exception, path: StorePath) -> str:
     return str(error).removeprefix(f"{path}: ")

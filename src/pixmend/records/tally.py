@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from pixmend.errors import InputError, SettingsError
-from pixmend.records.progress import Board, PackProgress, Row
+from pixmend.records.progress import PackProgress, Row, SharedProgress
 from pixmend.records.shards import FIRST_REASONS, ShardResult
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 
-__all__ = ["Limit", "Tally"]
+__all__ = ["Limit", "PackSummary"]
 
 _TELL_SECONDS = 0.1
 
@@ -49,7 +49,7 @@ class Limit:
 
 
 @dataclass
-class Tally:
+class PackSummary:
     """The sum over finished shards and those on the board.
 
     Raises
@@ -58,9 +58,9 @@ class Tally:
         From any method, once more inputs are bad than ``limit`` allows.
     """
 
-    source: Place
+    source: StorePath
     total: int
-    board: Board
+    board: SharedProgress
     limit: Limit
     on_progress: Callable[[PackProgress], None] | None
     results: dict[int, ShardResult] = field(default_factory=dict)

@@ -10,9 +10,9 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Protocol
 
 from pixmend.errors import OutputError, StoppedError
-from pixmend.records.progress import Board, Row
+from pixmend.records.progress import Row, SharedProgress
 from pixmend.records.shards import ShardJob, ShardResult, write_shard
-from pixmend.records.sources import item_from_line
+from pixmend.records.sources import source_from_line
 
 __all__ = ["Engine", "lines_of", "pack_shard", "run_jobs"]
 
@@ -26,7 +26,7 @@ class Engine(Protocol):
         self,
         jobs: Sequence[ShardJob],
         *,
-        board: Board,
+        board: SharedProgress,
         on_change: Callable[[], None],
         on_result: Callable[[ShardResult], None],
     ) -> None:
@@ -38,7 +38,7 @@ def run_jobs(
     jobs: Sequence[ShardJob],
     *,
     workers: int,
-    board: Board,
+    board: SharedProgress,
     on_change: Callable[[], None],
     on_result: Callable[[ShardResult], None],
 ) -> None:
@@ -92,7 +92,7 @@ def lines_of(job: ShardJob) -> Iterator[bytes]:
 
 def pack_shard(job: ShardJob, on_report: Callable[[], None] = lambda: None) -> ShardResult:
     """Write a shard, with reports to the board, unless that asks to stop."""
-    with Board(job.board) as board:
+    with SharedProgress(job.board) as board:
 
         def report(row: Row) -> None:
             if board.stopped:
@@ -100,7 +100,7 @@ def pack_shard(job: ShardJob, on_report: Callable[[], None] = lambda: None) -> S
             board.report(job.number, row)
             on_report()
 
-        return write_shard(job, map(item_from_line, lines_of(job)), on_row=report)
+        return write_shard(job, map(source_from_line, lines_of(job)), on_row=report)
 
 
 def _start_worker() -> None:

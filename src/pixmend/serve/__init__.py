@@ -7,8 +7,8 @@ Only this room knows the web framework; what is completed, and how, it leaves to
 
 from pixmend.serve.app import create_app
 from pixmend.serve.catalogue import Catalogue
-from pixmend.serve.guard import Door
+from pixmend.serve.guard import AccessPolicy
 from pixmend.serve.limits import Limits
 from pixmend.serve.server import Server, is_loopback, listen
 
-__all__ = ["Catalogue", "Door", "Limits", "Server", "create_app", "is_loopback", "listen"]
+__all__ = ["AccessPolicy", "Catalogue", "Limits", "Server", "create_app", "is_loopback", "listen"]

@@ -7,7 +7,7 @@ import numpy as np
 
 from pixmend.completion import Candidate, Completion
 from pixmend.images import Picture, Pixels, encode_png, image_bytes, lossless_suffix, png_bytes
-from pixmend.serve.forms import Asked
+from pixmend.serve.forms import CompletionRequest
 
 __all__ = ["answer_json", "base64_of", "best_png", "data_png"]
 
@@ -25,7 +25,9 @@ def best_png(completion: Completion) -> bytes:
     return png_bytes(completion.candidates[0].picture)
 
 
-def answer_json(completion: Completion, asked: Asked, stopped: str | None) -> dict[str, Any]:
+def answer_json(
+    completion: Completion, asked: CompletionRequest, stopped: str | None
+) -> dict[str, Any]:
     """Return all of a completion as JSON values; images are PNGs in base64."""
     facts = completion.record()
     full = asked.full
@@ -64,7 +66,7 @@ _FACTS = (
 )
 
 
-def _candidate(candidate: Candidate, asked: Asked) -> dict[str, Any]:
+def _candidate(candidate: Candidate, asked: CompletionRequest) -> dict[str, Any]:
     suffix = lossless_suffix(asked.suffix, candidate.picture.mode).lower()
     facts = {
         "image": base64_of(png_bytes(candidate.picture)),

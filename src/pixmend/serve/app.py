@@ -20,10 +20,10 @@ from starlette.types import Receive
 import pixmend
 from pixmend.serve import describe
 from pixmend.serve.answers import answer_json, best_png
-from pixmend.serve.catalogue import Catalogue, Offer
+from pixmend.serve.catalogue import Catalogue, ServedModel
 from pixmend.serve.feed import Feed, event
-from pixmend.serve.forms import Asked, asked_of, mask_png, read_form
-from pixmend.serve.guard import Door, Guard
+from pixmend.serve.forms import CompletionRequest, asked_of, mask_png, read_form
+from pixmend.serve.guard import AccessPolicy, Guard
 from pixmend.serve.limits import Limits
 from pixmend.serve.metrics import Metrics
 from pixmend.serve.problems import Problem, problem_response
@@ -35,10 +35,10 @@ _PAGE = Path(__file__).parent / "page"
 
 
 def create_app(
-    catalogue: Catalogue, limits: Limits | None = None, door: Door | None = None
+    catalogue: Catalogue, limits: Limits | None = None, door: AccessPolicy | None = None
 ) -> FastAPI:
     """Return the application that offers these models."""
-    limits, door, metrics = limits or Limits(), door or Door(), Metrics()
+    limits, door, metrics = limits or Limits(), door or AccessPolicy(), Metrics()
     models = {name: offer.model for name, offer in catalogue.items()}
     service = Service(catalogue, limits, metrics, Worker(models, limits, metrics))
 
@@ -62,10 +62,10 @@ def create_app(
     app.state.service = service
     _add_routes(app, service)
     _add_page(app)
-    if door.origins:
+    if door.provenance:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=sorted(door.origins),
+            allow_origins=sorted(door.provenance),
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type"],
         )
@@ -84,7 +84,7 @@ class Service:
         self.pool = ThreadPoolExecutor(2, "pixmend-codec")  # for what PIL decodes and encodes
         self.watched: dict[str, Work | None] = {}
 
-    def offer(self, name: str) -> Offer:
+    def offer(self, name: str) -> ServedModel:
         """Return a model by id."""
         if name not in self.catalogue:
             raise Problem(
@@ -92,7 +92,7 @@ class Service:
             )
         return self.catalogue[name]
 
-    async def read(self, request: Request) -> tuple[Asked, float]:
+    async def read(self, request: Request) -> tuple[CompletionRequest, float]:
         """Return what a request asks for, and its deadline."""
         deadline = time.monotonic() + self.limits.deadline
         try:
@@ -185,7 +185,9 @@ class Service:
         self.watched.pop(key, None)
         self.metrics.streams.set(len(self.watched))
 
-    async def _events(self, key: str, work: Work, asked: Asked, feed: Feed) -> AsyncIterator[bytes]:
+    async def _events(
+        self, key: str, work: Work, asked: CompletionRequest, feed: Feed
+    ) -> AsyncIterator[bytes]:
         steps = asked.options.method.steps
         yield event("accepted", {"id": key, "steps": steps, "method": asked.options.method.name})
         answer = asyncio.wrap_future(work.answer)

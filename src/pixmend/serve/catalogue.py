@@ -12,13 +12,13 @@ from pixmend.completion import METHODS
 from pixmend.images import encode_png, find_images, grid
 from pixmend.models import BUNDLED
 
-__all__ = ["Catalogue", "Offer"]
+__all__ = ["Catalogue", "ServedModel"]
 
 _EXAMPLES = 8
 
 
 @dataclass(frozen=True)
-class Offer:
+class ServedModel:
     """A model, and an id for it that is no path."""
 
     id: str
@@ -32,7 +32,7 @@ class Offer:
     def facts(self) -> dict[str, Any]:
         """Return what a client may know of it, JSON values."""
         settings = self.model.settings
-        hidden = ("trust", "data")  # long; and a path on the server's disk
+        hidden = ("calibration", "data")  # long; and a path on the server's disk
         return {
             "id": self.id,
             "size": settings.size,
@@ -80,10 +80,10 @@ class Offer:
         return folder if folder.is_dir() else None
 
 
-class Catalogue(Mapping[str, Offer]):
+class Catalogue(Mapping[str, ServedModel]):
     """Offers by id; the first is the one that is meant when none is named."""
 
-    def __init__(self, offers: Sequence[Offer]) -> None:
+    def __init__(self, offers: Sequence[ServedModel]) -> None:
         self._offers = {offer.id: offer for offer in offers}
 
     @classmethod
@@ -95,22 +95,22 @@ class Catalogue(Mapping[str, Offer]):
         ModelFileError
             See there.
         """
-        offers: list[Offer] = []
+        offers: list[ServedModel] = []
         for model in models:
             wanted = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(model).stem).strip("-") or "model"
             taken = {offer.id for offer in offers}
             names = (wanted, *(f"{wanted}-{number}" for number in range(2, len(models) + 2)))
             offers.append(
-                Offer(next(n for n in names if n not in taken), load(model, device=device))
+                ServedModel(next(n for n in names if n not in taken), load(model, device=device))
             )
         return cls(offers)
 
     @property
-    def first(self) -> Offer:
+    def first(self) -> ServedModel:
         """The default."""
         return next(iter(self._offers.values()))
 
-    def __getitem__(self, key: str) -> Offer:
+    def __getitem__(self, key: str) -> ServedModel:
         return self._offers[key]
 
     def __iter__(self) -> Iterator[str]:

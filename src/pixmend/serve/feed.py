@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pixmend.completion import Glimpse
+from pixmend.completion import Preview
 from pixmend.images import Pixels, to_eight_bits
 from pixmend.serve.answers import data_png
 
@@ -38,7 +38,7 @@ class Feed:
         self._next = 0.0
         self._canvas: Pixels | None = None
 
-    def __call__(self, glimpse: Glimpse) -> None:
+    def __call__(self, glimpse: Preview) -> None:
         """Note a step; called by the device's thread."""
         begun = time.monotonic()
         kept = glimpse.step in self._snapshots
@@ -89,7 +89,7 @@ class Feed:
         except RuntimeError:  # the loop has ended, and its clients with it
             return
 
-    def _drawn(self, glimpse: Glimpse) -> str:
+    def _drawn(self, glimpse: Preview) -> str:
         """Return the whole image with what is drawn of its windows so far."""
         if self._canvas is None:
             self._canvas = to_eight_bits(glimpse.parts[0].job.picture.pixels).copy()

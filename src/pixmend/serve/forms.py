@@ -10,15 +10,15 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from pixmend.completion import Job, Options, find_method, open_mask
+from pixmend.completion import CompletionOptions, Task, find_method, open_mask
 from pixmend.errors import InputError, MaskError, SettingsError
 from pixmend.images import Picture, decode_image, encode_png
 from pixmend.masks import SHAPES, Mask, make_mask
-from pixmend.serve.catalogue import Catalogue, Offer
+from pixmend.serve.catalogue import Catalogue, ServedModel
 from pixmend.serve.limits import Limits
 from pixmend.serve.problems import Problem
 
-__all__ = ["Asked", "Settings", "asked_of", "form_schema", "mask_png", "read_form"]
+__all__ = ["CompletionRequest", "Settings", "asked_of", "form_schema", "mask_png", "read_form"]
 
 _FILES = ("image", "mask")
 _MOST_STROKES = 0.8
@@ -50,19 +50,19 @@ class Settings(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**53, description="Of all draws.")] = 0
     answer: Literal["sharp", "average"] = "sharp"
     blend: Literal["paste", "feather", "poisson"] | None = None
-    fit: Literal["whole", "window"] = "whole"
+    view: Literal["whole", "window"] = "whole"
     full: Annotated[
         bool, Field(description="Also the latents, the history, and the uncertainty in numbers.")
     ] = False
 
 
 @dataclass(frozen=True)
-class Asked:
+class CompletionRequest:
     """What a request asks for."""
 
-    offer: Offer
-    job: Job
-    options: Options
+    offer: ServedModel
+    job: Task
+    options: CompletionOptions
     full: bool
     suffix: str  # of the file that came in
 
@@ -126,7 +126,7 @@ async def read_form(request: Request) -> FormData:
         raise Problem(400, "form", "The form is broken; send it anew.") from error
 
 
-def asked_of(form: FormData, catalogue: Catalogue, limits: Limits) -> Asked:
+def asked_of(form: FormData, catalogue: Catalogue, limits: Limits) -> CompletionRequest:
     """Return what a form asks for; decodes, so it is no work for the event loop.
 
     Raises
@@ -149,7 +149,7 @@ def asked_of(form: FormData, catalogue: Catalogue, limits: Limits) -> Asked:
         picture = _decoded(image, "image", limits)
         mask = _mask(files["mask"], settings, picture, limits)
         name = PurePosixPath((image.filename or "image").replace("\\", "/"))
-        job = Job(picture, mask, name.name[:200] or "image")
+        job = Task(picture, mask, name.name[:200] or "image")
         job.check()
     except MaskError as error:
         raise _field("mask", _sentence(error)) from error
@@ -157,7 +157,7 @@ def asked_of(form: FormData, catalogue: Catalogue, limits: Limits) -> Asked:
         raise _field("image", _sentence(error)) from error
     except SettingsError as error:
         raise _field(str(error).partition(":")[0].split(" ")[0], _sentence(error)) from error
-    return Asked(offer, job, options, settings.full, name.suffix.lower()[:6])
+    return CompletionRequest(offer, job, options, settings.full, name.suffix.lower()[:6])
 
 
 def mask_png(spec: str, width: int, height: int, seed: int) -> bytes:
@@ -195,7 +195,7 @@ def _settings(form: FormData) -> Settings:
         raise Problem(422, "field", f"{words}.", errors=errors) from error
 
 
-def _options(settings: Settings, offer: Offer, limits: Limits) -> Options:
+def _options(settings: Settings, offer: ServedModel, limits: Limits) -> CompletionOptions:
     for name in ("candidates", "steps", "seconds"):
         value, most = getattr(settings, name), getattr(limits, name)
         if value is not None and value > most:
@@ -203,16 +203,16 @@ def _options(settings: Settings, offer: Offer, limits: Limits) -> Options:
                 f"{name}: {value:g} is more than this server allows ({most:g}); ask for less"
             )
     method = find_method(settings.method, steps=settings.steps, blend=settings.blend)
-    options = Options(
+    options = CompletionOptions(
         method,
         settings.candidates,
         seed=settings.seed,
         batch=limits.batch,
         seconds=settings.seconds,
         answer=settings.answer,
-        fit=settings.fit,
+        view=settings.view,
     )
-    options = offer.model.fitted(options)
+    options = offer.model.for_model(options)
     if options.method.steps > limits.steps:
         raise SettingsError(
             f"steps: {options.method.steps} of {settings.method} are more than this server allows ({limits.steps}); ask for less"

@@ -15,7 +15,7 @@ from pixmend.serve.limits import Limits
 from pixmend.serve.metrics import Metrics
 from pixmend.serve.problems import Problem, problem_response
 
-__all__ = ["Door", "Guard"]
+__all__ = ["AccessPolicy", "Guard"]
 
 _log = logging.getLogger("pixmend.serve")
 _OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
@@ -32,7 +32,7 @@ _HEADERS = {
 
 
 @dataclass(frozen=True)
-class Door:
+class AccessPolicy:
     """Who may come in.
 
     Attributes
@@ -43,14 +43,14 @@ class Door:
         Also any IP address, which no DNS can give away.
     token
         What the Authorization header must bear, if anything.
-    origins
+    provenance
         Whose pages may call the API; "*" is none of them.
     """
 
     hosts: frozenset[str] = frozenset({"127.0.0.1", "localhost", "::1"})
     literal_hosts: bool = False
     token: str | None = None
-    origins: frozenset[str] = frozenset()
+    provenance: frozenset[str] = frozenset()
 
     def check(self, scope: Scope) -> None:
         """Refuse a request by its head.
@@ -72,7 +72,7 @@ class Door:
             )
         origin = headers.get("origin")
         foreign = origin is not None and urlsplit(origin).netloc != host
-        if foreign and origin not in self.origins:
+        if foreign and origin not in self.provenance:
             raise Problem(
                 403,
                 "origin",
@@ -103,7 +103,7 @@ class Door:
 class Guard:
     """Checks heads, counts bodies and who is inside, adds headers, notes and measures answers; pure ASGI, so that nothing is buffered."""
 
-    def __init__(self, app: ASGIApp, door: Door, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, door: AccessPolicy, limits: Limits, metrics: Metrics) -> None:
         self._app, self._door, self._limits, self._metrics = app, door, limits, metrics
         self._inside = 0
 

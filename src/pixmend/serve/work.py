@@ -9,7 +9,7 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
 from pixmend.api import Model
-from pixmend.completion import Completion, Glimpse, Job, Options
+from pixmend.completion import Completion, CompletionOptions, Preview, Task
 from pixmend.serve.limits import Limits
 from pixmend.serve.memory import give_back
 from pixmend.serve.metrics import Metrics
@@ -37,11 +37,11 @@ class Work:
         The client wants the best so far.
     """
 
-    job: Job
-    options: Options
+    job: Task
+    options: CompletionOptions
     model: str
     deadline: float
-    watch: Callable[[Glimpse], None] | None = None
+    watch: Callable[[Preview], None] | None = None
     gone: bool = False
     enough: bool = False
     answer: Future[Completion] = field(default_factory=Future)
@@ -182,10 +182,10 @@ class Worker:
             return late or all(each.gone or each.enough or now > each.deadline for each in batch)
 
         first = batch[0]
-        found = self._models[first.model].complete_jobs(
+        found = self._models[first.model].complete_tasks(
             [work.job for work in batch],
             first.options,
-            on_glimpse=first.watch or (lambda glimpse: None),
+            on_preview=first.watch or (lambda glimpse: None),
             should_stop=should_stop,
         )
         done = list(found)

@@ -13,7 +13,7 @@ cache     blocks of a store's files, kept on this machine in bounded space
 
 from pixmend.storage.cache import BlockCache, Blocks, Part, default_cache
 from pixmend.storage.facts import parse_json
-from pixmend.storage.lines import Lines
+from pixmend.storage.lines import JsonlWriter
 from pixmend.storage.listing import Entry
 from pixmend.storage.local import (
     append_line,
@@ -25,18 +25,18 @@ from pixmend.storage.local import (
     write_bytes,
     write_text,
 )
-from pixmend.storage.places import Place
-from pixmend.storage.ranged import Ranged, Slices
+from pixmend.storage.places import StorePath
+from pixmend.storage.ranged import RangeBuffer, Ranged
 
 __all__ = [
     "BlockCache",
     "Blocks",
     "Entry",
-    "Lines",
+    "JsonlWriter",
     "Part",
-    "Place",
+    "RangeBuffer",
     "Ranged",
-    "Slices",
+    "StorePath",
     "append_line",
     "atomic_write",
     "default_cache",

@@ -30,8 +30,8 @@ import google_crc32c
 
 from pixmend.errors import OutputError, SettingsError
 from pixmend.storage.local import make_folder
-from pixmend.storage.places import Place
-from pixmend.storage.ranged import Slices
+from pixmend.storage.places import StorePath
+from pixmend.storage.ranged import RangeBuffer
 
 __all__ = ["BLOCK_BYTES", "BlockCache", "Blocks", "Part", "default_cache"]
 
@@ -114,7 +114,7 @@ def default_cache() -> BlockCache | None:
 class Part(NamedTuple):
     """One file of a data set: where, how many bytes, and the digest of its content, by which it is kept."""
 
-    place: Place
+    place: StorePath
     bytes: int
     digest: str
 
@@ -137,7 +137,7 @@ class Blocks:
             following += _count(part.bytes)
         self._forget()
 
-    def file(self, number: int) -> Slices:
+    def file(self, number: int) -> RangeBuffer:
         """Return a file as a buffer."""
         return _BlockFile(self, number, self._parts[number].bytes)
 

@@ -7,20 +7,20 @@ from typing import IO, Self
 
 from pixmend.errors import OutputError
 from pixmend.storage.local import append_line, reason_of
-from pixmend.storage.places import Place
+from pixmend.storage.places import StorePath
 
-__all__ = ["Lines"]
+__all__ = ["JsonlWriter"]
 
 _SECONDS = 10.0  # between two times that the lines are sent to a store
 
 
-class Lines:
-    """Lines that are in ``place`` soon after they were added: at once on this machine, within seconds and at the end in a store.
+class JsonlWriter:
+    """JsonlWriter that are in ``place`` soon after they were added: at once on this machine, within seconds and at the end in a store.
 
     A store's files cannot grow, so it gets them all again, fewer times than there are lines.
     """
 
-    def __init__(self, place: Place, text: str = "") -> None:
+    def __init__(self, place: StorePath, text: str = "") -> None:
         self._place = place
         self._kept: IO[bytes] | None = None
         self._sent = time.monotonic()

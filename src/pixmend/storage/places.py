@@ -27,7 +27,7 @@ from pixmend.storage.urls import parse, shown
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["Place"]
+__all__ = ["StorePath"]
 
 T = TypeVar("T")
 
@@ -36,8 +36,8 @@ _AT_ONCE = 16  # files removed
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Place:
-    """A file or folder, on this machine or in a store; `Place.of` makes one. It can be handed to other processes.
+class StorePath:
+    """A file or folder, on this machine or in a store; `StorePath.of` makes one. It can be handed to other processes.
 
     All methods raise one line for what a user can mend: `MissingError` for what is not there, `InputError` for what cannot be read,
     `StoreError` where a store is at fault and the file may be good, `OutputError` for what cannot be written.
@@ -53,7 +53,7 @@ class Place:
     _query: str = ""  # with its question mark: of signed addresses it is a secret
 
     @classmethod
-    def of(cls, path: "Place | Path | str") -> "Place":
+    def of(cls, path: "StorePath | Path | str") -> "StorePath":
         """Return the place of a path or URL; ``file://`` is this machine.
 
         Raises
@@ -61,7 +61,7 @@ class Place:
         InputError
             A URL of several, or one with credentials where the store takes them from elsewhere.
         """
-        if isinstance(path, Place):
+        if isinstance(path, StorePath):
             return path
         if isinstance(path, Path):
             return cls(path)
@@ -72,12 +72,12 @@ class Place:
         return shown(self._url) if self.local is None else str(self.local)
 
     def __repr__(self) -> str:
-        return f"Place({str(self)!r})"
+        return f"StorePath({str(self)!r})"
 
-    def __truediv__(self, name: str | PurePath) -> "Place":
+    def __truediv__(self, name: str | PurePath) -> "StorePath":
         if self.local is not None:
-            return Place(self.local / name)
-        return Place(None, f"{self._url}/{PurePath(name).as_posix()}", self._query)
+            return StorePath(self.local / name)
+        return StorePath(None, f"{self._url}/{PurePath(name).as_posix()}", self._query)
 
     @property
     def name(self) -> str:
@@ -95,13 +95,13 @@ class Place:
         return PurePosixPath(self.name).suffix
 
     @property
-    def parent(self) -> "Place":
+    def parent(self) -> "StorePath":
         """The folder that it is in."""
         if self.local is not None:
-            return Place(self.local.parent)
-        return Place(None, self._url.rpartition("/")[0], self._query)
+            return StorePath(self.local.parent)
+        return StorePath(None, self._url.rpartition("/")[0], self._query)
 
-    def with_name(self, name: str) -> "Place":
+    def with_name(self, name: str) -> "StorePath":
         """Return the place of that name in the same folder."""
         return self.parent / name
 
@@ -401,5 +401,5 @@ class Place:
         return store, str(store._strip_protocol(self._url + self._query))
 
 
-def _unwritable(place: Place, error: OSError) -> OutputError:
+def _unwritable(place: StorePath, error: OSError) -> OutputError:
     return OutputError(f"{place}: cannot be written: {reason_of(error)}")

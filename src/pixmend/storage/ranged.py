@@ -4,14 +4,14 @@ import io
 import threading
 from typing import IO, Protocol, cast
 
-from pixmend.storage.places import Place
+from pixmend.storage.places import StorePath
 
-__all__ = ["Ranged", "Slices", "open_ranged"]
+__all__ = ["RangeBuffer", "Ranged", "open_ranged"]
 
 _WINDOW = 2**20  # bytes fetched at once
 
 
-class Slices(Protocol):
+class RangeBuffer(Protocol):
     """What can be sliced like bytes, as a mapped file can."""
 
     def __len__(self) -> int: ...
@@ -21,7 +21,7 @@ class Slices(Protocol):
 class Ranged:
     """A file as a buffer whose slices are fetched when they are asked for, with what follows them, for it is often next."""
 
-    def __init__(self, place: Place, size: int | None = None) -> None:
+    def __init__(self, place: StorePath, size: int | None = None) -> None:
         self._place = place
         self._size = place.size() if size is None else size
         self._start = 0
@@ -44,13 +44,13 @@ class Ranged:
             return self._held[start - self._start : stop - self._start]
 
 
-def open_ranged(place: Place) -> IO[bytes]:
+def open_ranged(place: StorePath) -> IO[bytes]:
     """Open a store's file for reading; it is fetched as it is read, from wherever it is sought."""
     return cast("IO[bytes]", io.BufferedReader(_File(place), _WINDOW))
 
 
 class _File(io.RawIOBase):
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: StorePath) -> None:
         self._place = place
         self._size = place.size()
         self._at = 0

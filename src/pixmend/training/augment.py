@@ -15,10 +15,10 @@ __all__ = [
     "DRAWS",
     "Transform",
     "TransformName",
-    "augment",
-    "mirror",
+    "diffaugment",
+    "horizontal_flip",
     "parse_transforms",
-    "shift",
+    "random_shift",
     "transform_for",
     "unchanged",
 ]
@@ -52,7 +52,7 @@ def parse_transforms(text: str) -> tuple[TransformName, ...]:
     return tuple(name for name in names if name in words)
 
 
-def augment(
+def diffaugment(
     images: Tensor, draws: Tensor, transforms: tuple[TransformName, ...], *, probability: float
 ) -> Tensor:
     """Return images [B, C, H, W] transformed, each by its own row of ``draws`` [B, 10] in [0, 1).
@@ -81,13 +81,13 @@ def transform_for(
     *,
     rows: Tensor | slice = slice(None),
 ) -> Transform:
-    """Return `augment` as a function of images alone, the ``rows`` of ``count``; row i of the generator's draws is image i's."""
+    """Return `diffaugment` as a function of images alone, the ``rows`` of ``count``; row i of the generator's draws is image i's."""
     if not transforms:
         return unchanged
     draws = torch.rand(count, DRAWS, generator=generator)[rows]
 
     def transform(images: Tensor) -> Tensor:
-        return augment(images, draws.to(images.device), transforms, probability=probability)
+        return diffaugment(images, draws.to(images.device), transforms, probability=probability)
 
     return transform
 
@@ -97,13 +97,13 @@ def unchanged(images: Tensor) -> Tensor:
     return images
 
 
-def mirror(images: Tensor, draws: Tensor) -> Tensor:
+def horizontal_flip(images: Tensor, draws: Tensor) -> Tensor:
     """Return images [B, C, H, W], each flipped left to right if its one of ``draws`` [B] in [0, 1) is below one half."""
     flipped = (draws < 0.5).to(images.device)
     return torch.where(flipped[:, None, None, None], images.flip(3), images)
 
 
-def shift(images: Tensor, draws: Tensor, most: int) -> Tensor:
+def random_shift(images: Tensor, draws: Tensor, most: int) -> Tensor:
     """Return images [B, C, S, S], each moved by up to ``most`` pixels either way along both axes, its edges repeated.
 
     Parameters

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from pixmend.models import DCGANSettings, Encoder, Generator, sample_latents
-from pixmend.randomness import generator_for
-from pixmend.training.inversion import Holed, draw
+from pixmend.rng import generator_for
+from pixmend.training.inversion import MaskedBatch, draw
 
-__all__ = ["freeze_pair", "freeze_statistics", "update_average"]
+__all__ = ["recompute_batchnorm", "recompute_batchnorm_pair", "update_ema"]
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, module: nn.Module, *, decay: float, step: int) -> None:
+def update_ema(average: nn.Module, module: nn.Module, *, decay: float, step: int) -> None:
     """Move ``average``'s weights towards ``module``'s: a <- d a + (1 - d) w, buffers copied.
 
     d grows with the step as (1 + step) / (10 + step) up to ``decay``, so that the random start is soon forgotten; 0 copies.
@@ -28,7 +28,7 @@ def update_average(average: nn.Module, module: nn.Module, *, decay: float, step:
 
 
 @torch.no_grad()
-def freeze_statistics(
+def recompute_batchnorm(
     generator: Generator,
     settings: DCGANSettings,
     *,
@@ -51,8 +51,8 @@ def freeze_statistics(
 
 
 @torch.no_grad()
-def freeze_pair(
-    generator: Generator, encoder: Encoder, batches: Iterable[tuple[Holed, Tensor]]
+def recompute_batchnorm_pair(
+    generator: Generator, encoder: Encoder, batches: Iterable[tuple[MaskedBatch, Tensor]]
 ) -> tuple[Generator, Encoder]:
     """Return copies of G and E in evaluation mode whose statistics are those over ``batches`` of completions and prior samples."""
     frozen, frozen_encoder = copy.deepcopy(generator), copy.deepcopy(encoder)

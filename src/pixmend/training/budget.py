@@ -12,23 +12,23 @@ import torch
 
 from pixmend.images import channel_count
 from pixmend.models import sample_latents
-from pixmend.randomness import array_generator_for, generator_for
 from pixmend.records import Records
-from pixmend.training.inversion import Holed, draw, draw_known
+from pixmend.rng import array_generator_for, generator_for
+from pixmend.training.inversion import MaskedBatch, draw, sample_masks
 from pixmend.training.precision import arithmetic
 from pixmend.training.settings import TrainSettings, resolve
 from pixmend.training.split import family_numbers
 from pixmend.training.state import TrainState, discriminator_step, generator_step, initial_state
 
-__all__ = ["CHOSEN", "chosen_for", "mirror_images_belong", "seconds_a_step", "size_for"]
+__all__ = ["CHOSEN", "chosen_for", "flips_belong", "seconds_a_step", "size_for"]
 
 # Completing is what a user with minutes wants, so the net has an encoder with a memory: it learns to complete in a
 # tenth of the steps after which a search of G alone would.
 _COMMON: dict[str, Any] = {
     "encoder": "conditional",
     "latent_prior": "normal",
-    "fill": "smooth",
-    "schedule": "cosine",
+    "hole_init": "harmonic",
+    "lr_schedule": "cosine",
     "steps": 10_000_000,  # never reached: time is up before
 }
 _WIDTHS = (64, 48, 32, 24, 16)
@@ -47,11 +47,11 @@ _ALIKE = 0.45
 _FITTED = (
     "filters",
     "encoder_filters",
-    "memory",
+    "retrieval_images",
     "batch_size",
-    "average_decay",
-    "shift",
-    "mirror",
+    "ema_decay",
+    "random_shift",
+    "horizontal_flip",
 )
 CHOSEN = frozenset({*_COMMON, *_FITTED})
 
@@ -66,10 +66,10 @@ def chosen_for(
     they are not learned by heart.
     """
     images = len(records)
-    held: dict[str, Any] = {**_COMMON, "memory": _memory(images, given)}
+    held: dict[str, Any] = {**_COMMON, "retrieval_images": _memory(images, given)}
     few = images < _FEW
-    held["shift"] = records.size // 16 if few else 0
-    held["mirror"] = few and mirror_images_belong(records)
+    held["random_shift"] = records.size // 16 if few else 0
+    held["horizontal_flip"] = few and flips_belong(records)
     held |= given
     count = 0.0
     for values in _candidates(images):
@@ -79,7 +79,7 @@ def chosen_for(
             break
     # An average over the last twentieth of the steps, or over a thousand.
     decay = min(_MOST_AVERAGED, 1 - 20 / max(count, 40))
-    return {**held, "average_decay": round(decay, 4), **given}
+    return {**held, "ema_decay": round(decay, 4), **given}
 
 
 def size_for(minutes: float, device: torch.device) -> Literal[32, 64]:
@@ -87,7 +87,7 @@ def size_for(minutes: float, device: torch.device) -> Literal[32, 64]:
     return 32 if device.type == "cpu" and minutes < 120 else 64
 
 
-def mirror_images_belong(records: Records) -> bool:
+def flips_belong(records: Records) -> bool:
     """Whether a mirror image is as near to other images as the image itself is, so that flipping leaves the domain what it is.
 
     Of up to 512 images, those whose mirror image has the nearer nearest image of another family are counted: half, where left and
@@ -109,7 +109,7 @@ def mirror_images_belong(records: Records) -> bool:
 def seconds_a_step(settings: TrainSettings, device: torch.device) -> float:
     """Return the least time of three steps of these settings on noise, after one to warm up."""
     settings = settings.model_copy(
-        update={"accumulate": 1}
+        update={"gradient_accumulation": 1}
     )  # which changes no net's place among others
     state = initial_state(settings, device)
     taken = []
@@ -128,10 +128,10 @@ def _step(state: TrainState, settings: TrainSettings, device: torch.device) -> N
     some, holed = 0, None
     if settings.encoder != "off":
         some = count // 2
-        known = draw_known(some, size, generator).to(device)
+        known = sample_masks(some, size, generator).to(device)
         noise = torch.randn(some, settings.latent_dim, generator=generator).to(device)
-        neighbour = real[:some] if settings.memory else None
-        holed = Holed(real[:some], known, neighbour, noise)
+        neighbour = real[:some] if settings.retrieval_images else None
+        holed = MaskedBatch(real[:some], known, neighbour, noise)
     z = sample_latents(settings.networks(), count - some, generator).to(device)
     with arithmetic(settings.precision, device):
         drawn = draw(state.generator, state.encoder, holed, z).exact()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pixmend.processes import Group
+from pixmend.distributed import Group
 from pixmend.training.settings import TrainSettings
 
 __all__ = ["Clock"]

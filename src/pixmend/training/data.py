@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixmend.images import Pixels
-from pixmend.randomness import array_generator_for
+from pixmend.rng import array_generator_for
 
 __all__ = ["Order", "ReadAhead", "pixels_to_device", "to_device"]
 

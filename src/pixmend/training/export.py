@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from pixmend.errors import ModelFileError
-from pixmend.images import encode_png, grid, open_image, to_pixels, write_film
+from pixmend.images import encode_png, grid, open_image, to_pixels, write_animation
 from pixmend.models import DCGAN, Encoder, Generator, read_header, sample_latents, save_model
-from pixmend.randomness import generator_for
 from pixmend.records import Records
+from pixmend.rng import generator_for
 from pixmend.storage import write_bytes
-from pixmend.training.average import freeze_pair, freeze_statistics
+from pixmend.training.average import recompute_batchnorm, recompute_batchnorm_pair
 from pixmend.training.feed import Feed
-from pixmend.training.outbox import Outbox
+from pixmend.training.outbox import DeferredWriter
 from pixmend.training.regularise import plain
 from pixmend.training.run import RunDirectory
 from pixmend.training.settings import TrainSettings
@@ -37,7 +37,7 @@ class Export:
     settings: TrainSettings
     split: Split
     feed: Feed
-    outbox: Outbox
+    outbox: DeferredWriter
     watch: Watch
 
     def write(self, state: TrainState) -> None:
@@ -53,7 +53,7 @@ class Export:
         frame, samples = self._frame(state.step), grid(images, min_cell=48)
         self.outbox.put(frame.name, encode_png(samples), partial(self._show, frame))
         card = self._card(state)
-        model = DCGAN(networks, generator, discriminator, card, encoder, self.feed.memory)
+        model = DCGAN(networks, generator, discriminator, card, encoder, self.feed.retrieval)
         model = self.watch.calibrated(model)
         self.watch.checkpoint(model, samples, step=state.step, images=state.images)
         self.outbox.put("model", model, partial(save_model, path=self.run.model))
@@ -76,15 +76,17 @@ class Export:
     def _frozen(self, state: TrainState) -> tuple[Generator, Encoder | None]:
         """Return the averaged networks with batch statistics of their own."""
         settings = self.settings
-        if state.average_encoder is None:
-            return freeze_statistics(state.average, settings.networks(), seed=settings.seed), None
+        if state.ema_encoder is None:
+            return recompute_batchnorm(state.ema, settings.networks(), seed=settings.seed), None
         if settings.encoder == "frozen":
-            generator = freeze_statistics(state.average, settings.networks(), seed=settings.seed)
-            _, encoder = freeze_pair(generator, state.average_encoder, self.feed.statistics(0))
+            generator = recompute_batchnorm(state.ema, settings.networks(), seed=settings.seed)
+            _, encoder = recompute_batchnorm_pair(
+                generator, state.ema_encoder, self.feed.statistics(0)
+            )
             return generator, encoder
         samples = round(128 * (1 - settings.completion_share))
         passes = self.feed.statistics(samples)
-        return freeze_pair(state.average, state.average_encoder, passes)
+        return recompute_batchnorm_pair(state.ema, state.ema_encoder, passes)
 
     def _card(self, state: TrainState) -> dict[str, Any]:
         return {
@@ -104,4 +106,4 @@ class Export:
         stride = -(-len(frames) // _MAX_FRAMES)
         # Count from the end, so that the newest grid is always the film's last frame.
         chosen = [open_image(path).pixels for path in frames[::-1][::stride][::-1]]
-        write_film(chosen, self.run.film)
+        write_animation(chosen, self.run.film)

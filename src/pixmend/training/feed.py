@@ -8,16 +8,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixmend.distributed import SINGLE_PROCESS, Group
 from pixmend.errors import StoppedError
 from pixmend.images import Pixels
-from pixmend.models import Memory, sample_latents
-from pixmend.processes import ALONE, Group
-from pixmend.randomness import generator_for
+from pixmend.models import Retrieval, sample_latents
 from pixmend.records import Records
-from pixmend.training.augment import Transform, mirror, shift, transform_for
+from pixmend.rng import generator_for
+from pixmend.training.augment import Transform, horizontal_flip, random_shift, transform_for
 from pixmend.training.data import Order, ReadAhead, pixels_to_device, to_device
-from pixmend.training.holes import Holes, choose_memory, completions, holed_rows
-from pixmend.training.inversion import Holed
+from pixmend.training.holes import Holes, choose_retrieval, completions, holed_rows
+from pixmend.training.inversion import MaskedBatch
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import family_numbers
 
@@ -48,14 +48,14 @@ class Feed:
         settings: TrainSettings,
         device: torch.device,
         training: NDArray[np.int64],
-        group: Group = ALONE,
+        group: Group = SINGLE_PROCESS,
     ) -> None:
         self._records, self._settings, self.device = records, settings, device
         self._training, self._group = training, group
         self.read: Callable[[Sequence[int] | NDArray[np.int64]], Pixels] = records.images
         self._ahead: ReadAhead | None = None
         self._holes: Holes | None = None
-        self.memory: Memory | None = None
+        self.retrieval: Retrieval | None = None
         self.start(settings.seed)
 
     def open(self, should_stop: Callable[[], bool]) -> None:
@@ -73,18 +73,18 @@ class Feed:
 
         settings = self._settings
         room = settings.memory_mib * 2**20 // self._group.local_world
-        held = self._records.resident(room, on_progress=look)
+        held = self._records.load_all(room, on_progress=look)
         if held is not None:
             self.read = held.__getitem__
         else:
             self._ahead = ReadAhead(self.read, self._indices)
         if settings.encoder != "off":
             training = self._training
-            self.memory, members = choose_memory(
+            self.retrieval, members = choose_retrieval(
                 settings, len(training), lambda at: self.read(training[at]), self.device
             )
             families = family_numbers(self._records)
-            self._holes = Holes(settings, families, self.memory, training[members])
+            self._holes = Holes(settings, families, self.retrieval, training[members])
 
     def start(self, seed: int) -> None:
         """Take the draws of the steps from ``seed`` on."""
@@ -113,18 +113,18 @@ class Feed:
     def varied(self, real: Tensor, step: int, inner: int) -> Tensor:
         """Return the images of D's inner-th step, flipped and moved at random as far as the settings say so."""
         settings, count = self._settings, self._settings.batch_size
-        part = self._group.share(count)
-        if settings.mirror:
+        part = self._group.shard(count)
+        if settings.horizontal_flip:
             draws = torch.rand(count, generator=generator_for(self._seed, "mirror", step, inner))
-            real = mirror(real, draws[part])
-        if settings.shift:
+            real = horizontal_flip(real, draws[part])
+        if settings.random_shift:
             draws = torch.rand(count, 2, generator=generator_for(self._seed, "shift", step, inner))
-            real = shift(real, draws[part], settings.shift)
+            real = random_shift(real, draws[part], settings.random_shift)
         return real
 
     def transform(self, step: int, of: str, inner: int = 0) -> Transform:
         """Return what D sees this process's share of a batch through at this step: of ``"real"`` images, or of G's."""
-        settings, share = self._settings, self._group.share
+        settings, share = self._settings, self._group.shard
         # Of G's images, completions come first; a process has its share of these and of the samples.
         some = 0 if of == "real" else completions(settings)
         rows = torch.arange(settings.batch_size)
@@ -132,7 +132,7 @@ class Feed:
         generator = generator_for(self._seed, "augment", step, of, inner)
         return transform_for(
             settings.transforms,
-            settings.augment_probability,
+            settings.diffaugment_probability,
             settings.batch_size,
             generator,
             rows=here,
@@ -140,9 +140,9 @@ class Feed:
 
     def inputs(
         self, real: Tensor, indices: NDArray[np.int64], step: int, player: str, inner: int = 0
-    ) -> tuple[Tensor, Holed | None]:
+    ) -> tuple[Tensor, MaskedBatch | None]:
         """Return what G draws a batch from: prior samples and, where G is trained to complete, real images with holes."""
-        settings, share = self._settings, self._group.share
+        settings, share = self._settings, self._group.shard
         count, some, holed = settings.batch_size, completions(settings), None
         if some:
             rows = np.flatnonzero(holed_rows(count, some, player)[share(count)])
@@ -153,12 +153,12 @@ class Feed:
         z = sample_latents(settings.networks(), count, generator_for(self._seed, *key))
         return z[share(count)].to(self.device), holed
 
-    def holed(self, real: Tensor, indices: NDArray[np.int64], *key: str | int) -> Holed:
+    def holed(self, real: Tensor, indices: NDArray[np.int64], *key: str | int) -> MaskedBatch:
         """Return real images with holes; see `Holes.make`."""
         assert self._holes is not None
         return self._holes.make(real, indices, self._seed, *key, group=self._group)
 
-    def statistics(self, samples: int) -> Iterator[tuple[Holed, Tensor]]:
+    def statistics(self, samples: int) -> Iterator[tuple[MaskedBatch, Tensor]]:
         """Yield 32 batches of 128, ``samples`` of them prior samples and the rest completions, always the same."""
         assert self._holes is not None
         count, settings = 128 - samples, self._settings
@@ -172,4 +172,4 @@ class Feed:
 
     def _indices(self, first: int, count: int) -> NDArray[np.int64]:
         positions = self._order.positions(first, count)
-        return self._training[positions[self._group.share(count)]]
+        return self._training[positions[self._group.shard(count)]]

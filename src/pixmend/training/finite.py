@@ -9,13 +9,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pixmend.processes import ALONE, Group
+from pixmend.distributed import SINGLE_PROCESS, Group
 
 __all__ = ["Statistics", "is_finite", "update_if_finite"]
 
 
 @torch.no_grad()
-def update_if_finite(loss: Tensor, *optimisers: torch.optim.Adam, group: Group = ALONE) -> Tensor:
+def update_if_finite(
+    loss: Tensor, *optimisers: torch.optim.Adam, group: Group = SINGLE_PROCESS
+) -> Tensor:
     """Take the ``optimisers``' steps if loss [B] and all gradients are finite; return the loss, NaN where the steps were left out.
 
     In a group, loss and gradients are those of each process's share of the batch. All processes take the step of the mean gradient,
@@ -32,7 +34,7 @@ def update_if_finite(loss: Tensor, *optimisers: torch.optim.Adam, group: Group =
     ]
     total = loss.detach().sum()
     # One exchange: what is not finite in one process is then so in all, and all decide alike.
-    group.average([*gradients, total])
+    group.all_reduce_mean([*gradients, total])
     norm = torch.nn.utils.get_total_norm(gradients)
     left_out = ~torch.isfinite(norm + total)
     for optimiser in optimisers:

@@ -7,20 +7,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixmend.distributed import SINGLE_PROCESS, Group
 from pixmend.images import Pixels
-from pixmend.models import Memory
-from pixmend.processes import ALONE, Group
-from pixmend.randomness import array_generator_for, generator_for
-from pixmend.training.inversion import Holed, draw_known
+from pixmend.models import Retrieval
+from pixmend.rng import array_generator_for, generator_for
+from pixmend.training.inversion import MaskedBatch, sample_masks
 from pixmend.training.settings import TrainSettings
 
-__all__ = ["Holes", "choose_memory", "completions", "holed_rows"]
+__all__ = ["Holes", "choose_retrieval", "completions", "holed_rows"]
 
 _LOOKED_AT = 4096  # images of the memory that a training batch is compared with
 
 
 class Holes:
-    """Makes `Holed` images of real ones; which holes, noise and neighbours is a function of the key.
+    """Makes `MaskedBatch` images of real ones; which holes, noise and neighbours is a function of the key.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Holes:
         self,
         settings: TrainSettings,
         families: NDArray[np.int64],
-        memory: Memory | None,
+        memory: Retrieval | None,
         members: NDArray[np.int64],
     ) -> None:
         self._settings = settings
@@ -49,19 +49,19 @@ class Holes:
         indices: NDArray[np.int64],
         seed: int,
         *key: str | int,
-        group: Group = ALONE,
-    ) -> Holed:
+        group: Group = SINGLE_PROCESS,
+    ) -> MaskedBatch:
         """Return ``images`` [N, C, S, S], which are the training images ``indices``, with holes.
 
         The images are this process's share of those that ``group`` puts holes in; holes and noise are drawn for all of them.
         """
         settings, count = self._settings, len(images) * group.world
-        share = group.share(count)
+        share = group.shard(count)
         generator = generator_for(seed, "holes", *key)
         noise = torch.randn(count, settings.latent_dim, generator=generator)[share]
-        known = draw_known(count, settings.size, generator)[share].to(images.device)
+        known = sample_masks(count, settings.size, generator)[share].to(images.device)
         neighbours = self._neighbours(images, known, indices, seed, *key)
-        return Holed(images, known, neighbours, noise.to(images.device))
+        return MaskedBatch(images, known, neighbours, noise.to(images.device))
 
     def _neighbours(
         self,
@@ -77,7 +77,7 @@ class Holes:
         most = min(_LOOKED_AT, max(1, len(self._memory) // 2))
         some = generator.choice(len(self._memory), most, replace=False)
         own = self._families[indices][:, None] == self._families[self._members[some]][None]
-        part = Memory(self._memory.images[torch.from_numpy(some).to(images.device)])
+        part = Retrieval(self._memory.images[torch.from_numpy(some).to(images.device)])
         distances = part.distances(images, known, exact=False)
         others = torch.from_numpy(~own).to(images.device)
         distances.masked_fill_(~others, float("inf"))
@@ -105,16 +105,18 @@ def holed_rows(count: int, some: int, player: str) -> NDArray[np.bool_]:
     return rows if player == "discriminator" else rows[::-1].copy()
 
 
-def choose_memory(
+def choose_retrieval(
     settings: TrainSettings,
     count: int,
     read: Callable[[Sequence[int] | NDArray[np.int64]], Pixels],
     device: torch.device,
-) -> tuple[Memory | None, NDArray[np.int64]]:
-    """Choose ``settings.memory`` of ``count`` training images, all if there are fewer; return the memory and their numbers."""
-    if not settings.memory:
+) -> tuple[Retrieval | None, NDArray[np.int64]]:
+    """Choose ``settings.retrieval_images`` of ``count`` training images, all if there are fewer; return the memory and their numbers."""
+    if not settings.retrieval_images:
         return None, np.empty(0, np.int64)
-    chosen = array_generator_for(settings.seed, "memory").permutation(count)[: settings.memory]
+    chosen = array_generator_for(settings.seed, "memory").permutation(count)[
+        : settings.retrieval_images
+    ]
     members = np.sort(chosen).astype(np.int64)
     pixels = torch.from_numpy(np.ascontiguousarray(read(members))).to(device)
-    return Memory(pixels.permute(0, 3, 1, 2).contiguous()), members
+    return Retrieval(pixels.permute(0, 3, 1, 2).contiguous()), members

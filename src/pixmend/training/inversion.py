@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pixmend.models import Encoder, Encoding, Estimate, Generator, kl_to_prior
+from pixmend.models import Encoder, Encoding, Generator, PixelPosterior, kl_to_prior
 
-__all__ = ["Drawn", "Holed", "completion_loss", "draw", "draw_known", "estimate_loss"]
+__all__ = ["Drawn", "MaskedBatch", "completion_loss", "draw", "estimate_loss", "sample_masks"]
 
 _KNOWN_WEIGHT = 0.25  # of known pixels in the reconstruction: they are pasted at completion, but G must agree with them
 
 
 @dataclass(frozen=True)
-class Holed:
+class MaskedBatch:
     """Real images with holes.
 
     Attributes
@@ -52,7 +52,7 @@ class Drawn:
     """
 
     images: Tensor
-    holed: Holed | None = None
+    holed: MaskedBatch | None = None
     encoding: Encoding | None = None
 
     @property
@@ -66,7 +66,9 @@ class Drawn:
         return Drawn(images, self.holed, None if self.encoding is None else self.encoding.exact())
 
 
-def draw(generator: Generator, encoder: Encoder | None, holed: Holed | None, z: Tensor) -> Drawn:
+def draw(
+    generator: Generator, encoder: Encoder | None, holed: MaskedBatch | None, z: Tensor
+) -> Drawn:
     """Complete ``holed`` images, if any, and sample at the prior's ``z`` [M, latent_dim].
 
     One pass for both: G's batch statistics, while it trains and when they are frozen, are those of the mixture.
@@ -100,12 +102,12 @@ def completion_loss(
     reconstruction = (weights * error).flatten(1).sum(1) / weights.flatten(1).sum(1)
     kl = (kl_to_prior(encoding) - free_nats).clamp_min(0)
     loss = reconstruction_weight * reconstruction + kl_weight * kl
-    if encoding.estimate is None:
+    if encoding.pixel_posterior is None:
         return loss
-    return loss + estimate_weight * estimate_loss(encoding.estimate, holed.images, weights)
+    return loss + estimate_weight * estimate_loss(encoding.pixel_posterior, holed.images, weights)
 
 
-def estimate_loss(estimate: Estimate, images: Tensor, weights: Tensor) -> Tensor:
+def estimate_loss(estimate: PixelPosterior, images: Tensor, weights: Tensor) -> Tensor:
     """Return squared error + 0.01 of the negative log-likelihood of that error, weighted means over pixels, [N]."""
     squared = (estimate.mean - images).square().mean(1, keepdim=True)
     # The error is a fact for the variance to tell: through it, the mean would learn least where it errs most.
@@ -114,7 +116,7 @@ def estimate_loss(estimate: Estimate, images: Tensor, weights: Tensor) -> Tensor
     return loss.flatten(1).sum(1) / weights.flatten(1).sum(1)
 
 
-def draw_known(count: int, size: int, generator: torch.Generator) -> Tensor:
+def sample_masks(count: int, size: int, generator: torch.Generator) -> Tensor:
     """Draw masks of all kinds, float [count, 1, size, size], 1 = known: image i's kind is i mod 5.
 
     The centre; a random 10 to 95 % of the pixels; a random box; a random half; blobs over 10 to 50 %, as strokes and stains are.

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pixmend.distributed import Group
 from pixmend.errors import DivergedError
-from pixmend.processes import Group
 from pixmend.training.feed import Feed
 from pixmend.training.finite import Statistics
 from pixmend.training.inversion import Drawn, draw
@@ -62,7 +62,7 @@ class Iteration:
         self._statistics.keep()
         set_learning_rates(state, settings, place, places)
         losses = state.parts.run(self._take_part, self.feed.device)[0]
-        images = settings.discriminator_steps * settings.batch_size
+        images = settings.n_critic * settings.batch_size
         state.images += images
         state.step += 1
         fetched: list[float] = self.group.mean(torch.stack(losses)).tolist()
@@ -75,21 +75,21 @@ class Iteration:
         state, settings, parts = replace(self.state), self.settings, self.state.parts
         feed, losses = self.feed.of_part(number, parts.count), []
         # Parts that have nothing to do with each other do not keep what G's step would need until all have taken D's.
-        reuse = settings.reuse_draws and (parts.joint or parts.count == 1)
-        for inner in range(settings.discriminator_steps):
+        reuse = settings.reuse_fakes and (parts.joint or parts.count == 1)
+        for inner in range(settings.n_critic):
             real, indices = parts.together(
                 state.images, lambda at: self.feed.real(at[0], settings.batch_size)
             )
-            here = Group(number, parts.count).share(len(indices))
+            here = Group(number, parts.count).shard(len(indices))
             real, indices = feed.varied(real[here], state.step, inner), indices[here]
             seen = feed.transform(state.step, "real", inner)(real)
-            keep = reuse and inner == settings.discriminator_steps - 1
+            keep = reuse and inner == settings.n_critic - 1
             drawn = self._draw(feed, real, indices, inner, keep=keep)
             transform = feed.transform(state.step, "fake", inner)
             losses.append(discriminator_step(state, seen, drawn.images, settings, transform).mean())
             state.images += settings.batch_size
         if not reuse:
-            again = inner if settings.reuse_draws else None
+            again = inner if settings.reuse_fakes else None
             drawn = self._draw(feed, real, indices, again, keep=True)
         transform = feed.transform(state.step, "generator")
         losses.append(generator_step(state, drawn, seen, settings, transform).mean())

@@ -10,7 +10,7 @@ __all__ = ["Log"]
 
 
 class Log:
-    """Lines wait in memory until `write`, which may fail and be called again."""
+    """JsonlWriter wait in memory until `write`, which may fail and be called again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

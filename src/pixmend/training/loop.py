@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pixmend.distributed import SINGLE_PROCESS, Group
 from pixmend.errors import DivergedError, StoppedError
-from pixmend.processes import ALONE, Group
-from pixmend.randomness import seed_for
 from pixmend.records import Records
+from pixmend.rng import seed_for
 from pixmend.training.checkpoint import (
     Checkpoint,
     drop_checkpoints,
@@ -25,17 +25,17 @@ from pixmend.training.export import Export
 from pixmend.training.feed import Feed
 from pixmend.training.iteration import Iteration
 from pixmend.training.log import Log
-from pixmend.training.outbox import Outbox
+from pixmend.training.outbox import DeferredWriter
 from pixmend.training.progress import Progress
 from pixmend.training.run import RunDirectory, RunFacts, open_run, parts_of, processes_of
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import open_split
 from pixmend.training.state import initial_state
 from pixmend.training.together import (
+    broadcast_checkpoint,
     check_together,
     first_checkpoint,
     other_world,
-    told_checkpoint,
     watched,
 )
 from pixmend.training.watch import Watch
@@ -52,7 +52,7 @@ def train(
     *,
     data_name: str = "",
     should_stop: Callable[[], bool] = lambda: False,
-    group: Group = ALONE,
+    group: Group = SINGLE_PROCESS,
 ) -> Iterator[Progress]:
     """Train, or go on training, the run in the directory ``run``; yields after every step.
 
@@ -68,10 +68,10 @@ def train(
     records
         The training images.
     should_stop
-        Asked after every step and while images are decoded; when it says yes, the state is saved and the iteration ends, in all
+        CompletionRequest after every step and while images are decoded; when it says yes, the state is saved and the iteration ends, in all
         processes of the group.
     group
-        The processes that train this run together, each by this call (`pixmend.processes.open_group`); the first one writes.
+        The processes that train this run together, each by this call (`pixmend.distributed.open_group`); the first one writes.
 
     Raises
     ------
@@ -84,17 +84,19 @@ def train(
     """
     check_together(settings, records, group)
     facts = RunFacts(data_name, records.digest, len(records), group.world)
-    before = group.tell([processes_of(run), parts_of(run)])
+    before = group.broadcast_object([processes_of(run), parts_of(run)])
     warning = other_world(before, settings, group)
     opened = (
-        open_run(run, settings, facts) if group.first else contextlib.nullcontext(RunDirectory(run))
+        open_run(run, settings, facts)
+        if group.is_main
+        else contextlib.nullcontext(RunDirectory(run))
     )
     with opened as directory:
-        yield from _Sitting(records, directory, settings, group, warning).steps(should_stop)
+        yield from Trainer(records, directory, settings, group, warning).steps(should_stop)
 
 
 @dataclass
-class _Sitting:
+class Trainer:
     """One sitting of a run: from its newest checkpoint to the end, or to where it is stopped."""
 
     records: Records
@@ -117,7 +119,7 @@ class _Sitting:
         )
         self.feed = Feed(records, settings, self.device, self.split.training, group)
         # The first process's alone are given something to write.
-        self.outbox, self.log = Outbox(self.warnings.append), Log(run.log)
+        self.outbox, self.log = DeferredWriter(self.warnings.append), Log(run.log)
         self.watch = Watch(run, watched(settings, group), self.outbox)
         self.export = Export(records, run, settings, self.split, self.feed, self.outbox, self.watch)
 
@@ -186,7 +188,7 @@ class _Sitting:
             if settings.minutes is not None:
                 # What it took is no training: the next one is not due for that.
                 self.done = self.clock.done(step)
-            # Asked again: a checkpoint takes a while, and it is a good place to stop.
+            # CompletionRequest again: a checkpoint takes a while, and it is a good place to stop.
             return "stopped" if stop or self.group.any(should_stop()) else "checkpoint"
         return ""
 
@@ -198,12 +200,12 @@ class _Sitting:
     def _last_checkpoint(self) -> Checkpoint | None:
         """Return the first process's last checkpoint, written or still to be, in all processes."""
         found = None
-        if self.group.first:
+        if self.group.is_main:
             held = self.outbox.held("checkpoint")
             found = (
                 held if isinstance(held, Checkpoint) else newest_checkpoint(self.run.checkpoints)
             )
-        return told_checkpoint(found, self.group)
+        return broadcast_checkpoint(found, self.group)
 
     def _roll_back(self, error: DivergedError) -> None:
         """Take the run back to its last checkpoint, to go on with other draws; the second time give up."""
@@ -233,7 +235,7 @@ class _Sitting:
         )
         self.losses.clear()
         self.watch.go_to(self.state.step)
-        if not self.group.first:
+        if not self.group.is_main:
             return 0.0
         seconds = self.log.cut(self.state.step)
         self.outbox.put("log", None, lambda _: self.log.write())
@@ -268,14 +270,14 @@ class _Sitting:
             else:
                 self.warnings.append(f"{collapse}; no earlier checkpoint is left to go back to")
                 collapse = ""
-        collapse = self.group.tell(collapse)
+        collapse = self.group.broadcast_object(collapse)
         if collapse:
             raise DivergedError(collapse)
 
     def _show(self) -> None:
         """Write what people look at, of the checkpoint that the run goes on from, if that is not there."""
         step = self.state.step
-        if self.group.first and step and not self.export.is_of(step):
+        if self.group.is_main and step and not self.export.is_of(step):
             self.export.write(self.state)
 
     def _log(self, rate: float) -> None:
@@ -285,7 +287,7 @@ class _Sitting:
             else (None, None)
         )
         self.losses.clear()
-        if not self.group.first:
+        if not self.group.is_main:
             return
         line: dict[str, float | None] = {
             "step": self.state.step,

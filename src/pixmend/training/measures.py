@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pixmend.models import DCGANSettings, Generator, clip_radius, sample_latents
-from pixmend.randomness import generator_for
+from pixmend.rng import generator_for
 
 __all__ = ["Complete", "hole_psnr", "latent_search"]
 

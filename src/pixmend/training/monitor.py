@@ -26,11 +26,11 @@ from pixmend.features import (
 )
 from pixmend.images import Pixels
 from pixmend.masks import make_mask
-from pixmend.models import DCGAN, Discriminator, Trust, calibrate, infer_average, sample_latents
-from pixmend.randomness import array_generator_for, generator_for
+from pixmend.models import DCGAN, Calibration, Discriminator, calibrate, infer_mean, sample_latents
+from pixmend.rng import array_generator_for, generator_for
 from pixmend.storage import parse_json
 from pixmend.training.data import pixels_to_device
-from pixmend.training.inversion import draw_known
+from pixmend.training.inversion import sample_masks
 from pixmend.training.measures import Complete, hole_psnr, latent_search
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import Split
@@ -200,14 +200,14 @@ class Monitor:
         scores = Scores(step=step, images=images, seconds=seconds, **values)
         return Scores(**{**vars(scores), "warnings": tuple(_warnings(scores))})
 
-    def trust(self, model: DCGAN) -> Trust | None:
+    def calibrate(self, model: DCGAN) -> Calibration | None:
         """Calibrate a model on up to 128 held-out images under masks of all kinds; None without them, or without an encoder to ask."""
         if self._held_out is None:
             return None
         images = self._held_out[:_CALIBRATED]
         draw = generator_for(self._settings.seed, "monitor", "masks")
         masks = _KINDS * math.ceil(_COMPLETIONS / (_KINDS * len(images)))
-        known = draw_known(masks * len(images), self._settings.size, draw).to(self._device)
+        known = sample_masks(masks * len(images), self._settings.size, draw).to(self._device)
         # The kinds of masks take turns, so that each image is seen under all of them.
         known = known.view(len(images), masks, *known.shape[1:]).transpose(0, 1)
         with _evaluating(model.discriminator):
@@ -234,7 +234,7 @@ class Monitor:
     def _one_pass(model: DCGAN) -> Complete | None:
         if model.encoder is None:
             return None
-        return lambda target, known: infer_average(model, target, known.to(target.dtype))
+        return lambda target, known: infer_mean(model, target, known.to(target.dtype))
 
     @torch.no_grad()
     def _samples(self, model: DCGAN) -> Tensor:

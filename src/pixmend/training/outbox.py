@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pixmend.errors import OutputError
 
-__all__ = ["Outbox"]
+__all__ = ["DeferredWriter"]
 
 _RETRY_SECONDS = 60.0
 
@@ -21,7 +21,7 @@ class _Held:
     write: Callable[[], None]
 
 
-class Outbox:
+class DeferredWriter:
     """Writes what it is given, or holds a copy of it and tries again a minute later.
 
     What is written late is what would have been written in time, so a full disk changes no file in the end. Of each name only the

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pixmend.distributed import SINGLE_PROCESS, Group, choose_device
 from pixmend.errors import SettingsError
-from pixmend.processes import ALONE, Group, choose_device
 from pixmend.records import PackProgress, PackSettings, Records, pack
-from pixmend.storage import Place
+from pixmend.storage import StorePath
 from pixmend.training.budget import CHOSEN, chosen_for, size_for
 from pixmend.training.run import RunDirectory, is_run
 from pixmend.training.settings import TrainSettings, read_recipe, resolve
@@ -28,14 +28,14 @@ def plan_training(recipe: str | Path | None, overrides: Mapping[str, Any]) -> di
 
 
 def prepare_records(
-    data: Place | Path,
+    data: StorePath | Path,
     run: Path,
     wanted: Mapping[str, Any],
     *,
     skip_bad: bool = False,
     on_progress: Callable[[PackProgress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    group: Group = ALONE,
+    group: Group = SINGLE_PROCESS,
 ) -> Records:
     """Open a record folder (or its URL), or pack an image folder into the run directory (once) and open that.
 
@@ -48,7 +48,7 @@ def prepare_records(
     StoppedError
         ``should_stop`` said yes; the same call goes on.
     """
-    if (Place.of(data) / "manifest.json").is_file():
+    if (StorePath.of(data) / "manifest.json").is_file():
         packed = Records(data, skip_bad=skip_bad, should_stop=should_stop)
     else:
         keys = ("size", "channels", "fit", "background")
@@ -58,8 +58,8 @@ def prepare_records(
             values["size"] = size_for(wanted["minutes"], device)
         chosen = PackSettings(**values)
         folder = RunDirectory(run).records
-        with group.first_before_others():
-            if group.first:
+        with group.main_first():
+            if group.is_main:
                 pack(data, folder, chosen, on_progress=on_progress, should_stop=should_stop)
             packed = Records(folder, skip_bad=skip_bad, should_stop=should_stop)
     for key, held in _shape_of(packed).items():
@@ -72,21 +72,21 @@ def prepare_records(
 
 
 def resolve_training(
-    wanted: Mapping[str, Any], packed: Records, run: Path, *, group: Group = ALONE
+    wanted: Mapping[str, Any], packed: Records, run: Path, *, group: Group = SINGLE_PROCESS
 ) -> TrainSettings:
     """Return the settings of a run on these records; with ``minutes``, what is not said is measured, or as the run was begun with."""
     given = {**wanted, **_shape_of(packed)}
     if "minutes" not in wanted:
         return resolve(given)
     chosen: dict[str, Any] | None = None
-    if group.first:
+    if group.is_main:
         if is_run(run):
             begun = read_recipe(RunDirectory(run).settings)
             chosen = {key: begun[key] for key in CHOSEN if key in begun}
         else:
             device = group.device(wanted.get("device", "auto"))
             chosen = chosen_for(wanted["minutes"], packed, given, device)
-    return resolve(group.tell(chosen), given)
+    return resolve(group.broadcast_object(chosen), given)
 
 
 def _shape_of(packed: Records) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from pixmend.models import DCGANSettings, Discriminator, make_discriminator
-from pixmend.randomness import generator_for
+from pixmend.rng import generator_for
 from pixmend.training.parts import WHOLE, Parts
 
 __all__ = ["gradient_penalty", "iterate_powers", "normalise_spectrally", "plain"]

@@ -131,7 +131,7 @@ def processes_of(path: Path) -> int:
 def parts_of(path: Path) -> int:
     """Return in how many parts the processes of the run in ``path`` worked on their shares; 1 where that is not said."""
     try:
-        return int(read_recipe(RunDirectory(path).settings)["accumulate"])
+        return int(read_recipe(RunDirectory(path).settings)["gradient_accumulation"])
     except (SettingsError, ValueError, KeyError, TypeError):
         return 1
 

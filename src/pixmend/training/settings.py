@@ -33,7 +33,7 @@ __all__ = [
 FREE = frozenset(
     {
         *("steps", "minutes", "checkpoint_every", "log_every", "keep_checkpoints"),
-        *("monitor", "track", "device", "memory_mib", "accumulate"),
+        *("monitor", "tensorboard", "device", "memory_mib", "gradient_accumulation"),
     }
 )
 
@@ -49,39 +49,41 @@ class TrainSettings(DCGANSettings):
     discriminator_learning_rate: float | None = Field(
         None, gt=0, le=1, description="of Adam, for D alone; as G's if not given"
     )
-    schedule: Schedule = Field(
+    lr_schedule: Schedule = Field(
         "constant", description="of the learning rates: constant, or falling to 0 over `steps`"
     )
-    warm_up: float = Field(
+    warmup: float = Field(
         0.0, ge=0, lt=1, description="share of `steps` over which the learning rates rise"
     )
     beta1: float = Field(0.5, ge=0, lt=1, description="Adam's first moment decay")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second moment decay")
-    discriminator_steps: int = Field(
+    n_critic: int = Field(
         1, ge=1, le=100, description="k of Algorithm 1: D's steps for each of G's"
     )
-    reuse_draws: bool = Field(
+    reuse_fakes: bool = Field(
         True, description="G's step takes the images of D's last step, instead of drawing others"
     )
     loss: LossName = Field(
         "nonsaturating", description="of G: nonsaturating or minimax; of both players: hinge"
     )
     feature_matching: float = Field(0.0, ge=0, description="weight of feature matching in G's loss")
-    r1: float = Field(0.0, ge=0, description="gamma, weight of the penalty on D's gradient")
+    r1_gamma: float = Field(0.0, ge=0, description="gamma, weight of the penalty on D's gradient")
     r1_every: int = Field(16, ge=1, description="D's steps from one R1 penalty to the next")
     spectral_norm: bool = Field(False, description="divide D's weights by their spectral norm")
-    augment: str = Field("", description="what D sees it through: colour,translation,cutout")
-    augment_probability: float = Field(
+    diffaugment: str = Field("", description="what D sees it through: colour,translation,cutout")
+    diffaugment_probability: float = Field(
         1.0, ge=0, le=1, description="with which each of these is applied to an image"
     )
-    mirror: bool = Field(False, description="flip training images at random; never for characters")
-    shift: int = Field(
+    horizontal_flip: bool = Field(
+        False, description="flip training images at random; never for characters"
+    )
+    random_shift: int = Field(
         0,
         ge=0,
         le=64,
         description="pixels by which training images are moved at random, edges repeated",
     )
-    accumulate: int = Field(
+    gradient_accumulation: int = Field(
         1,
         ge=1,
         le=4096,
@@ -94,7 +96,7 @@ class TrainSettings(DCGANSettings):
         True,
         description="batch statistics over the whole batch when several processes or parts share it",
     )
-    average_decay: float = Field(
+    ema_decay: float = Field(
         0.999, ge=0, lt=1, description="decay of the moving average of G's weights; 0 = none"
     )
     encoder_learning_rate: float = Field(4e-4, gt=0, le=1, description="of Adam, for the encoder")
@@ -140,14 +142,16 @@ class TrainSettings(DCGANSettings):
     monitor: bool = Field(
         True, description="score each checkpoint, warn in words, keep the best model"
     )
-    track: bool = Field(False, description="write for TensorBoard; needs the extra track")
+    tensorboard: bool = Field(
+        False, description="write for TensorBoard; needs the extra tensorboard"
+    )
     seed: int = Field(0, ge=0, description="of every random draw of the run")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     memory_mib: int = Field(
         4096, ge=16, description="training images are kept decoded up to this size"
     )
 
-    @field_validator("augment")
+    @field_validator("diffaugment")
     @classmethod
     def _known_transforms(cls, text: str) -> str:
         return ",".join(parse_transforms(text))
@@ -155,7 +159,7 @@ class TrainSettings(DCGANSettings):
     @property
     def transforms(self) -> tuple[TransformName, ...]:
         """What `augment` names, in the order of application."""
-        return parse_transforms(self.augment)
+        return parse_transforms(self.diffaugment)
 
     def networks(self) -> DCGANSettings:
         """Return the part that describes the networks."""
@@ -167,7 +171,7 @@ def free_in(settings: TrainSettings) -> frozenset[str]:
 
     ``steps`` and ``minutes`` are none of them where learning rates depend on it: the steps done were steps of another schedule.
     """
-    constant = settings.schedule == "constant" and not settings.warm_up
+    constant = settings.lr_schedule == "constant" and not settings.warmup
     return FREE if constant else FREE - {"steps", "minutes"}
 
 
@@ -212,12 +216,8 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
 
 def recipe_names() -> dict[str, Path]:
     """Return the recipes that come with the package, by name."""
-    package = Path(__file__).parent.parent
-    # Beside the package when installed, at the top of the repository in a checkout.
-    folder = (
-        package / "recipes" if (package / "recipes").is_dir() else package.parent.parent / "recipes"
-    )
-    return {path.stem: path for path in sorted(folder.glob("*.toml")) if "_" not in path.stem}
+    folder = Path(__file__).parent.parent / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def read_recipe(recipe: str | Path) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixmend.processes import ALONE, Group
-from pixmend.randomness import array_generator_for
-from pixmend.records import Records, families, origins
+from pixmend.distributed import SINGLE_PROCESS, Group
+from pixmend.records import Records, groups_of, provenance
+from pixmend.rng import array_generator_for
 from pixmend.storage import parse_json, write_text
 
-__all__ = ["Split", "family_numbers", "open_split", "split_by_family"]
+__all__ = ["Split", "family_numbers", "open_split", "split_by_group"]
 
 _FORMAT = 1
 _FEWEST_IMAGES = 100  # below, every image is needed to learn from
@@ -47,7 +47,7 @@ class Split:
     duplicates: int = 0
 
 
-def split_by_family(
+def split_by_group(
     family_of: Sequence[str], digests: NDArray[np.uint64], *, seed: int, share: float
 ) -> Split:
     """Draw families until ``share`` of the images is held out: at most 512, at least 16 of 200, none of fewer than 100.
@@ -81,7 +81,7 @@ def split_by_family(
 
 
 def open_split(
-    path: Path, records: Records, *, seed: int, share: float, group: Group = ALONE
+    path: Path, records: Records, *, seed: int, share: float, group: Group = SINGLE_PROCESS
 ) -> Split:
     """Return the split of ``records``, from the file ``path`` if it holds that one, else drawn and written there.
 
@@ -104,21 +104,21 @@ def open_split(
         "share": share,
     }
     facts = None
-    if group.first:
+    if group.is_main:
         facts = _read(path, drawn_for)
         if facts is None:
-            origin = origins(records)
-            family_of = families(origin.names, origin.labels)
-            drawn = split_by_family(family_of, origin.digests, seed=seed, share=share)
+            origin = provenance(records)
+            family_of = groups_of(origin.names, origin.labels)
+            drawn = split_by_group(family_of, origin.digests, seed=seed, share=share)
             facts = {**drawn_for, **_facts_of(drawn, len(records))}
             write_text(path, json.dumps(facts) + "\n")
-    return _split_of(group.tell(facts))
+    return _split_of(group.broadcast_object(facts))
 
 
 def family_numbers(records: Records) -> NDArray[np.int64]:
     """Return the number of each record's family, int64 [N]: equal for images of one family."""
-    origin = origins(records)
-    family_of = families(origin.names, origin.labels)
+    origin = provenance(records)
+    family_of = groups_of(origin.names, origin.labels)
     return _numbered(family_of, sorted(set(family_of)))
 
 

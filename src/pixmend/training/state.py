@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from pixmend.distributed import SINGLE_PROCESS, Group
 from pixmend.errors import ModelFileError
 from pixmend.models import (
     Discriminator,
@@ -16,12 +17,11 @@ from pixmend.models import (
     make_discriminator,
     make_generator,
 )
-from pixmend.processes import ALONE, Group
-from pixmend.randomness import generator_for
+from pixmend.rng import generator_for
 from pixmend.training.augment import Transform, unchanged
-from pixmend.training.average import update_average
+from pixmend.training.average import update_ema
 from pixmend.training.finite import update_if_finite
-from pixmend.training.inversion import Drawn, Holed, completion_loss, draw
+from pixmend.training.inversion import Drawn, MaskedBatch, completion_loss, draw
 from pixmend.training.losses import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, feature_matching
 from pixmend.training.parts import WHOLE, Parts
 from pixmend.training.precision import arithmetic
@@ -67,7 +67,7 @@ class TrainState:
 
     generator: Generator
     discriminator: Discriminator
-    average: Generator
+    ema: Generator
     generator_optimiser: torch.optim.Adam
     discriminator_optimiser: torch.optim.Adam
     step: int = 0
@@ -76,9 +76,9 @@ class TrainState:
     skipped_in_row: int = 0
     rollbacks: int = 0
     encoder: Encoder | None = None
-    average_encoder: Encoder | None = None
+    ema_encoder: Encoder | None = None
     encoder_optimiser: torch.optim.Adam | None = None
-    group: Group = ALONE
+    group: Group = SINGLE_PROCESS
     parts: Parts = WHOLE
 
     def over_batch(self, part: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class TrainState:
 
 
 def initial_state(
-    settings: TrainSettings, device: torch.device, group: Group = ALONE
+    settings: TrainSettings, device: torch.device, group: Group = SINGLE_PROCESS
 ) -> TrainState:
     """Return the state before the first step, a function of ``settings.seed``."""
     networks = settings.networks()
@@ -98,12 +98,12 @@ def initial_state(
         normalise_spectrally(discriminator, seed=settings.seed)
     average = copy.deepcopy(generator).requires_grad_(False)
     networks_held: list[nn.Module] = [generator, discriminator, average]
-    encoder, average_encoder = None, None
+    encoder, ema_encoder = None, None
     if settings.encoder != "off":
         encoder = Encoder(networks)
         initialise(encoder, generator_for(settings.seed, "weights", "encoder"))
-        average_encoder = copy.deepcopy(encoder).requires_grad_(False)
-        networks_held += [encoder, average_encoder]
+        ema_encoder = copy.deepcopy(encoder).requires_grad_(False)
+        networks_held += [encoder, ema_encoder]
     for network in networks_held:
         # Convolutions of this shape run faster with channels innermost, on CPUs as on GPUs.
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -111,7 +111,7 @@ def initial_state(
     trained = [net for net in (generator, discriminator, encoder) if net is not None]
     # Means over the batch, of which these two are made, make all of it one graph.
     joint = settings.sync_batchnorm or settings.feature_matching > 0
-    parts = Parts(settings.accumulate, joint=joint)
+    parts = Parts(settings.gradient_accumulation, joint=joint)
     start_alike(trained, group, parts, synchronised=settings.sync_batchnorm)
     state = TrainState(
         generator,
@@ -123,14 +123,14 @@ def initial_state(
         parts=parts,
     )
     if encoder is not None:
-        state.encoder, state.average_encoder = encoder, average_encoder
+        state.encoder, state.ema_encoder = encoder, ema_encoder
         state.encoder_optimiser = _adam(encoder, settings, settings.encoder_learning_rate)
     return state
 
 
 def set_learning_rates(state: TrainState, settings: TrainSettings, step: int, steps: int) -> None:
     """Give all optimisers the rate of step number ``step`` of ``steps``."""
-    share = rate_share(step, steps, schedule=settings.schedule, warm_up=settings.warm_up)
+    share = rate_share(step, steps, schedule=settings.lr_schedule, warmup=settings.warmup)
     rates = {
         "generator_optimiser": settings.learning_rate,
         "discriminator_optimiser": _discriminator_rate(settings),
@@ -156,7 +156,9 @@ def discriminator_step(
     """
     if settings.spectral_norm and state.parts.leads:
         iterate_powers(state.discriminator)
-    penalised = settings.r1 > 0 and state.images // settings.batch_size % settings.r1_every == 0
+    penalised = (
+        settings.r1_gamma > 0 and state.images // settings.batch_size % settings.r1_every == 0
+    )
     real = real.detach().requires_grad_(penalised)
     # Two passes: batch statistics of real and of generated images stay apart, as in the paper's code.
     with arithmetic(settings.precision, real.device):
@@ -166,7 +168,7 @@ def discriminator_step(
     loss = DISCRIMINATOR_LOSSES[settings.loss](real_logits, fake_logits)
     total = loss.mean()
     if penalised:
-        weight = settings.r1 / 2 * settings.r1_every
+        weight = settings.r1_gamma / 2 * settings.r1_every
         total = total + weight * gradient_penalty(real_logits, real, state.parts).mean()
     return _descend(state, total, loss, state.discriminator_optimiser)
 
@@ -210,7 +212,7 @@ def generator_step(
     return loss
 
 
-def encoder_step(state: TrainState, holed: Holed, settings: TrainSettings) -> Tensor:
+def encoder_step(state: TrainState, holed: MaskedBatch, settings: TrainSettings) -> Tensor:
     """Take one step of E through a G that stays as it is; return its loss, a mean over the batch."""
     assert state.encoder_optimiser is not None
     state.generator.requires_grad_(False)
@@ -305,12 +307,12 @@ def _descend(
 
 def _update_averages(state: TrainState, settings: TrainSettings) -> None:
     # The first process writes; nothing else reads the averages.
-    if not (state.group.first and state.parts.leads):
+    if not (state.group.is_main and state.parts.leads):
         return
-    decay, step = settings.average_decay, state.step
-    update_average(state.average, state.generator, decay=decay, step=step)
-    if state.encoder is not None and state.average_encoder is not None:
-        update_average(state.average_encoder, state.encoder, decay=decay, step=step)
+    decay, step = settings.ema_decay, state.step
+    update_ema(state.ema, state.generator, decay=decay, step=step)
+    if state.encoder is not None and state.ema_encoder is not None:
+        update_ema(state.ema_encoder, state.encoder, decay=decay, step=step)
 
 
 def _discriminator_rate(settings: TrainSettings) -> float:
@@ -327,9 +329,9 @@ def modules_of(state: TrainState) -> dict[str, nn.Module]:
     modules: dict[str, nn.Module | None] = {
         "generator": state.generator,
         "discriminator": state.discriminator,
-        "average": state.average,
+        "ema": state.ema,
         "encoder": state.encoder,
-        "average_encoder": state.average_encoder,
+        "ema_encoder": state.ema_encoder,
     }
     return {name: module for name, module in modules.items() if module is not None}
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from pixmend.processes import Group
+from pixmend.distributed import Group
 from pixmend.training.parts import WHOLE, Parts
 
 __all__ = ["SynchronisedBatchNorm2d", "start_alike", "synchronise_statistics"]

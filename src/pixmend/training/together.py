@@ -11,15 +11,15 @@ from collections.abc import Sequence
 
 import torch
 
+from pixmend.distributed import Group
 from pixmend.errors import DivergedError, InputError, SettingsError
-from pixmend.processes import Group
 from pixmend.records import Records
 from pixmend.training.checkpoint import Checkpoint, checkpoint_of
 from pixmend.training.holes import completions
 from pixmend.training.settings import TrainSettings
 from pixmend.training.state import TrainState
 
-__all__ = ["check_together", "first_checkpoint", "other_world", "told_checkpoint", "watched"]
+__all__ = ["broadcast_checkpoint", "check_together", "first_checkpoint", "other_world", "watched"]
 
 
 def check_together(settings: TrainSettings, records: Records, group: Group) -> None:
@@ -32,7 +32,7 @@ def check_together(settings: TrainSettings, records: Records, group: Group) -> N
     InputError
         This process would train on other images than the first one.
     """
-    count, parts = settings.batch_size, settings.accumulate
+    count, parts = settings.batch_size, settings.gradient_accumulation
     world = group.world * parts
     if count % world:
         below, above = count - count % world, count + world - count % world
@@ -53,7 +53,7 @@ def check_together(settings: TrainSettings, records: Records, group: Group) -> N
             f"completion_share = {settings.completion_share}: is {some} of the {count} images of a batch, and {_words(group.world, parts)} "
             f"cannot share them equally; set {fix}"
         )
-    if group.tell([records.digest, len(records)]) != [records.digest, len(records)]:
+    if group.broadcast_object([records.digest, len(records)]) != [records.digest, len(records)]:
         raise InputError(
             f"{records.path}: process {group.rank} sees other images there than the first process; give all hosts the same records"
         )
@@ -68,22 +68,22 @@ def first_checkpoint(state: TrainState) -> Checkpoint | None:
         The first process's state holds NaN or infinity; raised in all processes.
     """
     checkpoint, problem = None, ""
-    if state.group.first:
+    if state.group.is_main:
         try:
             checkpoint = checkpoint_of(state)
         except DivergedError as error:
             problem = str(error)
-    problem = state.group.tell(problem)
+    problem = state.group.broadcast_object(problem)
     if problem:
         raise DivergedError(problem)
     return checkpoint
 
 
-def told_checkpoint(found: Checkpoint | None, group: Group) -> Checkpoint | None:
+def broadcast_checkpoint(found: Checkpoint | None, group: Group) -> Checkpoint | None:
     """Return in all processes the checkpoint that the first one ``found``, or None if it found none."""
     # On the CPU, wherever the state that it was made of lies: the others receive it there.
     tensors = {name: value.cpu() for name, value in found.tensors.items()} if found else {}
-    facts = group.tell(
+    facts = group.broadcast_object(
         found
         and {
             "counts": dict(found.counts),
@@ -95,7 +95,7 @@ def told_checkpoint(found: Checkpoint | None, group: Group) -> Checkpoint | None
     )
     if facts is None:
         return None
-    if not group.first:
+    if not group.is_main:
         tensors = {
             name: torch.empty(shape, dtype=getattr(torch, facts["types"][name]))
             for name, shape in facts["shapes"].items()
@@ -109,7 +109,7 @@ def other_world(before: Sequence[int], settings: TrainSettings, group: Group) ->
 
     ``before`` is how many processes it was trained by, and in how many parts each.
     """
-    now = [group.world, settings.accumulate]
+    now = [group.world, settings.gradient_accumulation]
     if list(before) == now:
         return ""
     (worlds, parts), (world, accumulate) = before, now
@@ -131,9 +131,9 @@ def other_world(before: Sequence[int], settings: TrainSettings, group: Group) ->
 
 def watched(settings: TrainSettings, group: Group) -> TrainSettings:
     """Return the settings that this process watches the run by: the first one scores and shows it for all."""
-    if group.first:
+    if group.is_main:
         return settings
-    return settings.model_copy(update={"monitor": False, "track": False})
+    return settings.model_copy(update={"monitor": False, "tensorboard": False})
 
 
 def _words(world: int, parts: int) -> str:

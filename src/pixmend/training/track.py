@@ -1,4 +1,4 @@
-"""Scalars and sample grids for TensorBoard: the extra ``track``."""
+"""Scalars and sample grids for TensorBoard: the extra ``tensorboard``."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -56,6 +56,6 @@ def open_tracker(folder: Path) -> Tracker:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise SettingsError(
-            "track = true: TensorBoard is not installed; run pip install 'pixmend[track]' or leave track out"
+            "tensorboard = true: TensorBoard is not installed; run pip install 'pixmend[tensorboard]' or leave it out"
         ) from error
     return Tracker(SummaryWriter(str(folder)))

@@ -13,7 +13,7 @@ from pixmend.images import Pixels
 from pixmend.models import DCGAN, save_model
 from pixmend.training.log import Log
 from pixmend.training.monitor import Monitor, Scores, better, collapse_of, read_scores
-from pixmend.training.outbox import Outbox
+from pixmend.training.outbox import DeferredWriter
 from pixmend.training.report import write_report
 from pixmend.training.run import RunDirectory
 from pixmend.training.settings import TrainSettings
@@ -39,14 +39,14 @@ class Watch:
         ``track`` is set and TensorBoard is missing.
     """
 
-    def __init__(self, run: RunDirectory, settings: TrainSettings, outbox: Outbox) -> None:
+    def __init__(self, run: RunDirectory, settings: TrainSettings, outbox: DeferredWriter) -> None:
         self._run, self._settings, self._outbox = run, settings, outbox
         self._log = Log(run.scores)
         self._scored = read_scores(run.scores) if settings.monitor else []
         self._monitor: Monitor | None = None
         self._news: Scores | None = None
         self.collapse = ""
-        self._tracker = open_tracker(run.tensorboard) if settings.track else None
+        self._tracker = open_tracker(run.tensorboard) if settings.tensorboard else None
 
     def open(self, read: Read, split: Split, device: torch.device) -> None:
         """Look at the images to judge by."""
@@ -77,11 +77,11 @@ class Watch:
 
     def calibrated(self, model: DCGAN) -> DCGAN:
         """Return the model with what its completions are worth in its card, if held-out images can tell."""
-        trust = None if self._monitor is None else self._monitor.trust(model)
+        calibration = None if self._monitor is None else self._monitor.calibrate(model)
         return (
             model
-            if trust is None
-            else replace(model, card={**model.card, "trust": trust.to_json()})
+            if calibration is None
+            else replace(model, card={**model.card, "calibration": calibration.to_json()})
         )
 
     def news(self) -> Scores | None:

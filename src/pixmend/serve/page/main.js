@@ -17,7 +17,7 @@ const guarded = (action) => async (...given) => { $('error').textContent = ''; t
 
 // What a link repeats
 
-const FIELDS = ['method', 'steps', 'seconds', 'candidates', 'seed', 'answer', 'blend', 'look'];
+const FIELDS = ['method', 'steps', 'seconds', 'candidates', 'seed', 'answer', 'blend', 'view'];
 
 function linkOf() {
   const told = new URLSearchParams({ model: page.model.id, effort: $('effort').value });
@@ -170,7 +170,7 @@ function settings() {
   const seconds = $('seconds').value || ($('method').value ? '' : effort.seconds);
   return {
     model: page.model.id, method, seconds, steps: $('steps').value, candidates: $('candidates').value, seed: $('seed').value,
-    answer: $('answer').value, blend: $('blend').value, fit: $('look').value,
+    answer: $('answer').value, blend: $('blend').value, view: $('view').value,
   };
 }
 

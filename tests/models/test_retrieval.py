@@ -1,0 +1,72 @@
+"""The look-up in the memory: fast, and never another image than a double loop finds."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pixmend.models import Retrieval, retrieval
+
+
+def nearest_by_loop(images, target, known, count):
+    """Return the nearest by sums of whole numbers, the lower number where two are equal."""
+    pixels = ((target.double() + 1) * 127.5).round()
+    found = []
+    for row in range(len(target)):
+        gaps = [((pixels[row] - image) ** 2 * known[row]).sum() for image in images.double()]
+        found.append(torch.stack(gaps).argsort(stable=True)[:count])
+    return torch.stack(found)
+
+
+@st.composite
+def questions(draw):
+    """Images of few levels, so that many are as near as others, with masks of any share, some of fractions."""
+    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    count, channels = draw(st.sampled_from([1, 7, 40])), draw(st.sampled_from([1, 3]))
+    levels = draw(st.sampled_from([[0, 255], [254, 255], range(256)]))
+    images = generator.choice(list(levels), (count, channels, 6, 6)).astype(np.uint8)
+    asked = generator.choice(list(levels), (4, channels, 6, 6)).astype(np.uint8)
+    shares = generator.random((4, 1, 6, 6)) < draw(st.sampled_from([0.02, 0.3, 1.0]))
+    parts = draw(st.sampled_from([[1.0], [0.25, 0.5, 1.0]]))
+    known = torch.from_numpy(shares * generator.choice(parts, shares.shape)).float()
+    number = draw(st.integers(1, count))
+    return torch.from_numpy(images), torch.from_numpy(asked) / 127.5 - 1, known, number
+
+
+@pytest.mark.parametrize("kept", [0, 2**28], ids=["bounded", "kept"])
+@given(questions())
+@settings(max_examples=40, deadline=None)
+def test_it_finds_what_a_double_loop_finds_whatever_the_mask(kept, question):
+    images, target, known, count = question
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrieval, "_KEPT", kept)
+        patch.setattr(retrieval, "_PART", 16)
+        looked = Retrieval(images)
+        found = looked.nearest(target, known, count)
+        assert torch.equal(found, nearest_by_loop(images, target, known, count))
+        alone = [
+            looked.nearest(*one, count) for one in zip(target.split(1), known.split(1), strict=True)
+        ]
+        assert torch.equal(torch.cat(alone), found)
+
+
+def test_float32_is_never_off_by_more_than_is_allowed_for():
+    generator = np.random.default_rng(0)
+    images = torch.from_numpy(generator.integers(200, 256, (64, 3, 32, 32), np.uint8))
+    target = torch.from_numpy(generator.integers(200, 256, (8, 3, 32, 32), np.uint8)) / 127.5 - 1
+    known = torch.from_numpy(generator.random((8, 1, 32, 32))).float()
+    looked = Retrieval(images)
+    shares = known.expand_as(target).flatten(1)
+    pixels = ((target.double() + 1) * 127.5).round().flatten(1)
+    off = (looked._rough(pixels.float(), shares) - looked.distances(target, known)).abs()
+    assert (off.amax(1) > 0).any()
+    assert (off.amax(1) <= retrieval._slack(pixels, shares)).all()
+
+
+def test_what_float32_cannot_tell_apart_is_told_apart():
+    # Their squared distances, whole numbers near 2^26, differ by 1, where float32 goes in steps of 4.
+    images = torch.full((32, 1, 32, 32), 255, dtype=torch.uint8)
+    images[:, 0, 1] = torch.ones(32, 32, dtype=torch.uint8).triu()
+    target, known = torch.full((1, 1, 32, 32), -1.0), torch.ones(1, 1, 32, 32)
+    assert Retrieval(images).nearest(target, known, 32)[0].tolist() == list(range(31, -1, -1))

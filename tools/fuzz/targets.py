@@ -1,0 +1,150 @@
+"""The targets by name: what reads the bytes, which modules that should reach, and what it starts from."""
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["CORPORA", "TARGETS", "Target", "kept_inputs"]
+
+CORPORA = Path(__file__).parent.parent.parent / "tests" / "fuzz" / "corpora"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader under attack.
+
+    Attributes
+    ----------
+    room, subject
+        Where it is: ``check_SUBJECT`` and ``SUBJECT_seeds`` of ``fuzz/ROOM.py``, imported when needed: not all wait for torch.
+    modules
+        Whose lines count as coverage.
+    words
+        What a mutation may write as a whole.
+    longest
+        Bytes of an input at the most: what is longer is slower, not deeper.
+    """
+
+    room: str
+    subject: str
+    modules: tuple[str, ...]
+    words: tuple[bytes, ...] = ()
+    longest: int = 4096
+
+    @property
+    def check(self) -> Callable[[bytes], None]:
+        """What raises when a promise is broken by the bytes."""
+        check: Callable[[bytes], None] = self._get(f"check_{self.subject}")
+        return check
+
+    @property
+    def seeds(self) -> Callable[[], Iterable[bytes]]:
+        """What makes the inputs to start from, by the library itself."""
+        seeds: Callable[[], Iterable[bytes]] = self._get(f"{self.subject}_seeds")
+        return seeds
+
+    def _get(self, name: str) -> Any:  # noqa: ANN401 - named, not typed
+        return getattr(importlib.import_module(f"fuzz.{self.room}"), name)
+
+
+TARGETS = {
+    "records": Target(
+        "records",
+        "shard",
+        ("pixmend.records.framing",),
+    ),
+    "example": Target(
+        "records",
+        "example",
+        ("pixmend.records.example", "pixmend.records.foreign"),
+        (b"image/encoded", b"image_raw", b"height", b"width", b"depth", b"image/class/label"),
+    ),
+    "index": Target(
+        "records",
+        "index",
+        ("pixmend.records.index", "pixmend.records.dataset"),
+        (b"PXMINDEX",),
+    ),
+    "manifest": Target(
+        "records",
+        "manifest",
+        ("pixmend.records.manifest", "pixmend.records.settings"),
+        (b'"format"', b'"settings"', b'"shards"', b'"sha256"', b'"count"', b"null", b"1e400"),
+    ),
+    "model": Target(
+        "models",
+        "model",
+        ("pixmend.models.file",),
+        (b'"settings"', b'"memory"', b'"retrieval_count"', b'"encoder"', b'"card"', b"null"),
+        16384,
+    ),
+    "checkpoint": Target(
+        "models",
+        "checkpoint",
+        ("pixmend.training.checkpoint",),
+        (b'"step"', b'"images"', b'"skipped"', b'"format"', b"null", b"1e400"),
+        16384,
+    ),
+    "mask_spec": Target(
+        "images",
+        "mask_spec",
+        ("pixmend.masks",),
+        (b"center:", b"half:", b"random:", b"lowres:", b"strokes:", b"grid", b"1e-9", b"nan"),
+        64,
+    ),
+    "mask_image": Target("images", "mask_image", ("pixmend.masks", "pixmend.images.files")),
+    "image": Target(
+        "images",
+        "image",
+        ("pixmend.images.files", "pixmend.images.picture", "pixmend.images.pixels"),
+        (
+            b"eXIf",
+            b"iCCP",
+            b"tRNS",
+            b"PLTE",
+            b"pHYs",
+            b"acTL",
+            b"fcTL",
+            b"Exif\0\0",
+            b"ICC_PROFILE",
+        ),
+    ),
+    "settings": Target(
+        "texts",
+        "settings",
+        ("pixmend.training.settings", "pixmend.training.augment"),
+        (
+            b"inf",
+            b"nan",
+            b"true",
+            b'"off"',
+            b"encoder",
+            b"diffaugment",
+            b"background",
+            b"[[",
+            b"1e400",
+        ),
+    ),
+    "multipart": Target(
+        "forms",
+        "form",
+        ("pixmend.serve.forms",),
+        (
+            b"--b\r\n",
+            b"--b--",
+            b'; name="image"',
+            b'; filename="a"',
+            b"\r\n\r\n",
+            b"steps",
+            b"classic",
+        ),
+    ),
+}
+
+
+def kept_inputs(name: str) -> list[bytes]:
+    """Return the inputs that are kept for a target, smallest first, after its seeds."""
+    kept = [path.read_bytes() for path in sorted((CORPORA / name).glob("*"))]
+    return [*TARGETS[name].seeds(), *sorted(kept, key=len)]

@@ -1,0 +1,236 @@
+"""A server under mixed load with faults, for minutes: no wrong answer, no error of its own, flat memory and files."""
+
+import contextlib
+import os
+import random
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from pixmend.models import BUNDLED
+from tools.prove.tally import Row, Scale, counted
+
+__all__ = ["GROWTH_MIB", "soak"]
+
+GROWTH_MIB = 64.0  # of load_all memory from the second fifth of the time to the last
+_HEADERS = {"Content-Type": "multipart/form-data; boundary=x", "Accept": "image/png"}
+_METHODS = ("instant", "instant", "instant", "default")
+
+
+def soak(scale: Scale, folder: Path) -> list[Row]:
+    """Serve for so many minutes."""
+    del folder
+    what = f"serve: {scale.soak_minutes:g} minutes of mixed load with faults"
+    with counted(what) as row, _serving() as port_and_pid:
+        _Load(*port_and_pid, row, scale.seed).run(60 * scale.soak_minutes)
+    return [row]
+
+
+class _Load:
+    """Clients of every kind, and what they saw."""
+
+    def __init__(self, port: int, pid: int, row: Row, seed: int) -> None:
+        self.port, self.pid, self.row, self.seed = port, pid, row, seed
+        self.lock = threading.Lock()
+        images = sorted((BUNDLED / "characters").rglob("*.png"))[::10]
+        self.bodies = [_form(path.read_bytes(), method) for path in images for method in _METHODS]
+        self.alone: dict[bytes, bytes] = {}
+
+    def run(self, seconds: float) -> None:
+        """Ask everything once alone, then all at once until the time is over, then once more."""
+        for body in self.bodies:
+            status, content = self._ask(body)
+            self._expect(status == 200, f"alone: status {status}")
+            self.alone[body] = content
+        end = time.monotonic() + seconds
+        kinds: list[Callable[[random.Random], str]] = [
+            *([self._honest] * 3), self._cut, self._slow_reader, self._slow_writer, self._malformed, self._watcher,
+        ]  # fmt: skip
+        threads = [
+            threading.Thread(target=self._client, args=(kind, number, end))
+            for number, kind in enumerate(kinds)
+        ]
+        for thread in threads:
+            thread.start()
+        samples = self._watch(end)
+        for thread in threads:
+            thread.join()
+        self._judge(samples)
+
+    def _client(self, kind: Callable[[random.Random], str], number: int, end: float) -> None:
+        rng = random.Random(f"{self.seed} {number}")
+        while time.monotonic() < end:
+            try:
+                told = kind(rng)
+            except (OSError, HTTPException) as error:
+                # The server may hang up on whoever misbehaves, never on the honest.
+                told = f"{kind.__name__[1:]}: hung up on"
+                self._expect(kind != self._honest, f"an honest client lost its connection: {error}")
+            with self.lock:
+                self.row.note(told.replace("_", " "))
+
+    def _watch(self, end: float) -> list[tuple[float, int]]:
+        """Return (load_all MiB, open files) of the server, a few times a second."""
+        found = []
+        while time.monotonic() < end:
+            found.append(_held(self.pid))
+            time.sleep(0.25)
+        return found
+
+    def _judge(self, samples: list[tuple[float, int]]) -> None:
+        fifth = max(1, len(samples) // 5)
+        early, late = samples[fifth : 2 * fifth] or samples, samples[-fifth:]
+        before, after = (statistics.median(each[0] for each in part) for part in (early, late))
+        self.row.figures |= {"MiB early": round(before, 1), "MiB late": round(after, 1)}
+        self._expect(after - before <= GROWTH_MIB, f"grew from {before:.0f} to {after:.0f} MiB")
+        time.sleep(3)
+        self.row.figures["files at the end"] = files = _held(self.pid)[1]
+        self._expect(files <= samples[0][1] + 8, f"{samples[0][1]} open files became {files}")
+        for body in self.bodies[:8]:
+            status, content = self._ask(body)
+            self._expect(status == 200 and content == self.alone[body], "a wrong answer afterwards")
+
+    def _expect(self, holds: bool, otherwise: str) -> None:
+        with self.lock:
+            self.row.expect(holds, otherwise)
+
+    def _ask(self, body: bytes) -> tuple[int, bytes]:
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=120)
+        try:
+            connection.request("POST", "/v1/completions", body, _HEADERS)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def _honest(self, rng: random.Random) -> str:
+        body = rng.choice(self.bodies)
+        status, content = self._ask(body)
+        right = status == 503 or (status == 200 and content == self.alone[body])
+        self._expect(right, f"a wrong answer: status {status}, {len(content)} bytes")
+        return "honest: right" if status == 200 else "honest: busy"
+
+    def _cut(self, rng: random.Random) -> str:
+        """Send a part, or all, and go before the answer comes."""
+        request = _request(rng.choice(self.bodies))
+        with self._connect() as connection:
+            connection.sendall(request[: rng.randrange(1, len(request) + 1)])
+            time.sleep(rng.choice((0, 0.01, 0.2)))
+            if rng.random() < 0.5:  # a reset, where a close would be polite
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        return "cut off"
+
+    def _slow_reader(self, rng: random.Random) -> str:
+        """Take an answer a few bytes at a time."""
+        body = rng.choice(self.bodies)
+        with self._connect() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            connection.sendall(_request(body))
+            found = b""
+            while part := connection.recv(256):
+                found += part
+                time.sleep(0.005)
+        head, _, content = found.partition(b"\r\n\r\n")
+        self._expect(b" 200 " not in head[:20] or content == self.alone[body], "a slow reader got a wrong answer")  # fmt: skip
+        return "slow reader: " + head.split()[1].decode()
+
+    def _slow_writer(self, rng: random.Random) -> str:
+        """Send a request a few bytes at a time."""
+        body = rng.choice(self.bodies)
+        request = _request(body)
+        with self._connect() as connection:
+            for start in range(0, len(request), 100):
+                connection.sendall(request[start : start + 100])
+                time.sleep(0.01)
+            found = b""
+            while part := connection.recv(65536):
+                found += part
+        head, _, content = found.partition(b"\r\n\r\n")
+        self._expect(b" 200 " not in head[:20] or content == self.alone[body], "a slow writer got a wrong answer")  # fmt: skip
+        return "slow writer: " + head.split()[1].decode()
+
+    def _malformed(self, rng: random.Random) -> str:
+        """Send a request with bytes changed, or none at all; any answer will do but an error of the server's own."""
+        request = bytearray(_request(rng.choice(self.bodies)))
+        for _ in range(rng.choice((1, 4, 40))):
+            request[rng.randrange(len(request))] = rng.randrange(256)
+        if rng.random() < 0.2:
+            request = bytearray(rng.randbytes(500))
+        with self._connect() as connection:
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            head = connection.recv(64)
+        found = re.match(rb"HTTP/1\.1 (\d\d\d)", head)
+        status = int(found[1]) if found else 0
+        self._expect(status < 500 or status == 503, f"status {status} to a malformed request")
+        return f"malformed: {status or 'hung up on'}"
+
+    def _watcher(self, rng: random.Random) -> str:
+        """Watch a search, and leave in its midst."""
+        body = _form(
+            rng.choice(sorted((BUNDLED / "characters").rglob("*.png"))).read_bytes(), "classic"
+        )
+        request = _request(body).replace(b"/v1/completions", b"/v1/completions/stream", 1)
+        with self._connect() as connection:
+            connection.sendall(request)
+            for _ in range(rng.choice((1, 5, 20))):
+                if not connection.recv(4096):
+                    break
+        return "watched a while"
+
+    @contextmanager
+    def _connect(self) -> Iterator[socket.socket]:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=120) as connection:
+            yield connection
+
+
+@contextmanager
+def _serving() -> Iterator[tuple[int, int]]:
+    """Run a server in a process of its own; give its port and process id."""
+    command = [sys.executable, "-m", "pixmend", "serve", "characters", "--port", "0", "--deadline", "60"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:  # fmt: skip
+        assert process.stdout is not None
+        address = re.search(r":(\d+)/", process.stdout.readline())
+        assert address, "the server did not start"
+        port = int(address[1])
+        try:
+            _wait_for(port)
+            yield port, process.pid
+        finally:
+            process.terminate()
+            process.wait(90)
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(600):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+
+
+def _form(image: bytes, method: str) -> bytes:
+    fields = f'--x\r\nContent-Disposition: form-data; name="method"\r\n\r\n{method}\r\n'
+    if method == "default":
+        fields += '--x\r\nContent-Disposition: form-data; name="steps"\r\n\r\n4\r\n'
+    file = '--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    return fields.encode() + file.encode() + image + b"\r\n--x--\r\n"
+
+
+def _request(body: bytes) -> bytes:
+    fields = {"Host": "127.0.0.1", "Connection": "close", "Content-Length": len(body), **_HEADERS}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"POST /v1/completions HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+def _held(pid: int) -> tuple[float, int]:
+    """Return the load_all MiB and the open files of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20, len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208

@@ -1,0 +1,213 @@
+"""`python -m tools.supply VERB`: floors, licences, sizes, imports, lock, contents or smoke; exit code 1 where a bound is broken."""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from importlib.metadata import Distribution
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from tools.supply.closure import closure, licence_of, megabytes
+from tools.supply.contents import names_in, objections
+
+_ROOT = Path(__file__).parent.parent.parent
+_LICENCES = _ROOT / "docs" / "licences.md"
+_SHIPPED = ("pixmend[serve]",)
+_ALL = ("pixmend[dev]",)
+# 10^6 bytes on disk, without torch and what torch alone needs. NumPy and SciPy, each with a BLAS of its own, are most of it.
+_MOST_CORE = 230
+_MOST_OF_OURS = 60  # the core without these two
+_MOST_SERVE = 10
+_MOST_WHEEL = 14  # with the bundled model
+_NUMERICAL = ("torch", "numpy", "scipy")
+# CPU seconds; what a good machine does in a tenth of it, and an import of torch by mistake in no machine.
+_MOST_IMPORT = 1.5
+_HEAVY = ("torch", "numpy", "scipy", "PIL", "fastapi", "ray", "rich")
+# A licence that would bind who ships a program with this library in it.
+_BINDING = ("GPL", "General Public", "SSPL", "Commons Clause", "not stated")
+_BINDING_BUT = ("LGPL", "Lesser")
+
+
+def main() -> None:
+    """Run one verb."""
+    verbs = {
+        "floors": _floors,
+        "licences": _licences,
+        "sizes": _sizes,
+        "imports": _imports,
+        "contents": _contents,
+        "smoke": _smoke,
+        "lock": _lock,
+    }
+    parser = argparse.ArgumentParser(prog="python -m tools.supply", description=__doc__)
+    parser.add_argument("verb", choices=verbs)
+    parser.add_argument(
+        "files", nargs="*", type=Path, help="wheel and sdist, where they are asked for"
+    )
+    asked = parser.parse_args()
+    found = verbs[asked.verb](asked.files)
+    for line in found:
+        print(f"{asked.verb}: {line}", file=sys.stderr)
+    sys.exit(int(bool(found)))
+
+
+def _floors(_: Sequence[Path]) -> list[str]:
+    """Print the floors of all requirements but torch as constraints: torch is installed first, and alone."""
+    with (_ROOT / "pyproject.toml").open("rb") as file:
+        project: dict[str, Any] = tomllib.load(file)["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    for text in sorted({line for each in lists for line in each}):
+        need = Requirement(text)
+        floors = [part.version for part in need.specifier if part.operator == ">="]
+        if need.name not in ("pixmend", "torch") and floors:
+            print(f"{need.name}=={floors[0]}")
+    return []
+
+
+def _licences(_: Sequence[Path]) -> list[str]:
+    """Write docs/licences.md; object to a licence that would bind whoever ships pixmend."""
+    shipped, everything = closure(_SHIPPED), closure(_ALL)
+    lines = [
+        "# Licences",
+        "",
+        "What `pip install pixmend[serve]` brings along, and below it what only the tests need, by the packages' own metadata.",
+        "Written by `make supply`.",
+        "",
+    ]
+    for title, held in (
+        ("Installed", shipped),
+        ("For tests alone", {k: v for k, v in everything.items() if k not in shipped}),
+    ):
+        lines += [f"## {title}", "", "| package | licence |", "|---|---|"]
+        lines += [f"| {name} | {licence_of(package)} |" for name, package in held.items()]
+        lines.append("")
+    _LICENCES.write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    print(f"{len(shipped)} packages installed, {len(everything)} with the tests: {_LICENCES.name}")
+    return [
+        f"{name}: {licence_of(package)}"
+        for name, package in shipped.items()
+        if any(word in licence_of(package) for word in _BINDING)
+        and not any(word in licence_of(package) for word in _BINDING_BUT)
+    ]
+
+
+def _sizes(_: Sequence[Path]) -> list[str]:
+    """Print what the core takes on disk without torch, by package."""
+    core = closure(["pixmend"], without=["torch"])
+    ours = {name: package for name, package in core.items() if name not in _NUMERICAL}
+    serve = {k: v for k, v in closure(_SHIPPED, without=["torch"]).items() if k not in core}
+    found = []
+    for title, held, most in (
+        ("core without torch", core, _MOST_CORE),
+        ("core without torch, numpy and scipy", ours, _MOST_OF_OURS),
+        ("serve, beside the core", serve, _MOST_SERVE),
+    ):
+        sizes = {name: _size(name, package) for name, package in held.items()}
+        total = sum(sizes.values())
+        largest = sorted(sizes, key=lambda name: -sizes[name])[:5]
+        said = ", ".join(f"{name} {sizes[name]:.1f}" for name in largest)
+        print(f"{title}: {total:.0f} MB of {most} in {len(sizes)} packages: {said}")
+        if total > most:
+            found.append(f"{title} takes {total:.0f} MB, more than {most}")
+    return found
+
+
+def _size(name: str, package: Distribution) -> float:
+    if name != "pixmend":
+        return megabytes(package)
+    # Of an editable installation the metadata name no file.
+    files = (_ROOT / "src" / "pixmend").rglob("*")
+    return sum(f.stat().st_size for f in files if f.is_file() and f.suffix != ".pyc") / 1e6
+
+
+def _imports(_: Sequence[Path]) -> list[str]:
+    """Print what `import pixmend` and `pixmend --help` take, and object to heavy packages in them."""
+    found = []
+    for statement in ("import pixmend", "import pixmend.cli"):
+        code = (
+            f"import sys, time; {statement}; print(time.process_time()); "
+            "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+        )
+        runs = [
+            subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            for _ in range(5)
+        ]
+        seconds = min(float(run.stdout.splitlines()[0]) for run in runs)
+        loaded = set(runs[0].stdout.splitlines()[1].split())
+        print(f"{statement}: {seconds:.2f} CPU seconds with the interpreter's own")
+        if seconds > _MOST_IMPORT:
+            found.append(f"{statement} takes {seconds:.2f} CPU seconds, more than {_MOST_IMPORT}")
+        heavy = sorted(loaded & set(_HEAVY) - ({"rich"} if "cli" in statement else set()))
+        found += [f"{statement} imports {name}" for name in heavy]
+    return found
+
+
+def _lock(_: Sequence[Path]) -> list[str]:
+    """Object to a package of the development set that requirements.lock has not, or at another version, or without hashes."""
+    text = (_ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line.split() for line in text.splitlines() if "==" in line and line[0] != "#"]
+    locked = {line[0].partition("==")[0]: line for line in lines}
+    wanted = closure(_ALL, without=["torch"])
+    found = []
+    for name, package in wanted.items():
+        if name in ("pixmend", "setuptools"):
+            continue
+        line = locked.get(name)
+        if line is None or line[0] != f"{name}=={package.version}":
+            found.append(f"{name} {package.version} is not in requirements.lock; run `make lock`")
+        elif not any(part.startswith("--hash=sha256:") for part in line):
+            found.append(f"{name} has no hash in requirements.lock; run `make lock`")
+    print(f"requirements.lock: {len(locked)} packages with {text.count('--hash')} hashes")
+    return found
+
+
+def _contents(files: Sequence[Path]) -> list[str]:
+    """Look into wheel and sdist."""
+    found = [] if files else ["no file was built"]
+    for file in files:
+        wheel, names = file.suffix == ".whl", names_in(file)
+        size = file.stat().st_size / 1e6
+        print(f"{file.name}: {len(names)} files, {size:.1f} MB of {_MOST_WHEEL}")
+        found += [f"{file.name}: {line}" for line in objections(names, wheel=wheel)]
+        if size > _MOST_WHEEL:
+            found.append(f"{file.name}: {size:.1f} MB, more than {_MOST_WHEEL}")
+    return found
+
+
+def _smoke(files: Sequence[Path]) -> list[str]:
+    """Install each into an empty environment, far from the repository, and complete an image there."""
+    found = []
+    for file in files:
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder)
+            python = place / "venv" / "bin" / "python"
+            install = [python, "-m", "pip", "install", "--quiet", "-c", _ROOT / "constraints.txt"]
+            steps: list[list[str | Path]] = [
+                [sys.executable, "-m", "venv", place / "venv"],
+                [*install, "torch"],
+                [*install, file.resolve()],
+                [python, "-m", "pip", "check"],
+                [place / "venv" / "bin" / "pixmend", "--version"],
+                [place / "venv" / "bin" / "pixmend", "demo", "--out", place / "demo"],
+                [python, "-c", "import pixmend; [getattr(pixmend, n) for n in pixmend.__all__]"],
+            ]
+            for step in steps:
+                ran = subprocess.run(step, cwd=folder, capture_output=True, text=True, check=False)
+                if ran.returncode:
+                    said = (ran.stdout + ran.stderr).strip().splitlines()[-1:]
+                    found.append(f"{file.name}: {' '.join(map(str, step))}: {' '.join(said)}")
+                    break
+            else:
+                drawn = len(list((place / "demo").rglob("*.png")))
+                print(f"{file.name}: installed into an empty environment, drew {drawn} images")
+                found += [] if drawn else [f"{file.name}: the demo drew nothing"]
+    return found
+
+
+if __name__ == "__main__":
+    main()
