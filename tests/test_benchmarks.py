@@ -66,12 +66,12 @@ def test_networks_are_compared_at_equal_time(records, tmp_path):
 
 def test_methods_are_compared_with_the_mean_and_the_nearest_image(records, untrained, tmp_path):
     save_model(untrained("L"), tmp_path / "m.safetensors")
-    tiny = ("--images", 2, "--masks", "center", "--methods", "default:0.002", "seed:0.002")
+    tiny = ("--images", 2, "--masks", "center", "--methods", "default:0.002", "classic:0.002")
     rows = table_of("completion.py", tmp_path / "m.safetensors", records, records, *tiny)
     assert "| center PSNR | SSIM |" in rows[0]
     names = [row.split(" | ")[0] for row in rows[2:]]
     assert {"| mean", "| nearest"} < set(names)
-    assert names[-2:] == ["| default:0.002, sharp", "| seed:0.002, sharp"]
+    assert names[-2:] == ["| default:0.002, sharp", "| classic:0.002, sharp"]
     # The held-out images are the training images here, so the nearest is the image itself.
     assert "| nearest | 68.13 | 1.000 |" in "\n".join(rows)
 

@@ -37,7 +37,7 @@ def evaluated(model, folder, out):
         Files(paths, [path.name for path in paths]),
         out,
         train=training,
-        methods=["seed:0.01", "mean", "nearest"],
+        methods=["classic:0.01", "mean", "nearest"],
         protocol=Protocol(("center", "half"), batch=12),
         count=12,
         candidates=2,

@@ -47,7 +47,7 @@ def is_one_line(ran, *words):
         (["--mask", "center:7"], ["center:7", "between 0 and 1"]),
         (["--mask", "half:up"], ["half:up", "left, right, top or bottom"]),
         (["--mask", "nowhere.png"], ["nowhere.png"]),
-        (["--method", "sed"], ["sed", "did you mean seed", *METHODS]),
+        (["--method", "clasic"], ["clasic", "did you mean classic", *METHODS]),
         (["--method", "nonsense"], ["nonsense", *METHODS]),
         (["--steps", "0"], ["steps = 0"]),
         (["--candidates", "65"], ["candidates = 65"]),

@@ -162,7 +162,7 @@ def test_pack_train_and_evaluate_by_url(root, folder, program):
         assert ran.code == 2  # all are training images
         assert "6 are training images" in ran.err
         ran = program(
-            "evaluate", far, images, "--out", out, "--methods", "seed:0.002", "--masks", "center"
+            "evaluate", far, images, "--out", out, "--methods", "classic:0.002", "--masks", "center"
         )
         assert ran.code == 0, ran.err
         assert (out / "report.html").is_file()

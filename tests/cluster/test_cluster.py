@@ -205,7 +205,7 @@ def test_the_verb_completes_all_but_an_image_that_kills_its_worker(
 def test_an_evaluation_has_the_figures_of_one_process(cluster, model, make_images, tmp_path):
     folder = make_images(6)
     named = {
-        "methods": ["seed:0.002", "mean"],
+        "methods": ["classic:0.002", "mean"],
         "protocol": Protocol(("center", "random:0.5"), batch=3),
         "train_data": tmp_path / "records",
     }

@@ -37,7 +37,7 @@ from pixmend.records import PackSettings, Records, pack
 
 TRAIN = np.random.default_rng(8).integers(0, 256, (12, 16, 16, 1), np.uint8)
 QUICK = {
-    "methods": ["seed:0.002", "mean", "nearest"],
+    "methods": ["classic:0.002", "mean", "nearest"],
     "protocol": Protocol(("center", "random:0.5"), batch=4),
     "count": 10,
 }
@@ -181,7 +181,7 @@ def test_a_row_is_read_as_it_was_written():
 
 
 def test_the_best_of_candidates_is_never_worse_than_the_first(untrained, files, tmp_path):
-    options = {**QUICK, "methods": ["seed:0.002"], "count": 4}
+    options = {**QUICK, "methods": ["classic:0.002"], "count": 4}
     found = evaluate(untrained("L"), files, tmp_path, candidates=3, **options)
     assert all(row.best_of >= row.psnr for row in found.rows)
     assert any(row.best_of > row.psnr for row in found.rows)
@@ -209,7 +209,7 @@ def tasks(program, untrained, files, tmp_path):
 def run_beside(program, folder, *more):
     return program(
         "evaluate", folder / "m.safetensors", folder / "images", "--masks", "center,grid",
-        "--methods", "seed:0.002", "--n", 6, *more,
+        "--methods", "classic:0.002", "--n", 6, *more,
     )  # fmt: skip
 
 
@@ -225,7 +225,7 @@ def test_any_other_tool_takes_part_by_its_files(tasks):
     assert run_beside(program, folder, *more).code == 0
     report = json.loads((folder / "out" / "report.json").read_text())
     named = {cell["method"] for cell in report["table"]}
-    assert named == {"seed:0.002, sharp", "grey"}
+    assert named == {"classic:0.002, sharp", "grey"}
     before = (folder / "out" / "results.csv").read_text()
     (answers / "center" / "000003.png").unlink()
     ran = run_beside(program, folder, *more)
@@ -252,7 +252,7 @@ def test_completions_that_cannot_be_are_told(tasks, given):
 
 
 def test_two_models_are_compared_in_pairs(untrained, lively, files, tmp_path):
-    options = {**ONE, "methods": ["seed:0.002", "seed:0.004"], "count": 10}
+    options = {**ONE, "methods": ["classic:0.002", "classic:0.004"], "count": 10}
     second = ModelUnderTest(lively("L"), "second", "2")
     found = evaluate(untrained("L"), files, tmp_path / "ab", other=second, **options)
     (pair, _) = found.summary.pairs
@@ -339,7 +339,7 @@ def test_the_protocol_of_the_paper_prints_its_rows_above_ours(tasks):
     ran = run_beside(program, folder, "--out", folder / "o", "--protocol", "yeh2017")
     assert ran.code == 0
     assert "| Yeh 2017, CelebA, published | 19.4 | 17.4 | 22.8 | 13.7 |" in ran.out
-    assert "| seed:0.002, sharp, here |" in ran.out
+    assert "| classic:0.002, sharp, here |" in ran.out
     ran = run_beside(program, folder, "--out", folder / "o", "--protocol", "yeh2018")
     assert "there is yeh2017" in ran.err
 
@@ -357,7 +357,7 @@ def test_a_full_disk_is_an_error_and_the_same_command_goes_on(
             raise OutputError(f"{path}: no space left on device")
         real(path, content)
 
-    options = {**QUICK, "methods": ["seed:0.002"]}
+    options = {**QUICK, "methods": ["classic:0.002"]}
     monkeypatch.setattr(ledger, "write_bytes", full)
     with pytest.raises(OutputError):
         evaluate(untrained("L"), files, tmp_path / "full", **options)
@@ -383,7 +383,7 @@ def append(path, line):
 ledger.append_line = append
 folder = Path(sys.argv[1])
 api.evaluate(folder / "m.safetensors", folder / "images", folder / "out",
-             methods=["seed:0.002"], protocol=Protocol(("center",), batch=1), count=5)
+             methods=["classic:0.002"], protocol=Protocol(("center",), batch=1), count=5)
 """
 
 
@@ -395,7 +395,7 @@ def test_kill_9_loses_a_batch_at_most_and_the_figures_are_those_of_an_uninterrup
     assert ran.returncode == -signal.SIGKILL
     assert len(figures(folder / "out")) == 1 + 2
     steps: list[Step] = []
-    options = {"methods": ["seed:0.002"], "protocol": Protocol(("center",), batch=1), "count": 5}
+    options = {"methods": ["classic:0.002"], "protocol": Protocol(("center",), batch=1), "count": 5}
     given = (folder / "m.safetensors", folder / "images")
     api.evaluate(*given, folder / "out", on_step=steps.append, **options)
     assert [step.fresh for step in steps] == [False] * 2 + [True] * 3
@@ -432,7 +432,7 @@ def test_a_model_that_loses_to_the_mean_is_told_so(untrained, train, tmp_path):
         pixels = TRAIN.mean(0) + draw.normal(0, 3, TRAIN.shape[1:])
         paths.append(tmp_path / f"{letter}-0.png")
         paths[-1].write_bytes(encode_png(pixels.round().astype(np.uint8)))
-    options = {**QUICK, "methods": ["seed:0.002", "mean"]}
+    options = {**QUICK, "methods": ["classic:0.002", "mean"]}
     source = Files(paths, [path.name for path in paths])
     found = evaluate(untrained("L"), source, tmp_path / "out", train=train, **options)
     assert found.verdict.startswith("The model loses")
@@ -461,7 +461,7 @@ def test_an_unknown_mask_is_told_with_those_there_are():
 
 
 def test_another_evaluation_in_the_folder_is_not_overwritten(untrained, files, tmp_path):
-    options = {**QUICK, "methods": ["seed:0.002"], "count": 4}
+    options = {**QUICK, "methods": ["classic:0.002"], "count": 4}
     evaluate(untrained("L"), files, tmp_path, model_digest="one", **options)
     with pytest.raises(RunError, match="another model"):
         evaluate(untrained("L"), files, tmp_path, model_digest="two", **options)
@@ -488,7 +488,7 @@ def test_the_verb_writes_all_and_lists_what_cannot_be_read(program, untrained, f
     out = tmp_path / "out"
     ran = program(
         "evaluate", tmp_path / "m.safetensors", images, "--out", out, "--masks", "center",
-        "--methods", "seed:0.002", "--n", 9,
+        "--methods", "classic:0.002", "--n", 9,
     )  # fmt: skip
     assert ran.code == 2
     assert "broken.png" in ran.err

@@ -157,7 +157,7 @@ def test_it_is_alive_and_ready_and_counts(served):
     [
         ({"candidates": "many"}, 422, ["candidates"]),
         ({"nonsense": "1"}, 422, ["nonsense"]),
-        ({"method": "sed"}, 422, ["did you mean seed"]),
+        ({"method": "clasic"}, 422, ["did you mean classic"]),
         ({"mask_spec": "center:7"}, 422, ["between 0 and 1"]),
         ({"mask_spec": "/etc/passwd"}, 422, ["center"]),
         ({"mask_spec": "http://example.org/m.png"}, 422, ["center"]),

@@ -46,7 +46,7 @@ class Target:
         return seeds
 
     def _get(self, name: str) -> Any:  # noqa: ANN401 - named, not typed
-        return getattr(importlib.import_module(f"fuzz.{self.room}"), name)
+        return getattr(importlib.import_module(f"tools.fuzz.{self.room}"), name)
 
 
 TARGETS = {

@@ -37,7 +37,7 @@ __all__ = [
 
 # The largest image that is let in has 64 million pixels: of 4 bytes as decoded, and held about three times while it is taken apart.
 MEMORY_MIB = 1024.0
-_BRIEFLY = ("--methods", "seed:0.002", "--masks", "center")
+_BRIEFLY = ("--methods", "classic:0.002", "--masks", "center")
 _DEEP = b'{"a":' * 500_000 + b"1" + b"}" * 500_000
 _PROMISES: dict[str, dict[str, object]] = {
     "networks far larger than the file": {"size": 256, "filters": 1024, "latent_dim": 4096},

@@ -150,7 +150,7 @@ def verbs_of(world: World) -> list[Verb]:
     def evaluating(out: Path) -> Callable[[], None]:
         return program(
             "evaluate", world.model, world.images, "--out", out, "--masks", "center,grid", "--methods",
-            "seed:0.002,mean", "--train-data", world.records, "--n", 12, "--batch", 4, "--device", "cpu",
+            "classic:0.002,mean", "--train-data", world.records, "--n", 12, "--batch", 4, "--device", "cpu",
         )  # fmt: skip
 
     def completed(out: Path) -> frozenset[str]:

@@ -93,7 +93,7 @@ def _model(model: str) -> dict[str, Any]:
 
 def _inside(header: dict[str, Any]) -> dict[str, str]:
     """Return what a file's holder should know before it is passed on."""
-    count = header.get("memory_images", 0)
+    count = header.get("retrieval_count", 0)
     if not count:
         return {}
     return {"contains": f"{count:,} of its training images, which anyone who has the file can see"}
