@@ -151,7 +151,7 @@ def test_the_hidden_pixels_are_hidden_from_the_fit(model):
             changed, value = not torch.equal(drawn, model.generator(z)), drawn
         else:
             tuned = tuned_encoder(model, image, known, steps=1, seed=0)
-            changed, value = tuned is not model.encoder, tuned.detail.weight
+            changed, value = tuned is not model.encoder, tuned.residual.weight
         if changed:
             found.append(value)
     assert found

@@ -189,7 +189,7 @@ def test_the_whole_image_is_the_default_and_other_words_are_refused(lively):
     (window,) = Model(lively(), "cpu").complete(image, mask, steps=1, view="window").windows
     assert box(window) == (12, 28, 3, 19)
     with pytest.raises(SettingsError, match="whole and window"):
-        Model(lively(), "cpu").complete(image, mask, fit="windows")
+        Model(lively(), "cpu").complete(image, mask, view="windows")
 
 
 @pytest.mark.parametrize(("shape", "spec"), [((20, 50), "half:left"), ((200, 30), "half:top"), ((64, 20), "center:0.9")])  # fmt: skip

@@ -12,10 +12,10 @@ import torch
 
 from pixmend import training
 from pixmend.errors import DivergedError, OutputError, RunError, StoppedError, VersionError
-from pixmend.models import load_model, read_tensors
+from pixmend.models import load_model
 from pixmend.records import PackSettings, Records, dataset, pack
 from pixmend.storage import append_line
-from pixmend.training import RunDirectory, iteration, monitor, outbox, read_recipe, resolve, train
+from pixmend.training import RunDirectory, iteration, monitor, outbox, train
 from pixmend.training.monitor import read_scores
 from tests.training.test_run import assert_same_end, final_tensors
 
@@ -392,22 +392,18 @@ def test_a_checkpoint_of_a_newer_version_is_not_passed_over(records, tiny, whole
         list(train(records, whole, tiny()))
 
 
-def test_a_run_of_the_last_version_goes_on(records, tmp_path):
+def test_a_run_of_the_last_version_is_refused_in_a_line_that_says_what_to_do(
+    records, tiny, tmp_path
+):
     run = RunDirectory(tmp_path / "run")
     shutil.copytree(FORMAT_1, run.path)
-    held, header = read_tensors(next(run.checkpoints.iterdir()), kind="checkpoint")
-    assert (header["format"], header["step"]) == (1, 4)
-    # The records of the tests are packed anew; PNG's bytes are the library's choice.
-    facts = json.loads(run.facts.read_text())
-    run.facts.write_text(json.dumps(facts | {"data_digest": records.digest}))
-    settings = resolve(read_recipe(run.settings), {"steps": 6})
-    first, *_, last = train(records, run.path, settings)
-    assert (first.event, first.step, first.images) == ("resumed", 4, 32)
-    assert (last.step, last.images) == (6, 48)
-    tensors, header = final_tensors(run.path)
-    assert (header["format"], header["skipped"]) == (2, 0)
-    assert held.keys() <= tensors.keys()
-    assert [line["step"] for line in log_of(run.path)] == [2, 4, 6]
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    with pytest.raises(
+        RunError, match=r"of another version of pixmend .*start a new run directory"
+    ):
+        next(train(records, run.path, tiny(steps=6)))
+    after = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    assert {path: after[path] for path in before} == before
 
 
 def test_a_model_of_the_last_version_is_read():

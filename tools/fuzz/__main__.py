@@ -1,4 +1,4 @@
-"""`python -m tools.fuzz hunt` gives every target its turn under atheris; `python -m tools.fuzz replay` runs the kept inputs and shows their reach."""
+"""`python -m tools.fuzz hunt` runs every target under atheris; `python -m tools.fuzz replay` runs the kept inputs and shows their reach."""
 
 import argparse
 import hashlib

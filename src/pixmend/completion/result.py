@@ -73,7 +73,7 @@ class Completion:
     windows
         Where the model looked, the largest hole first.
     film
-        Of each window, what was drawn during the search, if `CompletionOptions.film` asks for it; see `pixmend.completion.animation_frames`.
+        Images generated during the search of each window, if `CompletionOptions.film` asks for them; see `animation_frames`.
     warnings
         What the user should know of this answer, in words.
     array_shape

@@ -175,6 +175,11 @@ def _facts(facts: RunFacts) -> dict[str, Any]:
 def _check_same(run: RunDirectory, settings: TrainSettings, facts: RunFacts) -> None:
     try:
         before = resolve(read_recipe(run.settings)).model_dump()
+    except SettingsError as error:
+        raise RunError(
+            f"{run.settings}: a run of another version of pixmend ({error}); go on with that version, or start a new run directory"
+        ) from error
+    try:
         held = parse_json(run.facts.read_text())
         same_data = held["data_digest"] == facts.data_digest
     except (OSError, ValueError, KeyError, TypeError) as error:
