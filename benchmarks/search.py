@@ -30,7 +30,6 @@ _SOLVERS = {
     "adam 0.05, scheduled": _OWN,
     "nesterov 0.001": replace(_PLAIN, solver="nesterov", learning_rate=0.001),
     "lbfgs 1": replace(_PLAIN, solver="lbfgs", learning_rate=1.0),
-    "levenberg 1": replace(_PLAIN, solver="levenberg", learning_rate=1.0),
 }
 
 

@@ -68,7 +68,6 @@ def _variants(base: Method) -> dict[str, Method]:
         "lambda 1": replace(base, lambda_perceptual=1.0),
         "norm prior 0.01": replace(base, terms=((latent_norm, 0.01),)),
         "norm prior 0.1": replace(base, terms=((latent_norm, 0.1),)),
-        "soft norm 1": replace(base, bound="soft norm", norm_weight=1.0),
         "bank 1": replace(base, bank=1, restarts=1),
         "bank 2048": replace(base, bank=2048),
         "1 restart": replace(base, restarts=1),

@@ -24,15 +24,6 @@ from torch.distributed.rendezvous import rendezvous  # noqa: TID251
 
 from pixmend.errors import PeerError, PixmendError, SettingsError, StoppedError
 
-__all__ = [
-    "SINGLE_PROCESS",
-    "Group",
-    "choose_device",
-    "describe_device",
-    "open_group",
-    "thread_count",
-]
-
 # A process that is gone is noticed at once, for its connections close; this is for a host that is.
 _PATIENCE = timedelta(minutes=30)
 _GLANCE = 0.05  # seconds from one look for a word to the next

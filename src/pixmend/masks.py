@@ -25,8 +25,6 @@ from pixmend.errors import InputError, MaskError
 from pixmend.rng import array_generator_for
 from pixmend.storage import StorePath
 
-__all__ = ["SHAPES", "Mask", "center", "grid", "half", "lowres", "make_mask", "random", "strokes"]
-
 Known = NDArray[np.bool_]  # [H, W]
 
 

@@ -12,8 +12,6 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["array_generator_for", "generator_for", "seed_for"]
-
 
 def seed_for(seed: int, *key: str | int) -> int:
     """Return a 63-bit seed for the draw named by ``key``, equal on every machine and Python version.

@@ -7,20 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from pixmend.completion.bounds import clip, free, stochastic_clip
-from pixmend.completion.methods import METHODS, SOLVERS
+from pixmend.completion.bounds import clip, free
+from pixmend.completion.methods import SOLVERS
 from pixmend.completion.objective import (
     Losses,
-    Objective,
-    contextual_huber,
-    contextual_l1,
-    contextual_mean_squared,
-    contextual_squared,
-    curvature,
-    yeh_prior,
 )
 from pixmend.completion.search import adam, nesterov
-from pixmend.completion.second_order import _Pairs, gauss_newton, lbfgs, levenberg
+from pixmend.completion.second_order import _Pairs, lbfgs
 from pixmend.completion.state import Track
 
 
@@ -48,13 +41,6 @@ class Rows:
         return Rows(self.centre[rows])
 
 
-def linear(matrix, target, contextual=contextual_squared, weights=None):
-    """An objective whose "G" is a matrix [P, L]: images [B, 1, 1, P]."""
-    weights = torch.ones_like(target) if weights is None else weights
-    generator = lambda z, condition: (z @ matrix.mT)[:, None, None]  # noqa: E731
-    return Objective(generator, None, target, weights, weights, contextual, yeh_prior, 1.0, 0.0)
-
-
 def solve(name, objective, z, **options):
     return list(SOLVERS[name](objective, z, **options))
 
@@ -63,9 +49,6 @@ FUNCTIONS = {
     "adam": Rows(draw(8, 3, dtype=torch.float32)),
     "nesterov": Rows(draw(8, 3, dtype=torch.float32)),
     "lbfgs": Rows(draw(8, 3, dtype=torch.float32)),
-    "levenberg": linear(
-        draw(7, 3, seed=3, dtype=torch.float32), draw(8, 1, 1, 7, seed=4, dtype=torch.float32)
-    ),
 }
 
 
@@ -160,62 +143,6 @@ def test_lbfgs_shortens_steps_that_make_things_worse_row_by_row():
     assert totals[-1].max() == pytest.approx(0.1)
 
 
-def test_levenberg_solves_a_linear_least_squares_problem():
-    matrix, target = draw(9, 4), draw(3, 1, 1, 9, seed=1)
-    weights = draw(3, 1, 1, 9, seed=2).abs()
-    objective = linear(matrix, target, weights=weights)
-    *_, last = levenberg(objective, draw(3, 4, seed=5), steps=12)
-    for row in range(3):
-        scale = weights[row].flatten().sqrt()
-        expected = torch.linalg.lstsq(matrix * scale[:, None], target[row].flatten() * scale)
-        torch.testing.assert_close(last.best_z[row], expected.solution)
-
-
-def test_levenberg_takes_no_step_that_makes_things_worse():
-    matrix, target = draw(9, 4), draw(3, 1, 1, 9, seed=1)
-    states = list(
-        levenberg(linear(matrix, target), draw(3, 4, seed=5), steps=30, learning_rate=2.5)
-    )
-    totals = torch.stack([state.losses.total for state in states])
-    assert (totals.diff(dim=0) <= 0).all()
-    assert (totals.diff(dim=0) == 0).any()
-    assert (totals[-1] < 0.99 * totals[0]).all()
-
-
-def test_the_gauss_newton_matrix_is_that_of_the_jacobian_backwards(lively):
-    model = lively(latent_dim=6)
-    target = draw(3, 3, 16, 16, dtype=torch.float32)
-    known = (draw(3, 1, 16, 16, seed=1) > 0).float()
-    objective = METHODS["classic"].objective(model, target, known)
-    z = draw(3, 6, seed=2, dtype=torch.float32)
-    found = gauss_newton(objective, z)
-    for row in range(3):
-        jacobian = torch.autograd.functional.jacobian(model.generator, z[row : row + 1])
-        jacobian = jacobian.reshape(-1, 6) * known[row].expand(3, -1, -1).reshape(-1, 1)
-        torch.testing.assert_close(
-            found[row], 2 * 0.999 * jacobian.mT @ jacobian, rtol=1e-3, atol=1e-4
-        )
-
-
-@pytest.mark.parametrize(
-    "contextual", [contextual_squared, contextual_mean_squared, contextual_huber, contextual_l1]
-)
-def test_the_curvature_is_of_a_parabola_that_touches_the_loss_and_is_nowhere_below(contextual):
-    weights, target = draw(1, 1, 1, 6, seed=3).abs(), torch.zeros(1, 1, 1, 6, dtype=torch.float64)
-    objective = linear(torch.eye(6).double(), target, contextual, weights)
-    at = draw(1, 6, seed=1)
-    at = torch.where(at.abs() < 0.02, 0.02, at)[:, None, None]
-    h = curvature(objective, at)
-
-    def parabola(d):
-        return contextual(at, target, weights) + (h / 2 * (d**2 - at**2)).flatten(1).sum(1)
-
-    for scale in np.linspace(-3, 3, 61):
-        d = at * scale
-        assert parabola(d) >= contextual(d, target, weights) - 1e-9
-    torch.testing.assert_close(parabola(-at), contextual(-at, target, weights))
-
-
 def test_nesterovs_rate_falls_after_each_hundred_steps():
     function, start = Rows(torch.zeros(1, 3)), torch.tensor([[0.5, -0.5, 0.2]])
     *_, last = nesterov(function, start, steps=250, learning_rate=1e-4, decay=0.5)
@@ -245,21 +172,3 @@ def test_a_clip_of_infinity_is_none():
     assert clip(math.inf) is free
     z = draw(4, 3) * 9
     assert torch.equal(free(z, 1), z)
-
-
-def test_a_stochastic_clip_draws_anew_what_is_beyond_and_nothing_else():
-    z = draw(6, 400) * 4
-    bound = stochastic_clip(1.5, lanes=2, seed=3)
-    found = bound(z, 7)
-    within = z.abs() <= 1.5
-    assert torch.equal(found[within], z[within])
-    anew = found[~within]
-    assert anew.abs().max() <= 1.5
-    assert anew.std() == pytest.approx(1.5 / math.sqrt(3), rel=0.1)
-    assert torch.equal(bound(z, 7), found)
-    assert torch.equal(bound(z[2:4], 7), found[2:4])  # an image of two lanes, alone
-    same = bound(z[:1].expand(4, -1), 7)
-    assert torch.equal(same[0], same[2])
-    assert not torch.equal(same[0], same[1])
-    for other in (bound(z, 8), stochastic_clip(1.5, lanes=2, seed=4)(z, 7)):
-        assert not torch.equal(other, found)

@@ -1,7 +1,6 @@
 """The objective's losses and terms, each against its equation written out, gradient-checked, and per image."""
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -10,16 +9,12 @@ import torch
 from pixmend.completion import METHODS, CompletionOptions, Task, complete, complete_batch
 from pixmend.completion.methods import SOLVERS
 from pixmend.completion.objective import (
-    contextual_huber,
+    contextual_l1,
     contextual_mean_squared,
-    feature_matching,
-    features,
+    contextual_squared,
     gaussian_norm,
     latent_norm,
-    low_resolution,
     nonsaturating_prior,
-    small_image,
-    soft_norm,
 )
 from pixmend.completion.start import best_of_pool
 from pixmend.images import open_image
@@ -37,26 +32,11 @@ def holes(*shape, seed=5):
     return (draw(shape[0], 1, *shape[2:], seed=seed) > -0.3).double()
 
 
-@pytest.fixture
-def judge(lively):
-    """D of a lively model in float64."""
-    model = lively()
-    copy = type(model.discriminator)(model.settings).double()
-    copy.load_state_dict({k: v.double() for k, v in model.discriminator.state_dict().items()})
-    return copy.eval().requires_grad_(False)
-
-
 SHAPE = (3, 3, 16, 16)
-PIXELWISE = {
-    "huber": contextual_huber,
-    "mean squared": contextual_mean_squared,
-    "low resolution": low_resolution,
-}
 
 
-@pytest.mark.parametrize("name", [*PIXELWISE, "features"])
-def test_losses_of_images_are_per_image_have_right_gradients_and_no_say_in_the_hole(name, judge):
-    loss = PIXELWISE.get(name, partial(feature_matching, discriminator=judge))
+@pytest.mark.parametrize("loss", [contextual_l1, contextual_squared, contextual_mean_squared])
+def test_losses_of_images_are_per_image_have_right_gradients_and_no_say_in_the_hole(loss):
     images, target, known = draw(*SHAPE), draw(*SHAPE, seed=1), holes(*SHAPE)
     found = loss(images, target, known)
     assert found.shape == (3,)
@@ -77,21 +57,10 @@ def test_losses_of_images_are_per_image_have_right_gradients_and_no_say_in_the_h
 def test_losses_of_z_and_of_logits_have_right_gradients_and_are_per_row():
     for loss, at in (
         (gaussian_norm, draw(4, 5) * 2),
-        (soft_norm, draw(4, 5) * 2),
-        (partial(soft_norm, variance=1 / 3), draw(4, 5)),
         (nonsaturating_prior, draw(4) * 9),
     ):
         assert torch.equal(loss(at)[2:3], loss(at[2:3]))
         assert torch.autograd.gradcheck(loss, at.requires_grad_())
-
-
-def test_hubers_loss_is_a_parabola_that_goes_on_as_a_line():
-    gaps = torch.tensor([0.0, 0.05, 0.1, 0.3, -2.0]).double()
-    expected = [0, 0.05**2 / 2, 0.1**2 / 2, 0.1 * (0.3 - 0.05), 0.1 * (2 - 0.05)]
-    for gap, value in zip(gaps, expected, strict=True):
-        one = gap.view(1, 1, 1, 1)
-        found = contextual_huber(one, torch.zeros_like(one), torch.full_like(one, 3.0))
-        assert float(found) == pytest.approx(3 * value)
 
 
 def test_the_mean_squared_error_is_over_known_pixels_alone():
@@ -100,27 +69,6 @@ def test_the_mean_squared_error_is_over_known_pixels_alone():
         seen = known[row, 0] > 0
         gap = (images - target)[row][:, seen]
         assert float(value) == pytest.approx(float(gap.square().mean()))
-
-
-def test_the_low_resolution_loss_is_of_means_over_blocks():
-    images, target, known = draw(*SHAPE), draw(*SHAPE, seed=1), holes(*SHAPE)
-    gap = ((images - target) * known)[0].numpy()
-    blocks = [gap[c, i : i + 4, j : j + 4].mean() for c in range(3) for i in range(0, 16, 4) for j in range(0, 16, 4)]  # fmt: skip
-    expected = 16 * np.square(blocks).sum()
-    assert float(low_resolution(images, target, known)[0]) == pytest.approx(expected)
-    # An error that is the same all over a block costs what it does at full size.
-    same = target + 0.25
-    expected = (0.25**2 * torch.ones(SHAPE)).flatten(1).sum(1).double()
-    torch.testing.assert_close(low_resolution(same, target, torch.ones_like(known)), expected)
-
-
-def test_the_soft_norm_is_least_where_draws_of_the_prior_lie():
-    z = torch.randn(64, 400, generator=generator_for(0, "z")).double()
-    assert soft_norm(z).max() < 0.15
-    assert soft_norm(1.5 * z).min() > 0.5
-    assert soft_norm(0.5 * z).min() > 0.3
-    assert soft_norm(torch.rand(64, 400).double() * 2 - 1, variance=1 / 3).max() < 0.15
-    torch.testing.assert_close(gaussian_norm(z), z.pow(2).sum(1))
 
 
 def test_the_nonsaturating_prior_is_minus_log_d():
@@ -132,12 +80,8 @@ def test_the_nonsaturating_prior_is_minus_log_d():
 
 DEFAULT = replace(METHODS["default"], steps=6, bank=32)
 COMPOSED = {
-    "terms": replace(DEFAULT, terms=((features, 3.0), (small_image, 0.5), (latent_norm, 0.01))),
-    "soft norm": replace(DEFAULT, bound="soft norm", norm_weight=5.0, learning_rate=0.5),
-    "stochastic clip": replace(DEFAULT, bound="stochastic clip", clip=0.5, learning_rate=0.5),
-    "huber": replace(DEFAULT, contextual=contextual_huber),
+    "terms": replace(DEFAULT, terms=((latent_norm, 0.01),)),
     "no prior": replace(DEFAULT, lambda_perceptual=0.0, contextual=contextual_mean_squared),
-    "levenberg": replace(DEFAULT, solver="levenberg", learning_rate=1.0, scheduled=False),
     "lbfgs": replace(DEFAULT, solver="lbfgs", learning_rate=1.0, scheduled=False),
     "impatient": replace(
         DEFAULT, steps=60, scheduled=False, learning_rate=0.1, patience=4, tolerance=0.02
@@ -197,7 +141,7 @@ def test_images_stop_by_themselves_and_a_stopped_batch_ends(lively):
     assert max(steps) < 60
 
 
-@pytest.mark.parametrize("name", ["terms", "soft norm", "no prior"])
+@pytest.mark.parametrize("name", ["terms", "no prior"])
 def test_a_bank_is_ranked_by_the_whole_objective(lively, name):
     model, method = lively(), COMPOSED[name]
     target, known = draw(3, 3, 16, 16).float(), holes(3, 3, 16, 16).float()
@@ -208,17 +152,6 @@ def test_a_bank_is_ranked_by_the_whole_objective(lively, name):
         rows = torch.full((100,), image)
         totals = objective.take(rows)(bank).total
         assert torch.allclose(starts[image], bank[torch.argsort(totals)[:3]])
-
-
-def test_a_soft_norm_keeps_z_near_the_prior_without_a_clip(lively):
-    loose = replace(COMPOSED["soft norm"], steps=30, scheduled=False, norm_weight=0.0)
-    kept = replace(loose, norm_weight=1000.0)
-    norms = []
-    for method in (loose, kept):
-        results = complete_batch(lively(), jobs(), CompletionOptions(method))
-        z = np.stack([result.candidates[0].z for result in results])
-        norms.append(np.abs(np.square(z).mean(1) - 1).max())
-    assert norms[1] < 0.3 < norms[0]
 
 
 def test_a_method_that_gives_d_no_say_does_not_ask_it(lively):

@@ -19,8 +19,6 @@ from pixmend.cli.serve import serve
 from pixmend.cli.train import train
 from pixmend.errors import PixmendError, StoppedError
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     name="pixmend",
     help="Complete the missing pixels of an image with a DCGAN trained on your own folder of images.",

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from pixmend.completion import CompletionOptions
     from pixmend.storage import StorePath
 
-__all__ = ["CLUSTER_HELP", "complete_on", "evaluating_on", "packing_on"]
-
 CLUSTER_HELP = "Let a Ray cluster do it: auto (RAY_ADDRESS, this machine's, or a new one of its cores), ray://HOST or HOST:PORT."
 
 

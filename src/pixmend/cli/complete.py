@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     )
     from pixmend.storage import StorePath
 
-__all__ = ["complete"]
-
 
 def complete(
     model: Annotated[

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["demo"]
-
 # Which bundled glyphs are damaged how: one line a row of the sheet.
 _DAMAGE = (
     ("Sample002", "half:top"),

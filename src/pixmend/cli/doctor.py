@@ -2,8 +2,6 @@
 
 import typer
 
-__all__ = ["doctor"]
-
 _PACKAGES = (
     "torch",
     "numpy",

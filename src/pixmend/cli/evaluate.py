@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from pixmend.evaluation import Evaluation, Protocol, Step
     from pixmend.storage import StorePath
 
-__all__ = ["evaluate"]
-
 
 def evaluate(
     model: Annotated[

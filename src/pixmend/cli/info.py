@@ -5,8 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["info"]
-
 
 def info(
     path: Annotated[

@@ -10,8 +10,6 @@ from pixmend.errors import InputError
 from pixmend.images import find_images, images_in
 from pixmend.storage import StorePath
 
-__all__ = ["Input", "expand_inputs", "real_path"]
-
 
 @dataclass(frozen=True)
 class Input:

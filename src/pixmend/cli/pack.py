@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from pixmend.records import Manifest, PackProgress
     from pixmend.storage import StorePath
 
-__all__ = ["pack"]
-
 _REASONS = 3  # of inputs left out, shown at the end
 
 

@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["sample"]
-
 
 def sample(
     model: Annotated[

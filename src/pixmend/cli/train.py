@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from pixmend.storage import StorePath
     from pixmend.training import Scores, TrainSettings
 
-__all__ = ["train"]
-
 
 def train(
     data: Annotated[

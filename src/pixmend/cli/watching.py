@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from pixmend.images import Pixels
     from pixmend.storage import StorePath
 
-__all__ = ["Films", "Sheets"]
-
 _ROWS = 40  # images a sheet
 _CELL = 128  # pixels
 _FRAME = 256  # pixels of a film's longer side

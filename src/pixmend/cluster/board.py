@@ -4,8 +4,6 @@ import time
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
-__all__ = ["Note", "Reporter", "SharedProgress"]
-
 _SECONDS = 0.1  # between two reports of a worker: one at each of a thousand small images a second costs more than they do
 _KEPT = 10_000  # jobs remembered: far more than are ever at work at once
 

@@ -34,8 +34,6 @@ from pixmend.masks import SHAPES
 from pixmend.models import find_model
 from pixmend.storage import StorePath, parse_json, remove_leftovers, sha256_of
 
-__all__ = ["Completed", "CompletedProgress", "complete"]
-
 _RESULTS = "results.jsonl"
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of a method's functions: another in each process
 _NAMED = 20  # failures told by name; results.jsonl has all

@@ -14,8 +14,6 @@ from pixmend.evaluation import Batch, ModelUnderTest, Order, answer, methods_of,
 from pixmend.models import find_model
 from pixmend.records import Records
 
-__all__ = ["Evaluating", "EvaluationSpec"]
-
 
 @dataclass(frozen=True)
 class EvaluationSpec:

@@ -14,8 +14,6 @@ from pixmend.errors import InputError
 from pixmend.images import EXTENSIONS
 from pixmend.storage import StorePath, atomic_write
 
-__all__ = ["Input", "Inputs", "Listing", "write_listing"]
-
 _PART = 64  # inputs of a part: a few batches, and what a worker that dies loses at most
 # Names that a result of another input could have.
 _LIKE_A_RESULT = re.compile(r"\.(sheet|uncertainty|candidate-\d+)$")

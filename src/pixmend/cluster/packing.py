@@ -14,8 +14,6 @@ from pixmend.records.sources import ImageSource, source_from_line
 from pixmend.records.workers import lines_of
 from pixmend.storage import StorePath
 
-__all__ = ["Packing"]
-
 _NAMED = 3  # shards that failed, in the message
 
 

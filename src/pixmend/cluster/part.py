@@ -27,19 +27,6 @@ from pixmend.errors import ClusterError, InputError, StoppedError, StoreError
 from pixmend.images import lossless_suffix, open_image
 from pixmend.storage import StorePath, parse_json
 
-__all__ = [
-    "JOB",
-    "WORK",
-    "Completer",
-    "CompletionJob",
-    "Entry",
-    "Part",
-    "PartResult",
-    "model_of",
-    "part_path",
-    "read_entries",
-]
-
 WORK = ".complete"  # the sub-folder of OUT with the ledger
 JOB = "job.json"
 

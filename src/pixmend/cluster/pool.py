@@ -15,8 +15,6 @@ from pixmend.cluster.board import Note, SharedProgress
 from pixmend.cluster.session import Cluster, WorkerContract
 from pixmend.errors import ClusterError, ModelFileError, PixmendError, SettingsError
 
-__all__ = ["Failure", "Numbered", "Pool", "RetryPolicy"]
-
 _WAIT_SECONDS = 0.2  # between two looks at what the user wishes
 _LAST_WORD_SECONDS = 5.0  # that workers are given to stop by themselves
 _CRASHES = 4  # of a job, beside two for each input left out

@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 import pixmend
 from pixmend.errors import ClusterError
 
-__all__ = ["Cluster", "Fit", "Versions", "WorkerContract", "connect"]
-
 _PORT = 10001  # of Ray's own client server
 _KNOCK_SECONDS = 10
 _DECIDING = ("torch", "numpy", "pillow")  # packages whose versions decide bytes, besides our own

@@ -21,7 +21,7 @@ from pixmend.completion.job import CompletionOptions, Task
 from pixmend.completion.mask_files import mask_file, open_mask
 from pixmend.completion.methods import METHODS, Method, find_method
 from pixmend.completion.result import Candidate, Completion
-from pixmend.completion.search import SearchState
+from pixmend.completion.state import SearchState
 from pixmend.completion.windows import View, Window
 
 __all__ = [

@@ -5,8 +5,6 @@ from torch import Tensor
 
 from pixmend.models import DCGAN, Calibration, known_error
 
-__all__ = ["assess"]
-
 
 @torch.no_grad()
 def assess(

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from pixmend.models import PixelPosterior
 
-__all__ = ["Answer", "Average", "average"]
-
 Answer = Literal["sharp", "average"]
 
 

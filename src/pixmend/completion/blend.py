@@ -12,8 +12,6 @@ from torch import Tensor
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["BLENDS", "Blend", "feather", "paste", "poisson"]
-
 Blend = Literal["paste", "feather", "poisson"]
 
 _KEPT = 8  # holes whose factors are kept: 5 MB each at most, of the few unknowns below

@@ -3,12 +3,7 @@
 import math
 from typing import Protocol
 
-import torch
 from torch import Tensor
-
-from pixmend.rng import generator_for
-
-__all__ = ["Bound", "clip", "free", "stochastic_clip"]
 
 
 class Bound(Protocol):
@@ -33,27 +28,3 @@ def clip(radius: float) -> Bound:
         return z.clamp(-radius, radius)
 
     return free if math.isinf(radius) else bound
-
-
-def stochastic_clip(radius: float, *, lanes: int, seed: int) -> Bound:
-    """Draw entries beyond +-radius anew from U(-radius, radius) (Lipton and Tripathi 2017, section 3).
-
-    A search does not get stuck at the corners, where the prior has hardly any mass. Draws are named by step and lane (row number
-    modulo ``lanes``), so that an image's do not depend on its batch mates.
-    """
-
-    def bound(z: Tensor, step: int) -> Tensor:
-        beyond = z.abs() > radius
-        if not beyond.any():
-            return z
-        draws = torch.stack(
-            [
-                torch.rand(z.shape[1], generator=generator_for(seed, "clip", step, lane))
-                for lane in range(lanes)
-            ]
-        )
-        numbers = torch.arange(len(z), device=z.device) % lanes
-        anew = (draws.to(z)[numbers] * 2 - 1) * radius
-        return torch.where(beyond, anew, z)
-
-    return bound

@@ -24,9 +24,8 @@ from pixmend.completion.objective import Objective
 from pixmend.completion.parts import Part, combine, mask_warnings, parts_of, unchanged_result
 from pixmend.completion.refine import inner_layer
 from pixmend.completion.result import Candidate, Completion
-from pixmend.completion.search import SearchState
 from pixmend.completion.start import Encoded
-from pixmend.completion.state import ROW_BLOCK
+from pixmend.completion.state import ROW_BLOCK, SearchState
 from pixmend.images import (
     Picture,
     Pixels,
@@ -36,8 +35,6 @@ from pixmend.images import (
     to_tensor,
 )
 from pixmend.models import DCGAN, Calibration, Condition
-
-__all__ = ["complete", "complete_batch", "for_model"]
 
 _AVERAGED = 8  # lanes of an average, where an encoder can lean each on another neighbour
 
@@ -206,9 +203,7 @@ def _search(
     drawn: Tensor | None = None
     if method.steps:
         endless = options.seconds is not None
-        states = method.search(
-            objective, z, settings, lanes=lanes, seed=options.seed, endless=endless
-        )
+        states = method.search(objective, z, settings, endless=endless)
     else:  # the start is the end, and drawn once
         drawn = _draw(model, z, condition, torch.arange(len(rows), device=rows.device))
         states = _standing(objective, z, drawn)

@@ -14,16 +14,6 @@ from pixmend.completion.result import Completion
 from pixmend.images import encode_png, image_bytes, lossless_suffix
 from pixmend.storage import StorePath
 
-__all__ = [
-    "Names",
-    "OutputNames",
-    "beside",
-    "conflicting_outputs",
-    "plan_targets",
-    "relative_to",
-    "write_completion",
-]
-
 _LONGEST = 255  # bytes of a file's name on every file system at hand
 
 

@@ -13,8 +13,6 @@ from pixmend.images import Pixels, to_eight_bits, to_pixels, to_tensor
 if TYPE_CHECKING:
     from pixmend.completion.result import Completion
 
-__all__ = ["FrameRecorder", "animation_frames", "animation_steps"]
-
 
 @dataclass(frozen=True, eq=False)
 class FrameRecorder:

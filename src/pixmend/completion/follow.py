@@ -10,8 +10,6 @@ from torch import Tensor
 
 from pixmend.completion.state import SearchState
 
-__all__ = ["Path", "StoppingCriterion", "follow"]
-
 
 @dataclass(frozen=True)
 class Path:

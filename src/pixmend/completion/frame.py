@@ -8,8 +8,6 @@ from torch import Tensor
 
 from pixmend.images import Fit
 
-__all__ = ["Frame", "frame_for"]
-
 
 @dataclass(frozen=True)
 class Frame:

@@ -10,8 +10,6 @@ from pixmend.completion.frame import Frame
 from pixmend.completion.parts import Part
 from pixmend.images import Channels, Pixels, to_channels, to_eight_bits, to_pixels, to_tensor
 
-__all__ = ["Preview"]
-
 
 @dataclass(frozen=True, eq=False)
 class Preview:

@@ -11,8 +11,6 @@ from pixmend.errors import ImageError, SettingsError
 from pixmend.images import Picture
 from pixmend.masks import Mask
 
-__all__ = ["CompletionOptions", "Task"]
-
 
 @dataclass(frozen=True)
 class Task:

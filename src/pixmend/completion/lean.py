@@ -14,8 +14,6 @@ from pixmend.completion.start import Encoded, encoded_starts
 from pixmend.completion.state import ROW_BLOCK
 from pixmend.models import DCGAN
 
-__all__ = ["lean", "rank_by_consensus"]
-
 _AT_ONCE = 128  # rows encoded together: more take memory and, out of a CPU's cache, time
 _CONSENSUS = 0.1  # weight of a missing pixel's distance from the mean answer; by measurement
 

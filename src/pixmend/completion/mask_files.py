@@ -10,8 +10,6 @@ from pixmend.images import EXTENSIONS, Picture, open_image
 from pixmend.masks import SHAPES, Mask, make_mask
 from pixmend.storage import StorePath
 
-__all__ = ["mask_file", "open_mask"]
-
 
 def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: ANN401
     """Return the mask for a picture, given as a SPEC, a path or URL (file, or folder matched by stem), a PIL image or an array.

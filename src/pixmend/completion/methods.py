@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from pixmend.completion.blend import BLENDS, Blend
-from pixmend.completion.bounds import Bound, clip, free, stochastic_clip
+from pixmend.completion.bounds import clip
 from pixmend.completion.objective import (
     Contextual,
     Objective,
@@ -23,22 +23,19 @@ from pixmend.completion.objective import (
     latent_norm,
     negative_logit,
     nonsaturating_prior,
-    soft_norm,
     yeh_prior,
 )
-from pixmend.completion.search import SearchState, adam, nesterov
-from pixmend.completion.second_order import lbfgs, levenberg
+from pixmend.completion.search import adam, nesterov
+from pixmend.completion.second_order import lbfgs
 from pixmend.completion.start import Draw, best_of_pool, drawn_starts
+from pixmend.completion.state import SearchState
 from pixmend.errors import SettingsError
 from pixmend.models import DCGAN, Condition, DCGANSettings, clip_radius
-
-__all__ = ["METHODS", "SOLVERS", "Method", "find_method"]
 
 SOLVERS: dict[str, Callable[..., Iterator[SearchState]]] = {
     "adam": adam,
     "nesterov": nesterov,
     "lbfgs": lbfgs,
-    "levenberg": levenberg,
 }
 _ENDLESS = 10**12  # steps; at a microsecond each, eleven days
 
@@ -56,7 +53,7 @@ class Method:
     perceptual, lambda_perceptual
         The perceptual loss and its weight (lambda).
     solver, learning_rate
-        Adam, Nesterov with momentum 0.9, L-BFGS or Levenberg-Marquardt.
+        Adam, Nesterov with momentum 0.9, or L-BFGS.
     scheduled
         Adam's rate warms up over the first 5 % of the steps and falls to 0 by half a cosine.
     clip
@@ -75,9 +72,6 @@ class Method:
         Nesterov's rate is multiplied by it after each 100 steps.
     terms
         Further terms of the objective, each with its weight.
-    bound
-        How |z_i| is kept within ``clip``: "clip" sets what is beyond to the bound, "stochastic clip" draws it anew, and with "soft norm"
-        nothing is done to z, but |z| is kept near the prior's by a term of the objective of weight ``norm_weight``.
     patience, tolerance
         A search stops when its objective has not fallen by this share of itself within so many steps; with patience 0 it never does.
     neighbours
@@ -97,7 +91,7 @@ class Method:
     floor: float
     perceptual: Perceptual
     lambda_perceptual: float
-    solver: Literal["adam", "nesterov", "lbfgs", "levenberg"]
+    solver: Literal["adam", "nesterov", "lbfgs"]
     learning_rate: float
     scheduled: bool
     clip: float | None
@@ -108,8 +102,6 @@ class Method:
     draw: Draw = "uniform"
     decay: float = 1.0
     terms: tuple[tuple[Term, float], ...] = ()
-    bound: Literal["clip", "stochastic clip", "soft norm"] = "clip"
-    norm_weight: float = 1.0
     patience: int = 0
     tolerance: float = 1e-4
     neighbours: int = 1
@@ -151,7 +143,7 @@ class Method:
             self.contextual_weight,
             self.lambda_perceptual,
             condition,
-            self._terms(model.settings),
+            self.terms,
         )
 
     def starts(
@@ -171,19 +163,9 @@ class Method:
         z: Tensor,
         settings: DCGANSettings,
         *,
-        lanes: int = 1,
-        seed: int = 0,
         endless: bool = False,
     ) -> Iterator[SearchState]:
-        """Run the solver from ``z`` [B, latent_dim], rows laid out as image x lane.
-
-        Parameters
-        ----------
-        seed
-            Of the draws of a stochastic clip.
-        endless
-            Go on past ``steps``, if there are any, until the caller has seen enough.
-        """
+        """Run the solver from ``z`` [B, latent_dim]; ``endless`` goes on past ``steps`` until the caller stops."""
         solver = SOLVERS[self.solver]
         if self.solver == "adam":
             warmup = 0.05 if self.scheduled else 0.0
@@ -195,28 +177,10 @@ class Method:
             z,
             steps=_ENDLESS if endless and self.steps else self.steps,
             learning_rate=self.learning_rate,
-            bound=self._bound(settings, lanes, seed),
+            bound=clip(self._radius(settings)),
             patience=self.patience,
             tolerance=self.tolerance,
         )
-
-    def _terms(self, settings: DCGANSettings) -> tuple[tuple[Term, float], ...]:
-        if self.bound != "soft norm":
-            return self.terms
-        variance = 1 / 3 if settings.latent_prior == "uniform" else 1.0
-
-        def norm(objective: Objective, z: Tensor, images: Tensor) -> Tensor:
-            del objective, images
-            return soft_norm(z, variance)
-
-        return (*self.terms, (norm, self.norm_weight))
-
-    def _bound(self, settings: DCGANSettings, lanes: int, seed: int) -> Bound:
-        if self.bound == "soft norm":
-            return free
-        if self.bound == "stochastic clip":
-            return stochastic_clip(self._radius(settings), lanes=lanes, seed=seed)
-        return clip(self._radius(settings))
 
     def _radius(self, settings: DCGANSettings) -> float:
         return clip_radius(settings) if self.clip is None else self.clip

@@ -8,37 +8,10 @@ Every function returns [B]: image i's loss is its own, whatever the others in th
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from pixmend.models import Condition, Discriminator, Generator
-
-__all__ = [
-    "Contextual",
-    "Losses",
-    "Objective",
-    "Perceptual",
-    "Term",
-    "contextual_huber",
-    "contextual_l1",
-    "contextual_mean_squared",
-    "contextual_squared",
-    "contextual_weights",
-    "curvature",
-    "feature_matching",
-    "features",
-    "gaussian_norm",
-    "latent_norm",
-    "low_resolution",
-    "negative_logit",
-    "nonsaturating_prior",
-    "small_image",
-    "soft_norm",
-    "yeh_prior",
-]
-
-_KNEE = 0.1  # of Huber's loss, in units of pixel values: 13 grey levels
 
 Contextual = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From images, target [B, C, H, W] and weights [B, 1, H, W] to [B]."""
@@ -176,18 +149,6 @@ def contextual_mean_squared(images: Tensor, target: Tensor, weights: Tensor) -> 
     return contextual_squared(images, target, weights) / share.clamp_min(1e-6)
 
 
-def contextual_huber(
-    images: Tensor, target: Tensor, weights: Tensor, *, knee: float = _KNEE
-) -> Tensor:
-    """Return sum W * h(G(z) - y), [B], with h(d) = d^2 / 2 up to ``knee`` and knee (|d| - knee / 2) beyond (Huber 1964).
-
-    Small errors pull less than in L1, large ones no more: one pixel that G cannot draw does not decide.
-    """
-    gap = (images - target).abs()
-    near = gap.clamp_max(knee)
-    return (weights * near * (gap - near / 2)).flatten(1).sum(1)
-
-
 def yeh_prior(logits: Tensor) -> Tensor:
     """Return log(1 - D(G(z))), [B], from D's logits (Yeh 2017, equation 5)."""
     # softplus(l) is the same number, but torch rounds it by other code in the last rows of a batch than in the first.
@@ -209,72 +170,7 @@ def gaussian_norm(z: Tensor) -> Tensor:
     return z.square().sum(1)
 
 
-def soft_norm(z: Tensor, variance: float = 1.0) -> Tensor:
-    """Return (||z||^2 / (d sigma^2) - 1)^2, [B]: 0 on the sphere near which draws of the prior lie, and soft around it.
-
-    Of d numbers of variance sigma^2 the mean square is near sigma^2, so the prior's mass is in a thin shell, not at its mode
-    (Menon et al. 2020, section 3.2).
-    """
-    return (z.square().mean(1) / variance - 1).square()
-
-
-def feature_matching(
-    images: Tensor, target: Tensor, known: Tensor, discriminator: Discriminator
-) -> Tensor:
-    """Return the mean squared difference of D's inner maps between G(z) and G(z) with the known pixels put in, [B].
-
-    Summed over the layers but the last (Larsen et al. 2016, equation 7, over known pixels only): where what is known is drawn as it
-    is, the two images are one, whatever the hole holds.
-    """
-    ours = discriminator.features(images)[:-1]
-    theirs = discriminator.features(torch.lerp(images, target, known))[:-1]
-    gaps = [
-        (mine - other).square().flatten(1).mean(1) for mine, other in zip(ours, theirs, strict=True)
-    ]
-    return torch.stack(gaps).sum(0)
-
-
-def low_resolution(images: Tensor, target: Tensor, known: Tensor, *, factor: int = 4) -> Tensor:
-    """Return the squared error over known pixels after a mean over blocks of ``factor`` x ``factor``, in full-size units, [B].
-
-    ||DS(M G(z)) - DS(M y)||^2 (Menon et al. 2020, equation 1, of images with holes): the broad shapes are right before the edges
-    are, where a difference pixel by pixel pulls nowhere.
-    """
-    coarse = F.avg_pool2d(known * (images - target), factor)
-    return factor**2 * coarse.square().flatten(1).sum(1)
-
-
-def curvature(objective: Objective, images: Tensor) -> Tensor:
-    """Return h >= 0, [B, C, H, W], such that h d^2 / 2 is the contextual loss near a pixel's error d, weight and all.
-
-    Of a squared error its second derivative; of L1 and Huber, whose own is 0 almost everywhere, that of the parabola which touches
-    them at +-d and is nowhere below (iteratively reweighted least squares, Holland and Welsch 1977).
-    """
-    gap = (images - objective.target).abs()
-    weights = objective.weights * objective.contextual_weight
-    if objective.contextual is contextual_squared:
-        return 2 * weights.expand_as(gap)
-    if objective.contextual is contextual_mean_squared:
-        share = images.shape[1] * objective.weights.flatten(1).sum(1)
-        return 2 * (weights / share.clamp_min(1e-6)[:, None, None, None]).expand_as(gap)
-    if objective.contextual is contextual_huber:
-        return weights * (_KNEE / gap.clamp_min(_KNEE))
-    return weights / gap.clamp_min(1e-2)
-
-
 def latent_norm(objective: Objective, z: Tensor, images: Tensor) -> Tensor:
     """Return `gaussian_norm` as a term."""
     del objective, images
     return gaussian_norm(z)
-
-
-def features(objective: Objective, z: Tensor, images: Tensor) -> Tensor:
-    """Return `feature_matching` as a term."""
-    del z
-    return feature_matching(images, objective.target, objective.known, objective.discriminator)
-
-
-def small_image(objective: Objective, z: Tensor, images: Tensor) -> Tensor:
-    """Return `low_resolution` as a term."""
-    del z
-    return low_resolution(images, objective.target, objective.known)

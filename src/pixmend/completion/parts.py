@@ -14,8 +14,6 @@ from pixmend.completion.windows import View, Window, whole_window, windows_aroun
 from pixmend.images import Picture
 from pixmend.masks import Mask
 
-__all__ = ["Part", "combine", "mask_warnings", "parts_of", "unchanged_result"]
-
 
 @dataclass(frozen=True)
 class Part:

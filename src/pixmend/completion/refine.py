@@ -16,8 +16,6 @@ from pixmend.completion.search import adam
 from pixmend.models import DCGAN, Condition, DCGANSettings, Encoder
 from pixmend.rng import generator_for
 
-__all__ = ["hide", "inner_layer", "tuned_encoder"]
-
 _HIDDEN = 0.1  # share of the known pixels
 _BALL = 0.3  # root mean square of what is added to maps that batch norm has brought to about 1
 _TOGETHER = 8  # maskings of an image that one step of tuning looks at

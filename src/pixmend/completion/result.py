@@ -19,8 +19,6 @@ from pixmend.images import (
 )
 from pixmend.masks import Mask
 
-__all__ = ["Candidate", "Completion"]
-
 _HOLE = np.array([226, 68, 140], np.uint8)  # a colour that no page, sky or skin has
 
 

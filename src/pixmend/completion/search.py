@@ -16,8 +16,6 @@ from pixmend.completion.bounds import Bound, free
 from pixmend.completion.objective import Losses
 from pixmend.completion.state import Evaluator, Function, SearchState, Track
 
-__all__ = ["SearchState", "adam", "nesterov"]
-
 
 def adam(
     objective: Function,

@@ -4,28 +4,22 @@ Every row has its own step length and damping: torch's L-BFGS has one for the wh
 its batch mates.
 """
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vmap
 
 from pixmend.completion.bounds import Bound, free
-from pixmend.completion.objective import Losses, Objective, curvature
+from pixmend.completion.objective import Losses
 from pixmend.completion.state import (
-    ROW_BLOCK,
     Evaluator,
     Function,
     SearchState,
     Track,
-    padded_rows,
     where_losses,
 )
-
-__all__ = ["gauss_newton", "lbfgs", "levenberg"]
 
 
 def lbfgs(
@@ -74,80 +68,6 @@ def lbfgs(
         pairs.forget(~moved)
         pairs.remember(found.z - z, found.gradient - gradient)
         z, losses, gradient = found.z, found.losses, found.gradient
-
-
-def levenberg(
-    objective: Objective,
-    z: Tensor,
-    *,
-    steps: int,
-    learning_rate: float = 1.0,
-    damping: float = 1e-2,
-    bound: Bound = free,
-    patience: int = 0,
-    tolerance: float = 0.0,
-) -> Iterator[SearchState]:
-    """Search by Levenberg's and Marquardt's method (Marquardt 1963) on the least-squares problem in z, each row damped by itself.
-
-    (J^T h J + mu diag) step = -gradient, with J the Jacobian of G and h the contextual loss's `curvature`. The gradient is that of the
-    whole objective. A step that makes things worse is not taken: mu grows threefold; after one that is taken it is a fifth. A
-    row stops, too, when mu has outgrown all use.
-
-    Parameters
-    ----------
-    learning_rate
-        Share of each step that is taken.
-    damping
-        The first mu.
-    z, bound, patience, tolerance
-        As in `pixmend.completion.search.adam`.
-    """
-    evaluate, track = Evaluator(objective), Track(patience, tolerance)
-    losses, gradient = evaluate.slopes(z, None, None, None)
-    mu = torch.full_like(losses.total, damping)
-    stalled = torch.zeros_like(losses.total, dtype=torch.bool)
-    moved = torch.ones_like(stalled)
-    matrix = z.new_zeros(len(z), z.shape[1], z.shape[1])
-    for step in range(steps + 1):
-        yield track.look(step, z, losses, stalled)
-        if step == steps or track.over:
-            return
-        stale = moved if track.rows is None else moved & track.rows
-        matrix = _renewed(objective, z, matrix, stale)
-        tried = bound(z + learning_rate * _damped_step(matrix, gradient, mu), step + 1)
-        theirs, slopes = evaluate.slopes(tried, track.rows, losses, gradient)
-        moved = theirs.total < losses.total
-        if track.rows is not None:
-            moved = moved & track.rows
-        z = torch.where(moved[:, None], tried, z)
-        losses = where_losses(moved, theirs, losses)
-        gradient = torch.where(moved[:, None], slopes, gradient)
-        mu = torch.where(moved, mu / 5, mu * 3).clamp_min(1e-9)
-        stalled = mu > 1e6
-
-
-def gauss_newton(objective: Objective, z: Tensor) -> Tensor:
-    """Return J^T h J of z [B, latent_dim], [B, latent_dim, latent_dim]: the contextual loss's Hessian but for G's own curvature.
-
-    J is computed forwards, a column for each number in z (Nocedal and Wright 2006, section 8.2): G has far more outputs than inputs.
-    """
-    count, size = z.shape
-    basis = torch.eye(size, dtype=z.dtype, device=z.device)
-    with torch.no_grad(), warnings.catch_warnings():
-        # On first use torch compiles formulas of its own for the forward mode, by a function that it has deprecated.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        images = objective.draw(z)
-        # Columns computed together: what G holds in between grows with them and with the image.
-        together = max(1, 2**17 // images[0, 0].numel())
-
-        def column(tangent: Tensor) -> Tensor:
-            slope: Tensor = jvp(objective.draw, (z,), (tangent.expand(count, size),))[1]
-            return slope
-
-        columns = vmap(column, chunk_size=together)(basis)  # [latent_dim, B, C, H, W]
-        jacobian = (columns * curvature(objective, images).sqrt()).flatten(2).transpose(0, 1)
-        matrix: Tensor = jacobian @ jacobian.mT
-    return matrix
 
 
 @dataclass(frozen=True)
@@ -248,25 +168,3 @@ def _backtrack(
         if not waiting.any():
             break
     return found, moved
-
-
-def _renewed(objective: Objective, z: Tensor, matrix: Tensor, rows: Tensor) -> Tensor:
-    """Return the matrices of all rows, computed anew in ``rows`` [B], one block of rows at a time to bound memory."""
-    if not rows.any():
-        return matrix
-    matrix = matrix.clone()
-    for part in torch.split(padded_rows(rows), ROW_BLOCK):
-        matrix[part] = gauss_newton(objective.take(part), z[part])
-    return matrix
-
-
-def _damped_step(matrix: Tensor, gradient: Tensor, mu: Tensor) -> Tensor:
-    """Return -(A + mu diag(A))^-1 g of each row, [B, latent_dim]."""
-    own = matrix.diagonal(dim1=1, dim2=2)
-    # Numbers in z that G hardly uses are damped as if they were a thousandth as strong as the mean one.
-    scale = own + 1e-3 * own.mean(1, keepdim=True) + 1e-8
-    damped = matrix + torch.diag_embed(mu[:, None] * scale)
-    factor, fault = torch.linalg.cholesky_ex(damped)
-    step = -torch.cholesky_solve(gradient[..., None], factor)[..., 0]
-    # Where rounding left no positive matrix, the gradient alone will do.
-    return torch.where((fault > 0)[:, None], -gradient / (mu[:, None] * scale), step)

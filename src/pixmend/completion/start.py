@@ -19,8 +19,6 @@ from pixmend.models import (
 )
 from pixmend.rng import generator_for
 
-__all__ = ["Draw", "Encoded", "best_of_pool", "drawn_starts", "encoded_starts"]
-
 _PART = 64  # draws looked at together: at 256 px a whole bank would take gigabytes
 _STEEPNESS = 4.0  # of the fall of a neighbour's weight with its distance; by measurement (docs/benchmarks.md)
 

@@ -12,16 +12,6 @@ from torch import Tensor
 
 from pixmend.completion.objective import Losses
 
-__all__ = [
-    "ROW_BLOCK",
-    "Evaluator",
-    "Function",
-    "SearchState",
-    "Track",
-    "padded_rows",
-    "where_losses",
-]
-
 # Rows of a batch are made a multiple of this. Matrix kernels work in blocks of rows and treat a last, partial block
 # differently; with none, a row's arithmetic is the same in any batch, bit for bit (tests hold this on CPUs).
 ROW_BLOCK = 8

@@ -6,8 +6,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["VIEWS", "View", "Window", "whole_window", "windows_around"]
-
 View = Literal["whole", "window"]
 VIEWS: tuple[View, ...] = ("whole", "window")
 

@@ -11,8 +11,6 @@ from pixmend.evaluation.probes import Rebuilt, SelfInversion
 from pixmend.evaluation.realism import Samples
 from pixmend.evaluation.summary import Summary
 
-__all__ = ["Diagnostic", "diagnose", "verdict"]
-
 _FEW_IMAGES = 30  # below, intervals are too wide to tell methods apart that people can
 _FEW_TRAINING = 1000
 _MISSED = 3.0  # dB

@@ -26,8 +26,6 @@ from pixmend.evaluation.rivals import Images
 from pixmend.evaluation.summary import Summary, summarise
 from pixmend.models import DCGAN
 
-__all__ = ["Evaluation", "ModelUnderTest", "evaluate", "methods_of"]
-
 
 @dataclass(frozen=True, eq=False)
 class ModelUnderTest:

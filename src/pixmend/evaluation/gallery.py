@@ -16,8 +16,6 @@ from pixmend.images import encode_png, open_image, thumbnail
 from pixmend.masks import Mask
 from pixmend.page import scrolling
 
-__all__ = ["gallery", "sample_sheet"]
-
 _CELL = 96  # pixels; larger images are reduced to it
 _SMALL = 64  # pixels of images of which more than one case of a kind is shown
 

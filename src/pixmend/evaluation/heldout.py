@@ -16,8 +16,6 @@ from pixmend.records import Records, groups_of, provenance
 from pixmend.rng import array_generator_for
 from pixmend.storage import StorePath
 
-__all__ = ["Files", "HeldOut", "Recorded", "TrainingImages", "choose_held_out", "open_training"]
-
 _MOST_BYTES = 2**34  # of training images in memory
 _LEAST_RMS = 2.0  # grey levels
 _UNLIKE = 0.1  # of an image's standard deviation: a near-duplicate explains 99 % of its variance

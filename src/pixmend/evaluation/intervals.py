@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from pixmend.rng import array_generator_for
 
-__all__ = ["Interval", "mean_interval", "ratio_interval"]
-
 _DRAWS = 2000
 _LEVEL = 0.95
 

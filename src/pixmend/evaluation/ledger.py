@@ -18,8 +18,6 @@ from pixmend.evaluation.rivals import Images
 from pixmend.images import encode_png, open_image
 from pixmend.storage import append_line, parse_json, remove_leftovers, write_bytes, write_text
 
-__all__ = ["Key", "ResultStore", "Row"]
-
 Key: TypeAlias = tuple[int, str, str, str, str]  # number, digest, mask, method, answer
 
 

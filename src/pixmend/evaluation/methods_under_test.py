@@ -25,8 +25,6 @@ from pixmend.images import open_image
 from pixmend.masks import Mask
 from pixmend.models import DCGAN
 
-__all__ = ["Answered", "Answers", "EvaluatedMethod", "available", "find_contestants", "outsider"]
-
 _SEARCHED = 16  # images of one search, unless the caller's batch is smaller
 
 Never = Callable[[], bool]

@@ -14,19 +14,6 @@ from numpy.typing import NDArray
 from pixmend.images import Pixels
 from pixmend.models import CORRECT_TOLERANCE
 
-__all__ = [
-    "Group",
-    "border_step",
-    "calibration",
-    "covers",
-    "diversity",
-    "l1",
-    "psnr",
-    "right_share",
-    "rms",
-    "ssim_map",
-]
-
 _LEAST_ERROR = (
     1e-2  # squared grey levels: an answer without error has 68.13 dB, so that means stay finite
 )

@@ -22,8 +22,6 @@ from pixmend.images import encode_png, open_image, to_channels, to_eight_bits
 from pixmend.masks import Mask
 from pixmend.storage import make_folder, parse_json, write_bytes, write_text
 
-__all__ = ["Outside", "parse_completions", "place_of", "write_tasks"]
-
 _GREY = 128
 _UNLIKE = 64.0  # grey levels: no tool changes known pixels by so much, another image does
 

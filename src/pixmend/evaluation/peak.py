@@ -6,8 +6,6 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["Peak", "watch_memory"]
-
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 

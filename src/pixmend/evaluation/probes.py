@@ -18,8 +18,6 @@ from pixmend.images import to_pixels, to_tensor
 from pixmend.models import DCGAN, infer
 from pixmend.storage import parse_json, write_text
 
-__all__ = ["Rebuilt", "SelfInversion", "probe_samples", "rebuild"]
-
 _SAMPLES = 8
 _REBUILT = 64  # images
 

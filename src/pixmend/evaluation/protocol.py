@@ -18,19 +18,6 @@ from pixmend.evaluation.rivals import Images
 from pixmend.masks import Mask, make_mask
 from pixmend.rng import seed_for
 
-__all__ = [
-    "MASKS",
-    "Batch",
-    "Engine",
-    "Order",
-    "Protocol",
-    "Step",
-    "answer",
-    "carry_out",
-    "digest_of",
-    "masks_for",
-]
-
 MASKS = ("center", "half", "random:0.8", "grid", "strokes")
 
 

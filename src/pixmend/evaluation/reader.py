@@ -21,8 +21,6 @@ from pixmend.evaluation.rivals import Images
 from pixmend.rng import generator_for
 from pixmend.storage import write_bytes
 
-__all__ = ["Reader", "train_reader", "unreadable"]
-
 _STEPS, _BATCH, _RATE = 1200, 64, 4e-3
 _WIDTHS = (16, 32, 64)
 _FEWEST = 8  # training images of a class

@@ -26,8 +26,6 @@ from pixmend.models import DCGAN, sample_latents
 from pixmend.rng import array_generator_for, generator_for
 from pixmend.storage import parse_json, write_text
 
-__all__ = ["FEWEST", "Realism", "Samples", "judge_realism", "judge_samples"]
-
 FEWEST = 50  # images; of fewer a KID says nothing
 _COMPARED = 512  # samples and training images at most
 

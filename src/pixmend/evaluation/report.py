@@ -28,8 +28,6 @@ from pixmend.evaluation.tables import (
 from pixmend.page import page_style, scrolling
 from pixmend.storage import write_text
 
-__all__ = ["Account", "write_report"]
-
 _MOST_NAMED = 12  # of images left out
 
 

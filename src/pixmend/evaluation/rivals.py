@@ -12,8 +12,6 @@ from pixmend.errors import SettingsError
 from pixmend.masks import Mask
 from pixmend.models import Retrieval
 
-__all__ = ["RIVALS", "Fill", "Images", "absent", "find_rival"]
-
 Images: TypeAlias = NDArray[np.uint8]  # [N, H, W, C]
 Fill: TypeAlias = Callable[
     [Images, Sequence[Mask]], Images

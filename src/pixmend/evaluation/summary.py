@@ -12,8 +12,6 @@ from pixmend.evaluation.methods_under_test import EvaluatedMethod
 from pixmend.evaluation.metrics import Group, calibration
 from pixmend.evaluation.realism import Realism
 
-__all__ = ["ALL", "METRICS", "Cell", "Pair", "Summary", "summarise"]
-
 ALL = "all masks"
 METRICS = (
     "psnr",

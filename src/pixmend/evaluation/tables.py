@@ -8,8 +8,6 @@ from pixmend.evaluation.metrics import Group
 from pixmend.evaluation.summary import ALL, Summary
 from pixmend.page import Point, Series, line_chart, scatter_chart, scrolling
 
-__all__ = ["charts", "figures_table", "more_table", "pairs_table", "realism_table"]
-
 _LINES = 6  # of one chart
 
 

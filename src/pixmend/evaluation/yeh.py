@@ -2,8 +2,6 @@
 
 from pixmend.evaluation.summary import Summary
 
-__all__ = ["YEH_MASKS", "yeh_table"]
-
 # The paper's pattern misses about a quarter of the image; ours, of blobs, is drawn for each image as its own.
 YEH_MASKS = ("center", "strokes:0.25", "random:0.8", "half")
 _NAMES = ("centre", "pattern", "random 80 %", "half")

@@ -3,14 +3,6 @@
 import torch
 from torch import Tensor
 
-__all__ = [
-    "frechet_distance",
-    "kernel_distance",
-    "mean_pairwise_distance",
-    "nearest_distances",
-    "paired_kernel_distance",
-]
-
 _CHUNK = 256
 
 

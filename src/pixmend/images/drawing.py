@@ -9,8 +9,6 @@ from PIL import Image, ImageDraw, ImageFont
 from pixmend.images.pixels import Pixels, to_channels, to_eight_bits
 from pixmend.storage import atomic_write
 
-__all__ = ["contact_sheet", "grid", "thumbnail", "write_animation"]
-
 _PAPER = (250, 250, 248)
 _INK = (40, 40, 44)
 

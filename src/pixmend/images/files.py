@@ -16,22 +16,6 @@ from pixmend.images.picture import Picture, picture_from_array, picture_of
 from pixmend.images.pixels import Pixels
 from pixmend.storage import StorePath, atomic_write
 
-__all__ = [
-    "EXTENSIONS",
-    "FORMATS",
-    "MAX_PIXELS",
-    "decode_image",
-    "encode_png",
-    "find_images",
-    "image_bytes",
-    "images_at",
-    "images_in",
-    "lossless_suffix",
-    "open_image",
-    "png_bytes",
-    "save_image",
-]
-
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 MAX_PIXELS = 64_000_000  # 8,000 x 8,000: more is taken for a bomb
 MAX_BYTES = 512 * 2**20

@@ -12,8 +12,6 @@ from pixmend.errors import ImageError
 from pixmend.images.pixels import Channels, Pixels, to_channels, to_eight_bits
 from pixmend.storage import StorePath
 
-__all__ = ["Picture"]
-
 # How a stored mode is worked on. Palettes cannot hold new colours, so they are opened as RGB or RGBA (see `picture_of`).
 _WORKED_AS: dict[str, Channels] = {
     "1": "L",

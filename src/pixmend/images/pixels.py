@@ -11,21 +11,6 @@ from pixmend.errors import SettingsError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "CHANNELS",
-    "Channels",
-    "Colour",
-    "Fit",
-    "Pixels",
-    "channel_count",
-    "fit_square",
-    "parse_colour",
-    "to_channels",
-    "to_eight_bits",
-    "to_pixels",
-    "to_tensor",
-]
-
 Channels = Literal["L", "RGB", "RGBA"]
 CHANNELS: tuple[Channels, ...] = ("L", "RGB", "RGBA")
 Fit = Literal["crop", "pad", "stretch"]

@@ -17,15 +17,6 @@ from pixmend.models.dcgan import Discriminator
 from pixmend.models.file import DCGAN
 from pixmend.models.inference import encode
 
-__all__ = [
-    "CORRECT_TOLERANCE",
-    "Calibration",
-    "calibrate",
-    "known_error",
-    "observed_correct",
-    "predicted_correct",
-]
-
 CORRECT_TOLERANCE = 0.2  # a pixel is right when it is off by no more than a tenth of the range [-1, 1]: 25 grey levels
 _PART = 64
 _LEAST_SPREAD = 1e-3

@@ -18,20 +18,6 @@ from torch import Tensor, nn
 from pixmend.images import MAX_PIXELS, Channels, channel_count
 from pixmend.models.layers import Downsample, Projection, Upsample
 
-__all__ = [
-    "Condition",
-    "DCGANSettings",
-    "Discriminator",
-    "Generator",
-    "add_condition",
-    "clip_radius",
-    "doubling",
-    "halving",
-    "initialise",
-    "leaky",
-    "sample_latents",
-]
-
 _WIDEST = 1024  # of the paper's figure 1; deeper nets than the paper's do not grow past it
 
 

@@ -6,8 +6,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-__all__ = ["OutOfDomain"]
-
 _MOST, _FEWEST = 1024, 16  # images that others are compared with
 _LEAST_SPREAD = 1.0  # grey levels
 

@@ -17,8 +17,6 @@ from pixmend.models.dcgan import Condition, DCGANSettings
 from pixmend.models.fill import harmonic_fill
 from pixmend.models.layers import Downsample, Upsample
 
-__all__ = ["Encoder", "Encoding", "PixelPosterior", "join_encodings", "kl_to_prior"]
-
 _INSIDE = 0.97  # of a guess, so that tanh reaches it
 _LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -8.0, 4.0  # beyond, exp overflows or draws are points
 

@@ -25,17 +25,6 @@ from pixmend.models.residual import make_discriminator, make_generator
 from pixmend.models.retrieval import Retrieval
 from pixmend.storage import atomic_write, parse_json
 
-__all__ = [
-    "BUNDLED",
-    "DCGAN",
-    "find_model",
-    "load_model",
-    "read_header",
-    "read_tensors",
-    "save_model",
-    "write_tensors",
-]
-
 # What is written, by kind; raised when an older program could not read a newer file. Every format up to it is read.
 # Checkpoints: 1 without, 2 with the counts of skipped steps and rollbacks.
 FORMATS = {"model": 1, "checkpoint": 2}

@@ -4,8 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["harmonic_fill"]
-
 _SWEEPS = 8  # at each size
 # Chebyshev's acceleration counts on no error that one sweep of Jacobi shrinks by less than this: 8 sweeps then do what 40 did. Nearer to 1
 # they would smooth wide holes further and stir up narrow ones.

@@ -6,8 +6,6 @@ from torch import Tensor
 from pixmend.models.encoder import Encoding
 from pixmend.models.file import DCGAN
 
-__all__ = ["encode", "infer", "infer_mean"]
-
 
 def encode(
     model: DCGAN, target: Tensor, known: Tensor, neighbour: Tensor | None = None

@@ -26,8 +26,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.grad import conv2d_weight
 
-__all__ = ["Downsample", "Projection", "Upsample"]
-
 # Found by measuring: below these, torch's own kernels are as fast.
 _LEAST_CHANNELS = 128  # of the fine maps
 _LEAST_TILES = 128  # in a batch, or the way from weights to U is not worth it

@@ -31,8 +31,6 @@ from pixmend.models.dcgan import (
     leaky,
 )
 
-__all__ = ["ResidualDiscriminator", "ResidualGenerator", "make_discriminator", "make_generator"]
-
 
 def make_generator(settings: DCGANSettings) -> Generator:
     """Return the G that the settings describe, its weights not yet drawn."""

@@ -12,8 +12,6 @@ from pixmend.errors import ImageError, ModelFileError
 from pixmend.images import decode_image, encode_png
 from pixmend.models.domain import OutOfDomain
 
-__all__ = ["Retrieval"]
-
 _PART = 2048  # images compared at a time: bounds the memory that a look-up takes
 _FEW = 128  # compared exactly at a time: what stays in a CPU's cache
 _KEPT = 2**28  # bytes up to which the images are kept as the floats that look-ups multiply

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-__all__ = ["Point", "Series", "line_chart", "scatter_chart"]
-
 _WIDTH, _HEIGHT = 560, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 10, 28
 _MOST_POINTS = 240  # more are averaged in groups: a line of a screen's width shows no more

@@ -12,8 +12,6 @@ from pixmend.images import EXTENSIONS
 from pixmend.records.members import MAX_MEMBER_BYTES, Member, class_depth
 from pixmend.storage import StorePath
 
-__all__ = ["members", "read_from", "read_member"]
-
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., lengths of name and of extra field
 _ENCRYPTED = 0x1
 _MAX_RATIO = 1032  # what deflate can reach; more in all means members that share their bytes

@@ -20,8 +20,6 @@ from pixmend.records.members import MAX_MEMBER_BYTES
 from pixmend.records.sources import ImageSource
 from pixmend.storage import RangeBuffer, Ranged, StorePath
 
-__all__ = ["Content", "contents", "sha256"]
-
 Content: TypeAlias = bytes | NDArray[np.uint8]  # an image file's bytes, or raw pixels [H, W, C]
 
 _AT_ONCE = 16  # files of a store that are being fetched

@@ -17,8 +17,6 @@ from pixmend.records.index import read_index
 from pixmend.records.manifest import Manifest, ShardInfo
 from pixmend.storage import Blocks, Part, RangeBuffer, StorePath, default_cache
 
-__all__ = ["Records"]
-
 _MOST_MAPS = 256  # open at once; each holds a file descriptor
 _MOST_READS = 512  # between two times that mapped pages are given back; each read maps 64 KiB or so
 _CHUNK = 256  # images between two calls of on_progress

@@ -19,16 +19,6 @@ from typing import TypeAlias
 
 from pixmend.errors import RecordError
 
-__all__ = [
-    "Feature",
-    "Features",
-    "Value",
-    "decode_example",
-    "encode_example",
-    "first_bytes",
-    "first_int",
-]
-
 Value: TypeAlias = bytes | str | int | float | Sequence[bytes] | Sequence[int] | Sequence[float]
 Feature: TypeAlias = list[bytes] | list[int] | list[float]
 Features: TypeAlias = dict[str, Feature]

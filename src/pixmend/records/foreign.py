@@ -19,8 +19,6 @@ from pixmend.records.framing import read_records
 from pixmend.records.members import Member
 from pixmend.storage import StorePath
 
-__all__ = ["ForeignImage", "foreign_content", "members", "read_foreign"]
-
 _ENCODED_KEYS = ("image/encoded", "image_encoded", "encoded")
 _RAW_KEYS = ("image_raw", "image/raw", "image")
 _HEIGHT_KEYS = ("height", "image/height")

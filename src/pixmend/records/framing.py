@@ -26,16 +26,6 @@ import google_crc32c
 from pixmend.errors import InputError, MissingError, RecordError
 from pixmend.storage import RangeBuffer, StorePath
 
-__all__ = [
-    "Appendable",
-    "Buffer",
-    "map_file",
-    "masked_crc",
-    "read_record_at",
-    "read_records",
-    "write_record",
-]
-
 Buffer: TypeAlias = bytes | mmap.mmap
 
 _LENGTH = struct.Struct("<Q")

@@ -15,8 +15,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ["groups_of"]
-
 _FEWEST = 10
 _LARGEST_SHARE = 0.25
 _SEPARATORS = "-_+. "

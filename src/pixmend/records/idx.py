@@ -21,8 +21,6 @@ from pixmend.errors import InputError
 from pixmend.records.members import Member
 from pixmend.storage import StorePath
 
-__all__ = ["members", "read_members"]
-
 _UINT8 = 8
 _MAX_SIDE = 8192
 _MAX_RATIO = 1032  # what gzip can reach

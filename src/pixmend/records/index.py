@@ -19,8 +19,6 @@ from pixmend.errors import InputError, RecordError
 from pixmend.records.framing import masked_crc
 from pixmend.storage import StorePath
 
-__all__ = ["index_path", "read_index", "write_index"]
-
 _HEADER = struct.Struct("<8sQII")
 _MAGIC = b"PXMINDEX"
 

@@ -12,8 +12,6 @@ from pixmend.errors import InputError, MissingError, SettingsError
 from pixmend.records.settings import PackSettings
 from pixmend.storage import StorePath, parse_json
 
-__all__ = ["INPUTS_NAME", "MANIFEST_NAME", "ORIGIN_NAME", "SHARD_FILE", "Manifest", "ShardInfo"]
-
 MANIFEST_NAME = "manifest.json"
 INPUTS_NAME = "inputs.jsonl"
 ORIGIN_NAME = ".pack.json"

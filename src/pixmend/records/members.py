@@ -4,8 +4,6 @@ import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["MAX_MEMBER_BYTES", "Member", "class_depth"]
-
 MAX_MEMBER_BYTES = 512 * 2**20
 
 

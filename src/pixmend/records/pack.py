@@ -25,8 +25,6 @@ from pixmend.records.tally import Limit, PackSummary
 from pixmend.records.workers import Engine, run_jobs
 from pixmend.storage import StorePath, make_folder
 
-__all__ = ["pack"]
-
 _WORK = ".pack"  # the sub-folder of an unfinished run
 _LOOKED_AT = 64  # images that decide the channels
 _SMALL_BYTES = 8 * 2**20

@@ -11,8 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-__all__ = ["PackProgress", "Row", "SharedProgress"]
-
 _ROW = struct.Struct("<II120s400s")
 
 

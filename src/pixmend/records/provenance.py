@@ -11,8 +11,6 @@ from pixmend.records.dataset import Records
 from pixmend.records.manifest import INPUTS_NAME
 from pixmend.storage import parse_json
 
-__all__ = ["Provenance", "provenance"]
-
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
 

@@ -30,16 +30,6 @@ from pixmend.records.settings import PackSettings
 from pixmend.records.sources import ImageSource
 from pixmend.storage import StorePath, parse_json
 
-__all__ = [
-    "FIRST_REASONS",
-    "ShardJob",
-    "ShardResult",
-    "kept_result",
-    "pixels_of",
-    "square_of",
-    "write_shard",
-]
-
 FIRST_REASONS = 3  # how many of the inputs left out are named in messages
 _LOOK_EVERY = 16  # images between two reports, besides the first
 

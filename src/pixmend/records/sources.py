@@ -22,8 +22,6 @@ from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME, SHARD_FILE
 from pixmend.records.members import class_depth
 from pixmend.storage import StorePath
 
-__all__ = ["ImageSource", "Kind", "Source", "find_source", "item_to_line", "source_from_line"]
-
 Kind: TypeAlias = Literal["image", "zip", "idx", "tfrecord"]
 FileVersion: TypeAlias = tuple[int, int]
 

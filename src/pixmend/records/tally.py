@@ -10,8 +10,6 @@ from pixmend.records.progress import PackProgress, Row, SharedProgress
 from pixmend.records.shards import FIRST_REASONS, ShardResult
 from pixmend.storage import StorePath
 
-__all__ = ["Limit", "PackSummary"]
-
 _TELL_SECONDS = 0.1
 
 

@@ -14,8 +14,6 @@ from pixmend.records.progress import Row, SharedProgress
 from pixmend.records.shards import ShardJob, ShardResult, write_shard
 from pixmend.records.sources import source_from_line
 
-__all__ = ["Engine", "lines_of", "pack_shard", "run_jobs"]
-
 _WATCH_SECONDS = 0.2
 
 

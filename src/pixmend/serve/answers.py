@@ -9,8 +9,6 @@ from pixmend.completion import Candidate, Completion
 from pixmend.images import Picture, Pixels, encode_png, image_bytes, lossless_suffix, png_bytes
 from pixmend.serve.forms import CompletionRequest
 
-__all__ = ["answer_json", "base64_of", "best_png", "data_png"]
-
 _TYPES = {
     ".png": "image/png",
     ".tif": "image/tiff",

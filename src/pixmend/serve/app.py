@@ -29,8 +29,6 @@ from pixmend.serve.metrics import Metrics
 from pixmend.serve.problems import Problem, problem_response
 from pixmend.serve.work import Work, Worker
 
-__all__ = ["create_app"]
-
 _PAGE = Path(__file__).parent / "page"
 
 

@@ -12,8 +12,6 @@ from pixmend.completion import METHODS
 from pixmend.images import encode_png, find_images, grid
 from pixmend.models import BUNDLED
 
-__all__ = ["Catalogue", "ServedModel"]
-
 _EXAMPLES = 8
 
 

@@ -6,8 +6,6 @@ from pydantic import BaseModel
 
 from pixmend.serve.forms import form_schema
 
-__all__ = ["completion", "image", "plain", "stream", "text"]
-
 
 class ImageFile(BaseModel):
     """An answer in the format that came in, where that holds it without loss and is not PNG."""

@@ -14,8 +14,6 @@ from pixmend.completion import Preview
 from pixmend.images import Pixels, to_eight_bits
 from pixmend.serve.answers import data_png
 
-__all__ = ["Feed", "event"]
-
 _PULSE = 0.1  # seconds between pictures
 _QUIET = 10.0  # seconds after which a client is told that nothing is wrong
 

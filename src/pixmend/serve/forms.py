@@ -18,8 +18,6 @@ from pixmend.serve.catalogue import Catalogue, ServedModel
 from pixmend.serve.limits import Limits
 from pixmend.serve.problems import Problem
 
-__all__ = ["CompletionRequest", "Settings", "asked_of", "form_schema", "mask_png", "read_form"]
-
 _FILES = ("image", "mask")
 _MOST_STROKES = 0.8
 

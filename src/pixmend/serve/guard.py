@@ -15,8 +15,6 @@ from pixmend.serve.limits import Limits
 from pixmend.serve.metrics import Metrics
 from pixmend.serve.problems import Problem, problem_response
 
-__all__ = ["AccessPolicy", "Guard"]
-
 _log = logging.getLogger("pixmend.serve")
 _OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
 _HEADERS = {

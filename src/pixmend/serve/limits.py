@@ -5,8 +5,6 @@ from dataclasses import dataclass, fields
 from pixmend.errors import SettingsError
 from pixmend.images import FORMATS
 
-__all__ = ["Limits"]
-
 
 @dataclass(frozen=True)
 class Limits:

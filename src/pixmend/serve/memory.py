@@ -4,8 +4,6 @@ import ctypes
 import gc
 import os
 
-__all__ = ["give_back"]
-
 
 def give_back() -> None:
     """Return what is free inside the process to the system, where the C library keeps it (glibc does); else do nothing."""

@@ -9,8 +9,6 @@ from prometheus_client import (
     generate_latest,
 )
 
-__all__ = ["Metrics"]
-
 
 class Metrics:
     """The counters of one server; each has a registry of its own, so that several may live in a process."""

@@ -5,8 +5,6 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-__all__ = ["Problem", "problem_response"]
-
 
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457
     """A refusal: a status, what is wrong and what to do."""

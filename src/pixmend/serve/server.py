@@ -12,8 +12,6 @@ from fastapi import FastAPI
 
 from pixmend.errors import SettingsError
 
-__all__ = ["Server", "is_loopback", "listen"]
-
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""

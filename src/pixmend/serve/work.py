@@ -15,8 +15,6 @@ from pixmend.serve.memory import give_back
 from pixmend.serve.metrics import Metrics
 from pixmend.serve.problems import Problem
 
-__all__ = ["Work", "Worker"]
-
 _log = logging.getLogger("pixmend.serve")
 _REST_SECONDS = 1.0  # without work, after which memory is given back
 

@@ -12,8 +12,6 @@ from typing import TypeVar
 
 from pixmend.errors import MissingError, OutputError, PixmendError, StoreError
 
-__all__ = ["ATTEMPTS", "attempt", "may_pass", "reading", "writing"]
-
 T = TypeVar("T")
 
 ATTEMPTS = 6

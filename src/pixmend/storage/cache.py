@@ -33,8 +33,6 @@ from pixmend.storage.local import make_folder
 from pixmend.storage.places import StorePath
 from pixmend.storage.ranged import RangeBuffer
 
-__all__ = ["BLOCK_BYTES", "BlockCache", "Blocks", "Part", "default_cache"]
-
 BLOCK_BYTES = 2**18
 _HEADER = struct.Struct("<32sI")
 _MOST_HELD = 128  # blocks in memory

@@ -3,8 +3,6 @@
 import json
 from typing import Any
 
-__all__ = ["parse_json"]
-
 
 def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - any JSON value
     """Return what JSON text says.

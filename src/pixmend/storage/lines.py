@@ -9,8 +9,6 @@ from pixmend.errors import OutputError
 from pixmend.storage.local import append_line, reason_of
 from pixmend.storage.places import StorePath
 
-__all__ = ["JsonlWriter"]
-
 _SECONDS = 10.0  # between two times that the lines are sent to a store
 
 

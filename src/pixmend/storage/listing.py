@@ -8,8 +8,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 from pixmend.errors import InputError
 
-__all__ = ["Child", "Entry", "children_here", "children_there", "entry_of"]
-
 _VERSION_KEYS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "mtime", "created")
 
 

@@ -15,18 +15,6 @@ from typing import IO
 
 from pixmend.errors import OutputError
 
-__all__ = [
-    "append_line",
-    "atomic_write",
-    "make_folder",
-    "reason_of",
-    "remove_leftovers",
-    "sha256_of",
-    "shared",
-    "write_bytes",
-    "write_text",
-]
-
 
 @contextlib.contextmanager
 def atomic_write(

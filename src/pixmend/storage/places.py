@@ -27,8 +27,6 @@ from pixmend.storage.urls import parse, shown
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["StorePath"]
-
 T = TypeVar("T")
 
 _PART_BYTES = 8 * 2**20  # read at once of a file that is fetched whole

@@ -6,8 +6,6 @@ from typing import IO, Protocol, cast
 
 from pixmend.storage.places import StorePath
 
-__all__ = ["RangeBuffer", "Ranged", "open_ranged"]
-
 _WINDOW = 2**20  # bytes fetched at once
 
 

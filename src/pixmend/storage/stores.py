@@ -15,8 +15,6 @@ from pixmend.storage.attempts import reading
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["BUCKETS", "file_system", "open_store", "renamed", "temporary_file"]
-
 BUCKETS = ("s3", "s3a", "gs", "gcs")  # protocols in which the host is a bucket
 
 

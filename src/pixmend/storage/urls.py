@@ -6,8 +6,6 @@ from pathlib import Path
 from pixmend.errors import InputError
 from pixmend.storage.stores import BUCKETS
 
-__all__ = ["parse", "shown"]
-
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)(.*)", re.DOTALL)
 
 

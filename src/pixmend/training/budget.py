@@ -20,8 +20,6 @@ from pixmend.training.settings import TrainSettings, resolve
 from pixmend.training.split import family_numbers
 from pixmend.training.state import TrainState, discriminator_step, generator_step, initial_state
 
-__all__ = ["CHOSEN", "chosen_for", "flips_belong", "seconds_a_step", "size_for"]
-
 # Completing is what a user with minutes wants, so the net has an encoder with a memory: it learns to complete in a
 # tenth of the steps after which a search of G alone would.
 _COMMON: dict[str, Any] = {

@@ -8,8 +8,6 @@ import torch
 from pixmend.distributed import Group
 from pixmend.training.settings import TrainSettings
 
-__all__ = ["Clock"]
-
 _PARTS = 1_000_000  # a share of time as a whole number, for schedules that count
 
 

@@ -11,8 +11,6 @@ from torch import Tensor
 from pixmend.images import Pixels
 from pixmend.rng import array_generator_for
 
-__all__ = ["Order", "ReadAhead", "pixels_to_device", "to_device"]
-
 _AHEAD = 3  # batches decoded or being decoded beyond the one asked for
 
 

@@ -23,8 +23,6 @@ from pixmend.training.split import Split
 from pixmend.training.state import TrainState
 from pixmend.training.watch import Watch
 
-__all__ = ["Export"]
-
 _MAX_FRAMES = 120
 
 

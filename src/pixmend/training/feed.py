@@ -21,8 +21,6 @@ from pixmend.training.inversion import MaskedBatch
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import family_numbers
 
-__all__ = ["Feed"]
-
 
 class Feed:
     """The inputs of every step, each a function of its position and ``seed``.

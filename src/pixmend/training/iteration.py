@@ -24,8 +24,6 @@ from pixmend.training.state import (
     set_learning_rates,
 )
 
-__all__ = ["Iteration"]
-
 _PATIENCE = 5  # steps in a row that are not finite, before the run is taken back
 
 

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from pixmend.storage import append_line, parse_json, write_text
 
-__all__ = ["Log"]
-
 
 class Log:
     """JsonlWriter wait in memory until `write`, which may fail and be called again."""

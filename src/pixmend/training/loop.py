@@ -40,8 +40,6 @@ from pixmend.training.together import (
 )
 from pixmend.training.watch import Watch
 
-__all__ = ["Progress", "train"]
-
 _CHECKPOINTS = 10  # of a run by time
 
 
@@ -124,6 +122,7 @@ class Trainer:
         self.export = Export(records, run, settings, self.split, self.feed, self.outbox, self.watch)
 
     def steps(self, should_stop: Callable[[], bool]) -> Iterator[Progress]:
+        """Train from the newest checkpoint to the end, yielding after every step."""
         resumed = self._resume()
         if resumed:
             self.warnings += [self.warning] if self.warning else []

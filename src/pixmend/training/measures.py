@@ -9,8 +9,6 @@ from torch import Tensor
 from pixmend.models import DCGANSettings, Generator, clip_radius, sample_latents
 from pixmend.rng import generator_for
 
-__all__ = ["Complete", "hole_psnr", "latent_search"]
-
 # target [B, C, S, S] in [-1, 1], known bool [B, 1, S, S] -> completed [B, C, S, S]
 Complete: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 

@@ -35,8 +35,6 @@ from pixmend.training.measures import Complete, hole_psnr, latent_search
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import Split
 
-__all__ = ["MASKS", "Monitor", "Scores", "better", "collapse_of", "read_scores"]
-
 MASKS = ("center", "half", "random:0.8")
 _FEATURED = 512  # images and samples whose features are compared
 _COMPARED = 256  # samples whose distances and logits are taken

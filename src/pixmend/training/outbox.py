@@ -8,8 +8,6 @@ from typing import TypeVar
 
 from pixmend.errors import OutputError
 
-__all__ = ["DeferredWriter"]
-
 _RETRY_SECONDS = 60.0
 
 Value = TypeVar("Value")

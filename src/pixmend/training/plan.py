@@ -12,8 +12,6 @@ from pixmend.training.budget import CHOSEN, chosen_for, size_for
 from pixmend.training.run import RunDirectory, is_run
 from pixmend.training.settings import TrainSettings, read_recipe, resolve
 
-__all__ = ["plan_training", "prepare_records", "resolve_training"]
-
 
 def plan_training(recipe: str | Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that a recipe and overrides give, checked."""

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 
 from pixmend.training.monitor import Scores
 
-__all__ = ["Progress"]
-
 
 @dataclass(frozen=True)
 class Progress:

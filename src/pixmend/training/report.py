@@ -15,8 +15,6 @@ from pixmend.training.monitor import MASKS, Scores, read_scores
 from pixmend.training.run import RunDirectory
 from pixmend.training.settings import TrainSettings, resolve
 
-__all__ = ["write_report"]
-
 _FRAMES = 12  # sample grids on the page
 _ROWS = 12  # checkpoints in the table
 

@@ -30,20 +30,6 @@ from pixmend.training.schedule import rate_share
 from pixmend.training.settings import TrainSettings
 from pixmend.training.synchronise import start_alike
 
-__all__ = [
-    "TrainState",
-    "counts_of",
-    "discriminator_step",
-    "encoder_step",
-    "generator_step",
-    "initial_state",
-    "modules_of",
-    "restore",
-    "set_learning_rates",
-    "tensors_of",
-]
-
-
 _COUNTS = ("step", "images", "skipped", "skipped_in_row", "rollbacks")
 
 

@@ -19,8 +19,6 @@ from pixmend.training.holes import completions
 from pixmend.training.settings import TrainSettings
 from pixmend.training.state import TrainState
 
-__all__ = ["broadcast_checkpoint", "check_together", "first_checkpoint", "other_world", "watched"]
-
 
 def check_together(settings: TrainSettings, records: Records, group: Group) -> None:
     """Raise if the processes cannot train together.

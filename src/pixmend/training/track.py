@@ -12,8 +12,6 @@ from pixmend.training.monitor import Scores
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-__all__ = ["Tracker", "open_tracker"]
-
 
 class Tracker:
     """Writes what the log and the monitor say under the step that they say it of."""

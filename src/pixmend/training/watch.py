@@ -20,8 +20,6 @@ from pixmend.training.settings import TrainSettings
 from pixmend.training.split import Split
 from pixmend.training.track import open_tracker
 
-__all__ = ["Watch"]
-
 Read: TypeAlias = Callable[[Sequence[int] | NDArray[np.int64]], Pixels]
 
 
