@@ -73,11 +73,6 @@ PLAN: dict[str, tuple[str, str, tuple[str, str, str]]] = {
             "--steps 500",
         ),
     ),
-    "architectures": (
-        "architectures.py",
-        "OUT/architectures TRAIN",
-        ("--minutes 0.005 --set filters=4 --set batch_size=4", "--minutes 1", "--minutes 30"),
-    ),
     "encoders": (
         "encoders.py",
         "OUT/encoders TRAIN",

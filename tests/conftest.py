@@ -14,8 +14,6 @@ from pixmend.models import (
     Discriminator,
     Generator,
     initialise,
-    make_discriminator,
-    make_generator,
     sample_latents,
 )
 from pixmend.rng import generator_for
@@ -40,16 +38,15 @@ def browser():
 def untrained():
     """Return a maker of tiny models whose draws differ from pixel to pixel, as an untrained net's hardly do."""
 
-    def make(channels="L", *, size=16, fit="crop", arch="dcgan", latent_dim=6):
+    def make(channels="L", *, size=16, fit="crop", latent_dim=6):
         settings = DCGANSettings(
             size=size,
             channels=channels,
             filters=8,
             latent_dim=latent_dim,
             latent_prior="uniform",
-            arch=arch,
         )
-        generator, discriminator = make_generator(settings), make_discriminator(settings)
+        generator, discriminator = Generator(settings), Discriminator(settings)
         initialise(generator, generator_for(0, "generator"))
         initialise(discriminator, generator_for(0, "discriminator"))
         with torch.no_grad():

@@ -53,17 +53,6 @@ def test_options_of_training_are_compared(records, tmp_path):
     assert any("r1" in row for row in rows)
 
 
-def test_networks_are_compared_at_equal_time(records, tmp_path):
-    tiny = [word for pair in TINY_RUN for word in ("--set", pair)]
-    out = tmp_path / "out"
-    rows = table_of("architectures.py", out, records, "--minutes", 0.005, *tiny)
-    assert "| KID x 1000 | center PSNR |" in rows[0]
-    cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[2:]]
-    assert [row[0] for row in cells] == ["dcgan", "residual"]
-    assert all(float(cell.replace(",", "")) for row in cells for cell in row[1:3])
-    assert list((out / "residual" / "samples").iterdir())
-
-
 def test_methods_are_compared_with_the_mean_and_the_nearest_image(records, untrained, tmp_path):
     save_model(untrained("L"), tmp_path / "m.safetensors")
     tiny = ("--images", 2, "--masks", "center", "--methods", "default:0.002", "classic:0.002")

@@ -9,30 +9,22 @@ from pixmend.models import (
     Discriminator,
     Generator,
     initialise,
-    make_discriminator,
-    make_generator,
     sample_latents,
 )
 from pixmend.rng import generator_for
 
 SIZES = (16, 32, 64, 96, 128, 256)
-ARCHITECTURES = ("dcgan", "residual")
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels", ["L", "RGB", "RGBA"])
 @pytest.mark.parametrize("kernel", [4, 5])
-def test_g_draws_images_of_the_size_asked_and_d_judges_each_with_one_logit(
-    size, channels, kernel, arch
-):
-    settings = DCGANSettings(
-        size=size, channels=channels, filters=4, kernel=kernel, latent_dim=7, arch=arch
-    )
-    images = make_generator(settings).eval()(torch.randn(3, 7))
+def test_g_draws_images_of_the_size_asked_and_d_judges_each_with_one_logit(size, channels, kernel):
+    settings = DCGANSettings(size=size, channels=channels, filters=4, kernel=kernel, latent_dim=7)
+    images = Generator(settings).eval()(torch.randn(3, 7))
     assert images.shape == (3, len(channels), size, size)
     assert images.abs().max() <= 1
-    assert make_discriminator(settings).eval()(images).shape == (3,)
+    assert Discriminator(settings).eval()(images).shape == (3,)
 
 
 def count(module):
@@ -81,11 +73,10 @@ def test_the_seeds_own_net_is_one_setting():
     assert count(discriminator) == by_hand
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("kernel", [4, 5])
-def test_features_halve_their_side_at_each_layer(kernel, arch):
-    settings = DCGANSettings(size=32, channels="L", filters=4, kernel=kernel, arch=arch)
-    maps = make_discriminator(settings).eval().features(torch.zeros(2, 1, 32, 32))
+def test_features_halve_their_side_at_each_layer(kernel):
+    settings = DCGANSettings(size=32, channels="L", filters=4, kernel=kernel)
+    maps = Discriminator(settings).eval().features(torch.zeros(2, 1, 32, 32))
     assert [tuple(each.shape) for each in maps] == [(2, 4, 16, 16), (2, 8, 8, 8), (2, 16, 4, 4)]
 
 
@@ -134,7 +125,6 @@ def test_latents_come_from_the_prior_named():
     [
         {"size": 48},
         {"kernel": 3},
-        {"arch": "vit"},
         {"channels": "CMYK"},
         {"filters": 0},
         {"typo": 1},
@@ -145,11 +135,10 @@ def test_settings_refuse_what_the_nets_cannot_be(wrong):
         DCGANSettings(**wrong)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("size", [64])
-def test_in_evaluation_mode_an_image_does_not_depend_on_its_batch_mates(size, arch):
-    settings = DCGANSettings(size=size, filters=8, arch=arch)
-    generator, discriminator = make_generator(settings).eval(), make_discriminator(settings).eval()
+def test_in_evaluation_mode_an_image_does_not_depend_on_its_batch_mates(size):
+    settings = DCGANSettings(size=size, filters=8)
+    generator, discriminator = Generator(settings).eval(), Discriminator(settings).eval()
     z = sample_latents(settings, 16, generator_for(0, "z"))
     with torch.no_grad():
         together = generator(z)

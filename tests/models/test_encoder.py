@@ -8,15 +8,15 @@ from pixmend.errors import ModelFileError
 from pixmend.models import (
     DCGAN,
     DCGANSettings,
+    Discriminator,
     Encoder,
+    Generator,
     Retrieval,
     encode,
     infer,
     initialise,
     kl_to_prior,
     load_model,
-    make_discriminator,
-    make_generator,
     save_model,
 )
 from pixmend.models.encoder import Encoding
@@ -32,7 +32,6 @@ def make(
     channels="RGB",
     encoder="conditional",
     retrieval_images=5,
-    arch="dcgan",
     hole_init="grey",
 ):
     settings = DCGANSettings(
@@ -40,11 +39,10 @@ def make(
         channels=channels,
         encoder=encoder,
         retrieval_images=retrieval_images,
-        arch=arch,
         hole_init=hole_init,
         **KNOBS,
     )
-    networks = make_generator(settings), make_discriminator(settings), Encoder(settings)
+    networks = Generator(settings), Discriminator(settings), Encoder(settings)
     for network in networks:
         initialise(network, generator_for(0, type(network).__name__))
         for part in network.modules():
@@ -67,13 +65,11 @@ def holed(model, count=3, seed=1):
 
 @pytest.mark.parametrize("size", [16, 32, 64, 96, 128])
 @pytest.mark.parametrize(
-    ("channels", "retrieval_images", "arch"),
-    [("L", 0, "dcgan"), ("RGBA", 5, "dcgan"), ("L", 5, "residual")],
+    ("channels", "retrieval_images"),
+    [("L", 0), ("RGBA", 5)],
 )
-def test_e_tells_of_each_layer_of_g_at_its_size_and_of_its_output(
-    size, channels, retrieval_images, arch
-):
-    model = make(size=size, channels=channels, retrieval_images=retrieval_images, arch=arch)
+def test_e_tells_of_each_layer_of_g_at_its_size_and_of_its_output(size, channels, retrieval_images):
+    model = make(size=size, channels=channels, retrieval_images=retrieval_images)
     target, known = holed(model, 2)
     found = encode(model, target, known)
     assert found.mean.shape == found.log_variance.shape == (2, 6)
@@ -114,9 +110,8 @@ def test_the_hole_has_no_say_and_what_is_known_has(hole_init):
     assert torch.equal(ours.log_variance, theirs.log_variance)
 
 
-@pytest.mark.parametrize("arch", ["dcgan", "residual"])
-def test_told_nothing_g_is_the_unconditional_dcgan(arch):
-    model = make(arch=arch)
+def test_told_nothing_g_is_the_unconditional_dcgan():
+    model = make()
     z = torch.randn(4, 6, generator=generator_for(0, "z"))
     target, known = holed(model, 2)
     told = encode(model, target, known)
@@ -157,11 +152,11 @@ def test_an_image_of_the_memory_is_its_own_nearest():
 
 
 @pytest.mark.parametrize(
-    ("channels", "arch"),
-    [("L", "dcgan"), ("RGB", "dcgan"), ("RGBA", "dcgan"), ("RGB", "residual")],
+    "channels",
+    ["L", "RGB", "RGBA"],
 )
-def test_encoder_and_memory_travel_in_the_model_file(tmp_path, channels, arch):
-    model = make(channels=channels, arch=arch)
+def test_encoder_and_memory_travel_in_the_model_file(tmp_path, channels):
+    model = make(channels=channels)
     save_model(model, tmp_path / "model.safetensors")
     again = load_model(tmp_path / "model.safetensors")
     assert torch.equal(again.retrieval.images, model.retrieval.images)

@@ -19,8 +19,6 @@ from pixmend.models import (
     Retrieval,
     find_model,
     load_model,
-    make_discriminator,
-    make_generator,
     read_header,
     read_tensors,
     save_model,
@@ -41,10 +39,9 @@ def path(model, tmp_path):
     return tmp_path / "model.safetensors"
 
 
-@pytest.mark.parametrize("arch", ["dcgan", "residual"])
-def test_what_is_saved_is_loaded_bit_for_bit_and_frozen(arch, tmp_path):
-    settings = DCGANSettings(size=16, channels="L", filters=4, latent_dim=5, arch=arch)
-    model = DCGAN(settings, make_generator(settings), make_discriminator(settings), {"steps": 7})
+def test_what_is_saved_is_loaded_bit_for_bit_and_frozen(tmp_path):
+    settings = DCGANSettings(size=16, channels="L", filters=4, latent_dim=5)
+    model = DCGAN(settings, Generator(settings), Discriminator(settings), {"steps": 7})
     path = tmp_path / "model.safetensors"
     save_model(model, path)
     loaded = load_model(path)
@@ -162,9 +159,9 @@ def test_settings_that_ask_for_gigabytes_take_none(model, tmp_path, monkeypatch)
     # A file of some kilobytes once had networks of any size built before its weights were looked at.
     def only_sized(settings):
         assert torch.empty(0).device.type == "meta"
-        return make_generator(settings)
+        return Generator(settings)
 
-    monkeypatch.setattr("pixmend.models.file.make_generator", only_sized)
+    monkeypatch.setattr("pixmend.models.file.Generator", only_sized)
     path = tampered(model, tmp_path, size=256, filters=1024, latent_dim=4096)
     with pytest.raises(ModelFileError, match=r"m: its settings and weights do not fit .*should be"):
         load_model(path)

@@ -17,7 +17,7 @@ from pixmend.training.state import initial_state
 from pixmend.training.together import check_together, other_world
 from tests.training.conftest import ALL_OPTIONS, TINY
 from tests.training.test_inversion import CONDITIONAL
-from tests.training.test_run import RESIDUAL, assert_same_end, final_tensors
+from tests.training.test_run import EVERYTHING, assert_same_end, final_tensors
 
 CPU = torch.device("cpu")
 SHARED = {
@@ -39,11 +39,11 @@ def losses_of(records, run, settings):
     [
         ({}, 4),
         (ALL_OPTIONS, 2),
-        ({**RESIDUAL, "feature_matching": 0.0}, 2),
+        ({**EVERYTHING, "feature_matching": 0.0}, 2),
         ({**CONDITIONAL, **SHARED}, 2),
         ({**CONDITIONAL, "encoder": "frozen"}, 4),
     ],
-    ids=["default", "options", "residual", "conditional", "frozen"],
+    ids=["default", "options", "everything", "conditional", "frozen"],
 )
 def test_parts_have_the_losses_and_weights_of_the_whole_batch(
     records, tiny, tmp_path, changes, parts
@@ -210,7 +210,7 @@ def types(monkeypatch):
     handle.remove()
 
 
-@pytest.mark.parametrize("changes", [{}, {**ALL_OPTIONS, "gradient_accumulation": 2}, RESIDUAL])
+@pytest.mark.parametrize("changes", [{}, {**ALL_OPTIONS, "gradient_accumulation": 2}, EVERYTHING])
 def test_bfloat16_is_of_maps_alone_and_trains_nearly_as_float32(
     records, tiny, tmp_path, types, changes
 ):

@@ -17,9 +17,8 @@ from pixmend.records import PackSettings, Records, pack
 from pixmend.training import RunDirectory, train
 from tests.training.conftest import ALL_OPTIONS, TINY
 
-RESIDUAL = {
+EVERYTHING = {
     **ALL_OPTIONS,
-    "arch": "residual",
     "encoder": "conditional",
     "latent_prior": "normal",
     "retrieval_images": 4,
@@ -74,7 +73,7 @@ def test_a_run_leaves_all_that_it_promises(whole):
         {},
         {"n_critic": 2, "feature_matching": 0.05, "loss": "minimax"},
         ALL_OPTIONS,
-        RESIDUAL,
+        EVERYTHING,
     ],
 )
 @pytest.mark.parametrize("cut", [1, 5, 8])

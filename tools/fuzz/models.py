@@ -15,11 +15,11 @@ from pixmend.errors import ModelFileError, RunError
 from pixmend.models import (
     DCGAN,
     DCGANSettings,
+    Discriminator,
     Encoder,
+    Generator,
     Retrieval,
     load_model,
-    make_discriminator,
-    make_generator,
     read_header,
     read_tensors,
     save_model,
@@ -120,7 +120,7 @@ def write_tiny_model() -> Path:
     """Write a model file with networks of 16 px alone; return where."""
     path = scratch() / "tiny.safetensors"
     settings = DCGANSettings.model_validate(_TINY)
-    save_model(DCGAN(settings, make_generator(settings), make_discriminator(settings)), path)
+    save_model(DCGAN(settings, Generator(settings), Discriminator(settings)), path)
     return path
 
 
@@ -131,7 +131,7 @@ def _whole_model() -> Path:
         _TINY | {"encoder": "conditional", "retrieval_images": 2}
     )
     memory = Retrieval(torch.zeros(2, 1, 16, 16, dtype=torch.uint8))
-    networks = make_generator(settings), make_discriminator(settings)
+    networks = Generator(settings), Discriminator(settings)
     save_model(DCGAN(settings, *networks, {"a": 1}, Encoder(settings), memory), path)
     return path
 

@@ -18,10 +18,10 @@ from pixmend.masks import make_mask
 from pixmend.models import (
     DCGAN,
     DCGANSettings,
+    Discriminator,
+    Generator,
     initialise,
     load_model,
-    make_discriminator,
-    make_generator,
     read_tensors,
     save_model,
 )
@@ -119,7 +119,7 @@ def untrained(channels: str = "L") -> DCGAN:
     settings = DCGANSettings.model_validate(
         {"size": SIDE, "channels": channels, "filters": 8, "latent_dim": 6}
     )
-    generator, discriminator = make_generator(settings), make_discriminator(settings)
+    generator, discriminator = Generator(settings), Discriminator(settings)
     initialise(generator, generator_for(0, "generator"))
     initialise(discriminator, generator_for(0, "discriminator"))
     with torch.no_grad():

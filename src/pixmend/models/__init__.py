@@ -22,7 +22,6 @@ from pixmend.models.file import (
     write_tensors,
 )
 from pixmend.models.inference import encode, infer, infer_mean
-from pixmend.models.residual import make_discriminator, make_generator
 from pixmend.models.retrieval import Retrieval
 
 __all__ = [
@@ -49,8 +48,6 @@ __all__ = [
     "kl_to_prior",
     "known_error",
     "load_model",
-    "make_discriminator",
-    "make_generator",
     "read_header",
     "read_tensors",
     "sample_latents",

@@ -34,10 +34,6 @@ class DCGANSettings(BaseModel):
     discriminator_filters: int | None = Field(
         None, ge=4, le=1024, description="feature maps of D's first layer; as G's if not given"
     )
-    arch: Literal["dcgan", "residual"] = Field(
-        "dcgan",
-        description="layers of G and D: the paper's, or residual blocks with an image at each size",
-    )
     kernel: Literal[4, 5] = Field(4, description="side of the (transposed) convolutions' kernels")
     latent_dim: int = Field(100, ge=2, le=4096, description="numbers in z")
     latent_prior: Literal["normal", "uniform"] = Field(

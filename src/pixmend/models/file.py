@@ -21,7 +21,6 @@ from pixmend.errors import ModelFileError, OutputError, VersionError
 from pixmend.images import channel_count
 from pixmend.models.dcgan import DCGANSettings, Discriminator, Generator
 from pixmend.models.encoder import Encoder
-from pixmend.models.residual import make_discriminator, make_generator
 from pixmend.models.retrieval import Retrieval
 from pixmend.storage import atomic_write, parse_json
 
@@ -235,7 +234,7 @@ def _weights_in(path: Path) -> dict[str, Tensor]:
 
 def _networks(settings: DCGANSettings) -> tuple[Generator, Discriminator, Encoder | None]:
     encoder = Encoder(settings) if settings.encoder != "off" else None
-    return make_generator(settings), make_discriminator(settings), encoder
+    return Generator(settings), Discriminator(settings), encoder
 
 
 def _check_held(

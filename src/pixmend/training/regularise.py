@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from pixmend.models import DCGANSettings, Discriminator, make_discriminator
+from pixmend.models import DCGANSettings, Discriminator
 from pixmend.rng import generator_for
 from pixmend.training.parts import WHOLE, Parts
 
@@ -46,7 +46,7 @@ def plain(discriminator: Discriminator, settings: DCGANSettings) -> Discriminato
             del weights[held]
         weights[f"{name}.weight"] = cast("Tensor", layer.weight).detach()
     # A new one: the parametrised layers of a copy would share their class with the original's.
-    ordinary = make_discriminator(settings)
+    ordinary = Discriminator(settings)
     ordinary.load_state_dict(weights)
     return ordinary
 

@@ -14,8 +14,6 @@ from pixmend.models import (
     Encoder,
     Generator,
     initialise,
-    make_discriminator,
-    make_generator,
 )
 from pixmend.rng import generator_for
 from pixmend.training.augment import Transform, unchanged
@@ -77,7 +75,7 @@ def initial_state(
 ) -> TrainState:
     """Return the state before the first step, a function of ``settings.seed``."""
     networks = settings.networks()
-    generator, discriminator = make_generator(networks), make_discriminator(networks)
+    generator, discriminator = Generator(networks), Discriminator(networks)
     initialise(generator, generator_for(settings.seed, "weights", "generator"))
     initialise(discriminator, generator_for(settings.seed, "weights", "discriminator"))
     if settings.spectral_norm:
