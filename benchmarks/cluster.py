@@ -6,7 +6,7 @@
 
 Each run is a fresh process that starts Ray on this machine with so many cores; seconds are those of the verb, with Ray running and
 workers still to start, and `busy` those from the first to the last input done, which large jobs come close to. The images are those
-of `packing.py`, or for memory, 8 px of noise in folders of 1,000. Peak memory is the load_all set of the driver and of the largest
+of `packing.py`, or for memory, 8 px of noise in folders of 1,000. Peak memory is the resident set of the driver and of the largest
 worker. What the runs write is compared. Prints a markdown table; --json adds the figures to a file.
 """
 

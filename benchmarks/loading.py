@@ -4,7 +4,7 @@
 
 Writes shards of synthetic records (one of 997 soft pictures each, PNG) into a temporary folder; from `--small-from` images
 on they are of 32 px. Then, each in a fresh process and on files in the page cache: opens the records, streams `--read` images
-in batches of 64 as training does, and reports images/s and the growth of peak load_all memory at each stage. Prints markdown.
+in batches of 64 as training does, and reports images/s and the growth of peak resident memory at each stage. Prints markdown.
 """
 
 import argparse

@@ -61,9 +61,9 @@ def _variants(base: Method) -> dict[str, Method]:
     """Return methods by what sets them apart from the first."""
     return {
         f"window {base.window}, lambda {base.lambda_perceptual}, bank {base.bank}, {base.restarts} restarts": base,
-        "window 3": replace(base, window=3),
-        "window 15": replace(base, window=15),
-        "no window: known pixels alike": replace(base, window=0, floor=1.0),
+        "window 3": replace(base, weight_window=3),
+        "window 15": replace(base, weight_window=15),
+        "no window: known pixels alike": replace(base, weight_window=0, min_weight=1.0),
         "lambda 0": replace(base, lambda_perceptual=0.0),
         "lambda 1": replace(base, lambda_perceptual=1.0),
         "norm prior 0.01": replace(base, terms=((latent_norm, 0.01),)),

@@ -190,7 +190,7 @@ def _psnr(found: Sequence[Completion], jobs: Sequence[Task]) -> float:
 
 
 def _peak(method: str, images: int, batch: int, options: argparse.Namespace) -> int:
-    """Return the peak load_all memory, in MiB, of a process of its own that completes so many images."""
+    """Return the peak resident memory, in MiB, of a process of its own that completes so many images."""
     words = [sys.executable, __file__, "--alone", method, str(images), str(batch)]
     words += ["--images", str(options.images), "--mask", options.mask]
     if options.held_out is not None:

@@ -99,15 +99,13 @@ def test_a_shard_that_fails_is_told_after_a_second_try_and_the_others_stay(
     cluster, make_images, tmp_path, monkeypatch
 ):
     folder, out = make_images(40), tmp_path / "out"
-    conflicting_outputs = out / "images-00001-of-00003.tfrecord"
+    blocker = out / "images-00001-of-00003.tfrecord"
     module = sys.modules["pixmend.records.pack"]  # whose name in its room is the function's
-    monkeypatch.setattr(
-        module, "clean", lambda folder, keep: conflicting_outputs.mkdir(exist_ok=True)
-    )
+    monkeypatch.setattr(module, "clean", lambda folder, keep: blocker.mkdir(exist_ok=True))
     with pytest.raises(OutputError, match=r"1 of 3 shards failed twice.*images-00001"):
         records.pack(folder, out, SETTINGS, engine=Packing(cluster))
     monkeypatch.undo()
-    conflicting_outputs.rmdir()
+    blocker.rmdir()
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("images-0000[02]*")}
     assert records.pack(folder, out, SETTINGS, engine=Packing(cluster)).count == 40
     assert before == {path.name: path.stat().st_mtime_ns for path in out.glob("images-0000[02]*")}
@@ -176,10 +174,10 @@ def test_the_same_call_does_what_is_missing_and_nothing_else(
     (out / "Sample002" / "img00003.sheet.png").write_bytes(b"torn")
     picture = folder / "Sample001" / "img00004.png"
     picture.write_bytes((folder / "Sample001" / "img00006.png").read_bytes())
-    unchanged_result = (out / "Sample002" / "img00001.png").stat().st_mtime_ns
+    modified = (out / "Sample002" / "img00001.png").stat().st_mtime_ns
     found = complete(cluster, model, StorePath(folder), StorePath(out), QUICK, workers=1)
     assert (found.done, found.kept) == (10, 7)
-    assert (out / "Sample002" / "img00001.png").stat().st_mtime_ns == unchanged_result
+    assert (out / "Sample002" / "img00001.png").stat().st_mtime_ns == modified
     after = pictures(out)
     assert {name for name in after if after[name] != before[name]} == {
         f"Sample001/img00004{ending}" for ending in (".png", ".candidate-2.png", ".sheet.png")

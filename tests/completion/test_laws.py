@@ -188,15 +188,30 @@ def test_the_answer_has_the_type_it_was_given(untrained, tmp_path):
 
 def test_the_published_methods_keep_their_published_numbers():
     yeh, seed = METHODS["yeh"], METHODS["classic"]
-    assert (yeh.steps, yeh.solver, yeh.clip, yeh.bank, yeh.restarts) == (1500, "adam", 1.0, 0, 1)
-    assert (yeh.contextual.__name__, yeh.window, yeh.floor) == ("contextual_l1", 7, 0)
+    assert (yeh.steps, yeh.solver, yeh.latent_clip, yeh.bank, yeh.restarts) == (
+        1500,
+        "adam",
+        1.0,
+        0,
+        1,
+    )
+    assert (yeh.contextual.__name__, yeh.weight_window, yeh.min_weight) == ("contextual_l1", 7, 0)
     assert (yeh.perceptual.__name__, yeh.lambda_perceptual, yeh.blend) == (
         "yeh_prior",
         0.003,
         "poisson",
     )
-    assert (seed.steps, seed.solver, seed.learning_rate, seed.clip) == (1000, "nesterov", 0.01, 1.0)
-    assert (seed.contextual.__name__, seed.window, seed.floor) == ("contextual_squared", 0, 1)
+    assert (seed.steps, seed.solver, seed.learning_rate, seed.latent_clip) == (
+        1000,
+        "nesterov",
+        0.01,
+        1.0,
+    )
+    assert (seed.contextual.__name__, seed.weight_window, seed.min_weight) == (
+        "contextual_squared",
+        0,
+        1,
+    )
     assert (seed.contextual_weight, seed.lambda_perceptual, seed.blend) == (0.999, 0.001, "paste")
     assert (seed.bank, seed.restarts, yeh.contextual_weight) == (0, 1, 1)
 
@@ -218,7 +233,7 @@ def test_the_other_published_methods_do_too(
     assert (method.solver, method.learning_rate, method.steps) == (solver, rate, steps)
     assert (method.contextual.__name__, method.lambda_perceptual) == (contextual, prior)
     assert (method.window, method.blend, method.draw) == (window, blend, draw)
-    assert (method.clip, method.bank, method.encoder) == (clip, 0, "never")
+    assert (method.latent_clip, method.bank, method.encoder) == (clip, 0, "never")
     if prior:
         assert method.perceptual.__name__ == "nonsaturating_prior"
     assert method.restarts == {"csgm": 2, "surgery": 3}.get(name, 1)

@@ -181,7 +181,7 @@ def test_the_loss_reported_is_the_objective_at_the_z_reported(lively, name):
 def test_every_latent_found_is_within_the_clip(lively, name):
     model = lively(latent_dim=100)
     method = replace(QUICK[name], steps=1, learning_rate=1e-9, scheduled=False)
-    bound = method.clip or clip_radius(model.settings)
+    bound = method.latent_clip or clip_radius(model.settings)
     (result,) = complete_batch(model, many()[:1], CompletionOptions(method, 32))
     assert max(np.abs(answer.z).max() for answer in result.candidates) <= bound
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pixmend.completion.blend import paste, poisson
-from pixmend.completion.bounds import clip
+from pixmend.completion.bounds import latent_clip
 from pixmend.completion.frame import frame_for
 from pixmend.completion.objective import (
     Losses,
@@ -121,7 +121,7 @@ def test_nesterov_is_the_formula_written_out():
 @pytest.mark.parametrize("solver", [adam, nesterov])
 def test_solvers_count_steps_respect_the_clip_and_keep_the_best(solver):
     start = torch.tensor([[0.9, -0.9, 0.9]])
-    states = list(solver(bowl, start, steps=12, learning_rate=0.4, bound=clip(0.95)))
+    states = list(solver(bowl, start, steps=12, learning_rate=0.4, projection=latent_clip(0.95)))
     assert [state.step for state in states] == list(range(13))
     assert torch.equal(states[0].z, start)
     assert all(state.z.abs().max() <= 0.95 for state in states)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from pixmend.completion.bounds import clip, free
+from pixmend.completion.bounds import latent_clip, unconstrained
 from pixmend.completion.methods import SOLVERS
 from pixmend.completion.objective import (
     Losses,
 )
 from pixmend.completion.search import adam, nesterov
 from pixmend.completion.second_order import _Pairs, lbfgs
-from pixmend.completion.state import Track
+from pixmend.completion.state import BestTracker
 
 
 def draw(*shape, seed=0, dtype=torch.float64):
@@ -56,7 +56,9 @@ FUNCTIONS = {
 @pytest.mark.parametrize("rate", [0.02, 5.0])
 def test_steps_are_counted_bounds_kept_and_the_best_iterate_too(name, rate):
     start = draw(8, 3, seed=1, dtype=torch.float32).clamp(-0.5, 0.5)
-    states = solve(name, FUNCTIONS[name], start, steps=12, learning_rate=rate, bound=clip(0.5))
+    states = solve(
+        name, FUNCTIONS[name], start, steps=12, learning_rate=rate, projection=latent_clip(0.5)
+    )
     assert [state.step for state in states] == list(range(len(states)))
     assert len(states) == 13 or not states[-1].active.any()
     assert torch.equal(states[0].z, start)
@@ -88,7 +90,7 @@ def test_a_row_that_stops_early_is_left_alone_and_none_depends_on_the_others(nam
 
 
 def test_a_row_stops_when_it_has_not_got_better_by_the_tolerance_within_the_patience():
-    track, z = Track(patience=2, tolerance=0.1), torch.zeros(2, 1)
+    track, z = BestTracker(patience=2, tolerance=0.1), torch.zeros(2, 1)
     falls = [[8.0, 8.0], [7.5, 4.0], [7.1, 4.0], [9.0, 3.9], [1.0, 1.0]]
     going = []
     for step, totals in enumerate(falls):
@@ -169,6 +171,6 @@ def test_a_schedule_that_has_run_out_begins_again():
 
 
 def test_a_clip_of_infinity_is_none():
-    assert clip(math.inf) is free
+    assert latent_clip(math.inf) is unconstrained
     z = draw(4, 3) * 9
-    assert torch.equal(free(z, 1), z)
+    assert torch.equal(unconstrained(z, 1), z)

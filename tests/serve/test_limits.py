@@ -182,7 +182,7 @@ def test_hosts_by_other_names_and_pages_of_other_sites_are_refused(served):
 
 def test_a_site_that_is_named_may_call(limited):
     site = "https://friend.example"
-    with limited(AccessPolicy(provenance=frozenset({site}))) as server:
+    with limited(AccessPolicy(origins=frozenset({site}))) as server:
         answer = server.client.get("/v1/models", headers={"origin": site})
         assert answer.headers["access-control-allow-origin"] == site
         asked = {"origin": site, "access-control-request-method": "POST"}

@@ -46,9 +46,7 @@ def choose(page, file=EXAMPLE):
 def drag(page, *points):
     """Drag over the stage between points given as shares of the image."""
     box = page.locator("#stage").bounding_box()
-    side = (
-        min(box["width"], box["height"]) - 80
-    )  # of a square that the for_model image covers, nearly
+    side = min(box["width"], box["height"]) - 80  # of a square that the fitted image covers, nearly
     left, top = box["x"] + (box["width"] - side) / 2, box["y"] + (box["height"] - side) / 2
     places = [(left + x * side, top + y * side) for x, y in points]
     page.mouse.move(*places[0])

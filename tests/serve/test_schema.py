@@ -99,7 +99,7 @@ def status_of(port, request, ends):
     return int(head.split()[1]) if head.startswith(b"HTTP/1.1 ") else 0
 
 
-def load_all():
+def resident_memory():
     gc.collect()
     pages = Path("/proc/self/statm").read_text().split()[1]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
@@ -111,14 +111,14 @@ def test_fuzzed_bodies_are_answered_and_leave_no_trace_in_memory(served):
     for _ in range(BODIES // 2):
         status = status_of(port, *fuzzed(rng))
         statuses[status] = statuses.get(status, 0) + 1
-    before = load_all()
+    before = resident_memory()
     for _ in range(BODIES // 2):
         status = status_of(port, *fuzzed(rng))
         statuses[status] = statuses.get(status, 0) + 1
-    print(statuses, f"{before / 2**20:.0f} MiB, then {load_all() / 2**20:.0f} MiB")
+    print(statuses, f"{before / 2**20:.0f} MiB, then {resident_memory() / 2**20:.0f} MiB")
     assert not [status for status in statuses if status >= 500]
     assert {200, 400, 422} <= set(statuses)
-    assert load_all() < before + 40 * 2**20
+    assert resident_memory() < before + 40 * 2**20
     assert served.metric("pixmend_inside") == 0
     assert served.post(method="instant").status_code == 200
 

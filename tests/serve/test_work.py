@@ -17,8 +17,8 @@ from pixmend.serve.problems import Problem
 from pixmend.serve.work import Work, Worker
 
 
-def load_all():
-    """Return load_all bytes of this process."""
+def resident_memory():
+    """Return resident bytes of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
@@ -34,9 +34,9 @@ def test_memory_freed_inside_goes_back_to_the_system():
         ctypes.memset(block, 1, 64_000)
     for block in blocks[:-1]:
         library.free(block)
-    before = load_all()
+    before = resident_memory()
     give_back()
-    assert before - load_all() > 50e6
+    assert before - resident_memory() > 50e6
     library.free(blocks[-1])
 
 

@@ -20,7 +20,7 @@ from tools.prove.tally import Row, Scale, counted
 
 __all__ = ["GROWTH_MIB", "soak"]
 
-GROWTH_MIB = 64.0  # of load_all memory from the second fifth of the time to the last
+GROWTH_MIB = 64.0  # of resident memory from the second fifth of the time to the last
 _HEADERS = {"Content-Type": "multipart/form-data; boundary=x", "Accept": "image/png"}
 _METHODS = ("instant", "instant", "instant", "default")
 
@@ -78,7 +78,7 @@ class _Load:
                 self.row.note(told.replace("_", " "))
 
     def _watch(self, end: float) -> list[tuple[float, int]]:
-        """Return (load_all MiB, open files) of the server, a few times a second."""
+        """Return (resident MiB, open files) of the server, a few times a second."""
         found = []
         while time.monotonic() < end:
             found.append(_held(self.pid))
@@ -231,6 +231,6 @@ def _request(body: bytes) -> bytes:
 
 
 def _held(pid: int) -> tuple[float, int]:
-    """Return the load_all MiB and the open files of a process."""
+    """Return the resident MiB and the open files of a process."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20, len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208

@@ -333,7 +333,7 @@ class _Batch:
     def _latest(self) -> str:
         """Return the last line of results.jsonl of each file.
 
-        JsonlWriter of an earlier call stay until another is written, so that a call that is killed takes nothing back that was told.
+        Lines of an earlier call stay until another is written, so that a call that is killed takes nothing back that was told.
         """
         text = self.results.read_bytes().decode(errors="replace") if self.results.is_file() else ""
         latest: dict[str, str] = {}

@@ -81,7 +81,7 @@ def serve(
         frozenset({"127.0.0.1", "localhost", "::1", host, *(allow_host or [])}),
         literal_hosts=host in ("0.0.0.0", "::"),  # noqa: S104 - compared, not bound
         token=_token_for(host, token),
-        provenance=frozenset(cors_origin or []),
+        origins=frozenset(cors_origin or []),
     )
     catalogue = Catalogue.load(models, device=device)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -14,7 +14,7 @@ from pixmend.completion.assess import assess
 from pixmend.completion.average import Answer, Average, average
 from pixmend.completion.blend import BLENDS
 from pixmend.completion.film import FrameRecorder
-from pixmend.completion.follow import Path, StoppingCriterion, follow
+from pixmend.completion.follow import SearchTrace, StoppingCriterion, follow
 from pixmend.completion.frame import Frame, frame_for
 from pixmend.completion.glimpse import Preview
 from pixmend.completion.job import CompletionOptions, Task
@@ -57,7 +57,7 @@ def complete(
     on_preview
         Called after every step with what can be drawn of it.
     should_stop
-        CompletionRequest after every step: on yes, the current batch finishes with its best answers so far and no other begins.
+        Asked after every step: on yes, the current batch finishes with its best answers so far and no other begins.
     """
     waiting = iter(jobs)
     while not should_stop() and (batch := list(islice(waiting, options.batch))):
@@ -164,7 +164,7 @@ class _Found:
     average_losses: Tensor | None  # [B, 3], where it was asked for
     confidence: list[float | None]  # of each image
     reasons: list[list[str]]  # of each image
-    path: Path
+    path: SearchTrace
 
 
 def _view(model: DCGAN, job: Task) -> _View:

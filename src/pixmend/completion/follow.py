@@ -12,7 +12,7 @@ from pixmend.completion.state import SearchState
 
 
 @dataclass(frozen=True)
-class Path:
+class SearchTrace:
     """How the search of B images went.
 
     Attributes
@@ -66,7 +66,7 @@ def follow(
     draw: Callable[[Tensor, Tensor], Tensor],
     on_state: Callable[[SearchState], None],
     enough: StoppingCriterion,
-) -> Path:
+) -> SearchTrace:
     """Take the states of a search until it ends or has gone on long enough.
 
     Parameters
@@ -91,4 +91,4 @@ def follow(
         on_state(state)
         if enough(state):
             break
-    return Path(state, kept, torch.stack(history), steps.tolist())
+    return SearchTrace(state, kept, torch.stack(history), steps.tolist())

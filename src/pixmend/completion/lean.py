@@ -41,7 +41,7 @@ def lean(
     ranked
         Whether the order of lanes matters where all there are will be taken: to find it costs a pass of G.
     should_stop
-        CompletionRequest before every step of tuning: once it says yes, what has been reached is enough.
+        Asked before every step of tuning: once it says yes, what has been reached is enough.
     """
     neighbours = 0 if model.retrieval is None else min(method.neighbours, len(model.retrieval))
     among = max(neighbours, lanes)

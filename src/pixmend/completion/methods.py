@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from pixmend.completion.blend import BLENDS, Blend
-from pixmend.completion.bounds import clip
+from pixmend.completion.bounds import latent_clip
 from pixmend.completion.objective import (
     Contextual,
     Objective,
@@ -48,7 +48,7 @@ class Method:
     ----------
     steps, encoded_steps
         Updates of z: from a start without an encoder, and from the encoder's.
-    contextual, contextual_weight, window, floor
+    contextual, contextual_weight, weight_window, min_weight
         The contextual loss, its weight in the sum, and how known pixels are weighed (see `contextual_weights`).
     perceptual, lambda_perceptual
         The perceptual loss and its weight (lambda).
@@ -56,7 +56,7 @@ class Method:
         Adam, Nesterov with momentum 0.9, or L-BFGS.
     scheduled
         Adam's rate warms up over the first 5 % of the steps and falls to 0 by half a cosine.
-    clip
+    latent_clip
         Bound of |z_i|, starts included; None for the bulk of the model's own prior.
     encoder
         "never"; "if there", to start from the encoder's posterior, and tell G what it saw, where the model has one; or "always".
@@ -87,14 +87,14 @@ class Method:
     encoded_steps: int
     contextual: Contextual
     contextual_weight: float
-    window: int
-    floor: float
+    weight_window: int
+    min_weight: float
     perceptual: Perceptual
     lambda_perceptual: float
     solver: Literal["adam", "nesterov", "lbfgs"]
     learning_rate: float
     scheduled: bool
-    clip: float | None
+    latent_clip: float | None
     encoder: Literal["never", "if there", "always"]
     bank: int
     restarts: int
@@ -137,7 +137,7 @@ class Method:
             model.discriminator,
             target,
             known,
-            contextual_weights(known, self.window, self.floor),
+            contextual_weights(known, self.weight_window, self.min_weight),
             self.contextual,
             self.perceptual,
             self.contextual_weight,
@@ -177,13 +177,13 @@ class Method:
             z,
             steps=_ENDLESS if endless and self.steps else self.steps,
             learning_rate=self.learning_rate,
-            bound=clip(self._radius(settings)),
+            projection=latent_clip(self._radius(settings)),
             patience=self.patience,
             tolerance=self.tolerance,
         )
 
     def _radius(self, settings: DCGANSettings) -> float:
-        return clip_radius(settings) if self.clip is None else self.clip
+        return clip_radius(settings) if self.latent_clip is None else self.latent_clip
 
 
 _YEH = Method(
@@ -192,14 +192,14 @@ _YEH = Method(
     encoded_steps=0,
     contextual=contextual_l1,
     contextual_weight=1.0,
-    window=7,
-    floor=0.0,
+    weight_window=7,
+    min_weight=0.0,
     perceptual=yeh_prior,
     lambda_perceptual=0.003,
     solver="adam",
     learning_rate=0.01,
     scheduled=False,
-    clip=1.0,
+    latent_clip=1.0,
     encoder="never",
     bank=0,
     restarts=1,
@@ -211,11 +211,11 @@ _DEFAULT = replace(
     name="default",
     steps=1000,
     encoded_steps=0,  # 50 fit the known pixels and left the hole as it was (docs/benchmarks.md)
-    floor=0.1,
+    min_weight=0.1,
     lambda_perceptual=0.3,
     learning_rate=0.05,
     scheduled=True,
-    clip=None,
+    latent_clip=None,
     encoder="if there",
     bank=1024,
     restarts=4,
@@ -227,11 +227,11 @@ _CSGM = replace(
     name="csgm",
     steps=500,
     contextual=contextual_mean_squared,
-    window=0,
-    floor=1.0,
+    weight_window=0,
+    min_weight=1.0,
     lambda_perceptual=0.0,
     learning_rate=0.1,
-    clip=math.inf,
+    latent_clip=math.inf,
     restarts=2,
     blend="paste",
     draw="normal",
@@ -251,14 +251,14 @@ METHODS: dict[str, Method] = {
         encoded_steps=0,
         contextual=contextual_squared,
         contextual_weight=0.999,
-        window=0,
-        floor=1.0,
+        weight_window=0,
+        min_weight=1.0,
         perceptual=negative_logit,
         lambda_perceptual=0.001,
         solver="nesterov",
         learning_rate=0.01,
         scheduled=False,
-        clip=1.0,
+        latent_clip=1.0,
         encoder="never",
         bank=0,
         restarts=1,
@@ -271,8 +271,8 @@ METHODS: dict[str, Method] = {
         _YEH,
         name="bamos",
         steps=1000,
-        window=0,
-        floor=1.0,
+        weight_window=0,
+        min_weight=1.0,
         perceptual=nonsaturating_prior,
         lambda_perceptual=0.1,
         blend="paste",
@@ -291,7 +291,7 @@ METHODS: dict[str, Method] = {
         name="moodoki",
         draw="normal",
         steps=3000,
-        window=15,
+        weight_window=15,
         perceptual=nonsaturating_prior,
         lambda_perceptual=0.2,
         solver="nesterov",

@@ -40,7 +40,7 @@ def tuned_encoder(
 ) -> Encoder:
     """Return a copy of E after a short training on one image: more of what is known is hidden from it, and it has to draw that.
 
-    A network is for_model to the image at hand, on a copy, as G is by Roich et al. 2021 (PTI, section 3.2) and Hussein et al. 2020 (IAGAN);
+    A network is fitted to the image at hand, on a copy, as G is by Roich et al. 2021 (PTI, section 3.2) and Hussein et al. 2020 (IAGAN);
     but the loss counts what was hidden, as in training, and G stays as it is. Hidden are the hole's shape moved about and, where
     that leaves too little, blocks.
 
@@ -49,7 +49,7 @@ def tuned_encoder(
     target, known
         Of one image, [1, C, S, S] in [-1, 1] and [1, 1, S, S].
     should_stop
-        CompletionRequest before every step; once it says yes, the best so far is returned.
+        Asked before every step; once it says yes, the best so far is returned.
     """
     assert model.encoder is not None
     encoder = copy.deepcopy(model.encoder).requires_grad_(
@@ -97,7 +97,7 @@ def inner_layer(
     z
         [B, latent_dim].
     should_stop
-        CompletionRequest before every step; once it says yes, the best so far is returned.
+        Asked before every step; once it says yes, the best so far is returned.
     """
     seen, hidden = hide(objective.known, seed=seed)
     shares = seen / objective.known.clamp_min(1e-6)
@@ -106,7 +106,7 @@ def inner_layer(
     with torch.no_grad():
         images = objective.draw(z)
     least = _error(images, objective.target, hidden)
-    for state in adam(inner, offset, steps=steps, learning_rate=_INNER_RATE, bound=_ball):
+    for state in adam(inner, offset, steps=steps, learning_rate=_INNER_RATE, projection=_ball):
         if should_stop():
             break
         with torch.no_grad():

@@ -3,7 +3,7 @@
     solver(objective, z, *, steps, ...) -> SearchState at step 0, 1, ..., steps
 
 The progress bar, the snapshots and the film are consumers of the same iterator; a solver never prints, draws or saves. Rows that have
-stopped improving stay as they are (see `Track`), and when all have, the iterator ends.
+stopped improving stay as they are (see `BestTracker`), and when all have, the iterator ends.
 """
 
 import math
@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from pixmend.completion.bounds import Bound, free
+from pixmend.completion.bounds import Projection, unconstrained
 from pixmend.completion.objective import Losses
-from pixmend.completion.state import Evaluator, Function, SearchState, Track
+from pixmend.completion.state import BestTracker, Function, SearchState, ValueAndGrad
 
 
 def adam(
@@ -23,7 +23,7 @@ def adam(
     *,
     steps: int,
     learning_rate: float = 0.01,
-    bound: Bound = free,
+    projection: Projection = unconstrained,
     warmup: float = 0.0,
     cosine: bool = False,
     period: int | None = None,
@@ -36,7 +36,7 @@ def adam(
     ----------
     z
         The starts, [B, latent_dim].
-    bound
+    projection
         What keeps z in range after each update.
     warmup
         Share of the period over which the rate grows linearly from 0.
@@ -45,7 +45,7 @@ def adam(
     period
         Steps of the schedule, which then begins again (Loshchilov and Hutter 2017, section 3); all ``steps`` if not given.
     patience, tolerance
-        When a row stops: see `Track`.
+        When a row stops: see `BestTracker`.
     """
     first, second = torch.zeros_like(z), torch.zeros_like(z)
     length = period or steps
@@ -56,9 +56,9 @@ def adam(
         first.lerp_(gradient, 0.1)
         second.lerp_(gradient.square(), 0.001)
         mean, square = first / (1 - 0.9**step), second / (1 - 0.999**step)
-        return bound(at - rate * mean / (square.sqrt() + 1e-8), step)
+        return projection(at - rate * mean / (square.sqrt() + 1e-8), step)
 
-    return _descend(objective, z, update, steps, Track(patience, tolerance))
+    return _descend(objective, z, update, steps, BestTracker(patience, tolerance))
 
 
 def nesterov(
@@ -69,7 +69,7 @@ def nesterov(
     learning_rate: float = 0.01,
     momentum: float = 0.9,
     decay: float = 1.0,
-    bound: Bound = free,
+    projection: Projection = unconstrained,
     patience: int = 0,
     tolerance: float = 0.0,
 ) -> Iterator[SearchState]:
@@ -81,7 +81,7 @@ def nesterov(
     ----------
     decay
         The rate r is multiplied by it after each 100 steps.
-    z, bound, patience, tolerance
+    z, projection, patience, tolerance
         As in `adam`.
     """
     velocity = torch.zeros_like(z)
@@ -90,9 +90,9 @@ def nesterov(
         before = velocity.clone()
         rate = learning_rate * decay ** ((step - 1) // 100)
         velocity.mul_(momentum).sub_(gradient, alpha=rate)
-        return bound(at - momentum * before + (1 + momentum) * velocity, step)
+        return projection(at - momentum * before + (1 + momentum) * velocity, step)
 
-    return _descend(objective, z, update, steps, Track(patience, tolerance))
+    return _descend(objective, z, update, steps, BestTracker(patience, tolerance))
 
 
 def _schedule(share: float, warmup: float, *, cosine: bool) -> float:
@@ -108,10 +108,10 @@ def _descend(
     z: Tensor,
     update: Callable[[Tensor, Tensor, int], Tensor],
     steps: int,
-    track: Track,
+    track: BestTracker,
 ) -> Iterator[SearchState]:
     """Evaluate, yield, update, `steps` times."""
-    evaluate = Evaluator(objective)
+    evaluate = ValueAndGrad(objective)
     losses: Losses | None = None
     gradient: Tensor | None = None
     for step in range(steps):

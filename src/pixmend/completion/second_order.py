@@ -11,13 +11,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pixmend.completion.bounds import Bound, free
+from pixmend.completion.bounds import Projection, unconstrained
 from pixmend.completion.objective import Losses
 from pixmend.completion.state import (
-    Evaluator,
+    BestTracker,
     Function,
     SearchState,
-    Track,
+    ValueAndGrad,
     where_losses,
 )
 
@@ -30,7 +30,7 @@ def lbfgs(
     learning_rate: float = 1.0,
     memory: int = 10,
     halvings: int = 10,
-    bound: Bound = free,
+    projection: Projection = unconstrained,
     patience: int = 0,
     tolerance: float = 0.0,
 ) -> Iterator[SearchState]:
@@ -46,10 +46,14 @@ def lbfgs(
         Pairs of steps and changes of the gradient that are remembered.
     halvings
         How often a step that does not lower the objective enough is halved before it is given up.
-    z, bound, patience, tolerance
+    z, projection, patience, tolerance
         As in `pixmend.completion.search.adam`.
     """
-    evaluate, track, pairs = Evaluator(objective), Track(patience, tolerance), _Pairs(memory)
+    evaluate, track, pairs = (
+        ValueAndGrad(objective),
+        BestTracker(patience, tolerance),
+        _Pairs(memory),
+    )
     losses, gradient = evaluate.slopes(z, None, None, None)
     stalled = torch.zeros_like(losses.total, dtype=torch.bool)
     for step in range(steps + 1):
@@ -62,7 +66,7 @@ def lbfgs(
         direction = torch.where(uphill[:, None], -gradient, direction)
         length = learning_rate * pairs.first_length(gradient)
         at = _Point(z, losses, gradient)
-        keep = partial(bound, step=step + 1)
+        keep = partial(projection, step=step + 1)
         found, moved = _backtrack(evaluate, at, direction, length, halvings, track.rows, keep)
         stalled = ~moved & pairs.empty(gradient)
         pairs.forget(~moved)
@@ -142,22 +146,22 @@ class _Pairs:
 
 
 def _backtrack(
-    evaluate: Evaluator,
+    evaluate: ValueAndGrad,
     at: _Point,
     direction: Tensor,
     length: Tensor,
     halvings: int,
     rows: Tensor | None,
-    bound: Callable[[Tensor], Tensor],
+    projection: Callable[[Tensor], Tensor],
 ) -> tuple[_Point, Tensor]:
     """Return where each of ``rows`` gets to, and which of them moved: the longest of the step and its halves that lowers the total.
 
-    StoppingCriterion is a ten-thousandth of what the slope promises (Armijo), with what ``bound`` does to the step taken into account.
+    Enough is a ten-thousandth of what the slope promises (Armijo), with what ``bound`` does to the step taken into account.
     """
     found, moved = at, torch.zeros_like(at.losses.total, dtype=torch.bool)
     waiting = torch.ones_like(moved) if rows is None else rows
     for trial in range(halvings + 1):
-        tried = bound(at.z + (length * 0.5**trial)[:, None] * direction)
+        tried = projection(at.z + (length * 0.5**trial)[:, None] * direction)
         everyone = None if trial == 0 and rows is None else waiting
         there = _Point(tried, *evaluate.slopes(tried, everyone, at.losses, at.gradient))
         promised = (at.gradient * (tried - at.z)).sum(1)

@@ -51,7 +51,7 @@ class SearchState:
     active: Tensor
 
 
-class Track:
+class BestTracker:
     """The best iterate of each row, and which rows are worth going on with.
 
     A row stops when its least total has not fallen by more than the share ``tolerance`` of itself within ``patience`` steps; with
@@ -102,7 +102,7 @@ class Track:
         return self._since < self._patience
 
 
-class Evaluator:
+class ValueAndGrad:
     """Losses and gradients of the rows that are asked for; the others keep what they had."""
 
     def __init__(self, objective: Function) -> None:

@@ -1,7 +1,7 @@
 """Evaluation: whether a model can complete its domain, and better than what needs no model.
 
 images ──choose_held_out──▶ HeldOut: none of them a training image over again
-    │ carry_out          the same images, masks and seeds for all methods_under_test, batch by batch
+    │ carry_out          the same images, masks and seeds for all methods, batch by batch
     ▼
 results.csv, answers/    a row and a picture of each answer
     │ summarise          means, intervals over families, differences in pairs

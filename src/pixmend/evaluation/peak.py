@@ -29,7 +29,7 @@ def watch_memory() -> Iterator[Peak]:
 
 def _reset() -> bool:
     try:
-        _RESET.write_text("5")  # Linux: the peak of load_all memory begins anew (proc(5))
+        _RESET.write_text("5")  # Linux: the peak of resident memory begins anew (proc(5))
     except OSError:
         return False
     if torch.cuda.is_available():

@@ -87,7 +87,7 @@ class Summary:
     Attributes
     ----------
     labels, ours
-        The methods_under_test in order, and those of them that ask the model.
+        The methods in order, and those of them that ask the model.
     masks
         In order, then `ALL` if there are several.
     cells
@@ -126,7 +126,7 @@ class Summary:
         return self.masks[-1]
 
     def has(self, name: str) -> bool:
-        """Whether all methods_under_test have a figure."""
+        """Whether all methods have a figure."""
         return all(name in cell.figures for cell in self.cells.values())
 
 

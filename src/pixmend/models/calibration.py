@@ -173,10 +173,10 @@ def _isotonic(
     from scipy.optimize import isotonic_regression
 
     order = np.argsort(said, kind="stable")
-    for_model = isotonic_regression(right[order])
-    starts, sizes = for_model.blocks[:-1], np.diff(for_model.blocks)
+    fit = isotonic_regression(right[order])
+    starts, sizes = fit.blocks[:-1], np.diff(fit.blocks)
     groups = np.add.reduceat(said[order].astype(np.float64), starts) / sizes
-    return groups.round(5).tolist(), for_model.x[starts].round(5).tolist()
+    return groups.round(5).tolist(), fit.x[starts].round(5).tolist()
 
 
 @torch.no_grad()

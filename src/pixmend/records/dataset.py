@@ -39,7 +39,7 @@ class Records:
         Read every record once at opening and leave broken ones out of the numbering; `bad` names
         them.
     should_stop
-        CompletionRequest before each shard is opened.
+        Asked before each shard is opened.
 
     Attributes
     ----------

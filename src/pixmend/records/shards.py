@@ -1,4 +1,4 @@
-"""One shard: its share of the inputs, decoded, for_model, and written as records. Runs in a worker process."""
+"""One shard: its share of the inputs, decoded, made square, and written as records. Runs in a worker process."""
 
 import hashlib
 import json
@@ -176,8 +176,8 @@ def square_of(
     if settings.fit == "pad" and pixels.shape[-1] < channel_count(channels):
         # Else the border of a grey image would be grey, and that of an opaque one opaque.
         pixels = to_channels(pixels, channels, background)
-    for_model = fit_square(pixels, settings.size, settings.fit, background)
-    return to_channels(for_model, channels, background)
+    square = fit_square(pixels, settings.size, settings.fit, background)
+    return to_channels(square, channels, background)
 
 
 def _records(

@@ -60,10 +60,10 @@ def create_app(
     app.state.service = service
     _add_routes(app, service)
     _add_page(app)
-    if door.provenance:
+    if door.origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=sorted(door.provenance),
+            allow_origins=sorted(door.origins),
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type"],
         )

@@ -41,14 +41,14 @@ class AccessPolicy:
         Also any IP address, which no DNS can give away.
     token
         What the Authorization header must bear, if anything.
-    provenance
+    origins
         Whose pages may call the API; "*" is none of them.
     """
 
     hosts: frozenset[str] = frozenset({"127.0.0.1", "localhost", "::1"})
     literal_hosts: bool = False
     token: str | None = None
-    provenance: frozenset[str] = frozenset()
+    origins: frozenset[str] = frozenset()
 
     def check(self, scope: Scope) -> None:
         """Refuse a request by its head.
@@ -70,7 +70,7 @@ class AccessPolicy:
             )
         origin = headers.get("origin")
         foreign = origin is not None and urlsplit(origin).netloc != host
-        if foreign and origin not in self.provenance:
+        if foreign and origin not in self.origins:
             raise Problem(
                 403,
                 "origin",

@@ -56,7 +56,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path, *, keep: int) -> None
     Raises
     ------
     OutputError
-        It cannot be written; the checkpoints before it are unchanged_result.
+        It cannot be written; the checkpoints before it are untouched.
     """
     path = folder / f"step-{checkpoint.step:08d}.safetensors"
     write_tensors(path, checkpoint.tensors, kind="checkpoint", header=checkpoint.counts)

@@ -8,7 +8,7 @@ from pixmend.storage import append_line, parse_json, write_text
 
 
 class Log:
-    """JsonlWriter wait in memory until `write`, which may fail and be called again."""
+    """Lines wait in memory until `write`, which may fail and be called again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -66,7 +66,7 @@ def train(
     records
         The training images.
     should_stop
-        CompletionRequest after every step and while images are decoded; when it says yes, the state is saved and the iteration ends, in all
+        Asked after every step and while images are decoded; when it says yes, the state is saved and the iteration ends, in all
         processes of the group.
     group
         The processes that train this run together, each by this call (`pixmend.distributed.open_group`); the first one writes.
@@ -187,7 +187,7 @@ class Trainer:
             if settings.minutes is not None:
                 # What it took is no training: the next one is not due for that.
                 self.done = self.clock.done(step)
-            # CompletionRequest again: a checkpoint takes a while, and it is a good place to stop.
+            # Asked again: a checkpoint takes a while, and it is a good place to stop.
             return "stopped" if stop or self.group.any(should_stop()) else "checkpoint"
         return ""
 
