@@ -220,7 +220,7 @@ def test_of_two_jobs_that_begin_at_once_one_is_refused(make_folder, monkeypatch)
 def test_of_two_runs_of_one_command_the_slower_finds_what_the_faster_finished(
     make_folder, monkeypatch
 ):
-    module = sys.modules["pixmend.records.pack"]  # whose name in its room is the function's
+    module = sys.modules["pixmend.records.packing"]  # whose name in its room is the function's
     folder, place = make_folder(12), StorePath.of(fresh(Counted) + "r")
     mine, found = module._Run.finish, []
 
@@ -335,7 +335,7 @@ def test_a_store_that_fails_for_long_leaves_no_image_out(make_folder, tmp_path, 
         if what == "read":
             raise ConnectionResetError
 
-    monkeypatch.setattr("pixmend.storage.attempts._FIRST_WAIT", 0.0)
+    monkeypatch.setattr("pixmend.storage.retry._FIRST_WAIT", 0.0)
     monkeypatch.setattr(Counted, "happen", outage)
     with pytest.raises(StoreError, match=r"counted://r/.*failed 6 times"):
         pack(place, tmp_path / "out", SETTINGS, workers=1)

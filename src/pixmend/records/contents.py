@@ -11,16 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixmend.errors import InputError, RecordError
-from pixmend.records.archives import read_from
-from pixmend.records.example import decode_example
+from pixmend.records.containers import MAX_MEMBER_BYTES, read_idx_images, read_open_zip
 from pixmend.records.foreign import foreign_content
-from pixmend.records.framing import map_file, read_record_at
-from pixmend.records.idx import read_members
-from pixmend.records.members import MAX_MEMBER_BYTES
 from pixmend.records.sources import ImageSource
+from pixmend.records.tfrecord import decode_example, map_file, read_record_at
 from pixmend.storage import RangeBuffer, Ranged, StorePath
-
-__all__ = ["Content", "contents", "sha256"]
 
 Content: TypeAlias = bytes | NDArray[np.uint8]  # an image file's bytes, or raw pixels [H, W, C]
 
@@ -122,14 +117,14 @@ def _zipped(path: StorePath, items: list[ImageSource]) -> Iterator[Content | Inp
     with file:
         for item in items:
             try:
-                yield read_from(file, size, item.place)
+                yield read_open_zip(file, size, item.place)
             except InputError as error:
                 yield error
 
 
 def _idx(path: StorePath, items: list[ImageSource]) -> Iterator[Content | InputError]:
     try:
-        yield from read_members(path, (item.place[0] for item in items))
+        yield from read_idx_images(path, (item.place[0] for item in items))
     except InputError as error:
         yield from (error for _ in items)
 

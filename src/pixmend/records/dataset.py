@@ -11,13 +11,17 @@ from numpy.typing import NDArray
 
 from pixmend.errors import ImageError, InputError, MissingError, RecordError, StoppedError
 from pixmend.images import Channels, Fit, channel_count, decode_image
-from pixmend.records.example import Features, decode_example, first_bytes, first_int
-from pixmend.records.framing import map_file, read_record_at, read_records
-from pixmend.records.index import read_index
-from pixmend.records.manifest import Manifest, ShardInfo
+from pixmend.records.manifest import Manifest, ShardInfo, read_index
+from pixmend.records.tfrecord import (
+    Features,
+    decode_example,
+    first_bytes,
+    first_int,
+    map_file,
+    read_record_at,
+    read_records,
+)
 from pixmend.storage import Blocks, Part, RangeBuffer, StorePath, default_cache
-
-__all__ = ["Records"]
 
 _MOST_MAPS = 256  # open at once; each holds a file descriptor
 _MOST_READS = 512  # between two times that mapped pages are given back; each read maps 64 KiB or so

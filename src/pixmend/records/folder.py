@@ -20,8 +20,6 @@ from pixmend.records.manifest import (
 from pixmend.records.settings import PackSettings
 from pixmend.storage import StorePath, make_folder, parse_json
 
-__all__ = ["Origin", "clean", "locked", "previous_run"]
-
 _TEMPORARY = re.compile(
     rf"\.({SHARD_FILE.pattern}|{MANIFEST_NAME}|{INPUTS_NAME}|{ORIGIN_NAME})\..*\.tmp"
 )

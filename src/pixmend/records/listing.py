@@ -10,8 +10,6 @@ from typing import BinaryIO
 from pixmend.records.sources import ImageSource, Source, item_to_line, source_from_line
 from pixmend.storage import StorePath, atomic_write
 
-__all__ = ["Listing", "shard_count", "write_listing"]
-
 _SPREAD_OVER = 16  # shards that a small folder is cut into, so that as many workers have work
 _SMALLEST_SHARD = 64  # ... as long as they hold this many
 _APART = 64  # lines between two whose starts are kept

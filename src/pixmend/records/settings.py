@@ -15,8 +15,6 @@ from pydantic import (
 from pixmend.errors import SettingsError
 from pixmend.images import Channels, Fit, parse_colour
 
-__all__ = ["PackSettings"]
-
 
 class PackSettings(BaseModel):
     """What decides the bytes of the shards, besides the images themselves.

@@ -22,23 +22,12 @@ from pixmend.images import (
     to_channels,
 )
 from pixmend.records.contents import Content, contents, sha256
-from pixmend.records.example import encode_example
-from pixmend.records.framing import write_record
-from pixmend.records.index import read_index, write_index
-from pixmend.records.progress import Row
+from pixmend.records.manifest import read_index, write_index
 from pixmend.records.settings import PackSettings
+from pixmend.records.shared_progress import Row
 from pixmend.records.sources import ImageSource
+from pixmend.records.tfrecord import encode_example, write_record
 from pixmend.storage import StorePath, parse_json
-
-__all__ = [
-    "FIRST_REASONS",
-    "ShardJob",
-    "ShardResult",
-    "kept_result",
-    "pixels_of",
-    "square_of",
-    "write_shard",
-]
 
 FIRST_REASONS = 3  # how many of the inputs left out are named in messages
 _LOOK_EVERY = 16  # images between two reports, besides the first

@@ -17,12 +17,10 @@ from typing import Literal, TypeAlias
 
 from pixmend.errors import InputError, MissingError
 from pixmend.images import EXTENSIONS
-from pixmend.records import archives, foreign, idx
+from pixmend.records.containers import class_depth, idx_members, zip_members
+from pixmend.records.foreign import tfrecord_members
 from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME, SHARD_FILE
-from pixmend.records.members import class_depth
 from pixmend.storage import StorePath
-
-__all__ = ["ImageSource", "Kind", "Source", "find_source", "item_to_line", "source_from_line"]
 
 Kind: TypeAlias = Literal["image", "zip", "idx", "tfrecord"]
 FileVersion: TypeAlias = tuple[int, int]
@@ -236,7 +234,7 @@ def _items_of(
     elif kind == "image":
         yield ImageSource(kind, file, label, class_text, (), stamp)
     else:
-        list_members = {"zip": archives.members, "idx": idx.members, "tfrecord": foreign.members}
+        list_members = {"zip": zip_members, "idx": idx_members, "tfrecord": tfrecord_members}
         for member in list_members[kind](root / file):
             yield ImageSource(
                 kind,

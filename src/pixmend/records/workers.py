@@ -10,11 +10,9 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Protocol
 
 from pixmend.errors import OutputError, StoppedError
-from pixmend.records.progress import Row, SharedProgress
 from pixmend.records.shards import ShardJob, ShardResult, write_shard
+from pixmend.records.shared_progress import Row, SharedProgress
 from pixmend.records.sources import source_from_line
-
-__all__ = ["Engine", "lines_of", "pack_shard", "run_jobs"]
 
 _WATCH_SECONDS = 0.2
 

@@ -12,21 +12,21 @@ cache     blocks of a store's files, kept on this machine in bounded space
 """
 
 from pixmend.storage.cache import BlockCache, Blocks, Part, default_cache
-from pixmend.storage.facts import parse_json
-from pixmend.storage.lines import JsonlWriter
-from pixmend.storage.listing import Entry
+from pixmend.storage.entries import Entry
+from pixmend.storage.jsonl import JsonlWriter
 from pixmend.storage.local import (
     append_line,
     atomic_write,
     make_folder,
+    parse_json,
     remove_leftovers,
     sha256_of,
     shared,
     write_bytes,
     write_text,
 )
-from pixmend.storage.places import StorePath
 from pixmend.storage.ranged import RangeBuffer, Ranged
+from pixmend.storage.remote import StorePath
 
 __all__ = [
     "BlockCache",

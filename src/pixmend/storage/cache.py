@@ -30,10 +30,8 @@ import google_crc32c
 
 from pixmend.errors import OutputError, SettingsError
 from pixmend.storage.local import make_folder
-from pixmend.storage.places import StorePath
 from pixmend.storage.ranged import RangeBuffer
-
-__all__ = ["BLOCK_BYTES", "BlockCache", "Blocks", "Part", "default_cache"]
+from pixmend.storage.remote import StorePath
 
 BLOCK_BYTES = 2**18
 _HEADER = struct.Struct("<32sI")

@@ -7,25 +7,14 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from pixmend.errors import OutputError
-
-__all__ = [
-    "append_line",
-    "atomic_write",
-    "make_folder",
-    "reason_of",
-    "remove_leftovers",
-    "sha256_of",
-    "shared",
-    "write_bytes",
-    "write_text",
-]
 
 
 @contextlib.contextmanager
@@ -176,3 +165,17 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - any JSON value
+    """Return what JSON text says.
+
+    Raises
+    ------
+    ValueError
+        It is not JSON, not UTF-8, or nested deeper than Python follows.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error

@@ -1,4 +1,4 @@
-"""How far all shards are together, and when too many inputs are bad."""
+"""The progress of all shards together, and the limit of bad inputs."""
 
 import math
 import time
@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from pixmend.errors import InputError, SettingsError
-from pixmend.records.progress import PackProgress, Row, SharedProgress
 from pixmend.records.shards import FIRST_REASONS, ShardResult
+from pixmend.records.shared_progress import PackProgress, Row, SharedProgress
 from pixmend.storage import StorePath
-
-__all__ = ["Limit", "PackSummary"]
 
 _TELL_SECONDS = 0.1
 

@@ -1,4 +1,4 @@
-"""What is in a folder, on this machine or in a store, in one order."""
+"""The entries of a folder, on this machine or in a store, in one order."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from pixmend.errors import InputError
-
-__all__ = ["Child", "Entry", "children_here", "children_there", "entry_of"]
 
 _VERSION_KEYS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "mtime", "created")
 

@@ -1,7 +1,8 @@
-"""The file systems of stores, and what writing to them takes."""
+"""URLs, and the fsspec file systems behind them."""
 
 import contextlib
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -10,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pixmend.errors import InputError, OutputError
-from pixmend.storage.attempts import reading
+from pixmend.storage.retry import reading
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["BUCKETS", "file_system", "open_store", "renamed", "temporary_file"]
 
 BUCKETS = ("s3", "s3a", "gs", "gcs")  # protocols in which the host is a bucket
 
@@ -99,3 +99,39 @@ def temporary_file() -> Iterator[Path]:
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)(.*)", re.DOTALL)
+
+
+def parse(text: str) -> Path | tuple[str, str]:
+    """Return the path of what is on this machine, ``file://`` included, else a URL and its query, which may be a secret.
+
+    Raises
+    ------
+    InputError
+        A URL of several, or one with credentials where the store takes them from elsewhere.
+    """
+    found = _URL.fullmatch(text)
+    if "::" in text.partition("://")[0] and "://" in text:
+        raise InputError(f"{text.partition('::')[0]}::...: a URL of a URL; give a plain one")
+    if found is None:
+        return Path(text)
+    scheme, host, rest = found[1].lower(), found[2], found[3]
+    if scheme in ("file", "local"):
+        return Path(host + rest)
+    path, mark, query = rest.partition("?")
+    if "@" in host and scheme in BUCKETS:
+        raise InputError(
+            f"{shown(f'{scheme}://{host}{path}')}: credentials do not go into a URL, where they are logged; set them as the "
+            "store's own tools want them"
+        )
+    if scheme in BUCKETS and "=" not in query:  # a key there may hold a question mark
+        path, mark, query = rest, "", ""
+    return f"{scheme}://{host}{path}".rstrip("/"), mark + query
+
+
+def shown(url: str) -> str:
+    """Return a URL without its user and password."""
+    found = _URL.fullmatch(url)
+    return f"{found[1]}://{found[2].rpartition('@')[2]}{found[3]}" if found else url

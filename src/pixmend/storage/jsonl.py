@@ -1,4 +1,4 @@
-"""A file of lines that grows while work goes on, on this machine or in a store."""
+"""A growing file of lines, on this machine or in a store."""
 
 import tempfile
 import time
@@ -7,9 +7,7 @@ from typing import IO, Self
 
 from pixmend.errors import OutputError
 from pixmend.storage.local import append_line, reason_of
-from pixmend.storage.places import StorePath
-
-__all__ = ["JsonlWriter"]
+from pixmend.storage.remote import StorePath
 
 _SECONDS = 10.0  # between two times that the lines are sent to a store
 

@@ -18,16 +18,15 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from pixmend.errors import InputError, MissingError, OutputError, StoreError
-from pixmend.storage.attempts import attempt, reading, writing
-from pixmend.storage.listing import Child, Entry, children_here, children_there, entry_of
+from pixmend.storage.entries import Child, Entry, children_here, children_there, entry_of
+from pixmend.storage.filesystems import BUCKETS, open_store, parse, renamed, shown, temporary_file
 from pixmend.storage.local import atomic_write, reason_of, write_bytes
-from pixmend.storage.stores import BUCKETS, open_store, renamed, temporary_file
-from pixmend.storage.urls import parse, shown
+from pixmend.storage.ranged import open_ranged
+from pixmend.storage.retry import attempt, reading, writing
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-__all__ = ["StorePath"]
 
 T = TypeVar("T")
 
@@ -153,8 +152,6 @@ class StorePath:
         if self.local is not None:
             path = self.local
             return self._reading(lambda: path.open("rb"))
-        from pixmend.storage.ranged import open_ranged
-
         return open_ranged(self)
 
     def write_bytes(self, content: bytes) -> None:

@@ -1,7 +1,7 @@
-"""What is tried again of a store's calls, and what went wrong in words that hold no secret.
+"""Retries of a store's calls, and error messages that hold no secret.
 
-A store fails in passing: it asks for patience, drops a connection, times out. Such calls are made again a few times, each time after
-about twice as long. What will fail again (nothing there, no rights, no credentials) is told at once.
+Transient failures (throttling, dropped connections, timeouts) are retried with exponential back-off. Lasting ones (nothing there, no
+rights, no credentials) are raised at once.
 """
 
 import errno
@@ -11,8 +11,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pixmend.errors import MissingError, OutputError, PixmendError, StoreError
-
-__all__ = ["ATTEMPTS", "attempt", "may_pass", "reading", "writing"]
 
 T = TypeVar("T")
 

@@ -17,15 +17,13 @@ from pixmend.records.contents import contents
 from pixmend.records.folder import Origin, clean, locked, previous_run
 from pixmend.records.listing import Listing, shard_count, write_listing
 from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME, ORIGIN_NAME, Manifest, ShardInfo
-from pixmend.records.progress import PackProgress, SharedProgress
 from pixmend.records.settings import PackSettings
 from pixmend.records.shards import ShardJob, kept_result, pixels_of
+from pixmend.records.shared_progress import PackProgress, SharedProgress
 from pixmend.records.sources import Source, find_source
-from pixmend.records.tally import Limit, PackSummary
+from pixmend.records.summary import Limit, PackSummary
 from pixmend.records.workers import Engine, run_jobs
 from pixmend.storage import StorePath, make_folder
-
-__all__ = ["pack"]
 
 _WORK = ".pack"  # the sub-folder of an unfinished run
 _LOOKED_AT = 64  # images that decide the channels
