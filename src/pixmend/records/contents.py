@@ -1,4 +1,4 @@
-"""The content of items: fetched in order, each container opened once."""
+"""The contents of items, fetched in order; each container is opened once."""
 
 import hashlib
 import itertools
@@ -19,8 +19,8 @@ from pixmend.storage import RangeBuffer, Ranged, StorePath
 
 Content: TypeAlias = bytes | NDArray[np.uint8]  # an image file's bytes, or raw pixels [H, W, C]
 
-_AT_ONCE = 16  # files of a store that are being fetched
-_BYTES_AT_ONCE = 64 * 2**20  # of these, unless one alone is larger
+_THREADS = 16  # files of a store that are being fetched
+_PREFETCH_BYTES = 64 * 2**20  # of these, unless one alone is larger
 
 
 def contents(
@@ -45,19 +45,19 @@ def _of_containers(
     for (kind, file), group in itertools.groupby(items, key=lambda item: (item.kind, item.file)):
         path = root / file
         batch = list(group)
-        wanted = [item for item in batch if not item.reason]
+        readable = [item for item in batch if not item.reason]
         reader = {"image": _files, "zip": _zipped, "idx": _idx, "tfrecord": _recorded}[kind]
-        found = reader(path, wanted)
+        results = reader(path, readable)
         for item in batch:
-            yield item, InputError(item.reason) if item.reason else next(found)
+            yield item, InputError(item.reason) if item.reason else next(results)
 
 
 def _from_store(
     root: StorePath, items: Iterable[ImageSource]
 ) -> Iterator[tuple[ImageSource, Content | InputError]]:
-    """Yield as `contents`, fetching some image files ahead: an answer takes long to come, whatever its size."""
+    """Yield as `contents`, prefetching image files to hide the store's latency."""
     waiting: deque[tuple[ImageSource, Future[Content | InputError]]] = deque()
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
+    with ThreadPoolExecutor(_THREADS) as threads:
         try:
             for kind, group in itertools.groupby(items, key=lambda item: item.kind):
                 if kind != "image":
@@ -78,7 +78,7 @@ def _from_store(
 
 def _enough(waiting: Iterable[tuple[ImageSource, Future[Content | InputError]]]) -> bool:
     sizes = [item.stamp[0] for item, _ in waiting]
-    return len(sizes) > _AT_ONCE or sum(sizes) > _BYTES_AT_ONCE
+    return len(sizes) > _THREADS or sum(sizes) > _PREFETCH_BYTES
 
 
 def _all(

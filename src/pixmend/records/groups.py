@@ -140,7 +140,7 @@ def _digest(payload: bytes) -> int:
 
 def _listed(records: Records) -> tuple[list[str], list[str | int | None]] | None:
     """Read the list that `pack` left beside the shards, or return None where it does not match them."""
-    if len(records) != records.manifest.count:  # numbers of their own: some were left out
+    if len(records) != records.manifest.count:  # renumbered, as some were left out
         return None
     names: list[str] = []
     labels: list[str | int | None] = []

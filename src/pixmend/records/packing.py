@@ -26,7 +26,7 @@ from pixmend.records.workers import Engine, run_jobs
 from pixmend.storage import StorePath, make_folder
 
 _WORK = ".pack"  # the sub-folder of an unfinished run
-_LOOKED_AT = 64  # images that decide the channels
+_SAMPLED = 64  # images that decide the channels
 _SMALL_BYTES = 8 * 2**20
 _VERSION = 1  # of what a shard holds: raised when equal inputs give other bytes than before
 
@@ -45,8 +45,8 @@ def pack(
     """Pack the images of ``source`` into record shards in the folder ``out``; both may be URLs.
 
     Equal inputs and settings give equal bytes, whatever the number of workers. A run that was
-    stopped goes on when the same call is made again: whole shards of unchanged inputs stay. A
-    folder that is done returns at once.
+    stopped resumes when the same call is made again: whole shards of unchanged inputs stay. A
+    finished folder returns at once.
 
     Parameters
     ----------
@@ -55,14 +55,14 @@ def pack(
     workers
         Processes; by default one a core. With 1, everything happens in this process.
     engine
-        Writes the shards instead; ``workers`` is then its own matter.
+        Writes the shards instead of local processes; ``workers`` is ignored.
     max_bad
         When to give up: over this many inputs left out, or over this share if it is a float below
         1. By default never, as long as one image can be read.
     on_progress
-        Told how far it is, a few times a second.
+        Called with the progress a few times a second.
     should_stop
-        CompletionRequest at least as often; when it says yes, all workers stop at their next image.
+        Called at least as often; when it returns True, all workers stop at their next image.
 
     Raises
     ------
@@ -73,10 +73,10 @@ def pack(
     SettingsError
         ``workers`` or ``max_bad`` is out of range.
     StoppedError
-        ``should_stop`` said yes; whole shards stay, and the same call goes on.
+        ``should_stop`` returned True; whole shards stay, and the same call resumes.
     """
 
-    def look() -> None:
+    def check_stop() -> None:
         if should_stop():
             raise StoppedError
 
@@ -88,35 +88,37 @@ def pack(
     if not found.file and _is_same(out, found.root):
         raise OutputError(f"{out}: records cannot go into the source itself; choose another folder")
     with _work_folder(out) as work:
-        listing = write_listing(found, work / "listing.jsonl", outside=out, look=look)
+        listing = write_listing(found, work / "listing.jsonl", outside=out, check_stop=check_stop)
         if not len(listing):
             raise InputError(
                 f"{source}: no image in it; give a folder, zip or idx file with images"
             )
         if settings.channels is None:
-            settings = settings.model_copy(update={"channels": _channels_of(found, listing, look)})
+            settings = settings.model_copy(
+                update={"channels": _channels_of(found, listing, check_stop)}
+            )
         run = _Run(found, out, settings, listing, work)
         begun = Origin(settings=settings, source=_printable(found.path), listing=listing.digest)
         finished = previous_run(out, begun)
         if finished is not None:
-            # Notes of a process that was killed between its manifest and its end.
+            # Notes of a process killed after it wrote its manifest.
             (out / _WORK).remove_folder()
             return finished
-        # Until the new manifest is there, the folder is an unfinished one.
+        # Without a manifest the folder counts as unfinished.
         (out / MANIFEST_NAME).remove(missing_ok=True)
         begun.claim(out)
         jobs = list(run.jobs())
         clean(out, frozenset(job.path.name for job in jobs))
         with SharedProgress(work / "board") as board:
-            tally = PackSummary(found.path, len(listing), board, limit, on_progress)
+            summary = PackSummary(found.path, len(listing), board, limit, on_progress)
 
-            def tell() -> None:
-                look()
-                tally.tell()
+            def on_change() -> None:
+                check_stop()
+                summary.refresh()
 
             def finish() -> Manifest:
                 try:
-                    return run.finish(jobs, tally)
+                    return run.finish(jobs, summary)
                 except (
                     MissingError
                 ):  # a store has no locks: the same command may have run beside, and been faster
@@ -125,29 +127,29 @@ def pack(
                     return done
 
             if engine is not None:
-                tally.begin((), [job.number for job in jobs])
-                engine.run(jobs, board=board, on_change=tell, on_result=tally.add)
+                summary.begin((), [job.number for job in jobs])
+                engine.run(jobs, board=board, on_change=on_change, on_result=summary.add)
                 clean(out, frozenset(job.path.name for job in jobs))  # of workers that died
                 return finish()
-            kept = {}
+            finished_shards = {}
             for job in jobs:
-                look()
+                check_stop()
                 if (result := kept_result(job)) is not None:
-                    kept[job.number] = result
-            rest = [job for job in jobs if job.number not in kept]
-            tally.begin(kept.values(), [job.number for job in rest])
+                    finished_shards[job.number] = result
+            rest = [job for job in jobs if job.number not in finished_shards]
+            summary.begin(finished_shards.values(), [job.number for job in rest])
             if not (found.root.shared and out.shared):
                 workers = 1
             workers = min(workers or _default_workers(listing), max(1, len(rest)))
-            run_jobs(rest, workers=workers, board=board, on_change=tell, on_result=tally.add)
+            run_jobs(rest, workers=workers, board=board, on_change=on_change, on_result=summary.add)
             return finish()
 
 
 @contextlib.contextmanager
 def _work_folder(out: StorePath) -> Iterator[Path]:
-    """Hold ``out`` and give its sub-folder for work in progress; what stays empty is taken away again.
+    """Lock ``out`` and yield its work folder; empty folders are removed at the end.
 
-    Beside a store the list of inputs and the board are kept in a temporary folder of this machine.
+    For a store, the work folder is a temporary folder of this machine.
     """
     if out.local is None:
         with locked(out), tempfile.TemporaryDirectory(prefix="pixmend-") as name:
@@ -170,7 +172,7 @@ def _work_folder(out: StorePath) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class _Run:
-    """What is packed, where to and how."""
+    """The source, output and settings of one packing."""
 
     source: Source
     out: StorePath
@@ -179,7 +181,7 @@ class _Run:
     work: Path
 
     def jobs(self) -> Iterator[ShardJob]:
-        """Yield a job for each shard: the list cut into even shares."""
+        """Yield one job per shard: even shares of the list."""
         labels = {text: label for label, text in enumerate(self.listing.classes)}
         total = len(self.listing)
         count = shard_count(total, self.settings.images_per_shard)
@@ -204,14 +206,14 @@ class _Run:
                 board=self.work / "board",
             )
 
-    def finish(self, jobs: list[ShardJob], tally: PackSummary) -> Manifest:
-        """Merge the inputs' lines and write the manifest; with it, the folder is one of records."""
-        results = [tally.results[job.number] for job in jobs]
+    def finish(self, jobs: list[ShardJob], summary: PackSummary) -> Manifest:
+        """Merge the inputs' lines and write the manifest; which completes the folder."""
+        results = [summary.results[job.number] for job in jobs]
         if not any(result.count for result in results):
             clean(self.out, frozenset())
             (self.out / ORIGIN_NAME).remove(missing_ok=True)
             (self.out / _WORK).remove_folder()
-            reasons = tally.first_reasons()
+            reasons = summary.first_reasons()
             raise InputError(f"{self.source.path}: no image in it can be read: {reasons}")
         with (self.out / INPUTS_NAME).writing() as merged:
             for job in jobs:
@@ -234,20 +236,20 @@ class _Run:
 
 
 def _default_workers(listing: Listing) -> int:
-    """Return one a core, or just one when the work is done before a second has started."""
+    """Return the number of cores, or 1 for small sources."""
     if listing.bytes < _SMALL_BYTES:
         return 1
     # Not every system says which cores this process may use.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _channels_of(source: Source, listing: Listing, look: Callable[[], None]) -> Channels:
-    """Look at a spread of inputs: RGBA if one is transparent somewhere, else L if all are grey, else RGB."""
-    looked_at = min(_LOOKED_AT, len(listing))
-    numbers = [number * len(listing) // looked_at for number in range(looked_at)]
+def _channels_of(source: Source, listing: Listing, check_stop: Callable[[], None]) -> Channels:
+    """Sample the inputs: RGBA if any has transparency, else L if all are grey, else RGB."""
+    sampled = min(_SAMPLED, len(listing))
+    numbers = [number * len(listing) // sampled for number in range(sampled)]
     grey: list[bool] = []
     for _, content in contents(source.root, listing.items(numbers)):
-        look()
+        check_stop()
         try:
             if isinstance(content, InputError):
                 continue

@@ -1,4 +1,4 @@
-"""One shard: its share of the inputs, decoded, for_model, and written as records. Runs in a worker process."""
+"""One shard: its share of the inputs, decoded, fitted and written as records. Runs in a worker process."""
 
 import hashlib
 import json
@@ -56,7 +56,7 @@ class ShardJob:
     labels
         Class text to label.
     board
-        The file of progress and of the wish to stop.
+        The file of progress and of the stop request.
     """
 
     number: int
@@ -75,7 +75,7 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What came of a shard: images in it, inputs left out and the first reasons, its bytes and SHA-256."""
+    """The result of a shard: its images, inputs left out, bytes, SHA-256 and the first reasons."""
 
     number: int
     count: int
@@ -97,9 +97,9 @@ def write_shard(
     Parameters
     ----------
     on_row
-        Told now and then how far it is; may raise, and no shard is written.
+        Called with the progress; may raise, and no shard is written.
     before
-        Told the position of each item before it is decoded.
+        Called with the position of each item before it is decoded.
 
     Raises
     ------
@@ -175,8 +175,8 @@ def square_of(
     if settings.fit == "pad" and pixels.shape[-1] < channel_count(channels):
         # Else the border of a grey image would be grey, and that of an opaque one opaque.
         pixels = to_channels(pixels, channels, background)
-    for_model = fit_square(pixels, settings.size, settings.fit, background)
-    return to_channels(for_model, channels, background)
+    square = fit_square(pixels, settings.size, settings.fit, background)
+    return to_channels(square, channels, background)
 
 
 def _records(
