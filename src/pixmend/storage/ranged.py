@@ -8,7 +8,7 @@ _WINDOW = 2**20  # bytes fetched at once
 
 
 class RangeBuffer(Protocol):
-    """What can be sliced like bytes, as a mapped file can."""
+    """A buffer that can be sliced like bytes, such as a mapped file."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, key: slice, /) -> bytes: ...
@@ -22,7 +22,7 @@ class Readable(Protocol):
 
 
 class Ranged:
-    """A file as a buffer whose slices are fetched when they are asked for, with what follows them, for it is often next."""
+    """A file as a buffer: slices are fetched on demand, in windows of at least 1 MiB."""
 
     def __init__(self, file: Readable, size: int | None = None) -> None:
         self._source = file
@@ -48,7 +48,7 @@ class Ranged:
 
 
 def open_ranged(file: Readable) -> IO[bytes]:
-    """Open a store's file for reading; it is fetched as it is read, from wherever it is sought."""
+    """Open a store's file for reading; it is fetched as it is read."""
     return cast("IO[bytes]", io.BufferedReader(_File(file), _WINDOW))
 
 
