@@ -23,7 +23,7 @@ import numpy as np
 
 from pixmend.images import encode_png
 from pixmend.records import Manifest, PackSettings, ShardInfo, encode_example, write_record
-from pixmend.records.index import write_index
+from pixmend.records.manifest import write_index
 
 _SHARD = 50_000
 _RUN = """

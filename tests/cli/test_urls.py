@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pixmend.models import save_model
-from pixmend.storage import JsonlWriter, StorePath, lines
+from pixmend.storage import JsonlWriter, StorePath, jsonl
 from tests.stores import Counted, Flaky, fresh
 
 
@@ -196,10 +196,10 @@ def test_credentials_rights_and_buckets_are_told_in_one_line_without_a_secret(
 
     from s3fs import S3FileSystem
 
-    from pixmend.storage import stores
+    from pixmend.storage import filesystems
 
     def anew():
-        stores.file_system.cache_clear()
+        filesystems.file_system.cache_clear()
         S3FileSystem.clear_instance_cache()
 
     def reset_auth(count):
@@ -248,10 +248,10 @@ def test_a_file_of_lines_is_whole_in_a_store_at_the_end_and_now_and_then(monkeyp
     with pytest.raises(ZeroDivisionError), JsonlWriter(place, "first\n") as written:  # noqa: PT012
         written.add("second")
         assert place.read_text() == "first\n"
-        monkeypatch.setattr(lines, "_SECONDS", 0.0)
+        monkeypatch.setattr(jsonl, "_SECONDS", 0.0)
         written.add("third")
         assert place.read_text() == "first\nsecond\nthird\n"
-        monkeypatch.setattr(lines, "_SECONDS", 1e9)
+        monkeypatch.setattr(jsonl, "_SECONDS", 1e9)
         written.add("fourth")
         1 / 0  # noqa: B018
     assert place.read_text() == "first\nsecond\nthird\nfourth\n"

@@ -100,7 +100,7 @@ def test_a_shard_that_fails_is_told_after_a_second_try_and_the_others_stay(
 ):
     folder, out = make_images(40), tmp_path / "out"
     blocker = out / "images-00001-of-00003.tfrecord"
-    module = sys.modules["pixmend.records.pack"]  # whose name in its room is the function's
+    module = sys.modules["pixmend.records.packing"]  # whose name in its room is the function's
     monkeypatch.setattr(module, "clean", lambda folder, keep: blocker.mkdir(exist_ok=True))
     with pytest.raises(OutputError, match=r"1 of 3 shards failed twice.*images-00001"):
         records.pack(folder, out, SETTINGS, engine=Packing(cluster))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pixmend.errors import InputError, RecordError
 from pixmend.records import read_record_at, read_records, write_record
-from pixmend.records.framing import masked_crc
+from pixmend.records.tfrecord import masked_crc
 
 # Written by tf.io.TFRecordWriter: the Example {"height": 7, "label": -3, "name": "ab"}.
 GOLDEN_PAYLOAD = bytes.fromhex(

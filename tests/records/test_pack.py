@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from pixmend.cli.pack import pack as verb
 from pixmend.errors import InputError, OutputError, PixmendError, SettingsError, StoppedError
 from pixmend.records import Manifest, PackProgress, PackSettings, Records, pack
-from pixmend.records.index import read_index
-from pixmend.records.progress import Row, SharedProgress
+from pixmend.records.manifest import read_index
 from pixmend.records.shards import ShardJob, ShardResult
+from pixmend.records.shared_progress import Row, SharedProgress
 from pixmend.records.workers import pack_shard
 
 from .helpers import every, folder_bytes, noise

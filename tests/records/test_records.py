@@ -10,7 +10,7 @@ import pytest
 from pixmend.errors import InputError, RecordError, StoppedError
 from pixmend.images import encode_png, fit_square
 from pixmend.records import Manifest, Records, encode_example, write_record
-from pixmend.records.index import read_index, write_index
+from pixmend.records.manifest import read_index, write_index
 
 from .helpers import every, noise
 

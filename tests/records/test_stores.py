@@ -220,16 +220,16 @@ def test_of_two_jobs_that_begin_at_once_one_is_refused(make_folder, monkeypatch)
 def test_of_two_runs_of_one_command_the_slower_finds_what_the_faster_finished(
     make_folder, monkeypatch
 ):
-    module = sys.modules["pixmend.records.pack"]  # whose name in its room is the function's
+    module = sys.modules["pixmend.records.packing"]  # whose name in its room is the function's
     folder, place = make_folder(12), StorePath.of(fresh(Counted) + "r")
-    mine, found = module._Run.finish, []
+    mine, found = module._Run._finish, []
 
-    def finish(self, jobs, tally):
-        monkeypatch.setattr(module._Run, "finish", mine)
+    def finish(self, summary):
+        monkeypatch.setattr(module._Run, "_finish", mine)
         found.append(pack(folder, place, SETTINGS, workers=1))  # a moment earlier
-        return mine(self, jobs, tally)
+        return mine(self, summary)
 
-    monkeypatch.setattr(module._Run, "finish", finish)
+    monkeypatch.setattr(module._Run, "_finish", finish)
     assert pack(folder, place, SETTINGS, workers=1) == found[0]
     assert len(every(Records(place))) == 12
 
@@ -335,7 +335,7 @@ def test_a_store_that_fails_for_long_leaves_no_image_out(make_folder, tmp_path, 
         if what == "read":
             raise ConnectionResetError
 
-    monkeypatch.setattr("pixmend.storage.attempts._FIRST_WAIT", 0.0)
+    monkeypatch.setattr("pixmend.storage.retry._FIRST_WAIT", 0.0)
     monkeypatch.setattr(Counted, "happen", outage)
     with pytest.raises(StoreError, match=r"counted://r/.*failed 6 times"):
         pack(place, tmp_path / "out", SETTINGS, workers=1)

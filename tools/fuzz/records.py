@@ -27,8 +27,8 @@ from pixmend.records import (
     read_records,
     write_record,
 )
-from pixmend.records.framing import map_file, masked_crc
-from pixmend.records.index import write_index
+from pixmend.records.manifest import write_index
+from pixmend.records.tfrecord import map_file, masked_crc
 from tools.fuzz.scratch import fresh, scratch
 
 __all__ = [

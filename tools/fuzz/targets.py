@@ -53,18 +53,18 @@ TARGETS = {
     "records": Target(
         "records",
         "shard",
-        ("pixmend.records.framing",),
+        ("pixmend.records.tfrecord",),
     ),
     "example": Target(
         "records",
         "example",
-        ("pixmend.records.example", "pixmend.records.foreign"),
+        ("pixmend.records.tfrecord", "pixmend.records.foreign"),
         (b"image/encoded", b"image_raw", b"height", b"width", b"depth", b"image/class/label"),
     ),
     "index": Target(
         "records",
         "index",
-        ("pixmend.records.index", "pixmend.records.dataset"),
+        ("pixmend.records.manifest", "pixmend.records.dataset"),
         (b"PXMINDEX",),
     ),
     "manifest": Target(

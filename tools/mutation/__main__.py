@@ -34,7 +34,7 @@ ROOMS = {
     ),
     "records": Room(
         (
-            *("pixmend.records.framing", "pixmend.records.example", "pixmend.records.index"),
+            *("pixmend.records.tfrecord"),
             *("pixmend.records.manifest", "pixmend.records.dataset", "pixmend.records.foreign"),
         ),
         (

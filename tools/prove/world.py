@@ -26,7 +26,7 @@ from pixmend.models import (
     save_model,
 )
 from pixmend.records import Manifest, PackSettings, pack
-from pixmend.records.framing import read_records
+from pixmend.records.tfrecord import read_records
 from pixmend.rng import generator_for
 from pixmend.storage import sha256_of
 from pixmend.training import export

@@ -8,8 +8,8 @@ from pixmend.cluster.board import Note, Reporter
 from pixmend.cluster.pool import Pool, RetryPolicy
 from pixmend.cluster.session import Cluster, WorkerContract
 from pixmend.errors import ClusterError, OutputError, StoppedError
-from pixmend.records.progress import Row, SharedProgress
 from pixmend.records.shards import ShardJob, ShardResult, kept_result, write_shard
+from pixmend.records.shared_progress import Row, SharedProgress
 from pixmend.records.sources import ImageSource, source_from_line
 from pixmend.records.workers import lines_of
 from pixmend.storage import StorePath

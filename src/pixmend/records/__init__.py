@@ -16,16 +16,20 @@ uint8 [B, size, size, C], labels, names
 """
 
 from pixmend.records.dataset import Records
-from pixmend.records.example import decode_example, encode_example
 from pixmend.records.foreign import ForeignImage, read_foreign
-from pixmend.records.framing import read_record_at, read_records, write_record
-from pixmend.records.groups import groups_of
+from pixmend.records.groups import Provenance, groups_of, provenance
 from pixmend.records.manifest import INPUTS_NAME, Manifest, ShardInfo
-from pixmend.records.pack import pack
-from pixmend.records.progress import PackProgress
-from pixmend.records.provenance import Provenance, provenance
+from pixmend.records.packing import pack
 from pixmend.records.settings import PackSettings
+from pixmend.records.shared_progress import PackProgress
 from pixmend.records.sources import ImageSource, Source, find_source
+from pixmend.records.tfrecord import (
+    decode_example,
+    encode_example,
+    read_record_at,
+    read_records,
+    write_record,
+)
 
 __all__ = [
     "INPUTS_NAME",

@@ -1,4 +1,4 @@
-"""The content of items: fetched in order, each container opened once."""
+"""The contents of items, fetched in order; each container is opened once."""
 
 import hashlib
 import itertools
@@ -11,19 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixmend.errors import InputError, RecordError
-from pixmend.records.archives import read_from
-from pixmend.records.example import decode_example
+from pixmend.records.containers import MAX_MEMBER_BYTES, read_idx_images, read_open_zip
 from pixmend.records.foreign import foreign_content
-from pixmend.records.framing import map_file, read_record_at
-from pixmend.records.idx import read_members
-from pixmend.records.members import MAX_MEMBER_BYTES
 from pixmend.records.sources import ImageSource
+from pixmend.records.tfrecord import decode_example, map_file, read_record_at
 from pixmend.storage import RangeBuffer, Ranged, StorePath
 
 Content: TypeAlias = bytes | NDArray[np.uint8]  # an image file's bytes, or raw pixels [H, W, C]
 
-_AT_ONCE = 16  # files of a store that are being fetched
-_BYTES_AT_ONCE = 64 * 2**20  # of these, unless one alone is larger
+_THREADS = 16  # files of a store that are being fetched
+_PREFETCH_BYTES = 64 * 2**20  # of these, unless one alone is larger
 
 
 def contents(
@@ -48,19 +45,19 @@ def _of_containers(
     for (kind, file), group in itertools.groupby(items, key=lambda item: (item.kind, item.file)):
         path = root / file
         batch = list(group)
-        wanted = [item for item in batch if not item.reason]
+        readable = [item for item in batch if not item.reason]
         reader = {"image": _files, "zip": _zipped, "idx": _idx, "tfrecord": _recorded}[kind]
-        found = reader(path, wanted)
+        results = reader(path, readable)
         for item in batch:
-            yield item, InputError(item.reason) if item.reason else next(found)
+            yield item, InputError(item.reason) if item.reason else next(results)
 
 
 def _from_store(
     root: StorePath, items: Iterable[ImageSource]
 ) -> Iterator[tuple[ImageSource, Content | InputError]]:
-    """Yield as `contents`, fetching some image files ahead: an answer takes long to come, whatever its size."""
+    """Yield as `contents`, prefetching image files to hide the store's latency."""
     waiting: deque[tuple[ImageSource, Future[Content | InputError]]] = deque()
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
+    with ThreadPoolExecutor(_THREADS) as threads:
         try:
             for kind, group in itertools.groupby(items, key=lambda item: item.kind):
                 if kind != "image":
@@ -81,7 +78,7 @@ def _from_store(
 
 def _enough(waiting: Iterable[tuple[ImageSource, Future[Content | InputError]]]) -> bool:
     sizes = [item.stamp[0] for item, _ in waiting]
-    return len(sizes) > _AT_ONCE or sum(sizes) > _BYTES_AT_ONCE
+    return len(sizes) > _THREADS or sum(sizes) > _PREFETCH_BYTES
 
 
 def _all(
@@ -120,14 +117,14 @@ def _zipped(path: StorePath, items: list[ImageSource]) -> Iterator[Content | Inp
     with file:
         for item in items:
             try:
-                yield read_from(file, size, item.place)
+                yield read_open_zip(file, size, item.place)
             except InputError as error:
                 yield error
 
 
 def _idx(path: StorePath, items: list[ImageSource]) -> Iterator[Content | InputError]:
     try:
-        yield from read_members(path, (item.place[0] for item in items))
+        yield from read_idx_images(path, (item.place[0] for item in items))
     except InputError as error:
         yield from (error for _ in items)
 

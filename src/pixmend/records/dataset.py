@@ -11,35 +11,42 @@ from numpy.typing import NDArray
 
 from pixmend.errors import ImageError, InputError, MissingError, RecordError, StoppedError
 from pixmend.images import Channels, Fit, channel_count, decode_image
-from pixmend.records.example import Features, decode_example, first_bytes, first_int
-from pixmend.records.framing import map_file, read_record_at, read_records
-from pixmend.records.index import read_index
-from pixmend.records.manifest import Manifest, ShardInfo
-from pixmend.storage import Blocks, Part, RangeBuffer, StorePath, default_cache
+from pixmend.records.manifest import Manifest, ShardInfo, read_index
+from pixmend.records.tfrecord import (
+    Features,
+    decode_example,
+    first_bytes,
+    first_int,
+    map_file,
+    read_record_at,
+    read_records,
+)
+from pixmend.storage import Blocks, CachedFile, RangeBuffer, StorePath, default_cache
 
-_MOST_MAPS = 256  # open at once; each holds a file descriptor
-_MOST_READS = 512  # between two times that mapped pages are given back; each read maps 64 KiB or so
+_MAX_MAPS = 256  # open at once; each holds a file descriptor
+_READS_PER_RELEASE = (
+    512  # between two times that mapped pages are given back; each read maps 64 KiB or so
+)
 _CHUNK = 256  # images between two calls of on_progress
-_AT_ONCE = 16  # indices fetched from a store
+_THREADS = 16  # indices fetched from a store
 _FETCH = 64  # images whose blocks are fetched at once
 
 
 class Records:
     """A folder of records that `pack` wrote.
 
-    Opening reads the manifest and the indices; memory grows by 16 bytes an image. It can be handed
-    to other processes and used from several threads. Shards in a store are read by ranges, which
-    are kept in a cache of bounded size (`pixmend.storage.default_cache`).
+    Opening reads the manifest and the indices; memory grows by 16 bytes an image. Picklable and
+    thread-safe. Shards in a store are read by ranges through a cache of bounded size (`pixmend.storage.default_cache`).
 
     Parameters
     ----------
     path
         The folder, or its URL.
     skip_bad
-        Read every record once at opening and leave broken ones out of the numbering; `bad` names
+        Check every record at opening and leave broken ones out of the numbering; `bad` names
         them.
     should_stop
-        Asked before each shard is opened.
+        Called before each shard is opened.
 
     Attributes
     ----------
@@ -48,7 +55,7 @@ class Records:
     manifest
         Its settings, classes and shards.
     bad
-        What was left out by ``skip_bad``, a line each.
+        The records that ``skip_bad`` left out, a line each.
 
     Raises
     ------
@@ -57,7 +64,7 @@ class Records:
     RecordError
         A shard is missing or of another length than was written.
     StoppedError
-        ``should_stop`` said yes.
+        ``should_stop`` returned True.
     """
 
     def __init__(
@@ -83,7 +90,7 @@ class Records:
 
         numbers = range(len(self.manifest.shards))
         if remote:
-            with ThreadPoolExecutor(_AT_ONCE) as threads:
+            with ThreadPoolExecutor(_THREADS) as threads:
                 found = list(threads.map(offsets_of, numbers))
         else:
             found = [offsets_of(number) for number in numbers]
@@ -106,7 +113,7 @@ class Records:
 
     @property
     def fit(self) -> Fit:
-        """How the images were brought to a square."""
+        """How the images were made square."""
         return self.manifest.settings.fit
 
     @property
@@ -165,8 +172,8 @@ class Records:
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         self._reads += 1
-        if self._reads % _MOST_READS == 0:
-            self._give_back_pages()
+        if self._reads % _READS_PER_RELEASE == 0:
+            self._release_pages()
         number = int(self._shards[index])
         return read_record_at(self._map(number), int(self._offsets[index]), self._name(number))
 
@@ -175,7 +182,7 @@ class Records:
     ) -> NDArray[np.uint8] | None:
         """Return all images as one uint8 [N, size, size, C] if that takes ``limit_bytes`` at most, else None.
 
-        ``on_progress`` is told how many of how many are decoded.
+        ``on_progress`` receives (decoded, total).
         """
         if len(self) * int(np.prod(self._shape)) > limit_bytes:
             return None
@@ -222,7 +229,7 @@ class Records:
     def _in_blocks(self) -> Blocks:
         return Blocks(
             [
-                Part(self.path / shard.name, shard.bytes, shard.sha256)
+                CachedFile(self.path / shard.name, shard.bytes, shard.sha256)
                 for shard in self.manifest.shards
             ],
             default_cache(),
@@ -233,14 +240,14 @@ class Records:
             return self._blocks.file(number)
         found = self._maps.get(number)
         if found is None:
-            if len(self._maps) >= _MOST_MAPS:
-                # Not closed: another thread may be reading; they go when nobody holds them.
+            if len(self._maps) >= _MAX_MAPS:
+                # Not closed, as another thread may be reading; the last reference closes them.
                 self._maps = {}
             found = self._maps[number] = map_file(self.path / self.manifest.shards[number].name)
         return found
 
-    def _give_back_pages(self) -> None:
-        """Let go of what the maps have read: the file stays cached, but is not counted as memory of this process."""
+    def _release_pages(self) -> None:
+        """Release the pages the maps have read: they stay in the page cache, but no longer count as this process's memory."""
         for found in list(self._maps.values()):
             if isinstance(found, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
                 found.madvise(mmap.MADV_DONTNEED)
@@ -277,7 +284,7 @@ class Records:
             )
         offsets = _index_or_none(path, shard)
         if offsets is None:
-            # All that an index says can be found again from the shard.
+            # An index can be rebuilt from its shard.
             offsets = np.array([offset for offset, _ in read_records(path)], np.int64)
         if len(offsets) != shard.count:
             raise RecordError(
@@ -320,7 +327,7 @@ def _index_or_none(path: StorePath, shard: ShardInfo) -> NDArray[np.int64] | Non
 def _good_offsets(
     buffer: RangeBuffer, name: str, offsets: NDArray[np.int64], broken: list[RecordError]
 ) -> Iterator[int]:
-    """Yield the offsets at which a whole record lies: the index knows where to go on after a broken one."""
+    """Yield the offsets of whole records; the index locates the record after a broken one."""
     for offset in offsets.tolist():
         try:
             read_record_at(buffer, offset, name)

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from pixmend.errors import InputError, RecordError
 from pixmend.images import decode_image
-from pixmend.records.example import Features, decode_example, first_bytes, first_int
-from pixmend.records.framing import read_records
-from pixmend.records.members import Member
+from pixmend.records.containers import Member
+from pixmend.records.tfrecord import Features, decode_example, first_bytes, first_int, read_records
 from pixmend.storage import StorePath
 
 _ENCODED_KEYS = ("image/encoded", "image_encoded", "encoded")
@@ -72,7 +71,7 @@ def read_foreign(paths: Iterable[StorePath | Path]) -> Iterator[ForeignImage]:
             yield ForeignImage(pixels, _label(features), _text(features), _name(features))
 
 
-def members(path: StorePath | Path) -> Iterator[Member]:
+def tfrecord_members(path: StorePath | Path) -> Iterator[Member]:
     """Yield the records of a TFRecord file, named by the file name in them or else by number.
 
     A member's place is its offset. A broken record is a member that is left out.

@@ -1,4 +1,4 @@
-"""The list of all inputs as a file of lines: constant memory, and workers read only their share."""
+"""The list of all inputs as a file of lines: memory stays constant, and workers read only their share."""
 
 import hashlib
 from array import array
@@ -12,7 +12,7 @@ from pixmend.storage import StorePath, atomic_write
 
 _SPREAD_OVER = 16  # shards that a small folder is cut into, so that as many workers have work
 _SMALLEST_SHARD = 64  # ... as long as they hold this many
-_APART = 64  # lines between two whose starts are kept
+_LINES_PER_START = 64  # lines between two whose starts are kept
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,18 @@ class Listing:
             return hashlib.sha256(file.read(length)).hexdigest()
 
     def _seek(self, file: BinaryIO, number: int) -> int:
-        file.seek(self.starts[number // _APART])
-        for _ in range(number % _APART):
+        file.seek(self.starts[number // _LINES_PER_START])
+        for _ in range(number % _LINES_PER_START):
             file.readline()
         return file.tell()
 
 
 def write_listing(
-    source: Source, path: Path, *, outside: StorePath, look: Callable[[], None] = lambda: None
+    source: Source, path: Path, *, outside: StorePath, check_stop: Callable[[], None] = lambda: None
 ) -> Listing:
     """Write the items of ``source`` to ``path``; ``outside`` is a folder to stay out of.
 
-    ``look`` is called at each item, and may raise to stop.
+    ``check_stop`` is called at each item, and may raise.
 
     Raises
     ------
@@ -94,9 +94,9 @@ def write_listing(
     latest = ""
     with atomic_write(path) as file:
         for item in source.items(outside=outside):
-            look()
+            check_stop()
             line = item_to_line(item).encode() + b"\n"
-            if count % _APART == 0:
+            if count % _LINES_PER_START == 0:
                 starts.append(end)
             count, end = count + 1, end + file.write(line)
             digest.update(line)

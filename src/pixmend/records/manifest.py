@@ -1,15 +1,28 @@
-"""What a record folder holds: its settings, classes and shards, small whatever the number of images."""
+"""The manifest and the shard indices of a record folder.
+
+An index holds the offset of each record of a shard, little-endian::
+
+    8 bytes  magic "PXMINDEX"
+    uint64   number of records
+    uint32   masked CRC32C of the offsets
+    uint32   zero, so that the offsets are aligned
+    uint64[] offsets, in bytes
+"""
 
 import hashlib
 import json
 import re
+import struct
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pixmend.errors import InputError, MissingError, SettingsError
+from pixmend.errors import InputError, MissingError, RecordError, SettingsError
 from pixmend.records.settings import PackSettings
+from pixmend.records.tfrecord import masked_crc
 from pixmend.storage import StorePath, parse_json
 
 MANIFEST_NAME = "manifest.json"
@@ -114,3 +127,46 @@ def _no_records(folder: StorePath) -> str:
     if (folder / ORIGIN_NAME).exists():
         return f"{folder}: the packing was not finished; run the same `pixmend pack` again"
     return f"{folder}: holds no records ({MANIFEST_NAME}); make some with `pixmend pack {folder} RECORDS`"
+
+
+_INDEX_HEADER = struct.Struct("<8sQII")
+_INDEX_MAGIC = b"PXMINDEX"
+
+
+def index_path(shard: StorePath | Path) -> StorePath:
+    """Return where the index of ``shard`` lies: beside it, under ``.index``."""
+    place = StorePath.of(shard)
+    return place.with_name(f"{place.stem}.index")
+
+
+def write_index(shard: StorePath | Path, offsets: NDArray[np.uint64]) -> None:
+    """Write the index of ``shard`` atomically; ``offsets`` is [N]."""
+    body = offsets.astype("<u8").tobytes()
+    index_path(shard).write_bytes(
+        _INDEX_HEADER.pack(_INDEX_MAGIC, len(offsets), masked_crc(body), 0) + body
+    )
+
+
+def read_index(shard: StorePath | Path) -> NDArray[np.int64]:
+    """Return the offsets [N] of the records of ``shard``.
+
+    Raises
+    ------
+    RecordError
+        The index is missing, broken or of another kind.
+    """
+    path = index_path(shard)
+    try:
+        content = path.read_bytes()
+    except InputError as error:
+        raise RecordError(f"{error}; {_FIX_INDEX}", shard=str(shard)) from error
+    magic, count, crc, _ = (
+        _INDEX_HEADER.unpack_from(content) if len(content) >= _INDEX_HEADER.size else (b"", 0, 0, 0)
+    )
+    body = content[_INDEX_HEADER.size :]
+    if magic != _INDEX_MAGIC or len(body) != 8 * count or masked_crc(body) != crc:
+        raise RecordError(f"{path}: not an index, or a broken one; {_FIX_INDEX}", shard=str(shard))
+    return np.frombuffer(body, "<u8").astype(np.int64)
+
+
+_FIX_INDEX = "pack the folder again, or read on with --skip-bad"

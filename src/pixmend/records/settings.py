@@ -1,4 +1,4 @@
-"""How a folder of images becomes records."""
+"""The settings of `pack`."""
 
 from typing import Any
 

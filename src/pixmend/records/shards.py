@@ -1,4 +1,4 @@
-"""One shard: its share of the inputs, decoded, made square, and written as records. Runs in a worker process."""
+"""One shard: its share of the inputs, decoded, fitted and written as records. Runs in a worker process."""
 
 import hashlib
 import json
@@ -22,12 +22,11 @@ from pixmend.images import (
     to_channels,
 )
 from pixmend.records.contents import Content, contents, sha256
-from pixmend.records.example import encode_example
-from pixmend.records.framing import write_record
-from pixmend.records.index import read_index, write_index
-from pixmend.records.progress import Row
+from pixmend.records.manifest import read_index, write_index
 from pixmend.records.settings import PackSettings
+from pixmend.records.shared_progress import Row
 from pixmend.records.sources import ImageSource
+from pixmend.records.tfrecord import encode_example, write_record
 from pixmend.storage import StorePath, parse_json
 
 FIRST_REASONS = 3  # how many of the inputs left out are named in messages
@@ -57,7 +56,7 @@ class ShardJob:
     labels
         Class text to label.
     board
-        The file of progress and of the wish to stop.
+        The file of progress and of the stop request.
     """
 
     number: int
@@ -76,7 +75,7 @@ class ShardJob:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """What came of a shard: images in it, inputs left out and the first reasons, its bytes and SHA-256."""
+    """The result of a shard: its images, inputs left out, bytes, SHA-256 and the first reasons."""
 
     number: int
     count: int
@@ -98,9 +97,9 @@ def write_shard(
     Parameters
     ----------
     on_row
-        Told now and then how far it is; may raise, and no shard is written.
+        Called with the progress; may raise, and no shard is written.
     before
-        Told the position of each item before it is decoded.
+        Called with the position of each item before it is decoded.
 
     Raises
     ------

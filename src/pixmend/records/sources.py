@@ -1,6 +1,6 @@
 """Where images come from: a folder, a zip, idx files, TFRecords or a single image.
 
-`find_source` tells which; `Source.items` lists what is there, in an order that depends on names
+`find_source` detects the kind; `Source.items` lists what is there, in an order that depends on names
 alone, without decoding any image; `contents` fetches the contents. An item is a few plain values,
 so that a list of a million is a file of text that workers read their share of.
 """
@@ -17,9 +17,9 @@ from typing import Literal, TypeAlias
 
 from pixmend.errors import InputError, MissingError
 from pixmend.images import EXTENSIONS
-from pixmend.records import archives, foreign, idx
+from pixmend.records.containers import class_depth, idx_members, zip_members
+from pixmend.records.foreign import tfrecord_members
 from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME, SHARD_FILE
-from pixmend.records.members import class_depth
 from pixmend.storage import StorePath
 
 Kind: TypeAlias = Literal["image", "zip", "idx", "tfrecord"]
@@ -107,13 +107,13 @@ class Source:
         depth = class_depth(
             file for file, _ in _walk(self.root, out) if _kind_of(file) == self.kind
         )
-        for file, told in _walk(self.root, out):
+        for file, version in _walk(self.root, out):
             kind = _kind_of(file)
             if file.endswith("/"):
                 yield _left_out(file, self.kind, "the folder cannot be opened", None)
             if kind is None:
                 continue
-            stamp = told or _local_stamp(self.root.local, file)
+            stamp = version or _local_stamp(self.root.local, file)
             parents = _label(file).split("/")[:-1]
             text = parents[depth] if len(parents) > depth else None
             if kind != self.kind:
@@ -126,7 +126,7 @@ class Source:
 
 
 def find_source(path: StorePath | Path | str, *, outside: StorePath | Path | None = None) -> Source:
-    """Tell what kind of source ``path`` is, not counting the folder ``outside``.
+    """Detect the kind of source, ignoring the folder ``outside``.
 
     A folder with images anywhere in it is a folder of images; containers (zip, idx, TFRecord)
     beside them are left out, with a reason. A folder without images is all its containers, of the
@@ -234,7 +234,7 @@ def _items_of(
     elif kind == "image":
         yield ImageSource(kind, file, label, class_text, (), stamp)
     else:
-        list_members = {"zip": archives.members, "idx": idx.members, "tfrecord": foreign.members}
+        list_members = {"zip": zip_members, "idx": idx_members, "tfrecord": tfrecord_members}
         for member in list_members[kind](root / file):
             yield ImageSource(
                 kind,
@@ -250,7 +250,7 @@ def _items_of(
 def _walk(
     root: StorePath, outside: StorePath | None = None
 ) -> Iterator[tuple[str, FileVersion | None]]:
-    """Yield the files under ``root`` as paths relative to it, each folder's entries in order of name, with what a store tells of them.
+    """Yield the files under ``root`` as paths relative to it, each folder's entries in order of name, with a store's file versions.
 
     Hidden entries are passed over, and links to folders not followed: a link could lead out of the
     folder, or in circles. A folder that cannot be opened is yielded itself, with a slash at its

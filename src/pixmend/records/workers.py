@@ -1,4 +1,4 @@
-"""Shards over processes: one task a shard, watched through the board, stopped at the next image."""
+"""Worker processes: one task per shard, with shared progress, stopped at the next image."""
 
 import concurrent.futures
 import multiprocessing
@@ -10,15 +10,15 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Protocol
 
 from pixmend.errors import OutputError, StoppedError
-from pixmend.records.progress import Row, SharedProgress
 from pixmend.records.shards import ShardJob, ShardResult, write_shard
+from pixmend.records.shared_progress import Row, SharedProgress
 from pixmend.records.sources import source_from_line
 
 _WATCH_SECONDS = 0.2
 
 
 class Engine(Protocol):
-    """Something else that writes shards than processes of this machine."""
+    """Writes shards by other means than local processes."""
 
     def run(
         self,
@@ -89,7 +89,7 @@ def lines_of(job: ShardJob) -> Iterator[bytes]:
 
 
 def pack_shard(job: ShardJob, on_report: Callable[[], None] = lambda: None) -> ShardResult:
-    """Write a shard, with reports to the board, unless that asks to stop."""
+    """Write a shard, reporting its progress until a stop is requested."""
     with SharedProgress(job.board) as board:
 
         def report(row: Row) -> None:
@@ -102,8 +102,7 @@ def pack_shard(job: ShardJob, on_report: Callable[[], None] = lambda: None) -> S
 
 
 def _start_worker() -> None:
-    # The parent decides what an interrupt means, and workers should not outlive it, however it
-    # ends.
+    # The parent handles interrupts, and workers must not outlive it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -1,17 +1,16 @@
-"""Blocks of a store's files, kept on this machine in a folder of bounded size.
+"""A disk cache of file blocks of a store, of bounded size.
 
-The cache is a row of slots, each a file that holds one block. Which slot a block goes into is a function of the block, so there is
-nothing to count and nothing to agree upon: any number of processes use one folder, it cannot grow over its slots, and no time of a
-file is ever asked for. The blocks of one data set lie in slots side by side: one that fits is kept whole, and of one that does not
-each block shares its slot with as few others as can be.
+The cache is a fixed number of slots, each a file of one block. The block alone decides its slot, so any number of processes share one
+folder without coordination, and it never outgrows its slots. The blocks of one data set take consecutive slots: a data set that fits
+is cached whole, and collisions of a larger one are spread evenly.
 
 A slot is, little-endian::
 
-    32 bytes  SHA-256 of what the block is a part of, and which
+    32 bytes  SHA-256 of the file's digest and the block's number
     uint32    CRC32C of the block
     bytes     the block
 
-Slots are written in place: one that was cut short or written by two is one with a wrong checksum, which is read from the store again.
+Slots are written in place. A truncated or doubly written slot has a wrong checksum, and its block is read from the store again.
 """
 
 import contextlib
@@ -30,13 +29,13 @@ import google_crc32c
 
 from pixmend.errors import OutputError, SettingsError
 from pixmend.storage.local import make_folder
-from pixmend.storage.places import StorePath
 from pixmend.storage.ranged import RangeBuffer
+from pixmend.storage.remote import StorePath
 
 BLOCK_BYTES = 2**18
 _HEADER = struct.Struct("<32sI")
-_MOST_HELD = 128  # blocks in memory
-_AT_ONCE = 16  # ranges being fetched
+_MEMORY_BLOCKS = 128  # blocks in memory
+_THREADS = 16  # ranges being fetched
 _RUN = 16  # blocks fetched as one range where blocks are read in order
 _DEFAULT_MIB = 4096
 
@@ -47,9 +46,9 @@ class BlockCache:
     Parameters
     ----------
     folder
-        Where; made when the first block is kept.
+        Made when the first block is stored.
     limit_bytes
-        What all slots take at most; at least one block.
+        Maximum bytes of all slots; at least one block.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -58,19 +57,19 @@ class BlockCache:
         self._trim()
 
     def get(self, key: bytes, number: int) -> bytes | None:
-        """Return the block of ``key`` (32 bytes) in the slot of ``number``, or None if it is not there, or not whole."""
+        """Return the block of ``key`` (32 bytes) from slot ``number``, or None if it is missing or damaged."""
         try:
             content = self._slot(number).read_bytes()
         except OSError:
             return None
         if len(content) < _HEADER.size:
             return None
-        held, crc = _HEADER.unpack_from(content)
+        block_key, crc = _HEADER.unpack_from(content)
         block = content[_HEADER.size :]
-        return block if held == key and google_crc32c.value(block) == crc else None
+        return block if block_key == key and google_crc32c.value(block) == crc else None
 
     def put(self, key: bytes, number: int, block: bytes) -> None:
-        """Keep a block; where that cannot be done (a full disk, no rights) it will be fetched again."""
+        """Store a block; failures (a full disk, no permission) are ignored."""
         path = self._slot(number)
         with contextlib.suppress(OSError, OutputError):
             make_folder(path.parent)
@@ -81,7 +80,7 @@ class BlockCache:
         return self.folder / f"{slot >> 10:04x}" / f"{slot:08x}"
 
     def _trim(self) -> None:
-        """Remove the slots of a larger cache that was here before."""
+        """Remove the slots of an earlier, larger cache."""
         with contextlib.suppress(OSError):
             for path in self.folder.glob("[0-9a-f]" * 4 + "/" + "[0-9a-f]" * 8):
                 if int(path.name, 16) >= self.slots:
@@ -89,12 +88,12 @@ class BlockCache:
 
 
 def default_cache() -> BlockCache | None:
-    """Return the cache that the environment asks for: PIXMEND_CACHE (a folder) and PIXMEND_CACHE_MIB (0 for none).
+    """Return the cache set by the environment: PIXMEND_CACHE (a folder) and PIXMEND_CACHE_MIB (0 for none).
 
     Raises
     ------
     SettingsError
-        PIXMEND_CACHE_MIB is no whole number.
+        PIXMEND_CACHE_MIB is not a whole number.
     """
     text = os.environ.get("PIXMEND_CACHE_MIB", str(_DEFAULT_MIB))
     if not text.isascii() or not text.isdigit():
@@ -105,12 +104,12 @@ def default_cache() -> BlockCache | None:
     folder = Path(given) if given else Path(home or "~/.cache") / "pixmend" / "blocks"
     try:
         return BlockCache(folder.expanduser(), int(text) << 20)
-    except RuntimeError:  # nobody's home: a container without a name for its user
+    except RuntimeError:  # the user has no home folder, as in some containers
         return None
 
 
-class Part(NamedTuple):
-    """One file of a data set: where, how many bytes, and the digest of its content, by which it is kept."""
+class CachedFile(NamedTuple):
+    """One file of a data set: its path, its size in bytes, and the digest of its content, which keys the cache."""
 
     place: StorePath
     bytes: int
@@ -118,54 +117,56 @@ class Part(NamedTuple):
 
 
 class Blocks:
-    """The files of a data set in a store, read in blocks, of which the latest are in memory and some on this machine.
+    """The files of a data set in a store, read in blocks and cached in memory and on disk.
 
-    It can be handed to other processes and used from several threads.
+    Picklable and thread-safe.
     """
 
-    def __init__(self, parts: Sequence[Part], cache: BlockCache | None) -> None:
+    def __init__(self, parts: Sequence[CachedFile], cache: BlockCache | None) -> None:
         self._parts = list(parts)
         self._cache = cache
-        # [parts]: the number of each one's first block, from a place that differs from data set to data set.
-        together = hashlib.sha256("".join(part.digest for part in parts).encode()).digest()
+        # [parts]: the number of each file's first block, from an offset of the data set.
+        digest = hashlib.sha256("".join(part.digest for part in parts).encode()).digest()
         self._first: list[int] = []
-        following = int.from_bytes(together[:6], "little")
+        following = int.from_bytes(digest[:6], "little")
         for part in parts:
             self._first.append(following)
             following += _count(part.bytes)
-        self._forget()
+        self._reset()
 
     def file(self, number: int) -> RangeBuffer:
         """Return a file as a buffer."""
         return _BlockFile(self, number, self._parts[number].bytes)
 
     def fetch(self, ranges: Iterable[tuple[int, int, int]]) -> None:
-        """Bring (file, start, stop) into memory, several at once, as far as memory holds them."""
-        wanted = dict.fromkeys(
+        """Fetch the ranges (file, start, stop) into memory concurrently, up to the memory limit."""
+        requested = dict.fromkeys(
             (file, block) for file, start, stop in ranges for block in _touched(start, stop)
         )
         with self._lock:
-            missing = [pair for pair in wanted if pair not in self._held][: _MOST_HELD // 2]
+            missing = [pair for pair in requested if pair not in self._memory][
+                : _MEMORY_BLOCKS // 2
+            ]
         if len(missing) < 2:
             return
-        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pixmend-blocks") as threads:
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="pixmend-blocks") as threads:
             for _ in threads.map(lambda pair: self.block(*pair, alone=True), missing):
                 pass
 
     def block(self, file: int, block: int, *, alone: bool = False) -> bytes:
-        """Return a block; with its followers, where the one before it was the file's last one asked for, unless ``alone``."""
+        """Return a block; sequential reads fetch the following blocks too, unless ``alone``."""
         with self._lock:
-            held = self._held.get((file, block))
-            if held is not None:
-                self._held.move_to_end((file, block))
-                return held
+            cached = self._memory.get((file, block))
+            if cached is not None:
+                self._memory.move_to_end((file, block))
+                return cached
             run = _RUN if not alone and self._latest.get(file) == block - 1 else 1
-        kept = None
+        stored = None
         if self._cache is not None:
-            kept = self._cache.get(self._key(file, block), self._number(file, block))
-        if kept is not None:
-            self._hold(file, block, [kept])
-            return kept
+            stored = self._cache.get(self._key(file, block), self._number(file, block))
+        if stored is not None:
+            self._remember(file, block, [stored])
+            return stored
         return self._fetched(file, block, run)[0]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -173,15 +174,15 @@ class Blocks:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._parts, self._cache, self._first = state["parts"], state["cache"], state["first"]
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
-        self._held: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+    def _reset(self) -> None:
+        self._memory: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._latest: dict[int, int] = {}  # of each file, the last block that was asked for
         self._lock = threading.Lock()
 
     def _fetched(self, file: int, block: int, run: int) -> list[bytes]:
-        """Fetch ``run`` blocks, or as many as there are, with one request, and keep them."""
+        """Fetch up to ``run`` blocks with one request, and cache them."""
         part = self._parts[file]
         start, stop = block * BLOCK_BYTES, min((block + run) * BLOCK_BYTES, part.bytes)
         content = part.place.read_bytes(start, stop)
@@ -189,19 +190,19 @@ class Blocks:
             content[at : at + BLOCK_BYTES] for at in range(0, max(1, len(content)), BLOCK_BYTES)
         ]
         if self._cache is not None and len(content) == stop - start:
-            for offset, found in enumerate(blocks):
+            for offset, content_block in enumerate(blocks):
                 number = block + offset
-                self._cache.put(self._key(file, number), self._number(file, number), found)
-        self._hold(file, block, blocks)
+                self._cache.put(self._key(file, number), self._number(file, number), content_block)
+        self._remember(file, block, blocks)
         return blocks
 
-    def _hold(self, file: int, block: int, blocks: list[bytes]) -> None:
+    def _remember(self, file: int, block: int, blocks: list[bytes]) -> None:
         with self._lock:
-            for offset, found in enumerate(blocks):
-                self._held[file, block + offset] = found
+            for offset, content_block in enumerate(blocks):
+                self._memory[file, block + offset] = content_block
             self._latest[file] = block + len(blocks) - 1
-            while len(self._held) > _MOST_HELD:
-                self._held.popitem(last=False)
+            while len(self._memory) > _MEMORY_BLOCKS:
+                self._memory.popitem(last=False)
 
     def _number(self, file: int, block: int) -> int:
         return self._first[file] + block

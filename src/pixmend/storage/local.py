@@ -1,17 +1,18 @@
-"""Files that are either whole or not there.
+"""Atomic writes, locks, hashes and JSON of local files.
 
-A reader of a path written here sees the old content or the new, at every moment and after a crash.
+A reader sees the old content or the new one, at every moment and after a crash.
 """
 
 import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from pixmend.errors import OutputError
 
@@ -20,7 +21,7 @@ from pixmend.errors import OutputError
 def atomic_write(
     path: Path, *, verify: Callable[[Path], object] | None = None
 ) -> Iterator[IO[bytes]]:
-    """Open a file that takes the place of ``path`` when the block ends well, and leaves no trace when not.
+    """Open a file that replaces ``path`` when the block succeeds, and is discarded otherwise.
 
     The content goes to a temporary file in the same folder, is flushed to the disk, checked by ``verify`` if
     given (which raises when the file is not good), renamed over ``path``, and the folder is flushed too.
@@ -33,7 +34,7 @@ def atomic_write(
     temporary: Path | None = None
     try:
         make_folder(path.parent)
-        # 40 letters are at most 160 bytes, so that the longest of names, 255 bytes, has a temporary one.
+        # 40 characters are at most 160 bytes, which fits the limit of 255 bytes a name.
         descriptor, name = tempfile.mkstemp(
             prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent
         )
@@ -63,7 +64,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write ``content`` to ``path`` atomically, as UTF-8; bytes of file names that are no text are escaped."""
+    """Write ``content`` to ``path`` atomically, as UTF-8; surrogates of undecodable file names are escaped."""
     write_bytes(path, content.encode(errors="backslashreplace"))
 
 
@@ -80,7 +81,7 @@ def append_line(path: Path, line: str) -> None:
         with path.open("ab", buffering=0) as file:
             before = file.tell()
             try:
-                while done < len(content):  # a disk that fills up takes a part before it refuses
+                while done < len(content):  # a disk that fills up accepts a part first
                     done += file.write(content[done:])
             except OSError:
                 with contextlib.suppress(OSError):
@@ -105,7 +106,7 @@ def make_folder(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of `atomic_write` that a killed process left; only for who holds the folder's lock."""
+    """Remove the temporary files of `atomic_write` that a killed process left; needs the folder's lock."""
     for path in folder.glob(".*.????????.tmp"):
         with contextlib.suppress(OSError):
             path.unlink()
@@ -113,7 +114,7 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def shared(folder: Path, parts: Iterable[Path]) -> Iterator[None]:
-    """Hold ``folder`` beside others who do; who comes while nobody does removes what killed ones left in ``parts`` of it.
+    """Hold a shared lock of ``folder``; its first holder removes leftovers of killed processes in ``parts``.
 
     Raises
     ------
@@ -123,7 +124,7 @@ def shared(folder: Path, parts: Iterable[Path]) -> Iterator[None]:
     make_folder(folder)
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # others are there, or the file system knows no locks
+        with contextlib.suppress(OSError):  # other holders exist, or the file system has no locks
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for part in parts:
                 remove_leftovers(part)
@@ -141,7 +142,7 @@ def sha256_of(path: Path) -> str:
 
 
 def reason_of(error: OSError) -> str:
-    """Return why something could not be written, and what to do."""
+    """Describe a write error and its remedy."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; free some space and run the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -164,3 +165,17 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - any JSON value
+    """Parse JSON that may be damaged.
+
+    Raises
+    ------
+    ValueError
+        It is not JSON, not UTF-8, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error

@@ -1,29 +1,34 @@
-"""A store's file, read by ranges: as a file that can be sought in, and as a buffer that can be sliced."""
+"""A store's file read by ranges: as a seekable file, and as a sliceable buffer."""
 
 import io
 import threading
 from typing import IO, Protocol, cast
 
-from pixmend.storage.places import StorePath
-
 _WINDOW = 2**20  # bytes fetched at once
 
 
 class RangeBuffer(Protocol):
-    """What can be sliced like bytes, as a mapped file can."""
+    """A buffer that can be sliced like bytes, such as a mapped file."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, key: slice, /) -> bytes: ...
 
 
-class Ranged:
-    """A file as a buffer whose slices are fetched when they are asked for, with what follows them, for it is often next."""
+class Readable(Protocol):
+    """A file that can be read by ranges, such as a `StorePath`."""
 
-    def __init__(self, place: StorePath, size: int | None = None) -> None:
-        self._place = place
-        self._size = place.size() if size is None else size
+    def size(self) -> int: ...  # noqa: D102
+    def read_bytes(self, start: int | None = None, stop: int | None = None) -> bytes: ...  # noqa: D102
+
+
+class Ranged:
+    """A file as a buffer: slices are fetched on demand, in windows of at least 1 MiB."""
+
+    def __init__(self, file: Readable, size: int | None = None) -> None:
+        self._source = file
+        self._size = file.size() if size is None else size
         self._start = 0
-        self._held = b""
+        self._window = b""
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -34,23 +39,23 @@ class Ranged:
         if stop <= start:
             return b""
         with self._lock:
-            if not (self._start <= start and stop <= self._start + len(self._held)):
-                self._held = self._place.read_bytes(
+            if not (self._start <= start and stop <= self._start + len(self._window)):
+                self._window = self._source.read_bytes(
                     start, min(max(stop, start + _WINDOW), self._size)
                 )
                 self._start = start
-            return self._held[start - self._start : stop - self._start]
+            return self._window[start - self._start : stop - self._start]
 
 
-def open_ranged(place: StorePath) -> IO[bytes]:
-    """Open a store's file for reading; it is fetched as it is read, from wherever it is sought."""
-    return cast("IO[bytes]", io.BufferedReader(_File(place), _WINDOW))
+def open_ranged(file: Readable) -> IO[bytes]:
+    """Open a store's file for reading; it is fetched as it is read."""
+    return cast("IO[bytes]", io.BufferedReader(_File(file), _WINDOW))
 
 
 class _File(io.RawIOBase):
-    def __init__(self, place: StorePath) -> None:
-        self._place = place
-        self._size = place.size()
+    def __init__(self, file: Readable) -> None:
+        self._source = file
+        self._size = file.size()
         self._at = 0
 
     def readable(self) -> bool:
@@ -69,7 +74,7 @@ class _File(io.RawIOBase):
 
     def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
         stop = min(self._at + len(buffer), self._size)
-        content = self._place.read_bytes(self._at, stop)
+        content = self._source.read_bytes(self._at, stop)
         buffer[: len(content)] = content
         self._at += len(content)
         return len(content)

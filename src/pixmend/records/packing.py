@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +18,16 @@ from pixmend.records.contents import contents
 from pixmend.records.folder import Origin, clean, locked, previous_run
 from pixmend.records.listing import Listing, shard_count, write_listing
 from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME, ORIGIN_NAME, Manifest, ShardInfo
-from pixmend.records.progress import PackProgress, SharedProgress
 from pixmend.records.settings import PackSettings
-from pixmend.records.shards import ShardJob, kept_result, pixels_of
+from pixmend.records.shards import ShardJob, ShardResult, kept_result, pixels_of
+from pixmend.records.shared_progress import PackProgress, SharedProgress
 from pixmend.records.sources import Source, find_source
-from pixmend.records.tally import Limit, PackSummary
+from pixmend.records.summary import Limit, PackSummary
 from pixmend.records.workers import Engine, run_jobs
 from pixmend.storage import StorePath, make_folder
 
 _WORK = ".pack"  # the sub-folder of an unfinished run
-_LOOKED_AT = 64  # images that decide the channels
+_SAMPLED = 64  # images that decide the channels
 _SMALL_BYTES = 8 * 2**20
 _VERSION = 1  # of what a shard holds: raised when equal inputs give other bytes than before
 
@@ -44,9 +45,8 @@ def pack(
 ) -> Manifest:
     """Pack the images of ``source`` into record shards in the folder ``out``; both may be URLs.
 
-    Equal inputs and settings give equal bytes, whatever the number of workers. A run that was
-    stopped goes on when the same call is made again: whole shards of unchanged inputs stay. A
-    folder that is done returns at once.
+    Equal inputs and settings give equal bytes, whatever the number of workers. The same call resumes
+    a stopped run: whole shards of unchanged inputs stay. A finished folder returns at once.
 
     Parameters
     ----------
@@ -55,14 +55,11 @@ def pack(
     workers
         Processes; by default one a core. With 1, everything happens in this process.
     engine
-        Writes the shards instead; ``workers`` is then its own matter.
+        Writes the shards instead of local processes; ``workers`` is ignored.
     max_bad
-        When to give up: over this many inputs left out, or over this share if it is a float below
-        1. By default never, as long as one image can be read.
-    on_progress
-        Told how far it is, a few times a second.
-    should_stop
-        CompletionRequest at least as often; when it says yes, all workers stop at their next image.
+        Most inputs left out, as a count or as a share (a float below 1). By default any number.
+    on_progress, should_stop
+        Called a few times a second; workers stop at their next image when ``should_stop`` is True.
 
     Raises
     ------
@@ -73,81 +70,62 @@ def pack(
     SettingsError
         ``workers`` or ``max_bad`` is out of range.
     StoppedError
-        ``should_stop`` said yes; whole shards stay, and the same call goes on.
+        ``should_stop`` returned True; finished shards stay.
     """
 
-    def look() -> None:
+    def check_stop() -> None:
         if should_stop():
             raise StoppedError
 
-    source, out = StorePath.of(source), StorePath.of(out)
-    found = find_source(source, outside=None if _is_same(out, source) else out)
+    out = StorePath.of(out)
+    images = _source_outside(StorePath.of(source), out)
     limit = Limit.of(max_bad)
     if workers is not None and workers < 1:
         raise SettingsError(f"workers: {workers} cannot be used; it should be 1 or more")
-    if not found.file and _is_same(out, found.root):
-        raise OutputError(f"{out}: records cannot go into the source itself; choose another folder")
     with _work_folder(out) as work:
-        listing = write_listing(found, work / "listing.jsonl", outside=out, look=look)
-        if not len(listing):
-            raise InputError(
-                f"{source}: no image in it; give a folder, zip or idx file with images"
-            )
-        if settings.channels is None:
-            settings = settings.model_copy(update={"channels": _channels_of(found, listing, look)})
-        run = _Run(found, out, settings, listing, work)
-        begun = Origin(settings=settings, source=_printable(found.path), listing=listing.digest)
-        finished = previous_run(out, begun)
+        run = _begin(images, out, settings, work, check_stop)
+        finished = previous_run(out, run.origin)
         if finished is not None:
-            # Notes of a process that was killed between its manifest and its end.
+            # Notes of a process killed after it wrote its manifest.
             (out / _WORK).remove_folder()
             return finished
-        # Until the new manifest is there, the folder is an unfinished one.
-        (out / MANIFEST_NAME).remove(missing_ok=True)
-        begun.claim(out)
-        jobs = list(run.jobs())
-        clean(out, frozenset(job.path.name for job in jobs))
         with SharedProgress(work / "board") as board:
-            tally = PackSummary(found.path, len(listing), board, limit, on_progress)
+            summary = PackSummary(images.path, len(run.listing), board, limit, on_progress)
+            run.write(summary, workers, engine, check_stop)
+            return run.finish(summary)
 
-            def tell() -> None:
-                look()
-                tally.tell()
 
-            def finish() -> Manifest:
-                try:
-                    return run.finish(jobs, tally)
-                except (
-                    MissingError
-                ):  # a store has no locks: the same command may have run beside, and been faster
-                    if (done := previous_run(out, begun)) is None:
-                        raise
-                    return done
+def _source_outside(path: StorePath, out: StorePath) -> Source:
+    source = find_source(path, outside=None if _is_same(out, path) else out)
+    if not source.file and _is_same(out, source.root):
+        raise OutputError(f"{out}: records cannot go into the source itself; choose another folder")
+    return source
 
-            if engine is not None:
-                tally.begin((), [job.number for job in jobs])
-                engine.run(jobs, board=board, on_change=tell, on_result=tally.add)
-                clean(out, frozenset(job.path.name for job in jobs))  # of workers that died
-                return finish()
-            kept = {}
-            for job in jobs:
-                look()
-                if (result := kept_result(job)) is not None:
-                    kept[job.number] = result
-            rest = [job for job in jobs if job.number not in kept]
-            tally.begin(kept.values(), [job.number for job in rest])
-            if not (found.root.shared and out.shared):
-                workers = 1
-            workers = min(workers or _default_workers(listing), max(1, len(rest)))
-            run_jobs(rest, workers=workers, board=board, on_change=tell, on_result=tally.add)
-            return finish()
+
+def _begin(
+    source: Source,
+    out: StorePath,
+    settings: PackSettings,
+    work: Path,
+    check_stop: Callable[[], None],
+) -> "_Run":
+    """List the inputs and decide the channels."""
+    listing = write_listing(source, work / "listing.jsonl", outside=out, check_stop=check_stop)
+    if not len(listing):
+        raise InputError(
+            f"{source.path}: no image in it; give a folder, zip or idx file with images"
+        )
+    if settings.channels is None:
+        channels = _channels_of(source, listing, check_stop)
+        settings = settings.model_copy(update={"channels": channels})
+    return _Run(source, out, settings, listing, work)
 
 
 @contextlib.contextmanager
 def _work_folder(out: StorePath) -> Iterator[Path]:
-    """Hold ``out`` and give its sub-folder for work in progress; what stays empty is taken away again.
+    """Lock ``out`` and yield its work folder; empty folders are removed at the end.
 
-    Beside a store the list of inputs and the board are kept in a temporary folder of this machine.
+    For a store, the work folder is a temporary folder of this machine.
     """
     if out.local is None:
         with locked(out), tempfile.TemporaryDirectory(prefix="pixmend-") as name:
@@ -170,7 +148,7 @@ def _work_folder(out: StorePath) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class _Run:
-    """What is packed, where to and how."""
+    """The source, output and settings of one packing."""
 
     source: Source
     out: StorePath
@@ -178,8 +156,64 @@ class _Run:
     listing: Listing
     work: Path
 
-    def jobs(self) -> Iterator[ShardJob]:
-        """Yield a job for each shard: the list cut into even shares."""
+    @cached_property
+    def origin(self) -> Origin:
+        """What the folder is begun with."""
+        source = _printable(self.source.path)
+        return Origin(settings=self.settings, source=source, listing=self.listing.digest)
+
+    @cached_property
+    def jobs(self) -> list[ShardJob]:
+        """One job per shard: even shares of the list."""
+        return list(self._jobs())
+
+    def write(
+        self,
+        summary: PackSummary,
+        workers: int | None,
+        engine: Engine | None,
+        check_stop: Callable[[], None],
+    ) -> None:
+        """Claim the folder and write the shards that it lacks."""
+        # Without a manifest the folder counts as unfinished.
+        (self.out / MANIFEST_NAME).remove(missing_ok=True)
+        self.origin.claim(self.out)
+        names = frozenset(job.path.name for job in self.jobs)
+        clean(self.out, names)
+
+        def on_change() -> None:
+            check_stop()
+            summary.refresh()
+
+        board, on_result = summary.board, summary.add
+        if engine is not None:
+            summary.begin((), [job.number for job in self.jobs])
+            engine.run(self.jobs, board=board, on_change=on_change, on_result=on_result)
+            clean(self.out, names)  # temporary files of workers that died
+            return
+        results: dict[int, ShardResult] = {}
+        for job in self.jobs:
+            check_stop()
+            if (result := kept_result(job)) is not None:
+                results[job.number] = result
+        rest = [job for job in self.jobs if job.number not in results]
+        summary.begin(results.values(), [job.number for job in rest])
+        if not (self.source.root.shared and self.out.shared):
+            workers = 1
+        workers = min(workers or _default_workers(self.listing), max(1, len(rest)))
+        run_jobs(rest, workers=workers, board=board, on_change=on_change, on_result=on_result)
+
+    def finish(self, summary: PackSummary) -> Manifest:
+        """Merge the inputs' lines and write the manifest, which completes the folder."""
+        try:
+            return self._finish(summary)
+        except MissingError:
+            # A store has no locks: another run of the same command may have finished first.
+            if (manifest := previous_run(self.out, self.origin)) is None:
+                raise
+            return manifest
+
+    def _jobs(self) -> Iterator[ShardJob]:
         labels = {text: label for label, text in enumerate(self.listing.classes)}
         total = len(self.listing)
         count = shard_count(total, self.settings.images_per_shard)
@@ -204,17 +238,16 @@ class _Run:
                 board=self.work / "board",
             )
 
-    def finish(self, jobs: list[ShardJob], tally: PackSummary) -> Manifest:
-        """Merge the inputs' lines and write the manifest; with it, the folder is one of records."""
-        results = [tally.results[job.number] for job in jobs]
+    def _finish(self, summary: PackSummary) -> Manifest:
+        results = [summary.results[job.number] for job in self.jobs]
         if not any(result.count for result in results):
             clean(self.out, frozenset())
             (self.out / ORIGIN_NAME).remove(missing_ok=True)
             (self.out / _WORK).remove_folder()
-            reasons = tally.first_reasons()
+            reasons = summary.first_reasons()
             raise InputError(f"{self.source.path}: no image in it can be read: {reasons}")
         with (self.out / INPUTS_NAME).writing() as merged:
-            for job in jobs:
+            for job in self.jobs:
                 job.inputs.copy_to(merged)
         manifest = Manifest(
             settings=self.settings,
@@ -225,7 +258,7 @@ class _Run:
                 ShardInfo(
                     name=job.path.name, count=done.count, bytes=done.bytes, sha256=done.sha256
                 )
-                for job, done in zip(jobs, results, strict=True)
+                for job, done in zip(self.jobs, results, strict=True)
             ),
         )
         manifest.write(self.out)
@@ -234,20 +267,20 @@ class _Run:
 
 
 def _default_workers(listing: Listing) -> int:
-    """Return one a core, or just one when the work is done before a second has started."""
+    """Return the number of cores, or 1 for small sources."""
     if listing.bytes < _SMALL_BYTES:
         return 1
     # Not every system says which cores this process may use.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _channels_of(source: Source, listing: Listing, look: Callable[[], None]) -> Channels:
-    """Look at a spread of inputs: RGBA if one is transparent somewhere, else L if all are grey, else RGB."""
-    looked_at = min(_LOOKED_AT, len(listing))
-    numbers = [number * len(listing) // looked_at for number in range(looked_at)]
+def _channels_of(source: Source, listing: Listing, check_stop: Callable[[], None]) -> Channels:
+    """Sample the inputs: RGBA if any has transparency, else L if all are grey, else RGB."""
+    sampled = min(_SAMPLED, len(listing))
+    numbers = [number * len(listing) // sampled for number in range(sampled)]
     grey: list[bool] = []
     for _, content in contents(source.root, listing.items(numbers)):
-        look()
+        check_stop()
         try:
             if isinstance(content, InputError):
                 continue

@@ -1,8 +1,8 @@
 """How far all shards are, at a cost that does not grow with their square."""
 
-from pixmend.records.progress import Row
 from pixmend.records.shards import ShardResult
-from pixmend.records.tally import Limit, PackSummary
+from pixmend.records.shared_progress import Row
+from pixmend.records.summary import Limit, PackSummary
 from pixmend.storage import StorePath
 
 

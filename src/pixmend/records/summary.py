@@ -1,4 +1,4 @@
-"""How far all shards are together, and when too many inputs are bad."""
+"""The progress of all shards together, and the limit of bad inputs."""
 
 import math
 import time
@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from pixmend.errors import InputError, SettingsError
-from pixmend.records.progress import PackProgress, Row, SharedProgress
 from pixmend.records.shards import FIRST_REASONS, ShardResult
+from pixmend.records.shared_progress import PackProgress, Row, SharedProgress
 from pixmend.storage import StorePath
 
-_TELL_SECONDS = 0.1
+_REFRESH_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Limit:
         )
 
     def passed(self, bad: int, total: int) -> bool:
-        """Tell whether ``bad`` of ``total`` is too many."""
+        """Return whether ``bad`` of ``total`` is too many."""
         if self.count is not None:
             return bad > self.count
         return self.share is not None and bad > self.share * total
@@ -48,7 +48,7 @@ class Limit:
 
 @dataclass
 class PackSummary:
-    """The sum over finished shards and those on the board.
+    """The sum over finished and running shards.
 
     Raises
     ------
@@ -73,21 +73,21 @@ class PackSummary:
         self._running = set(running)
         for result in kept:
             self._count(result)
-        self._look()
+        self._update()
 
     def add(self, result: ShardResult) -> None:
         """Count a finished shard."""
         self._count(result)
         self._running.discard(result.number)
         if self._running:
-            self.tell()
+            self.refresh()
         else:
-            self._look()
+            self._update()
 
-    def tell(self) -> None:
-        """Look at the board, unless that was a moment ago, and pass on how far it is."""
+    def refresh(self) -> None:
+        """Report the progress, at most every 0.1 s."""
         if time.monotonic() >= self._next:
-            self._look()
+            self._update()
 
     def first_reasons(self) -> str:
         """Return why the first few bad inputs are bad."""
@@ -101,14 +101,14 @@ class PackSummary:
         self._done += result.count + result.bad
         self._bad += result.bad
 
-    def _look(self) -> None:
+    def _update(self) -> None:
         begun = time.monotonic()
         rows = [self.board.read(number) for number in self._running]
         bad = self._bad + sum(row.bad for row in rows)
         done = self._done + sum(row.done for row in rows)
-        # A tenth of the time at most, however many shards there are.
+        # At most a tenth of the time, whatever the number of shards.
         now = time.monotonic()
-        self._next = now + max(_TELL_SECONDS, 9 * (now - begun))
+        self._next = now + max(_REFRESH_SECONDS, 9 * (now - begun))
         if self.on_progress is not None:
             latest = max(rows, key=lambda row: row.done, default=Row())
             self.on_progress(PackProgress(done, self.total, bad, latest.current))

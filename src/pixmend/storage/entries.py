@@ -1,4 +1,4 @@
-"""What is in a folder, on this machine or in a store, in one order."""
+"""The entries of a folder, on this machine or in a store, in one order."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -12,9 +12,9 @@ _VERSION_KEYS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "mtime
 
 
 class Entry(NamedTuple):
-    """A file: its name relative to the folder that was listed, its bytes, and what changes when its content does.
+    """A file: its name relative to the listed folder, its bytes, and its version.
 
-    The version is only ever compared for equality: it may be a time, and clocks of two machines are not to be compared.
+    Versions are only compared for equality: they may be times of different clocks.
     """
 
     name: str
@@ -22,12 +22,12 @@ class Entry(NamedTuple):
     version: str
 
 
-# What is in a folder: its path relative to where the listing began, whether it is a folder, and the file.
+# (path relative to the listed folder, whether it is a folder, the file)
 Child: TypeAlias = tuple[str, bool, Entry | None]
 
 
 def children_here(root: Path, folder: str) -> list[Child]:
-    """Return what is in ``folder``, a path relative to ``root``, by name; nothing if there is none.
+    """Return the children of ``folder``, relative to ``root``, sorted by name; none if it is missing.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def children_here(root: Path, folder: str) -> list[Child]:
 
 
 def _child(item: "os.DirEntry[str]", path: str) -> Child | None:
-    """Return an item of a folder; None for what is no file and no folder, or is no more: others may be writing and removing there."""
+    """Return a child, or None if it is neither file nor folder, or was removed meanwhile."""
     if item.is_dir(follow_symlinks=False):
         return path, True, None
     try:
@@ -60,12 +60,12 @@ def _child(item: "os.DirEntry[str]", path: str) -> Child | None:
 
 
 def children_there(infos: Iterable[Mapping[str, Any]], there: str, folder: str) -> list[Child]:
-    """Return what a store tells of the path ``there``, which is ``folder`` relative to the root, as `children_here` does."""
+    """Return the children in a store's listing of ``there``, which is ``folder`` relative to the root."""
     found: list[Child] = []
     for info in infos:
         whole = str(info["name"])
         name = whole.rstrip("/").rpartition("/")[2]
-        # A folder's own mark is no file in it, nor is the file that was taken for a folder.
+        # Skip a folder's marker object, and a file listed as a folder.
         if whole.strip("/") == there.strip("/") or name in ("", ".", ".."):
             continue
         path = f"{folder}/{name}" if folder else name
@@ -77,8 +77,8 @@ def children_there(infos: Iterable[Mapping[str, Any]], there: str, folder: str) 
 
 
 def entry_of(name: str, info: Mapping[str, Any]) -> Entry:
-    """Return the file that a store tells of so."""
-    # A tag of the content is worth more than the time of a write, which changes when equal content is written again.
+    """Return the entry of a store's file information."""
+    # A content tag comes first: a modification time changes when equal content is written again.
     key = next((key for key in _VERSION_KEYS if info.get(key) is not None), "")
     value = info.get(key)
     text = repr(value.timestamp()) if isinstance(value, datetime) else str(value)

@@ -243,9 +243,9 @@ def test_what_cannot_be_opened_is_one_line(monkeypatch):
 def test_a_store_that_keeps_failing_is_told_in_one_line_and_asked_a_bounded_number_of_times(
     monkeypatch,
 ):
-    from pixmend.storage import attempts
+    from pixmend.storage import retry
 
-    monkeypatch.setattr(attempts, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr(retry, "_FIRST_WAIT", 0.0)
     place = StorePath.of(fresh(Counted) + "x")
     asked = []
 

@@ -1,7 +1,7 @@
-"""What is tried again of a store's calls, and what went wrong in words that hold no secret.
+"""Retries of a store's calls, and error messages that hold no secret.
 
-A store fails in passing: it asks for patience, drops a connection, times out. Such calls are made again a few times, each time after
-about twice as long. What will fail again (nothing there, no rights, no credentials) is told at once.
+Transient failures (throttling, dropped connections, timeouts) are retried with exponential back-off. Lasting ones (nothing there, no
+rights, no credentials) are raised at once.
 """
 
 import errno
@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 ATTEMPTS = 6
 _FIRST_WAIT = 0.1  # seconds, before the second attempt
-# What a store says to a request that it understands and will not do; 500 and 503 come as others.
+# Errors of a refused request; 500 and 503 have other numbers.
 _REFUSALS = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSPC)
 _LASTING = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
-# Packages that raise errors of their own for what went wrong on the way.
+# Packages with error classes of their own for network failures.
 _STORES = {
     "adlfs",
     "aiobotocore",
@@ -40,7 +40,7 @@ _SET_CREDENTIALS = (
 )
 _CLOCK = "the clock of this machine is wrong, and the store refuses what is signed at another time than its own; set the clock"
 _EXPIRED = "the credentials have expired; get new ones"
-# What S3 says of requests signed at another time than now, or with what was good until then.
+# S3's codes for a wrong clock and for expired credentials.
 _OUT_OF_TIME = {
     "RequestTimeTooSkewed": _CLOCK,
     "RequestExpired": _CLOCK,
@@ -51,102 +51,103 @@ _OUT_OF_TIME = {
 
 
 def attempt(action: Callable[[], T], wait: Callable[[float], None] = time.sleep) -> T:
-    """Return what ``action`` returns, calling it again after what may pass; what lasts, and a bug, is raised at once."""
+    """Call ``action``, retrying transient errors; lasting errors and bugs are raised at once."""
     for number in range(1, ATTEMPTS):
         try:
             return action()
         except Exception as error:
-            if not may_pass(error):
+            if not is_transient(error):
                 raise
-        # Spread over half to all of the time, lest a thousand workers come back together. It decides
-        # when, never what, so that it need not be a draw by position.
+        # Jitter of 50 to 100 %, so that many workers do not retry at once. It affects no result, so it needs no seed.
         longest = _FIRST_WAIT * 2 ** (number - 1)
         wait(longest * (0.5 + secrets.randbelow(1000) / 2000))
     return action()
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether a call that failed so may do better later."""
-    if not _of_a_store(error) or isinstance(error, _LASTING):
+def is_transient(error: BaseException) -> bool:
+    """Whether the error is transient."""
+    if not _is_store_error(error) or isinstance(error, _LASTING):
         return False
     if isinstance(error, OSError) and error.errno in _REFUSALS:
         return False
-    if _is(error, _NO_CREDENTIALS) or _code(error) in _OUT_OF_TIME:
+    if _has_name(error, _NO_CREDENTIALS) or _code(error) in _OUT_OF_TIME:
         return False
     return not (_without_rights(error) or _no_bucket(error))
 
 
-def reading(place: str, error: Exception) -> Exception:
-    """Return the error to raise where ``place`` cannot be read: one line, or ``error`` itself if it is a bug."""
+def reading(path: str, error: Exception) -> Exception:
+    """Return the error to raise where ``path`` cannot be read: one line, or ``error`` itself if it is a bug."""
     if isinstance(error, FileNotFoundError) and not _no_bucket(error):
-        return MissingError(f"{place}: no such file or folder; check the path")
-    if isinstance(error, PixmendError) or not _of_a_store(error):
+        return MissingError(f"{path}: no such file or folder; check the path")
+    if isinstance(error, PixmendError) or not _is_store_error(error):
         return error
-    return StoreError(f"{place}: cannot be read: {_words(error)}")
+    return StoreError(f"{path}: cannot be read: {_describe(error)}")
 
 
-def writing(place: str, error: Exception) -> Exception:
-    """Return the error to raise where ``place`` cannot be written: one line, or ``error`` itself if it is a bug."""
-    if isinstance(error, PixmendError) or not _of_a_store(error):
+def writing(path: str, error: Exception) -> Exception:
+    """Return the error to raise where ``path`` cannot be written: one line, or ``error`` itself if it is a bug."""
+    if isinstance(error, PixmendError) or not _is_store_error(error):
         return error
     if isinstance(error, FileNotFoundError) and not _no_bucket(error):
-        return OutputError(f"{place}: cannot be written: no such bucket or folder; make it first")
-    return OutputError(f"{place}: cannot be written: {_words(error)}")
+        return OutputError(f"{path}: cannot be written: no such bucket or folder; make it first")
+    return OutputError(f"{path}: cannot be written: {_describe(error)}")
 
 
-def _words(error: BaseException) -> str:
-    """Return what went wrong and what to do; never a store's own message, which may hold a key or a signed address."""
+def _describe(error: BaseException) -> str:
+    """Describe the error and its remedy; a store's own message is never shown, as it may hold a key or a signed URL."""
     if _no_bucket(error):
         return "no such bucket; check its name, or make it first"
-    if _is(error, _NO_CREDENTIALS):
+    if _has_name(error, _NO_CREDENTIALS):
         return _SET_CREDENTIALS
-    # Before rights, for what lacks these is raised as the same class.
+    # Checked before permissions, because both are raised as the same class.
     if _code(error) in _OUT_OF_TIME:
         return _OUT_OF_TIME[_code(error)]
     if _without_rights(error):
         return "no permission; ask for rights on this bucket, or use other credentials"
-    if _is(error, _UNREACHABLE) or isinstance(error, ConnectionRefusedError):
+    if _has_name(error, _UNREACHABLE) or isinstance(error, ConnectionRefusedError):
         return (
             "the store cannot be reached; check the network and the endpoint (S3: AWS_ENDPOINT_URL)"
         )
     reason = type(error).__name__
     if isinstance(error, OSError) and error.errno:
         reason += f", {errno.errorcode.get(error.errno, error.errno)}"
-    again = f"failed {ATTEMPTS} times in a row" if may_pass(error) else "refuses"
+    again = f"failed {ATTEMPTS} times in a row" if is_transient(error) else "refuses"
     return f"the store {again} ({reason}); run the same command again later"
 
 
-def _of_a_store(error: BaseException) -> bool:
+def _is_store_error(error: BaseException) -> bool:
     module = type(error).__module__.partition(".")[0]
     return isinstance(error, OSError | EOFError) or module in _STORES
 
 
 def _without_rights(error: BaseException) -> bool:
     return (
-        isinstance(error, PermissionError) or _is(error, _NO_RIGHTS) or _code(error) in _NO_RIGHTS
+        isinstance(error, PermissionError)
+        or _has_name(error, _NO_RIGHTS)
+        or _code(error) in _NO_RIGHTS
     )
 
 
 def _no_bucket(error: BaseException) -> bool:
-    return _code(error) == "NoSuchBucket" or _is(error, ("NoSuchBucket", "BucketNotFound"))
+    return _code(error) == "NoSuchBucket" or _has_name(error, ("NoSuchBucket", "BucketNotFound"))
 
 
-def _is(error: BaseException, names: tuple[str, ...]) -> bool:
-    """Whether the error, or what it was raised from, is of a class with one of these in its name."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if any(name in type(seen).__name__ for name in names):
+def _has_name(error: BaseException, names: tuple[str, ...]) -> bool:
+    """Whether the class name of the error, or of one of its causes, contains one of ``names``."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if any(name in type(cause).__name__ for name in names):
             return True
-        seen = seen.__cause__
+        cause = cause.__cause__
     return False
 
 
 def _code(error: BaseException) -> str:
-    """Return the code of an S3 answer, which botocore keeps on the error that others were raised from."""
-    seen: BaseException | None = error
-    while seen is not None:
-        response = getattr(seen, "response", None)
+    """Return the code of an S3 response, which botocore keeps on the original error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        response = getattr(cause, "response", None)
         if isinstance(response, dict):
             return str(response.get("Error", {}).get("Code", ""))
-        seen = seen.__cause__
+        cause = cause.__cause__
     return ""

@@ -1,7 +1,7 @@
-"""How far each worker is, in one small shared file: no queue to fill, no lock to hold, whoever dies.
+"""The workers' progress in one small shared file: no queue, no lock, whichever process dies.
 
-The first row is the wish to stop; row ``1 + i`` is that of shard ``i``: images done, of these bad,
-and the name of the latest one, and why the first bad one is left out.
+Byte 0 is the request to stop; row ``1 + i`` is shard ``i``: images done, images left out, the latest name,
+and the first reason.
 """
 
 import os

@@ -1,8 +1,7 @@
-"""A path or a URL: where files are read from, whole or by ranges, and written to, whole or not at all.
+"""`StorePath`, a path or URL with whole and ranged reads, atomic writes and listings.
 
-A path of this machine is read and written as ever (`pixmend.storage.local`). Everything else goes through fsspec: ``s3://bucket/folder``,
-``gs://``, ``memory://`` and whatever else it knows. Credentials come from where the store's own tools take them; a place carries
-none but what its URL says, and never shows that.
+Local paths use `pixmend.storage.local`; URLs (``s3://``, ``gs://``, ``memory://`` ...) use fsspec. Credentials come from the store's own
+configuration, or from the URL, and are never shown.
 """
 
 import contextlib
@@ -18,26 +17,26 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from pixmend.errors import InputError, MissingError, OutputError, StoreError
-from pixmend.storage.attempts import attempt, reading, writing
-from pixmend.storage.listing import Child, Entry, children_here, children_there, entry_of
+from pixmend.storage.entries import Child, Entry, children_here, children_there, entry_of
+from pixmend.storage.filesystems import BUCKETS, open_store, parse, renamed, shown, temporary_file
 from pixmend.storage.local import atomic_write, reason_of, write_bytes
-from pixmend.storage.stores import BUCKETS, open_store, renamed, temporary_file
-from pixmend.storage.urls import parse, shown
+from pixmend.storage.ranged import open_ranged
+from pixmend.storage.retry import attempt, reading, writing
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-T = TypeVar("T")
 
+T = TypeVar("T")
 _PART_BYTES = 8 * 2**20  # read at once of a file that is fetched whole
-_AT_ONCE = 16  # files removed
+_THREADS = 16  # files removed
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class StorePath:
     """A file or folder, on this machine or in a store; `StorePath.of` makes one. It can be handed to other processes.
 
-    All methods raise one line for what a user can mend: `MissingError` for what is not there, `InputError` for what cannot be read,
+    All methods raise one line for what a user can mend: `MissingError` for what is not target, `InputError` for what cannot be read,
     `StoreError` where a store is at fault and the file may be good, `OutputError` for what cannot be written.
 
     Attributes
@@ -52,7 +51,7 @@ class StorePath:
 
     @classmethod
     def of(cls, path: "StorePath | Path | str") -> "StorePath":
-        """Return the place of a path or URL; ``file://`` is this machine.
+        """Return the StorePath of a path or URL; ``file://`` is local.
 
         Raises
         ------
@@ -100,7 +99,7 @@ class StorePath:
         return StorePath(None, self._url.rpartition("/")[0], self._query)
 
     def with_name(self, name: str) -> "StorePath":
-        """Return the place of that name in the same folder."""
+        """Return the path of that name in the same folder."""
         return self.parent / name
 
     @property
@@ -121,7 +120,7 @@ class StorePath:
         return self.local
 
     def read_bytes(self, start: int | None = None, stop: int | None = None) -> bytes:
-        """Return the content, or of it the bytes from ``start`` to before ``stop``, counted from 0; fewer where it ends earlier."""
+        """Return the content, or the bytes [start, stop) of it; fewer if it ends earlier."""
         first = start or 0
         if stop is not None and stop <= first:
             return b""
@@ -134,11 +133,11 @@ class StorePath:
                     return file.read() if stop is None else file.read(stop - first)
 
             return self._reading(read)
-        store, there = self._store()
+        store, target = self._store()
         try:
-            return self._reading(lambda: bytes(store.cat_file(there, start=start, end=stop)))
+            return self._reading(lambda: bytes(store.cat_file(target, start=start, end=stop)))
         except StoreError:
-            if start is not None and start >= self.size():  # some refuse a range of nothing
+            if start is not None and start >= self.size():  # some stores refuse empty ranges
                 return b""
             raise
 
@@ -147,21 +146,19 @@ class StorePath:
         return self.read_bytes().decode()
 
     def open(self) -> IO[bytes]:
-        """Open for reading, from any byte on; of a store's file only what is asked for is fetched, 1 MiB at a time."""
+        """Open a seekable file for reading; a store's file is fetched 1 MiB at a time."""
         if self.local is not None:
             path = self.local
             return self._reading(lambda: path.open("rb"))
-        from pixmend.storage.ranged import open_ranged
-
         return open_ranged(self)
 
     def write_bytes(self, content: bytes) -> None:
-        """Write ``content``: after a crash the old file is there, or the whole new one."""
+        """Write ``content`` atomically."""
         with self.writing() as file:
             file.write(content)
 
     def create(self, content: bytes) -> bool:
-        """Write ``content`` unless something is there; return whether it was. Of two who try, one succeeds if the store can tell."""
+        """Write ``content`` unless the file exists; return whether it was written. Atomic where the store supports it."""
         if self.local is not None:
             beside = self.local.with_name(f".{secrets.token_hex(8)}.tmp")
             write_bytes(beside, content)
@@ -178,7 +175,7 @@ class StorePath:
         try:
             attempt(lambda: store.pipe_file(path, content, mode="create"))
         except FileExistsError:
-            # Ours, if an attempt was written whose answer got lost.
+            # An earlier attempt may have succeeded without its response.
             return self.read_bytes() == content
         except Exception as error:
             raise writing(str(self), error) from None
@@ -186,9 +183,9 @@ class StorePath:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[IO[bytes]]:
-        """Open a file that takes this place when the block ends well, and leaves no trace when not.
+        """Open a file that replaces this one when the block succeeds, and is discarded otherwise.
 
-        For a store it is gathered on this machine first, in the folder for temporary files.
+        For a store it is first written to a temporary file of this machine.
         """
         if self.local is not None:
             with atomic_write(self.local) as file:
@@ -203,25 +200,25 @@ class StorePath:
             self.upload(path)
 
     def upload(self, path: Path) -> None:
-        """Write the content of a file of this machine."""
+        """Write the content of a local file."""
         if self.local is not None:
             with atomic_write(self.local) as file, path.open("rb") as content:
                 shutil.copyfileobj(content, file)
             return
-        store, there = self._store()
+        store, target = self._store()
         size = path.stat().st_size
 
         def put() -> None:
-            with renamed(store, there) as name:
+            with renamed(store, target) as name:
                 store.put_file(str(path), name)
-            arrived = int(store.info(there)["size"])
+            arrived = int(store.info(target)["size"])
             if arrived != size:
                 raise OSError(errno.EIO, f"{arrived} of {size} bytes arrived")
 
         self._writing(put)
 
     def download(self, path: Path) -> None:
-        """Write the content to a file of this machine, in constant memory.
+        """Write the content to a local file, in constant memory.
 
         Raises
         ------
@@ -253,7 +250,7 @@ class StorePath:
         return digest.hexdigest()
 
     def exists(self) -> bool:
-        """Whether a file or folder is there."""
+        """Whether a file or folder is target."""
         try:
             self._info()
         except MissingError:
@@ -261,14 +258,14 @@ class StorePath:
         return True
 
     def is_file(self) -> bool:
-        """Whether a file is there."""
+        """Whether a file is target."""
         try:
             return bool(self._info()["type"] == "file")
         except MissingError:
             return False
 
     def is_folder(self) -> bool:
-        """Whether a folder is there."""
+        """Whether a folder is target."""
         try:
             return bool(self._info()["type"] == "directory")
         except MissingError:
@@ -283,14 +280,14 @@ class StorePath:
         return entry_of(self.name, self._info())
 
     def files(self) -> Iterator[tuple[str, int]]:
-        """Yield (relative name, bytes) of every file in the folder and those in it; see `entries`."""
+        """Yield (relative name, bytes) of every file below the folder; see `entries`."""
         for entry in self.entries():
             yield entry.name, entry.bytes
 
     def entries(self) -> Iterator[Entry]:
-        """Yield every file in the folder and those in it, each folder's entries in order of name, none if there is no folder.
+        """Yield every file below the folder, sorted by name within each folder; nothing if it is missing.
 
-        One folder's names are held at a time, and those of the folders that it is in. Links to folders are not followed.
+        Memory holds the names of one folder and its parents. Links to folders are not followed.
         """
         pending: list[Child] = [("", True, None)]
         while pending:
@@ -301,18 +298,18 @@ class StorePath:
                 pending.extend(reversed(self._children(path)))
 
     def beginning(self, start: str) -> list[str]:
-        """Return the names of the files in this folder that begin so, in order; a store that can is asked for these alone."""
+        """Return the sorted names of this folder's files that begin with ``start``; stores that can filter do so."""
         if self.local is not None:
             return sorted(
                 path.name
                 for path in self.local.iterdir()
                 if path.name.startswith(start) and path.is_file()
             )
-        store, there = self._store()
-        # Never both at once: older s3fs refuses that. What begins so in folders below is few, and dropped.
+        store, target = self._store()
+        # Never both options, which older s3fs refuses. Matches in sub-folders are dropped below.
         options = {"prefix": start} if self._protocol in BUCKETS else {"maxdepth": 1}
-        found = self._reading(lambda: store.find(there, **options))
-        names = (str(path).removeprefix(f"{there.rstrip('/')}/") for path in found)
+        found = self._reading(lambda: store.find(target, **options))
+        names = (str(path).removeprefix(f"{target.rstrip('/')}/") for path in found)
         return sorted(name for name in names if name.startswith(start) and "/" not in name)
 
     def remove(self, *, missing_ok: bool = False) -> None:
@@ -321,7 +318,7 @@ class StorePath:
         Raises
         ------
         MissingError
-            There is none, unless ``missing_ok``. Some stores do not tell.
+            There is none, unless ``missing_ok``. Some stores do not report it.
         """
         if self.local is not None:
             try:
@@ -331,9 +328,9 @@ class StorePath:
             except OSError as error:
                 raise _unwritable(self, error) from error
             return
-        store, there = self._store()
+        store, target = self._store()
         try:
-            attempt(lambda: store.rm_file(there))
+            attempt(lambda: store.rm_file(target))
         except FileNotFoundError:
             if not missing_ok:
                 raise MissingError(f"{self}: no such file") from None
@@ -341,12 +338,12 @@ class StorePath:
             raise writing(str(self), error) from None
 
     def remove_folder(self) -> None:
-        """Remove the folder and all that is in it, if it is there."""
+        """Remove the folder and its content, if it exists."""
         if self.local is not None:
             shutil.rmtree(self.local, ignore_errors=True)
             return
-        # One by one: fsspec takes ? and * in a path that it removes as a whole for patterns.
-        with ThreadPoolExecutor(_AT_ONCE) as threads:
+        # One by one, because fsspec's recursive removal treats ? and * as patterns.
+        with ThreadPoolExecutor(_THREADS) as threads:
             found = [self / name for name, _ in self.files()]
             for done in [threads.submit(place.remove, missing_ok=True) for place in found]:
                 done.result()
@@ -356,12 +353,12 @@ class StorePath:
         if self.local is not None:
             return children_here(self.local, folder)
         place = self / folder if folder else self
-        store, there = place._store()
+        store, target = place._store()
         try:
-            infos = place._reading(lambda: store.ls(there, detail=True))
+            infos = place._reading(lambda: store.ls(target, detail=True))
         except MissingError:
             return []
-        return children_there(infos, there, folder)
+        return children_there(infos, target, folder)
 
     def _info(self) -> dict[str, Any]:
         if self.local is not None:
@@ -369,8 +366,8 @@ class StorePath:
             status = self._reading(path.stat)
             kind = "directory" if path.is_dir() else "file" if path.is_file() else "other"
             return {"type": kind, "size": status.st_size, "mtime": status.st_mtime_ns}
-        store, there = self._store()
-        return cast("dict[str, Any]", self._reading(lambda: store.info(there)))
+        store, target = self._store()
+        return cast("dict[str, Any]", self._reading(lambda: store.info(target)))
 
     def _reading(self, action: Callable[[], T]) -> T:
         try:
