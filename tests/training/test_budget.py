@@ -12,8 +12,7 @@ from pixmend.distributed import SINGLE_PROCESS
 from pixmend.images import encode_png
 from pixmend.records import PackSettings, Records, pack
 from pixmend.training import budget, clock, read_recipe, resolve, train
-from pixmend.training.budget import CHOSEN, chosen_for, size_for
-from pixmend.training.clock import Clock
+from pixmend.training.budget import CHOSEN, Clock, chosen_for, size_for
 from tests.training.conftest import TINY
 
 CPU = torch.device("cpu")

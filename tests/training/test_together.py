@@ -16,8 +16,8 @@ from pixmend.distributed import SINGLE_PROCESS, Group, open_group
 from pixmend.errors import SettingsError
 from pixmend.records import Records
 from pixmend.training import RunDirectory, processes_of, read_recipe, resolve, train
-from pixmend.training.feed import Feed
-from pixmend.training.holes import holed_rows
+from pixmend.training.data import Feed
+from pixmend.training.masking import holed_rows
 from pixmend.training.monitor import read_scores
 from pixmend.training.synchronise import SynchronisedBatchNorm2d
 from pixmend.training.together import check_together

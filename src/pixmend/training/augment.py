@@ -11,18 +11,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-__all__ = [
-    "DRAWS",
-    "Transform",
-    "TransformName",
-    "diffaugment",
-    "horizontal_flip",
-    "parse_transforms",
-    "random_shift",
-    "transform_for",
-    "unchanged",
-]
-
 Transform = Callable[[Tensor], Tensor]
 TransformName = Literal["colour", "translation", "cutout"]
 

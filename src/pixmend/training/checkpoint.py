@@ -12,14 +12,6 @@ from pixmend.models import read_header, read_tensors, write_tensors
 from pixmend.training.finite import is_finite
 from pixmend.training.state import TrainState, counts_of, restore, tensors_of
 
-__all__ = [
-    "Checkpoint",
-    "checkpoint_of",
-    "drop_checkpoints",
-    "newest_checkpoint",
-    "write_checkpoint",
-]
-
 
 @dataclass(frozen=True)
 class Checkpoint:

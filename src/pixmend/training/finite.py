@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from pixmend.distributed import SINGLE_PROCESS, Group
 
-__all__ = ["Statistics", "is_finite", "update_if_finite"]
-
 
 @torch.no_grad()
 def update_if_finite(

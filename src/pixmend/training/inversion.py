@@ -11,8 +11,6 @@ from torch import Tensor
 
 from pixmend.models import Encoder, Encoding, Generator, PixelPosterior, kl_to_prior
 
-__all__ = ["Drawn", "MaskedBatch", "completion_loss", "draw", "estimate_loss", "sample_masks"]
-
 _KNOWN_WEIGHT = 0.25  # of known pixels in the reconstruction: they are pasted at completion, but G must agree with them
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pixmend.distributed import Group
 from pixmend.errors import DivergedError
-from pixmend.training.feed import Feed
+from pixmend.training.data import Feed
 from pixmend.training.finite import Statistics
 from pixmend.training.inversion import Drawn, draw
 from pixmend.training.precision import arithmetic
@@ -23,8 +23,6 @@ from pixmend.training.state import (
     modules_of,
     set_learning_rates,
 )
-
-__all__ = ["Iteration"]
 
 _PATIENCE = 5  # steps in a row that are not finite, before the run is taken back
 

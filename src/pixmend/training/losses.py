@@ -9,18 +9,6 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = [
-    "DISCRIMINATOR_LOSSES",
-    "GENERATOR_LOSSES",
-    "LossName",
-    "critic",
-    "discriminator_loss",
-    "feature_matching",
-    "hinge",
-    "minimax",
-    "nonsaturating",
-]
-
 LossName = Literal["nonsaturating", "minimax", "hinge"]
 
 

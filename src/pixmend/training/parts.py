@@ -21,8 +21,6 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-__all__ = ["WHOLE", "Parts"]
-
 R = TypeVar("R")
 V = TypeVar("V")
 

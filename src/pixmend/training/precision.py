@@ -6,8 +6,6 @@ from typing import Literal
 
 import torch
 
-__all__ = ["Precision", "arithmetic"]
-
 Precision = Literal["float32", "bfloat16"]
 
 

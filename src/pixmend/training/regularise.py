@@ -11,8 +11,6 @@ from pixmend.models import DCGANSettings, Discriminator, make_discriminator
 from pixmend.rng import generator_for
 from pixmend.training.parts import WHOLE, Parts
 
-__all__ = ["gradient_penalty", "iterate_powers", "normalise_spectrally", "plain"]
-
 _FIRST_ITERATIONS = 15  # before the first step, so that it starts near the true norm
 
 

@@ -3,8 +3,6 @@
 import math
 from typing import Literal
 
-__all__ = ["Schedule", "rate_share"]
-
 Schedule = Literal["constant", "linear", "cosine"]
 
 

@@ -17,17 +17,6 @@ from pixmend.training.losses import LossName
 from pixmend.training.precision import Precision
 from pixmend.training.schedule import Schedule
 
-__all__ = [
-    "FREE",
-    "TrainSettings",
-    "free_in",
-    "parse_overrides",
-    "read_recipe",
-    "recipe_names",
-    "resolve",
-    "to_toml",
-]
-
 # What may change between two sittings of one run: none of it changes the weights at a given step (another device only
 # by rounding; so do other parts, as other processes, unless `sync_batchnorm` is off).
 FREE = frozenset(

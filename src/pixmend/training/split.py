@@ -17,8 +17,6 @@ from pixmend.records import Records, groups_of, provenance
 from pixmend.rng import array_generator_for
 from pixmend.storage import parse_json, write_text
 
-__all__ = ["Split", "family_numbers", "open_split", "split_by_group"]
-
 _FORMAT = 1
 _FEWEST_IMAGES = 100  # below, every image is needed to learn from
 _MOST = 512  # more would not make the scores steadier by much

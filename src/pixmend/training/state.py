@@ -19,7 +19,7 @@ from pixmend.models import (
 )
 from pixmend.rng import generator_for
 from pixmend.training.augment import Transform, unchanged
-from pixmend.training.average import update_ema
+from pixmend.training.ema import update_ema
 from pixmend.training.finite import update_if_finite
 from pixmend.training.inversion import Drawn, MaskedBatch, completion_loss, draw
 from pixmend.training.losses import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, feature_matching
@@ -29,20 +29,6 @@ from pixmend.training.regularise import gradient_penalty, iterate_powers, normal
 from pixmend.training.schedule import rate_share
 from pixmend.training.settings import TrainSettings
 from pixmend.training.synchronise import start_alike
-
-__all__ = [
-    "TrainState",
-    "counts_of",
-    "discriminator_step",
-    "encoder_step",
-    "generator_step",
-    "initial_state",
-    "modules_of",
-    "restore",
-    "set_learning_rates",
-    "tensors_of",
-]
-
 
 _COUNTS = ("step", "images", "skipped", "skipped_in_row", "rollbacks")
 

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from pixmend.distributed import Group
 from pixmend.training.parts import WHOLE, Parts
 
-__all__ = ["SynchronisedBatchNorm2d", "start_alike", "synchronise_statistics"]
-
 
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over all parts of the batches of all processes of a group, as if they were one (Ioffe 2015, Algorithm 1).

@@ -15,11 +15,9 @@ from pixmend.distributed import Group
 from pixmend.errors import DivergedError, InputError, SettingsError
 from pixmend.records import Records
 from pixmend.training.checkpoint import Checkpoint, checkpoint_of
-from pixmend.training.holes import completions
+from pixmend.training.masking import completions
 from pixmend.training.settings import TrainSettings
 from pixmend.training.state import TrainState
-
-__all__ = ["broadcast_checkpoint", "check_together", "first_checkpoint", "other_world", "watched"]
 
 
 def check_together(settings: TrainSettings, records: Records, group: Group) -> None:

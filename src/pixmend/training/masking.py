@@ -14,8 +14,6 @@ from pixmend.rng import array_generator_for, generator_for
 from pixmend.training.inversion import MaskedBatch, sample_masks
 from pixmend.training.settings import TrainSettings
 
-__all__ = ["Holes", "choose_retrieval", "completions", "holed_rows"]
-
 _LOOKED_AT = 4096  # images of the memory that a training batch is compared with
 
 

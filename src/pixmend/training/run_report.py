@@ -12,10 +12,8 @@ from typing import Any
 from pixmend.page import Series, line_chart, page_style, scrolling
 from pixmend.storage import parse_json, write_text
 from pixmend.training.monitor import MASKS, Scores, read_scores
-from pixmend.training.run import RunDirectory
+from pixmend.training.run_directory import RunDirectory
 from pixmend.training.settings import TrainSettings, resolve
-
-__all__ = ["write_report"]
 
 _FRAMES = 12  # sample grids on the page
 _ROWS = 12  # checkpoints in the table

@@ -11,8 +11,6 @@ from pixmend.models import DCGANSettings, Encoder, Generator, sample_latents
 from pixmend.rng import generator_for
 from pixmend.training.inversion import MaskedBatch, draw
 
-__all__ = ["recompute_batchnorm", "recompute_batchnorm_pair", "update_ema"]
-
 
 @torch.no_grad()
 def update_ema(average: nn.Module, module: nn.Module, *, decay: float, step: int) -> None:

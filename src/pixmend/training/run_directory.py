@@ -28,8 +28,6 @@ from pixmend.errors import OutputError, RunError, SettingsError
 from pixmend.storage import make_folder, parse_json, remove_leftovers, write_text
 from pixmend.training.settings import TrainSettings, free_in, read_recipe, resolve, to_toml
 
-__all__ = ["RunDirectory", "RunFacts", "is_run", "open_run", "parts_of", "processes_of"]
-
 _FORMAT = 1
 
 
