@@ -11,7 +11,7 @@ from pixmend import api
 from pixmend.distributed import SINGLE_PROCESS
 from pixmend.images import encode_png
 from pixmend.records import PackSettings, Records, pack
-from pixmend.training import budget, clock, read_recipe, resolve, train
+from pixmend.training import budget, read_recipe, resolve, train
 from pixmend.training.budget import CHOSEN, Clock, chosen_for, size_for
 from tests.training.conftest import TINY
 
@@ -29,7 +29,7 @@ def ticking(monkeypatch):
         def monotonic(self):
             return next(self.now)
 
-    monkeypatch.setattr(clock, "time", Ticking())
+    monkeypatch.setattr(budget, "time", Ticking())
 
 
 def rates_of(settings, records, run, monkeypatch, stop=lambda: False):
@@ -91,7 +91,7 @@ def test_a_checkpoint_that_takes_long_is_not_followed_by_another(
     def write(export, state):
         steps.append(state.step)
         for _ in range(9):
-            clock.time.monotonic()
+            budget.time.monotonic()
         return real(export, state)
 
     monkeypatch.setattr(loop.Export, "write", write)

@@ -146,7 +146,7 @@ def test_a_model_trained_with_all_options_is_a_model_file_like_any_other(records
 
 
 @pytest.mark.parametrize(
-    ("lr_schedule", "warmup", "shares"),
+    ("schedule", "warmup", "shares"),
     [
         ("constant", 0.0, [1, 1, 1, 1]),
         ("constant", 0.1, [0.1, 1, 1, 1]),
@@ -156,13 +156,13 @@ def test_a_model_trained_with_all_options_is_a_model_file_like_any_other(records
     ],
 )
 def test_schedules_at_the_start_the_middle_the_last_step_and_the_end(schedule, warmup, shares):
-    held = [rate_share(t, 100, lr_schedule=schedule, warmup=warmup) for t in (0, 50, 99, 100)]
+    held = [rate_share(t, 100, schedule=schedule, warmup=warmup) for t in (0, 50, 99, 100)]
     assert held == pytest.approx(shares, rel=1e-5, abs=1e-9)
 
 
 def test_a_schedule_rises_and_falls_without_a_jump():
     for schedule in ("linear", "cosine"):
-        held = [rate_share(t, 200, lr_schedule=schedule, warmup=0.1) for t in range(201)]
+        held = [rate_share(t, 200, schedule=schedule, warmup=0.1) for t in range(201)]
         assert held[:20] == sorted(held[:20])
         assert held[19:] == sorted(held[19:], reverse=True)
         assert max(abs(a - b) for a, b in pairwise(held)) < 0.06
