@@ -27,8 +27,8 @@ from pixmend.records import Records
 from pixmend.rng import generator_for
 from pixmend.training import TrainSettings, parse_overrides, resolve
 from pixmend.training.augment import Transform, transform_for
-from pixmend.training.average import recompute_batchnorm
 from pixmend.training.data import Order, pixels_to_device
+from pixmend.training.ema import recompute_batchnorm
 from pixmend.training.inversion import draw
 from pixmend.training.state import discriminator_step, generator_step, initial_state
 

@@ -11,9 +11,8 @@ from pixmend import api
 from pixmend.distributed import SINGLE_PROCESS
 from pixmend.images import encode_png
 from pixmend.records import PackSettings, Records, pack
-from pixmend.training import budget, clock, read_recipe, resolve, train
-from pixmend.training.budget import CHOSEN, chosen_for, size_for
-from pixmend.training.clock import Clock
+from pixmend.training import budget, read_recipe, resolve, train
+from pixmend.training.budget import CHOSEN, Clock, chosen_for, size_for
 from tests.training.conftest import TINY
 
 CPU = torch.device("cpu")
@@ -30,7 +29,7 @@ def ticking(monkeypatch):
         def monotonic(self):
             return next(self.now)
 
-    monkeypatch.setattr(clock, "time", Ticking())
+    monkeypatch.setattr(budget, "time", Ticking())
 
 
 def rates_of(settings, records, run, monkeypatch, stop=lambda: False):
@@ -92,7 +91,7 @@ def test_a_checkpoint_that_takes_long_is_not_followed_by_another(
     def write(export, state):
         steps.append(state.step)
         for _ in range(9):
-            clock.time.monotonic()
+            budget.time.monotonic()
         return real(export, state)
 
     monkeypatch.setattr(loop.Export, "write", write)
@@ -149,7 +148,7 @@ def test_the_net_is_as_wide_as_time_and_images_allow(monkeypatch, many):
     assert chosen_for(20, many(50_000), given, CPU)["filters"] == 64
     assert chosen_for(20, many(6_000), given, CPU)["filters"] == 48
     small = chosen_for(20, many(600), given, CPU)
-    assert (small["filters"], small["retrieval_images"], small["ema_decay"]) == (32, 600, 0.999)
+    assert (small["filters"], small["memory"], small["ema_decay"]) == (32, 600, 0.999)
     speed = 1200 / 1500 / 30  # too slow for 32 filters
     assert chosen_for(20, many(50_000), given, CPU)["filters"] == 24
     speed = 1.0

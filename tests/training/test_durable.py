@@ -15,7 +15,13 @@ from pixmend.errors import DivergedError, OutputError, RunError, StoppedError, V
 from pixmend.models import load_model
 from pixmend.records import PackSettings, Records, dataset, pack
 from pixmend.storage import append_line
-from pixmend.training import RunDirectory, iteration, monitor, outbox, train
+from pixmend.training import (
+    RunDirectory,
+    callbacks,
+    iteration,
+    monitor,
+    train,
+)
 from pixmend.training.monitor import read_scores
 from tests.training.test_run import assert_same_end, final_tensors
 
@@ -61,7 +67,7 @@ def disk(monkeypatch):
         real_append(path, line)
 
     monkeypatch.setattr(os, "fsync", sync)
-    monkeypatch.setattr(training.log, "append_line", append)
+    monkeypatch.setattr(training.callbacks, "append_line", append)
     return switch
 
 
@@ -70,7 +76,7 @@ def disk(monkeypatch):
 def test_a_disk_that_is_full_for_a_while_changes_no_file_in_the_end(
     records, tiny, tmp_path, whole, disk, monkeypatch, full_at, retry_seconds
 ):
-    monkeypatch.setattr(outbox, "_RETRY_SECONDS", retry_seconds)
+    monkeypatch.setattr(callbacks, "_RETRY_SECONDS", retry_seconds)
     warnings = []
     for now in train(records, tmp_path / "run", tiny()):
         warnings += [now.warning] if now.warning else []
@@ -88,7 +94,7 @@ def test_a_disk_that_is_full_for_a_while_changes_no_file_in_the_end(
 def test_what_was_held_is_written_as_it_was_when_it_should_have_been(
     records, tiny, tmp_path, disk, monkeypatch
 ):
-    monkeypatch.setattr(outbox, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(callbacks, "_RETRY_SECONDS", 0.0)
     for now in train(records, tmp_path / "run", tiny()):
         disk["full"] = now.step in (3, 4, 5)
         if now.step == 7:

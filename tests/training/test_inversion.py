@@ -11,8 +11,7 @@ from pixmend.models import Retrieval, infer, kl_to_prior, load_model, sample_lat
 from pixmend.models.encoder import Encoding, PixelPosterior
 from pixmend.rng import generator_for
 from pixmend.training import train
-from pixmend.training.average import recompute_batchnorm_pair
-from pixmend.training.holes import Holes, choose_retrieval
+from pixmend.training.ema import recompute_batchnorm_pair
 from pixmend.training.inversion import (
     Drawn,
     MaskedBatch,
@@ -22,6 +21,7 @@ from pixmend.training.inversion import (
     sample_masks,
 )
 from pixmend.training.losses import nonsaturating
+from pixmend.training.masking import Holes, choose_retrieval
 from pixmend.training.state import (
     discriminator_step,
     encoder_step,

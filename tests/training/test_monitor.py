@@ -32,8 +32,14 @@ from pixmend.models import (
 from pixmend.records import PackSettings, Records, pack
 from pixmend.training import RunDirectory, Scores, train
 from pixmend.training import monitor as monitor_module
-from pixmend.training.measures import hole_psnr, latent_search
-from pixmend.training.monitor import Monitor, better, collapse_of, read_scores
+from pixmend.training.monitor import (
+    Monitor,
+    better,
+    collapse_of,
+    hole_psnr,
+    latent_search,
+    read_scores,
+)
 from pixmend.training.split import Split
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from pixmend.errors import SettingsError
 from pixmend.images import encode_png
 from pixmend.page import Point, Series, line_chart, scatter_chart
 from pixmend.training import RunDirectory, train
-from pixmend.training.report import write_report
+from pixmend.training.run_report import write_report
 from tests.training.test_monitor import SCORES
 
 

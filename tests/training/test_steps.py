@@ -8,8 +8,8 @@ import torch
 
 from pixmend.models import Generator, sample_latents
 from pixmend.rng import generator_for
-from pixmend.training.average import recompute_batchnorm, update_ema
 from pixmend.training.data import Order
+from pixmend.training.ema import recompute_batchnorm, update_ema
 from pixmend.training.inversion import draw
 from pixmend.training.loop import train
 from pixmend.training.state import discriminator_step, generator_step, initial_state

@@ -16,8 +16,8 @@ from pixmend.distributed import SINGLE_PROCESS, Group, open_group
 from pixmend.errors import SettingsError
 from pixmend.records import Records
 from pixmend.training import RunDirectory, processes_of, read_recipe, resolve, train
-from pixmend.training.feed import Feed
-from pixmend.training.holes import holed_rows
+from pixmend.training.data import Feed
+from pixmend.training.masking import holed_rows
 from pixmend.training.monitor import read_scores
 from pixmend.training.synchronise import SynchronisedBatchNorm2d
 from pixmend.training.together import check_together
@@ -171,26 +171,22 @@ def test_a_group_of_one_leaves_everything_as_it_is():
     value = torch.randn(3)
     assert SINGLE_PROCESS.mean(value) is value
     kept = value.clone()
-    SINGLE_PROCESS.all_reduce_mean([value])
+    SINGLE_PROCESS.average([value])
     SINGLE_PROCESS.broadcast([value])
     assert torch.equal(value, kept)
-    assert (
-        SINGLE_PROCESS.any(False),
-        SINGLE_PROCESS.any(True),
-        SINGLE_PROCESS.broadcast_object({"a": 1}),
-    ) == (
+    assert (SINGLE_PROCESS.any(False), SINGLE_PROCESS.any(True), SINGLE_PROCESS.tell({"a": 1})) == (
         False,
         True,
         {"a": 1},
     )
-    assert SINGLE_PROCESS.shard(8) == slice(0, 8)
+    assert SINGLE_PROCESS.share(8) == slice(0, 8)
     with open_group() as group:
         assert group is SINGLE_PROCESS
 
 
 def test_shares_are_contiguous_and_make_up_the_whole():
     whole = list(range(12))
-    shares = [whole[Group(rank, 3).shard(12)] for rank in range(3)]
+    shares = [whole[Group(rank, 3).share(12)] for rank in range(3)]
     assert [*shares[0], *shares[1], *shares[2]] == whole
 
 

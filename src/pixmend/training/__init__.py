@@ -1,10 +1,10 @@
 """Training: records in, a run directory out."""
 
+from pixmend.training.budget import plan_training, prepare_records, resolve_training
+from pixmend.training.callbacks import Progress
 from pixmend.training.loop import train
 from pixmend.training.monitor import Scores
-from pixmend.training.plan import plan_training, prepare_records, resolve_training
-from pixmend.training.progress import Progress
-from pixmend.training.run import RunDirectory, is_run, processes_of
+from pixmend.training.run_directory import RunDirectory, is_run, processes_of
 from pixmend.training.settings import (
     TrainSettings,
     parse_overrides,

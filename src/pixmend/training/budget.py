@@ -4,19 +4,25 @@ What it chooses are ordinary settings, kept with the run: the same command goes 
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from pixmend.distributed import SINGLE_PROCESS, Group, choose_device
+from pixmend.errors import SettingsError
 from pixmend.images import channel_count
 from pixmend.models import sample_latents
-from pixmend.records import Records
+from pixmend.records import PackProgress, PackSettings, Records, pack
 from pixmend.rng import array_generator_for, generator_for
+from pixmend.storage import StorePath
 from pixmend.training.inversion import MaskedBatch, draw, sample_masks
 from pixmend.training.precision import arithmetic
-from pixmend.training.settings import TrainSettings, resolve
+from pixmend.training.run_directory import RunDirectory, is_run
+from pixmend.training.settings import TrainSettings, read_recipe, resolve
 from pixmend.training.split import family_numbers
 from pixmend.training.state import TrainState, discriminator_step, generator_step, initial_state
 
@@ -151,3 +157,138 @@ def _memory(images: int, given: Mapping[str, Any]) -> int:
     """Return how many training images fit in the model file's share, none past what there is."""
     look = resolve({key: given[key] for key in ("size", "channels") if key in given})
     return min(images, _MEMORY_BYTES // (look.size**2 * channel_count(look.channels)))
+
+
+_PARTS = 1_000_000  # a share of time as a whole number, for schedules that count
+
+
+@dataclass
+class Clock:
+    """Tells all processes of a run the same; a run without ``minutes`` does not depend on time.
+
+    Attributes
+    ----------
+    before
+        Seconds of training in the sittings before this one.
+    last
+        Seconds that the end of a run will take, as its last checkpoint did: kept free, so that the run ends in time.
+    told
+        The share that was told last.
+    """
+
+    settings: TrainSettings
+    group: Group
+    before: float = 0.0
+    last: float = 0.0
+    started: float = field(init=False)
+    told: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        """Start it."""
+        self.started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, by this process's clock."""
+        return self.before + time.monotonic() - self.started
+
+    def done(self, step: int) -> float:
+        """Return the share of the run that is done after ``step`` steps, 1 and more at its end; the first process's word counts."""
+        share = step / self.settings.steps
+        if self.settings.minutes is None:
+            return share
+        timed = (self.seconds + self.last) / (60 * self.settings.minutes)
+        # A checkpoint that takes less than the one before gives time back, but learning rates do not rise again.
+        told = torch.tensor([max(share, timed, self.told)], dtype=torch.float64)
+        self.group.broadcast([told])
+        self.told = float(told)
+        return self.told
+
+    def place(self, step: int, done: float) -> tuple[int, int]:
+        """Return where the schedule of learning rates is: at which step of how many."""
+        if self.settings.minutes is None:
+            return step, self.settings.steps
+        return min(round(done * _PARTS), _PARTS - 1), _PARTS
+
+
+def plan_training(recipe: str | Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that a recipe and overrides give, checked."""
+    held = read_recipe(recipe) if recipe else {}
+    try:
+        resolve(held)
+    except SettingsError as error:
+        raise SettingsError(f"recipe {recipe}: {error}") from error
+    wanted = {**held, **overrides}
+    resolve(wanted)
+    return wanted
+
+
+def prepare_records(
+    data: StorePath | Path,
+    run: Path,
+    wanted: Mapping[str, Any],
+    *,
+    skip_bad: bool = False,
+    on_progress: Callable[[PackProgress], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    group: Group = SINGLE_PROCESS,
+) -> Records:
+    """Open a record folder (or its URL), or pack an image folder into the run directory (once) and open that.
+
+    In a group the first process packs while the others wait.
+
+    Raises
+    ------
+    SettingsError
+        ``wanted`` asks for another size or other channels than the records have.
+    StoppedError
+        ``should_stop`` said yes; the same call goes on.
+    """
+    if (StorePath.of(data) / "manifest.json").is_file():
+        packed = Records(data, skip_bad=skip_bad, should_stop=should_stop)
+    else:
+        keys = ("size", "channels", "fit", "background")
+        values = {key: wanted[key] for key in keys if key in wanted}
+        if "minutes" in wanted and "size" not in wanted:
+            device = choose_device(wanted.get("device", "auto"))
+            values["size"] = size_for(wanted["minutes"], device)
+        chosen = PackSettings(**values)
+        folder = RunDirectory(run).records
+        with group.main_first():
+            if group.is_main:
+                pack(data, folder, chosen, on_progress=on_progress, should_stop=should_stop)
+            packed = Records(folder, skip_bad=skip_bad, should_stop=should_stop)
+    for key, held in _shape_of(packed).items():
+        if key in wanted and wanted[key] != held:
+            raise SettingsError(
+                f"{key} = {wanted[key]}: the records in {data} have {key} {held}; "
+                f"pack the images again (pixmend pack --{key} {wanted[key]}) or leave {key} out"
+            )
+    return packed
+
+
+def resolve_training(
+    wanted: Mapping[str, Any], packed: Records, run: Path, *, group: Group = SINGLE_PROCESS
+) -> TrainSettings:
+    """Return the settings of a run on these records; with ``minutes``, what is not said is measured, or as the run was begun with."""
+    given = {**wanted, **_shape_of(packed)}
+    if "minutes" not in wanted:
+        return resolve(given)
+    chosen: dict[str, Any] | None = None
+    if group.is_main:
+        if is_run(run):
+            begun = read_recipe(RunDirectory(run).settings)
+            chosen = {key: begun[key] for key in CHOSEN if key in begun}
+        else:
+            device = group.device(wanted.get("device", "auto"))
+            chosen = chosen_for(wanted["minutes"], packed, given, device)
+    return resolve(group.broadcast_object(chosen), given)
+
+
+def _shape_of(packed: Records) -> dict[str, Any]:
+    return {
+        "size": packed.size,
+        "channels": packed.channels,
+        "fit": packed.fit,
+        "background": packed.background,
+    }

@@ -13,15 +13,14 @@ from pixmend.models import DCGAN, Encoder, Generator, read_header, sample_latent
 from pixmend.records import Records
 from pixmend.rng import generator_for
 from pixmend.storage import write_bytes
-from pixmend.training.average import recompute_batchnorm, recompute_batchnorm_pair
-from pixmend.training.feed import Feed
-from pixmend.training.outbox import DeferredWriter
+from pixmend.training.callbacks import DeferredWriter, Watch
+from pixmend.training.data import Feed
+from pixmend.training.ema import recompute_batchnorm, recompute_batchnorm_pair
 from pixmend.training.regularise import plain
-from pixmend.training.run import RunDirectory
+from pixmend.training.run_directory import RunDirectory
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import Split
 from pixmend.training.state import TrainState
-from pixmend.training.watch import Watch
 
 _MAX_FRAMES = 120
 

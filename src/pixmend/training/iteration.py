@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pixmend.distributed import Group
 from pixmend.errors import DivergedError
-from pixmend.training.feed import Feed
+from pixmend.training.data import Feed
 from pixmend.training.finite import Statistics
 from pixmend.training.inversion import Drawn, draw
 from pixmend.training.precision import arithmetic
@@ -59,42 +59,48 @@ class Iteration:
         state, settings = self.state, self.settings
         self._statistics.keep()
         set_learning_rates(state, settings, place, places)
-        losses = state.parts.run(self._take_part, self.feed.device)[0]
-        images = settings.n_critic * settings.batch_size
-        state.images += images
+        losses = self._take()
         state.step += 1
         fetched: list[float] = self.group.mean(torch.stack(losses)).tolist()
         self._count(all(map(math.isfinite, fetched)))
         loss_d, loss_g = fetched[-2:]
         return loss_d, loss_g
 
-    def _take_part(self, number: int) -> list[torch.Tensor]:
-        """Take the step on one of the parts that it is worked on in; return the mean losses of all parts in this process."""
-        state, settings, parts = replace(self.state), self.settings, self.state.parts
-        feed, losses = self.feed.of_part(number, parts.count), []
-        # Parts that have nothing to do with each other do not keep what G's step would need until all have taken D's.
-        reuse = settings.reuse_fakes and (parts.joint or parts.count == 1)
+    def _take(self) -> list[torch.Tensor]:
+        """Take D's steps and G's, each over all micro-batches; return this process's mean losses."""
+        state, settings, count = self.state, self.settings, self.state.micro_batches
+        feeds = [self.feed.of_part(number, count) for number in range(count)]
+        # Keeping G's graphs of several micro-batches would need the memory that splitting saves.
+        reuse = settings.reuse_fakes and count == 1
+        means: list[torch.Tensor] = []
         for inner in range(settings.n_critic):
-            real, indices = parts.together(
-                state.images, lambda at: self.feed.real(at[0], settings.batch_size)
-            )
-            here = Group(number, parts.count).shard(len(indices))
-            real, indices = feed.varied(real[here], state.step, inner), indices[here]
-            seen = feed.transform(state.step, "real", inner)(real)
-            keep = reuse and inner == settings.n_critic - 1
-            drawn = self._draw(feed, real, indices, inner, keep=keep)
-            transform = feed.transform(state.step, "fake", inner)
-            losses.append(discriminator_step(state, seen, drawn.images, settings, transform).mean())
+            real, indices = self.feed.real(state.images, settings.batch_size)
+            batches = []
+            for state.micro_batch, feed in enumerate(feeds):
+                here = Group(state.micro_batch, count).shard(len(indices))
+                images = feed.varied(real[here], state.step, inner)
+                seen = feed.transform(state.step, "real", inner)(images)
+                keep = reuse and inner == settings.n_critic - 1
+                drawn = self._draw(feed, images, indices[here], inner, keep=keep)
+                transform = feed.transform(state.step, "fake", inner)
+                loss = discriminator_step(state, seen, drawn.images, settings, transform)
+                batches.append((feed, images, indices[here], seen))
+            means.append(loss.mean())
             state.images += settings.batch_size
-        if not reuse:
-            again = inner if settings.reuse_fakes else None
-            drawn = self._draw(feed, real, indices, again, keep=True)
-        transform = feed.transform(state.step, "generator")
-        losses.append(generator_step(state, drawn, seen, settings, transform).mean())
+        for state.micro_batch, (feed, images, members, seen) in enumerate(batches):
+            if not reuse:
+                again = inner if settings.reuse_fakes else None
+                drawn = self._draw(feed, images, members, again, keep=True)
+            transform = feed.transform(state.step, "generator")
+            loss = generator_step(state, drawn, seen, settings, transform)
+        means.append(loss.mean())
         if settings.encoder == "frozen":
-            holed = feed.holed(real, indices, state.step, "encoder")
-            losses.insert(0, encoder_step(state, holed, settings))
-        return losses
+            for state.micro_batch, (feed, images, members, _) in enumerate(batches):
+                holed = feed.holed(images, members, state.step, "encoder")
+                loss = encoder_step(state, holed, settings)
+            means.insert(0, loss)
+        state.micro_batch = 0
+        return means
 
     def _draw(
         self,

@@ -14,20 +14,18 @@ from pixmend.distributed import SINGLE_PROCESS, Group
 from pixmend.errors import DivergedError, StoppedError
 from pixmend.records import Records
 from pixmend.rng import seed_for
+from pixmend.training.budget import Clock
+from pixmend.training.callbacks import DeferredWriter, Log, Progress, Watch
 from pixmend.training.checkpoint import (
     Checkpoint,
     drop_checkpoints,
     newest_checkpoint,
     write_checkpoint,
 )
-from pixmend.training.clock import Clock
+from pixmend.training.data import Feed
 from pixmend.training.export import Export
-from pixmend.training.feed import Feed
 from pixmend.training.iteration import Iteration
-from pixmend.training.log import Log
-from pixmend.training.outbox import DeferredWriter
-from pixmend.training.progress import Progress
-from pixmend.training.run import RunDirectory, RunFacts, open_run, parts_of, processes_of
+from pixmend.training.run_directory import RunDirectory, RunFacts, open_run, parts_of, processes_of
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import open_split
 from pixmend.training.state import initial_state
@@ -38,7 +36,6 @@ from pixmend.training.together import (
     other_world,
     watched,
 )
-from pixmend.training.watch import Watch
 
 _CHECKPOINTS = 10  # of a run by time
 
@@ -122,7 +119,7 @@ class Trainer:
         self.export = Export(records, run, settings, self.split, self.feed, self.outbox, self.watch)
 
     def steps(self, should_stop: Callable[[], bool]) -> Iterator[Progress]:
-        """Train from the newest checkpoint to the end, yielding after every step."""
+        """Resume, then train to the end or to where ``should_stop`` says so; yield after every step."""
         resumed = self._resume()
         if resumed:
             self.warnings += [self.warning] if self.warning else []

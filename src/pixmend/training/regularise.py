@@ -9,18 +9,18 @@ from torch.nn.utils import parametrize
 
 from pixmend.models import DCGANSettings, Discriminator
 from pixmend.rng import generator_for
-from pixmend.training.parts import WHOLE, Parts
 
 _FIRST_ITERATIONS = 15  # before the first step, so that it starts near the true norm
 
 
-def gradient_penalty(logits: Tensor, images: Tensor, parts: Parts = WHOLE) -> Tensor:
+def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
     """Return ||grad_x D(x)||^2 per image, [B], of logits [B] and the images [B, C, H, W] they were computed from.
 
     Half of gamma times its mean over real images is R1 (Mescheder 2018, equation 9). It can be differentiated again. Batch norm in D
-    lets an image's logit depend on its batch mates, so here the gradient is that of the sum of the logits, of all parts of the batch.
+    lets an image's logit depend on its batch mates, so the gradient is that of the sum of the logits.
     """
-    return parts.gradient(logits.sum(), images).square().flatten(1).sum(1)
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.square().flatten(1).sum(1)
 
 
 def normalise_spectrally(discriminator: Discriminator, *, seed: int) -> None:

@@ -76,14 +76,14 @@ class TrainSettings(DCGANSettings):
         1,
         ge=1,
         le=4096,
-        description="parts that a process works on its share of a batch in, to need less memory",
+        description="micro-batches that each process splits its share into, to need less memory",
     )
     precision: Precision = Field(
         "float32", description="of maps and products while training; the rest stays float32"
     )
     sync_batchnorm: bool = Field(
         True,
-        description="batch statistics over the whole batch when several processes or parts share it",
+        description="batch statistics over all processes that share a batch",
     )
     ema_decay: float = Field(
         0.999, ge=0, lt=1, description="decay of the moving average of G's weights; 0 = none"

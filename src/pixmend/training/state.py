@@ -1,8 +1,8 @@
 """All that a run must remember, and the two steps that change it (Goodfellow 2014, Algorithm 1)."""
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,10 @@ from pixmend.models import (
 )
 from pixmend.rng import generator_for
 from pixmend.training.augment import Transform, unchanged
-from pixmend.training.average import update_ema
+from pixmend.training.ema import update_ema
 from pixmend.training.finite import update_if_finite
 from pixmend.training.inversion import Drawn, MaskedBatch, completion_loss, draw
 from pixmend.training.losses import DISCRIMINATOR_LOSSES, GENERATOR_LOSSES, feature_matching
-from pixmend.training.parts import WHOLE, Parts
 from pixmend.training.precision import arithmetic
 from pixmend.training.regularise import gradient_penalty, iterate_powers, normalise_spectrally
 from pixmend.training.schedule import rate_share
@@ -45,8 +44,10 @@ class TrainState:
         How often the run was taken back to a checkpoint; it decides the draws after it.
     group
         The processes that train this state together, each on its share of every batch.
-    parts
-        The parts that each works on its share in; the steps are then taken in `pixmend.training.parts.Parts.run`, by every part.
+    micro_batch, micro_batches
+        Gradient accumulation: the number of the current micro-batch, and how many each process splits its share into.
+    losses
+        Losses of the micro-batches of the current update so far.
     """
 
     generator: Generator
@@ -63,11 +64,9 @@ class TrainState:
     ema_encoder: Encoder | None = None
     encoder_optimiser: torch.optim.Adam | None = None
     group: Group = SINGLE_PROCESS
-    parts: Parts = WHOLE
-
-    def over_batch(self, part: Tensor) -> Tensor:
-        """Return the mean over the whole batch of what is the mean over this part of it."""
-        return self.group.mean(self.parts.mean(part))
+    micro_batch: int = 0
+    micro_batches: int = 1
+    losses: list[Tensor] = field(default_factory=list)
 
 
 def initial_state(
@@ -93,10 +92,7 @@ def initial_state(
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     # The averages keep torch's own batch norms: the first process measures their statistics alone.
     trained = [net for net in (generator, discriminator, encoder) if net is not None]
-    # Means over the batch, of which these two are made, make all of it one graph.
-    joint = settings.sync_batchnorm or settings.feature_matching > 0
-    parts = Parts(settings.gradient_accumulation, joint=joint)
-    start_alike(trained, group, parts, synchronised=settings.sync_batchnorm)
+    start_alike(trained, group, synchronised=settings.sync_batchnorm)
     state = TrainState(
         generator,
         discriminator,
@@ -104,7 +100,7 @@ def initial_state(
         _adam(generator, settings, settings.learning_rate),
         _adam(discriminator, settings, _discriminator_rate(settings)),
         group=group,
-        parts=parts,
+        micro_batches=settings.gradient_accumulation,
     )
     if encoder is not None:
         state.encoder, state.ema_encoder = encoder, ema_encoder
@@ -138,7 +134,7 @@ def discriminator_step(
     as many (Karras 2020, section 3.1); it is no part of the loss that is returned. NaN says that the step was not finite and was
     left out; so it does of G's.
     """
-    if settings.spectral_norm and state.parts.leads:
+    if settings.spectral_norm and state.micro_batch == 0:
         iterate_powers(state.discriminator)
     penalised = (
         settings.r1_gamma > 0 and state.images // settings.batch_size % settings.r1_every == 0
@@ -153,7 +149,7 @@ def discriminator_step(
     total = loss.mean()
     if penalised:
         weight = settings.r1_gamma / 2 * settings.r1_every
-        total = total + weight * gradient_penalty(real_logits, real, state.parts).mean()
+        total = total + weight * gradient_penalty(real_logits, real).mean()
     return _descend(state, total, loss, state.discriminator_optimiser)
 
 
@@ -188,7 +184,7 @@ def generator_step(
         with torch.no_grad(), arithmetic(settings.precision, real.device):
             wanted = state.discriminator.features(real)[-1]
         ours = features[-1].float()
-        distance = feature_matching(wanted.float(), ours, over_batch=state.over_batch)
+        distance = feature_matching(wanted.float(), ours, over_batch=state.group.mean)
         total = total + settings.feature_matching * distance
     loss = _descend(state, total, losses[count:], *_moving(state, drawn))
     state.discriminator.requires_grad_(True)
@@ -274,24 +270,27 @@ def _descend(
 ) -> Tensor:
     """Descend the gradient of ``total``, unless something is not finite; return ``losses``, NaN where it was left out.
 
-    Each part of each process gives the total and the losses of its share, and all descend the gradient of the whole batch. What is
-    returned are the losses of all parts of this process.
+    Gradients add up over the micro-batches; the last one takes the step and returns the losses of all of them. All processes descend
+    the mean gradient of their shares.
     """
-    if state.parts.leads:
+    if state.micro_batch == 0:
+        state.losses.clear()
         for optimiser in optimisers:
             optimiser.zero_grad(set_to_none=True)
-    state.parts.backward(total)
-
-    def update(parts: Sequence[Tensor]) -> Tensor:
-        joined = parts[0] if len(parts) == 1 else torch.cat([part.reshape(-1) for part in parts])
-        return update_if_finite(joined, *optimisers, group=state.group)
-
-    return state.parts.together(losses.detach(), update)
+    count = state.micro_batches
+    (total / count if count > 1 else total).backward()  # type: ignore[no-untyped-call]
+    state.losses.append(losses.detach())
+    if state.micro_batch < count - 1:
+        return losses.detach()
+    every = [each.reshape(-1) for each in state.losses]
+    joined = losses if count == 1 else torch.cat(every)
+    state.losses.clear()
+    return update_if_finite(joined, *optimisers, group=state.group)
 
 
 def _update_averages(state: TrainState, settings: TrainSettings) -> None:
     # The first process writes; nothing else reads the averages.
-    if not (state.group.is_main and state.parts.leads):
+    if not (state.group.is_main and state.micro_batch == state.micro_batches - 1):
         return
     decay, step = settings.ema_decay, state.step
     update_ema(state.ema, state.generator, decay=decay, step=step)

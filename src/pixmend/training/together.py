@@ -2,8 +2,7 @@
 
 Which images and latents make a batch does not depend on how many processes share it, batch norm sees all of it and gradients are those of
 all of it (`pixmend.training.synchronise`). So the number of processes changes a run by rounding only, also where a run goes on in another
-number than it began in: image number n of the run is the same one, and only who works on it changes. The same holds of the parts that a
-process works on its share in (`pixmend.training.parts`).
+number than it began in: image number n of the run is the same one, and only who works on it changes.
 """
 
 import math
@@ -15,7 +14,7 @@ from pixmend.distributed import Group
 from pixmend.errors import DivergedError, InputError, SettingsError
 from pixmend.records import Records
 from pixmend.training.checkpoint import Checkpoint, checkpoint_of
-from pixmend.training.holes import completions
+from pixmend.training.masking import completions
 from pixmend.training.settings import TrainSettings
 from pixmend.training.state import TrainState
 
@@ -37,7 +36,11 @@ def check_together(settings: TrainSettings, records: Records, group: Group) -> N
         raise SettingsError(
             f"batch_size = {count}: is the whole batch, and {_words(group.world, parts)} cannot share it equally; "
             f"set batch_size={below or above}, or "
-            + ("another accumulate" if parts > 1 else "start another number of processes")
+            + (
+                "another gradient_accumulation"
+                if parts > 1
+                else "start another number of processes"
+            )
         )
     some = completions(settings)
     if some % world:
@@ -115,16 +118,15 @@ def other_world(before: Sequence[int], settings: TrainSettings, group: Group) ->
         (f" in {parts} parts each", f" in {accumulate}") if parts * accumulate > 1 else ("", "")
     )
     said = f"this run was trained by {worlds} processes{of_parts[0]} and goes on with {world}{of_parts[1]}: "
-    each, share = (settings.batch_size // math.prod(pieces) for pieces in (before, now))
-    if settings.sync_batchnorm or each == share:
+    # Processes may synchronise their statistics; micro-batches have their own.
+    pieces = [pair[1] if settings.sync_batchnorm else math.prod(pair) for pair in (before, now)]
+    each, share = (settings.batch_size // count for count in pieces)
+    if each == share:
         return (
             said
             + "images and draws stay the same, but sums round differently, so the weights are not bit for bit those of the other"
         )
-    return (
-        said
-        + f"with sync_batchnorm off, batch statistics are now of {share} images instead of {each}"
-    )
+    return said + f"batch statistics are now of {share} images instead of {each}"
 
 
 def watched(settings: TrainSettings, group: Group) -> TrainSettings:

@@ -12,7 +12,7 @@ from typing import Any
 from pixmend.page import Series, line_chart, page_style, scrolling
 from pixmend.storage import parse_json, write_text
 from pixmend.training.monitor import MASKS, Scores, read_scores
-from pixmend.training.run import RunDirectory
+from pixmend.training.run_directory import RunDirectory
 from pixmend.training.settings import TrainSettings, resolve
 
 _FRAMES = 12  # sample grids on the page
