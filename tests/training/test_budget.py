@@ -148,7 +148,7 @@ def test_the_net_is_as_wide_as_time_and_images_allow(monkeypatch, many):
     assert chosen_for(20, many(50_000), given, CPU)["filters"] == 64
     assert chosen_for(20, many(6_000), given, CPU)["filters"] == 48
     small = chosen_for(20, many(600), given, CPU)
-    assert (small["filters"], small["memory"], small["ema_decay"]) == (32, 600, 0.999)
+    assert (small["filters"], small["retrieval_images"], small["ema_decay"]) == (32, 600, 0.999)
     speed = 1200 / 1500 / 30  # too slow for 32 filters
     assert chosen_for(20, many(50_000), given, CPU)["filters"] == 24
     speed = 1.0

@@ -76,7 +76,7 @@ def test_a_wrong_setting_is_named_with_its_value(wrong, message):
 
 
 def test_transforms_are_kept_in_the_order_they_are_applied_in():
-    assert resolve({"diffaugment": "cutout, colour"}).augment == "colour,cutout"
+    assert resolve({"diffaugment": "cutout, colour"}).diffaugment == "colour,cutout"
     assert resolve({"diffaugment": "cutout, colour"}).transforms == ("colour", "cutout")
     assert resolve({}).transforms == ()
 
