@@ -232,7 +232,7 @@ def test_the_other_published_methods_do_too(
     method = METHODS[name]
     assert (method.solver, method.learning_rate, method.steps) == (solver, rate, steps)
     assert (method.contextual.__name__, method.lambda_perceptual) == (contextual, prior)
-    assert (method.window, method.blend, method.draw) == (window, blend, draw)
+    assert (method.weight_window, method.blend, method.draw) == (window, blend, draw)
     assert (method.latent_clip, method.bank, method.encoder) == (clip, 0, "never")
     if prior:
         assert method.perceptual.__name__ == "nonsaturating_prior"

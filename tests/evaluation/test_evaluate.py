@@ -497,6 +497,6 @@ def test_the_verb_writes_all_and_lists_what_cannot_be_read(program, untrained, f
         "report.html",
         "report.json",
         "results.csv",
-        "answers/center/seed-0.002-sharp/000000.png",
+        "answers/center/classic-0.002-sharp/000000.png",
     ):
         assert (out / name).is_file()
