@@ -87,7 +87,7 @@ def _rows(
     z = torch.cat([starts.flatten(0, 1), starts[0, :1].expand(len(rows) - count * lanes, -1)])
     objective = method.objective(model, images[rows], known[rows])
     spent, last = 0.0, time.perf_counter()
-    for state in method.search(objective, z, model.settings, lanes=lanes):
+    for state in method.search(objective, z, model.settings):
         spent += time.perf_counter() - last
         yield _row(model, state, images, known, lanes, spent)
         last = time.perf_counter()

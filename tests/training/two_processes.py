@@ -154,7 +154,6 @@ def check_the_first_time(images, records, train, options, rank):
     watched = {"monitor": True, "checkpoint_every": 6}
     train(records, "conditional", encoder="conditional", r1_every=2, **inverting, **watched)
     train(records, "frozen", encoder="frozen", **inverting)
-    train(records, "parts", gradient_accumulation=2, **short, **options)
     train(records, "grown", **short)
     train(records, "whole", steps=7)
     train(records, "cut", steps=3)
