@@ -70,7 +70,7 @@ def test_solvers_are_compared_from_the_same_starts():
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[2:]]
     starts = {tuple(cell[3:]) for cell in cells if cell[1] == "0"}
     assert len(starts) == 1, "equal starts, equal losses"
-    assert len(cells) == 2 * 5
+    assert len(cells) == 2 * 4
 
 
 def test_the_time_to_the_same_quality_is_measured(records):
