@@ -60,7 +60,7 @@ def main() -> None:
 def _variants(base: Method) -> dict[str, Method]:
     """Return methods by what sets them apart from the first."""
     return {
-        f"window {base.window}, lambda {base.lambda_perceptual}, bank {base.bank}, {base.restarts} restarts": base,
+        f"window {base.weight_window}, lambda {base.lambda_perceptual}, bank {base.bank}, {base.restarts} restarts": base,
         "window 3": replace(base, weight_window=3),
         "window 15": replace(base, weight_window=15),
         "no window: known pixels alike": replace(base, weight_window=0, min_weight=1.0),
