@@ -79,11 +79,11 @@ def test_a_streamed_run_cut_short_and_resumed_is_the_run_from_memory(
 
 def test_reading_many_images_gives_their_pages_back(records, monkeypatch):
     given = []
-    monkeypatch.setattr(Records, "_give_back_pages", lambda self: given.append(self._reads))
+    monkeypatch.setattr(Records, "_release_pages", lambda self: given.append(self._reads))
     records.images([0, 1] * 600)
     assert len(given) in (2, 3)
     assert np.diff(given).tolist() == [512] * (len(given) - 1)
     monkeypatch.undo()
     before = records.images([3])
-    records._give_back_pages()
+    records._release_pages()
     assert np.array_equal(records.images([3]), before)
