@@ -167,6 +167,20 @@ def test_settings_that_ask_for_gigabytes_take_none(model, tmp_path, monkeypatch)
         load_model(path)
 
 
+@pytest.mark.parametrize("name", ["arch", "memory", "fill", "odd\nname" * 99])
+def test_a_model_of_another_version_is_refused_in_a_line_that_says_what_to_do(
+    model, tmp_path, name
+):
+    settings = model.settings.model_dump() | {name: 0}
+    write_tensors(tmp_path / "m", {}, kind="model", header={"settings": settings, "card": {}})
+    with pytest.raises(
+        ModelFileError, match=r"m: a model of another version.*train it again"
+    ) as refusal:
+        load_model(tmp_path / "m")
+    assert "\n" not in str(refusal.value)
+    assert ascii(name)[1:60] in str(refusal.value)
+
+
 @pytest.mark.parametrize(
     ("header", "settings"),
     [

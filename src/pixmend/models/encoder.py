@@ -1,9 +1,9 @@
-"""The encoder: from a masked image and its mask to a posterior over z, and to what G is maps_added of the image besides.
+"""The encoder: from a masked image and its mask to a posterior over z, and to the `Condition` of G.
 
-masked image, mask (, nearest training image) --E--> N(mean, variance) over z, a `Condition` of G, and an `PixelPosterior`
+masked image, mask (, nearest training image) --E--> N(mean, variance) over z, a `Condition` of G, and a `PixelPosterior`
 
 Learned inference as in BiGAN and ALI (Donahue 2017, Dumoulin 2017), amortised for images with holes: completing takes one pass
-instead of a search of a thousand. Of a prior sample nothing is maps_added, so G stays an unconditional DCGAN.
+instead of a search of a thousand. A prior sample has no condition, so G stays an unconditional DCGAN.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Encoding:
     mean, log_variance
         Of the posterior N(mean, exp(log_variance)) over z, each [B, latent_dim].
     condition
-        What G is maps_added besides z; None where the model's `encoder` is not "conditional".
+        The condition of G beside z; None where the model's `encoder` is not "conditional".
     pixel_posterior
         The mean of the images that fit, and their variance; None as `condition`.
     """
@@ -68,7 +68,7 @@ class Encoding:
         return self.mean + (0.5 * self.log_variance).exp() * noise
 
     def exact(self) -> "Encoding":
-        """Return it in float32, but for what G alone is maps_added."""
+        """Return it in float32, but for the condition of G."""
         estimate = self.pixel_posterior
         if estimate is not None:
             estimate = PixelPosterior(estimate.mean.float(), estimate.log_variance.float())
@@ -87,10 +87,10 @@ class Encoding:
 class Encoder(nn.Module):
     """E: what is known of an image -> `Encoding`; it mirrors D, but for the batch norm at its input, which is there.
 
-    Where G is maps_added of the image, the way back up mirrors G, each layer adding the maps of the same size on the way down (U-Net,
+    Where G is conditioned on the image, the way back up mirrors G, each layer adding the maps of the same size on the way down (U-Net,
     Ronneberger 2015). Its maps, through a 1 x 1 convolution, are added to G's at the same size before its ReLU; at full size they
-    meet a convolution of E's input, and from there come the estimate and what is added before G's tanh. With `fill` = "smooth" both are
-    corrections of a smooth guess, which E then sees in the hole.
+    meet a convolution of E's input, and from there come the pixel posterior and what is added before G's tanh. With
+    `hole_init = "harmonic"` both are corrections of a smooth guess, which E then sees in the hole.
     """
 
     def __init__(self, settings: DCGANSettings) -> None:
@@ -162,7 +162,7 @@ class Encoder(nn.Module):
         back = [maps[-1]]  # from `start` pixels to full size
         for up, beside in zip(self.ups, [*maps[-2::-1], self.input_skip(inputs)], strict=True):
             back.append(nn.functional.leaky_relu(up(back[-1]) + beside, 0.2))
-        maps_added = [
+        condition_maps = [
             head(each) for head, each in zip(self.condition_heads, back[:-1], strict=True)
         ]
         fine = nn.functional.leaky_relu(self.fuse(back[-1]), 0.2)
@@ -172,7 +172,7 @@ class Encoder(nn.Module):
         if self.smooth:  # both are corrections of the guess
             guess = torch.atanh(_INSIDE * shown)
             detail, mean = detail + guess, mean + guess
-        return Condition(maps_added, detail), PixelPosterior(torch.tanh(mean), spread)
+        return Condition(condition_maps, detail), PixelPosterior(torch.tanh(mean), spread)
 
 
 def join_encodings(encodings: list[Encoding]) -> Encoding:

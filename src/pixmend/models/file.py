@@ -30,6 +30,7 @@ FORMATS = {"model": 1, "checkpoint": 2}
 BUNDLED = Path(__file__).parent.parent / "bundled"
 _PARTS = ("generator", "discriminator", "encoder")
 _MAX_HEADER = 8 * 2**20
+_SHOWN = 80  # characters of unknown names in a message
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ def load_model(model: str | Path) -> DCGAN:
     """
     path = find_model(model)
     tensors, header = read_tensors(path, kind="model")
+    _check_version(path, header)
     try:
         settings = DCGANSettings.model_validate(header["settings"])
         with torch.device("meta"):  # takes no memory: a few bytes of settings can ask for gigabytes
@@ -230,6 +232,24 @@ def _weights_in(path: Path) -> dict[str, Tensor]:
         return load(path.read_bytes())  # safe_open takes no name that is not UTF-8
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+
+
+def _check_version(path: Path, header: Mapping[str, Any]) -> None:
+    """Refuse a model whose settings this version does not know: it is not damaged, and no new export helps.
+
+    Raises
+    ------
+    ModelFileError
+        It has such settings; the message names them.
+    """
+    settings = header.get("settings")
+    values = settings if isinstance(settings, dict) else {}
+    unknown = sorted(values.keys() - DCGANSettings.model_fields.keys())
+    if unknown:
+        names = ", ".join(map(ascii, unknown))[:_SHOWN]
+        raise ModelFileError(
+            f"{path}: a model of another version of pixmend (unknown settings: {names}); use that version, or train it again"
+        )
 
 
 def _networks(settings: DCGANSettings) -> tuple[Generator, Discriminator, Encoder | None]:
