@@ -105,6 +105,17 @@ def test_the_reference_has_each_setting_as_the_code_has_it(name):
     assert setting_row(name) in REFERENCE.splitlines()
 
 
+def test_every_setting_that_the_docs_set_is_one():
+    named = re.findall(r"--set (\w+)=", TEXT)
+    assert len(named) > 3
+    assert {name for name in named if name.lower() != "key"} <= TrainSettings.model_fields.keys()
+
+
+def test_the_help_of_complete_names_every_method():
+    (option,) = (each for each in VERBS["complete"].params if each.name == "method")
+    assert set(METHODS) <= set(re.findall(r"\w+", option.help))
+
+
 @pytest.mark.parametrize("name", [*SHAPES, *METHODS, *recipe_names()])
 def test_every_mask_method_and_recipe_is_in_the_docs(name):
     assert re.search(rf"`{re.escape(name)}[`:\[]", TEXT)

@@ -34,8 +34,8 @@ ROOMS = {
     ),
     "records": Room(
         (
-            *("pixmend.records.tfrecord"),
-            *("pixmend.records.manifest", "pixmend.records.dataset", "pixmend.records.foreign"),
+            *("pixmend.records.tfrecord", "pixmend.records.manifest"),
+            *("pixmend.records.dataset", "pixmend.records.foreign"),
         ),
         (
             *("tests/records/test_framing.py", "tests/records/test_example.py"),

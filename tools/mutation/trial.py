@@ -45,7 +45,7 @@ class Reach:
         return sorted(reaching, key=lambda test: self.seconds[test])
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.ImageSource) -> Iterator[None]:
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         """Note what a test reaches."""
         reached: set[int] = set()
 

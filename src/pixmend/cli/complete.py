@@ -47,7 +47,7 @@ def complete(
     method: Annotated[
         str,
         typer.Option(
-            help="default, instant, best (slow), or as published: seed, yeh, bamos, chengbinjin, moodoki, csgm, surgery."
+            help="default, instant, best (slow), or as published: classic, yeh, bamos, chengbinjin, moodoki, csgm, surgery."
         ),
     ] = "default",
     steps: Annotated[

@@ -121,7 +121,7 @@ def _of_data(summary: Summary, held: HeldOut, training: int | None) -> list[Diag
         found.append(
             Diagnostic(
                 f"The model learned from {training} images, which is little for a DCGAN.",
-                "Add images of the same kind, or train with augment and, where images may be flipped, mirror.",
+                "Add images of the same kind, or train with diffaugment and, where images may be flipped, horizontal_flip.",
             )
         )
     if training is None:
@@ -226,9 +226,10 @@ def _of_samples(samples: Samples | None, summary: Summary, told: bool) -> list[D
     )
     if samples.kid - samples.floor > _UNDRAWN * (samples.blank - samples.floor):
         advice = (
-            "That weighs little here: completions are drawn from what the encoder sees. The searches (yeh, seed ...) suffer from it."
+            "That weighs little here: completions are drawn from what the encoder sees. The searches (yeh, classic ...) suffer from it."
             if told
-            else "Train longer, or with r1 or augment, until samples look like your images; an encoder (--recipe encoder) needs less of G."
+            else "Train longer, or with r1_gamma or diffaugment, until samples look like your images; "
+            "an encoder (--recipe encoder) needs less of G."
         )
         found.append(Diagnostic(f"G, told nothing, cannot draw this domain yet: {facts}.", advice))
     if samples.nearest < _COPIED * samples.nearest_real:
@@ -236,7 +237,7 @@ def _of_samples(samples: Samples | None, summary: Summary, told: bool) -> list[D
             Diagnostic(
                 f"The model memorises: its samples are {samples.nearest:.2g} from the nearest training image, "
                 f"held-out images {samples.nearest_real:.2g}.",
-                "Add images, or train with augment; see the samples beside their nearest training images.",
+                "Add images, or train with diffaugment; see the samples beside their nearest training images.",
             )
         )
     return found

@@ -1,0 +1,26 @@
+"""What tests the project names things that are there."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+from tools.mutation.__main__ import ROOMS
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("name", ROOMS)
+def test_a_room_of_mutants_names_modules_and_tests_that_are_there(name):
+    room = ROOMS[name]
+    for module in room.modules:
+        importlib.import_module(module)
+    assert all((ROOT / file).is_file() for file in room.tests)
+
+
+@pytest.mark.parametrize("tool", ["prove", "fuzz", "mutation", "supply"])
+def test_every_module_of_a_tool_can_be_imported(tool):
+    files = [path for path in sorted((ROOT / "tools" / tool).glob("*.py")) if path.stem != "hunt"]
+    assert len(files) > 2
+    for path in files:  # but the hunt, which needs the extra fuzz
+        importlib.import_module(f"tools.{tool}.{path.stem}")
