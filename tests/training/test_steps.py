@@ -10,9 +10,10 @@ from pixmend.models import Generator, sample_latents
 from pixmend.rng import generator_for
 from pixmend.training.data import Order
 from pixmend.training.ema import recompute_batchnorm, update_ema
-from pixmend.training.inversion import draw
 from pixmend.training.loop import train
-from pixmend.training.state import discriminator_step, generator_step, initial_state
+from pixmend.training.masking import generate
+from pixmend.training.step import discriminator_step, generator_step
+from pixmend.training.train_state import initial_state
 
 CPU = torch.device("cpu")
 
@@ -26,7 +27,7 @@ def same(before, module):
 
 
 def drawn(state, z):
-    return draw(state.generator, None, None, z)
+    return generate(state.generator, None, None, z)
 
 
 @pytest.fixture
@@ -85,11 +86,13 @@ def test_feature_matching_changes_gs_step(tiny):
 @pytest.mark.parametrize("k", [1, 3])
 def test_k_steps_of_d_see_k_batches_for_each_step_of_g(records, tiny, tmp_path, monkeypatch, k):
     calls = []
-    from pixmend.training import iteration
+    from pixmend.training import step as step_module
 
-    step_d, step_g = iteration.discriminator_step, iteration.generator_step
-    monkeypatch.setattr(iteration, "discriminator_step", lambda *a: calls.append("D") or step_d(*a))
-    monkeypatch.setattr(iteration, "generator_step", lambda *a: calls.append("G") or step_g(*a))
+    step_d, step_g = step_module.discriminator_step, step_module.generator_step
+    monkeypatch.setattr(
+        step_module, "discriminator_step", lambda *a: calls.append("D") or step_d(*a)
+    )
+    monkeypatch.setattr(step_module, "generator_step", lambda *a: calls.append("G") or step_g(*a))
     *_, last = train(records, tmp_path / "run", tiny(n_critic=k, steps=4))
     assert calls == (["D"] * k + ["G"]) * 4
     assert last.images == 4 * k * 8
@@ -99,17 +102,17 @@ def test_k_steps_of_d_see_k_batches_for_each_step_of_g(records, tiny, tmp_path, 
 def test_g_learns_from_what_d_has_just_seen_or_from_other_draws(
     records, tiny, tmp_path, monkeypatch, reuse
 ):
-    from pixmend.training import iteration
+    from pixmend.training import step as step_module
 
     seen, learnt = [], []
-    step_d, step_g = iteration.discriminator_step, iteration.generator_step
+    step_d, step_g = step_module.discriminator_step, step_module.generator_step
     monkeypatch.setattr(
-        iteration,
+        step_module,
         "discriminator_step",
         lambda s, r, images, *a: seen.append(images) or step_d(s, r, images, *a),
     )
     monkeypatch.setattr(
-        iteration, "generator_step", lambda s, d, *a: learnt.append(d.images) or step_g(s, d, *a)
+        step_module, "generator_step", lambda s, d, *a: learnt.append(d.images) or step_g(s, d, *a)
     )
     list(train(records, tmp_path / "run", tiny(n_critic=2, steps=2, reuse_fakes=reuse)))
     assert len(seen) == 2 * len(learnt) == 4

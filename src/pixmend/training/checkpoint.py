@@ -1,39 +1,61 @@
-"""The heavy artefact: all of a run's state in one file, written so that there is always a good one."""
+"""Checkpoints: the whole state of a run in one file, written so that a good one always exists."""
 
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from pixmend.distributed import Group
 from pixmend.errors import DivergedError, ModelFileError, RunError, VersionError
 from pixmend.models import read_header, read_tensors, write_tensors
-from pixmend.training.finite import is_finite
-from pixmend.training.state import TrainState, counts_of, restore, tensors_of
+from pixmend.training.train_state import TrainState
+
+_COUNTERS = ("step", "images", "skipped", "skipped_in_row", "rollbacks")
+_PATTERN = "step-*.safetensors"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All of a run's state at one step.
+    """The state of a run at one step; the tensors are the state's own until copied."""
 
-    Attributes
-    ----------
-    counts, tensors
-        As of `counts_of` and `tensors_of`; the tensors are the state's own until copied.
-    """
-
-    counts: Mapping[str, int]
+    counters: Mapping[str, int]
     tensors: Mapping[str, Tensor]
 
     @property
     def step(self) -> int:
-        """Iterations done."""
-        return self.counts["step"]
+        """Number of steps done."""
+        return self.counters["step"]
 
     def restore(self, state: TrainState) -> None:
-        """Bring a fresh state of the same settings to this one; see `pixmend.training.state.restore`."""
-        restore(state, self.tensors, self.counts)
+        """Copy into a fresh state of the same settings.
+
+        Raises
+        ------
+        ModelFileError
+            Names or shapes differ.
+        """
+        try:
+            for prefix, network in state.networks().items():
+                start = f"{prefix}."
+                network.load_state_dict(
+                    {
+                        name.removeprefix(start): value
+                        for name, value in self.tensors.items()
+                        if name.startswith(start)
+                    }
+                )
+            # In place: the memory layout stays the weight's own, which decides the order of sums.
+            for name, moment in _moments(state).items():
+                if moment.shape != self.tensors[name].shape:
+                    raise KeyError(name)
+                moment.copy_(self.tensors[name])
+            for name in _COUNTERS:
+                setattr(state, name, self.counters[name])
+        except (KeyError, RuntimeError) as error:
+            raise ModelFileError(f"the checkpoint does not fit these settings: {error}") from error
 
 
 def checkpoint_of(state: TrainState) -> Checkpoint:
@@ -42,31 +64,78 @@ def checkpoint_of(state: TrainState) -> Checkpoint:
     Raises
     ------
     DivergedError
-        It holds NaN or infinity, which is never saved.
+        The state holds NaN or infinity.
     """
-    checkpoint = Checkpoint(counts_of(state), tensors_of(state))
-    if not is_finite(checkpoint.tensors):
+    tensors = _moments(state)
+    for prefix, network in state.networks().items():
+        tensors |= {f"{prefix}.{name}": value for name, value in network.state_dict().items()}
+    floats = (value for value in tensors.values() if value.is_floating_point())
+    if not all(bool(torch.isfinite(value).all()) for value in floats):
         raise DivergedError(f"the weights stopped being finite by step {state.step}")
+    return Checkpoint({name: getattr(state, name) for name in _COUNTERS}, tensors)
+
+
+def main_checkpoint(state: TrainState) -> Checkpoint | None:
+    """Return the main process's state as a checkpoint; None in the others.
+
+    Raises
+    ------
+    DivergedError
+        The main process's state holds NaN or infinity; raised in all processes.
+    """
+    checkpoint, problem = None, ""
+    if state.group.is_main:
+        try:
+            checkpoint = checkpoint_of(state)
+        except DivergedError as error:
+            problem = str(error)
+    problem = state.group.broadcast_object(problem)
+    if problem:
+        raise DivergedError(problem)
     return checkpoint
 
 
+def broadcast_checkpoint(checkpoint: Checkpoint | None, group: Group) -> Checkpoint | None:
+    """Return the main process's checkpoint in all processes."""
+    tensors = {} if checkpoint is None else {k: v.cpu() for k, v in checkpoint.tensors.items()}
+    layout = group.broadcast_object(
+        checkpoint
+        and {
+            "counters": dict(checkpoint.counters),
+            "shapes": {name: list(value.shape) for name, value in tensors.items()},
+            "types": {
+                name: str(value.dtype).removeprefix("torch.") for name, value in tensors.items()
+            },
+        }
+    )
+    if layout is None:
+        return None
+    if not group.is_main:
+        tensors = {
+            name: torch.empty(shape, dtype=getattr(torch, layout["types"][name]))
+            for name, shape in layout["shapes"].items()
+        }
+    group.broadcast(list(tensors.values()))
+    return Checkpoint(layout["counters"], tensors)
+
+
 def write_checkpoint(checkpoint: Checkpoint, folder: Path, *, keep: int) -> None:
-    """Write it as ``step-00002000.safetensors``; once it is safely there, drop all but the ``keep`` newest.
+    """Write ``step-00002000.safetensors``; then delete all but the ``keep`` newest.
 
     Raises
     ------
     OutputError
-        It cannot be written; the checkpoints before it are untouched.
+        It cannot be written; the earlier checkpoints are untouched.
     """
     path = folder / f"step-{checkpoint.step:08d}.safetensors"
-    write_tensors(path, checkpoint.tensors, kind="checkpoint", header=checkpoint.counts)
-    for old in sorted(folder.glob("step-*.safetensors"))[:-keep]:
+    write_tensors(path, checkpoint.tensors, kind="checkpoint", header=checkpoint.counters)
+    for old in sorted(folder.glob(_PATTERN))[:-keep]:
         with contextlib.suppress(OSError):
             old.unlink()
 
 
 def drop_checkpoints(folder: Path, *, since: int) -> bool:
-    """Remove those of step ``since`` and later if an earlier one is whole, and return whether one is."""
+    """Delete those of step ``since`` and later if an earlier one is whole; return whether one is."""
     late, earlier = [], False
     for path in folder.glob("*.safetensors"):
         with contextlib.suppress(ModelFileError):
@@ -82,44 +151,55 @@ def drop_checkpoints(folder: Path, *, since: int) -> bool:
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
-    """Return the checkpoint of the highest step that is whole, or None if there is none; damaged ones are passed over.
+    """Return the whole checkpoint of the highest step; None without checkpoints.
 
-    The step comes from the file's header, never from its name.
+    Damaged ones are skipped. The step is that of the header, never of the file name.
 
     Raises
     ------
     VersionError
-        A newer version wrote one of them: starting before it would lose what it did.
+        A newer version wrote one of them.
     RunError
-        There are checkpoints, but none is whole.
+        All checkpoints are damaged.
     """
-    found: list[tuple[int, Path]] = []
-    damage = ""
     paths = sorted(folder.glob("*.safetensors"))
+    steps: list[tuple[int, Path]] = []
+    damage = ""
     for path in paths:
         try:
-            found.append((_step_of(path), path))
+            steps.append((_step_of(path), path))
         except VersionError:
             raise
         except ModelFileError as error:
             damage = str(error)
-    for step, path in sorted(found, reverse=True):
+    for _, path in sorted(steps, reverse=True):
         try:
             tensors, header = read_tensors(path, kind="checkpoint")
-            # Format 1 counted steps and images alone.
-            counts = {name: value for name, value in header.items() if isinstance(value, int)}
-            return Checkpoint({**counts, "step": step}, tensors)
+            counters = {name: header.get(name) for name in _COUNTERS}
+            return Checkpoint({k: v for k, v in counters.items() if isinstance(v, int)}, tensors)
         except ModelFileError as error:
             damage = str(error)
     if not paths:
         return None
     raise RunError(
-        f"{folder}: no checkpoint there is whole ({damage}); bring one back, or remove the folder to start the run anew"
+        f"{folder}: all checkpoints are damaged ({damage}); "
+        "restore one, or delete the folder to start anew"
     )
+
+
+def _moments(state: TrainState) -> dict[str, Tensor]:
+    """Return Adam's tensors by name, such as ``generator_optimiser.to_image.weight.exp_avg``."""
+    networks = state.networks()
+    return {
+        f"{name}_optimiser.{weight_name}.{moment}": value
+        for name, optimiser in state.optimisers().items()
+        for weight_name, weight in networks[name].named_parameters()
+        for moment, value in optimiser.state[weight].items()
+    }
 
 
 def _step_of(path: Path) -> int:
     step = read_header(path).get("step")
     if not isinstance(step, int) or step < 0:
-        raise ModelFileError(f"{path}: its step is {step!r}, which is none")
+        raise ModelFileError(f"{path}: invalid step {step!r}")
     return step

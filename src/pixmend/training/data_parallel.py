@@ -1,0 +1,152 @@
+"""One run by several processes: equal networks, and batches shared without remainder.
+
+A batch's images and latents do not depend on the number of processes. Batch norm sees the whole batch,
+and gradients are those of the whole batch. So the number of processes changes a run by rounding only,
+even if it changes between two sessions of a run.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pixmend.distributed import Group
+from pixmend.errors import InputError, SettingsError
+from pixmend.records import Records
+from pixmend.training.settings import TrainSettings
+
+
+class SynchronisedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the (micro-)batches of all processes of a group (Ioffe 2015, Algorithm 1).
+
+    Takes over weights and statistics of the layer that it replaces. Training mode exchanges mean and
+    variance, twice differentiable. All processes must hold equally many values.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d, group: Group) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum)
+        self.weight, self.bias = norm.weight, norm.bias
+        for name, buffer in norm.named_buffers():
+            setattr(self, name, buffer)
+        self.group = group
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Normalise maps [B, C, H, W] per channel."""
+        if not self.training:
+            return super().forward(maps)
+        exact = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        variance, mean = torch.var_mean(exact, (0, 2, 3), correction=0)  # [C] each, of this process
+        # E x and E x^2 in one exchange; in float64, where E x^2 - (E x)^2 loses nothing.
+        mean, variance = mean.double(), variance.double()
+        mean, square = self.group.mean(torch.stack([mean, variance + mean**2]))
+        variance = square - mean**2
+        self._update_statistics(
+            mean, variance, maps.numel() // self.num_features * self.group.world
+        )
+        scale = self.weight * torch.rsqrt(variance + self.eps).to(exact.dtype)
+        shift = self.bias - mean.to(exact.dtype) * scale
+        normal = torch.addcmul(shift.view(1, -1, 1, 1), exact, scale.view(1, -1, 1, 1))
+        return normal.to(maps.dtype)
+
+    @torch.no_grad()
+    def _update_statistics(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Update the running statistics as torch does, with the unbiased variance."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        unbiased = variance * count / (count - 1)
+        self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
+
+
+def synchronise_batchnorm(network: nn.Module, group: Group) -> None:
+    """Replace all batch norms of a network by synchronised ones."""
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, SynchronisedBatchNorm2d(child, group))
+
+
+def replicate(networks: Iterable[nn.Module], group: Group, *, sync_batchnorm: bool) -> None:
+    """Give all processes the main process's weights and, if asked, synchronised batch norms."""
+    for network in networks:
+        # Equal seeds give equal weights on equal machines only.
+        group.broadcast([*network.parameters(), *network.buffers()])
+        # A single process keeps torch's own layer, which is faster.
+        if sync_batchnorm and group.world > 1:
+            synchronise_batchnorm(network, group)
+
+
+def check_shares(settings: TrainSettings, records: Records, group: Group) -> None:
+    """Check that the processes can train together.
+
+    Raises
+    ------
+    SettingsError
+        The batch, or its completions, cannot be shared without remainder.
+    InputError
+        This process sees other images than the main process.
+    """
+    count, micro_batches = settings.batch_size, settings.gradient_accumulation
+    shares = group.world * micro_batches
+    if count % shares:
+        below, above = count - count % shares, count + shares - count % shares
+        other = (
+            "another gradient_accumulation"
+            if micro_batches > 1
+            else "start another number of processes"
+        )
+        raise SettingsError(
+            f"batch_size = {count}: not divisible by {_shares(group.world, micro_batches)}; "
+            f"set batch_size={below or above}, or {other}"
+        )
+    completions = settings.completions
+    if completions % shares:
+        nearest = min(max(1, round(completions / shares)) * shares, count - shares)
+        fix = (
+            f"completion_share={round(nearest / count, 6)}"
+            if nearest
+            else f"batch_size={2 * shares} and completion_share=0.5"
+        )
+        raise SettingsError(
+            f"completion_share = {settings.completion_share}: {completions} of {count} images, "
+            f"not divisible by {_shares(group.world, micro_batches)}; set {fix}"
+        )
+    if group.broadcast_object([records.digest, len(records)]) != [records.digest, len(records)]:
+        raise InputError(
+            f"{records.path}: process {group.rank} sees other images than the main process; "
+            "give all hosts the same records"
+        )
+
+
+def shares_warning(before: Sequence[int], settings: TrainSettings, group: Group) -> str:
+    """Return the warning of a run that resumes with other shares; "" if they are the same.
+
+    ``before`` is the number of processes, and of micro-batches in each, that trained the run.
+    """
+    now = [group.world, settings.gradient_accumulation]
+    if list(before) == now:
+        return ""
+    (worlds, micro_batches), (world, accumulation) = before, now
+    each = ("", "")
+    if micro_batches * accumulation > 1:
+        each = (f" of {micro_batches} micro-batches", f" of {accumulation}")
+    change = (
+        f"this run was trained by {worlds} processes{each[0]} and resumes with {world}{each[1]}: "
+    )
+    # Processes may synchronise their statistics; micro-batches have their own.
+    pieces = [pair[1] if settings.sync_batchnorm else math.prod(pair) for pair in (before, now)]
+    size, new_size = (settings.batch_size // count for count in pieces)
+    if size == new_size:
+        return change + "same images and draws, but sums round differently"
+    return change + f"batch norm statistics are now over {new_size} images instead of {size}"
+
+
+def _shares(world: int, micro_batches: int) -> str:
+    if world == 1:
+        return f"{micro_batches} micro-batches"
+    each = f" of {micro_batches} micro-batches each" if micro_batches > 1 else ""
+    return f"{world} processes{each}"
