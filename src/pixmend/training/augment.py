@@ -23,13 +23,7 @@ _CUTOUT_SIDE = 1 / 2  # share of the side
 
 
 def parse_transforms(text: str) -> tuple[TransformName, ...]:
-    """Parse ``"colour,translation"``; the order of application is fixed.
-
-    Raises
-    ------
-    ValueError
-        An unknown transform, or one given twice.
-    """
+    """Parse ``"colour,translation"``; returns them in the fixed order of application."""
     words = [word.strip() for word in text.split(",")] if text.strip() else []
     names = get_args(TransformName)
     for word in words:

@@ -43,33 +43,19 @@ _MAX_EMA_DECAY = 0.999
 _FEW_IMAGES = 5000
 _COMPARED, _FLIPPED = 2048, 512  # images for the test of flips
 _MIN_FLIP_SHARE = 0.45
-_FITTED = (
-    "filters",
-    "encoder_filters",
-    "retrieval_images",
-    "batch_size",
-    "ema_decay",
-    "random_shift",
-    "horizontal_flip",
-)
-CHOSEN = frozenset({*_COMMON, *_FITTED})
+_FITTED = {"filters", "encoder_filters", "retrieval_images", "batch_size", "ema_decay"}
+CHOSEN = frozenset(_COMMON) | _FITTED | {"random_shift", "horizontal_flip"}
+_FORMAT = ("size", "channels", "fit", "background")  # settings that records decide
 _PLACES = 1_000_000  # of a timed learning rate schedule
 
 
 class Clock:
-    """The progress of a run, by steps or, with ``minutes``, by time; the same in all processes.
-
-    Attributes
-    ----------
-    earlier
-        Seconds of training in earlier sessions.
-    reserve
-        Seconds for the last checkpoint, as long as the one before it took.
-    """
+    """The progress of a run, by steps or, with ``minutes``, by time; the same in all processes."""
 
     def __init__(self, settings: TrainSettings, group: Group) -> None:
         self._settings, self._group = settings, group
-        self.earlier = self.reserve = 0.0
+        self.earlier = 0.0  # seconds of training in earlier sessions
+        self.reserve = 0.0  # seconds for the last checkpoint, as the one before it took
         self._started = time.monotonic()
         self._done = 0.0
 
@@ -121,20 +107,13 @@ def prepare_records(
 ) -> Records:
     """Open a record folder (or URL), or pack an image folder into the run directory and open that.
 
-    In a group the main process packs while the others wait.
-
-    Raises
-    ------
-    SettingsError
-        The records have another size or other channels than the plan.
-    StoppedError
-        ``should_stop`` returned true; the same call resumes.
+    In a group the main process packs while the others wait. Raises SettingsError if the records are of
+    another format than the plan, StoppedError if ``should_stop`` returns true; the same call resumes.
     """
     if (StorePath.of(data) / "manifest.json").is_file():
         records = Records(data, skip_bad=skip_bad, should_stop=should_stop)
     else:
-        keys = ("size", "channels", "fit", "background")
-        values = {key: plan[key] for key in keys if key in plan}
+        values = {key: plan[key] for key in _FORMAT if key in plan}
         if "minutes" in plan and "size" not in plan:
             values["size"] = default_size(
                 plan["minutes"], choose_device(plan.get("device", "auto"))
@@ -276,9 +255,4 @@ def _retrieval_images(images: int, given: Mapping[str, Any]) -> int:
 
 
 def _format_of(records: Records) -> dict[str, Any]:
-    return {
-        "size": records.size,
-        "channels": records.channels,
-        "fit": records.fit,
-        "background": records.background,
-    }
+    return {key: getattr(records, key) for key in _FORMAT}

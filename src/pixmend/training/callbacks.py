@@ -28,36 +28,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """The position of a run after a step.
-
-    Attributes
-    ----------
-    step, steps, images
-        Steps done and in all; training images that D has seen.
-    loss_d, loss_g
-        Mean losses of the step.
-    images_per_second
-        Since this session began.
-    done
-        Share of the run, by steps or by time, 0 to 1.
-    event
-        "resumed", "checkpoint", "rolled back", "stopped", "done" or "".
-    warning
-        A message for the user, or "".
-    scores
-        The scores of a checkpoint, in the main process.
-    """
+    """The position of a run after a step."""
 
     step: int
-    steps: int
-    images: int
-    loss_d: float
+    steps: int  # in all
+    images: int  # that D has seen
+    loss_d: float  # mean of the step
     loss_g: float
-    images_per_second: float
-    done: float
-    event: str = ""
+    images_per_second: float  # of this session
+    done: float  # share of the run, by steps or by time, 0 to 1
+    event: str = ""  # "resumed", "checkpoint", "rolled back", "stopped", "done" or ""
     warning: str = ""
-    scores: Scores | None = None
+    scores: Scores | None = None  # of a checkpoint, in the main process
 
 
 class Log:
@@ -88,13 +70,7 @@ class Log:
         return seconds
 
     def write(self) -> None:
-        """Bring the file up to date.
-
-        Raises
-        ------
-        OutputError
-            It cannot be written; the lines stay pending.
-        """
+        """Write the pending lines; after an OutputError they stay pending."""
         if self._replacement is not None:
             lines = [*self._replacement, *self._pending]
             write_text(self._path, "".join(f"{line}\n" for line in lines))
@@ -109,18 +85,7 @@ class Log:
 
 
 class Callbacks:
-    """Observes a run, in the main process: exports, scores and shows its checkpoints.
-
-    Attributes
-    ----------
-    collapse
-        The warning of the last checkpoint if its samples collapsed, or "".
-
-    Raises
-    ------
-    SettingsError
-        ``tensorboard`` is set and TensorBoard is not installed.
-    """
+    """Observes a run, in the main process: exports, scores and shows its checkpoints."""
 
     def __init__(
         self,
@@ -137,7 +102,7 @@ class Callbacks:
         self._scores = read_scores(run.scores) if settings.monitor else []
         self._monitor: Monitor | None = None
         self._new_scores: Scores | None = None
-        self.collapse = ""
+        self.collapse = ""  # the warning of the last checkpoint if its samples collapsed
         self._tensorboard = _open_tensorboard(run.tensorboard) if settings.tensorboard else None
 
     def open(self) -> None:

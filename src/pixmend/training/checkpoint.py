@@ -14,7 +14,6 @@ from pixmend.models import read_header, read_tensors, write_tensors
 from pixmend.training.train_state import TrainState
 
 _COUNTERS = ("step", "images", "skipped", "skipped_in_row", "rollbacks")
-_PATTERN = "step-*.safetensors"
 
 
 @dataclass(frozen=True)
@@ -30,28 +29,15 @@ class Checkpoint:
         return self.counters["step"]
 
     def restore(self, state: TrainState) -> None:
-        """Copy into a fresh state of the same settings.
-
-        Raises
-        ------
-        ModelFileError
-            Names or shapes differ.
-        """
+        """Copy into a fresh state; raises ModelFileError if that is of other settings."""
         try:
             for prefix, network in state.networks().items():
-                start = f"{prefix}."
-                network.load_state_dict(
-                    {
-                        name.removeprefix(start): value
-                        for name, value in self.tensors.items()
-                        if name.startswith(start)
-                    }
-                )
+                names = (name for name in self.tensors if name.startswith(f"{prefix}."))
+                weights = {name.removeprefix(f"{prefix}."): self.tensors[name] for name in names}
+                network.load_state_dict(weights)
             # In place: the memory layout stays the weight's own, which decides the order of sums.
             for name, moment in _moments(state).items():
-                if moment.shape != self.tensors[name].shape:
-                    raise KeyError(name)
-                moment.copy_(self.tensors[name])
+                moment.copy_(self.tensors[name].view_as(moment))
             for name in _COUNTERS:
                 setattr(state, name, self.counters[name])
         except (KeyError, RuntimeError) as error:
@@ -59,13 +45,7 @@ class Checkpoint:
 
 
 def checkpoint_of(state: TrainState) -> Checkpoint:
-    """Return the state as a checkpoint.
-
-    Raises
-    ------
-    DivergedError
-        The state holds NaN or infinity.
-    """
+    """Return the state as a checkpoint; raises DivergedError if it holds NaN or infinity."""
     tensors = _moments(state)
     for prefix, network in state.networks().items():
         tensors |= {f"{prefix}.{name}": value for name, value in network.state_dict().items()}
@@ -76,13 +56,7 @@ def checkpoint_of(state: TrainState) -> Checkpoint:
 
 
 def main_checkpoint(state: TrainState) -> Checkpoint | None:
-    """Return the main process's state as a checkpoint; None in the others.
-
-    Raises
-    ------
-    DivergedError
-        The main process's state holds NaN or infinity; raised in all processes.
-    """
+    """Return the main process's `checkpoint_of`, None in the others; its error is raised in all."""
     checkpoint, problem = None, ""
     if state.group.is_main:
         try:
@@ -97,39 +71,33 @@ def main_checkpoint(state: TrainState) -> Checkpoint | None:
 
 def broadcast_checkpoint(checkpoint: Checkpoint | None, group: Group) -> Checkpoint | None:
     """Return the main process's checkpoint in all processes."""
-    tensors = {} if checkpoint is None else {k: v.cpu() for k, v in checkpoint.tensors.items()}
-    layout = group.broadcast_object(
-        checkpoint
-        and {
-            "counters": dict(checkpoint.counters),
-            "shapes": {name: list(value.shape) for name, value in tensors.items()},
-            "types": {
-                name: str(value.dtype).removeprefix("torch.") for name, value in tensors.items()
-            },
-        }
-    )
-    if layout is None:
+    tensors: dict[str, Tensor] = {}
+    message = None
+    if checkpoint is not None:
+        tensors = {name: value.cpu() for name, value in checkpoint.tensors.items()}
+        types = {name: str(each.dtype).removeprefix("torch.") for name, each in tensors.items()}
+        layout = [[name, list(each.shape), types[name]] for name, each in tensors.items()]
+        message = [dict(checkpoint.counters), layout]
+    message = group.broadcast_object(message)
+    if message is None:
         return None
+    counters, layout = message
     if not group.is_main:
         tensors = {
-            name: torch.empty(shape, dtype=getattr(torch, layout["types"][name]))
-            for name, shape in layout["shapes"].items()
+            name: torch.empty(shape, dtype=getattr(torch, kind)) for name, shape, kind in layout
         }
     group.broadcast(list(tensors.values()))
-    return Checkpoint(layout["counters"], tensors)
+    return Checkpoint(counters, tensors)
 
 
 def write_checkpoint(checkpoint: Checkpoint, folder: Path, *, keep: int) -> None:
     """Write ``step-00002000.safetensors``; then delete all but the ``keep`` newest.
 
-    Raises
-    ------
-    OutputError
-        It cannot be written; the earlier checkpoints are untouched.
+    Raises OutputError if it cannot be written; then the earlier checkpoints are untouched.
     """
     path = folder / f"step-{checkpoint.step:08d}.safetensors"
     write_tensors(path, checkpoint.tensors, kind="checkpoint", header=checkpoint.counters)
-    for old in sorted(folder.glob(_PATTERN))[:-keep]:
+    for old in sorted(folder.glob("step-*.safetensors"))[:-keep]:
         with contextlib.suppress(OSError):
             old.unlink()
 
@@ -153,14 +121,8 @@ def drop_checkpoints(folder: Path, *, since: int) -> bool:
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
     """Return the whole checkpoint of the highest step; None without checkpoints.
 
-    Damaged ones are skipped. The step is that of the header, never of the file name.
-
-    Raises
-    ------
-    VersionError
-        A newer version wrote one of them.
-    RunError
-        All checkpoints are damaged.
+    Damaged ones are skipped. The step is that of the header, never of the file name. Raises RunError
+    if all are damaged, and VersionError if a newer version wrote one of them.
     """
     paths = sorted(folder.glob("*.safetensors"))
     steps: list[tuple[int, Path]] = []
@@ -175,8 +137,10 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
     for _, path in sorted(steps, reverse=True):
         try:
             tensors, header = read_tensors(path, kind="checkpoint")
-            counters = {name: header.get(name) for name in _COUNTERS}
-            return Checkpoint({k: v for k, v in counters.items() if isinstance(v, int)}, tensors)
+            counters = {
+                name: header[name] for name in _COUNTERS if isinstance(header.get(name), int)
+            }
+            return Checkpoint(counters, tensors)
         except ModelFileError as error:
             damage = str(error)
     if not paths:

@@ -58,15 +58,8 @@ class Order:
 class ReadAhead:
     """Decodes the next batches in a thread, so that steps do not wait for files.
 
-    A batch stays a function of its position; one that was not foreseen, as after a resume, is read on
-    request. At most four batches are in memory.
-
-    Parameters
-    ----------
-    read
-        Decodes images by their indices; called in the thread.
-    indices_at
-        As `Order.positions`.
+    A batch stays a function of its position, ``indices_at`` as `Order.positions`; one that was not
+    foreseen, as after a resume, is read on request. At most four batches are in memory.
     """
 
     def __init__(self, read: Read, indices_at: Callable[[int, int], NDArray[np.int64]]) -> None:
@@ -75,13 +68,7 @@ class ReadAhead:
         self._pending: dict[tuple[int, int], tuple[NDArray[np.int64], Future[Pixels]]] = {}
 
     def batch(self, first: int, count: int) -> tuple[Pixels, NDArray[np.int64]]:
-        """Return the images from number ``first`` on, uint8 [count, S, S, C], and their indices.
-
-        Raises
-        ------
-        RecordError
-            A record of this batch is broken.
-        """
+        """Return the images from number ``first`` on, uint8 [count, S, S, C], and their indices."""
         if (first, count) not in self._pending:
             for _, future in self._pending.values():
                 future.cancel()
@@ -103,19 +90,8 @@ def to_device(pixels: Pixels, device: torch.device) -> Tensor:
 class BatchLoader:
     """The inputs of every step, each a function of its position and the seed.
 
-    Each process of a group loads its share of a batch, a contiguous part.
-
-    Parameters
-    ----------
-    training
-        Indices of the training images among the records, [N].
-
-    Attributes
-    ----------
-    read
-        Decodes images by their indices.
-    retrieval
-        The retrieval images of the model, if any; a function of the run's seed.
+    Each process of a group loads its share of a batch, a contiguous part. ``training`` [N] are the
+    indices of the training images among the records.
     """
 
     def __init__(
@@ -135,13 +111,7 @@ class BatchLoader:
         self.reseed(settings.seed)
 
     def open(self, should_stop: Callable[[], bool]) -> None:
-        """Decode the images into memory if they fit; otherwise read ahead of the steps.
-
-        Raises
-        ------
-        StoppedError
-            ``should_stop`` returned true.
-        """
+        """Decode the images into memory if they fit, or raise StoppedError; else read ahead."""
 
         def check(done: int, total: int) -> None:
             if done < total and should_stop():
@@ -170,18 +140,15 @@ class BatchLoader:
             self._read_ahead = ReadAhead(self.read, self._indices)
 
     def micro_batch(self, number: int, count: int) -> "BatchLoader":
-        """Return the loader of one of ``count`` micro-batches of this process's share.
-
-        Not for `real`, which loads the whole share.
-        """
+        """Return the loader of one of ``count`` micro-batches; `real` is for the whole share."""
         part = copy.copy(self)
         part._group = Group(self._group.rank * count + number, self._group.world * count)
         return part
 
     def real(self, first: int, count: int) -> tuple[Tensor, NDArray[np.int64]]:
-        """Return this process's share of ``count`` images from number ``first`` on, and their indices.
+        """Return the images from number ``first`` on and their indices.
 
-        The images are [count / world, C, S, S] in [-1, 1].
+        Of the ``count`` images, this process's share: [count / world, C, S, S] in [-1, 1].
         """
         if self._read_ahead is not None:
             pixels, indices = self._read_ahead.batch(first, count)
@@ -209,13 +176,10 @@ class BatchLoader:
         completions = 0 if of == "real" else settings.completions
         rows = torch.arange(settings.batch_size)
         kinds = (rows[:completions], rows[completions:])
-        return make_diffaugment(
-            settings.transforms,
-            settings.diffaugment_probability,
-            settings.batch_size,
-            generator_for(self._seed, "augment", step, of, inner),
-            rows=torch.cat([kind[share(len(kind))] for kind in kinds]),
-        )
+        rows = torch.cat([kind[share(len(kind))] for kind in kinds])
+        generator = generator_for(self._seed, "augment", step, of, inner)
+        probability, count = settings.diffaugment_probability, settings.batch_size
+        return make_diffaugment(settings.transforms, probability, count, generator, rows=rows)
 
     def inputs(
         self, real: Tensor, indices: NDArray[np.int64], step: int, player: str, inner: int = 0
@@ -226,16 +190,14 @@ class BatchLoader:
         if completions:
             rows = np.flatnonzero(masked_rows(count, completions, player)[share(count)])
             images = real[torch.from_numpy(rows).to(self.device)]
-            masked = self.masked(images, indices[rows], step, player, inner)
-        key = ("z", step, inner) if player == "discriminator" else ("z", step, player)
+            key = (self._seed, step, player, inner)
+            assert self._masks is not None
+            masked = self._masks.mask(images, indices[rows], *key, group=self._group)
+        number = inner if player == "discriminator" else player
         count -= completions
-        z = sample_latents(settings.networks(), count, generator_for(self._seed, *key))
+        generator = generator_for(self._seed, "z", step, number)
+        z = sample_latents(settings.networks(), count, generator)
         return z[share(count)].to(self.device), masked
-
-    def masked(self, real: Tensor, indices: NDArray[np.int64], *key: str | int) -> MaskedBatch:
-        """Return masked real images; see `MaskSampler.mask`."""
-        assert self._masks is not None
-        return self._masks.mask(real, indices, self._seed, *key, group=self._group)
 
     def statistics(self, samples: int) -> Iterator[tuple[MaskedBatch, Tensor]]:
         """Yield 32 fixed batches of 128: ``samples`` prior samples, the rest completions."""

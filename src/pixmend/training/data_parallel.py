@@ -81,14 +81,9 @@ def replicate(networks: Iterable[nn.Module], group: Group, *, sync_batchnorm: bo
 
 
 def check_shares(settings: TrainSettings, records: Records, group: Group) -> None:
-    """Check that the processes can train together.
+    """Check that the processes see the same images and can share batches without remainder.
 
-    Raises
-    ------
-    SettingsError
-        The batch, or its completions, cannot be shared without remainder.
-    InputError
-        This process sees other images than the main process.
+    Raises InputError or SettingsError.
     """
     count, micro_batches = settings.batch_size, settings.gradient_accumulation
     shares = group.world * micro_batches

@@ -17,11 +17,6 @@ class DeferredWriter:
 
     A late write is the write that was due, so a full disk changes no file in the end. Only the latest
     value of each name is kept, so memory is bounded.
-
-    Parameters
-    ----------
-    warn
-        Called with a message when a write fails, and when all late writes are done.
     """
 
     def __init__(self, warn: Callable[[str], None]) -> None:
@@ -71,13 +66,7 @@ class DeferredWriter:
         self._report(late)
 
     def flush(self) -> None:
-        """Retry the pending writes for the last time.
-
-        Raises
-        ------
-        OutputError
-            One of them fails again.
-        """
+        """Retry the pending writes for the last time; raises OutputError if one fails."""
         self.retry()
         if self._pending and self._error is not None:
             raise self._error

@@ -47,19 +47,13 @@ def train(
 ) -> Iterator[Progress]:
     """Start or resume the run in the directory ``run``; yields after every step.
 
-    However often a run is interrupted, its weights after N steps are the same, bit for bit on a CPU.
-    With ``minutes`` they are not: the schedule follows the clock.
+    However often a run is interrupted, its weights after N steps are the same, bit for bit on a CPU;
+    with ``minutes`` they are not, as the schedule follows the clock. Non-finite updates are skipped.
+    After 5 in a row, non-finite weights or collapsed samples, the run returns to its last good
+    checkpoint once, with other draws. Failed writes are retried.
 
-    Non-finite updates are skipped. After 5 in a row, non-finite weights or collapsed samples, the run
-    returns to its last good checkpoint once, with other draws. Failed writes are retried.
-
-    Parameters
-    ----------
-    should_stop
-        Called after every step and while images are decoded. If true, all processes of the group save
-        the state and stop.
-    group
-        The processes of this run, each with this call (`pixmend.distributed.open_group`).
+    ``should_stop`` is called after every step and while images are decoded. If it returns true in one
+    process of the ``group`` (`pixmend.distributed.open_group`), all save the state and stop.
 
     Raises
     ------
@@ -157,12 +151,11 @@ class Trainer:
 
     def load_images(self, should_stop: Callable[[], bool]) -> bool:
         """Decode the images; return whether a process was asked to stop meanwhile."""
-        stopped = False
         try:
             self.loader.open(should_stop)
         except StoppedError:
-            stopped = True
-        return self.group.any(stopped)
+            return self.group.any(True)
+        return self.group.any(False)
 
     def start(self, resumed: bool) -> None:
         """Prepare the first step of this session."""
@@ -225,13 +218,7 @@ class Trainer:
         return "stopped" if stop or self.group.any(should_stop()) else "checkpoint"
 
     def roll_back(self, error: DivergedError) -> None:
-        """Return to the last checkpoint, with other draws.
-
-        Raises
-        ------
-        DivergedError
-            The run has been rolled back before.
-        """
+        """Return to the last checkpoint, with other draws; the second time raise DivergedError."""
         rollbacks = self.state.rollbacks + 1
         self._restore(self._last_checkpoint(), rollbacks=rollbacks)
         self.done = self.clock.done(self.state.step)
@@ -247,10 +234,8 @@ class Trainer:
     def _save(self) -> None:
         """Write a checkpoint, then its export and scores.
 
-        Raises
-        ------
-        DivergedError
-            The state is not finite, and was not saved; or samples collapsed, and it was deleted.
+        Raises DivergedError, in all processes, if the state is not finite; or if its samples collapsed
+        and there is an earlier checkpoint to return to.
         """
         started = time.monotonic()
         checkpoint = main_checkpoint(self.state)
@@ -260,11 +245,6 @@ class Trainer:
             self.writer.put("checkpoint", checkpoint, write)
             self.callbacks.checkpoint(self.state)
             self.clock.reserve = time.monotonic() - started
-        if self.settings.monitor:
-            self._leave_collapse()
-
-    def _leave_collapse(self) -> None:
-        """Raise, in all processes, if samples collapsed and there is an earlier checkpoint."""
         collapse = self.callbacks.collapse
         if collapse:
             if drop_checkpoints(self.run.checkpoints, since=self.state.step):

@@ -23,22 +23,12 @@ _MAX_COMPARED = 4096  # retrieval images that a training batch is compared with
 
 @dataclass(frozen=True)
 class MaskedBatch:
-    """Real images with masks.
+    """Real images with masks."""
 
-    Attributes
-    ----------
-    images, known
-        [N, C, S, S] in [-1, 1], and [N, 1, S, S], 1 = known.
-    neighbour
-        The training image nearest on the known pixels, [N, C, S, S]; None without retrieval.
-    noise
-        N(0, 1) noise of the latent draw, [N, latent_dim].
-    """
-
-    images: Tensor
-    known: Tensor
-    neighbour: Tensor | None
-    noise: Tensor
+    images: Tensor  # [N, C, S, S] in [-1, 1]
+    known: Tensor  # [N, 1, S, S], 1 = known
+    neighbour: Tensor | None  # the training image nearest on the known pixels, [N, C, S, S]
+    noise: Tensor  # N(0, 1) noise of the latent draw, [N, latent_dim]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -46,19 +36,11 @@ class MaskedBatch:
 
 @dataclass(frozen=True)
 class Generated:
-    """A batch of G.
+    """A batch of G: completions of the N ``masked`` images, if any, before M prior samples."""
 
-    Attributes
-    ----------
-    images
-        [N + M, C, S, S]: completions of the N ``masked`` images before M prior samples.
-    masked, encoding
-        Inputs and outputs of E; None without completions.
-    """
-
-    images: Tensor
+    images: Tensor  # [N + M, C, S, S]
     masked: MaskedBatch | None = None
-    encoding: Encoding | None = None
+    encoding: Encoding | None = None  # of the masked images
 
     @property
     def completions(self) -> int:
@@ -89,13 +71,9 @@ def generate(
 class MaskSampler:
     """Makes a `MaskedBatch` of real images; masks, noise and neighbours are functions of a key.
 
-    Parameters
-    ----------
-    groups
-        Group number of each training image, [N]. A neighbour is of another group than its image, as no
-        user's image is of a group that was trained on; where there is none, it is mid-grey.
-    retrieval, members
-        The retrieval images, and their numbers among the training images; None without retrieval.
+    ``groups`` [N] are the group numbers of all training images, ``members`` the indices of the retrieval
+    images. A neighbour is of another group than its image, as no user's image is of a group that was
+    trained on; where there is none, it is mid-grey.
     """
 
     def __init__(

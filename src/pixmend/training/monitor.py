@@ -57,47 +57,24 @@ _DIVERSE, _COLLAPSED = 0.5, 0.25  # least diversity before a collapse, and the s
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of one checkpoint; None without held-out images.
-
-    Attributes
-    ----------
-    features
-        Name of the feature map of `kid`, `kid_held_out` and `fid`.
-    kid, fid
-        Of 512 samples to 512 training images.
-    kid_held_out
-        Of the samples to the held-out images.
-    diversity
-        Mean distance between samples over that between training images; far below 1: samples repeat.
-    accuracy_training, accuracy_samples, accuracy_held_out
-        D's accuracy on training images, samples and held-out images.
-    nearest
-        Mean distance of samples to the nearest training image over that of held-out images; far below
-        1: samples are copies.
-    completion
-        "encoder" or "search": what completed the held-out images.
-    psnr, psnr_of_mean
-        Mean hole PSNR in dB of held-out images by mask, and that of the mean training image.
-    seconds
-        Time of scoring.
-    """
+    """The scores of one checkpoint; None where they need held-out images and there are none."""
 
     step: int
-    images: int
-    features: str
-    kid: float
+    images: int  # that D has seen
+    features: str  # name of the feature map of KID and Fréchet distance
+    kid: float  # of 512 samples to 512 training images
     fid: float
-    diversity: float
-    accuracy_training: float
+    diversity: float  # mean distance between samples over that of training images; repeats: << 1
+    accuracy_training: float  # of D on training images
     accuracy_samples: float
     accuracy_held_out: float | None = None
     kid_held_out: float | None = None
-    nearest: float | None = None
-    completion: str = ""
-    psnr: dict[str, float] = field(default_factory=dict)
-    psnr_of_mean: dict[str, float] = field(default_factory=dict)
+    nearest: float | None = None  # distance to training images over held-out images'; copies: << 1
+    completion: str = ""  # what completed held-out images: "encoder" or "search"
+    psnr: dict[str, float] = field(default_factory=dict)  # mean hole PSNR in dB, by mask
+    psnr_of_mean: dict[str, float] = field(default_factory=dict)  # of the mean training image
     best: bool = False
-    seconds: float = 0.0
+    seconds: float = 0.0  # of scoring
     warnings: tuple[str, ...] = ()
 
     @property
@@ -139,11 +116,14 @@ class Monitor:
             "diversity": mean_pairwise_distance(thumbnails) / max(self._distance, 1e-12),
         }
         with _evaluation_mode(model.discriminator) as discriminator:
-            values["accuracy_training"] = _mean(discriminator(self._training[:_COMPARED]) > 0)
-            values["accuracy_samples"] = _mean(discriminator(samples[:_COMPARED]) < 0)
-            if self._held_out is not None:
-                logits = discriminator(self._held_out[:_COMPARED])
-                values["accuracy_held_out"] = _mean(logits > 0)
+            for name, images_of, sign in (
+                ("training", self._training, 1),
+                ("samples", samples, -1),
+                ("held_out", self._held_out, 1),
+            ):
+                if images_of is not None:
+                    correct = discriminator(images_of[:_COMPARED]) * sign > 0
+                    values[f"accuracy_{name}"] = float(correct.float().mean())
         if self._held_out is not None:
             distance = self._nearest_distance(thumbnails)
             values["nearest"] = distance / max(self._held_out_distance, 1e-12)
@@ -256,15 +236,10 @@ def latent_search(
     steps: int = 60,
     pool: int = 256,
 ) -> Tensor:
-    """Complete images by a short latent search (Yeh 2017, equation 3, without weights and prior).
+    """Complete images [B, C, S, S] by a short latent search; ``known`` is bool [B, 1, S, S].
 
-    Adam starts from the best of ``pool`` prior samples. It finds less than a long search, but is equal
-    from checkpoint to checkpoint, at the cost of about 50 training steps.
-
-    Parameters
-    ----------
-    target, known
-        [B, C, S, S] in [-1, 1], and bool [B, 1, S, S].
+    Adam from the best of ``pool`` prior samples (Yeh 2017, equation 3, without weights and prior):
+    worse than a long search, but comparable between checkpoints, and as quick as 50 steps.
     """
     draws = sample_latents(networks, pool, generator_for(seed, "monitor", "bank"))
     with torch.no_grad():
@@ -302,16 +277,11 @@ def _thumbnails(images: Tensor) -> Tensor:
 def _evaluation_mode(discriminator: Discriminator) -> Iterator[Discriminator]:
     """Switch D to evaluation mode without gradients, and back to its mode afterwards."""
     before = discriminator.training
-    discriminator.eval()
     try:
         with torch.no_grad():
-            yield discriminator
+            yield discriminator.eval()
     finally:
         discriminator.train(before)
-
-
-def _mean(right: Tensor) -> float:
-    return float(right.float().mean())
 
 
 def _rounded(value: Any) -> Any:  # noqa: ANN401 - a number, a text or a table of numbers

@@ -16,12 +16,8 @@ _FORMAT = 1
 
 # A run may be resumed with other values of these: they change no weight at a given step, except by
 # rounding (device) or through batch norm statistics (gradient_accumulation).
-_RESUMABLE = frozenset(
-    {
-        *("steps", "minutes", "checkpoint_every", "log_every", "keep_checkpoints"),
-        *("monitor", "tensorboard", "device", "memory_mib", "gradient_accumulation"),
-    }
-)
+_RESUMABLE = {"steps", "minutes", "checkpoint_every", "log_every", "keep_checkpoints"}
+_RESUMABLE |= {"monitor", "tensorboard", "device", "memory_mib", "gradient_accumulation"}
 
 
 class RunDirectory:
@@ -80,12 +76,8 @@ def shares_of(path: Path) -> list[int]:
 def open_run(run: RunDirectory, settings: TrainSettings, facts: RunFacts) -> Iterator[None]:
     """Create or resume a run directory, and lock it.
 
-    Raises
-    ------
-    RunError
-        Another process trains there, or the directory holds other settings, other data or no run.
-    OutputError
-        It cannot be written.
+    Raises RunError if another process trains there, or if it holds other settings or data, or no run;
+    OutputError if it cannot be written.
     """
     make_folder(run.path)
     with _locked(run.path):
@@ -117,9 +109,8 @@ def _check_same(run: RunDirectory, settings: TrainSettings, facts: RunFacts) -> 
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{run.facts}: damaged ({error}); choose another folder") from error
     now = settings.model_dump()
-    resumable = _RESUMABLE
-    if settings.lr_schedule != "constant" or settings.warmup:
-        resumable -= {"steps", "minutes"}  # the steps so far were those of another schedule
+    scheduled = settings.lr_schedule != "constant" or settings.warmup > 0
+    resumable = _RESUMABLE - ({"steps", "minutes"} if scheduled else set())
     changes = ", ".join(
         f"{key} ({before[key]} there, {now[key]} now)"
         for key in now

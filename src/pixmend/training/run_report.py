@@ -20,13 +20,7 @@ _MAX_ROWS = 12  # checkpoints in the table
 
 
 def write_report(run: RunDirectory, settings: TrainSettings, step: int) -> None:
-    """Write ``report.html`` of a run at ``step``, from the files in its directory.
-
-    Raises
-    ------
-    OutputError
-        It cannot be written.
-    """
+    """Write ``report.html`` of a run at ``step``, from the files in its directory."""
     log, scores = _read_log(run.log), read_scores(run.scores)
     facts, split = _read_json(run.facts), _read_json(run.split)
     template = files("pixmend.training").joinpath("run_report.html").read_text(encoding="utf-8")
@@ -49,7 +43,7 @@ def _subtitle(facts: dict[str, Any], split: dict[str, Any], settings: TrainSetti
     parts = [f"{facts.get('data_count', 0):,} images of {facts.get('data') or 'memory'}"]
     held_out = len(split.get("held_out", []))
     if held_out:
-        count = len(split["families"])
+        count = len(split["groups"])
         parts.append(f"{held_out} held out, of {count} {'group' if count == 1 else 'groups'}")
     parts.append(f"{settings.size} px {settings.channels}")
     return ", ".join(parts)

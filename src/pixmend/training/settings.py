@@ -5,7 +5,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -22,32 +22,32 @@ _MAX_RECIPE_BYTES = 2**20
 _MAX_ERRORS, _MAX_ERROR_LENGTH = 8, 80  # errors in one message; characters of a name or value
 
 
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
+
+
 class TrainSettings(DCGANSettings):
     """Settings of the networks and of their training; the defaults are those of Radford 2015."""
 
     batch_size: int = Field(64, ge=2, le=65536, description="images per step")
-    learning_rate: float = Field(2e-4, gt=0, le=1, description="Adam's learning rate for G and D")
+    learning_rate: Rate = Field(2e-4, description="Adam's learning rate for G and D")
     discriminator_learning_rate: float | None = Field(
         None, gt=0, le=1, description="Adam's learning rate for D; default: as G's"
     )
-    lr_schedule: Schedule = Field(
-        "constant", description="learning rate schedule: constant, or decay to 0 over `steps`"
-    )
-    warmup: float = Field(
-        0.0, ge=0, lt=1, description="share of `steps` with linearly rising learning rates"
-    )
-    beta1: float = Field(0.5, ge=0, lt=1, description="Adam's decay rate of the first moment")
-    beta2: float = Field(0.999, ge=0, lt=1, description="Adam's decay rate of the second moment")
+    lr_schedule: Schedule = Field("constant", description="of the learning rates over `steps`")
+    warmup: Share = Field(0.0, description="share of `steps` with linearly rising learning rates")
+    beta1: Share = Field(0.5, description="Adam's decay rate of the first moment")
+    beta2: Share = Field(0.999, description="Adam's decay rate of the second moment")
     n_critic: int = Field(1, ge=1, le=100, description="steps of D per step of G")
-    reuse_fakes: bool = Field(
-        True, description="G's step reuses the images of D's last step instead of new ones"
-    )
+    reuse_fakes: bool = Field(True, description="G's step reuses the images of D's last step")
     loss: LossName = Field(
         "nonsaturating", description="loss of G (nonsaturating, minimax) or of G and D (hinge)"
     )
-    feature_matching: float = Field(0.0, ge=0, description="weight of feature matching in G's loss")
-    r1_gamma: float = Field(0.0, ge=0, description="weight of the R1 gradient penalty on D")
-    r1_every: int = Field(16, ge=1, description="steps of D per R1 penalty")
+    feature_matching: Weight = Field(0.0, description="weight of feature matching in G's loss")
+    r1_gamma: Weight = Field(0.0, description="weight of the R1 gradient penalty on D")
+    r1_every: Count = Field(16, description="steps of D per R1 penalty")
     spectral_norm: bool = Field(False, description="spectral normalisation of D's weights")
     diffaugment: str = Field("", description="DiffAugment transforms: colour,translation,cutout")
     diffaugment_probability: float = Field(
@@ -66,35 +66,33 @@ class TrainSettings(DCGANSettings):
         "float32", description="precision of activations; weights and optimisers stay float32"
     )
     sync_batchnorm: bool = Field(True, description="batch norm statistics over all processes")
-    ema_decay: float = Field(
-        0.999, ge=0, lt=1, description="decay of the moving average of G's weights; 0 = none"
+    ema_decay: Share = Field(
+        0.999, description="decay of the moving average of G's weights; 0 = none"
     )
-    encoder_learning_rate: float = Field(
-        4e-4, gt=0, le=1, description="Adam's learning rate for the encoder"
-    )
+    encoder_learning_rate: Rate = Field(4e-4, description="Adam's learning rate for the encoder")
     completion_share: float = Field(
         0.5, gt=0, lt=1, description="share of completions in G's batch, with an encoder"
     )
-    completion_weight: float = Field(
-        1.0, ge=0, description="weight of G's loss on completions; prior samples have 1"
+    completion_weight: Weight = Field(
+        1.0, description="weight of G's loss on completions; prior samples have 1"
     )
-    reconstruction_weight: float = Field(
-        100.0, ge=0, description="weight of the mean absolute error of completions"
+    reconstruction_weight: Weight = Field(
+        100.0, description="weight of the mean absolute error of completions"
     )
-    estimate_weight: float = Field(
-        100.0, ge=0, description="weight of the mean squared error of the pixel posterior"
+    estimate_weight: Weight = Field(
+        100.0, description="weight of the mean squared error of the pixel posterior"
     )
-    kl_weight: float = Field(
-        0.03, ge=0, description="weight of the KL divergence of the latent posterior, in nats"
+    kl_weight: Weight = Field(
+        0.03, description="weight of the KL divergence of the latent posterior, in nats"
     )
-    free_nats: float = Field(0.0, ge=0, description="KL divergence without penalty, nats per image")
-    steps: int = Field(50_000, ge=1, description="training steps: n_critic steps of D, one of G")
+    free_nats: Weight = Field(0.0, description="KL divergence without penalty, nats per image")
+    steps: Count = Field(50_000, description="training steps: n_critic steps of D, one of G")
     minutes: float | None = Field(
         None, gt=0, le=1e6, description="training time, instead of `steps`"
     )
-    checkpoint_every: int = Field(2_000, ge=1, description="steps per checkpoint and sample grid")
-    keep_checkpoints: int = Field(3, ge=1, description="number of latest checkpoints to keep")
-    log_every: int = Field(50, ge=1, description="steps per line of log.jsonl")
+    checkpoint_every: Count = Field(2_000, description="steps per checkpoint and sample grid")
+    keep_checkpoints: Count = Field(3, description="number of latest checkpoints to keep")
+    log_every: Count = Field(50, description="steps per line of log.jsonl")
     grid_images: int = Field(64, ge=1, le=1024, description="images in a sample grid")
     fit: Fit = Field("crop", description="how non-square images are packed")
     background: str = Field(
@@ -103,17 +101,11 @@ class TrainSettings(DCGANSettings):
     held_out: float = Field(
         0.05, ge=0, le=0.5, description="share of images held out for scoring, by whole groups"
     )
-    monitor: bool = Field(
-        True, description="score each checkpoint, warn of problems, keep the best model"
-    )
-    tensorboard: bool = Field(
-        False, description="write TensorBoard events; needs the extra tensorboard"
-    )
+    monitor: bool = Field(True, description="score checkpoints, warn, keep the best model")
+    tensorboard: bool = Field(False, description="write TensorBoard events; needs its extra")
     seed: int = Field(0, ge=0, description="random seed of the run")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    memory_mib: int = Field(
-        4096, ge=16, description="memory for decoded training images; more are streamed"
-    )
+    memory_mib: int = Field(4096, ge=16, description="memory for decoded images; else streamed")
 
     @field_validator("diffaugment")
     @classmethod
@@ -140,10 +132,7 @@ class TrainSettings(DCGANSettings):
 def resolve(*layers: Mapping[str, Any]) -> TrainSettings:
     """Return the settings of merged layers; later layers override earlier ones.
 
-    Raises
-    ------
-    SettingsError
-        An unknown key (the message suggests the nearest name) or a value out of range.
+    Raises SettingsError for an unknown key, with the nearest name, or a value out of range.
     """
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -155,13 +144,7 @@ def resolve(*layers: Mapping[str, Any]) -> TrainSettings:
 
 
 def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
-    """Parse ``key=value`` strings; a value is TOML (numbers, true, "text") or a bare word.
-
-    Raises
-    ------
-    SettingsError
-        A string without ``=`` or key.
-    """
+    """Parse ``key=value`` strings; a value is TOML (numbers, true, "text") or a bare word."""
     values: dict[str, Any] = {}
     for pair in pairs:
         key, sign, text = pair.partition("=")
@@ -183,10 +166,7 @@ def recipe_names() -> dict[str, Path]:
 def read_recipe(recipe: str | Path) -> dict[str, Any]:
     """Read a bundled recipe by name, or a TOML file.
 
-    Raises
-    ------
-    SettingsError
-        No such recipe (the message lists the bundled ones), over 1 MiB, or not TOML.
+    Raises SettingsError if there is none (listing the bundled ones), over 1 MiB, or not TOML.
     """
     recipes = recipe_names()
     path = recipes.get(str(recipe), Path(recipe))

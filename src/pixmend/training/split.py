@@ -25,22 +25,12 @@ _MIN_HELD_OUT, _MIN_HELD_OUT_FROM = 16, 200  # at least 16 of 200 images and mor
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The images of training and of scoring.
+    """The images of training and of scoring; no group has images in both."""
 
-    Attributes
-    ----------
-    training, held_out
-        Ascending indices of records, int64 [N] and [M]; no group has images in both.
-    groups
-        Names of the held-out groups.
-    duplicates
-        Images of these groups that are left out of both: their pixels are a training image's too.
-    """
-
-    training: NDArray[np.int64]
-    held_out: NDArray[np.int64]
-    groups: tuple[str, ...] = ()
-    duplicates: int = 0
+    training: NDArray[np.int64]  # ascending indices of records, [N]
+    held_out: NDArray[np.int64]  # [M]
+    groups: tuple[str, ...] = ()  # names of the held-out groups
+    duplicates: int = 0  # images of these groups that equal training images, and are in neither
 
 
 def split_by_group(
@@ -50,13 +40,7 @@ def split_by_group(
 
     At most 512 images, at least 16 of 200, and none of fewer than 100. Groups that would double the
     target are skipped; if all would, the smallest is held out, with 512 of its images for scoring.
-
-    Parameters
-    ----------
-    group_of
-        Group of each image, [N].
-    digests
-        [N], equal for equal pixels.
+    ``group_of`` and ``digests``, equal for equal pixels, are [N].
     """
     count = len(group_of)
     everything = np.arange(count)
@@ -83,24 +67,12 @@ def open_split(
     """Read the split of ``records`` from ``path``; draw and write it if the file is of another draw.
 
     In a group the main process reads, draws and writes for all.
-
-    Raises
-    ------
-    RecordError
-        A record is broken.
-    OutputError
-        ``path`` cannot be written.
     """
     count = len(records)
     if not _target(count, share):
         return Split(np.arange(count), np.empty(0, np.int64))
-    key = {
-        "format": _FORMAT,
-        "data_digest": records.digest,
-        "count": count,
-        "seed": seed,
-        "share": share,
-    }
+    key: dict[str, Any] = {"format": _FORMAT, "data_digest": records.digest, "count": count}
+    key |= {"seed": seed, "share": share}
     facts = None
     if group.is_main:
         facts = _read(path, key)
@@ -108,7 +80,13 @@ def open_split(
             source = provenance(records)
             group_of = groups_of(source.names, source.labels)
             split = split_by_group(group_of, source.digests, seed=seed, share=share)
-            facts = {**key, **_to_json(split, count)}
+            used = np.concatenate([split.training, split.held_out])
+            facts = key | {
+                "groups": split.groups,
+                "held_out": split.held_out.tolist(),
+                "unused": np.setdiff1d(np.arange(count), used).tolist(),
+                "duplicates": split.duplicates,
+            }
             write_text(path, json.dumps(facts) + "\n")
     return _from_json(group.broadcast_object(facts))
 
@@ -147,21 +125,11 @@ def _draw_groups(sizes: NDArray[np.int64], target: int, limit: int, seed: int) -
     return sorted(groups) or [int(sizes.argmin())]
 
 
-def _to_json(split: Split, count: int) -> dict[str, object]:
-    unused = np.setdiff1d(np.setdiff1d(np.arange(count), split.training), split.held_out)
-    return {
-        "families": split.groups,
-        "held_out": split.held_out.tolist(),
-        "unused": unused.tolist(),
-        "duplicates": split.duplicates,
-    }
-
-
 def _from_json(facts: Mapping[str, Any]) -> Split:
     held_out = np.array(facts["held_out"], np.int64)
     unused = np.array(facts["unused"], np.int64)
     training = np.setdiff1d(np.arange(facts["count"]), np.concatenate([held_out, unused]))
-    return Split(training, held_out, tuple(facts["families"]), int(facts["duplicates"]))
+    return Split(training, held_out, tuple(facts["groups"]), int(facts["duplicates"]))
 
 
 def _read(path: Path, key: Mapping[str, object]) -> dict[str, Any] | None:

@@ -33,13 +33,7 @@ _MAX_SKIPPED = 5  # skipped steps in a row before a rollback
 
 
 class TrainStep:
-    """Takes training steps; skips non-finite updates, in all processes of the group alike.
-
-    Parameters
-    ----------
-    warn
-        Called with a message when an update is skipped.
-    """
+    """Takes training steps; skips non-finite updates, in all processes of the group alike."""
 
     def __init__(
         self,
@@ -54,15 +48,8 @@ class TrainStep:
     def take(self, place: int, places: int) -> tuple[float, float]:
         """Take k steps of D and one of G at a place of the learning rate schedule.
 
-        Returns
-        -------
-        tuple
-            Mean losses of D and G over the batch; not finite if the update was skipped.
-
-        Raises
-        ------
-        DivergedError
-            Too many steps in a row were skipped.
+        Returns the mean losses of D and G, not finite if an update was skipped; raises DivergedError
+        after 5 skipped steps in a row.
         """
         # Training passes do not read batch norm statistics, but write them: NaN would stay there.
         buffers = [buffer.clone() for buffer in self._buffers]
@@ -179,14 +166,9 @@ def generator_step(
     settings: TrainSettings,
     transform: Transform = unchanged,
 ) -> Tensor:
-    """Update G, and E where there are completions; D stays fixed.
+    """Update G, and E where there are completions, with the graph of ``generated``; D stays fixed.
 
-    ``generated`` holds the graph of G. ``transform`` is DiffAugment, which passes gradients.
-
-    Returns
-    -------
-    Tensor
-        The adversarial loss of the prior samples, [M].
+    Returns the adversarial loss of the prior samples, [M].
     """
     state.discriminator.requires_grad_(False)  # its gradients would be thrown away
     count = generated.completions

@@ -18,23 +18,7 @@ from pixmend.training.spectral import normalise_spectrally
 
 @dataclass
 class TrainState:
-    """Networks, optimisers and the position in the run.
-
-    Attributes
-    ----------
-    step, images
-        Steps done, and training images that D has seen, in all processes.
-    skipped, skipped_in_row
-        Steps with a non-finite update, which was skipped: in all, and the latest in a row.
-    rollbacks
-        Rollbacks to a checkpoint so far; they decide the draws after them.
-    group
-        The processes that train this state, each on its share of every batch.
-    micro_batch, micro_batches
-        Gradient accumulation: number of the current micro-batch, and their count per share.
-    losses
-        Losses of the current update's micro-batches so far.
-    """
+    """Networks, optimisers and the position in the run."""
 
     generator: Generator
     discriminator: Discriminator
@@ -45,14 +29,14 @@ class TrainState:
     ema_encoder: Encoder | None = None
     encoder_optimiser: Adam | None = None
     step: int = 0
-    images: int = 0
-    skipped: int = 0
+    images: int = 0  # that D has seen, in all processes
+    skipped: int = 0  # steps with a non-finite update
     skipped_in_row: int = 0
-    rollbacks: int = 0
-    group: Group = SINGLE_PROCESS
-    micro_batch: int = 0
-    micro_batches: int = 1
-    losses: list[Tensor] = field(default_factory=list)
+    rollbacks: int = 0  # to a checkpoint; they decide the draws after them
+    group: Group = SINGLE_PROCESS  # the processes that share each batch
+    micro_batch: int = 0  # number of the current one
+    micro_batches: int = 1  # of each share: gradient accumulation
+    losses: list[Tensor] = field(default_factory=list)  # of the micro-batches so far
 
     def networks(self) -> dict[str, nn.Module]:
         """Return the networks by name."""
