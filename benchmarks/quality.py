@@ -27,7 +27,7 @@ from pixmend.records import Records
 from pixmend.rng import generator_for
 from pixmend.training import TrainSettings, parse_overrides, resolve
 from pixmend.training.augment import Transform, make_diffaugment
-from pixmend.training.data import Order, to_device
+from pixmend.training.data import Shuffle, to_device
 from pixmend.training.ema import recompute_batchnorm
 from pixmend.training.masking import generate
 from pixmend.training.step import discriminator_step, generator_step
@@ -143,7 +143,7 @@ def race(
     """Return for each loop its seconds and KID after every so many steps, until the time of all is up; prints each row."""
     records, held_out = data
     features = choose_features(_CPU)
-    order = Order(len(records), 0)
+    order = Shuffle(len(records), 0)
     some = np.random.default_rng(0).permutation(len(held_out))[:_SAMPLES]
     wanted = features(to_device(held_out.images(some), _CPU))
     z = sample_latents(settings.networks(), _SAMPLES, generator_for(0, "scored"))

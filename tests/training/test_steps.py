@@ -8,7 +8,7 @@ import torch
 
 from pixmend.models import Generator, sample_latents
 from pixmend.rng import generator_for
-from pixmend.training.data import Order
+from pixmend.training.data import Shuffle
 from pixmend.training.ema import recompute_batchnorm, update_ema
 from pixmend.training.loop import train
 from pixmend.training.masking import generate
@@ -121,7 +121,7 @@ def test_g_learns_from_what_d_has_just_seen_or_from_other_draws(
 
 
 def test_every_image_is_seen_once_a_pass_in_a_new_order_each_time():
-    order = Order(20, seed=3)
+    order = Shuffle(20, seed=3)
     first, second = order.positions(0, 20), order.positions(20, 20)
     assert sorted(first) == sorted(second) == list(range(20))
     assert list(first) != list(second)
@@ -129,8 +129,8 @@ def test_every_image_is_seen_once_a_pass_in_a_new_order_each_time():
 
 @pytest.mark.parametrize("count", [1, 3, 20])
 def test_order_is_a_function_of_position_however_it_is_asked_for(count):
-    whole = Order(count, seed=3).positions(0, 60)
-    pieces = Order(count, seed=3)
+    whole = Shuffle(count, seed=3).positions(0, 60)
+    pieces = Shuffle(count, seed=3)
     parts = {first: pieces.positions(first, 7) for first in (49, 0, 21, 28, 7, 14, 42, 35)}
     assert np.array_equal(
         np.concatenate([parts[first] for first in sorted(parts)])[:56], whole[:56]

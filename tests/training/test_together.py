@@ -15,11 +15,12 @@ import torch
 from pixmend.distributed import SINGLE_PROCESS, Group, open_group
 from pixmend.errors import SettingsError
 from pixmend.records import Records
-from pixmend.training import RunDirectory, processes_of, read_recipe, resolve, train
+from pixmend.training import RunDirectory, read_recipe, resolve, train
 from pixmend.training.data import BatchLoader
 from pixmend.training.data_parallel import SynchronisedBatchNorm2d, check_shares
 from pixmend.training.masking import masked_rows
 from pixmend.training.monitor import read_scores
+from pixmend.training.run_directory import shares_of
 from tests.training.conftest import ALL_OPTIONS, TINY
 from tests.training.test_inversion import CONDITIONAL
 from tests.training.test_run import assert_same_end, final_tensors, wait_for_checkpoint
@@ -96,7 +97,7 @@ def assert_same_split_and_scores(one, two):
 @pytest.mark.parametrize("name", ["cut", "restarted"])
 def test_two_processes_resume_bit_for_bit(left, name):
     """Also where one of them was killed and torchrun started both anew."""
-    assert processes_of(left / name) == 2
+    assert shares_of(left / name)[0] == 2
     assert_same_end(left / name, left / "whole")
 
 
@@ -108,7 +109,7 @@ def test_one_process_goes_on_with_a_warning_where_one_of_two_was_killed(
     assert (first.event, first.step) == ("resumed", 4)
     assert "2 processes and resumes with 1" in first.warning
     assert last.step == 6
-    assert processes_of(tmp_path / "run") == 1
+    assert shares_of(tmp_path / "run")[0] == 1
 
 
 def test_an_image_folder_is_packed_once_and_both_train_on_it(left):
@@ -215,12 +216,11 @@ def test_what_processes_are_fed_makes_up_what_one_is_fed(
         real, indices = loader.real(16, 8)
         real = loader.augmented(real, 2, 1)
         z, masked = loader.inputs(real, indices, 2, player)
-        whole = loader.masked(real, indices, 2, "encoder")
         seen = loader.transform(2, "real", 1)(real)
         # Of G's images, completions come first.
         drawn = torch.cat([masked.images, z[:, :1, None, None].expand(-1, 1, 16, 16)])
         drawn = loader.transform(2, player)(drawn).split([len(masked), len(z)])
-        return real, seen, z, *drawn, *vars(masked).values(), *vars(whole).values()
+        return real, seen, z, *drawn, *vars(masked).values()
 
     shares = zip(*(fed(Group(rank, world)) for rank in range(world)), strict=True)
     for whole, parts in zip(fed(SINGLE_PROCESS), shares, strict=True):

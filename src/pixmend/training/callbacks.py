@@ -1,7 +1,8 @@
 """What accompanies the loop: progress, the log, TensorBoard, and what each checkpoint leaves."""
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -43,45 +44,45 @@ class Progress:
 
 
 class Log:
-    """A JSONL file; lines wait in memory until `write`, which may fail and be called again."""
+    """A JSONL file, whose lines wait in memory while the disk is full."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._replacement: list[str] | None = None  # of the lines in the file
+    def __init__(self, path: Path, writer: DeferredWriter) -> None:
+        self._path, self._writer = path, writer
+        self._lines: list[str] | None = None  # what replaces the file, after `cut`
         self._pending: list[str] = []
 
     def add(self, facts: Mapping[str, object]) -> None:
-        """Add a line."""
+        """Append a line."""
         self._pending.append(json.dumps(facts, allow_nan=False))
+        self._put()
 
     def cut(self, step: int) -> float:
         """Drop damaged lines and those of later steps; return the seconds of the last line left."""
+        lines = self._lines
+        if lines is None:
+            exists = self._path.exists()
+            lines = self._path.read_text(errors="replace").splitlines() if exists else []
         seconds = 0.0
-        lines: list[str] = []
-        for line in [*self._lines(), *self._pending]:
-            try:
+        self._lines, candidates, self._pending = [], [*lines, *self._pending], []
+        for line in candidates:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
                 facts = parse_json(line)
                 if facts["step"] <= step:
                     seconds = float(facts["seconds"])
-                    lines.append(line)
-            except (ValueError, KeyError, TypeError):
-                continue
-        self._replacement, self._pending = lines, []
+                    self._lines.append(line)
+        self._put()
         return seconds
 
-    def write(self) -> None:
-        """Write the pending lines; after an OutputError they stay pending."""
-        if self._replacement is not None:
-            lines = [*self._replacement, *self._pending]
+    def _put(self) -> None:
+        self._writer.put(self._path.stem, None, lambda _: self._write())
+
+    def _write(self) -> None:
+        if self._lines is not None:
+            lines = [*self._lines, *self._pending]
             write_text(self._path, "".join(f"{line}\n" for line in lines))
         elif self._pending:
             append_line(self._path, "\n".join(self._pending))
-        self._replacement, self._pending = None, []
-
-    def _lines(self) -> Iterable[str]:
-        if self._replacement is not None:
-            return self._replacement
-        return self._path.read_text(errors="replace").splitlines() if self._path.exists() else []
+        self._lines, self._pending = None, []
 
 
 class Callbacks:
@@ -98,7 +99,7 @@ class Callbacks:
     ) -> None:
         self._records, self._run, self._settings = records, run, settings
         self._split, self._loader, self._writer = split, loader, writer
-        self._score_log = Log(run.scores)
+        self._log, self._score_log = Log(run.log, writer), Log(run.scores, writer)
         self._scores = read_scores(run.scores) if settings.monitor else []
         self._monitor: Monitor | None = None
         self._new_scores: Scores | None = None
@@ -111,20 +112,19 @@ class Callbacks:
             loader = self._loader
             self._monitor = Monitor(loader.read, self._split, self._settings, loader.device)
 
-    def rewind(self, step: int) -> None:
-        """Drop the scores of later steps."""
+    def rewind(self, step: int) -> float:
+        """Drop logs and scores of later steps; return the seconds of training up to this one."""
         if self._settings.monitor:
             self._scores = [scores for scores in self._scores if scores.step <= step]
             self._score_log.cut(step)
-            self._write_scores()
+        return self._log.cut(step)
 
     def log(self, line: Mapping[str, float | None]) -> None:
-        """Show a line of the log in TensorBoard."""
-        if self._tensorboard is None:
-            return
+        """Write a line of the log."""
+        self._log.add(line)
         for key in ("loss_d", "loss_g", "images_per_second"):
             value = line[key]
-            if value is not None:
+            if self._tensorboard is not None and value is not None:
                 self._tensorboard.add_scalar(f"training/{key}", value, int(line["step"] or 0))
 
     def checkpoint(self, state: TrainState) -> None:
@@ -134,10 +134,13 @@ class Callbacks:
         frame = self._frame(state.step)
         write = partial(write_frame, frame=frame, run=self._run)
         self._writer.put(frame.name, encode_png(samples), write)
-        model = self._calibrated(model)
         self.collapse = ""
-        if self._monitor is not None and all(each.step != state.step for each in self._scores):
-            self._score(self._monitor, model, state)
+        if self._monitor is not None:
+            calibration = self._monitor.calibrate(model)
+            if calibration is not None:
+                model = replace(model, card={**model.card, "calibration": calibration.to_json()})
+            if all(each.step != state.step for each in self._scores):
+                self._score(self._monitor, model, state)
         self._show(state.step, samples)
         report = partial(write_report, self._run, self._settings)
         self._writer.put("report", state.step, report)
@@ -159,12 +162,6 @@ class Callbacks:
     def _frame(self, step: int) -> Path:
         return self._run.samples / f"step-{step:08d}.png"
 
-    def _calibrated(self, model: DCGAN) -> DCGAN:
-        calibration = None if self._monitor is None else self._monitor.calibrate(model)
-        if calibration is None:
-            return model
-        return replace(model, card={**model.card, "calibration": calibration.to_json()})
-
     def _score(self, monitor: Monitor, model: DCGAN, state: TrainState) -> None:
         scores = monitor.score(model, step=state.step, images=state.images)
         best = next((each for each in reversed(self._scores) if each.best), None)
@@ -176,10 +173,6 @@ class Callbacks:
         self._scores.append(scores)
         self._new_scores = scores
         self._score_log.add(asdict(scores))
-        self._write_scores()
-
-    def _write_scores(self) -> None:
-        self._writer.put("monitor", None, lambda _: self._score_log.write())
 
     def _show(self, step: int, samples: Pixels) -> None:
         """Show samples, uint8 [H, W, 3], and scores in TensorBoard."""

@@ -109,12 +109,11 @@ def drop_checkpoints(folder: Path, *, since: int) -> bool:
         with contextlib.suppress(ModelFileError):
             if _step_of(path) >= since:
                 late.append(path)
-            else:
+            elif not earlier:
                 read_tensors(path, kind="checkpoint")
                 earlier = True
-    if earlier:
-        for path in late:
-            path.unlink(missing_ok=True)
+    for path in late if earlier else []:
+        path.unlink(missing_ok=True)
     return earlier
 
 

@@ -3,6 +3,8 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -26,39 +28,35 @@ _STATISTICS_BATCHES, _STATISTICS_SIZE = 32, 128
 Read = Callable[[Sequence[int] | NDArray[np.int64]], Pixels]  # indices -> uint8 [B, S, S, C]
 
 
-class Order:
+@dataclass(frozen=True)
+class Shuffle:
     """Endless passes over ``count`` images, each pass in its own random order.
 
     A batch may span two passes, so a set smaller than a batch trains too.
     """
 
-    def __init__(self, count: int, seed: int) -> None:
-        self._count, self._seed = count, seed
-        self._pass = -1
-        self._permutation: NDArray[np.int64] = np.empty(0, np.int64)
+    count: int
+    seed: int
 
     def positions(self, first: int, count: int) -> NDArray[np.int64]:
         """Return the indices of the images seen as number ``first`` to ``first + count - 1``."""
-        indices = np.empty(count, np.int64)
-        done = 0
-        while done < count:
-            number, offset = divmod(first + done, self._count)
-            size = min(count - done, self._count - offset)
-            indices[done : done + size] = self._order_of(number)[offset : offset + size]
-            done += size
-        return indices
+        passes, offsets = np.divmod(np.arange(first, first + count), self.count)
+        parts = [
+            _permutation(self.count, self.seed, number)[offsets[passes == number]]
+            for number in np.unique(passes).tolist()
+        ]
+        return np.concatenate(parts)
 
-    def _order_of(self, number: int) -> NDArray[np.int64]:
-        if number != self._pass:  # a cache: the order is a function of the pass
-            generator = array_generator_for(self._seed, "order", number)
-            self._permutation, self._pass = generator.permutation(self._count), number
-        return self._permutation
+
+@lru_cache(2)
+def _permutation(count: int, seed: int, number: int) -> NDArray[np.int64]:
+    return array_generator_for(seed, "order", number).permutation(count)
 
 
 class ReadAhead:
     """Decodes the next batches in a thread, so that steps do not wait for files.
 
-    A batch stays a function of its position, ``indices_at`` as `Order.positions`; one that was not
+    A batch stays a function of its position, ``indices_at`` as `Shuffle.positions`; one that was not
     foreseen, as after a resume, is read on request. At most four batches are in memory.
     """
 
@@ -135,7 +133,7 @@ class BatchLoader:
     def reseed(self, seed: int) -> None:
         """Draw order, latents, masks and augmentation of the steps from ``seed``."""
         self._seed = seed
-        self._order = Order(len(self._training), seed)
+        self._order = Shuffle(len(self._training), seed)
         if self._read_ahead is not None:
             self._read_ahead = ReadAhead(self.read, self._indices)
 
@@ -203,7 +201,7 @@ class BatchLoader:
         """Yield 32 fixed batches of 128: ``samples`` prior samples, the rest completions."""
         assert self._masks is not None
         count, settings = _STATISTICS_SIZE - samples, self._settings
-        order = Order(len(self._training), settings.seed)
+        order = Shuffle(len(self._training), settings.seed)
         for batch in range(_STATISTICS_BATCHES):
             indices = self._training[order.positions(batch * count, count)]
             real = to_device(self.read(indices), self.device)

@@ -14,9 +14,8 @@ from pixmend.errors import DivergedError, StoppedError
 from pixmend.records import Records
 from pixmend.rng import seed_for
 from pixmend.training.budget import Clock
-from pixmend.training.callbacks import Callbacks, Log, Progress
+from pixmend.training.callbacks import Callbacks, Progress
 from pixmend.training.checkpoint import (
-    Checkpoint,
     broadcast_checkpoint,
     drop_checkpoints,
     main_checkpoint,
@@ -26,7 +25,7 @@ from pixmend.training.checkpoint import (
 from pixmend.training.data import BatchLoader
 from pixmend.training.data_parallel import check_shares, shares_warning
 from pixmend.training.deferred import DeferredWriter
-from pixmend.training.run_directory import RunDirectory, RunFacts, open_run, shares_of
+from pixmend.training.run_directory import RunDirectory, open_run, shares_of
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import open_split
 from pixmend.training.step import TrainStep
@@ -65,7 +64,8 @@ def train(
         The disk is full or read-only at the start or at the end; the last checkpoint is good.
     """
     check_shares(settings, records, group)
-    facts = RunFacts(data_name, records.digest, len(records), group.world)
+    facts = {"data": data_name, "data_digest": records.digest, "data_count": len(records)}
+    facts["processes"] = group.world
     before = group.broadcast_object(shares_of(run))
     directory = RunDirectory(run)
     opened = open_run(directory, settings, facts) if group.is_main else contextlib.nullcontext()
@@ -80,7 +80,7 @@ def train(
             return
         trainer.start(resumed)
         event = ""
-        while trainer.done < 1:
+        while trainer.done < 1 and event != "stopped":
             losses, event = _NO_LOSSES, ""
             try:
                 losses = trainer.step()
@@ -93,10 +93,9 @@ def train(
             if event == "stopped":
                 trainer.writer.flush()
             yield trainer.progress(event, losses)
-            if event == "stopped":
-                return
-        trainer.writer.flush()
-        yield trainer.progress("done")
+        if event != "stopped":
+            trainer.writer.flush()
+            yield trainer.progress("done")
 
 
 class Trainer:
@@ -116,7 +115,7 @@ class Trainer:
             run.split, records, seed=settings.seed, share=settings.held_out, group=group
         )
         self.loader = BatchLoader(records, settings, self.device, split.training, group)
-        self.writer, self.log = DeferredWriter(self.warn), Log(run.log)
+        self.writer = DeferredWriter(self.warn)
         # The main process alone scores and shows the run.
         silent = {} if group.is_main else {"monitor": False, "tensorboard": False}
         observed = settings.model_copy(update=silent)
@@ -145,9 +144,9 @@ class Trainer:
 
     def resume(self) -> bool:
         """Restore the newest checkpoint, if any; return whether there is one."""
-        checkpoint = self._last_checkpoint()
-        self.clock.earlier = self._restore(checkpoint)
-        return checkpoint is not None
+        resumed = self._restore()
+        self.clock.earlier = self._seconds
+        return resumed
 
     def load_images(self, should_stop: Callable[[], bool]) -> bool:
         """Decode the images; return whether a process was asked to stop meanwhile."""
@@ -160,8 +159,8 @@ class Trainer:
     def start(self, resumed: bool) -> None:
         """Prepare the first step of this session."""
         self.callbacks.open()
-        if resumed:
-            self._export_if_missing()  # a kill may have come between checkpoint and export
+        if resumed:  # a kill may have come between checkpoint and export
+            self._export_if_missing()
         self._started = time.monotonic()
         self.done = self.clock.done(self.state.step)
 
@@ -183,21 +182,18 @@ class Trainer:
         means = [round(float(mean), 6) for mean in np.mean(self._losses or [_NO_LOSSES], axis=0)]
         loss_d, loss_g = means if self._losses else (None, None)
         self._losses.clear()
-        if not self.group.is_main:
-            return
-        line: dict[str, float | None] = {
-            "step": self.state.step,
-            "images": self.state.images,
-            "seconds": round(self.clock.seconds, 3),
-            "images_per_second": round(self._rate, 2),
-            "loss_d": loss_d,
-            "loss_g": loss_g,
-            "skipped": self.state.skipped,
-            "rollbacks": self.state.rollbacks,
-        }
-        self.log.add(line)
-        self.callbacks.log(line)
-        self._write_log()
+        if self.group.is_main:
+            line: dict[str, float | None] = {
+                "step": self.state.step,
+                "images": self.state.images,
+                "seconds": round(self.clock.seconds, 3),
+                "images_per_second": round(self._rate, 2),
+                "loss_d": loss_d,
+                "loss_g": loss_g,
+                "skipped": self.state.skipped,
+                "rollbacks": self.state.rollbacks,
+            }
+            self.callbacks.log(line)
 
     def save_if_due(self, should_stop: Callable[[], bool]) -> str:
         """Save a checkpoint if one is due or a process is asked to stop; return the event."""
@@ -220,7 +216,7 @@ class Trainer:
     def roll_back(self, error: DivergedError) -> None:
         """Return to the last checkpoint, with other draws; the second time raise DivergedError."""
         rollbacks = self.state.rollbacks + 1
-        self._restore(self._last_checkpoint(), rollbacks=rollbacks)
+        self._restore(rollbacks=rollbacks)
         self.done = self.clock.done(self.state.step)
         self._export_if_missing()
         if rollbacks > 1:
@@ -256,17 +252,13 @@ class Trainer:
         if collapse:
             raise DivergedError(collapse)
 
-    def _last_checkpoint(self) -> Checkpoint | None:
-        """Return the main process's last checkpoint, written or pending, in all processes."""
+    def _restore(self, *, rollbacks: int = 0) -> bool:
+        """Restore the last checkpoint, or the initial state; return whether there is a checkpoint."""
         checkpoint = None
         if self.group.is_main:
-            checkpoint = self.writer.pending("checkpoint") or newest_checkpoint(
-                self.run.checkpoints
-            )
-        return broadcast_checkpoint(checkpoint, self.group)
-
-    def _restore(self, checkpoint: Checkpoint | None, *, rollbacks: int = 0) -> float:
-        """Restore a checkpoint, or the initial state; return the seconds of training up to it."""
+            pending = self.writer.pending("checkpoint")
+            checkpoint = pending or newest_checkpoint(self.run.checkpoints)
+        checkpoint = broadcast_checkpoint(checkpoint, self.group)
         self.state = initial_state(self.settings, self.device, self.group)
         if checkpoint is not None:
             checkpoint.restore(self.state)
@@ -276,17 +268,10 @@ class Trainer:
         self.loader.reseed(seed_for(seed, "rollback", rollbacks) if rollbacks else seed)
         self._step = TrainStep(self.state, self.settings, self.loader, self.warn)
         self._losses.clear()
-        self.callbacks.rewind(self.state.step)
-        if not self.group.is_main:
-            return 0.0
-        seconds = self.log.cut(self.state.step)
-        self._write_log()
-        return seconds
+        self._seconds = self.callbacks.rewind(self.state.step) if self.group.is_main else 0.0
+        return checkpoint is not None
 
     def _export_if_missing(self) -> None:
         step = self.state.step
         if self.group.is_main and step and not self.callbacks.is_exported(step):
             self.callbacks.checkpoint(self.state)
-
-    def _write_log(self) -> None:
-        self.writer.put("log", None, lambda _: self.log.write())

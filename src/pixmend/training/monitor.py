@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +129,12 @@ class Monitor:
             values["nearest"] = distance / max(self._held_out_distance, 1e-12)
             values["kid_held_out"] = kernel_distance(features, self._held_out_features)
             values |= self._completion_scores(model, self._held_out[:_COMPLETED])
-        values = {key: _rounded(value) for key, value in values.items()}
+        for key, value in values.items():
+            if isinstance(value, float):
+                values[key] = round(value, 6)
         seconds = round(time.monotonic() - started, 3)
         scores = Scores(step=step, images=images, seconds=seconds, **values)
-        return Scores(**{**vars(scores), "warnings": tuple(_warnings(scores))})
+        return replace(scores, warnings=tuple(_warnings(scores)))
 
     def calibrate(self, model: DCGAN) -> Calibration | None:
         """Calibrate a model on held-out images under all kinds of masks; None without encoder."""
@@ -158,8 +160,8 @@ class Monitor:
                 completed = latent_search(model.generator, model.settings, target, known, seed=seed)
             else:
                 completed = infer_mean(model, target, known.to(target.dtype))
-            psnr[spec] = float(hole_psnr(completed, target, known).mean())
-            psnr_of_mean[spec] = float(hole_psnr(mean, target, known).mean())
+            psnr[spec] = round(float(hole_psnr(completed, target, known).mean()), 3)
+            psnr_of_mean[spec] = round(float(hole_psnr(mean, target, known).mean()), 3)
         completion = "search" if model.encoder is None else "encoder"
         return {"completion": completion, "psnr": psnr, "psnr_of_mean": psnr_of_mean}
 
@@ -282,12 +284,6 @@ def _evaluation_mode(discriminator: Discriminator) -> Iterator[Discriminator]:
             yield discriminator.eval()
     finally:
         discriminator.train(before)
-
-
-def _rounded(value: Any) -> Any:  # noqa: ANN401 - a number, a text or a table of numbers
-    if isinstance(value, dict):
-        return {key: round(number, 3) for key, number in value.items()}
-    return round(value, 6) if isinstance(value, float) else value
 
 
 def _warnings(scores: Scores) -> list[str]:

@@ -3,10 +3,10 @@
 import contextlib
 import fcntl
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from pixmend.errors import OutputError, RunError, SettingsError
 from pixmend.storage import make_folder, parse_json, remove_leftovers, write_text
@@ -40,41 +40,26 @@ class RunDirectory:
         self.records = path / "records"  # the packed images, if the data is an image folder
 
 
-@dataclass(frozen=True)
-class RunFacts:
-    """The data of a run, and the number of processes that train it."""
-
-    data: str
-    data_digest: str
-    data_count: int
-    processes: int = 1
-
-
 def is_run(path: Path) -> bool:
     """Whether ``path`` is a run directory."""
     return (path / "run.json").is_file() and (path / "settings.toml").is_file()
 
 
-def processes_of(path: Path) -> int:
-    """Return the number of processes that last trained the run in ``path``; 1 if unknown."""
-    try:
-        return int(parse_json(RunDirectory(path).facts.read_text())["processes"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 1  # no run yet, or a damaged one, which `open_run` refuses
-
-
 def shares_of(path: Path) -> list[int]:
-    """Return the number of processes, and of micro-batches in each, that last trained a run."""
-    try:
-        recipe = read_recipe(RunDirectory(path).settings)
-        return [processes_of(path), int(recipe["gradient_accumulation"])]
-    except (SettingsError, ValueError, KeyError, TypeError):
-        return [processes_of(path), 1]
+    """Return how many processes, and micro-batches in each, last trained a run; 1 if unknown."""
+    run, shares = RunDirectory(path), [1, 1]
+    # No run yet, or a damaged one, which `open_run` refuses.
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, SettingsError):
+        shares[0] = int(parse_json(run.facts.read_text())["processes"])
+        shares[1] = int(read_recipe(run.settings)["gradient_accumulation"])
+    return shares
 
 
 @contextlib.contextmanager
-def open_run(run: RunDirectory, settings: TrainSettings, facts: RunFacts) -> Iterator[None]:
-    """Create or resume a run directory, and lock it.
+def open_run(
+    run: RunDirectory, settings: TrainSettings, facts: Mapping[str, Any]
+) -> Iterator[None]:
+    """Create or resume a run directory, and lock it; ``facts`` describe data and processes.
 
     Raises RunError if another process trains there, or if it holds other settings or data, or no run;
     OutputError if it cannot be written.
@@ -90,12 +75,12 @@ def open_run(run: RunDirectory, settings: TrainSettings, facts: RunFacts) -> Ite
         for folder in (run.path, run.checkpoints, run.samples):
             remove_leftovers(folder)
         write_text(run.settings, to_toml(settings))
-        content = {"format": _FORMAT, "pixmend": version("pixmend"), **vars(facts)}
+        content = {"format": _FORMAT, "pixmend": version("pixmend"), **facts}
         write_text(run.facts, json.dumps(content, indent=1) + "\n")
         yield
 
 
-def _check_same(run: RunDirectory, settings: TrainSettings, facts: RunFacts) -> None:
+def _check_same(run: RunDirectory, settings: TrainSettings, facts: Mapping[str, Any]) -> None:
     try:
         before = resolve(read_recipe(run.settings)).model_dump()
     except SettingsError as error:
@@ -105,7 +90,7 @@ def _check_same(run: RunDirectory, settings: TrainSettings, facts: RunFacts) -> 
         ) from error
     try:
         data = parse_json(run.facts.read_text())
-        same_data = data["data_digest"] == facts.data_digest
+        same_data = data["data_digest"] == facts["data_digest"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{run.facts}: damaged ({error}); choose another folder") from error
     now = settings.model_dump()

@@ -113,19 +113,13 @@ class TrainStep:
             return generate(state.generator, state.encoder, masked, z).exact()
 
     def _count_skipped(self) -> None:
-        state = self._state
+        state, problem = self._state, "loss or gradients not finite"
         state.skipped += 1
         state.skipped_in_row += 1
         if state.skipped_in_row >= _MAX_SKIPPED:
-            raise DivergedError(
-                f"loss or gradients were not finite in {_MAX_SKIPPED} steps in a row, "
-                f"up to step {state.step}"
-            )
+            raise DivergedError(f"step {state.step}: {problem} in {_MAX_SKIPPED} steps in a row")
         if state.skipped_in_row == 1:
-            self._warn(
-                f"step {state.step}: loss or gradients not finite; "
-                f"update skipped ({state.skipped} so far)"
-            )
+            self._warn(f"step {state.step}: {problem}; update skipped ({state.skipped} so far)")
 
 
 def discriminator_step(
