@@ -1,7 +1,7 @@
 """Random transforms of D's images, as functions of the images and of uniform draws.
 
-DiffAugment (Zhao 2020, equations 4 and 5) transforms real and fake images before D judges them, in D's
-step and in G's, with gradients to G. So D sees a small set in many forms, and G does not learn the forms.
+DiffAugment (Zhao 2020, equations 4 and 5) transforms real and fake images before D judges them, in
+the steps of D and G, with gradients to G. D sees a small set in many forms that G does not learn.
 Flips and shifts are plain augmentation of the training images.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 Transform = Callable[[Tensor], Tensor]
 TransformName = Literal["colour", "translation", "cutout"]
 
-# Uniform draws per image and transform; all are always drawn, so that no transform changes another's.
+# Uniform draws per image; all are always drawn, so that no transform changes those of another.
 _COLUMNS = {"colour": slice(0, 4), "translation": slice(4, 7), "cutout": slice(7, 10)}
 DRAWS = 10
 
@@ -39,8 +39,8 @@ def diffaugment(
 ) -> Tensor:
     """Transform images [B, C, H, W], each by its row of ``draws`` [B, 10] in [0, 1).
 
-    Each transform applies to an image with the given probability; images without any stay bit-equal. Of
-    RGBA, colour leaves alpha unchanged, and areas bared by translation and cutout are transparent.
+    Each transform applies to an image with the given probability; images without any stay
+    bit-equal. Of RGBA, colour leaves alpha as it is, and translation and cutout bare transparency.
     """
     functions: dict[TransformName, Callable[..., Tensor]] = {
         "colour": _colour,
@@ -124,7 +124,7 @@ def _translate(images: Tensor, down: Tensor, right: Tensor) -> Tensor:
     inside_rows = (rows >= 0) & (rows < height)
     inside_columns = (columns >= 0) & (columns < width)
     inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
-    # Clamped sources are covered below, so each pixel's gradient goes to one place: no order of sums.
+    # Clamped sources are covered below, so each pixel has one gradient and sums have no order.
     source = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
     index = source.flatten(1)[:, None, :].expand(-1, images.shape[1], -1)
     shifted = images.flatten(2).gather(2, index).view_as(images)

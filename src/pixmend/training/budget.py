@@ -25,7 +25,7 @@ from pixmend.training.split import group_numbers
 from pixmend.training.step import autocast, discriminator_step, generator_step
 from pixmend.training.train_state import TrainState, initial_state
 
-# An encoder with retrieval completes well after a tenth of the steps that a search of G alone needs.
+# An encoder with retrieval needs a tenth of the steps that a search of G alone needs.
 _COMMON: dict[str, Any] = {
     "encoder": "conditional",
     "latent_prior": "normal",
@@ -107,8 +107,8 @@ def prepare_records(
 ) -> Records:
     """Open a record folder (or URL), or pack an image folder into the run directory and open that.
 
-    In a group the main process packs while the others wait. Raises SettingsError if the records are of
-    another format than the plan, StoppedError if ``should_stop`` returns true; the same call resumes.
+    In a group the main process packs while the others wait. Raises SettingsError if the records
+    differ from the plan, and StoppedError if ``should_stop`` returns true; the same call resumes.
     """
     if (StorePath.of(data) / "manifest.json").is_file():
         records = Records(data, skip_bad=skip_bad, should_stop=should_stop)
@@ -138,7 +138,7 @@ def resolve_training(
 ) -> TrainSettings:
     """Return the settings of a run on these records.
 
-    With ``minutes``, settings that the plan leaves open fit the time, or are those of the run so far.
+    With ``minutes``, settings that the plan leaves open fit the time, or are the run's so far.
     """
     given = {**plan, **_format_of(records)}
     if "minutes" not in plan:
@@ -159,8 +159,8 @@ def fit_to_minutes(
 ) -> dict[str, Any]:
     """Return settings for so many minutes of training; ``given`` ones stay.
 
-    The widest network that takes 1,500 steps in that time, or else the narrowest with smaller batches.
-    A few images are augmented, so as not to be memorised.
+    The network is the widest that takes 1,500 steps in that time, or else the narrowest with
+    smaller batches. Small sets of images are augmented, so as not to be memorised.
     """
     images = len(records)
     few = images < _FEW_IMAGES
@@ -187,10 +187,10 @@ def default_size(minutes: float, device: torch.device) -> Literal[32, 64]:
 
 
 def is_flip_invariant(records: Records) -> bool:
-    """Whether flipped images belong to the domain: they are as near to other images as unflipped ones.
+    """Whether flipped images are as near to other images as unflipped ones.
 
-    Counts the images, of up to 512, whose flip has the nearer nearest image of another group: about
-    half if left and right are alike; a quarter of characters.
+    Counts, of up to 512 images, those whose flip is nearer to the nearest image of another group:
+    about half if left and right are alike; a quarter of characters.
     """
     order = array_generator_for(0, "mirror images").permutation(len(records))
     indices = np.sort(order[:_COMPARED])

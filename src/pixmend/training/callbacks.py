@@ -128,7 +128,7 @@ class Callbacks:
                 self._tensorboard.add_scalar(f"training/{key}", value, int(line["step"] or 0))
 
     def checkpoint(self, state: TrainState) -> None:
-        """Write sample grid, animation, scores, report and, last, the model file of a checkpoint."""
+        """Write a checkpoint's sample grid, animation, scores, report and, last, model file."""
         model = export_model(state, self._settings, self._records, self._split, self._loader)
         samples = sample_grid(model, self._settings)
         frame = self._frame(state.step)

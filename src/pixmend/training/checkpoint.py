@@ -103,7 +103,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path, *, keep: int) -> None
 
 
 def drop_checkpoints(folder: Path, *, since: int) -> bool:
-    """Delete those of step ``since`` and later if an earlier one is whole; return whether one is."""
+    """Delete checkpoints from step ``since`` on if an earlier one is whole; return whether so."""
     late, earlier = [], False
     for path in folder.glob("*.safetensors"):
         with contextlib.suppress(ModelFileError):
@@ -120,8 +120,8 @@ def drop_checkpoints(folder: Path, *, since: int) -> bool:
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
     """Return the whole checkpoint of the highest step; None without checkpoints.
 
-    Damaged ones are skipped. The step is that of the header, never of the file name. Raises RunError
-    if all are damaged, and VersionError if a newer version wrote one of them.
+    Damaged ones are skipped. The step is that of the header, never of the file name. Raises
+    RunError if all are damaged, and VersionError if a newer version wrote one of them.
     """
     paths = sorted(folder.glob("*.safetensors"))
     steps: list[tuple[int, Path]] = []

@@ -56,8 +56,8 @@ def _permutation(count: int, seed: int, number: int) -> NDArray[np.int64]:
 class ReadAhead:
     """Decodes the next batches in a thread, so that steps do not wait for files.
 
-    A batch stays a function of its position, ``indices_at`` as `Shuffle.positions`; one that was not
-    foreseen, as after a resume, is read on request. At most four batches are in memory.
+    A batch stays a function of its position (``indices_at``, as `Shuffle.positions`). One that was
+    not foreseen, as after a resume, is read on request. At most four batches are in memory.
     """
 
     def __init__(self, read: Read, indices_at: Callable[[int, int], NDArray[np.int64]]) -> None:

@@ -1,8 +1,8 @@
 """One run by several processes: equal networks, and batches shared without remainder.
 
-A batch's images and latents do not depend on the number of processes. Batch norm sees the whole batch,
-and gradients are those of the whole batch. So the number of processes changes a run by rounding only,
-even if it changes between two sessions of a run.
+A batch's images and latents do not depend on the number of processes; batch norm and gradients are
+over the whole batch. So the number of processes changes a run by rounding only, even between two
+sessions of a run.
 """
 
 import math
@@ -20,8 +20,8 @@ from pixmend.training.settings import TrainSettings
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the (micro-)batches of all processes of a group (Ioffe 2015, Algorithm 1).
 
-    Takes over weights and statistics of the layer that it replaces. Training mode exchanges mean and
-    variance, twice differentiable. All processes must hold equally many values.
+    It takes over weights and statistics of the layer that it replaces. In training mode mean and
+    variance are exchanged, twice differentiable. All processes must hold equally many values.
     """
 
     def __init__(self, norm: nn.BatchNorm2d, group: Group) -> None:

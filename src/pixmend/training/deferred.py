@@ -15,8 +15,8 @@ Value = TypeVar("Value")
 class DeferredWriter:
     """Writes values; keeps copies of those that cannot be written, and retries each minute.
 
-    A late write is the write that was due, so a full disk changes no file in the end. Only the latest
-    value of each name is kept, so memory is bounded.
+    A late write is the write that was due, so a full disk changes no file in the end. Only the
+    latest value of each name is kept, so memory is bounded.
     """
 
     def __init__(self, warn: Callable[[str], None]) -> None:
@@ -26,7 +26,7 @@ class DeferredWriter:
         self._next_retry = 0.0
 
     def put(self, name: str, value: Value, write: Callable[[Value], None]) -> None:
-        """Call ``write(value)``; on OutputError keep a copy, in place of an earlier one of that name."""
+        """Call ``write(value)``; on OutputError keep a copy for later, the latest of that name."""
         late = self._pending.pop(name, None) is not None
         try:
             write(value)

@@ -1,4 +1,4 @@
-"""The exported networks: moving averages of the weights, with batch norm statistics of their own."""
+"""The exported networks: moving averages of the weights, with their own batch norm statistics."""
 
 import copy
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from pixmend.training.masking import MaskedBatch, generate
 def update_ema(ema: nn.Module, module: nn.Module, *, decay: float, step: int) -> None:
     """Update ``ema``'s weights, a <- d a + (1 - d) w, and copy the buffers.
 
-    d grows as (1 + step) / (10 + step) up to ``decay``, to forget the random start; 0 copies the weights.
+    d grows as (1 + step) / (10 + step) up to ``decay``, to forget the random start; 0 copies.
     """
     decay = min(decay, (1 + step) / (10 + step)) if decay else 0.0
     for average, weight in zip(ema.parameters(), module.parameters(), strict=True):
@@ -47,7 +47,7 @@ def recompute_batchnorm(
 def recompute_batchnorm_pair(
     generator: Generator, encoder: Encoder, batches: Iterable[tuple[MaskedBatch, Tensor]]
 ) -> tuple[Generator, Encoder]:
-    """Return copies of G and E in evaluation mode, with statistics over completions and prior samples."""
+    """Return copies of G and E in evaluation mode, with statistics over ``batches``."""
     networks = _recompute(generator, encoder, batches)
     assert networks[1] is not None
     return networks[0], networks[1]

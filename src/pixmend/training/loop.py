@@ -46,13 +46,13 @@ def train(
 ) -> Iterator[Progress]:
     """Start or resume the run in the directory ``run``; yields after every step.
 
-    However often a run is interrupted, its weights after N steps are the same, bit for bit on a CPU;
-    with ``minutes`` they are not, as the schedule follows the clock. Non-finite updates are skipped.
-    After 5 in a row, non-finite weights or collapsed samples, the run returns to its last good
-    checkpoint once, with other draws. Failed writes are retried.
+    However often a run is interrupted, its weights after N steps are the same, bit for bit on a
+    CPU. With ``minutes`` they are not, as the schedule follows the clock. Non-finite updates are
+    skipped. After 5 in a row, non-finite weights or collapsed samples, the run returns to its last
+    good checkpoint once, with other draws. Failed writes are retried.
 
-    ``should_stop`` is called after every step and while images are decoded. If it returns true in one
-    process of the ``group`` (`pixmend.distributed.open_group`), all save the state and stop.
+    ``should_stop`` is called after every step and while images are decoded. If it returns true in
+    one process of the ``group`` (`pixmend.distributed.open_group`), all save the state and stop.
 
     Raises
     ------
@@ -230,8 +230,8 @@ class Trainer:
     def _save(self) -> None:
         """Write a checkpoint, then its export and scores.
 
-        Raises DivergedError, in all processes, if the state is not finite; or if its samples collapsed
-        and there is an earlier checkpoint to return to.
+        Raises DivergedError, in all processes, if the state is not finite, or if its samples
+        collapsed and there is an earlier checkpoint to return to.
         """
         started = time.monotonic()
         checkpoint = main_checkpoint(self.state)
@@ -253,7 +253,7 @@ class Trainer:
             raise DivergedError(collapse)
 
     def _restore(self, *, rollbacks: int = 0) -> bool:
-        """Restore the last checkpoint, or the initial state; return whether there is a checkpoint."""
+        """Restore the last checkpoint, if any, or the initial state; return whether there is one."""
         checkpoint = None
         if self.group.is_main:
             pending = self.writer.pending("checkpoint")

@@ -70,8 +70,8 @@ def feature_matching(
 def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
     """Return ||grad_x s(x)||^2, [B], of logits [B] and their inputs [B, C, H, W]; differentiable.
 
-    R1 is gamma / 2 times its mean over real images (Mescheder 2018, equation 9). Through D's batch norm
-    a logit depends on the whole batch, so the gradient is that of the sum of the logits.
+    R1 is gamma / 2 times its mean over real images (Mescheder 2018, equation 9). With batch norm in
+    D, a logit depends on the whole batch, so the gradient is that of the sum of the logits.
     """
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().flatten(1).sum(1)
@@ -80,8 +80,9 @@ def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
 def completion_loss(generated: Generated, settings: TrainSettings) -> Tensor:
     """Return weighted L1 + KL beyond the free nats + loss of the pixel posterior, [N].
 
-    The evidence lower bound of Kingma and Welling 2014 (equation 10), with free bits (Kingma 2016, appendix C.8).
-    The L1 is a mean over values as in pix2pix (Isola 2017, equation 3), weighted towards the hole.
+    The evidence lower bound (Kingma and Welling 2014, equation 10), with free bits (Kingma 2016,
+    appendix C.8). The L1 is a mean over values as in pix2pix (Isola 2017, equation 3), weighted
+    towards the hole.
     """
     masked, encoding = generated.masked, generated.encoding
     assert masked is not None
@@ -97,9 +98,9 @@ def completion_loss(generated: Generated, settings: TrainSettings) -> Tensor:
 
 
 def pixel_posterior_loss(posterior: PixelPosterior, images: Tensor, weights: Tensor) -> Tensor:
-    """Return squared error + 0.01 of its negative log-likelihood, [N]; means weighted by [N, 1, S, S].
+    """Return squared error + 0.01 of its negative log-likelihood, [N].
 
-    Likelihood: Kendall and Gal 2017, equation 5.
+    Both are means weighted by [N, 1, S, S]; likelihood as in Kendall and Gal 2017, equation 5.
     """
     squared = (posterior.mean - images).square().mean(1, keepdim=True)
     # Detached: through the likelihood, the mean would learn least where it errs most.

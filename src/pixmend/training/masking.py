@@ -1,7 +1,8 @@
 """Inversion-aware training: real images with masks, and their completions by E and G.
 
-Part of each batch that G generates are completions: z from E's posterior, and G conditioned on E's maps. The
-rest are prior samples. D judges both alike, so G stays a generator of the domain while E learns to invert it.
+Part of each batch of G are completions, with z from E's posterior and G conditioned on E's maps.
+The rest are prior samples. D judges both alike, so G stays a generator of the domain while E learns
+to invert it.
 """
 
 from collections.abc import Callable, Sequence
@@ -71,9 +72,9 @@ def generate(
 class MaskSampler:
     """Makes a `MaskedBatch` of real images; masks, noise and neighbours are functions of a key.
 
-    ``groups`` [N] are the group numbers of all training images, ``members`` the indices of the retrieval
-    images. A neighbour is of another group than its image, as no user's image is of a group that was
-    trained on; where there is none, it is mid-grey.
+    ``groups`` [N] are the group numbers of all records, ``members`` the records of the retrieval
+    images. A neighbour is of another group than its image, as no user's image is of a group that
+    was trained on; where there is none, it is mid-grey.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class MaskSampler:
     ) -> MaskedBatch:
         """Mask ``images`` [N, C, S, S], the training images ``indices``.
 
-        The images are this process's share; masks and noise are drawn for the shares of all of ``group``.
+        The images are this process's share; masks and noise are drawn for all of ``group``.
         """
         settings, count = self._settings, len(images) * group.world
         share = group.shard(count)
@@ -107,12 +108,7 @@ class MaskSampler:
         return MaskedBatch(images, known, neighbours, noise.to(images.device))
 
     def _neighbours(
-        self,
-        images: Tensor,
-        known: Tensor,
-        indices: NDArray[np.int64],
-        seed: int,
-        *key: str | int,
+        self, images: Tensor, known: Tensor, indices: NDArray[np.int64], seed: int, *key: str | int
     ) -> Tensor | None:
         if self._retrieval is None:
             return None
@@ -129,10 +125,11 @@ class MaskSampler:
 
 
 def masked_rows(count: int, masked: int, player: str) -> NDArray[np.bool_]:
-    """Return which of ``count`` images are masked in the player's step, [count]: ``masked`` of them, evenly spread.
+    """Return which of ``count`` images are masked in the player's step, [count].
 
-    Each of w contiguous shares has equally many if w divides both numbers. G's rows mirror D's: at half of an
-    even batch they are disjoint, so D has not just seen the images that it judges.
+    They are evenly spread: each of w contiguous shares has equally many if w divides both numbers.
+    G's rows mirror D's: at half of an even batch they are disjoint, so D has not just seen the
+    images that it judges.
     """
     ends = np.arange(count + 1) * masked // count
     rows = np.diff(ends) > 0
@@ -145,7 +142,7 @@ def choose_retrieval(
     read: Callable[[Sequence[int] | NDArray[np.int64]], Pixels],
     device: torch.device,
 ) -> tuple[Retrieval | None, NDArray[np.int64]]:
-    """Choose up to ``settings.retrieval_images`` of ``count`` training images; return them and their numbers."""
+    """Choose retrieval images among ``count`` training images; return them and their numbers."""
     if not settings.retrieval_images:
         return None, np.empty(0, np.int64)
     order = array_generator_for(settings.seed, "memory").permutation(count)
@@ -157,8 +154,8 @@ def choose_retrieval(
 def sample_masks(count: int, size: int, generator: torch.Generator) -> Tensor:
     """Sample masks, float [count, 1, size, size], 1 = known; mask i is of kind i mod 5.
 
-    The kinds of hole: the centre; random 10 to 95 % of the pixels; a random box; a random half; blobs over
-    10 to 50 % of the pixels, like strokes and stains.
+    The kinds of hole: the centre; random 10 to 95 % of the pixels; a random box; a random half;
+    blobs over 10 to 50 % of the pixels, like strokes and stains.
     """
     uniform = torch.rand(count, 5, generator=generator)
     noise = torch.rand(count, size, size, generator=generator)

@@ -47,7 +47,7 @@ def update_if_finite(loss: Tensor, *optimisers: Adam, group: Group = SINGLE_PROC
 def set_learning_rates(
     optimisers: Mapping[str, Adam], settings: TrainSettings, step: int, steps: int
 ) -> None:
-    """Set the rates at step number ``step`` of ``steps``; optimisers by the names of their networks."""
+    """Set the rates of optimisers, by their networks' names, at step number ``step``."""
     factor = lr_factor(step, steps, schedule=settings.lr_schedule, warmup=settings.warmup)
     for name, optimiser in optimisers.items():
         for parameters in optimiser.param_groups:

@@ -61,8 +61,8 @@ def open_run(
 ) -> Iterator[None]:
     """Create or resume a run directory, and lock it; ``facts`` describe data and processes.
 
-    Raises RunError if another process trains there, or if it holds other settings or data, or no run;
-    OutputError if it cannot be written.
+    Raises RunError if another process trains there, or if it holds other settings or data, or no
+    run; OutputError if it cannot be written.
     """
     make_folder(run.path)
     with _locked(run.path):

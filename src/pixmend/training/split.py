@@ -1,6 +1,6 @@
 """The held-out images of a run: whole groups that training never sees.
 
-A split by file would leave near copies of held-out images in the training set, such as faces of one font.
+A split by file would train on near copies of held-out images, such as other faces of a font.
 """
 
 import json
@@ -64,7 +64,7 @@ def split_by_group(
 def open_split(
     path: Path, records: Records, *, seed: int, share: float, group: Group = SINGLE_PROCESS
 ) -> Split:
-    """Read the split of ``records`` from ``path``; draw and write it if the file is of another draw.
+    """Read the split of ``records`` from ``path``, or draw and write it.
 
     In a group the main process reads, draws and writes for all.
     """

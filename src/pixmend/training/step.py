@@ -48,8 +48,8 @@ class TrainStep:
     def take(self, place: int, places: int) -> tuple[float, float]:
         """Take k steps of D and one of G at a place of the learning rate schedule.
 
-        Returns the mean losses of D and G, not finite if an update was skipped; raises DivergedError
-        after 5 skipped steps in a row.
+        Returns the mean losses of D and G, not finite if an update was skipped. Raises
+        DivergedError after 5 skipped steps in a row.
         """
         # Training passes do not read batch norm statistics, but write them: NaN would stay there.
         buffers = [buffer.clone() for buffer in self._buffers]
@@ -131,9 +131,9 @@ def discriminator_step(
 ) -> Tensor:
     """Update D on real images and G's ``fakes``, [B, C, H, W] each; return its loss, [B].
 
-    ``transform`` is DiffAugment of the fakes; ``real`` is transformed already. Every so many steps R1
-    is added, times as many (Karras 2020, section 3.1); the returned loss is without it. A loss of NaN
-    means that the update was skipped, in `generator_step` too.
+    ``transform`` is DiffAugment of the fakes; ``real`` is transformed already. Every `r1_every`
+    steps R1 is added, times as many (Karras 2020, section 3.1); the returned loss is without it. A
+    loss of NaN means that the update was skipped, in `generator_step` too.
     """
     if settings.spectral_norm and state.micro_batch == 0:
         iterate_powers(state.discriminator)
@@ -210,10 +210,10 @@ def _descend(state: TrainState, total: Tensor, losses: Tensor, optimisers: list[
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Compute activations and products with weights in ``precision`` (Micikevicius 2018, section 3).
+    """Compute activations and products in ``precision`` (Micikevicius 2018, section 3).
 
-    bfloat16 has the range of float32, so gradients need no scaling. Its 8 bits are too few for sums of
-    many values: batch norm statistics, losses and moments stay float32.
+    bfloat16 has the range of float32, so gradients need no scaling. Its 8 bits are too few for sums
+    of many values: batch norm statistics, losses and moments stay float32.
     """
     if precision == "float32":
         return contextlib.nullcontext()
