@@ -17,7 +17,6 @@ from pixmend.completion import (
     Completion,
     CompletionOptions,
     Preview,
-    SearchState,
     Task,
     View,
     find_method,
@@ -142,7 +141,7 @@ class Model:
             What was handed over cannot be used; the message says why.
         """
         picture = open_image(image)
-        job = Task(picture, open_mask(mask, picture, seed=seed), picture.name)
+        task = Task(picture, open_mask(mask, picture, seed=seed), picture.name)
         chosen = find_method(method, steps=steps, blend=blend)
         options = CompletionOptions(
             chosen,
@@ -153,7 +152,7 @@ class Model:
             answer=answer,
             view=view,
         )
-        (result,) = self.complete_tasks([job], options)
+        (result,) = self.complete_tasks([task], options)
         return replace(result, array_shape=image.shape) if isinstance(image, np.ndarray) else result
 
     def for_model(self, options: CompletionOptions) -> CompletionOptions:
@@ -162,19 +161,17 @@ class Model:
 
     def complete_tasks(
         self,
-        jobs: Iterable[Task],
+        tasks: Iterable[Task],
         options: CompletionOptions,
         *,
-        on_state: Callable[[Sequence[Task], SearchState], None] = lambda jobs, state: None,
-        on_preview: Callable[[Preview], None] = lambda glimpse: None,
+        on_preview: Callable[[Preview], None] = lambda preview: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Completion]:
         """Complete many images, ``options.batch`` at a time; see `pixmend.completion.complete`."""
         return completion.complete(
             self._networks,
-            jobs,
+            tasks,
             options,
-            on_state=on_state,
             on_preview=on_preview,
             should_stop=should_stop,
         )
