@@ -54,14 +54,9 @@ def train(
     ``should_stop`` is called after every step and while images are decoded. If it returns true in
     one process of the ``group`` (`pixmend.distributed.open_group`), all save the state and stop.
 
-    Raises
-    ------
-    RunError
-        The directory holds another run (see `open_run`), or all its checkpoints are damaged.
-    DivergedError
-        Non-finite values or collapsed samples after a rollback; the last checkpoint is good.
-    OutputError
-        The disk is full or read-only at the start or at the end; the last checkpoint is good.
+    Raises RunError if the directory holds another run (see `open_run`) or only damaged checkpoints;
+    DivergedError after a second rollback; OutputError if the disk is full at the start or at the
+    end. The last checkpoint stays good.
     """
     check_shares(settings, records, group)
     facts = {"data": data_name, "data_digest": records.digest, "data_count": len(records)}
