@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pixmend.distributed import Group
 from pixmend.errors import DivergedError, ModelFileError, RunError, VersionError
 from pixmend.models import read_header, read_tensors, write_tensors
 from pixmend.training.train_state import TrainState
@@ -46,9 +45,7 @@ class Checkpoint:
 
 def checkpoint_of(state: TrainState) -> Checkpoint:
     """Return the state as a checkpoint; raises DivergedError if it holds NaN or infinity."""
-    tensors = _moments(state)
-    for prefix, network in state.networks().items():
-        tensors |= {f"{prefix}.{name}": value for name, value in network.state_dict().items()}
+    tensors = _tensors(state)
     floats = (value for value in tensors.values() if value.is_floating_point())
     if not all(bool(torch.isfinite(value).all()) for value in floats):
         raise DivergedError(f"the weights stopped being finite by step {state.step}")
@@ -69,25 +66,16 @@ def main_checkpoint(state: TrainState) -> Checkpoint | None:
     return checkpoint
 
 
-def broadcast_checkpoint(checkpoint: Checkpoint | None, group: Group) -> Checkpoint | None:
-    """Return the main process's checkpoint in all processes."""
-    tensors: dict[str, Tensor] = {}
-    message = None
+def broadcast_checkpoint(checkpoint: Checkpoint | None, state: TrainState) -> bool:
+    """Restore the main process's checkpoint in all processes; return whether there is one."""
     if checkpoint is not None:
-        tensors = {name: value.cpu() for name, value in checkpoint.tensors.items()}
-        types = {name: str(each.dtype).removeprefix("torch.") for name, each in tensors.items()}
-        layout = [[name, list(each.shape), types[name]] for name, each in tensors.items()]
-        message = [dict(checkpoint.counters), layout]
-    message = group.broadcast_object(message)
-    if message is None:
-        return None
-    counters, layout = message
-    if not group.is_main:
-        tensors = {
-            name: torch.empty(shape, dtype=getattr(torch, kind)) for name, shape, kind in layout
-        }
-    group.broadcast(list(tensors.values()))
-    return Checkpoint(counters, tensors)
+        checkpoint.restore(state)
+    counters = state.group.broadcast_object(checkpoint and dict(checkpoint.counters))
+    if counters is None:
+        return False
+    vars(state).update(counters)
+    state.group.broadcast(list(_tensors(state).values()))
+    return True
 
 
 def write_checkpoint(checkpoint: Checkpoint, folder: Path, *, keep: int) -> None:
@@ -148,6 +136,14 @@ def newest_checkpoint(folder: Path) -> Checkpoint | None:
         f"{folder}: all checkpoints are damaged ({damage}); "
         "restore one, or delete the folder to start anew"
     )
+
+
+def _tensors(state: TrainState) -> dict[str, Tensor]:
+    """Return every tensor of the state by name."""
+    tensors = _moments(state)
+    for prefix, network in state.networks().items():
+        tensors |= {f"{prefix}.{name}": value for name, value in network.state_dict().items()}
+    return tensors
 
 
 def _moments(state: TrainState) -> dict[str, Tensor]:

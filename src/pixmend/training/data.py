@@ -197,10 +197,12 @@ class BatchLoader:
         z = sample_latents(settings.networks(), count, generator)
         return z[share(count)].to(self.device), masked
 
-    def statistics(self, samples: int) -> Iterator[tuple[MaskedBatch, Tensor]]:
-        """Yield 32 fixed batches of 128: ``samples`` prior samples, the rest completions."""
+    def statistics(self) -> Iterator[tuple[MaskedBatch, Tensor]]:
+        """Yield 32 fixed batches of 128 completions and prior samples."""
         assert self._masks is not None
-        count, settings = _STATISTICS_SIZE - samples, self._settings
+        settings = self._settings
+        samples = round(_STATISTICS_SIZE * (1 - settings.completion_share))
+        count = _STATISTICS_SIZE - samples
         order = Shuffle(len(self._training), settings.seed)
         for batch in range(_STATISTICS_BATCHES):
             indices = self._training[order.positions(batch * count, count)]

@@ -19,7 +19,6 @@ from pixmend.training.split import Split
 from pixmend.training.train_state import TrainState
 
 _MAX_FRAMES = 120  # of the animation
-_STATISTICS_SIZE = 128  # images per batch of batch norm statistics
 
 
 def export_model(
@@ -67,5 +66,4 @@ def _averaged(
 ) -> tuple[Generator, Encoder | None]:
     if state.ema_encoder is None:
         return recompute_batchnorm(state.ema, settings.networks(), seed=settings.seed), None
-    samples = round(_STATISTICS_SIZE * (1 - settings.completion_share))
-    return recompute_batchnorm_pair(state.ema, state.ema_encoder, loader.statistics(samples))
+    return recompute_batchnorm_pair(state.ema, state.ema_encoder, loader.statistics())

@@ -66,14 +66,13 @@ def train(
     opened = open_run(directory, settings, facts) if group.is_main else contextlib.nullcontext()
     with opened:
         trainer = Trainer(records, directory, settings, group)
-        resumed = trainer.resume()
-        if resumed:
+        if trainer.restore():
             trainer.warn(shares_warning(before, settings, group))
             yield trainer.progress("resumed")
         if trainer.load_images(should_stop):
             yield trainer.progress("stopped")
             return
-        trainer.start(resumed)
+        trainer.start()
         event = ""
         while trainer.done < 1 and event != "stopped":
             losses, event = _NO_LOSSES, ""
@@ -137,11 +136,25 @@ class Trainer:
             self.callbacks.new_scores(),
         )
 
-    def resume(self) -> bool:
-        """Restore the newest checkpoint, if any; return whether there is one."""
-        resumed = self._restore()
-        self.clock.earlier = self._seconds
-        return resumed
+    def restore(self, *, rollbacks: int = 0) -> bool:
+        """Restore the last checkpoint, if any, or the initial state; return whether there is one."""
+        self.state = initial_state(self.settings, self.device, self.group)
+        checkpoint = None
+        if self.group.is_main:
+            pending = self.writer.pending("checkpoint")
+            checkpoint = pending or newest_checkpoint(self.run.checkpoints)
+        restored = broadcast_checkpoint(checkpoint, self.state)
+        self.state.rollbacks = max(self.state.rollbacks, rollbacks)
+        # After a rollback the same draws would lead to the same end.
+        seed, times = self.settings.seed, self.state.rollbacks
+        self.loader.reseed(seed_for(seed, "rollback", times) if times else seed)
+        self._step = TrainStep(self.state, self.settings, self.loader, self.warn)
+        self._losses.clear()
+        if self.group.is_main:
+            seconds = self.callbacks.rewind(self.state.step)
+            if not rollbacks:
+                self.clock.earlier = seconds
+        return restored
 
     def load_images(self, should_stop: Callable[[], bool]) -> bool:
         """Decode the images; return whether a process was asked to stop meanwhile."""
@@ -151,11 +164,10 @@ class Trainer:
             return self.group.any(True)
         return self.group.any(False)
 
-    def start(self, resumed: bool) -> None:
+    def start(self) -> None:
         """Prepare the first step of this session."""
         self.callbacks.open()
-        if resumed:  # a kill may have come between checkpoint and export
-            self._export_if_missing()
+        self._export_if_missing()  # a kill may have come between checkpoint and export
         self._started = time.monotonic()
         self.done = self.clock.done(self.state.step)
 
@@ -211,7 +223,7 @@ class Trainer:
     def roll_back(self, error: DivergedError) -> None:
         """Return to the last checkpoint, with other draws; the second time raise DivergedError."""
         rollbacks = self.state.rollbacks + 1
-        self._restore(rollbacks=rollbacks)
+        self.restore(rollbacks=rollbacks)
         self.done = self.clock.done(self.state.step)
         self._export_if_missing()
         if rollbacks > 1:
@@ -246,25 +258,6 @@ class Trainer:
         collapse = self.group.broadcast_object(collapse)
         if collapse:
             raise DivergedError(collapse)
-
-    def _restore(self, *, rollbacks: int = 0) -> bool:
-        """Restore the last checkpoint, if any, or the initial state; return whether there is one."""
-        checkpoint = None
-        if self.group.is_main:
-            pending = self.writer.pending("checkpoint")
-            checkpoint = pending or newest_checkpoint(self.run.checkpoints)
-        checkpoint = broadcast_checkpoint(checkpoint, self.group)
-        self.state = initial_state(self.settings, self.device, self.group)
-        if checkpoint is not None:
-            checkpoint.restore(self.state)
-        self.state.rollbacks = max(self.state.rollbacks, rollbacks)
-        seed, rollbacks = self.settings.seed, self.state.rollbacks
-        # After a rollback the same draws would lead to the same end.
-        self.loader.reseed(seed_for(seed, "rollback", rollbacks) if rollbacks else seed)
-        self._step = TrainStep(self.state, self.settings, self.loader, self.warn)
-        self._losses.clear()
-        self._seconds = self.callbacks.rewind(self.state.step) if self.group.is_main else 0.0
-        return checkpoint is not None
 
     def _export_if_missing(self) -> None:
         step = self.state.step

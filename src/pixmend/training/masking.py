@@ -69,23 +69,18 @@ def generate(
     return Generated(generator(latents, encoding.condition), masked, encoding)
 
 
+@dataclass(frozen=True)
 class MaskSampler:
     """Makes a `MaskedBatch` of real images; masks, noise and neighbours are functions of a key.
 
-    ``groups`` [N] are the group numbers of all records, ``members`` the records of the retrieval
-    images. A neighbour is of another group than its image, as no user's image is of a group that
-    was trained on; where there is none, it is mid-grey.
+    A neighbour is of another group than its image, as no user's image is of a group that was trained
+    on; where there is none, it is mid-grey.
     """
 
-    def __init__(
-        self,
-        settings: TrainSettings,
-        groups: NDArray[np.int64],
-        retrieval: Retrieval | None,
-        members: NDArray[np.int64],
-    ) -> None:
-        self._settings, self._groups = settings, groups
-        self._retrieval, self._members = retrieval, members
+    settings: TrainSettings
+    groups: NDArray[np.int64]  # group numbers of all records
+    retrieval: Retrieval | None
+    members: NDArray[np.int64]  # indices of the retrieval images among the records
 
     def mask(
         self,
@@ -95,33 +90,27 @@ class MaskSampler:
         *key: str | int,
         group: Group = SINGLE_PROCESS,
     ) -> MaskedBatch:
-        """Mask ``images`` [N, C, S, S], the training images ``indices``.
+        """Mask ``images`` [N, C, S, S], the records ``indices``.
 
         The images are this process's share; masks and noise are drawn for all of ``group``.
         """
-        settings, count = self._settings, len(images) * group.world
+        count, device = len(images) * group.world, images.device
         share = group.shard(count)
         generator = generator_for(seed, "holes", *key)
-        noise = torch.randn(count, settings.latent_dim, generator=generator)[share]
-        known = sample_masks(count, settings.size, generator)[share].to(images.device)
-        neighbours = self._neighbours(images, known, indices, seed, *key)
-        return MaskedBatch(images, known, neighbours, noise.to(images.device))
-
-    def _neighbours(
-        self, images: Tensor, known: Tensor, indices: NDArray[np.int64], seed: int, *key: str | int
-    ) -> Tensor | None:
-        if self._retrieval is None:
-            return None
-        generator = array_generator_for(seed, "neighbours", *key)
-        count = min(_MAX_COMPARED, max(1, len(self._retrieval) // 2))
-        rows = generator.choice(len(self._retrieval), count, replace=False)
-        own = self._groups[indices][:, None] == self._groups[self._members[rows]][None]
-        candidates = Retrieval(self._retrieval.images[torch.from_numpy(rows).to(images.device)])
+        noise = torch.randn(count, self.settings.latent_dim, generator=generator)[share].to(device)
+        known = sample_masks(count, self.settings.size, generator)[share].to(device)
+        if self.retrieval is None:
+            return MaskedBatch(images, known, None, noise)
+        choice = array_generator_for(seed, "neighbours", *key).choice
+        size = min(_MAX_COMPARED, max(1, len(self.retrieval) // 2))
+        rows = choice(len(self.retrieval), size, replace=False)
+        candidates = Retrieval(self.retrieval.images[torch.from_numpy(rows).to(device)])
+        groups = self.groups[indices][:, None], self.groups[self.members[rows]][None]
+        others = torch.from_numpy(groups[0] != groups[1]).to(device)
         distances = candidates.distances(images, known, exact=False)
-        others = torch.from_numpy(~own).to(images.device)
         distances.masked_fill_(~others, float("inf"))
-        neighbour = candidates.take(distances.argmin(1))
-        return neighbour * others.any(1)[:, None, None, None]
+        neighbours = candidates.take(distances.argmin(1)) * others.any(1)[:, None, None, None]
+        return MaskedBatch(images, known, neighbours, noise)
 
 
 def masked_rows(count: int, masked: int, player: str) -> NDArray[np.bool_]:
