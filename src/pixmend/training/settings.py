@@ -36,71 +36,45 @@ class TrainSettings(DCGANSettings):
     discriminator_learning_rate: float | None = Field(
         None, gt=0, le=1, description="Adam's learning rate for D; default: as G's"
     )
-    lr_schedule: Schedule = Field("constant", description="of the learning rates over `steps`")
+    lr_schedule: Schedule = Field("constant", description="constant, or decay to 0 over `steps`")
     warmup: Share = Field(0.0, description="share of `steps` with linearly rising learning rates")
     beta1: Share = Field(0.5, description="Adam's decay rate of the first moment")
     beta2: Share = Field(0.999, description="Adam's decay rate of the second moment")
     n_critic: int = Field(1, ge=1, le=100, description="steps of D per step of G")
     reuse_fakes: bool = Field(True, description="G's step reuses the images of D's last step")
-    loss: LossName = Field(
-        "nonsaturating", description="loss of G (nonsaturating, minimax) or of G and D (hinge)"
-    )
+    loss: LossName = Field("nonsaturating", description="loss of G; hinge: loss of G and D")
     feature_matching: Weight = Field(0.0, description="weight of feature matching in G's loss")
     r1_gamma: Weight = Field(0.0, description="weight of the R1 gradient penalty on D")
     r1_every: Count = Field(16, description="steps of D per R1 penalty")
     spectral_norm: bool = Field(False, description="spectral normalisation of D's weights")
     diffaugment: str = Field("", description="DiffAugment transforms: colour,translation,cutout")
     diffaugment_probability: float = Field(
-        1.0, ge=0, le=1, description="probability of each DiffAugment transform per image"
+        1.0, ge=0, le=1, description="probability of a transform"
     )
-    horizontal_flip: bool = Field(
-        False, description="random horizontal flips of training images; not for characters"
-    )
-    random_shift: int = Field(
-        0, ge=0, le=64, description="random shifts of training images, up to so many pixels"
-    )
-    gradient_accumulation: int = Field(
-        1, ge=1, le=4096, description="micro-batches per batch and process, to save memory"
-    )
-    precision: Precision = Field(
-        "float32", description="precision of activations; weights and optimisers stay float32"
-    )
+    horizontal_flip: bool = Field(False, description="random left-right flips; not for characters")
+    random_shift: int = Field(0, ge=0, le=64, description="largest random shift, in pixels")
+    gradient_accumulation: int = Field(1, ge=1, le=4096, description="micro-batches per step")
+    precision: Precision = Field("float32", description="of activations; weights stay float32")
     sync_batchnorm: bool = Field(True, description="batch norm statistics over all processes")
-    ema_decay: Share = Field(
-        0.999, description="decay of the moving average of G's weights; 0 = none"
-    )
+    ema_decay: Share = Field(0.999, description="decay of G's moving average; 0 = no average")
     encoder_learning_rate: Rate = Field(4e-4, description="Adam's learning rate for the encoder")
     completion_share: float = Field(
         0.5, gt=0, lt=1, description="share of completions in G's batch, with an encoder"
     )
-    completion_weight: Weight = Field(
-        1.0, description="weight of G's loss on completions; prior samples have 1"
-    )
-    reconstruction_weight: Weight = Field(
-        100.0, description="weight of the mean absolute error of completions"
-    )
-    estimate_weight: Weight = Field(
-        100.0, description="weight of the mean squared error of the pixel posterior"
-    )
-    kl_weight: Weight = Field(
-        0.03, description="weight of the KL divergence of the latent posterior, in nats"
-    )
+    completion_weight: Weight = Field(1.0, description="weight of completions in G's GAN loss")
+    reconstruction_weight: Weight = Field(100.0, description="weight of completions' L1 error")
+    estimate_weight: Weight = Field(100.0, description="weight of the pixel posterior's loss")
+    kl_weight: Weight = Field(0.03, description="weight of the latent posterior's KL divergence")
     free_nats: Weight = Field(0.0, description="KL divergence without penalty, nats per image")
     steps: Count = Field(50_000, description="training steps: n_critic steps of D, one of G")
-    minutes: float | None = Field(
-        None, gt=0, le=1e6, description="training time, instead of `steps`"
-    )
+    minutes: float | None = Field(None, gt=0, le=1e6, description="training time; replaces `steps`")
     checkpoint_every: Count = Field(2_000, description="steps per checkpoint and sample grid")
     keep_checkpoints: Count = Field(3, description="number of latest checkpoints to keep")
     log_every: Count = Field(50, description="steps per line of log.jsonl")
     grid_images: int = Field(64, ge=1, le=1024, description="images in a sample grid")
     fit: Fit = Field("crop", description="how non-square images are packed")
-    background: str = Field(
-        "white", description="colour behind transparent pixels and around padded images"
-    )
-    held_out: float = Field(
-        0.05, ge=0, le=0.5, description="share of images held out for scoring, by whole groups"
-    )
+    background: str = Field("white", description="colour behind transparency and padding")
+    held_out: float = Field(0.05, ge=0, le=0.5, description="share of images held out for scoring")
     monitor: bool = Field(True, description="score checkpoints, warn, keep the best model")
     tensorboard: bool = Field(False, description="write TensorBoard events; needs its extra")
     seed: int = Field(0, ge=0, description="random seed of the run")
