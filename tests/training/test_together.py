@@ -107,7 +107,7 @@ def test_one_process_goes_on_with_a_warning_where_one_of_two_was_killed(
     shutil.copytree(left / "killed", tmp_path / "run")
     first, *_, last = train(family_records, tmp_path / "run", tiny(steps=6))
     assert (first.event, first.step) == ("resumed", 4)
-    assert "2 processes and resumes with 1" in first.warning
+    assert "2 processes x 1 micro-batches and resumes with 1 x 1" in first.warning
     assert last.step == 6
     assert shares_of(tmp_path / "run")[0] == 1
 
@@ -162,7 +162,7 @@ def process_of_rank(rank, starter):
 
 def test_an_error_is_said_once(record_folder, tmp_path):
     said = finish(command_for(record_folder, tmp_path / "run", batch_size=9), code=1)
-    assert said.count("error: batch_size = 9: not divisible by 2 processes") == 1
+    assert said.count("error: batch_size = 9: not divisible by 2 (processes") == 1
     assert "PixmendError" not in said
     assert not (tmp_path / "run").exists()
 

@@ -41,24 +41,21 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         mean, variance = mean.double(), variance.double()
         mean, square = self.group.mean(torch.stack([mean, variance + mean**2]))
         variance = square - mean**2
-        self._update_statistics(
-            mean, variance, maps.numel() // self.num_features * self.group.world
-        )
+        count = maps.numel() // self.num_features * self.group.world
+        self._update_statistics(mean, variance * count / (count - 1))
         scale = self.weight * torch.rsqrt(variance + self.eps).to(exact.dtype)
         shift = self.bias - mean.to(exact.dtype) * scale
         normal = torch.addcmul(shift.view(1, -1, 1, 1), exact, scale.view(1, -1, 1, 1))
         return normal.to(maps.dtype)
 
     @torch.no_grad()
-    def _update_statistics(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Update the running statistics as torch does, with the unbiased variance."""
+    def _update_statistics(self, mean: Tensor, unbiased: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-        unbiased = variance * count / (count - 1)
         self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
 
 
@@ -85,30 +82,20 @@ def check_shares(settings: TrainSettings, records: Records, group: Group) -> Non
 
     Raises InputError or SettingsError.
     """
-    count, micro_batches = settings.batch_size, settings.gradient_accumulation
-    shares = group.world * micro_batches
+    count, completions = settings.batch_size, settings.completions
+    shares = group.world * settings.gradient_accumulation
+    problem = f"not divisible by {shares} (processes x gradient_accumulation)"
     if count % shares:
-        below, above = count - count % shares, count + shares - count % shares
-        other = (
-            "another gradient_accumulation"
-            if micro_batches > 1
-            else "start another number of processes"
-        )
-        raise SettingsError(
-            f"batch_size = {count}: not divisible by {_shares(group.world, micro_batches)}; "
-            f"set batch_size={below or above}, or {other}"
-        )
-    completions = settings.completions
+        nearest = count - count % shares or shares
+        raise SettingsError(f"batch_size = {count}: {problem}; set batch_size={nearest}")
     if completions % shares:
         nearest = min(max(1, round(completions / shares)) * shares, count - shares)
-        fix = (
-            f"completion_share={round(nearest / count, 6)}"
-            if nearest
-            else f"batch_size={2 * shares} and completion_share=0.5"
-        )
+        fix = f"completion_share={round(nearest / count, 6)}"
+        if not nearest:
+            fix = f"batch_size={2 * shares} and completion_share=0.5"
         raise SettingsError(
-            f"completion_share = {settings.completion_share}: {completions} of {count} images, "
-            f"not divisible by {_shares(group.world, micro_batches)}; set {fix}"
+            f"completion_share = {settings.completion_share}: {completions} of {count} images are "
+            f"completions, {problem}; set {fix}"
         )
     if group.broadcast_object([records.digest, len(records)]) != [records.digest, len(records)]:
         raise InputError(
@@ -125,12 +112,9 @@ def shares_warning(before: Sequence[int], settings: TrainSettings, group: Group)
     now = [group.world, settings.gradient_accumulation]
     if list(before) == now:
         return ""
-    (worlds, micro_batches), (world, accumulation) = before, now
-    each = ("", "")
-    if micro_batches * accumulation > 1:
-        each = (f" of {micro_batches} micro-batches", f" of {accumulation}")
     change = (
-        f"this run was trained by {worlds} processes{each[0]} and resumes with {world}{each[1]}: "
+        f"this run was trained with {before[0]} processes x {before[1]} micro-batches "
+        f"and resumes with {now[0]} x {now[1]}: "
     )
     # Processes may synchronise their statistics; micro-batches have their own.
     pieces = [pair[1] if settings.sync_batchnorm else math.prod(pair) for pair in (before, now)]
@@ -138,10 +122,3 @@ def shares_warning(before: Sequence[int], settings: TrainSettings, group: Group)
     if size == new_size:
         return change + "same images and draws, but sums round differently"
     return change + f"batch norm statistics are now over {new_size} images instead of {size}"
-
-
-def _shares(world: int, micro_batches: int) -> str:
-    if world == 1:
-        return f"{micro_batches} micro-batches"
-    each = f" of {micro_batches} micro-batches each" if micro_batches > 1 else ""
-    return f"{world} processes{each}"
