@@ -173,15 +173,15 @@ def test_a_part_that_meets_what_is_not_finite_leaves_the_whole_update_out(
 
 def test_a_batch_that_parts_cannot_share_equally_is_refused(records, tiny):
     with pytest.raises(
-        SettingsError, match="batch_size = 8: not divisible by 3 .*; set batch_size=6"
+        SettingsError, match=r"batch_size = 8: not divisible by 3 .*; set batch_size=6"
     ):
         check_shares(tiny(gradient_accumulation=3), records, Group())
     with pytest.raises(
-        SettingsError, match="batch_size = 8: not divisible by 6 .*; set batch_size=6"
+        SettingsError, match=r"batch_size = 8: not divisible by 6 .*; set batch_size=6"
     ):
         check_shares(tiny(gradient_accumulation=3), records, Group(0, 2))
     with pytest.raises(
-        SettingsError, match="3 of 8 images are completions, not divisible by 2 .*; set completion"
+        SettingsError, match=r"3 of 8 images are completions, not divisible by 2 .*; set completion"
     ):
         check_shares(
             tiny(gradient_accumulation=2, completion_share=0.4, **CONDITIONAL), records, Group()
