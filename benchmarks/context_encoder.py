@@ -28,7 +28,7 @@ from pixmend.models.layers import Downsample, Upsample
 from pixmend.records import Records
 from pixmend.rng import generator_for
 from pixmend.storage import write_bytes, write_text
-from pixmend.training.inversion import sample_masks
+from pixmend.training.masking import sample_masks
 
 _BATCH = 64
 _RATE, _RATE_D = 2e-3, 2e-4  # section 4: the encoder's is ten times the discriminator's

@@ -29,10 +29,10 @@ from pixmend.records import PackSettings, Records, pack
 from pixmend.storage import write_text
 from pixmend.training import TrainSettings, resolve
 from pixmend.training.checkpoint import checkpoint_of, write_checkpoint
-from pixmend.training.data import Order
+from pixmend.training.data import Shuffle
+from pixmend.training.data_parallel import synchronise_batchnorm
 from pixmend.training.split import open_split
-from pixmend.training.state import initial_state
-from pixmend.training.synchronise import synchronise_statistics
+from pixmend.training.train_state import initial_state
 
 Cost = tuple[str, float, str]  # name, value, unit
 
@@ -89,7 +89,7 @@ def of_opening(folder: Path, records: Records) -> Iterator[Cost]:
     held = watched(lambda: open_split(folder / "again.json", records, seed=0, share=0.05))
     yield "split_seconds", seconds / count, "s an image, in the first process"
     yield "split_bytes", held / count, "bytes an image, in the first process"
-    order = Order(_ORDER, 0)
+    order = Shuffle(_ORDER, 0)
     seconds, _ = timed(lambda: order.positions(0, 64))
     yield "order_seconds", seconds / _ORDER, "s an image and pass, in every process"
     yield (
@@ -134,7 +134,7 @@ def exchanges(settings: TrainSettings) -> float:
 
     state = initial_state(settings.model_copy(update={"batch_size": 4}), torch.device("cpu"))
     for network in (state.generator, state.discriminator):
-        synchronise_statistics(network, Counting())
+        synchronise_batchnorm(network, Counting())
     real = torch.zeros(4, 3, settings.size, settings.size)
     drawn = state.generator(torch.randn(4, settings.latent_dim))
     for images in (real, drawn.detach(), drawn):  # D's step, real and drawn, and G's

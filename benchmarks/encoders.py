@@ -2,11 +2,10 @@
 
     python benchmarks/encoders.py OUT RECORDS [--minutes 5] [--filters 32] [--memory 4096] [--threads 1] [--variants a b d]
 
-No encoder, its holes filled by the monitor's short search; (a) the latent alone (`encoder = "joint"`); (b) latent and features
-(`"conditional"`); (c) the encoder beside a G that does not know of it (`"frozen"`); (d) as (b) with a memory; (e) as (d) with a smooth
-fill; (f) as (e) with a penalty on D's gradient; (g) as (f) at twice the learning rate. All run at the same time, a process and as many
-threads each, so that other programs slow all alike. Scores are the run's own monitor's, on families held out, at the checkpoint that it
-keeps as the best: hole PSNR of one pass, KID of prior samples. Prints a markdown table; the sample grids are in OUT.
+Without encoder, a short search fills the holes. (b): an encoder that conditions G; (d): (b) with retrieval images;
+(e): (d) with a harmonic fill; (f): (e) with a penalty on D's gradient; (g): (f) at twice the learning rate. All run at the same
+time, each in a process with as many threads, so that other programs slow all alike. Scores are those of the run's monitor on held-out
+groups, at the best checkpoint: hole PSNR of one pass, KID of prior samples. Prints a markdown table; the sample grids are in OUT.
 """
 
 import argparse
@@ -21,9 +20,7 @@ from pixmend.training.monitor import MASKS, read_scores
 
 _VARIANTS = {
     "no encoder": {"encoder": "off"},
-    "(a) joint": {"encoder": "joint"},
     "(b) conditional": {"encoder": "conditional"},
-    "(c) frozen": {"encoder": "frozen"},
     "(d) conditional, memory": {"encoder": "conditional", "retrieval_images": "MEMORY"},
     "(e) conditional, memory, smooth": {
         "encoder": "conditional",

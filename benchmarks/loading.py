@@ -30,14 +30,14 @@ _RUN = """
 import json, resource, sys, time
 import torch
 from pixmend.records import Records
-from pixmend.training.data import Order, ReadAhead, to_device
+from pixmend.training.data import Shuffle, ReadAhead, to_device
 torch.set_num_threads(1)
 cpu = torch.device("cpu")
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 marks = [peak()]
 records = Records(sys.argv[1])
 marks.append(peak())
-order = Order(len(records), 0)
+order = Shuffle(len(records), 0)
 order.positions(0, 64)
 marks.append(peak())
 ahead, count, batch = ReadAhead(records.images, order.positions), int(sys.argv[2]), 64

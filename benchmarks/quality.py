@@ -26,11 +26,12 @@ from pixmend.models import sample_latents
 from pixmend.records import Records
 from pixmend.rng import generator_for
 from pixmend.training import TrainSettings, parse_overrides, resolve
-from pixmend.training.augment import Transform, transform_for
-from pixmend.training.data import Order, pixels_to_device
+from pixmend.training.augment import Transform, make_diffaugment
+from pixmend.training.data import Shuffle, to_device
 from pixmend.training.ema import recompute_batchnorm
-from pixmend.training.inversion import draw
-from pixmend.training.state import discriminator_step, generator_step, initial_state
+from pixmend.training.masking import generate
+from pixmend.training.step import discriminator_step, generator_step
+from pixmend.training.train_state import initial_state
 
 _CPU = torch.device("cpu")
 _SAMPLES = 1024
@@ -107,7 +108,7 @@ class Ours:
         state, settings = self.state, self.settings
         generator = generator_for(settings.seed, "z", str(state.step), "0")
         z = sample_latents(settings.networks(), settings.batch_size, generator)
-        drawn = draw(state.generator, None, None, z)
+        drawn = generate(state.generator, None, None, z)
         real = real.contiguous(memory_format=torch.channels_last)
         seen = self.transform("real")(real)
         loss = discriminator_step(state, seen, drawn.images, settings, self.transform("fake"))
@@ -120,7 +121,7 @@ class Ours:
         """Return what D sees images through in this step."""
         settings, count = self.settings, self.settings.batch_size
         generator = generator_for(settings.seed, "augment", self.state.step, of)
-        return transform_for(
+        return make_diffaugment(
             settings.transforms, settings.diffaugment_probability, count, generator=generator
         )
 
@@ -142,16 +143,16 @@ def race(
     """Return for each loop its seconds and KID after every so many steps, until the time of all is up; prints each row."""
     records, held_out = data
     features = choose_features(_CPU)
-    order = Order(len(records), 0)
+    order = Shuffle(len(records), 0)
     some = np.random.default_rng(0).permutation(len(held_out))[:_SAMPLES]
-    wanted = features(pixels_to_device(held_out.images, some, _CPU))
+    wanted = features(to_device(held_out.images(some), _CPU))
     z = sample_latents(settings.networks(), _SAMPLES, generator_for(0, "scored"))
     seconds = dict.fromkeys(loops, 0.0)
     curves: dict[str, list[tuple[float, float]]] = {name: [] for name in loops}
     step = 0
     while sum(seconds.values()) < 60 * minutes:
         places = order.positions(step * settings.batch_size, settings.batch_size)
-        real = pixels_to_device(records.images, places, _CPU)
+        real = to_device(records.images(places), _CPU)
         for name, loop in loops.items():
             started = time.perf_counter()
             loop.step(real)

@@ -21,7 +21,7 @@ import numpy as np
 from pixmend.images import encode_png
 from pixmend.records import PackSettings, Records, pack
 from pixmend.storage import StorePath
-from pixmend.training.data import Order
+from pixmend.training.data import Shuffle
 
 _BATCH = 64
 
@@ -82,7 +82,7 @@ def copy(folder: Path, far: StorePath) -> None:
 
 
 def read(records: Records, count: int) -> None:
-    order = Order(len(records), 0)
+    order = Shuffle(len(records), 0)
     for first in range(0, count, _BATCH):
         records.images(order.positions(first, min(_BATCH, count - first)))
 

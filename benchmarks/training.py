@@ -6,7 +6,7 @@ Needed FLOPs are counted from the layers' shapes; the limit is the rate of a lar
 the same run. The plain loop is the one that PyTorch's public DCGAN tutorial describes (same widths, Adam 2e-4 with beta1
 0.5, binary cross entropy on D's sigmoid, real and generated images in two backward passes, D's weight gradients computed
 in G's step and thrown away), written here from its published settings, on contiguous tensors; ours is
-`pixmend.training.state`'s two steps, moving average included. Both run in turn, one step each, in this process, after a
+`pixmend.training.step`'s two updates, moving average included. Both run in turn, one step each, in this process, after a
 few steps to warm up. With `--threads 1` seconds are those of CPU time, which other programs on the machine hardly change.
 Prints markdown.
 """
@@ -27,8 +27,9 @@ from pixmend.images import channel_count
 from pixmend.models import Discriminator, Generator, sample_latents
 from pixmend.rng import generator_for
 from pixmend.training import TrainSettings, resolve
-from pixmend.training.inversion import draw
-from pixmend.training.state import discriminator_step, generator_step, initial_state
+from pixmend.training.masking import generate
+from pixmend.training.step import discriminator_step, generator_step
+from pixmend.training.train_state import initial_state
 
 _WARM_UP = 2
 # Forwards of G or D a sample, a weight or an input gradient costing as much as a forward. D's step: G once, then D
@@ -163,7 +164,7 @@ def our_loop(settings: TrainSettings) -> Callable[[], None]:
     def step() -> None:
         generator = generator_for(settings.seed, "z", str(state.step), "0")
         z = sample_latents(networks, settings.batch_size, generator)
-        drawn = draw(state.generator, None, None, z)
+        drawn = generate(state.generator, None, None, z)
         loss_d = discriminator_step(state, real, drawn.images, settings).mean()
         loss_g = generator_step(state, drawn, real, settings).mean()
         state.step += 1

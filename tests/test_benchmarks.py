@@ -87,9 +87,7 @@ def test_the_ways_to_train_an_encoder_are_compared(records, tmp_path):
     rows = table_of("encoders.py", tmp_path / "out", records, *tiny)
     assert [row.split(" | ")[0] for row in rows[2:]] == [
         "| no encoder",
-        "| (a) joint",
         "| (b) conditional",
-        "| (c) frozen",
         "| (d) conditional, memory",
         "| (e) conditional, memory, smooth",
         "| (f) as (e), r1",

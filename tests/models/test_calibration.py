@@ -90,9 +90,14 @@ def test_the_calibration_is_what_came_true_of_what_was_said():
     )
 
 
-def test_a_model_that_makes_no_estimates_is_not_calibrated():
+def test_a_model_without_an_encoder_is_not_calibrated():
     images = noise(4, 3, 16, 16)
-    assert calibrate(make(encoder="joint"), images, images, torch.ones(1, 4, 1, 16, 16)) is None
+    assert (
+        calibrate(
+            make(encoder="off", retrieval_images=0), images, images, torch.ones(1, 4, 1, 16, 16)
+        )
+        is None
+    )
     assert Calibration.of({}) is None
     assert Calibration.of({"calibration": {"predicted": []}}) is None
 

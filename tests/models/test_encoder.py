@@ -174,7 +174,10 @@ def test_a_memory_of_another_size_is_refused():
 
 @pytest.mark.parametrize(
     "knobs",
-    [{"encoder": "joint", "latent_prior": "uniform"}, {"retrieval_images": 8, "encoder": "off"}],
+    [
+        {"encoder": "conditional", "latent_prior": "uniform"},
+        {"retrieval_images": 8, "encoder": "off"},
+    ],
 )
 def test_settings_that_cannot_go_together_are_refused(knobs):
     with pytest.raises(ValueError, match="encoder"):

@@ -8,8 +8,8 @@ from pixmend.training.augment import (
     DRAWS,
     diffaugment,
     horizontal_flip,
+    make_diffaugment,
     random_shift,
-    transform_for,
     unchanged,
 )
 
@@ -134,12 +134,12 @@ def test_grey_has_brightness_and_contrast_but_no_saturation():
 def test_draws_are_a_function_of_the_generator_alone():
     images = images_of(3)
     first, again, other = (
-        transform_for(ALL, 1.0, 5, generator_for(0, "augment", step)) for step in (3, 3, 4)
+        make_diffaugment(ALL, 1.0, 5, generator_for(0, "augment", step)) for step in (3, 3, 4)
     )
     assert torch.equal(first(images), again(images))
     assert torch.equal(first(images), first(images))
     assert not torch.equal(first(images), other(images))
-    assert transform_for((), 1.0, 5, generator_for(0)) is unchanged
+    assert make_diffaugment((), 1.0, 5, generator_for(0)) is unchanged
 
 
 def test_mirror_flips_about_half_left_to_right():

@@ -12,7 +12,7 @@ from pixmend.distributed import SINGLE_PROCESS
 from pixmend.images import encode_png
 from pixmend.records import PackSettings, Records, pack
 from pixmend.training import budget, read_recipe, resolve, train
-from pixmend.training.budget import CHOSEN, Clock, chosen_for, size_for
+from pixmend.training.budget import CHOSEN, Clock, default_size, fit_to_minutes
 from tests.training.conftest import TINY
 
 CPU = torch.device("cpu")
@@ -33,18 +33,18 @@ def ticking(monkeypatch):
 
 
 def rates_of(settings, records, run, monkeypatch, stop=lambda: False):
-    from pixmend.training import iteration
+    from pixmend.training import step as step_module
 
     rates = []
-    real = iteration.generator_step
+    real = step_module.generator_step
 
     def step(state, *rest):
         rates.append(state.generator_optimiser.param_groups[0]["lr"])
         return real(state, *rest)
 
-    monkeypatch.setattr(iteration, "generator_step", step)
+    monkeypatch.setattr(step_module, "generator_step", step)
     *_, last = train(records, run, settings, should_stop=stop)
-    monkeypatch.setattr(iteration, "generator_step", real)
+    monkeypatch.setattr(step_module, "generator_step", real)
     return rates, last
 
 
@@ -57,10 +57,10 @@ def test_by_steps_time_has_no_say(tiny, ticking):
 def test_by_time_what_comes_first_ends_it_and_the_last_checkpoint_has_its_share(tiny, ticking):
     held = Clock(tiny(steps=1000, minutes=0.1), SINGLE_PROCESS)  # started at 0.0
     assert held.done(0) == pytest.approx(0.1 / 6)
-    held.last = 3.0
+    held.reserve = 3.0
     assert held.done(0) == pytest.approx(3.2 / 6)
     assert held.done(900) == pytest.approx(0.9)
-    held.last = 0.1
+    held.reserve = 0.1
     assert held.done(0) == pytest.approx(0.9), "never less than before"
     assert held.place(1, 0.5) == (500_000, 1_000_000)
     assert held.place(1, 1.5) == (999_999, 1_000_000), "a schedule of n steps has no step n"
@@ -84,17 +84,17 @@ def test_a_checkpoint_that_takes_long_is_not_followed_by_another(
     records, tiny, tmp_path, ticking, monkeypatch
 ):
     """On a machine that others use, scoring may take longer than the time from one to the next."""
-    from pixmend.training import loop
+    from pixmend.training.callbacks import Callbacks
 
-    steps, real = [], loop.Export.write
+    steps, real = [], Callbacks.checkpoint
 
-    def write(export, state):
+    def write(callbacks, state):
         steps.append(state.step)
         for _ in range(9):
             budget.time.monotonic()
-        return real(export, state)
+        return real(callbacks, state)
 
-    monkeypatch.setattr(loop.Export, "write", write)
+    monkeypatch.setattr(Callbacks, "checkpoint", write)
     settings = tiny(steps=10**6, minutes=0.1, checkpoint_every=10**6)
     *_, last = train(records, tmp_path / "run", settings)
     assert last.event == "done"
@@ -131,7 +131,7 @@ class Many:
 
 @pytest.fixture
 def many(monkeypatch):
-    monkeypatch.setattr(budget, "flips_belong", lambda records: True)
+    monkeypatch.setattr(budget, "is_flip_invariant", lambda records: True)
     return Many
 
 
@@ -143,30 +143,30 @@ def test_the_net_is_as_wide_as_time_and_images_allow(monkeypatch, many):
         tried.append((settings.filters, settings.batch_size))
         return settings.filters * settings.batch_size / 64 * speed
 
-    monkeypatch.setattr(budget, "seconds_a_step", cost)
+    monkeypatch.setattr(budget, "seconds_per_step", cost)
     speed = 1e-6
-    assert chosen_for(20, many(50_000), given, CPU)["filters"] == 64
-    assert chosen_for(20, many(6_000), given, CPU)["filters"] == 48
-    small = chosen_for(20, many(600), given, CPU)
+    assert fit_to_minutes(20, many(50_000), given, CPU)["filters"] == 64
+    assert fit_to_minutes(20, many(6_000), given, CPU)["filters"] == 48
+    small = fit_to_minutes(20, many(600), given, CPU)
     assert (small["filters"], small["retrieval_images"], small["ema_decay"]) == (32, 600, 0.999)
     speed = 1200 / 1500 / 30  # too slow for 32 filters
-    assert chosen_for(20, many(50_000), given, CPU)["filters"] == 24
+    assert fit_to_minutes(20, many(50_000), given, CPU)["filters"] == 24
     speed = 1.0
-    slow = chosen_for(20, many(50_000), given, CPU)
+    slow = fit_to_minutes(20, many(50_000), given, CPU)
     assert (slow["filters"], slow["batch_size"]) == (16, 16)
     assert tried[-1] == (16, 16)
     assert resolve(slow).retrieval_images * 32 * 32 <= 16 * 2**20
 
 
 def test_few_images_are_varied_and_many_are_not(monkeypatch, many):
-    monkeypatch.setattr(budget, "seconds_a_step", lambda settings, device: 0.1)
-    few, enough = (chosen_for(20, many(count), {"size": 32}, CPU) for count in (600, 6000))
+    monkeypatch.setattr(budget, "seconds_per_step", lambda settings, device: 0.1)
+    few, enough = (fit_to_minutes(20, many(count), {"size": 32}, CPU) for count in (600, 6000))
     assert (few["random_shift"], few["horizontal_flip"]) == (2, True)
     assert (enough["random_shift"], enough["horizontal_flip"]) == (0, False)
 
 
 def test_what_was_said_is_not_chosen(monkeypatch, many):
-    monkeypatch.setattr(budget, "seconds_a_step", lambda settings, device: 1.0)
+    monkeypatch.setattr(budget, "seconds_per_step", lambda settings, device: 1.0)
     given = {
         "filters": 20,
         "lr_schedule": "constant",
@@ -175,7 +175,7 @@ def test_what_was_said_is_not_chosen(monkeypatch, many):
         "ema_decay": 0.5,
     }
     given |= {"random_shift": 0, "horizontal_flip": False}
-    chosen = chosen_for(1, many(500), given, CPU)
+    chosen = fit_to_minutes(1, many(500), given, CPU)
     assert {key: chosen[key] for key in given} == given
 
 
@@ -191,33 +191,33 @@ def test_mirror_images_belong_where_left_and_right_are_alike(tmp_path, alike):
         flip = alike and index % 2
         (tmp_path / f"{index:02}.png").write_bytes(encode_png(pixels[:, ::-1] if flip else pixels))
     pack(tmp_path, tmp_path / "packed", PackSettings(size=16, channels="L"), workers=1)
-    assert budget.flips_belong(Records(tmp_path / "packed")) == alike
+    assert budget.is_flip_invariant(Records(tmp_path / "packed")) == alike
 
 
 def test_measuring_a_step_takes_time_and_changes_nothing(tiny):
     settings = tiny(encoder="conditional", latent_prior="normal", retrieval_images=4)
-    assert budget.seconds_a_step(settings, CPU) > 0
+    assert budget.seconds_per_step(settings, CPU) > 0
 
 
 def test_without_a_gpu_a_short_run_trains_on_small_images():
-    assert size_for(20, CPU) == 32
-    assert size_for(240, CPU) == 64
-    assert size_for(20, torch.device("cuda")) == 64
+    assert default_size(20, CPU) == 32
+    assert default_size(240, CPU) == 64
+    assert default_size(20, torch.device("cuda")) == 64
 
 
 def test_the_same_call_goes_on_with_the_net_that_was_chosen(image_folder, tmp_path, monkeypatch):
     held = {key: TINY[key] for key in ("latent_dim", "grid_images", "device", "monitor")}
     settings = {**held, "size": 16, "channels": "L", "steps": 3, "minutes": 60}
     monkeypatch.setattr(budget, "_WIDTHS", (8, 4))
-    monkeypatch.setattr(budget, "_WIDEST", {8: 0})
+    monkeypatch.setattr(budget, "_MIN_IMAGES", {8: 0})
     monkeypatch.setattr(budget, "_BATCHES", (8,))
-    monkeypatch.setattr(budget, "seconds_a_step", lambda *_: 1e-3)
+    monkeypatch.setattr(budget, "seconds_per_step", lambda *_: 1e-3)
     api.train(image_folder, tmp_path / "run", settings=settings)
     first = read_recipe(tmp_path / "run" / "settings.toml")
     assert first["filters"] == 8
     assert first["encoder"] == "conditional"
     assert first.keys() >= CHOSEN
-    monkeypatch.setattr(budget, "seconds_a_step", lambda *_: 1e6)
+    monkeypatch.setattr(budget, "seconds_per_step", lambda *_: 1e6)
     (tmp_path / "run" / "model.safetensors").unlink()
     api.train(image_folder, tmp_path / "run", settings=settings)
     assert read_recipe(tmp_path / "run" / "settings.toml") == first

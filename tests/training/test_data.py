@@ -7,7 +7,7 @@ import pytest
 
 from pixmend.errors import RecordError
 from pixmend.records import Records
-from pixmend.training.data import Order, ReadAhead
+from pixmend.training.data import ReadAhead, Shuffle
 from pixmend.training.loop import train
 from tests.training.test_run import assert_same_end
 
@@ -23,8 +23,8 @@ def reader(asked=None):
 
 @pytest.mark.parametrize("places", [range(0, 70, 7), [35, 42, 0, 7, 7, 14, 63]])
 def test_a_batch_read_ahead_is_the_batch_of_its_position(places):
-    order = Order(20, seed=3)
-    ahead = ReadAhead(reader(), Order(20, seed=3).positions)
+    order = Shuffle(20, seed=3)
+    ahead = ReadAhead(reader(), Shuffle(20, seed=3).positions)
     for first in places:
         pixels, indices = ahead.batch(first, 7)
         assert np.array_equal(indices, order.positions(first, 7))
@@ -40,7 +40,7 @@ def test_reading_goes_on_in_a_thread_but_only_a_few_batches_ahead():
             gate.set()
         return pixels
 
-    ahead = ReadAhead(read, Order(1000, seed=0).positions)
+    ahead = ReadAhead(read, Shuffle(1000, seed=0).positions)
     ahead.batch(0, 5)
     assert gate.wait(10), "three more batches come unasked"
     ahead.batch(5, 5)

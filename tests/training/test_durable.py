@@ -17,11 +17,11 @@ from pixmend.records import PackSettings, Records, dataset, pack
 from pixmend.storage import append_line
 from pixmend.training import (
     RunDirectory,
-    callbacks,
-    iteration,
+    deferred,
     monitor,
     train,
 )
+from pixmend.training import step as step_module
 from pixmend.training.monitor import read_scores
 from tests.training.test_run import assert_same_end, final_tensors
 
@@ -76,7 +76,7 @@ def disk(monkeypatch):
 def test_a_disk_that_is_full_for_a_while_changes_no_file_in_the_end(
     records, tiny, tmp_path, whole, disk, monkeypatch, full_at, retry_seconds
 ):
-    monkeypatch.setattr(callbacks, "_RETRY_SECONDS", retry_seconds)
+    monkeypatch.setattr(deferred, "_RETRY_SECONDS", retry_seconds)
     warnings = []
     for now in train(records, tmp_path / "run", tiny()):
         warnings += [now.warning] if now.warning else []
@@ -84,7 +84,7 @@ def test_a_disk_that_is_full_for_a_while_changes_no_file_in_the_end(
         if disk["full"] and now.step > min(full_at):
             assert not list((tmp_path / "run").rglob("*.tmp"))
     assert "disk is full" in warnings[0]
-    assert "written now" in warnings[-1]
+    assert "all deferred writes are done" in warnings[-1]
     assert_same_end(tmp_path / "run", whole)
     assert names(RunDirectory(tmp_path / "run").samples) == names(RunDirectory(whole).samples)
     assert RunDirectory(tmp_path / "run").film.read_bytes() == RunDirectory(whole).film.read_bytes()
@@ -94,7 +94,7 @@ def test_a_disk_that_is_full_for_a_while_changes_no_file_in_the_end(
 def test_what_was_held_is_written_as_it_was_when_it_should_have_been(
     records, tiny, tmp_path, disk, monkeypatch
 ):
-    monkeypatch.setattr(callbacks, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(deferred, "_RETRY_SECONDS", 0.0)
     for now in train(records, tmp_path / "run", tiny()):
         disk["full"] = now.step in (3, 4, 5)
         if now.step == 7:
@@ -129,13 +129,13 @@ def test_a_disk_that_stays_full_is_an_error_at_the_end_and_the_run_resumes(
 def test_a_full_disk_from_the_program_is_one_line_and_exit_code_2(
     program, record_folder, tmp_path, disk, monkeypatch
 ):
-    real = iteration.generator_step
+    real = step_module.generator_step
 
     def fill(state, *rest):
         disk["full"] = state.step >= 5
         return real(state, *rest)
 
-    monkeypatch.setattr(iteration, "generator_step", fill)
+    monkeypatch.setattr(step_module, "generator_step", fill)
     pairs = ("size=16", "channels=L", "filters=4", "batch_size=8", "steps=8", "checkpoint_every=4")
     sets = [part for pair in (*pairs, "device=cpu") for part in ("--set", pair)]
     ran = program("train", record_folder, tmp_path / "run", *sets)
@@ -165,7 +165,7 @@ def poison(monkeypatch):
     """Make the real images, or G's latents, NaN in the steps chosen by (step, rollbacks)."""
 
     def choose(when, *, player="D"):
-        real_d, real_g = iteration.discriminator_step, iteration.generator_step
+        real_d, real_g = step_module.discriminator_step, step_module.generator_step
 
         def d(state, real, z, *rest):
             bad = player == "D" and when(state.step, state.rollbacks)
@@ -177,8 +177,8 @@ def poison(monkeypatch):
                 state, replace(drawn, images=drawn.images * float("nan")) if bad else drawn, *rest
             )
 
-        monkeypatch.setattr(iteration, "discriminator_step", d)
-        monkeypatch.setattr(iteration, "generator_step", g)
+        monkeypatch.setattr(step_module, "discriminator_step", d)
+        monkeypatch.setattr(step_module, "generator_step", g)
 
     return choose
 
@@ -190,7 +190,7 @@ def test_an_update_that_is_not_finite_is_left_out_and_counted(
     poison(lambda step, _: step in (0, 5), player=player)
     done = list(train(records, tmp_path / "run", tiny()))
     assert [now.step for now in done if now.warning] == [1, 6]
-    assert "left out" in done[0].warning
+    assert "update skipped" in done[0].warning
     tensors, header = final_tensors(tmp_path / "run")
     assert (header["skipped"], header["skipped_in_row"], header["rollbacks"]) == (2, 0, 0)
     assert all(torch.isfinite(value).all() for value in tensors.values())
@@ -270,14 +270,14 @@ def test_the_second_time_it_stops_with_a_clear_word_and_a_good_checkpoint(
     records, tiny, tmp_path, poison
 ):
     poison(lambda step, _: step >= 9)
-    with pytest.raises(DivergedError, match="again after the run was taken back once"):
+    with pytest.raises(DivergedError, match="again after a rollback"):
         list(train(records, tmp_path / "run", tiny(steps=30)))
     tensors, _ = final_tensors(tmp_path / "run")
     assert all(torch.isfinite(value).all() for value in tensors.values())
 
 
 def test_weights_that_are_not_finite_are_never_saved(records, tiny, tmp_path, monkeypatch):
-    real = iteration.generator_step
+    real = step_module.generator_step
     backs = []
 
     def broken(state, *rest):
@@ -287,7 +287,7 @@ def test_weights_that_are_not_finite_are_never_saved(records, tiny, tmp_path, mo
                 next(state.ema.parameters()).fill_(float("inf"))
         return loss
 
-    monkeypatch.setattr(iteration, "generator_step", broken)
+    monkeypatch.setattr(step_module, "generator_step", broken)
 
     def run():
         for now in train(records, tmp_path / "run", tiny()):
@@ -327,7 +327,7 @@ def test_a_collapse_takes_the_run_back_to_before_it_with_other_draws(
     done = list(train(records, tmp_path / "run", tiny(monitor=True)))
     (back,) = [now for now in done if now.event == "rolled back"]
     assert back.step == 4
-    assert "diversity is 0.10 where it was 0.90 at step 4; taken back to step 4" in back.warning
+    assert "diversity is 0.10, down from 0.90 at step 4; rolled back to step 4" in back.warning
     assert done[-1].event == "done"
     assert diversities == []
     assert steps_of(tmp_path / "run", "checkpoints") == [4, 8, 10]
@@ -387,7 +387,7 @@ def test_a_checkpoint_that_collapsed_while_the_disk_was_full_is_not_written_late
 def test_checkpoints_that_are_all_damaged_are_an_error_not_a_new_start(records, tiny, whole):
     for path in RunDirectory(whole).checkpoints.iterdir():
         path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(RunError, match="no checkpoint there is whole"):
+    with pytest.raises(RunError, match="all checkpoints are damaged"):
         list(train(records, whole, tiny()))
 
 

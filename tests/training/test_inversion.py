@@ -12,22 +12,17 @@ from pixmend.models.encoder import Encoding, PixelPosterior
 from pixmend.rng import generator_for
 from pixmend.training import train
 from pixmend.training.ema import recompute_batchnorm_pair
-from pixmend.training.inversion import (
-    Drawn,
+from pixmend.training.losses import completion_loss, nonsaturating, pixel_posterior_loss
+from pixmend.training.masking import (
+    Generated,
     MaskedBatch,
-    completion_loss,
-    draw,
-    estimate_loss,
+    MaskSampler,
+    choose_retrieval,
+    generate,
     sample_masks,
 )
-from pixmend.training.losses import nonsaturating
-from pixmend.training.masking import Holes, choose_retrieval
-from pixmend.training.state import (
-    discriminator_step,
-    encoder_step,
-    generator_step,
-    initial_state,
-)
+from pixmend.training.step import discriminator_step, generator_step
+from pixmend.training.train_state import initial_state
 from tests.training.test_run import assert_same_end
 
 CPU = torch.device("cpu")
@@ -42,7 +37,7 @@ def same(before, module):
     return all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
 
 
-def some_holed(settings, count=4):
+def some_masked(settings, count=4):
     generator = generator_for(0, "some")
     images = torch.rand(count, 1, 16, 16, generator=generator) * 2 - 1
     neighbour = -images if settings.retrieval_images else None
@@ -50,13 +45,13 @@ def some_holed(settings, count=4):
     return MaskedBatch(images, sample_masks(count, 16, generator), neighbour, noise)
 
 
-@pytest.mark.parametrize("encoder", ["joint", "conditional"])
-def test_gs_step_moves_g_and_e_and_ds_step_neither(tiny, encoder):
-    settings = tiny(encoder=encoder, latent_prior="normal")
-    state, holed = initial_state(settings, CPU), some_holed(settings)
+@pytest.mark.parametrize("retrieval_images", [0, 12])
+def test_gs_step_moves_g_and_e_and_ds_step_neither(tiny, retrieval_images):
+    settings = tiny(**{**CONDITIONAL, "retrieval_images": retrieval_images})
+    state, masked = initial_state(settings, CPU), some_masked(settings)
     z = torch.randn(4, 6, generator=generator_for(0, "z"))
     g, e, d = weights(state.generator), weights(state.encoder), weights(state.discriminator)
-    drawn = draw(state.generator, state.encoder, holed, z)
+    drawn = generate(state.generator, state.encoder, masked, z)
     discriminator_step(state, torch.zeros(8, 1, 16, 16), drawn.images, settings)
     assert same(g, state.generator)
     assert same(e, state.encoder)
@@ -70,61 +65,34 @@ def test_gs_step_moves_g_and_e_and_ds_step_neither(tiny, encoder):
     assert not same(e, state.ema_encoder), "the average follows"
 
 
-def test_an_encoder_beside_a_frozen_g_moves_alone(tiny):
-    settings = tiny(encoder="frozen", latent_prior="normal")
-    state, holed = initial_state(settings, CPU), some_holed(settings)
-    g, e, d = weights(state.generator), weights(state.encoder), weights(state.discriminator)
-    first = encoder_step(state, holed, settings)
-    assert same(g, state.generator)
-    assert same(d, state.discriminator)
-    assert not same(e, state.encoder)
-    assert all(weight.requires_grad for weight in state.generator.parameters())
-    for _ in range(60):
-        last = encoder_step(state, holed, settings)
-    assert last < first
-
-
-def test_a_frozen_encoder_leaves_gs_training_as_it_is_without(records, tiny, tmp_path):
-    knobs = {"latent_prior": "normal", "steps": 4}
-    list(train(records, tmp_path / "with", tiny(encoder="frozen", **knobs)))
-    list(train(records, tmp_path / "without", tiny(**knobs)))
-    with_e, without = load_model(tmp_path / "with"), load_model(tmp_path / "without")
-    for name, value in without.discriminator.state_dict().items():
-        assert torch.equal(value, with_e.discriminator.state_dict()[name])
-    for ours, theirs in zip(
-        with_e.generator.parameters(), without.generator.parameters(), strict=True
-    ):
-        assert torch.equal(ours, theirs)
-
-
 def test_e_and_g_learn_to_give_back_what_they_were_shown(tiny):
     settings = tiny(reconstruction_weight=1000.0, completion_weight=0.0, **CONDITIONAL)
-    state, holed = initial_state(settings, CPU), some_holed(settings)
+    state, masked = initial_state(settings, CPU), some_masked(settings)
     z = torch.randn(4, 6, generator=generator_for(0, "z"))
 
     def error():
-        images = draw(state.generator, state.encoder, holed, z).images
-        return float((images[:4] - holed.images).detach().abs().mean())
+        images = generate(state.generator, state.encoder, masked, z).images
+        return float((images[:4] - masked.images).detach().abs().mean())
 
     before = error()
     for _ in range(150):
-        drawn = draw(state.generator, state.encoder, holed, z)
-        generator_step(state, drawn, holed.images, settings)
+        drawn = generate(state.generator, state.encoder, masked, z)
+        generator_step(state, drawn, masked.images, settings)
     assert error() < 0.6 * before
 
 
 def test_the_estimate_learns_the_mean_of_what_fits_and_its_variance(tiny):
     """Two images that differ in the hole alone: the mean is between them, the variance their distance to it."""
     settings = tiny(reconstruction_weight=0.0, completion_weight=0.0, kl_weight=0.0, **CONDITIONAL)
-    state, holed = initial_state(settings, CPU), some_holed(settings)
+    state, masked = initial_state(settings, CPU), some_masked(settings)
     known = torch.ones(4, 1, 16, 16)
     known[..., :8] = 0
-    images = holed.images[:1].repeat(4, 1, 1, 1)
+    images = masked.images[:1].repeat(4, 1, 1, 1)
     images[::2, :, :, :8], images[1::2, :, :, :8] = 0.5, -0.5
-    holed = MaskedBatch(images, known, torch.zeros_like(images), holed.noise)
+    masked = MaskedBatch(images, known, torch.zeros_like(images), masked.noise)
     z = torch.randn(4, 6, generator=generator_for(0, "z"))
     for _ in range(300):
-        drawn = draw(state.generator, state.encoder, holed, z)
+        drawn = generate(state.generator, state.encoder, masked, z)
         generator_step(state, drawn, images, settings)
     estimate = drawn.encoding.pixel_posterior
     assert estimate.mean[..., :8].abs().mean() < 0.1
@@ -136,30 +104,31 @@ def test_the_estimate_learns_the_mean_of_what_fits_and_its_variance(tiny):
 
 def test_the_variance_does_not_pull_the_mean(tiny):
     settings, estimates = tiny(**CONDITIONAL), []
-    images = some_holed(settings).images
+    images = some_masked(settings).images
     for log_variance in (-3.0, 3.0):
         mean = torch.zeros_like(images).requires_grad_()
         estimate = PixelPosterior(mean, torch.full((4, 1, 16, 16), log_variance))
-        estimate_loss(estimate, images, torch.ones(4, 1, 16, 16)).sum().backward()
+        pixel_posterior_loss(estimate, images, torch.ones(4, 1, 16, 16)).sum().backward()
         estimates.append(mean.grad)
     assert torch.equal(*estimates)
 
 
 def test_the_loss_of_completions_is_its_definition(tiny):
-    settings = tiny(encoder="joint", latent_prior="normal")
-    holed = some_holed(settings)
-    images = -holed.images
+    losses = {"reconstruction_weight": 2.0, "estimate_weight": 3.0, "kl_weight": 0.5}
+    settings = tiny(**CONDITIONAL, **losses)
+    masked = some_masked(settings)
+    images = -masked.images
     mean, log_variance = torch.randn(2, 4, 6, generator=generator_for(0, "posterior"))
-    estimate = PixelPosterior(holed.images / 2, torch.full((4, 1, 16, 16), -1.5))
+    estimate = PixelPosterior(masked.images / 2, torch.full((4, 1, 16, 16), -1.5))
     encoding = Encoding(mean, log_variance, None, estimate)
     kl = kl_to_prior(encoding)
-    weights = {"reconstruction_weight": 2.0, "estimate_weight": 3.0, "kl_weight": 0.5}
-    drawn = Drawn(torch.cat([images, images]), holed, encoding)
-    found = completion_loss(drawn, **weights, free_nats=float(kl[0]))
+    drawn = Generated(torch.cat([images, images]), masked, encoding)
+    settings = settings.model_copy(update={"free_nats": float(kl[0])})
+    found = completion_loss(drawn, settings)
     for row in range(4):
-        weight = np.where(holed.known[row].numpy() > 0, 0.25, 1.0)
-        gap = np.abs((images - holed.images)[row].numpy())
-        squared = (holed.images[row].numpy() / 2) ** 2
+        weight = np.where(masked.known[row].numpy() > 0, 0.25, 1.0)
+        gap = np.abs((images - masked.images)[row].numpy())
+        squared = (masked.images[row].numpy() / 2) ** 2
         likelihood = -1.5 + squared * np.exp(1.5)
         expected = 2 * (weight * gap).sum() / weight.sum() + 0.5 * max(0, float(kl[row] - kl[0]))
         expected += 3 * (weight * (squared + 0.01 * likelihood)).sum() / weight.sum()
@@ -200,11 +169,11 @@ def test_an_image_is_never_shown_its_own_family(tiny):
     pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), np.uint8)
     memory, members = choose_retrieval(settings, 12, pixels.__getitem__, CPU)
     assert members.tolist() == list(range(12))
-    holes = Holes(settings, families, memory, members)
+    sampler = MaskSampler(settings, families, memory, members)
     everything = memory.take(torch.arange(12))
     for step in range(8):
-        holed = holes.make(everything, np.arange(12), 0, step)
-        gaps = (holed.neighbour[:, None] - everything[None]).abs().flatten(2).sum(2)
+        masked = sampler.mask(everything, np.arange(12), 0, step)
+        gaps = (masked.neighbour[:, None] - everything[None]).abs().flatten(2).sum(2)
         shown = families[gaps.argmin(1).numpy()]
         assert (gaps.amin(1) == 0).all()
         assert (shown != families).all()
@@ -222,17 +191,17 @@ def test_a_memory_is_a_part_of_the_training_images_and_the_same_each_time(tiny):
 
 def test_frozen_statistics_of_the_pair_are_those_of_the_mixture(tiny):
     settings = tiny(**CONDITIONAL)
-    state, holed = initial_state(settings, CPU), some_holed(settings)
+    state, masked = initial_state(settings, CPU), some_masked(settings)
     z = sample_latents(settings.networks(), 4, generator_for(0, "z"))
-    generator, encoder = recompute_batchnorm_pair(state.generator, state.encoder, [(holed, z)])
+    generator, encoder = recompute_batchnorm_pair(state.generator, state.encoder, [(masked, z)])
     assert not generator.training
     assert not encoder.training
-    encoding = state.encoder(holed.images, holed.known, holed.neighbour)
-    maps = state.generator.project(torch.cat([encoding.draw(holed.noise), z])).unflatten(
+    encoding = state.encoder(masked.images, masked.known, masked.neighbour)
+    maps = state.generator.project(torch.cat([encoding.draw(masked.noise), z])).unflatten(
         1, (-1, 4, 4)
     )
     torch.testing.assert_close(generator.project_norm.running_mean, maps.mean((0, 2, 3)).detach())
-    inputs = torch.cat([holed.images * holed.known, holed.known * 2 - 1, holed.neighbour], 1)
+    inputs = torch.cat([masked.images * masked.known, masked.known * 2 - 1, masked.neighbour], 1)
     first = state.encoder.downs[0][0](inputs)
     torch.testing.assert_close(encoder.downs[0][1].running_mean, first.mean((0, 2, 3)).detach())
 
@@ -241,8 +210,8 @@ def test_frozen_statistics_of_the_pair_are_those_of_the_mixture(tiny):
     "changes",
     [
         CONDITIONAL,
-        {"encoder": "joint", "latent_prior": "normal"},
-        {**CONDITIONAL, "encoder": "frozen"},
+        {**CONDITIONAL, "retrieval_images": 0},
+        {**CONDITIONAL, "hole_init": "harmonic"},
     ],
 )
 def test_k_steps_and_a_resume_are_n_steps_with_an_encoder_too(records, tiny, tmp_path, changes):
@@ -271,9 +240,9 @@ def test_an_image_with_no_other_family_to_look_at_is_shown_nothing(tiny):
     settings = tiny(**CONDITIONAL)
     pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), np.uint8)
     memory, members = choose_retrieval(settings, 12, pixels.__getitem__, CPU)
-    holes = Holes(settings, np.zeros(12, np.int64), memory, members)
-    holed = holes.make(memory.take(torch.arange(12)), np.arange(12), 0, 1)
-    assert (holed.neighbour == 0).all()
+    sampler = MaskSampler(settings, np.zeros(12, np.int64), memory, members)
+    masked = sampler.mask(memory.take(torch.arange(12)), np.arange(12), 0, 1)
+    assert (masked.neighbour == 0).all()
 
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
@@ -290,21 +259,13 @@ def test_whatever_the_share_of_completions_there_are_some_and_prior_samples_too(
 def test_prior_samples_and_completions_have_the_weights_that_the_settings_give(tiny):
     weightless = {"reconstruction_weight": 0.0, "estimate_weight": 0.0, "kl_weight": 0.0}
     settings = tiny(completion_weight=0.25, **weightless, **CONDITIONAL)
-    state, holed = initial_state(settings, CPU), some_holed(settings)
+    state, masked = initial_state(settings, CPU), some_masked(settings)
     z = torch.randn(4, 6, generator=generator_for(0, "z"))
     twin = copy.deepcopy(state)
-    drawn = draw(state.generator, state.encoder, holed, z)
-    generator_step(state, drawn, holed.images, settings)
-    images = draw(twin.generator, twin.encoder, holed, z).images
+    drawn = generate(state.generator, state.encoder, masked, z)
+    generator_step(state, drawn, masked.images, settings)
+    images = generate(twin.generator, twin.encoder, masked, z).images
     losses = nonsaturating(twin.discriminator(images))
     (losses[4:].mean() + 0.25 * losses[:4].mean()).backward()
     for ours, theirs in zip(state.generator.parameters(), twin.generator.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
-
-
-def test_no_gradient_of_g_is_computed_for_a_step_of_e_alone(tiny):
-    settings = tiny(encoder="frozen", latent_prior="normal")
-    state = initial_state(settings, CPU)
-    encoder_step(state, some_holed(settings), settings)
-    assert all(weight.grad is None for weight in state.generator.parameters())
-    assert all(weight.grad is not None for weight in state.encoder.parameters())

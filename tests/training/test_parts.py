@@ -11,9 +11,10 @@ from pixmend.distributed import Group
 from pixmend.errors import SettingsError
 from pixmend.models.layers import Downsample, Upsample
 from pixmend.training import RunDirectory, read_recipe, resolve, train
+from pixmend.training.data_parallel import check_shares, shares_warning
 from pixmend.training.losses import DISCRIMINATOR_LOSSES
-from pixmend.training.state import discriminator_step, initial_state
-from pixmend.training.together import check_together, other_world
+from pixmend.training.step import discriminator_step
+from pixmend.training.train_state import initial_state
 from tests.training.conftest import ALL_OPTIONS, TINY
 from tests.training.test_inversion import CONDITIONAL
 from tests.training.test_run import EVERYTHING, assert_same_end, final_tensors
@@ -120,7 +121,7 @@ def test_a_run_goes_on_in_other_parts_with_a_word(records, tiny, tmp_path):
     list(train(records, tmp_path / "run", tiny(steps=2)))
     first, *_, last = train(records, tmp_path / "run", tiny(steps=3, gradient_accumulation=2))
     assert (
-        "1 processes in 1 parts each and goes on with 1 in 2: batch statistics are now of 4 images"
+        "1 processes x 1 micro-batches and resumes with 1 x 2: batch norm statistics are now over 4 images"
         in first.warning
     )
     assert last.step == 3
@@ -135,18 +136,18 @@ def test_a_run_goes_on_in_other_parts_with_a_word(records, tiny, tmp_path):
     ("before", "now", "said"),
     [
         ([2, 1], (2, 1, True), ""),
-        ([2, 1], (1, 1, True), "images and draws stay the same"),
-        ([1, 1], (2, 1, True), "images and draws stay the same"),
-        ([2, 1], (1, 2, False), "images and draws stay the same"),
-        ([2, 1], (1, 1, False), "batch statistics are now of 8 images instead of 4"),
-        ([1, 1], (1, 4, True), "batch statistics are now of 2 images instead of 8"),
-        ([1, 1], (1, 4, False), "batch statistics are now of 2 images instead of 8"),
+        ([2, 1], (1, 1, True), "same images and draws"),
+        ([1, 1], (2, 1, True), "same images and draws"),
+        ([2, 1], (1, 2, False), "same images and draws"),
+        ([2, 1], (1, 1, False), "batch norm statistics are now over 8 images instead of 4"),
+        ([1, 1], (1, 4, True), "batch norm statistics are now over 2 images instead of 8"),
+        ([1, 1], (1, 4, False), "batch norm statistics are now over 2 images instead of 8"),
     ],
 )
 def test_a_change_of_processes_or_parts_is_told_for_what_it_is(tiny, before, now, said):
     world, parts, sync = now
     settings = tiny(gradient_accumulation=parts, sync_batchnorm=sync)
-    told = other_world(before, settings, Group(0, world))
+    told = shares_warning(before, settings, Group(0, world))
     assert said in told
     assert bool(said) == bool(told)
 
@@ -154,29 +155,35 @@ def test_a_change_of_processes_or_parts_is_told_for_what_it_is(tiny, before, now
 def test_a_part_that_meets_what_is_not_finite_leaves_the_whole_update_out(
     records, tiny, tmp_path, monkeypatch
 ):
-    from pixmend.training import iteration
+    from pixmend.training import step as step_module
 
-    step_d = iteration.discriminator_step
+    step_d = step_module.discriminator_step
 
     def poisoned(state, real, *rest):
         bad = state.step == 1 and state.micro_batch == 1
         return step_d(state, real * float("nan") if bad else real, *rest)
 
-    monkeypatch.setattr(iteration, "discriminator_step", poisoned)
+    monkeypatch.setattr(step_module, "discriminator_step", poisoned)
     for name, sync in (("joint", True), ("apart", False)):
         settings = tiny(steps=3, gradient_accumulation=2, sync_batchnorm=sync)
         *steps, _ = train(records, tmp_path / name, settings)
         assert [bool(np.isfinite(now.loss_d)) for now in steps] == [True, False, True]
-        assert "the update was left out (1 so far)" in steps[1].warning
+        assert "update skipped (1 so far)" in steps[1].warning
 
 
 def test_a_batch_that_parts_cannot_share_equally_is_refused(records, tiny):
-    with pytest.raises(SettingsError, match="3 parts cannot share it equally; set batch_size=6"):
-        check_together(tiny(gradient_accumulation=3), records, Group())
-    with pytest.raises(SettingsError, match="2 processes of 3 parts each cannot share"):
-        check_together(tiny(gradient_accumulation=3), records, Group(0, 2))
-    with pytest.raises(SettingsError, match="2 parts cannot share them equally; set completion"):
-        check_together(
+    with pytest.raises(
+        SettingsError, match=r"batch_size = 8: not divisible by 3 .*; set batch_size=6"
+    ):
+        check_shares(tiny(gradient_accumulation=3), records, Group())
+    with pytest.raises(
+        SettingsError, match=r"batch_size = 8: not divisible by 6 .*; set batch_size=6"
+    ):
+        check_shares(tiny(gradient_accumulation=3), records, Group(0, 2))
+    with pytest.raises(
+        SettingsError, match=r"3 of 8 images are completions, not divisible by 2 .*; set completion"
+    ):
+        check_shares(
             tiny(gradient_accumulation=2, completion_share=0.4, **CONDITIONAL), records, Group()
         )
 

@@ -9,14 +9,11 @@ from torch import nn
 from pixmend.models import Discriminator, initialise
 from pixmend.rng import generator_for
 from pixmend.training.loop import train
-from pixmend.training.regularise import (
-    gradient_penalty,
-    iterate_powers,
-    normalise_spectrally,
-    plain,
-)
-from pixmend.training.schedule import rate_share
-from pixmend.training.state import discriminator_step, initial_state, set_learning_rates
+from pixmend.training.losses import gradient_penalty
+from pixmend.training.optimise import lr_factor, set_learning_rates
+from pixmend.training.spectral import iterate_powers, normalise_spectrally, plain_discriminator
+from pixmend.training.step import discriminator_step
+from pixmend.training.train_state import initial_state
 from tests.training.conftest import ALL_OPTIONS
 
 CPU = torch.device("cpu")
@@ -111,7 +108,7 @@ def test_batch_norms_are_not_normalised(discriminator):
 def test_the_start_of_the_iteration_is_a_function_of_the_seed(discriminator, tiny):
     ends = []
     for seed in (0, 0, 1):
-        made = plain(discriminator, tiny(channels="RGB").networks())
+        made = plain_discriminator(discriminator, tiny(channels="RGB").networks())
         normalise_spectrally(made, seed=seed)
         ends.append(dict(made.named_buffers())["downs.1.0.parametrizations.weight.0.u"])
         ends.append(dict(made.named_buffers())["downs.1.0.parametrizations.weight.0.v"])
@@ -126,7 +123,7 @@ def test_what_is_exported_gives_the_logits_of_the_d_that_was_trained(tiny):
     for _ in range(3):
         discriminator_step(state, real, state.generator(z), settings)
         state.images += 8
-    exported = plain(state.discriminator, settings.networks())
+    exported = plain_discriminator(state.discriminator, settings.networks())
     fresh = Discriminator(settings.networks())
     assert exported.state_dict().keys() == fresh.state_dict().keys()
     state.discriminator.eval()
@@ -155,13 +152,13 @@ def test_a_model_trained_with_all_options_is_a_model_file_like_any_other(records
     ],
 )
 def test_schedules_at_the_start_the_middle_the_last_step_and_the_end(schedule, warmup, shares):
-    held = [rate_share(t, 100, schedule=schedule, warmup=warmup) for t in (0, 50, 99, 100)]
+    held = [lr_factor(t, 100, schedule=schedule, warmup=warmup) for t in (0, 50, 99, 100)]
     assert held == pytest.approx(shares, rel=1e-5, abs=1e-9)
 
 
 def test_a_schedule_rises_and_falls_without_a_jump():
     for schedule in ("linear", "cosine"):
-        held = [rate_share(t, 200, schedule=schedule, warmup=0.1) for t in range(201)]
+        held = [lr_factor(t, 200, schedule=schedule, warmup=0.1) for t in range(201)]
         assert held[:20] == sorted(held[:20])
         assert held[19:] == sorted(held[19:], reverse=True)
         assert max(abs(a - b) for a, b in pairwise(held)) < 0.06
@@ -170,7 +167,7 @@ def test_a_schedule_rises_and_falls_without_a_jump():
 def test_each_player_has_its_own_rate(tiny):
     settings = tiny(discriminator_learning_rate=4e-4, lr_schedule="linear", steps=10)
     state = initial_state(settings, CPU)
-    set_learning_rates(state, settings, 5, settings.steps)
+    set_learning_rates(state.optimisers(), settings, 5, settings.steps)
     assert state.generator_optimiser.param_groups[0]["lr"] == pytest.approx(1e-4)
     assert state.discriminator_optimiser.param_groups[0]["lr"] == pytest.approx(2e-4)
     alike = initial_state(tiny(), CPU)

@@ -89,7 +89,7 @@ def test_names_and_warnings_become_text_never_markup(run, tiny):
     page = Page(content)
     said = "".join(page.text)
     assert "a <b>&run" in said
-    assert "1,234 images of <script>x</script>, 3 held out, of 1 family" in said
+    assert "1,234 images of <script>x</script>, 3 held out, of 1 group" in said
     assert "Samples repeat: <i>0.1</i>." in said
     assert content.count("<script>") == 1
     assert "batch_size" in said

@@ -62,7 +62,7 @@ def test_later_layers_win():
         ({"loss": "wasserstein"}, "loss = 'wasserstein'"),
         (
             {"diffaugment": "colour,blur"},
-            "augment = 'colour,blur'.*there are colour, translation, cutout",
+            "augment = 'colour,blur'.*transforms: colour, translation, cutout",
         ),
         ({"diffaugment": "cutout,cutout"}, "augment.*twice"),
         ({"lr_schedule": "step"}, "schedule = 'step'"),

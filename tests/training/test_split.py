@@ -32,8 +32,8 @@ def test_no_family_is_on_both_sides(images, seed, share):
     trained = {family_of[index] for index in found.training}
     held = {family_of[index] for index in found.held_out}
     assert not trained & held
-    assert held <= set(found.families)
-    assert not trained & set(found.families)
+    assert held <= set(found.groups)
+    assert not trained & set(found.groups)
     assert len(found.training), "something is left to train on"
     assert not set(digests[found.training]) & set(digests[found.held_out])
     kept_out = len(family_of) - len(found.training)
@@ -65,7 +65,7 @@ def test_of_families_that_are_all_too_large_the_smallest_is_kept_out_and_512_jud
     sizes = [2000, 1900, 3000, 2500]
     family_of = [f"{size}" for size in sizes for _ in range(size)]
     found = split_by_group(family_of, distinct(len(family_of)), seed=0, share=0.05)
-    assert found.families == ("1900",)
+    assert found.groups == ("1900",)
     assert len(found.training) == sum(sizes) - 1900
     assert len(found.held_out) == 512
     assert {family_of[index] for index in found.held_out} == {"1900"}
@@ -85,7 +85,7 @@ def test_a_duplicate_of_a_training_image_is_dropped_and_counted(family_records, 
         trained = {image.tobytes() for image in family_records.images(found.training)}
         held = [image.tobytes() for image in family_records.images(found.held_out)]
         assert not trained & set(held)
-        assert len(held) + found.duplicates == len(found.families) * FACES
+        assert len(held) + found.duplicates == len(found.groups) * FACES
         counts.add(found.duplicates)
     assert counts > {0}, "some of these seeds hold a family with the shared image out"
 
@@ -99,7 +99,7 @@ def test_the_split_that_was_written_is_the_split_that_is_read(family_records, tm
         again = open_split(path, family_records, seed=3, share=0.05)
         assert np.array_equal(again.training, drawn.training)
         assert np.array_equal(again.held_out, drawn.held_out)
-        assert (again.families, again.duplicates) == (drawn.families, drawn.duplicates)
+        assert (again.groups, again.duplicates) == (drawn.groups, drawn.duplicates)
         assert path.read_text() == content
 
 

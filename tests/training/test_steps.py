@@ -8,11 +8,12 @@ import torch
 
 from pixmend.models import Generator, sample_latents
 from pixmend.rng import generator_for
-from pixmend.training.data import Order
+from pixmend.training.data import Shuffle
 from pixmend.training.ema import recompute_batchnorm, update_ema
-from pixmend.training.inversion import draw
 from pixmend.training.loop import train
-from pixmend.training.state import discriminator_step, generator_step, initial_state
+from pixmend.training.masking import generate
+from pixmend.training.step import discriminator_step, generator_step
+from pixmend.training.train_state import initial_state
 
 CPU = torch.device("cpu")
 
@@ -26,7 +27,7 @@ def same(before, module):
 
 
 def drawn(state, z):
-    return draw(state.generator, None, None, z)
+    return generate(state.generator, None, None, z)
 
 
 @pytest.fixture
@@ -85,11 +86,13 @@ def test_feature_matching_changes_gs_step(tiny):
 @pytest.mark.parametrize("k", [1, 3])
 def test_k_steps_of_d_see_k_batches_for_each_step_of_g(records, tiny, tmp_path, monkeypatch, k):
     calls = []
-    from pixmend.training import iteration
+    from pixmend.training import step as step_module
 
-    step_d, step_g = iteration.discriminator_step, iteration.generator_step
-    monkeypatch.setattr(iteration, "discriminator_step", lambda *a: calls.append("D") or step_d(*a))
-    monkeypatch.setattr(iteration, "generator_step", lambda *a: calls.append("G") or step_g(*a))
+    step_d, step_g = step_module.discriminator_step, step_module.generator_step
+    monkeypatch.setattr(
+        step_module, "discriminator_step", lambda *a: calls.append("D") or step_d(*a)
+    )
+    monkeypatch.setattr(step_module, "generator_step", lambda *a: calls.append("G") or step_g(*a))
     *_, last = train(records, tmp_path / "run", tiny(n_critic=k, steps=4))
     assert calls == (["D"] * k + ["G"]) * 4
     assert last.images == 4 * k * 8
@@ -99,17 +102,17 @@ def test_k_steps_of_d_see_k_batches_for_each_step_of_g(records, tiny, tmp_path, 
 def test_g_learns_from_what_d_has_just_seen_or_from_other_draws(
     records, tiny, tmp_path, monkeypatch, reuse
 ):
-    from pixmend.training import iteration
+    from pixmend.training import step as step_module
 
     seen, learnt = [], []
-    step_d, step_g = iteration.discriminator_step, iteration.generator_step
+    step_d, step_g = step_module.discriminator_step, step_module.generator_step
     monkeypatch.setattr(
-        iteration,
+        step_module,
         "discriminator_step",
         lambda s, r, images, *a: seen.append(images) or step_d(s, r, images, *a),
     )
     monkeypatch.setattr(
-        iteration, "generator_step", lambda s, d, *a: learnt.append(d.images) or step_g(s, d, *a)
+        step_module, "generator_step", lambda s, d, *a: learnt.append(d.images) or step_g(s, d, *a)
     )
     list(train(records, tmp_path / "run", tiny(n_critic=2, steps=2, reuse_fakes=reuse)))
     assert len(seen) == 2 * len(learnt) == 4
@@ -118,7 +121,7 @@ def test_g_learns_from_what_d_has_just_seen_or_from_other_draws(
 
 
 def test_every_image_is_seen_once_a_pass_in_a_new_order_each_time():
-    order = Order(20, seed=3)
+    order = Shuffle(20, seed=3)
     first, second = order.positions(0, 20), order.positions(20, 20)
     assert sorted(first) == sorted(second) == list(range(20))
     assert list(first) != list(second)
@@ -126,8 +129,8 @@ def test_every_image_is_seen_once_a_pass_in_a_new_order_each_time():
 
 @pytest.mark.parametrize("count", [1, 3, 20])
 def test_order_is_a_function_of_position_however_it_is_asked_for(count):
-    whole = Order(count, seed=3).positions(0, 60)
-    pieces = Order(count, seed=3)
+    whole = Shuffle(count, seed=3).positions(0, 60)
+    pieces = Shuffle(count, seed=3)
     parts = {first: pieces.positions(first, 7) for first in (49, 0, 21, 28, 7, 14, 42, 35)}
     assert np.array_equal(
         np.concatenate([parts[first] for first in sorted(parts)])[:56], whole[:56]

@@ -15,12 +15,12 @@ import torch
 from pixmend.distributed import SINGLE_PROCESS, Group, open_group
 from pixmend.errors import SettingsError
 from pixmend.records import Records
-from pixmend.training import RunDirectory, processes_of, read_recipe, resolve, train
-from pixmend.training.data import Feed
-from pixmend.training.masking import holed_rows
+from pixmend.training import RunDirectory, read_recipe, resolve, train
+from pixmend.training.data import BatchLoader
+from pixmend.training.data_parallel import SynchronisedBatchNorm2d, check_shares
+from pixmend.training.masking import masked_rows
 from pixmend.training.monitor import read_scores
-from pixmend.training.synchronise import SynchronisedBatchNorm2d
-from pixmend.training.together import check_together
+from pixmend.training.run_directory import shares_of
 from tests.training.conftest import ALL_OPTIONS, TINY
 from tests.training.test_inversion import CONDITIONAL
 from tests.training.test_run import assert_same_end, final_tensors, wait_for_checkpoint
@@ -66,7 +66,7 @@ def logged(run):
     return [(line["step"], line["images"], line["loss_d"], line["loss_g"]) for line in lines]
 
 
-@pytest.mark.parametrize("name", ["default", "options", "conditional", "frozen", "grown"])
+@pytest.mark.parametrize("name", ["default", "options", "conditional", "grown"])
 def test_two_processes_give_the_losses_and_weights_of_one(family_records, tmp_path, left, name):
     two = left / name
     settings = resolve(read_recipe(two / "settings.toml"), {"gradient_accumulation": 1})
@@ -97,7 +97,7 @@ def assert_same_split_and_scores(one, two):
 @pytest.mark.parametrize("name", ["cut", "restarted"])
 def test_two_processes_resume_bit_for_bit(left, name):
     """Also where one of them was killed and torchrun started both anew."""
-    assert processes_of(left / name) == 2
+    assert shares_of(left / name)[0] == 2
     assert_same_end(left / name, left / "whole")
 
 
@@ -107,9 +107,9 @@ def test_one_process_goes_on_with_a_warning_where_one_of_two_was_killed(
     shutil.copytree(left / "killed", tmp_path / "run")
     first, *_, last = train(family_records, tmp_path / "run", tiny(steps=6))
     assert (first.event, first.step) == ("resumed", 4)
-    assert "2 processes and goes on with 1" in first.warning
+    assert "2 processes x 1 micro-batches and resumes with 1 x 1" in first.warning
     assert last.step == 6
-    assert processes_of(tmp_path / "run") == 1
+    assert shares_of(tmp_path / "run")[0] == 1
 
 
 def test_an_image_folder_is_packed_once_and_both_train_on_it(left):
@@ -162,7 +162,7 @@ def process_of_rank(rank, starter):
 
 def test_an_error_is_said_once(record_folder, tmp_path):
     said = finish(command_for(record_folder, tmp_path / "run", batch_size=9), code=1)
-    assert said.count("error: batch_size = 9: is the whole batch") == 1
+    assert said.count("error: batch_size = 9: not divisible by 2 (processes") == 1
     assert "PixmendError" not in said
     assert not (tmp_path / "run").exists()
 
@@ -211,17 +211,16 @@ def test_what_processes_are_fed_makes_up_what_one_is_fed(
     settings = tiny(**CONDITIONAL, **options)
 
     def fed(group):
-        feed = Feed(records, settings, torch.device("cpu"), np.arange(2, 20), group)
-        feed.open(lambda: False)
-        real, indices = feed.real(16, 8)
-        real = feed.varied(real, 2, 1)
-        z, holed = feed.inputs(real, indices, 2, player)
-        whole = feed.holed(real, indices, 2, "encoder")
-        seen = feed.transform(2, "real", 1)(real)
+        loader = BatchLoader(records, settings, torch.device("cpu"), np.arange(2, 20), group)
+        loader.open(lambda: False)
+        real, indices = loader.real(16, 8)
+        real = loader.augmented(real, 2, 1)
+        z, masked = loader.inputs(real, indices, 2, player)
+        seen = loader.transform(2, "real", 1)(real)
         # Of G's images, completions come first.
-        drawn = torch.cat([holed.images, z[:, :1, None, None].expand(-1, 1, 16, 16)])
-        drawn = feed.transform(2, player)(drawn).split([len(holed), len(z)])
-        return real, seen, z, *drawn, *vars(holed).values(), *vars(whole).values()
+        drawn = torch.cat([masked.images, z[:, :1, None, None].expand(-1, 1, 16, 16)])
+        drawn = loader.transform(2, player)(drawn).split([len(masked), len(z)])
+        return real, seen, z, *drawn, *vars(masked).values()
 
     shares = zip(*(fed(Group(rank, world)) for rank in range(world)), strict=True)
     for whole, parts in zip(fed(SINGLE_PROCESS), shares, strict=True):
@@ -231,7 +230,7 @@ def test_what_processes_are_fed_makes_up_what_one_is_fed(
 
 @pytest.mark.parametrize("some", range(1, 9))
 def test_rows_with_holes_are_spread_evenly_and_gs_mirror_ds(some):
-    d, g = holed_rows(8, some, "discriminator"), holed_rows(8, some, "generator")
+    d, g = masked_rows(8, some, "discriminator"), masked_rows(8, some, "generator")
     assert d.sum() == some
     assert (g == d[::-1]).all()
     for world in (1, 2, 4, 8):
@@ -242,7 +241,7 @@ def test_rows_with_holes_are_spread_evenly_and_gs_mirror_ds(some):
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(records, tiny):
     with pytest.raises(SettingsError, match="set batch_size=8"):
-        check_together(tiny(batch_size=9), records, Group(0, 4))
+        check_shares(tiny(batch_size=9), records, Group(0, 4))
 
 
 @pytest.mark.parametrize(
@@ -259,9 +258,9 @@ def test_completions_that_cannot_be_shared_equally_are_refused_with_a_fix_that_h
 ):
     words = " and ".join(f"{key}={value}" for key, value in fix.items())
     with pytest.raises(SettingsError, match=f"set {words}$"):
-        check_together(tiny(**CONDITIONAL, **changes), records, Group(0, 2))
-    check_together(tiny(**CONDITIONAL, **changes | fix), records, Group(0, 2))
-    check_together(tiny(**changes), records, Group(0, 2))
+        check_shares(tiny(**CONDITIONAL, **changes), records, Group(0, 2))
+    check_shares(tiny(**CONDITIONAL, **changes | fix), records, Group(0, 2))
+    check_shares(tiny(**changes), records, Group(0, 2))
 
 
 def test_variables_of_a_group_that_is_not_there_are_an_error_with_the_fix(monkeypatch):

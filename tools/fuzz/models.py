@@ -27,7 +27,7 @@ from pixmend.models import (
 from pixmend.models.file import _digest as digest_of
 from pixmend.training.checkpoint import checkpoint_of, newest_checkpoint, write_checkpoint
 from pixmend.training.settings import TrainSettings
-from pixmend.training.state import TrainState, initial_state
+from pixmend.training.train_state import TrainState, initial_state
 from tools.fuzz.scratch import fresh, scratch
 
 __all__ = ["check_checkpoint", "check_model", "checkpoint_seeds", "model_seeds", "write_tiny_model"]

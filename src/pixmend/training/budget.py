@@ -1,11 +1,10 @@
-"""Training for a time instead of a number of steps: a net that fits the machine, the data and the minutes.
+"""Training for a given time: settings that fit the machine, the data and the minutes.
 
-What it chooses are ordinary settings, kept with the run: the same command goes on with the same net, however fast the machine is then.
+The choices become ordinary settings of the run, so the same command resumes with the same networks.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,15 +18,14 @@ from pixmend.models import sample_latents
 from pixmend.records import PackProgress, PackSettings, Records, pack
 from pixmend.rng import array_generator_for, generator_for
 from pixmend.storage import StorePath
-from pixmend.training.inversion import MaskedBatch, draw, sample_masks
-from pixmend.training.precision import arithmetic
+from pixmend.training.masking import MaskedBatch, generate, sample_masks
 from pixmend.training.run_directory import RunDirectory, is_run
 from pixmend.training.settings import TrainSettings, read_recipe, resolve
-from pixmend.training.split import family_numbers
-from pixmend.training.state import TrainState, discriminator_step, generator_step, initial_state
+from pixmend.training.split import group_numbers
+from pixmend.training.step import autocast, discriminator_step, generator_step
+from pixmend.training.train_state import TrainState, initial_state
 
-# Completing is what a user with minutes wants, so the net has an encoder with a memory: it learns to complete in a
-# tenth of the steps after which a search of G alone would.
+# An encoder with retrieval needs a tenth of the steps that a search of G alone needs.
 _COMMON: dict[str, Any] = {
     "encoder": "conditional",
     "latent_prior": "normal",
@@ -36,259 +34,225 @@ _COMMON: dict[str, Any] = {
     "steps": 10_000_000,  # never reached: time is up before
 }
 _WIDTHS = (64, 48, 32, 24, 16)
-_WIDEST = {
-    64: 20_000,
-    48: 5_000,
-    32: 0,
-}  # and the images from which on: a wide net learns a small set by heart
+# Widths and the least number of images for them: a wide network memorises a small set.
+_MIN_IMAGES = {64: 20_000, 48: 5_000, 32: 0}
 _BATCHES = (64, 32, 16)
-_ENOUGH = 1500  # steps: of a wider net fewer leave it less far than a narrower one gets with more
-_MEMORY_BYTES = 16 * 2**20  # of pixels in the model file, before they are compressed
-_MOST_AVERAGED = 0.999
-_FEW = 5000  # images
-_COMPARED, _ASKED = 2048, 512
-_ALIKE = 0.45
-_FITTED = (
-    "filters",
-    "encoder_filters",
-    "retrieval_images",
-    "batch_size",
-    "ema_decay",
-    "random_shift",
-    "horizontal_flip",
-)
-CHOSEN = frozenset({*_COMMON, *_FITTED})
+_MIN_STEPS = 1500  # a wider network with fewer steps is worse than a narrower one with more
+_RETRIEVAL_BYTES = 16 * 2**20  # of pixels in the model file, before compression
+_MAX_EMA_DECAY = 0.999
+_FEW_IMAGES = 5000
+_COMPARED, _FLIPPED = 2048, 512  # images for the test of flips
+_MIN_FLIP_SHARE = 0.45
+_FITTED = {"filters", "encoder_filters", "retrieval_images", "batch_size", "ema_decay"}
+CHOSEN = frozenset(_COMMON) | _FITTED | {"random_shift", "horizontal_flip"}
+_FORMAT = ("size", "channels", "fit", "background")  # settings that records decide
+_PLACES = 1_000_000  # of a timed learning rate schedule
 
 
-def chosen_for(
-    minutes: float, records: Records, given: Mapping[str, Any], device: torch.device
-) -> dict[str, Any]:
-    """Return settings for a run of so many minutes on these images; what is ``given`` already stays.
-
-    The widest net of which the machine does 1,500 steps in that time, measured with three steps of each; failing that, the narrowest
-    with smaller batches. Few images are moved a little at random, and flipped where flipped ones are of the same kind, so that
-    they are not learned by heart.
-    """
-    images = len(records)
-    held: dict[str, Any] = {**_COMMON, "retrieval_images": _memory(images, given)}
-    few = images < _FEW
-    held["random_shift"] = records.size // 16 if few else 0
-    held["horizontal_flip"] = few and flips_belong(records)
-    held |= given
-    count = 0.0
-    for values in _candidates(images):
-        held = {**held, **values, **given}
-        count = minutes * 60 / seconds_a_step(resolve(held), device)
-        if count >= _ENOUGH:
-            break
-    # An average over the last twentieth of the steps, or over a thousand.
-    decay = min(_MOST_AVERAGED, 1 - 20 / max(count, 40))
-    return {**held, "ema_decay": round(decay, 4), **given}
-
-
-def size_for(minutes: float, device: torch.device) -> Literal[32, 64]:
-    """Return the side of the images to train on where the user has not said it: of 64 px a CPU sees too few in less than two hours."""
-    return 32 if device.type == "cpu" and minutes < 120 else 64
-
-
-def flips_belong(records: Records) -> bool:
-    """Whether a mirror image is as near to other images as the image itself is, so that flipping leaves the domain what it is.
-
-    Of up to 512 images, those whose mirror image has the nearer nearest image of another family are counted: half, where left and
-    right are alike; a quarter, of characters.
-    """
-    chosen = array_generator_for(0, "mirror images").permutation(len(records))[:_COMPARED]
-    images = torch.from_numpy(records.images(np.sort(chosen))).float()  # [N, S, S, C]
-    family = torch.from_numpy(family_numbers(records)[np.sort(chosen)])
-    own = family[:, None] == family[None]
-    some = images[:_ASKED]
-    gaps = [
-        torch.cdist(each.flatten(1), images.flatten(1)).masked_fill(own[: len(some)], torch.inf)
-        for each in (some, some.flip(2))
-    ]
-    itself, flipped = (each.amin(1) for each in gaps)
-    return bool((flipped < itself).float().mean() > _ALIKE)
-
-
-def seconds_a_step(settings: TrainSettings, device: torch.device) -> float:
-    """Return the least time of three steps of these settings on noise, after one to warm up."""
-    settings = settings.model_copy(
-        update={"gradient_accumulation": 1}
-    )  # which changes no net's place among others
-    state = initial_state(settings, device)
-    taken = []
-    for _ in range(4):
-        started = time.perf_counter()
-        _step(state, settings, device)
-        taken.append(time.perf_counter() - started)
-    return min(taken[1:])
-
-
-def _step(state: TrainState, settings: TrainSettings, device: torch.device) -> None:
-    generator = generator_for(0, "budget")
-    count, size = settings.batch_size, settings.size
-    shape = (count, channel_count(settings.channels), size, size)
-    real = (torch.rand(shape, generator=generator) * 2 - 1).to(device)
-    some, holed = 0, None
-    if settings.encoder != "off":
-        some = count // 2
-        known = sample_masks(some, size, generator).to(device)
-        noise = torch.randn(some, settings.latent_dim, generator=generator).to(device)
-        neighbour = real[:some] if settings.retrieval_images else None
-        holed = MaskedBatch(real[:some], known, neighbour, noise)
-    z = sample_latents(settings.networks(), count - some, generator).to(device)
-    with arithmetic(settings.precision, device):
-        drawn = draw(state.generator, state.encoder, holed, z).exact()
-    loss = discriminator_step(state, real, drawn.images, settings).sum()
-    loss = loss + generator_step(state, drawn, real, settings).sum()
-    loss.item()  # waits for a GPU
-
-
-def _candidates(images: int) -> Iterator[dict[str, int]]:
-    """Yield widths and batches, the dearest first."""
-    widest = next(width for width, least in _WIDEST.items() if images >= least)
-    for width in (width for width in _WIDTHS if width <= widest):
-        yield {"filters": width, "encoder_filters": width * 5 // 6, "batch_size": _BATCHES[0]}
-    for batch in _BATCHES[1:]:
-        yield {"batch_size": batch}
-
-
-def _memory(images: int, given: Mapping[str, Any]) -> int:
-    """Return how many training images fit in the model file's share, none past what there is."""
-    look = resolve({key: given[key] for key in ("size", "channels") if key in given})
-    return min(images, _MEMORY_BYTES // (look.size**2 * channel_count(look.channels)))
-
-
-_PARTS = 1_000_000  # a share of time as a whole number, for schedules that count
-
-
-@dataclass
 class Clock:
-    """Tells all processes of a run the same; a run without ``minutes`` does not depend on time.
+    """The progress of a run, by steps or, with ``minutes``, by time; the same in all processes."""
 
-    Attributes
-    ----------
-    before
-        Seconds of training in the sittings before this one.
-    last
-        Seconds that the end of a run will take, as its last checkpoint did: kept free, so that the run ends in time.
-    told
-        The share that was told last.
-    """
-
-    settings: TrainSettings
-    group: Group
-    before: float = 0.0
-    last: float = 0.0
-    started: float = field(init=False)
-    told: float = field(init=False, default=0.0)
-
-    def __post_init__(self) -> None:
-        """Start it."""
-        self.started = time.monotonic()
+    def __init__(self, settings: TrainSettings, group: Group) -> None:
+        self._settings, self._group = settings, group
+        self.earlier = 0.0  # seconds of training in earlier sessions
+        self.reserve = 0.0  # seconds for the last checkpoint, as the one before it took
+        self._started = time.monotonic()
+        self._done = 0.0
 
     @property
     def seconds(self) -> float:
-        """Of training so far, by this process's clock."""
-        return self.before + time.monotonic() - self.started
+        """Seconds of training so far, by this process's clock."""
+        return self.earlier + time.monotonic() - self._started
 
     def done(self, step: int) -> float:
-        """Return the share of the run that is done after ``step`` steps, 1 and more at its end; the first process's word counts."""
-        share = step / self.settings.steps
-        if self.settings.minutes is None:
+        """Return the share of the run after ``step`` steps, 1 or more at the end."""
+        share = step / self._settings.steps
+        if self._settings.minutes is None:
             return share
-        timed = (self.seconds + self.last) / (60 * self.settings.minutes)
-        # A checkpoint that takes less than the one before gives time back, but learning rates do not rise again.
-        told = torch.tensor([max(share, timed, self.told)], dtype=torch.float64)
-        self.group.broadcast([told])
-        self.told = float(told)
-        return self.told
+        timed = (self.seconds + self.reserve) / (60 * self._settings.minutes)
+        # Never less than before, even after a quick checkpoint: learning rates do not rise again.
+        done = torch.tensor([max(share, timed, self._done)], dtype=torch.float64)
+        self._group.broadcast([done])
+        self._done = float(done)
+        return self._done
 
     def place(self, step: int, done: float) -> tuple[int, int]:
-        """Return where the schedule of learning rates is: at which step of how many."""
-        if self.settings.minutes is None:
-            return step, self.settings.steps
-        return min(round(done * _PARTS), _PARTS - 1), _PARTS
+        """Return the position in the learning rate schedule, and the schedule's length."""
+        if self._settings.minutes is None:
+            return step, self._settings.steps
+        return min(round(done * _PLACES), _PLACES - 1), _PLACES
 
 
 def plan_training(recipe: str | Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that a recipe and overrides give, checked."""
-    held = read_recipe(recipe) if recipe else {}
+    """Return the valid values of a recipe with overrides."""
+    values = read_recipe(recipe) if recipe else {}
     try:
-        resolve(held)
+        resolve(values)
     except SettingsError as error:
         raise SettingsError(f"recipe {recipe}: {error}") from error
-    wanted = {**held, **overrides}
-    resolve(wanted)
-    return wanted
+    values = {**values, **overrides}
+    resolve(values)
+    return values
 
 
 def prepare_records(
     data: StorePath | Path,
     run: Path,
-    wanted: Mapping[str, Any],
+    plan: Mapping[str, Any],
     *,
     skip_bad: bool = False,
     on_progress: Callable[[PackProgress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     group: Group = SINGLE_PROCESS,
 ) -> Records:
-    """Open a record folder (or its URL), or pack an image folder into the run directory (once) and open that.
+    """Open a record folder (or URL), or pack an image folder into the run directory and open that.
 
-    In a group the first process packs while the others wait.
-
-    Raises
-    ------
-    SettingsError
-        ``wanted`` asks for another size or other channels than the records have.
-    StoppedError
-        ``should_stop`` said yes; the same call goes on.
+    In a group the main process packs while the others wait. Raises SettingsError if the records
+    differ from the plan, and StoppedError if ``should_stop`` returns true; the same call resumes.
     """
     if (StorePath.of(data) / "manifest.json").is_file():
-        packed = Records(data, skip_bad=skip_bad, should_stop=should_stop)
+        records = Records(data, skip_bad=skip_bad, should_stop=should_stop)
     else:
-        keys = ("size", "channels", "fit", "background")
-        values = {key: wanted[key] for key in keys if key in wanted}
-        if "minutes" in wanted and "size" not in wanted:
-            device = choose_device(wanted.get("device", "auto"))
-            values["size"] = size_for(wanted["minutes"], device)
-        chosen = PackSettings(**values)
+        values = {key: plan[key] for key in _FORMAT if key in plan}
+        if "minutes" in plan and "size" not in plan:
+            values["size"] = default_size(
+                plan["minutes"], choose_device(plan.get("device", "auto"))
+            )
+        packing = PackSettings(**values)
         folder = RunDirectory(run).records
         with group.main_first():
             if group.is_main:
-                pack(data, folder, chosen, on_progress=on_progress, should_stop=should_stop)
-            packed = Records(folder, skip_bad=skip_bad, should_stop=should_stop)
-    for key, held in _shape_of(packed).items():
-        if key in wanted and wanted[key] != held:
+                pack(data, folder, packing, on_progress=on_progress, should_stop=should_stop)
+            records = Records(folder, skip_bad=skip_bad, should_stop=should_stop)
+    for key, value in _format_of(records).items():
+        if key in plan and plan[key] != value:
             raise SettingsError(
-                f"{key} = {wanted[key]}: the records in {data} have {key} {held}; "
-                f"pack the images again (pixmend pack --{key} {wanted[key]}) or leave {key} out"
+                f"{key} = {plan[key]}: the records in {data} have {key} {value}; "
+                f"pack the images again (pixmend pack --{key} {plan[key]}) or leave {key} out"
             )
-    return packed
+    return records
 
 
 def resolve_training(
-    wanted: Mapping[str, Any], packed: Records, run: Path, *, group: Group = SINGLE_PROCESS
+    plan: Mapping[str, Any], records: Records, run: Path, *, group: Group = SINGLE_PROCESS
 ) -> TrainSettings:
-    """Return the settings of a run on these records; with ``minutes``, what is not said is measured, or as the run was begun with."""
-    given = {**wanted, **_shape_of(packed)}
-    if "minutes" not in wanted:
+    """Return the settings of a run on these records.
+
+    With ``minutes``, settings that the plan leaves open fit the time, or are the run's so far.
+    """
+    given = {**plan, **_format_of(records)}
+    if "minutes" not in plan:
         return resolve(given)
-    chosen: dict[str, Any] | None = None
+    choices: dict[str, Any] | None = None
     if group.is_main:
         if is_run(run):
-            begun = read_recipe(RunDirectory(run).settings)
-            chosen = {key: begun[key] for key in CHOSEN if key in begun}
+            before = read_recipe(RunDirectory(run).settings)
+            choices = {key: before[key] for key in CHOSEN if key in before}
         else:
-            device = group.device(wanted.get("device", "auto"))
-            chosen = chosen_for(wanted["minutes"], packed, given, device)
-    return resolve(group.broadcast_object(chosen), given)
+            device = group.device(plan.get("device", "auto"))
+            choices = fit_to_minutes(plan["minutes"], records, given, device)
+    return resolve(group.broadcast_object(choices), given)
 
 
-def _shape_of(packed: Records) -> dict[str, Any]:
-    return {
-        "size": packed.size,
-        "channels": packed.channels,
-        "fit": packed.fit,
-        "background": packed.background,
+def fit_to_minutes(
+    minutes: float, records: Records, given: Mapping[str, Any], device: torch.device
+) -> dict[str, Any]:
+    """Return settings for so many minutes of training; ``given`` ones stay.
+
+    The network is the widest that takes 1,500 steps in that time, or else the narrowest with
+    smaller batches. Small sets of images are augmented, so as not to be memorised.
+    """
+    images = len(records)
+    few = images < _FEW_IMAGES
+    values: dict[str, Any] = {
+        **_COMMON,
+        "retrieval_images": _retrieval_images(images, given),
+        "random_shift": records.size // 16 if few else 0,
+        "horizontal_flip": few and is_flip_invariant(records),
     }
+    steps = 0.0
+    for candidate in _candidates(images):
+        values = {**values, **candidate, **given}
+        steps = minutes * 60 / seconds_per_step(resolve(values), device)
+        if steps >= _MIN_STEPS:
+            break
+    # The average spans the last twentieth of the steps, or a thousand.
+    decay = min(_MAX_EMA_DECAY, 1 - 20 / max(steps, 40))
+    return {**values, "ema_decay": round(decay, 4), **given}
+
+
+def default_size(minutes: float, device: torch.device) -> Literal[32, 64]:
+    """Return the default size of images: within two hours a CPU sees too few of 64 px."""
+    return 32 if device.type == "cpu" and minutes < 120 else 64
+
+
+def is_flip_invariant(records: Records) -> bool:
+    """Whether flipped images are as near to other images as unflipped ones.
+
+    Counts, of up to 512 images, those whose flip is nearer to the nearest image of another group:
+    about half if left and right are alike; a quarter of characters.
+    """
+    order = array_generator_for(0, "mirror images").permutation(len(records))
+    indices = np.sort(order[:_COMPARED])
+    images = torch.from_numpy(records.images(indices)).float()  # [N, S, S, C]
+    groups = torch.from_numpy(group_numbers(records)[indices])
+    queries = images[:_FLIPPED]
+    own_group = groups[: len(queries), None] == groups[None]
+    distances = [
+        torch.cdist(each.flatten(1), images.flatten(1)).masked_fill(own_group, torch.inf).amin(1)
+        for each in (queries, queries.flip(2))
+    ]
+    unflipped, flipped = distances
+    return bool((flipped < unflipped).float().mean() > _MIN_FLIP_SHARE)
+
+
+def seconds_per_step(settings: TrainSettings, device: torch.device) -> float:
+    """Return the least time of three steps on noise, after a warm-up step."""
+    # Accumulation costs all networks alike, so it does not matter for their choice.
+    settings = settings.model_copy(update={"gradient_accumulation": 1})
+    state = initial_state(settings, device)
+    seconds = []
+    for _ in range(4):
+        started = time.perf_counter()
+        _noise_step(state, settings, device)
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])
+
+
+def _noise_step(state: TrainState, settings: TrainSettings, device: torch.device) -> None:
+    generator = generator_for(0, "budget")
+    count, size = settings.batch_size, settings.size
+    shape = (count, channel_count(settings.channels), size, size)
+    real = (torch.rand(shape, generator=generator) * 2 - 1).to(device)
+    completions, masked = 0, None
+    if settings.encoder != "off":
+        completions = count // 2
+        known = sample_masks(completions, size, generator).to(device)
+        noise = torch.randn(completions, settings.latent_dim, generator=generator).to(device)
+        neighbour = real[:completions] if settings.retrieval_images else None
+        masked = MaskedBatch(real[:completions], known, neighbour, noise)
+    z = sample_latents(settings.networks(), count - completions, generator).to(device)
+    with autocast(settings.precision, device):
+        generated = generate(state.generator, state.encoder, masked, z).exact()
+    loss = discriminator_step(state, real, generated.images, settings).sum()
+    loss = loss + generator_step(state, generated, real, settings).sum()
+    loss.item()  # waits for a GPU
+
+
+def _candidates(images: int) -> Iterator[dict[str, int]]:
+    """Yield widths and batch sizes, the most expensive first."""
+    widest = next(width for width, least in _MIN_IMAGES.items() if images >= least)
+    for width in (width for width in _WIDTHS if width <= widest):
+        yield {"filters": width, "encoder_filters": width * 5 // 6, "batch_size": _BATCHES[0]}
+    for batch in _BATCHES[1:]:
+        yield {"batch_size": batch}
+
+
+def _retrieval_images(images: int, given: Mapping[str, Any]) -> int:
+    """Return how many of the training images fit in the model file."""
+    image = resolve({key: given[key] for key in ("size", "channels") if key in given})
+    return min(images, _RETRIEVAL_BYTES // (image.size**2 * channel_count(image.channels)))
+
+
+def _format_of(records: Records) -> dict[str, Any]:
+    return {key: getattr(records, key) for key in _FORMAT}

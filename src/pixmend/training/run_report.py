@@ -1,4 +1,4 @@
-"""A run on one page: report.html, which opens offline, alone, in light and dark."""
+"""The report of a run: one HTML page that opens offline."""
 
 import base64
 import contextlib
@@ -15,25 +15,18 @@ from pixmend.training.monitor import MASKS, Scores, read_scores
 from pixmend.training.run_directory import RunDirectory
 from pixmend.training.settings import TrainSettings, resolve
 
-_FRAMES = 12  # sample grids on the page
-_ROWS = 12  # checkpoints in the table
+_MAX_FRAMES = 12  # sample grids on the page
+_MAX_ROWS = 12  # checkpoints in the table
 
 
 def write_report(run: RunDirectory, settings: TrainSettings, step: int) -> None:
-    """Write ``report.html`` of a run that stands at ``step``, from what lies in its directory.
-
-    Raises
-    ------
-    OutputError
-        It cannot be written.
-    """
-    log, scores = _lines(run.log), read_scores(run.scores)
-    facts, split = _facts(run.facts), _facts(run.split)
-    page = Template(files("pixmend.training").joinpath("report.html").read_text(encoding="utf-8"))
-    name = run.path.resolve().name
-    content = page.substitute(
+    """Write ``report.html`` of a run at ``step``, from the files in its directory."""
+    log, scores = _read_log(run.log), read_scores(run.scores)
+    facts, split = _read_json(run.facts), _read_json(run.split)
+    template = files("pixmend.training").joinpath("run_report.html").read_text(encoding="utf-8")
+    content = Template(template).substitute(
         style=page_style(),
-        title=escape(name),
+        title=escape(run.path.resolve().name),
         subtitle=escape(_subtitle(facts, split, settings)),
         tiles=_tiles(step, settings, log, scores),
         warnings=_warnings(scores),
@@ -47,13 +40,11 @@ def write_report(run: RunDirectory, settings: TrainSettings, step: int) -> None:
 
 
 def _subtitle(facts: dict[str, Any], split: dict[str, Any], settings: TrainSettings) -> str:
-    held_out = len(split.get("held_out", []))
     parts = [f"{facts.get('data_count', 0):,} images of {facts.get('data') or 'memory'}"]
+    held_out = len(split.get("held_out", []))
     if held_out:
-        families = len(split["families"])
-        parts.append(
-            f"{held_out} held out, of {families} {'family' if families == 1 else 'families'}"
-        )
+        count = len(split["groups"])
+        parts.append(f"{held_out} held out, of {count} {'group' if count == 1 else 'groups'}")
     parts.append(f"{settings.size} px {settings.channels}")
     return ", ".join(parts)
 
@@ -61,8 +52,10 @@ def _subtitle(facts: dict[str, Any], split: dict[str, Any], settings: TrainSetti
 def _tiles(
     step: int, settings: TrainSettings, log: Sequence[dict[str, Any]], scores: Sequence[Scores]
 ) -> str:
-    of = f"of {settings.steps:,}" if settings.minutes is None else f"in {settings.minutes:g} min"
-    tiles = [("step", f"{step:,}", of)]
+    total = f"of {settings.steps:,}"
+    if settings.minutes is not None:
+        total = f"in {settings.minutes:g} min"
+    tiles = [("step", f"{step:,}", total)]
     if log:
         rate = log[-1].get("images_per_second", 0.0)
         tiles.append(("training", _duration(log[-1].get("seconds", 0.0)), f"{rate:,.0f} images/s"))
@@ -73,9 +66,9 @@ def _tiles(
         if last.mean_psnr is not None:
             mean = sum(last.psnr_of_mean.values()) / len(MASKS)
             tiles.append(("hole PSNR", f"{last.mean_psnr:.1f} dB", f"mean image {mean:.1f} dB"))
-        tiles.append(("diversity", f"{last.diversity:.2f}", "1 = as the images"))
+        tiles.append(("diversity", f"{last.diversity:.2f}", "1 = as training images"))
         if last.nearest is not None:
-            tiles.append(("novelty", f"{last.nearest:.2f}", "1 = as unseen"))
+            tiles.append(("novelty", f"{last.nearest:.2f}", "1 = as held-out images"))
     return "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><dd>{escape(note)}</dd></div>"
         for name, value, note in tiles
@@ -88,34 +81,43 @@ def _warnings(scores: Sequence[Scores]) -> str:
     last = scores[-1]
     if not last.warnings:
         return f'<p class="quiet">No warning at step {last.step:,}.</p>'
-    items = "".join(f"<li>{escape(_sentence(warning))}</li>" for warning in last.warnings)
+    sentences = (f"{warning[0].upper()}{warning[1:]}." for warning in last.warnings)
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
     return f'<ul class="warnings">{items}</ul>'
 
 
 def _samples(run: RunDirectory) -> str:
     paths = sorted(run.samples.glob("step-*.png"))
-    if len(paths) > _FRAMES:
-        last = len(paths) - 1
-        paths = [paths[round(number * last / (_FRAMES - 1))] for number in range(_FRAMES)]
     if not paths:
         return ""
-    frames = "".join(
-        f'<img alt="samples, step {_step_of(path):,}" data-step="{_step_of(path):,}"'
-        f'{"" if path is paths[-1] else " hidden"} src="data:image/png;base64,{_base64(path)}">'
-        for path in paths
-    )
+    last = len(paths) - 1
+    if len(paths) > _MAX_FRAMES:
+        places = (round(number * last / (_MAX_FRAMES - 1)) for number in range(_MAX_FRAMES))
+        paths = [paths[place] for place in places]
+    frames = []
+    for path in paths:
+        step = _step_of(path)
+        png = base64.b64encode(path.read_bytes()).decode("ascii")
+        frames.append(
+            f'<img alt="samples, step {step}" data-step="{step}"'
+            f'{"" if path is paths[-1] else " hidden"} src="data:image/png;base64,{png}">'
+        )
+    last = len(paths) - 1
     return (
-        '<figure class="samples"><figcaption><b>Samples</b><span>the same latents throughout</span></figcaption>'
-        f'<div id="frames">{frames}</div><div class="player"><button id="play" type="button">Play</button>'
-        f'<input id="at" type="range" min="0" max="{len(paths) - 1}" value="{len(paths) - 1}" aria-label="step">'
-        f'<output id="step" for="at">step {_step_of(paths[-1]):,}</output></div>'
-        '<p class="quiet">All of them, in this folder: <a href="film.gif">film.gif</a></p></figure>'
+        '<figure class="samples"><figcaption><b>Samples</b>'
+        "<span>at the same latents throughout</span></figcaption>"
+        f'<div id="frames">{"".join(frames)}</div>'
+        '<div class="player"><button id="play" type="button">Play</button>'
+        f'<input id="at" type="range" min="0" max="{last}" value="{last}" aria-label="step">'
+        f'<output id="step" for="at">step {_step_of(paths[-1])}</output></div>'
+        '<p class="quiet">All of them: <a href="film.gif">film.gif</a></p></figure>'
     )
 
 
 def _charts(log: Sequence[dict[str, Any]], scores: Sequence[Scores]) -> str:
-    def of(key: str) -> list[tuple[float, float]]:
-        return [(each.step, value) for each in scores if (value := getattr(each, key)) is not None]
+    def series(name: str, key: str) -> Series:
+        values = ((each.step, getattr(each, key)) for each in scores)
+        return Series(name, [(step, value) for step, value in values if value is not None])
 
     losses = [
         Series(name, [(line["step"], line[key]) for line in log if line.get(key) is not None])
@@ -125,29 +127,25 @@ def _charts(log: Sequence[dict[str, Any]], scores: Sequence[Scores]) -> str:
         Series(mask, [(each.step, each.psnr[mask]) for each in scores if mask in each.psnr])
         for mask in MASKS
     ]
-    kid = [Series("training images", of("kid")), Series("held-out images", of("kid_held_out"))]
     accuracy = [
-        Series("training images", of("accuracy_training")),
-        Series("held-out images", of("accuracy_held_out")),
-        Series("samples", of("accuracy_samples")),
+        series("training images", "accuracy_training"),
+        series("held-out images", "accuracy_held_out"),
+        series("samples", "accuracy_samples"),
     ]
-    ratios = [Series("diversity", of("diversity")), Series("novelty", of("nearest"))]
-    filled = scores[-1].completion if scores else ""
-    by = "by the encoder in one pass" if filled == "encoder" else "by a short search"
-    return "".join(
-        [
-            line_chart("Losses", "means between lines of the log", losses),
-            line_chart("Kernel distance (KID)", "of samples; lower is better", kid),
-            line_chart("Hole PSNR, dB", f"of held-out images, {by}; higher is better", psnr),
-            line_chart("Diversity and novelty", "1 is as it should be", ratios),
-            line_chart("What D gets right", "0.5 is a guess", accuracy),
-            line_chart(
-                "Fréchet distance",
-                "of samples; lower is better",
-                [Series("training images", of("fid"))],
-            ),
-        ]
-    )
+    kid = [series("training images", "kid"), series("held-out images", "kid_held_out")]
+    ratios = [series("diversity", "diversity"), series("novelty", "nearest")]
+    by_encoder = bool(scores) and scores[-1].completion == "encoder"
+    method = "by the encoder in one pass" if by_encoder else "by a short search"
+    fid = [series("training images", "fid")]
+    charts = [
+        ("Losses", "means between lines of the log", losses),
+        ("Kernel distance (KID)", "of samples; lower is better", kid),
+        ("Hole PSNR, dB", f"of held-out images, {method}; higher is better", psnr),
+        ("Diversity and novelty", "1 is ideal", ratios),
+        ("Accuracy of D", "0.5 is chance", accuracy),
+        ("Fréchet distance", "of samples; lower is better", fid),
+    ]
+    return "".join(line_chart(*chart) for chart in charts)
 
 
 def _table(scores: Sequence[Scores]) -> str:
@@ -155,7 +153,7 @@ def _table(scores: Sequence[Scores]) -> str:
         return ""
     heads = ["step", "KID", "Fréchet", *MASKS, "diversity", "novelty", "D real", "D samples", ""]
     rows = []
-    for each in scores[::-1][:_ROWS]:
+    for each in scores[::-1][:_MAX_ROWS]:
         psnr = [f"{each.psnr[mask]:.2f}" if mask in each.psnr else "–" for mask in MASKS]
         novelty = "–" if each.nearest is None else f"{each.nearest:.2f}"
         cells = [f"{each.step:,}", f"{each.kid:.4f}", f"{each.fid:.2f}", *psnr]
@@ -170,18 +168,14 @@ def _settings(settings: TrainSettings) -> str:
     parts = []
     for key, value in settings.model_dump().items():
         changed = ' class="changed"' if value != defaults[key] else ""
-        absent = "–" if key == "minutes" else "as G’s"
-        shown = absent if value is None else f"{value}"
-        parts.append(f"<div{changed}><dt>{escape(key)}</dt><dd>{escape(shown)}</dd></div>")
+        if value is None:
+            value = "–" if key == "minutes" else "as G’s"  # noqa: PLW2901
+        parts.append(f"<div{changed}><dt>{escape(key)}</dt><dd>{escape(f'{value}')}</dd></div>")
     return "".join(parts)
 
 
 def _row(tag: str, cells: Iterable[str]) -> str:
     return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
 
 
 def _duration(seconds: float) -> str:
@@ -191,28 +185,24 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes else f"{seconds:.0f} s"
 
 
-def _step_of(path: Path) -> int:
-    # Grids are pictures: nothing but their caption hangs on this number.
+def _step_of(path: Path) -> str:
+    # From the file name, as it is a caption only.
     digits = path.stem.rpartition("-")[2]
-    return int(digits) if digits.isdigit() else 0
+    return f"{int(digits) if digits.isdigit() else 0:,}"
 
 
-def _base64(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode("ascii")
-
-
-def _facts(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError):
-        found = parse_json(path.read_text())
-        if isinstance(found, dict):
-            return found
+        facts = parse_json(path.read_text())
+        if isinstance(facts, dict):
+            return facts
     return {}
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    found = []
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    lines = []
     text = path.read_text(errors="replace") if path.exists() else ""
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
-            found.append(parse_json(line))
-    return [line for line in found if isinstance(line, dict) and "step" in line]
+            lines.append(parse_json(line))
+    return [line for line in lines if isinstance(line, dict) and "step" in line]

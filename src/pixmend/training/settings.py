@@ -1,11 +1,11 @@
-"""The settings of a run: one flat list of plain names that recipes and ``--set key=value`` share."""
+"""Settings of a run: one flat list of names that recipes and ``--set key=value`` share."""
 
 import difflib
 import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -13,132 +13,73 @@ from pixmend.errors import SettingsError
 from pixmend.images import Fit
 from pixmend.models import DCGANSettings
 from pixmend.training.augment import TransformName, parse_transforms
-from pixmend.training.losses import LossName
-from pixmend.training.precision import Precision
-from pixmend.training.schedule import Schedule
 
-# What may change between two sittings of one run: none of it changes the weights at a given step (another device only
-# by rounding; so do other parts, as other processes, unless `sync_batchnorm` is off).
-FREE = frozenset(
-    {
-        *("steps", "minutes", "checkpoint_every", "log_every", "keep_checkpoints"),
-        *("monitor", "tensorboard", "device", "memory_mib", "gradient_accumulation"),
-    }
-)
+LossName = Literal["nonsaturating", "minimax", "hinge"]
+Precision = Literal["float32", "bfloat16"]
+Schedule = Literal["constant", "linear", "cosine"]
 
-_MAX_BYTES = 2**20  # of a recipe
-_FEW, _SHOWN = 8, 80  # mistakes told at once, and letters of a name or value
+_MAX_RECIPE_BYTES = 2**20
+_MAX_ERRORS, _MAX_ERROR_LENGTH = 8, 80  # errors in one message; characters of a name or value
+
+
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
 
 
 class TrainSettings(DCGANSettings):
-    """A training run: the networks' settings and how they are trained. The defaults are Radford 2015's."""
+    """Settings of the networks and of their training; the defaults are those of Radford 2015."""
 
-    batch_size: int = Field(64, ge=2, le=65536, description="images a step")
-    learning_rate: float = Field(2e-4, gt=0, le=1, description="of Adam, for G and D")
+    batch_size: int = Field(64, ge=2, le=65536, description="images per step")
+    learning_rate: Rate = Field(2e-4, description="Adam's learning rate for G and D")
     discriminator_learning_rate: float | None = Field(
-        None, gt=0, le=1, description="of Adam, for D alone; as G's if not given"
+        None, gt=0, le=1, description="Adam's learning rate for D; default: as G's"
     )
-    lr_schedule: Schedule = Field(
-        "constant", description="of the learning rates: constant, or falling to 0 over `steps`"
-    )
-    warmup: float = Field(
-        0.0, ge=0, lt=1, description="share of `steps` over which the learning rates rise"
-    )
-    beta1: float = Field(0.5, ge=0, lt=1, description="Adam's first moment decay")
-    beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second moment decay")
-    n_critic: int = Field(
-        1, ge=1, le=100, description="k of Algorithm 1: D's steps for each of G's"
-    )
-    reuse_fakes: bool = Field(
-        True, description="G's step takes the images of D's last step, instead of drawing others"
-    )
-    loss: LossName = Field(
-        "nonsaturating", description="of G: nonsaturating or minimax; of both players: hinge"
-    )
-    feature_matching: float = Field(0.0, ge=0, description="weight of feature matching in G's loss")
-    r1_gamma: float = Field(0.0, ge=0, description="gamma, weight of the penalty on D's gradient")
-    r1_every: int = Field(16, ge=1, description="D's steps from one R1 penalty to the next")
-    spectral_norm: bool = Field(False, description="divide D's weights by their spectral norm")
-    diffaugment: str = Field("", description="what D sees it through: colour,translation,cutout")
+    lr_schedule: Schedule = Field("constant", description="constant, or decay to 0 over `steps`")
+    warmup: Share = Field(0.0, description="share of `steps` with linearly rising learning rates")
+    beta1: Share = Field(0.5, description="Adam's decay rate of the first moment")
+    beta2: Share = Field(0.999, description="Adam's decay rate of the second moment")
+    n_critic: int = Field(1, ge=1, le=100, description="steps of D per step of G")
+    reuse_fakes: bool = Field(True, description="G's step reuses the images of D's last step")
+    loss: LossName = Field("nonsaturating", description="loss of G; hinge: loss of G and D")
+    feature_matching: Weight = Field(0.0, description="weight of feature matching in G's loss")
+    r1_gamma: Weight = Field(0.0, description="weight of the R1 gradient penalty on D")
+    r1_every: Count = Field(16, description="steps of D per R1 penalty")
+    spectral_norm: bool = Field(False, description="spectral normalisation of D's weights")
+    diffaugment: str = Field("", description="DiffAugment transforms: colour,translation,cutout")
     diffaugment_probability: float = Field(
-        1.0, ge=0, le=1, description="with which each of these is applied to an image"
+        1.0, ge=0, le=1, description="probability of a transform"
     )
-    horizontal_flip: bool = Field(
-        False, description="flip training images at random; never for characters"
-    )
-    random_shift: int = Field(
-        0,
-        ge=0,
-        le=64,
-        description="pixels by which training images are moved at random, edges repeated",
-    )
-    gradient_accumulation: int = Field(
-        1,
-        ge=1,
-        le=4096,
-        description="micro-batches that each process splits its share into, to need less memory",
-    )
-    precision: Precision = Field(
-        "float32", description="of maps and products while training; the rest stays float32"
-    )
-    sync_batchnorm: bool = Field(
-        True,
-        description="batch statistics over all processes that share a batch",
-    )
-    ema_decay: float = Field(
-        0.999, ge=0, lt=1, description="decay of the moving average of G's weights; 0 = none"
-    )
-    encoder_learning_rate: float = Field(4e-4, gt=0, le=1, description="of Adam, for the encoder")
+    horizontal_flip: bool = Field(False, description="random left-right flips; not for characters")
+    random_shift: int = Field(0, ge=0, le=64, description="largest random shift, in pixels")
+    gradient_accumulation: int = Field(1, ge=1, le=4096, description="micro-batches per step")
+    precision: Precision = Field("float32", description="of activations; weights stay float32")
+    sync_batchnorm: bool = Field(True, description="batch norm statistics over all processes")
+    ema_decay: Share = Field(0.999, description="decay of G's moving average; 0 = no average")
+    encoder_learning_rate: Rate = Field(4e-4, description="Adam's learning rate for the encoder")
     completion_share: float = Field(
-        0.5,
-        gt=0,
-        lt=1,
-        description="share of G's images that are completions, where there is an encoder",
+        0.5, gt=0, lt=1, description="share of completions in G's batch, with an encoder"
     )
-    completion_weight: float = Field(
-        1.0, ge=0, description="weight of G's loss on completions, beside 1 on prior samples"
-    )
-    reconstruction_weight: float = Field(
-        100.0, ge=0, description="weight of the mean absolute error of completions"
-    )
-    estimate_weight: float = Field(
-        100.0, ge=0, description="weight of the mean squared error of the encoder's own estimate"
-    )
-    kl_weight: float = Field(
-        0.03, ge=0, description="weight of the KL of the posterior from N(0, I), in nats"
-    )
-    free_nats: float = Field(0.0, ge=0, description="KL that costs nothing, in nats an image")
-    steps: int = Field(50_000, ge=1, description="iterations: k steps of D and one of G each")
-    minutes: float | None = Field(
-        None, gt=0, le=1e6, description="of training, after which it ends, in place of `steps`"
-    )
-    checkpoint_every: int = Field(
-        2_000, ge=1, description="steps between checkpoints and sample grids"
-    )
-    keep_checkpoints: int = Field(3, ge=1, description="how many of the last checkpoints stay")
-    log_every: int = Field(50, ge=1, description="steps between lines of log.jsonl")
+    completion_weight: Weight = Field(1.0, description="weight of completions in G's GAN loss")
+    reconstruction_weight: Weight = Field(100.0, description="weight of completions' L1 error")
+    estimate_weight: Weight = Field(100.0, description="weight of the pixel posterior's loss")
+    kl_weight: Weight = Field(0.03, description="weight of the latent posterior's KL divergence")
+    free_nats: Weight = Field(0.0, description="KL divergence without penalty, nats per image")
+    steps: Count = Field(50_000, description="training steps: n_critic steps of D, one of G")
+    minutes: float | None = Field(None, gt=0, le=1e6, description="training time; replaces `steps`")
+    checkpoint_every: Count = Field(2_000, description="steps per checkpoint and sample grid")
+    keep_checkpoints: Count = Field(3, description="number of latest checkpoints to keep")
+    log_every: Count = Field(50, description="steps per line of log.jsonl")
     grid_images: int = Field(64, ge=1, le=1024, description="images in a sample grid")
-    fit: Fit = Field("crop", description="how images that are not square are packed")
-    background: str = Field(
-        "white", description="colour behind transparent pixels, and around padded images"
-    )
-    held_out: float = Field(
-        0.05,
-        ge=0,
-        le=0.5,
-        description="share of the images kept out of training, by whole families, to judge it by",
-    )
-    monitor: bool = Field(
-        True, description="score each checkpoint, warn in words, keep the best model"
-    )
-    tensorboard: bool = Field(
-        False, description="write for TensorBoard; needs the extra tensorboard"
-    )
-    seed: int = Field(0, ge=0, description="of every random draw of the run")
+    fit: Fit = Field("crop", description="how non-square images are packed")
+    background: str = Field("white", description="colour behind transparency and padding")
+    held_out: float = Field(0.05, ge=0, le=0.5, description="share of images held out for scoring")
+    monitor: bool = Field(True, description="score checkpoints, warn, keep the best model")
+    tensorboard: bool = Field(False, description="write TensorBoard events; needs its extra")
+    seed: int = Field(0, ge=0, description="random seed of the run")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    memory_mib: int = Field(
-        4096, ge=16, description="training images are kept decoded up to this size"
-    )
+    memory_mib: int = Field(4096, ge=16, description="memory for decoded images; else streamed")
 
     @field_validator("diffaugment")
     @classmethod
@@ -147,30 +88,25 @@ class TrainSettings(DCGANSettings):
 
     @property
     def transforms(self) -> tuple[TransformName, ...]:
-        """What `augment` names, in the order of application."""
+        """The transforms of `diffaugment`, in order of application."""
         return parse_transforms(self.diffaugment)
 
+    @property
+    def completions(self) -> int:
+        """Number of completions in a batch of G; 0 without an encoder."""
+        if self.encoder == "off":
+            return 0
+        return min(max(1, round(self.batch_size * self.completion_share)), self.batch_size - 1)
+
     def networks(self) -> DCGANSettings:
-        """Return the part that describes the networks."""
+        """Return the settings of the networks alone."""
         return DCGANSettings(**self.model_dump(include=set(DCGANSettings.model_fields)))
 
 
-def free_in(settings: TrainSettings) -> frozenset[str]:
-    """Return the settings that a run may be continued with other values of.
-
-    ``steps`` and ``minutes`` are none of them where learning rates depend on it: the steps done were steps of another schedule.
-    """
-    constant = settings.lr_schedule == "constant" and not settings.warmup
-    return FREE if constant else FREE - {"steps", "minutes"}
-
-
 def resolve(*layers: Mapping[str, Any]) -> TrainSettings:
-    """Return the settings that layers of values give, later ones first in rank.
+    """Return the settings of merged layers; later layers override earlier ones.
 
-    Raises
-    ------
-    SettingsError
-        An unknown key (the nearest name is offered) or a value out of range.
+    Raises SettingsError for an unknown key, with the nearest name, or a value out of range.
     """
     merged: dict[str, Any] = {}
     for layer in layers:
@@ -182,78 +118,65 @@ def resolve(*layers: Mapping[str, Any]) -> TrainSettings:
 
 
 def parse_overrides(pairs: Iterable[str]) -> dict[str, Any]:
-    """Read ``key=value`` texts; values are TOML (numbers, true, "text") or bare words.
-
-    Raises
-    ------
-    SettingsError
-        No ``=`` in one of them.
-    """
+    """Parse ``key=value`` strings; a value is TOML (numbers, true, "text") or a bare word."""
     values: dict[str, Any] = {}
     for pair in pairs:
         key, sign, text = pair.partition("=")
         if not sign or not key.strip():
-            raise SettingsError(
-                f"--set {pair!r}: give it as key=value, such as --set batch_size=32"
-            )
+            raise SettingsError(f"--set {pair!r}: expected key=value, such as --set batch_size=32")
         try:
             values[key.strip()] = tomllib.loads(f"value = {text}")["value"]
-        except (ValueError, RecursionError):  # no TOML, or of too many digits or brackets
+        except (ValueError, RecursionError):  # not TOML, or too many digits or brackets
             values[key.strip()] = text.strip()
     return values
 
 
 def recipe_names() -> dict[str, Path]:
-    """Return the recipes that come with the package, by name."""
+    """Return the paths of the bundled recipes by name."""
     folder = Path(__file__).parent.parent / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
 def read_recipe(recipe: str | Path) -> dict[str, Any]:
-    """Read a recipe given by name or as a TOML file.
+    """Read a bundled recipe by name, or a TOML file.
 
-    Raises
-    ------
-    SettingsError
-        No such recipe (the known ones are listed), too large, or not TOML.
+    Raises SettingsError if there is none (listing the bundled ones), over 1 MiB, or not TOML.
     """
-    known = recipe_names()
-    path = known.get(str(recipe), Path(recipe))
+    recipes = recipe_names()
+    path = recipes.get(str(recipe), Path(recipe))
     try:
         with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise SettingsError(
-                f"recipe {path}: over {_MAX_BYTES >> 20} MiB; give a file of settings, one a line"
-            )
+            content = file.read(_MAX_RECIPE_BYTES + 1)
+        if len(content) > _MAX_RECIPE_BYTES:
+            raise SettingsError(f"recipe {path}: over 1 MiB; a recipe holds one setting per line")
         return tomllib.loads(content.decode())
     except FileNotFoundError:
         raise SettingsError(
-            f"recipe {recipe}: no such name or file; there are {', '.join(known)}"
+            f"recipe {recipe}: no such name or file; recipes: {', '.join(recipes)}"
         ) from None
     except (OSError, ValueError, RecursionError) as error:  # ValueError: TOML, UTF-8, digits
         raise SettingsError(f"recipe {path}: cannot be read as TOML: {error}") from error
 
 
 def to_toml(settings: TrainSettings) -> str:
-    """Write settings as TOML that `read_recipe` reads back."""
-    # A JSON scalar is a TOML scalar, but for the two halves of JSON's rarer letters and for DEL; what is not given is left out.
+    """Write settings as TOML for `read_recipe`; settings of None are left out."""
+    # JSON scalars are TOML scalars, except surrogate pairs (hence ensure_ascii) and DEL.
     values = settings.model_dump(exclude_none=True)
-    return "".join(
-        f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items()
-    ).replace("\x7f", "\\u007f")
+    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
+    return "".join(lines).replace("\x7f", "\\u007f")
 
 
 def _explain(error: ValidationError) -> str:
     problems, items = [], error.errors()
-    for item in items[:_FEW]:
-        name = ".".join(str(part) for part in item["loc"])[:_SHOWN] or "settings"
+    for item in items[:_MAX_ERRORS]:
+        name = ".".join(str(part) for part in item["loc"])[:_MAX_ERROR_LENGTH] or "settings"
         if item["type"] == "extra_forbidden":
             near = difflib.get_close_matches(name, TrainSettings.model_fields, n=1)
             hint = f"did you mean {near[0]}?" if near else "pixmend train --dry-run lists all"
             problems.append(f"{name}: no such setting; {hint}")
         else:
-            problems.append(f"{name} = {repr(item['input'])[:_SHOWN]}: {item['msg'].lower()}")
-    if len(items) > _FEW:
-        problems.append(f"and {len(items) - _FEW:,} more")
+            value = repr(item["input"])[:_MAX_ERROR_LENGTH]
+            problems.append(f"{name} = {value}: {item['msg'].lower()}")
+    if len(items) > _MAX_ERRORS:
+        problems.append(f"and {len(items) - _MAX_ERRORS:,} more")
     return "; ".join(problems)

@@ -1,6 +1,6 @@
-"""Which images a run is judged by: whole families that training never sees.
+"""The held-out images of a run: whole groups that training never sees.
 
-A split by file would let the nearest training image, another face of the same font, answer for the model.
+A split by file would train on near copies of held-out images, such as other faces of a font.
 """
 
 import json
@@ -18,158 +18,127 @@ from pixmend.rng import array_generator_for
 from pixmend.storage import parse_json, write_text
 
 _FORMAT = 1
-_FEWEST_IMAGES = 100  # below, every image is needed to learn from
-_MOST = 512  # more would not make the scores steadier by much
-_LEAST, _LEAST_FROM = 16, 200  # at least 16 of 200 and more
+_MIN_IMAGES = 100  # fewer images are all needed for training
+_MAX_HELD_OUT = 512  # more would hardly make the scores steadier
+_MIN_HELD_OUT, _MIN_HELD_OUT_FROM = 16, 200  # at least 16 of 200 images and more
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The images trained on and those held out.
+    """The images of training and of scoring; no group has images in both."""
 
-    Attributes
-    ----------
-    training
-        Indices of the records that training sees, ascending, int64 [N].
-    held_out
-        Indices of those that it is judged by, ascending, int64 [M]; no family has images in both.
-    families
-        The names of the families held out.
-    duplicates
-        Images of these families that are left out of both, because their pixels are also a training image's.
-    """
-
-    training: NDArray[np.int64]
-    held_out: NDArray[np.int64]
-    families: tuple[str, ...] = ()
-    duplicates: int = 0
+    training: NDArray[np.int64]  # ascending indices of records, [N]
+    held_out: NDArray[np.int64]  # [M]
+    groups: tuple[str, ...] = ()  # names of the held-out groups
+    duplicates: int = 0  # images of these groups that equal training images, and are in neither
 
 
 def split_by_group(
-    family_of: Sequence[str], digests: NDArray[np.uint64], *, seed: int, share: float
+    group_of: Sequence[str], digests: NDArray[np.uint64], *, seed: int, share: float
 ) -> Split:
-    """Draw families until ``share`` of the images is held out: at most 512, at least 16 of 200, none of fewer than 100.
+    """Draw groups until ``share`` of the images is held out.
 
-    Families that would carry the number over twice of what is wanted are passed over. Where all would, the smallest is
-    kept out of training and 512 of its images are judged by.
-
-    Parameters
-    ----------
-    family_of
-        The family of each image, [N].
-    digests
-        [N], equal for equal pixels.
+    At most 512 images, at least 16 of 200, and none of fewer than 100. Groups that would double the
+    target are skipped; if all would, the smallest is held out, with 512 of its images for scoring.
+    ``group_of`` and ``digests``, equal for equal pixels, are [N].
     """
-    count = len(family_of)
+    count = len(group_of)
     everything = np.arange(count)
-    wanted = _wanted(count, share)
-    names = sorted(set(family_of))
-    if not wanted or len(names) < 2:
+    target = _target(count, share)
+    names = sorted(set(group_of))
+    if not target or len(names) < 2:
         return Split(everything, np.empty(0, np.int64))
-    codes = _numbered(family_of, names)
-    sizes = np.bincount(codes)
-    chosen = _draw(sizes, wanted, min(2 * wanted, _MOST, count // 2), seed)
-    kept_out = np.isin(codes, chosen)
-    training, held_out = everything[~kept_out], everything[kept_out]
-    fresh = held_out[~np.isin(digests[held_out], digests[training])]
-    duplicates = len(held_out) - len(fresh)
-    if len(fresh) > _MOST:
-        fresh = array_generator_for(seed, "held out", "images").choice(fresh, _MOST, replace=False)
-    return Split(training, np.sort(fresh), tuple(names[number] for number in chosen), duplicates)
+    numbers = _numbers(group_of, names)
+    sizes = np.bincount(numbers)
+    groups = _draw_groups(sizes, target, min(2 * target, _MAX_HELD_OUT, count // 2), seed)
+    excluded = np.isin(numbers, groups)
+    training, held_out = everything[~excluded], everything[excluded]
+    unseen = held_out[~np.isin(digests[held_out], digests[training])]
+    duplicates = len(held_out) - len(unseen)
+    if len(unseen) > _MAX_HELD_OUT:
+        generator = array_generator_for(seed, "held out", "images")
+        unseen = generator.choice(unseen, _MAX_HELD_OUT, replace=False)
+    return Split(training, np.sort(unseen), tuple(names[number] for number in groups), duplicates)
 
 
 def open_split(
     path: Path, records: Records, *, seed: int, share: float, group: Group = SINGLE_PROCESS
 ) -> Split:
-    """Return the split of ``records``, from the file ``path`` if it holds that one, else drawn and written there.
+    """Read the split of ``records`` from ``path``, or draw and write it.
 
-    In a group the first process reads, draws and writes, and tells the others: a file may hold the draw of an older version.
-
-    Raises
-    ------
-    RecordError
-        A record is broken.
-    OutputError
-        ``path`` cannot be written.
+    In a group the main process reads, draws and writes for all.
     """
-    if not _wanted(len(records), share):
-        return Split(np.arange(len(records)), np.empty(0, np.int64))
-    drawn_for = {
-        "format": _FORMAT,
-        "data_digest": records.digest,
-        "count": len(records),
-        "seed": seed,
-        "share": share,
-    }
+    count = len(records)
+    if not _target(count, share):
+        return Split(np.arange(count), np.empty(0, np.int64))
+    key: dict[str, Any] = {"format": _FORMAT, "data_digest": records.digest, "count": count}
+    key |= {"seed": seed, "share": share}
     facts = None
     if group.is_main:
-        facts = _read(path, drawn_for)
+        facts = _read(path, key)
         if facts is None:
-            origin = provenance(records)
-            family_of = groups_of(origin.names, origin.labels)
-            drawn = split_by_group(family_of, origin.digests, seed=seed, share=share)
-            facts = {**drawn_for, **_facts_of(drawn, len(records))}
+            source = provenance(records)
+            group_of = groups_of(source.names, source.labels)
+            split = split_by_group(group_of, source.digests, seed=seed, share=share)
+            used = np.concatenate([split.training, split.held_out])
+            facts = key | {
+                "groups": split.groups,
+                "held_out": split.held_out.tolist(),
+                "unused": np.setdiff1d(np.arange(count), used).tolist(),
+                "duplicates": split.duplicates,
+            }
             write_text(path, json.dumps(facts) + "\n")
-    return _split_of(group.broadcast_object(facts))
+    return _from_json(group.broadcast_object(facts))
 
 
-def family_numbers(records: Records) -> NDArray[np.int64]:
-    """Return the number of each record's family, int64 [N]: equal for images of one family."""
-    origin = provenance(records)
-    family_of = groups_of(origin.names, origin.labels)
-    return _numbered(family_of, sorted(set(family_of)))
+def group_numbers(records: Records) -> NDArray[np.int64]:
+    """Return the group number of each record, int64 [N]."""
+    source = provenance(records)
+    group_of = groups_of(source.names, source.labels)
+    return _numbers(group_of, sorted(set(group_of)))
 
 
-def _numbered(family_of: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
-    # By hand: an array of text would take the longest name's room for every image.
+def _numbers(group_of: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
+    # Not np.unique: an array of text takes the longest name's space for every image.
     place = {name: number for number, name in enumerate(names)}
-    return np.fromiter((place[name] for name in family_of), np.int64, len(family_of))
+    return np.fromiter((place[name] for name in group_of), np.int64, len(group_of))
 
 
-def _wanted(count: int, share: float) -> int:
-    if count < _FEWEST_IMAGES or not share:
+def _target(count: int, share: float) -> int:
+    """Return the number of images to hold out of ``count``."""
+    if count < _MIN_IMAGES or not share:
         return 0
-    return min(_MOST, max(round(share * count), _LEAST if count >= _LEAST_FROM else 1))
+    least = _MIN_HELD_OUT if count >= _MIN_HELD_OUT_FROM else 1
+    return min(_MAX_HELD_OUT, max(round(share * count), least))
 
 
-def _draw(sizes: NDArray[np.int64], wanted: int, most: int, seed: int) -> NDArray[np.int64]:
-    """Return which families are held out, as places in ``sizes``, ascending."""
-    chosen: list[int] = []
-    held = 0
-    for family in array_generator_for(seed, "held out", "families").permutation(len(sizes)):
-        if held + sizes[family] <= most:
-            chosen.append(int(family))
-            held += sizes[family]
-        if held >= wanted:
+def _draw_groups(sizes: NDArray[np.int64], target: int, limit: int, seed: int) -> list[int]:
+    """Return the ascending numbers of groups with ``target`` to ``limit`` images together."""
+    groups: list[int] = []
+    total = 0
+    for number in array_generator_for(seed, "held out", "families").permutation(len(sizes)):
+        if total + sizes[number] <= limit:
+            groups.append(int(number))
+            total += sizes[number]
+        if total >= target:
             break
-    return np.array(sorted(chosen) or [int(sizes.argmin())], np.int64)
+    return sorted(groups) or [int(sizes.argmin())]
 
 
-def _facts_of(split: Split, count: int) -> dict[str, object]:
-    unused = np.setdiff1d(np.setdiff1d(np.arange(count), split.training), split.held_out)
-    return {
-        "families": split.families,
-        "held_out": split.held_out.tolist(),
-        "unused": unused.tolist(),
-        "duplicates": split.duplicates,
-    }
-
-
-def _split_of(facts: Mapping[str, Any]) -> Split:
-    """Return what `_facts_of` told of."""
+def _from_json(facts: Mapping[str, Any]) -> Split:
     held_out = np.array(facts["held_out"], np.int64)
     unused = np.array(facts["unused"], np.int64)
     training = np.setdiff1d(np.arange(facts["count"]), np.concatenate([held_out, unused]))
-    return Split(training, held_out, tuple(facts["families"]), int(facts["duplicates"]))
+    return Split(training, held_out, tuple(facts["groups"]), int(facts["duplicates"]))
 
 
-def _read(path: Path, drawn_for: Mapping[str, object]) -> dict[str, Any] | None:
-    """Read the facts of a split; None where they are missing, damaged or of another draw."""
+def _read(path: Path, key: Mapping[str, object]) -> dict[str, Any] | None:
+    """Return the facts of a split; None if they are missing, damaged or of another draw."""
     try:
         facts: dict[str, Any] = parse_json(path.read_text())
-        if any(facts[key] != value for key, value in drawn_for.items()):
+        if any(facts[name] != value for name, value in key.items()):
             return None
-        _split_of(facts)
+        _from_json(facts)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return facts

@@ -1,0 +1,124 @@
+"""One run by several processes: equal networks, and batches shared without remainder.
+
+A batch's images and latents do not depend on the number of processes; batch norm and gradients are
+over the whole batch. So the number of processes changes a run by rounding only, even between two
+sessions of a run.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pixmend.distributed import Group
+from pixmend.errors import InputError, SettingsError
+from pixmend.records import Records
+from pixmend.training.settings import TrainSettings
+
+
+class SynchronisedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over the (micro-)batches of all processes of a group (Ioffe 2015, Algorithm 1).
+
+    It takes over weights and statistics of the layer that it replaces. In training mode mean and
+    variance are exchanged, twice differentiable. All processes must hold equally many values.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d, group: Group) -> None:
+        super().__init__(norm.num_features, norm.eps, norm.momentum)
+        self.weight, self.bias = norm.weight, norm.bias
+        for name, buffer in norm.named_buffers():
+            setattr(self, name, buffer)
+        self.group = group
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Normalise maps [B, C, H, W] per channel."""
+        if not self.training:
+            return super().forward(maps)
+        exact = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        variance, mean = torch.var_mean(exact, (0, 2, 3), correction=0)  # [C] each, of this process
+        # E x and E x^2 in one exchange; in float64, where E x^2 - (E x)^2 loses nothing.
+        mean, variance = mean.double(), variance.double()
+        mean, square = self.group.mean(torch.stack([mean, variance + mean**2]))
+        variance = square - mean**2
+        count = maps.numel() // self.num_features * self.group.world
+        self._update_statistics(mean, variance * count / (count - 1))
+        scale = self.weight * torch.rsqrt(variance + self.eps).to(exact.dtype)
+        shift = self.bias - mean.to(exact.dtype) * scale
+        normal = torch.addcmul(shift.view(1, -1, 1, 1), exact, scale.view(1, -1, 1, 1))
+        return normal.to(maps.dtype)
+
+    @torch.no_grad()
+    def _update_statistics(self, mean: Tensor, unbiased: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+        self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
+
+
+def synchronise_batchnorm(network: nn.Module, group: Group) -> None:
+    """Replace all batch norms of a network by synchronised ones."""
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(module, name, SynchronisedBatchNorm2d(child, group))
+
+
+def replicate(networks: Iterable[nn.Module], group: Group, *, sync_batchnorm: bool) -> None:
+    """Give all processes the main process's weights and, if asked, synchronised batch norms."""
+    for network in networks:
+        # Equal seeds give equal weights on equal machines only.
+        group.broadcast([*network.parameters(), *network.buffers()])
+        # A single process keeps torch's own layer, which is faster.
+        if sync_batchnorm and group.world > 1:
+            synchronise_batchnorm(network, group)
+
+
+def check_shares(settings: TrainSettings, records: Records, group: Group) -> None:
+    """Check that the processes see the same images and can share batches without remainder.
+
+    Raises InputError or SettingsError.
+    """
+    count, completions = settings.batch_size, settings.completions
+    shares = group.world * settings.gradient_accumulation
+    problem = f"not divisible by {shares} (processes x gradient_accumulation)"
+    if count % shares:
+        nearest = count - count % shares or shares
+        raise SettingsError(f"batch_size = {count}: {problem}; set batch_size={nearest}")
+    if completions % shares:
+        nearest = min(max(1, round(completions / shares)) * shares, count - shares)
+        fix = f"completion_share={round(nearest / count, 6)}"
+        if not nearest:
+            fix = f"batch_size={2 * shares} and completion_share=0.5"
+        raise SettingsError(
+            f"completion_share = {settings.completion_share}: {completions} of {count} images are "
+            f"completions, {problem}; set {fix}"
+        )
+    if group.broadcast_object([records.digest, len(records)]) != [records.digest, len(records)]:
+        raise InputError(
+            f"{records.path}: process {group.rank} sees other images than the main process; "
+            "give all hosts the same records"
+        )
+
+
+def shares_warning(before: Sequence[int], settings: TrainSettings, group: Group) -> str:
+    """Return the warning of a run that resumes with other shares; "" if they are the same.
+
+    ``before`` is the number of processes, and of micro-batches in each, that trained the run.
+    """
+    now = [group.world, settings.gradient_accumulation]
+    if list(before) == now:
+        return ""
+    change = (
+        f"this run was trained with {before[0]} processes x {before[1]} micro-batches "
+        f"and resumes with {now[0]} x {now[1]}: "
+    )
+    # Processes may synchronise their statistics; micro-batches have their own.
+    pieces = [pair[1] if settings.sync_batchnorm else math.prod(pair) for pair in (before, now)]
+    size, new_size = (settings.batch_size // count for count in pieces)
+    if size == new_size:
+        return change + "same images and draws, but sums round differently"
+    return change + f"batch norm statistics are now over {new_size} images instead of {size}"
