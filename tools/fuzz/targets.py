@@ -76,7 +76,7 @@ TARGETS = {
     "model": Target(
         "models",
         "model",
-        ("pixmend.models.file",),
+        ("pixmend.models.model_file",),
         (b'"settings"', b'"memory"', b'"retrieval_count"', b'"encoder"', b'"card"', b"null"),
         16384,
     ),

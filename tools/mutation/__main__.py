@@ -50,7 +50,7 @@ ROOMS = {
         ),
     ),
     "checkpoint": Room(
-        ("pixmend.training.checkpoint", "pixmend.models.file"),
+        ("pixmend.training.checkpoint", "pixmend.models.model_file"),
         ("tests/training/test_checkpoint.py", "tests/models/test_file.py"),
     ),
 }
