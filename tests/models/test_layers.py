@@ -20,7 +20,6 @@ def always(request, monkeypatch):
     monkeypatch.setattr(layers, "_MAX_COLOURS", 2)
     if request.param == "products in pieces":
         monkeypatch.setattr(layers, "_CHUNK_SIZE", 500)
-        monkeypatch.setattr(layers, "_SLICE_SIZE", 1)
 
 
 def draw(*shape):

@@ -15,7 +15,7 @@ The transforms back are the transposes. All factors are 0, 1 and -1, so rounding
 The last layer of G, with few channels, is one matrix product and a fold.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -30,7 +30,6 @@ _MIN_TILES = 128  # in a batch
 _MAX_COLOURS = 4
 _COLUMNS = 8  # float32 columns in a block of a matrix kernel
 _CHUNK_SIZE = 2**22  # numbers of V at a time: 16 MiB fit a CPU's cache
-_SLICE_SIZE = 2**20  # numbers of fine maps transformed at a time; results are a few times larger
 _ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise") and bool(
     torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 )
@@ -205,15 +204,12 @@ def _fine_to_v(fine: Tensor) -> Tensor:
     """
     batch, narrow, side, _ = fine.shape
     tiles = side // 4
+    padded = F.pad(fine.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
+    rows = fine.new_empty(3, batch, tiles, 2, 2 * tiles + 1, 2 * narrow)
+    _subtract(padded.view(-1, 2 * tiles + 1, *rows.shape[3:]).transpose(0, 1), rows.transpose(1, 2))
     v = fine.new_empty(3, 3, batch, tiles, tiles, 2, 2 * narrow)
-    for images in _slices(fine):
-        padded = F.pad(fine[images].permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1))
-        rows = fine.new_empty(3, len(padded), tiles, 2, 2 * tiles + 1, 2 * narrow)
-        _subtract(
-            padded.view(-1, 2 * tiles + 1, *rows.shape[3:]).transpose(0, 1), rows.transpose(1, 2)
-        )
-        for row, out in zip(rows, v[:, :, images], strict=True):
-            _subtract(row.permute(3, 0, 1, 2, 4), out.permute(0, 3, 1, 2, 4, 5))
+    for row, out in zip(rows, v, strict=True):
+        _subtract(row.permute(3, 0, 1, 2, 4), out.permute(0, 3, 1, 2, 4, 5))
     return v.view(9, batch * tiles**2, 4 * narrow)
 
 
@@ -222,14 +218,12 @@ def _v_to_fine(v: list[Tensor], fine: Tensor) -> None:
     batch, side, _, narrow = fine.shape
     tiles = side // 4
     grid = [part.view(batch, tiles, tiles, 2, 2 * narrow).permute(2, 0, 1, 3, 4) for part in v]
-    for images in _slices(fine):
-        padded = fine.new_empty(len(fine[images]), side + 2, side + 2, narrow)
-        rows = fine.new_empty(3, len(padded), tiles, 2, 2 * tiles + 1, 2 * narrow)
-        for number, row in enumerate(rows):
-            parts = [part[:, images] for part in grid[3 * number : 3 * number + 3]]
-            _add(parts, row.permute(3, 0, 1, 2, 4))
-        _add(rows.transpose(1, 2), padded.view(-1, 2 * tiles + 1, *rows.shape[3:]).transpose(0, 1))
-        fine[images] = padded[:, 1:-1, 1:-1]
+    rows = fine.new_empty(3, batch, tiles, 2, 2 * tiles + 1, 2 * narrow)
+    for number, row in enumerate(rows):
+        _add(grid[3 * number : 3 * number + 3], row.permute(3, 0, 1, 2, 4))
+    padded = fine.new_empty(batch, side + 2, side + 2, narrow)
+    _add(rows.transpose(1, 2), padded.view(-1, 2 * tiles + 1, *rows.shape[3:]).transpose(0, 1))
+    fine.copy_(padded[:, 1:-1, 1:-1])
 
 
 def _subtract(blocks: Tensor, out: Tensor) -> None:
@@ -248,13 +242,6 @@ def _add(parts: Sequence[Tensor] | Tensor, blocks: Tensor) -> None:
     torch.add(first[1:], last[:-1], out=even[1:-1])
     even[-1] = last[-1]
     torch.sub(middle, first, out=odd).sub_(last)
-
-
-def _slices(maps: Tensor) -> Iterator[slice]:
-    """Yield slices of a batch whose transforms stay in a core's cache."""
-    count = max(1, _SLICE_SIZE * len(maps) // maps.numel())
-    for start in range(0, len(maps), count):
-        yield slice(start, start + count)
 
 
 def _weight_to_u(weight: Tensor) -> list[Tensor]:
