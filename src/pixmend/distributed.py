@@ -96,14 +96,7 @@ def open_group() -> Iterator[Group]:
     """Join the group of torchrun's environment variables; without them, be a group of one.
 
     Only one process raises a user error; the others exit quietly with code 2, whether they met the same error or lost
-    their peer.
-
-    Raises
-    ------
-    SettingsError
-        The variables are incomplete.
-    PeerError
-        Another process ended without an error of its own.
+    their peer. SettingsError if the variables are incomplete, PeerError if another process ended without an error.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield SINGLE_PROCESS

@@ -14,14 +14,9 @@ _INK = (40, 40, 44)
 
 
 def grid(images: Pixels, columns: int | None = None, *, gap: int = 2, min_cell: int = 0) -> Pixels:
-    """Arrange images [N, H, W, C] in rows of one uint8 [H', W', 3].
+    """Arrange images [N, H, W, C] in rows of one uint8 [H', W', 3], by default sqrt(N) columns.
 
-    Parameters
-    ----------
-    columns
-        Images a row; the square root of N by default.
-    min_cell
-        Smallest side of a cell, in pixels; smaller images are enlarged by a whole factor.
+    Images below ``min_cell`` pixels are enlarged by a whole factor.
     """
     count, height, width, _ = images.shape
     columns = columns or max(1, round(count**0.5))

@@ -59,12 +59,8 @@ def images_in(folder: StorePath) -> Iterator[str]:
 def open_image(source: Any) -> Picture:  # noqa: ANN401 - a path, a URL, a PIL image or an array
     """Open a path or URL, a PIL image or an array [H, W] or [H, W, C] as an upright `Picture`.
 
-    EXIF rotation is applied and its tag removed; of an animation the first frame is used.
-
-    Raises
-    ------
-    ImageError
-        The image is missing, damaged, over the limits, or of a mode that cannot be kept.
+    EXIF rotation is applied and its tag removed; of an animation the first frame is used. ImageError if it is missing,
+    damaged, over the limits, or of a mode that cannot be kept.
     """
     if isinstance(source, Picture):
         return source

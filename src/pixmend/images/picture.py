@@ -94,14 +94,9 @@ class Picture:
         return np.issubdtype(self.native.dtype, np.floating)
 
     def replace_where(self, hole: NDArray[np.bool_], pixels: Pixels) -> "Picture":
-        """Return the picture with ``pixels`` where ``hole`` is True; all other stored samples stay unchanged.
+        """Return the picture with ``pixels`` where ``hole`` [H, W] is True; all other stored samples stay unchanged.
 
-        Parameters
-        ----------
-        hole
-            [H, W].
-        pixels
-            [H, W, C] of the same depth as `pixels`, C of 1, 3 or 4.
+        ``pixels`` [H, W, C] have the depth of `pixels`, with C of 1, 3 or 4.
         """
         where = hole if self.native.ndim == 2 else hole[..., None]
         return replace(self, native=np.where(where, self._to_native(pixels), self.native))
@@ -164,12 +159,7 @@ def picture_from_pil(image: Image.Image, path: Path | StorePath | None = None) -
 def picture_from_array(array: NDArray[Any]) -> Picture:
     """Return an array as a picture: uint8 or floats [H, W], [H, W, 1 or 3 or 4], or uint16 [H, W] or [H, W, 1].
 
-    Floats are in [0, 1] and come back as floats; their completions have 16 bits.
-
-    Raises
-    ------
-    ImageError
-        Another shape or type, or floats outside [0, 1].
+    Floats are in [0, 1] and come back as floats; their completions have 16 bits. ImageError for other arrays.
     """
     bands = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
     floats = np.issubdtype(array.dtype, np.floating)

@@ -74,14 +74,9 @@ class Calibration:
         return ((_features(discriminator, images) - centre) / spread).square().mean(1).sqrt()
 
     def reasons(self, error: float, distance: float, missing: float) -> list[str]:
-        """Return the reasons why an image may be out of the model's domain, in words.
+        """Return why an image may be out of the model's domain, in words.
 
-        Parameters
-        ----------
-        error, distance
-            Of the image, by `known_error` and `distances`.
-        missing
-            Share of missing pixels, 0 to 1.
+        ``error`` and ``distance`` are those of `known_error` and `distances`, ``missing`` is the share of missing pixels.
         """
         reasons = []
         threshold = self.known_errors[_bin(missing)] if self.known_errors else self.known_error
@@ -123,12 +118,7 @@ def calibrate(
 ) -> Calibration | None:
     """Calibrate a model on held-out images; None without pixel posteriors.
 
-    Parameters
-    ----------
-    held_out, training
-        [N, C, S, S] and [M, C, S, S] in [-1, 1].
-    known
-        K masks of each held-out image, [K, N, 1, S, S].
+    ``held_out`` [N, C, S, S] and ``training`` [M, C, S, S] are in [-1, 1], ``known`` [K, N, 1, S, S] are K masks an image.
     """
     if model.encoder is None or not model.encoder.conditional:
         return None

@@ -127,28 +127,21 @@ class Encoder(nn.Module):
             self.to_pixel_posterior = nn.Conv2d(fine, colours + 1, 3, padding=1)
 
     def forward(self, target: Tensor, known: Tensor, neighbour: Tensor | None = None) -> Encoding:
-        """Encode masked images.
+        """Encode ``target`` [B, C, S, S] in [-1, 1] where ``known`` [B, 1, S, S] is 1.
 
-        Parameters
-        ----------
-        target
-            [B, C, S, S] in [-1, 1]; values in the hole have no influence.
-        known
-            [B, 1, S, S], 1 = known, 0 = missing.
-        neighbour
-            Retrieved training images, [B, C, S, S]; required by a model with retrieval.
+        A model with retrieval requires the ``neighbour`` of each image, [B, C, S, S].
         """
-        shown = harmonic_fill(target, known) if self.harmonic else target * known
-        inputs = torch.cat([shown, known * 2 - 1, *([] if neighbour is None else [neighbour])], 1)
+        visible = harmonic_fill(target, known) if self.harmonic else target * known
+        inputs = torch.cat([visible, known * 2 - 1, *([] if neighbour is None else [neighbour])], 1)
         maps = [inputs]
         for layer in self.downs:
             maps.append(layer(maps[-1]))
         mean, log_variance = self.to_posterior(maps[-1]).flatten(1).chunk(2, 1)
         log_variance = log_variance.clamp(*_LOG_VARIANCES)
-        return Encoding(mean, log_variance, *self._condition(inputs, maps[1:], shown))
+        return Encoding(mean, log_variance, *self._condition(inputs, maps[1:], visible))
 
     def _condition(
-        self, inputs: Tensor, maps: list[Tensor], shown: Tensor
+        self, inputs: Tensor, maps: list[Tensor], visible: Tensor
     ) -> tuple[Condition, PixelPosterior] | tuple[None, None]:
         if not self.conditional:
             return None, None
@@ -161,7 +154,7 @@ class Encoder(nn.Module):
         log_variance = estimate[:, -1:].clamp(*_LOG_VARIANCES)
         residual, mean = self.residual(fine), estimate[:, :-1]
         if self.harmonic:
-            guess = torch.atanh(_GUESS_SCALE * shown)
+            guess = torch.atanh(_GUESS_SCALE * visible)
             residual, mean = residual + guess, mean + guess
         return Condition(conditions, residual), PixelPosterior(torch.tanh(mean), log_variance)
 
@@ -198,14 +191,7 @@ def harmonic_fill(target: Tensor, known: Tensor) -> Tensor:
 
     Coarse to fine: each resolution starts from the coarser one and takes eight Jacobi sweeps (each missing pixel becomes
     the mean of its four neighbours), accelerated by the Chebyshev semi-iterative method (Golub and Varga 1961, equation
-    2.15). An image without known pixels becomes 0, mid-grey.
-
-    Parameters
-    ----------
-    target
-        [B, C, S, S] in [-1, 1]; values in the hole have no influence.
-    known
-        [B, 1, S, S] in [0, 1], 1 = known.
+    2.15). ``target`` is in [-1, 1], ``known`` [B, 1, S, S] in [0, 1], 1 = known. An image without known pixels becomes 0.
     """
     sums, shares = [target * known], [known]
     while sums[-1].shape[-1] >= 2 * _MIN_SIDE:

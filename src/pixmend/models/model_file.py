@@ -113,10 +113,7 @@ def write_tensors(
 ) -> None:
     """Write tensors and a JSON header atomically; the new file is read back before it replaces the old one.
 
-    Raises
-    ------
-    OutputError
-        The file cannot be written, or reads back damaged.
+    OutputError if it cannot be written, or reads back damaged.
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     facts = {**header, "format": FORMATS[kind], "kind": kind, "digest": _digest(tensors)}
@@ -138,10 +135,7 @@ def write_tensors(
 def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read tensors and header of `write_tensors`.
 
-    Raises
-    ------
-    ModelFileError
-        The file is missing, truncated, altered, of another kind or of another version.
+    ModelFileError if the file is missing, truncated, altered, of another kind or of another version.
     """
     header = read_header(path)
     if header.get("kind") != kind:
@@ -164,10 +158,7 @@ def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
 def read_header(path: Path) -> dict[str, Any]:
     """Return the JSON header of a model file or checkpoint without reading its weights.
 
-    Raises
-    ------
-    ModelFileError
-        The file is missing or no pixmend file; a VersionError for a newer format.
+    ModelFileError if the file is missing or no pixmend file; VersionError if its format is newer.
     """
     try:
         with path.open("rb") as file:

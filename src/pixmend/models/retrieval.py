@@ -37,11 +37,7 @@ class Retrieval:
 
         Nearest first; of equal ones the lower number. A float32 search yields the candidates that its rounding error
         leaves open, and float64, exact for 8-bit images, decides. So no image's neighbours depend on the rest of the batch.
-
-        Parameters
-        ----------
-        target, known
-            [B, C, S, S] in [-1, 1] and [B, 1, S, S], 1 = known.
+        ``target`` is [B, C, S, S] in [-1, 1], ``known`` [B, 1, S, S], 1 = known.
         """
         weights = known.expand_as(target).flatten(1)  # [B, P], P = C * S * S
         pixels = ((target.double() + 1) * 127.5).round().flatten(1)
