@@ -5,83 +5,41 @@ from torch import Tensor
 
 from pixmend.completion.observer import Observer
 from pixmend.completion.result import Samples
-from pixmend.completion.solvers import whole_blocks
 from pixmend.completion.task import CompletionOptions
-from pixmend.models import (
-    DCGAN,
-    INPAINTER_LATENT,
-    Inpainter,
-    PixelPosterior,
-    gather_evidence,
-)
-from pixmend.rng import generator_for
-
-_ROWS = 128  # decoded together: more take memory and, out of a CPU's cache, time
+from pixmend.models import DCGAN, inpainter_latents
 
 
 def amortized(
     model: DCGAN, target: Tensor, known: Tensor, options: CompletionOptions, observer: Observer
 ) -> Samples:
     """Complete images [B, C, S, S] in [-1, 1], of which ``known`` [B, 1, S, S] is the known share, without a search."""
-    assert model.inpainter is not None
     count, draws = len(target), max(options.method.draws, options.candidates)
-    z = draw_latents(draws, seed=options.seed).to(target.device)
-    posterior = inpaint(model, model.inpainter, target, known, z)
-    images = posterior.mean.unflatten(0, (count, draws))
+    images, log_variance = model.inpaint(target, known, draws=draws, seed=options.seed)
     order = rank_by_consensus(images, known)
-    # Known pixels are pasted back, so only D's opinion of each answer is left to tell.
-    pasted = known[:, None] * target[:, None] + (1 - known[:, None]) * images
-    objective = options.method.objective(model, target, known)
-    losses = torch.stack(
-        [torch.stack(objective.of_images(each).parts(), -1) for each in pasted.unbind(1)], 1
-    )
-    best = images[torch.arange(count, device=order.device), order[:, 0]]
-    least = losses[torch.arange(count, device=order.device), order[:, 0], 0]
+    losses = _losses(model, images, target, known, options)
+    first = torch.arange(count, device=order.device), order[:, 0]
+    best, least = images[first], losses[first][:, 0]
     observer.on_step(0, least.tolist(), lambda: best)
     return Samples(
         images,
-        z.expand(count, -1, -1),
+        inpainter_latents(draws, seed=options.seed).expand(count, -1, -1),
         losses,
         order,
-        log_variance=posterior.log_variance.unflatten(0, (count, draws)),
+        log_variance,
         history=least[None],
         steps=[0] * count,
         snapshots={0: best} if 0 in observer.snapshots else {},
     )
 
 
-def draw_latents(draws: int, *, seed: int) -> Tensor:
-    """Draw z [draws, INPAINTER_LATENT] from N(0, I); draw i is equal for every image and any number of draws."""
-    return torch.stack(
-        [
-            torch.randn(INPAINTER_LATENT, generator=generator_for(seed, "posterior", draw))
-            for draw in range(draws)
-        ]
-    )
-
-
 @torch.no_grad()
-def inpaint(
-    model: DCGAN, inpainter: Inpainter, target: Tensor, known: Tensor, z: Tensor
-) -> PixelPosterior:
-    """Return a completion of each image for each z [K, INPAINTER_LATENT], laid out as image x draw, [B * K, ...]."""
-    draws, answers = len(z), []
-    for images, masks in zip(
-        torch.split(target, max(1, _ROWS // draws)),
-        torch.split(known, max(1, _ROWS // draws)),
-        strict=True,
-    ):
-        numbers = torch.arange(len(images), device=target.device)
-        evidence = gather_evidence(images, masks, model.retrieval).take(whole_blocks(numbers))
-        maps = inpainter.encode(evidence)
-        rows = whole_blocks(numbers.repeat_interleave(draws))
-        latents = z.repeat(-(-len(rows) // draws), 1)[: len(rows)]
-        answer = inpainter.decode([each[rows] for each in maps], latents, evidence.take(rows))
-        answers.append(answer.take(torch.arange(len(images) * draws, device=target.device)))
-    return PixelPosterior(
-        torch.cat([each.mean for each in answers]),
-        torch.cat([each.log_variance for each in answers]),
-    )
+def _losses(
+    model: DCGAN, images: Tensor, target: Tensor, known: Tensor, options: CompletionOptions
+) -> Tensor:
+    """Return the objective of each answer [B, K, C, S, S] with the known pixels pasted, [B, K, 3]."""
+    objective = options.method.objective(model, target, known)
+    answers = torch.lerp(images, target[:, None], known[:, None]).unbind(1)
+    return torch.stack([torch.stack(objective.of_images(each).parts(), -1) for each in answers], 1)
 
 
 def rank_by_consensus(images: Tensor, known: Tensor) -> Tensor:

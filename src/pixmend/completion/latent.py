@@ -6,15 +6,14 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pixmend.completion.amortized import encode_with_neighbours, generate
 from pixmend.completion.finetune import finetuned_first_layer
 from pixmend.completion.methods import InitDistribution, Method
 from pixmend.completion.objective import Objective
 from pixmend.completion.observer import Observer
 from pixmend.completion.result import Samples
-from pixmend.completion.solvers import SearchState, whole_blocks
+from pixmend.completion.solvers import SearchState
 from pixmend.completion.task import CompletionOptions
-from pixmend.models import DCGAN, Condition, DCGANSettings, PixelPosterior, sample_latents
+from pixmend.models import DCGAN, DCGANSettings, sample_latents, whole_blocks
 from pixmend.rng import generator_for
 
 _POOL_PART = 64  # latents scored together: at 256 px a whole pool would take gigabytes
@@ -23,28 +22,18 @@ _POOL_PART = 64  # latents scored together: at 256 px a whole pool would take gi
 def latent(
     model: DCGAN, target: Tensor, known: Tensor, options: CompletionOptions, observer: Observer
 ) -> Samples:
-    """Complete images [B, C, S, S] in [-1, 1], of which ``known`` [B, 1, S, S] is the known share, by a search over z.
-
-    The search starts at prior samples or, where the method uses the model's encoder, at the encoder's latents.
-    """
+    """Complete images [B, C, S, S] in [-1, 1], of which ``known`` [B, 1, S, S] is the known share, by a search over z."""
     method, count = options.method, len(target)
     draws = max(method.restarts, options.candidates)
     rows = whole_blocks(torch.arange(count, device=target.device).repeat_interleave(draws))
-    condition: Condition | None = None
-    posterior: PixelPosterior | None = None
-    log_weights = target.new_zeros(len(rows))
-    if encoded := method.uses_encoder(model):
-        inferred = encode_with_neighbours(model, target, known, draws, options, observer)
-        z, log_weights = inferred.z, inferred.log_weights
-        condition, posterior = inferred.encoding.condition, inferred.encoding.pixel_posterior
-    else:
-        objective = method.objective(model, target, known)
-        initial = init_latents(method, objective, model.settings, draws, options.seed)
-        z = initial.flatten(0, 1)
-        z = torch.cat([z, z[:1].expand(len(rows) - len(z), -1)])
-    objective = method.objective(model, target[rows], known[rows], condition)
+    initial = init_latents(
+        method, method.objective(model, target, known), model.settings, draws, options.seed
+    )
+    z = initial.flatten(0, 1)
+    z = torch.cat([z, z[:1].expand(len(rows) - len(z), -1)])
+    objective = method.objective(model, target[rows], known[rows])
     state, trace = _search(model, objective, z, options, observer, count, draws)
-    if method.finetune and not encoded:
+    if method.finetune:
         images = finetuned_first_layer(
             objective,
             state.best_z,
@@ -55,19 +44,26 @@ def latent(
         )[: count * draws]
     else:
         every = torch.arange(count * draws, device=z.device)
-        images = generate(model, state.best_z, condition, every)
+        images = generate(model, state.best_z, every)
     losses = torch.stack(state.best.parts(), -1)[: count * draws].view(count, draws, 3)
     return Samples(
         images.view(count, draws, *images.shape[1:]),
         state.best_z[: count * draws].view(count, draws, -1),
         losses,
         order=torch.argsort(losses[..., 0], dim=1, stable=True),
-        log_weights=log_weights[: count * draws].view(count, draws),
-        posterior=posterior,
+        log_variance=None,
         history=torch.stack(trace.history),
         steps=trace.steps.tolist(),
         snapshots=trace.snapshots,
     )
+
+
+@torch.no_grad()
+def generate(model: DCGAN, z: Tensor, rows: Tensor) -> Tensor:
+    """Return G(z) of row numbers ``rows`` [N] of z, [N, C, S, S]."""
+    parts = [model.generator(z[part]) for part in torch.split(whole_blocks(rows), 256)]
+    images: Tensor = torch.cat(parts)[: len(rows)]
+    return images
 
 
 class _Trace:
@@ -105,7 +101,7 @@ def _search(
         least, draw = state.best.total[: count * draws].view(count, draws).min(1)
         trace.add(state.step, least, state.active[: count * draws].view(count, draws).any(1))
         best = images * draws + draw
-        best_images = partial(generate, model, state.best_z, objective.condition, best)
+        best_images = partial(generate, model, state.best_z, best)
         if state.step in observer.snapshots:
             trace.snapshots[state.step] = best_images()
         observer.on_step(state.step, least.tolist(), best_images)

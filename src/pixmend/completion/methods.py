@@ -27,7 +27,7 @@ from pixmend.completion.objective import (
 from pixmend.completion.quasi_newton import lbfgs
 from pixmend.completion.solvers import SearchState, adam, latent_clip, nesterov
 from pixmend.errors import SettingsError
-from pixmend.models import DCGAN, Condition, DCGANSettings, clip_radius
+from pixmend.models import DCGAN, DCGANSettings, clip_radius
 
 SOLVERS: dict[str, Callable[..., Iterator[SearchState]]] = {
     "adam": adam,
@@ -45,8 +45,8 @@ class Method:
 
     Attributes
     ----------
-    steps, encoded_steps
-        Updates of z: from prior samples, and from the encoder's latents.
+    steps
+        Updates of z in a search.
     contextual, contextual_weight, weight_window, min_weight
         The contextual loss, its weight, and the weights of known pixels (see `contextual_weights`).
     perceptual, lambda_perceptual
@@ -57,12 +57,14 @@ class Method:
         Warm Adam's rate up over the first 5 % of the steps, and decay it to 0 by half a cosine.
     latent_clip
         Bound of |z_i|, also of initial latents; None for the bulk of the model's own prior.
-    encoder
-        Whether to start from the model's encoder: "never", "if there", or "always".
+    inpainter
+        Whether to use the model's inpainter in place of a search: "never", "if there", or "always".
+    draws
+        Answers of the inpainter.
     init_pool
         Prior samples of which the best initialise the search; 0 takes samples of ``init_distribution``.
     restarts
-        Searches an image without an encoder; the best counts.
+        Searches an image; the best counts.
     blend
         How the hole is joined to the known pixels.
     init_distribution
@@ -73,15 +75,12 @@ class Method:
         Further terms of the objective, each with its weight.
     patience, tolerance
         Early stopping of a search: see `pixmend.completion.solvers.BestTracker`.
-    neighbours
-        Retrieved training images, each encoded with the image; `pixmend.completion.amortized.rank_by_consensus` picks the best.
     finetune
-        Steps of fine-tuning on the image's known pixels (see `pixmend.completion.finetune`).
+        Steps of fine-tuning G's first layer on the image's known pixels after a search (see `pixmend.completion.finetune`).
     """
 
     name: str
     steps: int
-    encoded_steps: int
     contextual: Contextual
     contextual_weight: float
     weight_window: int
@@ -92,7 +91,7 @@ class Method:
     learning_rate: float
     scheduled: bool
     latent_clip: float | None
-    encoder: Literal["never", "if there", "always"]
+    inpainter: Literal["never", "if there", "always"]
     init_pool: int
     restarts: int
     blend: Blend
@@ -101,33 +100,29 @@ class Method:
     terms: tuple[tuple[Term, float], ...] = ()
     patience: int = 0
     tolerance: float = 1e-4
-    neighbours: int = 1
     finetune: int = 0
+    draws: int = 8
 
     def for_model(self, model: DCGAN) -> "Method":
-        """Return the method for this model: with its encoder, one search of ``encoded_steps``."""
-        if not self.uses_encoder(model):
-            return self
-        return replace(self, steps=self.encoded_steps, restarts=1)
+        """Return the method for this model: without a step of search, where its inpainter is used."""
+        return replace(self, steps=0) if self.uses_inpainter(model) else self
 
-    def uses_encoder(self, model: DCGAN) -> bool:
-        """Return whether the method starts from this model's encoder.
+    def uses_inpainter(self, model: DCGAN) -> bool:
+        """Return whether the method uses this model's inpainter.
 
         Raises
         ------
         SettingsError
             It needs one and the model has none.
         """
-        if self.encoder == "always" and model.encoder is None:
+        if self.inpainter == "always" and model.inpainter is None:
             raise SettingsError(
-                f"method {self.name}: this model has no encoder; train one with --set encoder=conditional "
-                "--set latent_prior=normal, or complete with --method default"
+                f"method {self.name}: this model has no inpainter; train one with --set inpainter_filters=32, "
+                "or complete with --method default"
             )
-        return self.encoder != "never" and model.encoder is not None
+        return self.inpainter != "never" and model.inpainter is not None
 
-    def objective(
-        self, model: DCGAN, target: Tensor, known: Tensor, condition: Condition | None = None
-    ) -> Objective:
+    def objective(self, model: DCGAN, target: Tensor, known: Tensor) -> Objective:
         """Return the objective of images [B, C, H, W] in [-1, 1], of which ``known`` [B, 1, H, W] is the known share."""
         return Objective(
             model.generator,
@@ -139,7 +134,6 @@ class Method:
             self.perceptual,
             self.contextual_weight,
             self.lambda_perceptual,
-            condition,
             self.terms,
         )
 
@@ -176,7 +170,6 @@ class Method:
 _YEH = Method(
     name="yeh",
     steps=1500,
-    encoded_steps=0,
     contextual=contextual_l1,
     contextual_weight=1.0,
     weight_window=7,
@@ -187,7 +180,7 @@ _YEH = Method(
     learning_rate=0.01,
     scheduled=False,
     latent_clip=1.0,
-    encoder="never",
+    inpainter="never",
     init_pool=0,
     restarts=1,
     blend="poisson",
@@ -197,16 +190,14 @@ _DEFAULT = replace(
     _YEH,
     name="default",
     steps=1000,
-    encoded_steps=0,  # 50 fit the known pixels and left the hole as it was (docs/benchmarks.md)
     min_weight=0.1,
     lambda_perceptual=0.3,
     learning_rate=0.05,
     scheduled=True,
     latent_clip=None,
-    encoder="if there",
+    inpainter="if there",
     init_pool=1024,
     restarts=4,
-    neighbours=8,
 )
 
 _CSGM = replace(
@@ -227,15 +218,14 @@ _CSGM = replace(
 
 METHODS: dict[str, Method] = {
     "default": _DEFAULT,
-    # One pass of the encoder and G, no search.
-    "instant": replace(_DEFAULT, name="instant", encoded_steps=0, encoder="always", neighbours=1),
-    # `default`, with a larger pool, more restarts and fine-tuning.
-    "best": replace(_DEFAULT, name="best", init_pool=4096, restarts=8, finetune=12),
+    # One pass of the inpainter, no search.
+    "instant": replace(_DEFAULT, name="instant", inpainter="always", draws=1),
+    # `default` with more draws or, in a search, a larger pool, more restarts and fine-tuning.
+    "best": replace(_DEFAULT, name="best", init_pool=4096, restarts=8, finetune=12, draws=32),
     # The mission's method: 1,000 steps on 0.999 * squared error + 0.001 * D's output, the hole pasted.
     "classic": Method(
         name="classic",
         steps=1000,
-        encoded_steps=0,
         contextual=contextual_squared,
         contextual_weight=0.999,
         weight_window=0,
@@ -246,7 +236,7 @@ METHODS: dict[str, Method] = {
         learning_rate=0.01,
         scheduled=False,
         latent_clip=1.0,
-        encoder="never",
+        inpainter="never",
         init_pool=0,
         restarts=1,
         blend="paste",
@@ -305,6 +295,8 @@ METHODS: dict[str, Method] = {
 def find_method(name: str, *, steps: int | None = None, blend: Blend | None = None) -> Method:
     """Return a method by name, with another number of steps or another blend if given.
 
+    A number of steps asks for a search, whether or not the model has an inpainter.
+
     Raises
     ------
     SettingsError
@@ -318,7 +310,7 @@ def find_method(name: str, *, steps: int | None = None, blend: Blend | None = No
     if steps is not None:
         if not (1 <= steps <= 1_000_000 and math.isfinite(steps)):
             raise SettingsError(f"steps = {steps}: needs a whole number from 1 to 1000000")
-        method = replace(method, steps=steps, encoded_steps=steps)
+        method = replace(method, steps=steps, inpainter="never")
     if blend is None:
         return method
     if blend not in BLENDS:

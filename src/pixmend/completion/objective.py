@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixmend.models import Condition, Discriminator, Generator
+from pixmend.models import Discriminator, Generator
 
 Contextual = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From images, target [B, C, H, W] and weights [B, 1, H, W] to [B]."""
@@ -69,8 +69,6 @@ class Objective:
         Share of each pixel that is known, [B, 1, H, W].
     weights
         Weights of the contextual loss, [B, 1, H, W], 0 in the hole.
-    condition
-        The encoder's condition of G beside z, if any.
     terms
         Further terms, each with its weight.
     """
@@ -84,7 +82,6 @@ class Objective:
     perceptual: Perceptual
     contextual_weight: float
     lambda_perceptual: float
-    condition: Condition | None = None
     terms: "Sequence[tuple[Term, float]]" = ()
 
     def __call__(self, z: Tensor) -> Losses:
@@ -93,7 +90,7 @@ class Objective:
 
     def draw(self, z: Tensor) -> Tensor:
         """Return G(z), [B, C, H, W]."""
-        images: Tensor = self.generator(z, self.condition)
+        images: Tensor = self.generator(z)
         return images
 
     def of_images(self, images: Tensor, z: Tensor | None = None) -> Losses:
@@ -119,7 +116,6 @@ class Objective:
             target=self.target[rows],
             known=self.known[rows],
             weights=self.weights[rows],
-            condition=None if self.condition is None else self.condition.take(rows),
         )
 
 

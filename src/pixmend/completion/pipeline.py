@@ -15,14 +15,13 @@ from pixmend.completion.animation import Preview
 from pixmend.completion.blend import BLENDS, Blend
 from pixmend.completion.latent import latent
 from pixmend.completion.observer import Observer
-from pixmend.completion.result import Candidate, Completion, Samples, SearchFrames, moments
+from pixmend.completion.result import Candidate, Completion, Samples, SearchFrames
 from pixmend.completion.task import Answer, CompletionOptions, Task, View
 from pixmend.completion.view import Frame, Window, WindowTask, frame_for, window_tasks
 from pixmend.images import Picture, Pixels, parse_colour, to_channels, to_pixels, to_tensor
 from pixmend.masks import Mask
-from pixmend.models import DCGAN, Calibration, known_error
+from pixmend.models import DCGAN, Calibration, moments
 
-_AVERAGED = 8  # draws of an average, where an encoder can take each from another neighbour
 _ALIKE = 8 / 127.5  # root mean square difference, 8 grey levels, below which answers are alike
 
 
@@ -82,12 +81,7 @@ def complete_batch(
 
 def for_model(model: DCGAN, options: CompletionOptions) -> CompletionOptions:
     """Return the options with their method set for this model: see `Method.for_model`."""
-    method = options.method.for_model(model)
-    if options.answer == "average" and method.uses_encoder(model):
-        restarts = max(method.restarts, _AVERAGED)
-        steps = method.steps if options.candidates > 1 else 0
-        method = replace(method, restarts=restarts, steps=steps)
-    return replace(options, method=method)
+    return replace(options, method=options.method.for_model(model))
 
 
 def _complete_windows(
@@ -113,8 +107,7 @@ def _complete_windows(
         snapshots={*options.snapshots, *options.frames},
         seconds=options.seconds,
     )
-    encoded = options.method.uses_encoder(model)
-    estimate = amortized if encoded and not options.method.steps else latent
+    estimate = amortized if options.method.uses_inpainter(model) else latent
     samples = estimate(model, target, known, options, observer)
     judged = _judge(model, samples, target, known, options)
     seconds = (time.perf_counter() - started) / len(parts)
@@ -168,38 +161,33 @@ class _Judged:
 def _judge(
     model: DCGAN, samples: Samples, target: Tensor, known: Tensor, options: CompletionOptions
 ) -> _Judged:
-    mean, variance = moments(samples.images, samples.posterior, samples.log_weights)
+    mean, variance = moments(samples.images, samples.log_variance)
     mean_losses = None
     if options.answer == "average":
         losses = options.method.objective(model, target, known).of_images(mean)
         mean_losses = torch.stack(losses.parts(), -1)
-    # Calibration was measured on the encoder's answers.
-    encoded = options.method.uses_encoder(model)
-    calibration = Calibration.of(model.card) if encoded else None
+    # Calibration was measured on the inpainter's answers.
+    inpainted = options.method.uses_inpainter(model)
+    calibration = Calibration.of(model.card) if inpainted else None
     if calibration is None:
         count = len(target)
         return _Judged(samples, mean, variance, mean_losses, [None] * count, [[]] * count)
-    best = samples.images[torch.arange(len(target), device=target.device), samples.order[:, 0]]
     confidence: list[float | None] = [*calibration.confidence(variance, known)]
-    reasons = _out_of_domain(model, calibration, best, target, known)
+    reasons = _out_of_domain(model, calibration, mean, target, known)
     return _Judged(samples, mean, variance, mean_losses, confidence, reasons)
 
 
 def _out_of_domain(
-    model: DCGAN, calibration: Calibration, best: Tensor, target: Tensor, known: Tensor
+    model: DCGAN, calibration: Calibration, mean: Tensor, target: Tensor, known: Tensor
 ) -> list[list[str]]:
-    """Return why each image seems not to be of the model's domain; ``best`` are its answers [B, C, S, S]."""
-    errors = known_error(best, target, known).tolist()
-    distances = calibration.distances(
-        model.discriminator, known * target + (1 - known) * best
-    ).tolist()
-    missing = (1 - known).mean((1, 2, 3)).tolist()
+    """Return why each image seems not to be of the model's domain; ``mean`` [B, C, S, S] is the mean answer."""
+    distances = calibration.distances(model.discriminator, torch.lerp(mean, target, known)).tolist()
     domain = None if model.retrieval is None else model.retrieval.domain
     scores = [0.0] * len(target) if domain is None else domain.anomaly_score(target, known).tolist()
     far = "its known pixels lie {:.1f} times as far from the nearest training image as any should"
     return [
-        [*([far.format(score)] if score > 1 else []), *calibration.reasons(*facts)]
-        for score, *facts in zip(scores, errors, distances, missing, strict=True)
+        [*([far.format(score)] if score > 1 else []), *calibration.reasons(distance)]
+        for score, distance in zip(scores, distances, strict=True)
     ]
 
 

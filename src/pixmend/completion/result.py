@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -12,7 +11,6 @@ from pixmend.completion.task import Answer
 from pixmend.completion.view import Frame, Window
 from pixmend.images import Picture, Pixels, contact_sheet, png_bytes, to_channels, to_eight_bits
 from pixmend.masks import Mask
-from pixmend.models import PixelPosterior
 
 _HOLE = np.array([226, 68, 140], np.uint8)  # a colour rare in pages, skies and skin
 
@@ -29,10 +27,8 @@ class Samples:
         Total, contextual and perceptual, [B, K, 3].
     order
         The answers of each image, best first, int64 [B, K].
-    log_weights
-        Log weight of each answer in the mean, up to a constant, [B, K].
-    posterior
-        The encoder's estimate for each answer, [B * K, ...], then spare rows; None without an encoder.
+    log_variance
+        Log variance of each answer's pixels, [B, K, 1, S, S]; None of a search.
     history
         Least total after each step, [steps + 1, B].
     steps
@@ -45,37 +41,10 @@ class Samples:
     latents: Tensor
     losses: Tensor
     order: Tensor
-    log_weights: Tensor
-    posterior: PixelPosterior | None
+    log_variance: Tensor | None
     history: Tensor
     steps: list[int]
     snapshots: dict[int, Tensor]
-
-
-def moments(
-    images: Tensor, posterior: PixelPosterior | None, log_weights: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the weighted mean [B, C, S, S] of answers [B, K, C, S, S], and the variance of its pixels [B, 1, S, S].
-
-    The mean has the least squared error, and blurs; a draw is sharp and errs more (Blau and Michaeli 2018). With a posterior the mean
-    is over its estimates and the images, which err in different ways; the variance is the mean of its variances plus
-    the variance of its means (law of total variance).
-    """
-    count, draws, *shape = images.shape
-    weights = torch.softmax(log_weights, 1).view(count, draws, 1, 1, 1)
-    mean, variance = _weighted_moments(images, weights)
-    if posterior is None:
-        return mean, variance
-    within = posterior.log_variance[: count * draws].exp().view(count, draws, 1, *shape[1:])
-    estimates = posterior.mean[: count * draws].view(count, draws, *shape)
-    estimate, between = _weighted_moments(estimates, weights)
-    return (estimate + mean) / 2, between + (weights * within).sum(1)
-
-
-def _weighted_moments(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    mean = (weights * values).sum(1)
-    variance = (weights * (values - mean[:, None]).square()).sum(1)
-    return mean, variance.mean(1, keepdim=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,10 +15,7 @@ import torch
 from torch import Tensor
 
 from pixmend.completion.objective import Losses
-
-# Rows of a batch are made a multiple of this. Matrix kernels work in blocks of rows and treat a last, partial block
-# differently; with none, a row's arithmetic is the same in any batch, bit for bit (tests hold this on CPUs).
-ROW_BLOCK = 8
+from pixmend.models import whole_blocks
 
 Projection = Callable[[Tensor, int], Tensor]
 """From z [B, latent_dim] after an update, and the number of the step, to the z that is kept."""
@@ -33,11 +30,6 @@ def unconstrained(z: Tensor, step: int) -> Tensor:
 def latent_clip(radius: float) -> Projection:
     """Clip each |z_i| to ``radius`` (Yeh 2017, section 3.3)."""
     return unconstrained if math.isinf(radius) else lambda z, step: z.clamp(-radius, radius)
-
-
-def whole_blocks(rows: Tensor) -> Tensor:
-    """Return row numbers [N], the first repeated until they fill whole blocks of `ROW_BLOCK`."""
-    return torch.cat([rows, rows[:1].expand(-len(rows) % ROW_BLOCK)])
 
 
 class Function(Protocol):

@@ -63,7 +63,7 @@ class CompletionOptions:
         Results depend on the clock. None: the method's number of steps.
     answer
         ``sharp``, a draw of G; or ``average``, the weighted mean of all answers, which errs least and blurs. The average precedes the
-        draws; an encoder makes it without a search.
+        draws.
     view
         What the model sees: the whole image, framed as its training images were, or a window around each hole (`windows_around`).
         A window suits textures, and images far larger than the model.

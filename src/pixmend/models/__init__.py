@@ -1,16 +1,28 @@
 """The networks, their calibration, and the model file."""
 
-from pixmend.models.calibration import CORRECT_TOLERANCE, Calibration, calibrate, known_error
+from pixmend.models.calibration import CORRECT_TOLERANCE, Calibration, calibrate
 from pixmend.models.dcgan import (
-    Condition,
     Discriminator,
     Generator,
     clip_radius,
     initialise,
     sample_latents,
 )
-from pixmend.models.encoder import Encoder, Encoding, PixelPosterior, join_encodings, kl_to_prior
-from pixmend.models.model import DCGAN, encode, infer, infer_mean
+from pixmend.models.harmonic import harmonic_fill
+from pixmend.models.inpainter import (
+    INPAINTER_LATENT,
+    NEIGHBOURS,
+    ROW_BLOCK,
+    Evidence,
+    Inpainter,
+    PixelPosterior,
+    gather_evidence,
+    initialise_inpainter,
+    inpainter_latents,
+    moments,
+    whole_blocks,
+)
+from pixmend.models.model import DCGAN
 from pixmend.models.model_file import (
     BUNDLED,
     find_model,
@@ -27,29 +39,31 @@ __all__ = [
     "BUNDLED",
     "CORRECT_TOLERANCE",
     "DCGAN",
+    "INPAINTER_LATENT",
+    "NEIGHBOURS",
+    "ROW_BLOCK",
     "Calibration",
-    "Condition",
     "DCGANSettings",
     "Discriminator",
-    "Encoder",
-    "Encoding",
+    "Evidence",
     "Generator",
+    "Inpainter",
     "PixelPosterior",
     "Retrieval",
     "calibrate",
     "clip_radius",
-    "encode",
     "find_model",
-    "infer",
-    "infer_mean",
+    "gather_evidence",
+    "harmonic_fill",
     "initialise",
-    "join_encodings",
-    "kl_to_prior",
-    "known_error",
+    "initialise_inpainter",
+    "inpainter_latents",
     "load_model",
+    "moments",
     "read_header",
     "read_tensors",
     "sample_latents",
     "save_model",
+    "whole_blocks",
     "write_tensors",
 ]

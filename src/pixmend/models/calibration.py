@@ -1,10 +1,10 @@
 """Calibration of completions on held-out images, measured in training and used at completion.
 
 Confidence: the share of missing pixels that will be correct, from each pixel's variance by isotonic regression (Zadrozny
-and Elkan 2002). Domain: the reconstruction error of known pixels, and the distance of D's features from training images.
+and Elkan 2002). Domain: the distance of D's features from those of training images.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixmend.models.dcgan import Discriminator
-from pixmend.models.model import DCGAN, encode
+from pixmend.models.inpainter import moments
+from pixmend.models.model import DCGAN
 
 CORRECT_TOLERANCE = 0.2  # largest error of a correct pixel, a tenth of [-1, 1]: 25 grey levels
 _BATCH = 64
 _MIN_SPREAD = 1e-3
-_BINS, _MIN_BIN = 5, 16  # bins of the missing share, and the fewest values for a threshold
+_DRAWS = 8
 
 
 @dataclass(frozen=True)
@@ -32,24 +33,17 @@ class Calibration:
     ----------
     predicted, observed
         Share of correct pixels by the variances, and in fact, in groups of completions; both ascending.
-    known_error
-        Threshold of `known_error`, in grey levels.
     centre, spread
         Mean and standard deviation of D's features over training images, [F] each.
     distance
         Threshold of `distances`, the root mean square of F standard scores.
-    known_errors
-        Thresholds of `known_error` by fifths of the missing share, ascending, as images with few known pixels are
-        reconstructed worse. Empty in older files.
     """
 
     predicted: list[float]
     observed: list[float]
-    known_error: float
     centre: list[float]
     spread: list[float]
     distance: float
-    known_errors: list[float] = field(default_factory=list)
 
     @classmethod
     def of(cls, card: dict[str, Any]) -> Self | None:
@@ -73,22 +67,13 @@ class Calibration:
         centre, spread = images.new_tensor(self.centre), images.new_tensor(self.spread)
         return ((_features(discriminator, images) - centre) / spread).square().mean(1).sqrt()
 
-    def reasons(self, error: float, distance: float, missing: float) -> list[str]:
-        """Return why an image may be out of the model's domain, in words.
-
-        ``error`` and ``distance`` are those of `known_error` and `distances`, ``missing`` is the share of missing pixels.
-        """
-        reasons = []
-        threshold = self.known_errors[_bin(missing)] if self.known_errors else self.known_error
-        if error > threshold:
-            reasons.append(
-                f"its known pixels are reconstructed {error:.0f} grey levels off (held-out images: below {threshold:.0f})"
-            )
-        if distance > self.distance:
-            reasons.append(
-                f"its features are {distance:.1f} standard deviations off (held-out images: below {self.distance:.1f})"
-            )
-        return reasons
+    def reasons(self, distance: float) -> list[str]:
+        """Return why an image with this distance of D's features seems not to be of the domain."""
+        if distance <= self.distance:
+            return []
+        return [
+            f"its features are {distance:.1f} standard deviations off (held-out images: below {self.distance:.1f})"
+        ]
 
 
 def predicted_correct(variance: Tensor, known: Tensor) -> Tensor:
@@ -105,44 +90,32 @@ def observed_correct(images: Tensor, target: Tensor, known: Tensor) -> Tensor:
     return (correct * missing).sum(1) / missing.sum(1).clamp_min(1e-6)
 
 
-def known_error(images: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """Return the root mean square error over the known pixels, [B], in grey levels."""
-    squares = (images - target).square().mean(1, keepdim=True) * known
-    mean = squares.flatten(1).sum(1) / known.flatten(1).sum(1).clamp_min(1e-6)
-    return mean.sqrt() * 127.5
-
-
 @torch.no_grad()
 def calibrate(
     model: DCGAN, held_out: Tensor, training: Tensor, known: Tensor
 ) -> Calibration | None:
-    """Calibrate a model on held-out images; None without pixel posteriors.
+    """Calibrate a model on held-out images; None without an inpainter.
 
     ``held_out`` [N, C, S, S] and ``training`` [M, C, S, S] are in [-1, 1], ``known`` [K, N, 1, S, S] are K masks an image.
     """
-    if model.encoder is None or not model.encoder.conditional:
+    if model.inpainter is None:
         return None
     batches = torch.split(training, _BATCH)
     features = torch.cat([_features(model.discriminator, batch) for batch in batches])
     centre, spread = features.mean(0), features.std(0).clamp_min(_MIN_SPREAD)
-    predicted, observed, errors, completed = [], [], [], []
+    predicted, observed, completed = [], [], []
     for masks in known:
         pairs = zip(torch.split(held_out, _BATCH), torch.split(masks, _BATCH), strict=True)
         for target, mask in pairs:
-            encoding = encode(model, target, mask)
-            assert encoding.pixel_posterior is not None
-            predicted.append(predicted_correct(encoding.pixel_posterior.log_variance.exp(), mask))
-            observed.append(observed_correct(encoding.pixel_posterior.mean, target, mask))
-            images = model.generator(encoding.mean, encoding.condition)
-            errors.append(known_error(images, target, mask))
-            completed.append(torch.where(mask > 0, target, images))
+            mean, variance = moments(*model.inpaint(target, mask, draws=_DRAWS))
+            predicted.append(predicted_correct(variance, mask))
+            observed.append(observed_correct(mean, target, mask))
+            completed.append(torch.where(mask > 0, target, mean))
     calibration = Calibration(
         *_isotonic(torch.cat(predicted).cpu().numpy(), torch.cat(observed).cpu().numpy()),
-        known_error=_threshold(torch.cat(errors)),
         centre=_short(centre),
         spread=_short(spread),
         distance=0.0,
-        known_errors=_thresholds(torch.cat(errors), 1 - known.flatten(0, 1).mean((1, 2, 3))),
     )
     distances = [calibration.distances(model.discriminator, batch) for batch in completed]
     return replace(calibration, distance=_threshold(torch.cat(distances)))
@@ -170,23 +143,6 @@ def _features(discriminator: Discriminator, images: Tensor) -> Tensor:
 def _threshold(values: Tensor) -> float:
     lower, upper = torch.quantile(values, values.new_tensor([0.25, 0.75])).tolist()
     return float(round(upper + 3 * (upper - lower), 4))
-
-
-def _thresholds(values: Tensor, missing: Tensor) -> list[float]:
-    """Return the threshold of each bin of the missing share, ascending; bins of fewer than 16 values follow a neighbour."""
-    bins = torch.tensor([_bin(share) for share in missing.tolist()], device=values.device)
-    thresholds, highest = [], 0.0
-    for number in range(_BINS):
-        members = values[bins == number]
-        if len(members) >= _MIN_BIN:
-            highest = max(highest, _threshold(members))
-        thresholds.append(highest)
-    lowest = next((each for each in thresholds if each), _threshold(values))
-    return [each or lowest for each in thresholds]
-
-
-def _bin(share: float) -> int:
-    return min(int(share * _BINS), _BINS - 1)
 
 
 def _short(values: Tensor) -> list[float]:

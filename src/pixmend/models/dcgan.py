@@ -7,7 +7,6 @@ fully connected layers, ReLU and a final tanh in G, LeakyReLU 0.2 in D. D return
 where it is numerically stable.
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -16,26 +15,6 @@ from torch import Tensor, nn
 from pixmend.images import channel_count
 from pixmend.models.layers import Downsample, Projection, Upsample
 from pixmend.models.settings import DCGANSettings
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What G receives from the encoder besides z; a prior sample has none.
-
-    Attributes
-    ----------
-    maps
-        Added before the ReLU of each layer of G: [B, widths[i], s, s] for s = start, 2 start, ..., size / 2.
-    residual
-        Added before G's tanh, [B, C, size, size].
-    """
-
-    maps: list[Tensor]
-    residual: Tensor
-
-    def take(self, rows: Tensor) -> "Condition":
-        """Return the condition of ``rows`` [N]."""
-        return Condition([each[rows] for each in self.maps], self.residual[rows])
 
 
 class Generator(nn.Module):
@@ -60,20 +39,13 @@ class Generator(nn.Module):
         # [B, filters, size / 2, size / 2] -> [B, C, size, size]
         self.to_image = Upsample(widths[-1], channel_count(settings.channels), kernel)
 
-    def forward(self, z: Tensor, condition: Condition | None = None) -> Tensor:
-        """Return images [B, C, size, size] in [-1, 1]; ``condition`` applies to the first rows of z."""
-        maps = self.project(z).unflatten(1, (-1, self.start, self.start))
-        if condition is None:
-            maps = torch.relu(self.project_norm(maps))
-            for up in self.ups:
-                maps = up(maps)
-            return torch.tanh(self.to_image(maps))
-        maps = torch.relu(add_condition(self.project_norm(maps), condition.maps[0]))
-        for up, added in zip(self.ups, condition.maps[1:], strict=True):
-            assert isinstance(up, nn.Sequential)
-            convolve, norm, activate = up
-            maps = activate(add_condition(norm(convolve(maps)), added))
-        return torch.tanh(add_condition(self.to_image(maps), condition.residual))
+    def forward(self, z: Tensor, offset: Tensor | None = None) -> Tensor:
+        """Return images [B, C, size, size] in [-1, 1]; ``offset`` is added to the first maps before their ReLU."""
+        maps = self.project_norm(self.project(z).unflatten(1, (-1, self.start, self.start)))
+        maps = torch.relu(maps if offset is None else maps + offset)
+        for up in self.ups:
+            maps = up(maps)
+        return torch.tanh(self.to_image(maps))
 
 
 class Discriminator(nn.Module):
@@ -108,7 +80,7 @@ class Discriminator(nn.Module):
 
 
 def down(narrow: int, wide: int, kernel: int) -> nn.Sequential:
-    """Return D's and E's layer: [B, narrow, 2 s, 2 s] -> [B, wide, s, s]."""
+    """Return D's layer: [B, narrow, 2 s, 2 s] -> [B, wide, s, s]."""
     return nn.Sequential(
         Downsample(narrow, wide, kernel, bias=False),
         nn.BatchNorm2d(wide),
@@ -140,11 +112,3 @@ def sample_latents(settings: DCGANSettings, count: int, generator: torch.Generat
 def clip_radius(settings: DCGANSettings) -> float:
     """Return the |z_i| that prior samples rarely exceed: 1 for U(-1, 1), 3 for N(0, 1)."""
     return 1.0 if settings.latent_prior == "uniform" else 3.0
-
-
-def add_condition(maps: Tensor, added: Tensor) -> Tensor:
-    """Return ``maps`` [B, ...] with ``added`` [N, ...] added to the first N rows."""
-    if len(added) == len(maps):
-        return maps + added
-    conditioned, unconditioned = maps.tensor_split([len(added)])
-    return torch.cat([conditioned + added, unconditioned])

@@ -15,13 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixmend.images import channel_count
-from pixmend.models.dcgan import DCGANSettings
-from pixmend.models.fill import harmonic_fill
+from pixmend.models.harmonic import harmonic_fill
 from pixmend.models.retrieval import Retrieval
+from pixmend.models.settings import DCGANSettings
+from pixmend.rng import generator_for
 
 NEIGHBOURS = 4  # retrieved training images that it sees
 INPAINTER_LATENT = 32  # numbers in its z
 _GROUPS = 8  # of group norm
+_ROWS = 128  # decoded together: more take memory and, out of a CPU's cache, time
+# Rows of a batch are made a multiple of this. Matrix kernels work in blocks of rows and treat a last, partial block
+# differently; with none, a row's arithmetic is the same in any batch, bit for bit (tests hold this on CPUs).
+ROW_BLOCK = 8
 _UNRELATED = 2.0  # distance of a neighbour where nothing is known: black from white
 _MIN_LOG_VARIANCE, _MAX_LOG_VARIANCE = -8.0, 2.0
 
@@ -133,7 +138,8 @@ class Inpainter(nn.Module):
         colours = channel_count(settings.channels)
         self.neighbours = NEIGHBOURS if settings.retrieval_images else 0
         narrow = settings.inpainter_filters
-        widths = [narrow, 2 * narrow, 4 * narrow, 4 * narrow]
+        depth = (settings.size // settings.start).bit_length()
+        widths = [narrow * min(2**level, 4) for level in range(depth)]  # from full size down
         # Masked image, fill and neighbours; mask; a plane of each distance.
         inputs = colours * (2 + self.neighbours) + 1 + self.neighbours
         self.downs = nn.ModuleList(
@@ -147,7 +153,7 @@ class Inpainter(nn.Module):
         self.head = nn.Conv2d(narrow, self.neighbours + 2 + colours + 1, 3, padding=1)
 
     def encode(self, evidence: Evidence) -> list[Tensor]:
-        """Return the maps of the way down, from full size to an eighth of it."""
+        """Return the maps of the way down, from full size to `start` pixels."""
         size = evidence.target.shape[-1]
         planes = evidence.distances[:, :, None, None].expand(-1, -1, size, size)
         seen = [evidence.target, evidence.known * 2 - 1, evidence.neighbours.flatten(1, 2), planes]
@@ -172,6 +178,56 @@ class Inpainter(nn.Module):
         images = torch.cat([evidence.experts(), colours[:, None]], 1)
         log_variance = output[:, -1:].clamp(_MIN_LOG_VARIANCE, _MAX_LOG_VARIANCE)
         return PixelPosterior((weights * images).sum(1), log_variance)
+
+
+@torch.no_grad()
+def inpaint(
+    inpainter: Inpainter, retrieval: Retrieval | None, target: Tensor, known: Tensor, z: Tensor
+) -> PixelPosterior:
+    """Complete each image for each z [K, INPAINTER_LATENT]; answers are laid out as image x draw, [B * K, ...].
+
+    ``target`` is [B, C, S, S] in [-1, 1], ``known`` the known share [B, 1, S, S]. No answer depends on the rest of the batch.
+    """
+    draws, answers = len(z), []
+    size = max(1, _ROWS // draws)
+    for images, masks in zip(torch.split(target, size), torch.split(known, size), strict=True):
+        numbers = torch.arange(len(images), device=target.device)
+        evidence = gather_evidence(images, masks, retrieval).take(whole_blocks(numbers))
+        maps = inpainter.encode(evidence)
+        rows = whole_blocks(numbers.repeat_interleave(draws))
+        latents = z.repeat(-(-len(rows) // draws), 1)[: len(rows)]
+        answer = inpainter.decode([each[rows] for each in maps], latents, evidence.take(rows))
+        answers.append(answer.take(torch.arange(len(images) * draws, device=target.device)))
+    means = torch.cat([each.mean for each in answers])
+    return PixelPosterior(means, torch.cat([each.log_variance for each in answers]))
+
+
+def moments(images: Tensor, log_variance: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the mean [B, C, S, S] of answers [B, K, C, S, S], and the variance of its pixels [B, 1, S, S].
+
+    The mean has the least squared error, and blurs; a draw is sharp and errs more (Blau and Michaeli 2018). The variance is that
+    between the answers, plus the mean of their own, ``log_variance`` [B, K, 1, S, S] (law of total variance).
+    """
+    mean = images.mean(1)
+    variance = (images - mean[:, None]).square().mean(1).mean(1, keepdim=True)
+    if log_variance is not None:
+        variance = variance + log_variance.exp().mean(1)
+    return mean, variance
+
+
+def inpainter_latents(draws: int, *, seed: int) -> Tensor:
+    """Draw z [draws, INPAINTER_LATENT] from N(0, I); draw i is equal for any number of draws."""
+    return torch.stack(
+        [
+            torch.randn(INPAINTER_LATENT, generator=generator_for(seed, "posterior", draw))
+            for draw in range(draws)
+        ]
+    )
+
+
+def whole_blocks(rows: Tensor) -> Tensor:
+    """Return row numbers [N], the first repeated until they fill whole blocks of `ROW_BLOCK`."""
+    return torch.cat([rows, rows[:1].expand(-len(rows) % ROW_BLOCK)])
 
 
 class _Block(nn.Module):
@@ -200,7 +256,8 @@ def initialise_inpainter(inpainter: Inpainter, generator: torch.Generator) -> No
         for part in inpainter.modules():
             if isinstance(part, nn.Conv2d | nn.Linear):
                 fan_in = part.weight[0].numel()
-                part.weight.normal_(0, (2 / fan_in) ** 0.5, generator=generator)
+                gain = 2.0 if isinstance(part, nn.Conv2d) else 0.25  # z modulates gently at first
+                part.weight.normal_(0, (gain / fan_in) ** 0.5, generator=generator)
                 if part.bias is not None:
                     part.bias.zero_()
         experts = inpainter.neighbours + 2

@@ -1,13 +1,12 @@
-"""A trained model, and completion in one pass of its encoder and generator."""
+"""A trained model."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pixmend.models.dcgan import Discriminator, Generator
-from pixmend.models.encoder import Encoder, Encoding
+from pixmend.models.inpainter import Inpainter, inpaint, inpainter_latents
 from pixmend.models.retrieval import Retrieval
 from pixmend.models.settings import DCGANSettings
 
@@ -20,42 +19,31 @@ class DCGAN:
     ----------
     card
         Facts for people, such as training data, duration and scores. JSON values only.
-    encoder
-        None if `settings.encoder` is "off".
+    inpainter
+        None if `settings.inpainter_filters` is 0.
     retrieval
-        Training images that the encoder retrieves from; None if `settings.retrieval_images` is 0.
+        Training images that the inpainter sees the nearest of; None if `settings.retrieval_images` is 0.
     """
 
     settings: DCGANSettings
     generator: Generator
     discriminator: Discriminator
     card: dict[str, Any] = field(default_factory=dict)
-    encoder: Encoder | None = None
+    inpainter: Inpainter | None = None
     retrieval: Retrieval | None = None
 
+    def inpaint(
+        self, target: Tensor, known: Tensor, *, draws: int, seed: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Complete images [B, C, S, S] in [-1, 1] with known share [B, 1, S, S], ``draws`` times each.
 
-def encode(
-    model: DCGAN, target: Tensor, known: Tensor, neighbour: Tensor | None = None
-) -> Encoding:
-    """Encode images with holes, [B, C, S, S] and [B, 1, S, S]; without ``neighbour`` the nearest image is retrieved."""
-    assert model.encoder is not None
-    if model.retrieval is not None and neighbour is None:
-        neighbour = model.retrieval.take(model.retrieval.nearest(target, known)[:, 0])
-    return model.encoder(target, known, neighbour)  # type: ignore[no-any-return]
-
-
-@torch.no_grad()
-def infer(model: DCGAN, target: Tensor, known: Tensor) -> Tensor:
-    """Return G's whole images at the posterior means, [B, C, S, S]."""
-    encoding = encode(model, target, known)
-    images: Tensor = model.generator(encoding.mean, encoding.condition)
-    return images
-
-
-@torch.no_grad()
-def infer_mean(model: DCGAN, target: Tensor, known: Tensor) -> Tensor:
-    """Return the mean of `infer` and of E's pixel posterior, if any: the least squared error in one pass."""
-    encoding = encode(model, target, known)
-    images: Tensor = model.generator(encoding.mean, encoding.condition)
-    pixels = encoding.pixel_posterior
-    return images if pixels is None else (images + pixels.mean) / 2
+        Returns
+        -------
+        tuple of Tensor
+            The completions, [B, draws, C, S, S], and their log variances, [B, draws, 1, S, S].
+        """
+        assert self.inpainter is not None
+        z = inpainter_latents(draws, seed=seed).to(target.device)
+        posterior = inpaint(self.inpainter, self.retrieval, target, known, z)
+        shape = (len(target), draws)
+        return posterior.mean.unflatten(0, shape), posterior.log_variance.unflatten(0, shape)

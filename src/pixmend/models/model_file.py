@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pixmend.errors import ModelFileError, OutputError, VersionError
 from pixmend.images import channel_count
 from pixmend.models.dcgan import Discriminator, Generator
-from pixmend.models.encoder import Encoder
+from pixmend.models.inpainter import Inpainter
 from pixmend.models.model import DCGAN
 from pixmend.models.retrieval import Retrieval
 from pixmend.models.settings import DCGANSettings
@@ -93,7 +93,7 @@ def save_model(model: DCGAN, path: Path) -> None:
     networks = {
         "generator": model.generator,
         "discriminator": model.discriminator,
-        "encoder": model.encoder,
+        "inpainter": model.inpainter,
     }
     tensors = {
         f"{part}.{name}": value
@@ -206,8 +206,8 @@ def _networks(settings: DCGANSettings) -> dict[str, Any]:
         "generator": Generator(settings),
         "discriminator": Discriminator(settings),
     }
-    if settings.encoder != "off":
-        networks["encoder"] = Encoder(settings)
+    if settings.inpainter_filters:
+        networks["inpainter"] = Inpainter(settings)
     return networks
 
 

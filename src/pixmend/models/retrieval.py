@@ -1,6 +1,6 @@
 """Retrieval: training images in the model file, compared with an image on its known pixels.
 
-`Retrieval` finds the most similar training images for the encoder; `OutOfDomain` scores how far an image is from all of them.
+`Retrieval` finds the most similar training images for the inpainter; `OutOfDomain` scores how far an image is from all of them.
 """
 
 from collections.abc import Iterator
@@ -32,17 +32,31 @@ class Retrieval:
     def __len__(self) -> int:
         return len(self.images)
 
-    def nearest(self, target: Tensor, known: Tensor, count: int = 1) -> Tensor:
+    def nearest(
+        self,
+        target: Tensor,
+        known: Tensor,
+        count: int = 1,
+        *,
+        excluded: Tensor | None = None,
+        exact: bool = True,
+    ) -> Tensor:
         """Return the numbers of the ``count`` images that differ least on the known pixels, int64 [B, count].
 
         Nearest first; of equal ones the lower number. A float32 search yields the candidates that its rounding error
         leaves open, and float64, exact for 8-bit images, decides. So no image's neighbours depend on the rest of the batch.
-        ``target`` is [B, C, S, S] in [-1, 1], ``known`` [B, 1, S, S], 1 = known.
+        ``target`` is [B, C, S, S] in [-1, 1], ``known`` [B, 1, S, S], 1 = known. Images that are ``excluded``, bool [B, N], come
+        last. Without ``exact`` the float32 search decides.
         """
         weights = known.expand_as(target).flatten(1)  # [B, P], P = C * S * S
         pixels = ((target.double() + 1) * 127.5).round().flatten(1)
         approximate = self._approximate_distances(pixels.float(), weights)  # [B, N]
-        worst = torch.topk(approximate, count, dim=1, largest=False).values[:, -1]
+        if excluded is not None:
+            approximate = approximate.masked_fill(excluded, float("inf"))
+        least = torch.topk(approximate, count, dim=1, largest=False)
+        if not exact:
+            return least.indices
+        worst = least.values[:, -1]
         # The count-th smallest exact distance is at most `worst` plus the error bound. Any image that near exceeds this
         # by at most another bound in float32.
         limits = worst.double() + 2 * _rounding_error(pixels, weights)

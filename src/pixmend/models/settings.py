@@ -10,7 +10,7 @@ _MAX_WIDTH = 1024  # as in Radford 2015, figure 1; deeper networks grow no wider
 
 
 class DCGANSettings(BaseModel):
-    """Architecture of G, D and E; `filters` 128 and `kernel` 5 give figure 1 of Radford 2015."""
+    """Architecture of G, D and the inpainter; `filters` 128 and `kernel` 5 give figure 1 of Radford 2015."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -27,36 +27,25 @@ class DCGANSettings(BaseModel):
     latent_prior: Literal["normal", "uniform"] = Field(
         "normal", description="prior of z: N(0, 1) or U(-1, 1)"
     )
-    encoder: Literal["off", "frozen", "joint", "conditional"] = Field(
-        "off",
-        description="from masked images to z: none, beside a G of its own, with G, or G told of the image too",
-    )
-    encoder_filters: int | None = Field(
-        None, ge=4, le=1024, description="feature maps of E's first layer; `filters` by default"
-    )
-    hole_init: Literal["grey", "harmonic"] = Field(
-        "grey", description="what E sees in the hole: mid-grey, or a harmonic fill that it corrects"
+    inpainter_filters: int = Field(
+        0, ge=0, le=512, multiple_of=8, description="feature maps of the inpainter; 0 = none"
     )
     retrieval_images: int = Field(
         0,
         ge=0,
         le=1_000_000,
-        description="training images stored in the model file for retrieval by E; 0 = none",
+        description="training images stored in the model file, for the inpainter to look at; 0 = none",
     )
 
     @model_validator(mode="after")
-    def _encoder_fits(self) -> Self:
-        if self.encoder != "off" and self.latent_prior != "normal":
-            raise ValueError(
-                f"encoder = {self.encoder!r} needs latent_prior = 'normal': its posterior is measured against N(0, I)"
-            )
+    def _retrieval_fits(self) -> Self:
         most = MAX_PIXELS // self.size**2
         if self.retrieval_images > most:
             raise ValueError(
                 f"retrieval_images = {self.retrieval_images} exceeds what a model file can hold: at most {most} at {self.size} px"
             )
-        if self.retrieval_images and self.encoder == "off":
-            raise ValueError("retrieval_images needs an encoder: set encoder = 'conditional'")
+        if self.retrieval_images and not self.inpainter_filters:
+            raise ValueError("retrieval_images needs an inpainter: set inpainter_filters = 32")
         return self
 
     @property
