@@ -50,7 +50,7 @@ def run(tmp_path, tiny):
     run = RunDirectory(tmp_path / "a <b>&run")
     run.samples.mkdir(parents=True)
     run.facts.write_text(json.dumps({"data": "<script>x</script>", "data_count": 1234}))
-    run.split.write_text(json.dumps({"held_out": [1, 2, 3], "families": ["a"]}))
+    run.split.write_text(json.dumps({"held_out": [1, 2, 3], "groups": ["a"]}))
     lines = [
         {"step": n, "loss_d": 1.0 + n, "loss_g": 2.0, "seconds": 61.0 * n, "images_per_second": 9.0}
         for n in range(1, 501)

@@ -37,9 +37,9 @@ from pixmend.models import (
     sample_latents,
 )
 from pixmend.rng import array_generator_for, generator_for
-from pixmend.storage import parse_json
 from pixmend.training.data import Read, to_device
 from pixmend.training.masking import sample_masks
+from pixmend.training.run_directory import read_lines
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import Split
 
@@ -211,12 +211,9 @@ def collapse_warning(scores: Scores, before: Sequence[Scores]) -> str:
 
 def read_scores(path: Path) -> list[Scores]:
     """Read monitor.jsonl, without damaged lines."""
-    if not path.exists():
-        return []
     scores = []
-    for line in path.read_text(errors="replace").splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
-            facts = parse_json(line)
+    for facts in read_lines(path):
+        with contextlib.suppress(TypeError):
             scores.append(Scores(**{**facts, "warnings": tuple(facts.get("warnings", ()))}))
     return scores
 

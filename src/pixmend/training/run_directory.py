@@ -55,6 +55,15 @@ def shares_of(path: Path) -> list[int]:
     return shares
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the JSON objects of a file of lines, without damaged ones."""
+    lines = []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            lines.append(parse_json(line))
+    return [line for line in lines if isinstance(line, dict)]
+
+
 @contextlib.contextmanager
 def open_run(
     run: RunDirectory, settings: TrainSettings, facts: Mapping[str, Any]

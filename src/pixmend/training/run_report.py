@@ -12,7 +12,7 @@ from typing import Any
 from pixmend.page import Series, line_chart, page_style, scrolling
 from pixmend.storage import parse_json, write_text
 from pixmend.training.monitor import MASKS, Scores, read_scores
-from pixmend.training.run_directory import RunDirectory
+from pixmend.training.run_directory import RunDirectory, read_lines
 from pixmend.training.settings import TrainSettings, resolve
 
 _MAX_FRAMES = 12  # sample grids on the page
@@ -21,7 +21,8 @@ _MAX_ROWS = 12  # checkpoints in the table
 
 def write_report(run: RunDirectory, settings: TrainSettings, step: int) -> None:
     """Write ``report.html`` of a run at ``step``, from the files in its directory."""
-    log, scores = _read_log(run.log), read_scores(run.scores)
+    log = [line for line in read_lines(run.log) if "step" in line]
+    scores = read_scores(run.scores)
     facts, split = _read_json(run.facts), _read_json(run.split)
     template = files("pixmend.training").joinpath("run_report.html").read_text(encoding="utf-8")
     content = Template(template).substitute(
@@ -197,12 +198,3 @@ def _read_json(path: Path) -> dict[str, Any]:
         if isinstance(facts, dict):
             return facts
     return {}
-
-
-def _read_log(path: Path) -> list[dict[str, Any]]:
-    lines = []
-    text = path.read_text(errors="replace") if path.exists() else ""
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError):
-            lines.append(parse_json(line))
-    return [line for line in lines if isinstance(line, dict) and "step" in line]
