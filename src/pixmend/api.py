@@ -65,7 +65,9 @@ class Model:
 
     def __init__(self, networks: models.DCGAN, device: str = "auto") -> None:
         chosen = choose_device(device)
-        for network in filter(None, (networks.generator, networks.discriminator, networks.encoder)):
+        for network in filter(
+            None, (networks.generator, networks.discriminator, networks.inpainter)
+        ):
             # In training mode an image's answer would depend on its batch mates.
             network.to(chosen).eval().requires_grad_(False)
         memory = networks.retrieval

@@ -84,7 +84,7 @@ class _FirstLayer:
 
     def draw(self, offset: Tensor) -> Tensor:
         """Return images [B, C, S, S]."""
-        images: Tensor = self.objective.generator(self.z, offset.unflatten(1, self.shape))
+        images: Tensor = self.objective.generator(self.z, offset.view(-1, *self.shape))
         return images
 
     def take(self, rows: Tensor) -> "_FirstLayer":

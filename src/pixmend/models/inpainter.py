@@ -119,7 +119,7 @@ def gather_evidence(
     numbers = retrieval.nearest(target, known, count, excluded=excluded, exact=exact)
     # A bank of fewer images shows the farthest one again.
     numbers = numbers[:, torch.arange(NEIGHBOURS, device=numbers.device).clamp_max(count - 1)]
-    neighbours = retrieval.take(numbers.flatten()).unflatten(0, numbers.shape)
+    neighbours = retrieval.take(numbers.flatten()).view(*numbers.shape, *shape)
     squared = (known[:, None] * (neighbours - target[:, None]).square()).flatten(2).double().sum(2)
     weight = known.flatten(1).double().sum(1, keepdim=True) * shape[0]
     distances = (squared / weight.clamp_min(1e-6)).sqrt().float()
@@ -263,5 +263,6 @@ def initialise_inpainter(inpainter: Inpainter, generator: torch.Generator) -> No
         experts = inpainter.neighbours + 2
         inpainter.head.weight[:experts].zero_()
         inpainter.head.weight[-1].zero_()
-        inpainter.head.bias[0], inpainter.head.bias[experts - 1] = 1, -1
-        inpainter.head.bias[-1] = -2
+        bias = inpainter.head.bias
+        assert bias is not None
+        bias[0], bias[experts - 1], bias[-1] = 1, -1, -2

@@ -45,5 +45,6 @@ class DCGAN:
         assert self.inpainter is not None
         z = inpainter_latents(draws, seed=seed).to(target.device)
         posterior = inpaint(self.inpainter, self.retrieval, target, known, z)
-        shape = (len(target), draws)
-        return posterior.mean.unflatten(0, shape), posterior.log_variance.unflatten(0, shape)
+        means, log_variance = posterior.mean, posterior.log_variance
+        images = means.view(len(target), draws, *means.shape[1:])
+        return images, log_variance.view(len(target), draws, *log_variance.shape[1:])

@@ -23,9 +23,9 @@ class ServedModel:
     model: Model
 
     @property
-    def has_encoder(self) -> bool:
+    def has_inpainter(self) -> bool:
         """Whether it can complete in one pass."""
-        return self.model.settings.encoder != "off"
+        return self.model.settings.inpainter_filters > 0
 
     def facts(self) -> dict[str, Any]:
         """Return what a client may know of it, JSON values."""
@@ -35,8 +35,8 @@ class ServedModel:
             "id": self.id,
             "size": settings.size,
             "channels": settings.channels,
-            "encoder": settings.encoder,
-            "methods": [name for name in METHODS if self.has_encoder or name != "instant"],
+            "inpainter": settings.inpainter_filters > 0,
+            "methods": [name for name in METHODS if self.has_inpainter or name != "instant"],
             "efforts": self.efforts(),
             "examples": len(self.examples),
             "drawn_examples": self._bundled is None,
@@ -45,7 +45,7 @@ class ServedModel:
 
     def efforts(self) -> list[dict[str, Any]]:
         """Return the stops of one slider from instant to best."""
-        if self.has_encoder:
+        if self.has_inpainter:
             return [
                 _effort("Instant", "instant", None, "One pass, a few hundredths of a second."),
                 _effort("Thorough", "default", None, "Compares several answers; under a second."),

@@ -14,36 +14,34 @@ import torch
 from pixmend.distributed import SINGLE_PROCESS, Group, choose_device
 from pixmend.errors import SettingsError
 from pixmend.images import channel_count
-from pixmend.models import sample_latents
+from pixmend.models import Retrieval, sample_latents
 from pixmend.records import PackProgress, PackSettings, Records, pack
 from pixmend.rng import array_generator_for, generator_for
 from pixmend.storage import StorePath
-from pixmend.training.masking import MaskedBatch, generate, sample_masks
 from pixmend.training.run_directory import RunDirectory, is_run
 from pixmend.training.settings import TrainSettings, read_recipe, resolve
 from pixmend.training.split import group_numbers
-from pixmend.training.step import autocast, discriminator_step, generator_step
+from pixmend.training.step import autocast, discriminator_step, generator_step, inpainter_step
 from pixmend.training.train_state import TrainState, initial_state
 
-# An encoder with retrieval needs a tenth of the steps that a search of G alone needs.
+# Most of the time is for the inpainter, which completes.
 _COMMON: dict[str, Any] = {
-    "encoder": "conditional",
-    "latent_prior": "normal",
-    "hole_init": "harmonic",
+    "inpainter_filters": 32,
+    "inpainter_steps": 3,
     "lr_schedule": "cosine",
     "steps": 10_000_000,  # never reached: time is up before
 }
 _WIDTHS = (64, 48, 32, 24, 16)
 # Widths and the least number of images for them: a wide network memorises a small set.
 _MIN_IMAGES = {64: 20_000, 48: 5_000, 32: 0}
-_BATCHES = (64, 32, 16)
-_MIN_STEPS = 1500  # a wider network with fewer steps is worse than a narrower one with more
+_BATCHES = (32, 16, 8)
+_MIN_STEPS = 500  # a wider network with fewer steps is worse than a narrower one with more
 _RETRIEVAL_BYTES = 16 * 2**20  # of pixels in the model file, before compression
 _MAX_EMA_DECAY = 0.999
 _FEW_IMAGES = 5000
 _COMPARED, _FLIPPED = 2048, 512  # images for the test of flips
 _MIN_FLIP_SHARE = 0.45
-_FITTED = {"filters", "encoder_filters", "retrieval_images", "batch_size", "ema_decay"}
+_FITTED = {"filters", "retrieval_images", "batch_size", "ema_decay"}
 CHOSEN = frozenset(_COMMON) | _FITTED | {"random_shift", "horizontal_flip"}
 _FORMAT = ("size", "channels", "fit", "background")  # settings that records decide
 _PLACES = 1_000_000  # of a timed learning rate schedule
@@ -224,18 +222,21 @@ def _noise_step(state: TrainState, settings: TrainSettings, device: torch.device
     count, size = settings.batch_size, settings.size
     shape = (count, channel_count(settings.channels), size, size)
     real = (torch.rand(shape, generator=generator) * 2 - 1).to(device)
-    completions, masked = 0, None
-    if settings.encoder != "off":
-        completions = count // 2
-        known = sample_masks(completions, size, generator).to(device)
-        noise = torch.randn(completions, settings.latent_dim, generator=generator).to(device)
-        neighbour = real[:completions] if settings.retrieval_images else None
-        masked = MaskedBatch(real[:completions], known, neighbour, noise)
-    z = sample_latents(settings.networks(), count - completions, generator).to(device)
+    z = sample_latents(settings.networks(), count, generator).to(device)
     with autocast(settings.precision, device):
-        generated = generate(state.generator, state.encoder, masked, z).exact()
-    loss = discriminator_step(state, real, generated.images, settings).sum()
-    loss = loss + generator_step(state, generated, real, settings).sum()
+        fakes = state.generator(z).float()
+    loss = discriminator_step(state, real, fakes, settings).sum()
+    loss = loss + generator_step(state, fakes, real, settings).sum()
+    if state.inpainter is not None:
+        groups = np.zeros(max(1, settings.retrieval_images), np.int64)
+        bank = torch.zeros(settings.retrieval_images, *shape[1:], dtype=torch.uint8, device=device)
+        retrieval = Retrieval(bank) if len(bank) else None
+        masks = MaskSampler(settings, groups, retrieval, np.arange(len(bank)))
+        images = real.repeat(-(-settings.inpainter_batch // count), 1, 1, 1)
+        images = images[: settings.inpainter_batch]
+        for _ in range(settings.inpainter_steps):
+            batch = masks.mask(images, np.zeros(len(images), np.int64), 0)
+            loss = loss + inpainter_step(state, batch, settings).sum()
     loss.item()  # waits for a GPU
 
 
@@ -243,7 +244,7 @@ def _candidates(images: int) -> Iterator[dict[str, int]]:
     """Yield widths and batch sizes, the most expensive first."""
     widest = next(width for width, least in _MIN_IMAGES.items() if images >= least)
     for width in (width for width in _WIDTHS if width <= widest):
-        yield {"filters": width, "encoder_filters": width * 5 // 6, "batch_size": _BATCHES[0]}
+        yield {"filters": width, "batch_size": _BATCHES[0]}
     for batch in _BATCHES[1:]:
         yield {"batch_size": batch}
 

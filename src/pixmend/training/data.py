@@ -1,7 +1,7 @@
 """Training data: the order of images, read-ahead, and the inputs of every step."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,12 +18,11 @@ from pixmend.models import Retrieval, sample_latents
 from pixmend.records import Records
 from pixmend.rng import array_generator_for, generator_for
 from pixmend.training.augment import Transform, horizontal_flip, make_diffaugment, random_shift
-from pixmend.training.masking import MaskedBatch, MaskSampler, choose_retrieval, masked_rows
+from pixmend.training.masking import MaskedBatch, MaskSampler, choose_retrieval
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import group_numbers
 
 _READ_AHEAD = 3  # batches
-_STATISTICS_BATCHES, _STATISTICS_SIZE = 32, 128
 
 Read = Callable[[Sequence[int] | NDArray[np.int64]], Pixels]  # indices -> uint8 [B, S, S, C]
 
@@ -63,20 +62,19 @@ class ReadAhead:
     def __init__(self, read: Read, indices_at: Callable[[int, int], NDArray[np.int64]]) -> None:
         self._read, self._indices_at = read, indices_at
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="pixmend-read-ahead")
-        self._pending: dict[tuple[int, int], tuple[NDArray[np.int64], Future[Pixels]]] = {}
+        self._pending: dict[tuple[int, int], Future[Pixels]] = {}
 
-    def batch(self, first: int, count: int) -> tuple[Pixels, NDArray[np.int64]]:
-        """Return the images from number ``first`` on, uint8 [count, S, S, C], and their indices."""
+    def batch(self, first: int, count: int) -> Pixels:
+        """Return the images from number ``first`` on, uint8 [count, S, S, C]."""
         if (first, count) not in self._pending:
-            for _, future in self._pending.values():
+            for future in self._pending.values():
                 future.cancel()
             self._pending.clear()
         for place in range(first, first + (_READ_AHEAD + 1) * count, count):
             if (place, count) not in self._pending:
                 indices = self._indices_at(place, count)
-                self._pending[place, count] = indices, self._thread.submit(self._read, indices)
-        indices, future = self._pending.pop((first, count))
-        return future.result(), indices
+                self._pending[place, count] = self._thread.submit(self._read, indices)
+        return self._pending.pop((first, count)).result()
 
 
 def to_device(pixels: Pixels, device: torch.device) -> Tensor:
@@ -122,7 +120,7 @@ class BatchLoader:
             self.read = images.__getitem__
         else:
             self._read_ahead = ReadAhead(self.read, self._indices)
-        if settings.encoder != "off":
+        if settings.inpainter_filters:
             training = self._training
             self.retrieval, members = choose_retrieval(
                 settings, len(training), lambda at: self.read(training[at]), self.device
@@ -143,17 +141,14 @@ class BatchLoader:
         part._group = Group(self._group.rank * count + number, self._group.world * count)
         return part
 
-    def real(self, first: int, count: int) -> tuple[Tensor, NDArray[np.int64]]:
-        """Return the images from number ``first`` on and their indices.
+    def real(self, first: int, count: int) -> Tensor:
+        """Return this process's share of the ``count`` images from number ``first`` on.
 
-        Of the ``count`` images, this process's share: [count / world, C, S, S] in [-1, 1].
+        The images are [count / world, C, S, S] in [-1, 1].
         """
         if self._read_ahead is not None:
-            pixels, indices = self._read_ahead.batch(first, count)
-        else:
-            indices = self._indices(first, count)
-            pixels = self.read(indices)
-        return to_device(pixels, self.device), indices
+            return to_device(self._read_ahead.batch(first, count), self.device)
+        return to_device(self.read(self._indices(first, count)), self.device)
 
     def augmented(self, real: Tensor, step: int, inner: int) -> Tensor:
         """Return the images of D's inner-th step, randomly flipped and shifted as set."""
@@ -169,47 +164,27 @@ class BatchLoader:
 
     def transform(self, step: int, of: str, inner: int = 0) -> Transform:
         """Return DiffAugment of this process's share: of ``"real"`` images, or of G's."""
-        settings, share = self._settings, self._group.shard
-        # Of G's images, completions come first; each process has its share of both kinds.
-        completions = 0 if of == "real" else settings.completions
-        rows = torch.arange(settings.batch_size)
-        kinds = (rows[:completions], rows[completions:])
-        rows = torch.cat([kind[share(len(kind))] for kind in kinds])
+        settings, count = self._settings, self._settings.batch_size
+        rows = torch.arange(count)[self._group.shard(count)]
         generator = generator_for(self._seed, "augment", step, of, inner)
-        probability, count = settings.diffaugment_probability, settings.batch_size
+        probability = settings.diffaugment_probability
         return make_diffaugment(settings.transforms, probability, count, generator, rows=rows)
 
-    def inputs(
-        self, real: Tensor, indices: NDArray[np.int64], step: int, player: str, inner: int = 0
-    ) -> tuple[Tensor, MaskedBatch | None]:
-        """Return the inputs of G: prior latents and, with an encoder, masked real images."""
-        settings, share = self._settings, self._group.shard
-        count, completions, masked = settings.batch_size, settings.completions, None
-        if completions:
-            rows = np.flatnonzero(masked_rows(count, completions, player)[share(count)])
-            images = real[torch.from_numpy(rows).to(self.device)]
-            key = (self._seed, step, player, inner)
-            assert self._masks is not None
-            masked = self._masks.mask(images, indices[rows], *key, group=self._group)
-        number = inner if player == "discriminator" else player
-        count -= completions
-        generator = generator_for(self._seed, "z", step, number)
-        z = sample_latents(settings.networks(), count, generator)
-        return z[share(count)].to(self.device), masked
+    def latents(self, step: int, number: int | str) -> Tensor:
+        """Return G's prior latents of D's number-th step, or of G's own (``"generator"``)."""
+        settings, count = self._settings, self._settings.batch_size
+        z = sample_latents(settings.networks(), count, generator_for(self._seed, "z", step, number))
+        return z[self._group.shard(count)].to(self.device)
 
-    def statistics(self) -> Iterator[tuple[MaskedBatch, Tensor]]:
-        """Yield 32 fixed batches of 128 completions and prior samples."""
+    def masked(self, step: int, inner: int) -> MaskedBatch:
+        """Return the masked images of the inpainter's inner-th step."""
         assert self._masks is not None
-        settings = self._settings
-        samples = round(_STATISTICS_SIZE * (1 - settings.completion_share))
-        count = _STATISTICS_SIZE - samples
-        order = Shuffle(len(self._training), settings.seed)
-        for batch in range(_STATISTICS_BATCHES):
-            indices = self._training[order.positions(batch * count, count)]
-            real = to_device(self.read(indices), self.device)
-            generator = generator_for(settings.seed, "statistics", batch)
-            z = sample_latents(settings.networks(), samples, generator).to(self.device)
-            yield self._masks.mask(real, indices, settings.seed, "statistics", batch), z
+        count = self._settings.inpainter_batch
+        order = array_generator_for(self._seed, "inpainter", step, inner)
+        positions = order.integers(0, len(self._training), count)[self._group.shard(count)]
+        indices = self._training[positions]
+        images = to_device(self.read(indices), self.device)
+        return self._masks.mask(images, indices, self._seed, step, inner, group=self._group)
 
     def _indices(self, first: int, count: int) -> NDArray[np.int64]:
         positions = self._order.positions(first, count)

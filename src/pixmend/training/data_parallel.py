@@ -82,21 +82,16 @@ def check_shares(settings: TrainSettings, records: Records, group: Group) -> Non
 
     Raises InputError or SettingsError.
     """
-    count, completions = settings.batch_size, settings.completions
     shares = group.world * settings.gradient_accumulation
-    problem = f"not divisible by {shares} (processes x gradient_accumulation)"
-    if count % shares:
-        nearest = count - count % shares or shares
-        raise SettingsError(f"batch_size = {count}: {problem}; set batch_size={nearest}")
-    if completions % shares:
-        nearest = min(max(1, round(completions / shares)) * shares, count - shares)
-        fix = f"completion_share={round(nearest / count, 6)}"
-        if not nearest:
-            fix = f"batch_size={2 * shares} and completion_share=0.5"
-        raise SettingsError(
-            f"completion_share = {settings.completion_share}: {completions} of {count} images are "
-            f"completions, {problem}; set {fix}"
-        )
+    batches = {"batch_size": settings.batch_size}
+    if settings.inpainter_filters:
+        batches["inpainter_batch"] = settings.inpainter_batch
+    for name, count in batches.items():
+        if count % shares:
+            raise SettingsError(
+                f"{name} = {count}: not divisible by {shares} (processes x gradient_accumulation); "
+                f"set {name}={count - count % shares or shares}"
+            )
     if group.broadcast_object([records.digest, len(records)]) != [records.digest, len(records)]:
         raise InputError(
             f"{records.path}: process {group.rank} sees other images than the main process; "

@@ -1,14 +1,12 @@
 """The exported networks: moving averages of the weights, with their own batch norm statistics."""
 
 import copy
-from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pixmend.models import DCGANSettings, Encoder, Generator, sample_latents
+from pixmend.models import DCGANSettings, Generator, sample_latents
 from pixmend.rng import generator_for
-from pixmend.training.masking import MaskedBatch, generate
 
 
 @torch.no_grad()
@@ -24,6 +22,7 @@ def update_ema(ema: nn.Module, module: nn.Module, *, decay: float, step: int) ->
         own.copy_(buffer)
 
 
+@torch.no_grad()
 def recompute_batchnorm(
     generator: Generator,
     settings: DCGANSettings,
@@ -36,40 +35,15 @@ def recompute_batchnorm(
 
     The running averages of training belong to weights that have moved since, and to the live G.
     """
+    generator = copy.deepcopy(generator).train()
     device = next(generator.parameters()).device
-    latents = (
-        sample_latents(settings, batch_size, generator_for(seed, "statistics", batch)).to(device)
-        for batch in range(batches)
-    )
-    return _recompute(generator, None, ((None, z) for z in latents))[0]
-
-
-def recompute_batchnorm_pair(
-    generator: Generator, encoder: Encoder, batches: Iterable[tuple[MaskedBatch, Tensor]]
-) -> tuple[Generator, Encoder]:
-    """Return copies of G and E in evaluation mode, with statistics over ``batches``."""
-    networks = _recompute(generator, encoder, batches)
-    assert networks[1] is not None
-    return networks[0], networks[1]
-
-
-@torch.no_grad()
-def _recompute(
-    generator: Generator,
-    encoder: Encoder | None,
-    batches: Iterable[tuple[MaskedBatch | None, Tensor]],
-) -> tuple[Generator, Encoder | None]:
-    generator, encoder = copy.deepcopy(generator), copy.deepcopy(encoder)
-    networks: list[nn.Module] = [generator] if encoder is None else [generator, encoder]
-    modules = [module for network in networks for module in network.train().modules()]
-    norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative mean
-    for masked, z in batches:
-        generate(generator, encoder, masked, z)
+    for batch in range(batches):
+        latents = sample_latents(settings, batch_size, generator_for(seed, "statistics", batch))
+        generator(latents.to(device))
     for norm in norms:
         norm.momentum = 0.1
-    for network in networks:
-        network.eval().requires_grad_(False)
-    return generator, encoder
+    return generator.eval().requires_grad_(False)

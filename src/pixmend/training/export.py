@@ -1,17 +1,18 @@
 """From the state to what people use: the model file, and samples at fixed latents."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pixmend.images import Pixels, grid, open_image, to_pixels, write_animation
-from pixmend.models import DCGAN, Encoder, Generator, sample_latents
+from pixmend.models import DCGAN, sample_latents
 from pixmend.records import Records
 from pixmend.rng import generator_for
 from pixmend.storage import write_bytes
 from pixmend.training.data import BatchLoader
-from pixmend.training.ema import recompute_batchnorm, recompute_batchnorm_pair
+from pixmend.training.ema import recompute_batchnorm
 from pixmend.training.run_directory import RunDirectory
 from pixmend.training.settings import TrainSettings
 from pixmend.training.spectral import plain_discriminator
@@ -25,7 +26,10 @@ def export_model(
     state: TrainState, settings: TrainSettings, records: Records, split: Split, loader: BatchLoader
 ) -> DCGAN:
     """Return the model of a state: averaged weights with batch norm statistics of their own."""
-    generator, encoder = _averaged(state, settings, loader)
+    generator = recompute_batchnorm(state.ema, settings.networks(), seed=settings.seed)
+    inpainter = copy.deepcopy(state.ema_inpainter)
+    if inpainter is not None:
+        inpainter.eval()
     card: dict[str, Any] = {
         "steps": state.step,
         "images_seen": state.images,
@@ -39,7 +43,7 @@ def export_model(
     }
     networks = settings.networks()
     discriminator = plain_discriminator(state.discriminator, networks)
-    return DCGAN(networks, generator, discriminator, card, encoder, loader.retrieval)
+    return DCGAN(networks, generator, discriminator, card, inpainter, loader.retrieval)
 
 
 @torch.no_grad()
@@ -59,11 +63,3 @@ def write_frame(png: bytes, frame: Path, run: RunDirectory) -> None:
     # Counted from the end, so that the animation ends with the newest grid.
     paths = frames[::-1][::stride][::-1]
     write_animation([open_image(path).pixels for path in paths], run.film)
-
-
-def _averaged(
-    state: TrainState, settings: TrainSettings, loader: BatchLoader
-) -> tuple[Generator, Encoder | None]:
-    if state.ema_encoder is None:
-        return recompute_batchnorm(state.ema, settings.networks(), seed=settings.seed), None
-    return recompute_batchnorm_pair(state.ema, state.ema_encoder, loader.statistics())

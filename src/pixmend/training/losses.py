@@ -1,4 +1,4 @@
-"""Losses of G, D and E, per image where not stated otherwise.
+"""Losses of G, D and the inpainter, per image where not stated otherwise.
 
 The adversarial losses take D's logits s, with D(x) = sigmoid(s): softplus(-s) = -log D(x) and
 softplus(s) = -log(1 - D(x)).
@@ -10,11 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixmend.models import PixelPosterior, kl_to_prior
-from pixmend.training.masking import Generated
-from pixmend.training.settings import LossName, TrainSettings
-
-_KNOWN_WEIGHT = 0.25  # completions keep the known pixels, but G must agree with them
+from pixmend.training.settings import LossName
 
 
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -77,34 +73,24 @@ def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
     return gradient.square().flatten(1).sum(1)
 
 
-def completion_loss(generated: Generated, settings: TrainSettings) -> Tensor:
-    """Return weighted L1 + KL beyond the free nats + loss of the pixel posterior, [N].
+def inpainting_loss(images: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Return 0.5 L1 + 0.1 log(e + 0.001) over the hole, [N], with e the mean squared error.
 
-    The evidence lower bound (Kingma and Welling 2014, equation 10), with free bits (Kingma 2016,
-    appendix C.8). The L1 is a mean over values as in pix2pix (Isola 2017, equation 3), weighted
-    towards the hole.
+    The logarithm weighs images alike, however hard they are. ``known`` is [N, 1, S, S], 1 = known.
     """
-    masked, encoding = generated.masked, generated.encoding
-    assert masked is not None
-    assert encoding is not None
-    assert encoding.pixel_posterior is not None
-    weights = torch.where(masked.known > 0, _KNOWN_WEIGHT, 1.0)  # [N, 1, S, S]
-    error = (generated.images[: len(masked)] - masked.images).abs().mean(1, keepdim=True)
-    reconstruction = (weights * error).flatten(1).sum(1) / weights.flatten(1).sum(1)
-    kl = (kl_to_prior(encoding) - settings.free_nats).clamp_min(0)
-    loss = settings.reconstruction_weight * reconstruction + settings.kl_weight * kl
-    posterior = pixel_posterior_loss(encoding.pixel_posterior, masked.images, weights)
-    return loss + settings.estimate_weight * posterior
+    missing = 1 - known
+    values = (missing.flatten(1).sum(1) * images.shape[1]).clamp_min(1)
+    error = (images - target) * missing
+    absolute = error.abs().flatten(1).sum(1) / values
+    return 0.5 * absolute + 0.1 * torch.log(error.square().flatten(1).sum(1) / values + 1e-3)
 
 
-def pixel_posterior_loss(posterior: PixelPosterior, images: Tensor, weights: Tensor) -> Tensor:
-    """Return squared error + 0.01 of its negative log-likelihood, [N].
+def variance_loss(log_variance: Tensor, images: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Return the negative log-likelihood of the missing pixels, [N] (Kendall and Gal 2017, equation 5).
 
-    Both are means weighted by [N, 1, S, S]; likelihood as in Kendall and Gal 2017, equation 5.
+    Only the variance learns by it: through the likelihood, images would learn least where they err most.
     """
-    squared = (posterior.mean - images).square().mean(1, keepdim=True)
-    # Detached: through the likelihood, the mean would learn least where it errs most.
-    precision = (-posterior.log_variance).exp()
-    likelihood = posterior.log_variance + squared.detach() * precision
-    loss = weights * (squared + 0.01 * likelihood)
-    return loss.flatten(1).sum(1) / weights.flatten(1).sum(1)
+    missing = 1 - known
+    squared = (images.detach() - target).square().mean(1, keepdim=True)
+    likelihood = log_variance + squared * (-log_variance).exp()
+    return (missing * likelihood).flatten(1).sum(1) / missing.flatten(1).sum(1).clamp_min(1)

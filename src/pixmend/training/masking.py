@@ -1,9 +1,4 @@
-"""Inversion-aware training: real images with masks, and their completions by E and G.
-
-Part of each batch of G are completions, with z from E's posterior and G conditioned on E's maps.
-The rest are prior samples. D judges both alike, so G stays a generator of the domain while E learns
-to invert it.
-"""
+"""The training data of the inpainter: real images with masks, and their nearest training images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,11 +10,12 @@ from torch import Tensor
 
 from pixmend.distributed import SINGLE_PROCESS, Group
 from pixmend.images import Pixels
-from pixmend.models import Encoder, Encoding, Generator, Retrieval
+from pixmend.models import INPAINTER_LATENT, Evidence, Retrieval, gather_evidence
 from pixmend.rng import array_generator_for, generator_for
 from pixmend.training.settings import TrainSettings
 
-_MAX_COMPARED = 4096  # retrieval images that a training batch is compared with
+# Images that see images of their own group, themselves included: so it learns that what is equal is to be copied.
+_OWN_SHARE = 0.03
 
 
 @dataclass(frozen=True)
@@ -27,54 +23,15 @@ class MaskedBatch:
     """Real images with masks."""
 
     images: Tensor  # [N, C, S, S] in [-1, 1]
-    known: Tensor  # [N, 1, S, S], 1 = known
-    neighbour: Tensor | None  # the training image nearest on the known pixels, [N, C, S, S]
-    noise: Tensor  # N(0, 1) noise of the latent draw, [N, latent_dim]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-@dataclass(frozen=True)
-class Generated:
-    """A batch of G: completions of the N ``masked`` images, if any, before M prior samples."""
-
-    images: Tensor  # [N + M, C, S, S]
-    masked: MaskedBatch | None = None
-    encoding: Encoding | None = None  # of the masked images
-
-    @property
-    def completions(self) -> int:
-        """Number of completions."""
-        return 0 if self.masked is None else len(self.masked)
-
-    def exact(self) -> "Generated":
-        """Return the batch in float32, for the losses."""
-        encoding = None if self.encoding is None else self.encoding.exact()
-        return Generated(self.images.float(), self.masked, encoding)
-
-
-def generate(
-    generator: Generator, encoder: Encoder | None, masked: MaskedBatch | None, z: Tensor
-) -> Generated:
-    """Complete the ``masked`` images, if any, and sample at the latents ``z`` [M, latent_dim].
-
-    One pass of G for both: its batch norm statistics are those of the mixture.
-    """
-    if masked is None:
-        return Generated(generator(z))
-    assert encoder is not None
-    encoding = encoder(masked.images, masked.known, masked.neighbour)
-    latents = torch.cat([encoding.draw(masked.noise), z])
-    return Generated(generator(latents, encoding.condition), masked, encoding)
+    evidence: Evidence
+    latents: Tensor  # N(0, 1) draws for each image, [draws, N, INPAINTER_LATENT]
 
 
 @dataclass(frozen=True)
 class MaskSampler:
-    """Makes a `MaskedBatch` of real images; masks, noise and neighbours are functions of a key.
+    """Makes a `MaskedBatch` of real images; masks, latents and neighbours are functions of a key.
 
-    A neighbour is of another group than its image, as no user's image is of a group that was trained
-    on; where there is none, it is mid-grey.
+    Neighbours are of other groups than their image, as no user's image is of a group that was trained on.
     """
 
     settings: TrainSettings
@@ -92,37 +49,22 @@ class MaskSampler:
     ) -> MaskedBatch:
         """Mask ``images`` [N, C, S, S], the records ``indices``.
 
-        The images are this process's share; masks and noise are drawn for all of ``group``.
+        The images are this process's share; masks and latents are drawn for all of ``group``.
         """
-        count, device = len(images) * group.world, images.device
+        count, device, settings = len(images) * group.world, images.device, self.settings
         share = group.shard(count)
         generator = generator_for(seed, "holes", *key)
-        noise = torch.randn(count, self.settings.latent_dim, generator=generator)[share].to(device)
-        known = sample_masks(count, self.settings.size, generator)[share].to(device)
-        if self.retrieval is None:
-            return MaskedBatch(images, known, None, noise)
-        choice = array_generator_for(seed, "neighbours", *key).choice
-        size = min(_MAX_COMPARED, max(1, len(self.retrieval) // 2))
-        rows = choice(len(self.retrieval), size, replace=False)
-        candidates = Retrieval(self.retrieval.images[torch.from_numpy(rows).to(device)])
-        groups = self.groups[indices][:, None], self.groups[self.members[rows]][None]
-        others = torch.from_numpy(groups[0] != groups[1]).to(device)
-        distances = candidates.distances(images, known, exact=False)
-        distances.masked_fill_(~others, float("inf"))
-        neighbours = candidates.take(distances.argmin(1)) * others.any(1)[:, None, None, None]
-        return MaskedBatch(images, known, neighbours, noise)
-
-
-def masked_rows(count: int, masked: int, player: str) -> NDArray[np.bool_]:
-    """Return which of ``count`` images are masked in the player's step, [count].
-
-    They are evenly spread: each of w contiguous shares has equally many if w divides both numbers.
-    G's rows mirror D's: at half of an even batch they are disjoint, so D has not just seen the
-    images that it judges.
-    """
-    ends = np.arange(count + 1) * masked // count
-    rows = np.diff(ends) > 0
-    return rows if player == "discriminator" else rows[::-1].copy()
+        latents = torch.randn(
+            settings.inpainter_draws, count, INPAINTER_LATENT, generator=generator
+        )[:, share]
+        known = sample_masks(count, settings.size, generator)[share].to(device)
+        excluded = None
+        if self.retrieval is not None:
+            own = self.groups[indices][:, None] == self.groups[self.members][None]
+            shown = torch.rand(count, generator=generator)[share] < _OWN_SHARE
+            excluded = (torch.from_numpy(own) & ~shown[:, None]).to(device)
+        evidence = gather_evidence(images, known, self.retrieval, excluded=excluded, exact=False)
+        return MaskedBatch(images, evidence, latents.to(device))
 
 
 def choose_retrieval(

@@ -33,7 +33,6 @@ from pixmend.models import (
     Generator,
     calibrate,
     clip_radius,
-    infer_mean,
     sample_latents,
 )
 from pixmend.rng import array_generator_for, generator_for
@@ -50,6 +49,7 @@ _COMPLETED = 64  # held-out images to complete, under each mask
 _CALIBRATED, _MASK_KINDS = 128, 5  # held-out images for calibration, and kinds of masks
 # Fewer images get more masks each, so that calibration covers all shares of missing pixels.
 _CALIBRATIONS = _CALIBRATED * _MASK_KINDS
+_DRAWS = 8  # completions of each image, of which the mean is scored
 _SIDE = 32  # pixels, for distances between images
 _NEIGHBOUR_BYTES = 64 * 2**20  # of training images that are searched for the nearest
 _DIVERSE, _COLLAPSED = 0.5, 0.25  # least diversity before a collapse, and the share left by one
@@ -70,7 +70,7 @@ class Scores:
     accuracy_held_out: float | None = None
     kid_held_out: float | None = None
     nearest: float | None = None  # distance to training images over held-out images'; copies: << 1
-    completion: str = ""  # what completed held-out images: "encoder" or "search"
+    completion: str = ""  # what completed held-out images: "inpainter" or "search"
     psnr: dict[str, float] = field(default_factory=dict)  # mean hole PSNR in dB, by mask
     psnr_of_mean: dict[str, float] = field(default_factory=dict)  # of the mean training image
     best: bool = False
@@ -104,7 +104,7 @@ class Monitor:
             self._held_out_distance = self._nearest_distance(_thumbnails(self._held_out))
 
     def score(self, model: DCGAN, *, step: int, images: int) -> Scores:
-        """Return the scores of a model whose G and E are in evaluation mode."""
+        """Return the scores of a model whose networks are in evaluation mode."""
         started = time.monotonic()
         samples = self._sample(model)
         features = self._features(samples)
@@ -137,7 +137,7 @@ class Monitor:
         return replace(scores, warnings=tuple(_warnings(scores)))
 
     def calibrate(self, model: DCGAN) -> Calibration | None:
-        """Calibrate a model on held-out images under all kinds of masks; None without encoder."""
+        """Calibrate a model on held-out images under all kinds of masks; None without inpainter."""
         if self._held_out is None:
             return None
         images = self._held_out[:_CALIBRATED]
@@ -156,13 +156,13 @@ class Monitor:
         for spec in MASKS:
             mask = torch.from_numpy(make_mask(spec, size, size, seed=seed).known)
             known = mask.to(self._device).expand(len(target), 1, -1, -1)
-            if model.encoder is None:
+            if model.inpainter is None:
                 completed = latent_search(model.generator, model.settings, target, known, seed=seed)
             else:
-                completed = infer_mean(model, target, known.to(target.dtype))
+                completed = model.inpaint(target, known.to(target.dtype), draws=_DRAWS)[0].mean(1)
             psnr[spec] = round(float(hole_psnr(completed, target, known).mean()), 3)
             psnr_of_mean[spec] = round(float(hole_psnr(mean, target, known).mean()), 3)
-        completion = "search" if model.encoder is None else "encoder"
+        completion = "search" if model.inpainter is None else "inpainter"
         return {"completion": completion, "psnr": psnr, "psnr_of_mean": psnr_of_mean}
 
     @torch.no_grad()
@@ -182,13 +182,13 @@ class Monitor:
 
 
 def is_better(scores: Scores, than: Scores | None) -> bool:
-    """Whether scores are better: by mean hole PSNR with an encoder, otherwise by KID.
+    """Whether scores are better: by mean hole PSNR with an inpainter, otherwise by KID.
 
     The PSNR of a short search depends on the search as much as on the model, so it does not count.
     """
     if than is None or (scores.features, scores.completion) != (than.features, than.completion):
         return True
-    if scores.completion == "encoder":
+    if scores.completion == "inpainter":
         assert scores.mean_psnr is not None
         assert than.mean_psnr is not None
         return scores.mean_psnr > than.mean_psnr

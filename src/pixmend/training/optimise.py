@@ -1,20 +1,24 @@
-"""Adam: its state, its learning rates, and updates that must be finite."""
+"""Adam and AdamW: their state, its learning rates, and updates that must be finite."""
 
 import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam
+from torch.optim import Adam, AdamW
 
 from pixmend.distributed import SINGLE_PROCESS, Group
 from pixmend.training.settings import Schedule, TrainSettings
 
 
 def make_optimiser(name: str, network: nn.Module, settings: TrainSettings) -> Adam:
-    """Return Adam over the weights of the network of that name, at its full learning rate."""
-    betas = (settings.beta1, settings.beta2)
-    optimiser = Adam(network.parameters(), _full_rate(name, settings), betas, fused=True)
+    """Return Adam (AdamW for the inpainter) over the network of that name, at its full learning rate."""
+    rate, weights = _full_rate(name, settings), network.parameters()
+    if name == "inpainter":
+        # Which is Adam with another law of weight decay.
+        optimiser: Adam = AdamW(weights, rate, (0.9, 0.99), weight_decay=1e-3, fused=True)
+    else:
+        optimiser = Adam(weights, rate, (settings.beta1, settings.beta2), fused=True)
     for weight in network.parameters():
         # Made here, not at the first update, which may be skipped: a checkpoint holds all of it.
         optimiser.state[weight] = {
@@ -72,7 +76,7 @@ def lr_factor(step: int, steps: int, *, schedule: Schedule, warmup: float) -> fl
 
 
 def _full_rate(name: str, settings: TrainSettings) -> float:
-    if name == "encoder":
-        return settings.encoder_learning_rate
+    if name == "inpainter":
+        return settings.inpainter_learning_rate
     own = settings.discriminator_learning_rate if name == "discriminator" else None
     return own or settings.learning_rate

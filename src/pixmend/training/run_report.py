@@ -135,8 +135,8 @@ def _charts(log: Sequence[dict[str, Any]], scores: Sequence[Scores]) -> str:
     ]
     kid = [series("training images", "kid"), series("held-out images", "kid_held_out")]
     ratios = [series("diversity", "diversity"), series("novelty", "nearest")]
-    by_encoder = bool(scores) and scores[-1].completion == "encoder"
-    method = "by the encoder in one pass" if by_encoder else "by a short search"
+    by_inpainter = bool(scores) and scores[-1].completion == "inpainter"
+    method = "by the inpainter in one pass" if by_inpainter else "by a short search"
     fid = [series("training images", "fid")]
     charts = [
         ("Losses", "means between lines of the log", losses),

@@ -57,15 +57,12 @@ class TrainSettings(DCGANSettings):
     precision: Precision = Field("float32", description="of activations; weights stay float32")
     sync_batchnorm: bool = Field(True, description="batch norm statistics over all processes")
     ema_decay: Share = Field(0.999, description="decay of G's moving average; 0 = no average")
-    encoder_learning_rate: Rate = Field(4e-4, description="Adam's learning rate for the encoder")
-    completion_share: float = Field(
-        0.5, gt=0, lt=1, description="share of completions in G's batch, with an encoder"
+    inpainter_learning_rate: Rate = Field(2e-3, description="AdamW's learning rate, inpainter")
+    inpainter_batch: int = Field(32, ge=1, le=65536, description="images per step, inpainter")
+    inpainter_steps: Count = Field(1, description="steps of the inpainter per step of G")
+    inpainter_draws: int = Field(
+        4, ge=1, le=64, description="completions per image, of which the best is trained"
     )
-    completion_weight: Weight = Field(1.0, description="weight of completions in G's GAN loss")
-    reconstruction_weight: Weight = Field(100.0, description="weight of completions' L1 error")
-    estimate_weight: Weight = Field(100.0, description="weight of the pixel posterior's loss")
-    kl_weight: Weight = Field(0.03, description="weight of the latent posterior's KL divergence")
-    free_nats: Weight = Field(0.0, description="KL divergence without penalty, nats per image")
     steps: Count = Field(50_000, description="training steps: n_critic steps of D, one of G")
     minutes: float | None = Field(None, gt=0, le=1e6, description="training time; replaces `steps`")
     checkpoint_every: Count = Field(2_000, description="steps per checkpoint and sample grid")
@@ -90,13 +87,6 @@ class TrainSettings(DCGANSettings):
     def transforms(self) -> tuple[TransformName, ...]:
         """The transforms of `diffaugment`, in order of application."""
         return parse_transforms(self.diffaugment)
-
-    @property
-    def completions(self) -> int:
-        """Number of completions in a batch of G; 0 without an encoder."""
-        if self.encoder == "off":
-            return 0
-        return min(max(1, round(self.batch_size * self.completion_share)), self.batch_size - 1)
 
     def networks(self) -> DCGANSettings:
         """Return the settings of the networks alone."""

@@ -1,14 +1,12 @@
-"""One training step: updates of D, then of G and E (Goodfellow 2014, Algorithm 1)."""
+"""One training step: updates of D, of G and of the inpainter (Goodfellow 2014, Algorithm 1)."""
 
 import contextlib
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam
 
 from pixmend.distributed import Group
@@ -19,16 +17,18 @@ from pixmend.training.ema import update_ema
 from pixmend.training.losses import (
     DISCRIMINATOR_LOSSES,
     GENERATOR_LOSSES,
-    completion_loss,
     feature_matching,
     gradient_penalty,
+    inpainting_loss,
+    variance_loss,
 )
-from pixmend.training.masking import Generated, generate
+from pixmend.training.masking import MaskedBatch
 from pixmend.training.optimise import set_learning_rates, update_if_finite
 from pixmend.training.settings import Precision, TrainSettings
 from pixmend.training.spectral import iterate_powers
 from pixmend.training.train_state import TrainState
 
+_LIKELIHOOD_WEIGHT = 0.05
 _MAX_SKIPPED = 5  # skipped steps in a row before a rollback
 
 
@@ -74,43 +74,40 @@ class TrainStep:
         reuse = settings.reuse_fakes and count == 1
         means: list[Tensor] = []
         for inner in range(settings.n_critic):
-            real, indices = self._loader.real(state.images, settings.batch_size)
+            real = self._loader.real(state.images, settings.batch_size)
             batches = []
             for state.micro_batch, loader in enumerate(loaders):
-                share = Group(state.micro_batch, count).shard(len(indices))
+                share = Group(state.micro_batch, count).shard(len(real))
                 images = loader.augmented(real[share], state.step, inner)
                 seen = loader.transform(state.step, "real", inner)(images)
                 keep = reuse and inner == settings.n_critic - 1
-                fakes = self._generate(loader, images, indices[share], inner, with_grad=keep)
+                fakes = self._generate(loader, inner, with_grad=keep)
                 transform = loader.transform(state.step, "fake", inner)
-                loss = discriminator_step(state, seen, fakes.images, settings, transform)
-                batches.append((loader, images, indices[share], seen))
+                loss = discriminator_step(state, seen, fakes, settings, transform)
+                batches.append((loader, seen))
             means.append(loss.mean())
             state.images += settings.batch_size
-        for state.micro_batch, (loader, images, members, seen) in enumerate(batches):
+        for state.micro_batch, (loader, seen) in enumerate(batches):
             if not reuse:
-                again = inner if settings.reuse_fakes else None
-                fakes = self._generate(loader, images, members, again, with_grad=True)
+                again = inner if settings.reuse_fakes else "generator"
+                fakes = self._generate(loader, again, with_grad=True)
             transform = loader.transform(state.step, "generator")
             loss = generator_step(state, fakes, seen, settings, transform)
+        means.append(loss.mean())
+        if state.inpainter is not None:
+            for inner in range(settings.inpainter_steps):
+                for state.micro_batch, loader in enumerate(loaders):
+                    loss = inpainter_step(state, loader.masked(state.step, inner), settings)
+                means.insert(0, loss.mean())
         state.micro_batch = 0
-        return [*means, loss.mean()]
+        return means
 
-    def _generate(
-        self,
-        loader: BatchLoader,
-        real: Tensor,
-        indices: NDArray[np.int64],
-        inner: int | None,
-        *,
-        with_grad: bool,
-    ) -> Generated:
-        """Generate a batch for D's inner-th step or, with None, for G's own."""
-        state = self._state
-        player = "generator" if inner is None else "discriminator"
-        z, masked = loader.inputs(real, indices, state.step, player, inner or 0)
-        with torch.set_grad_enabled(with_grad), autocast(self._settings.precision, real.device):
-            return generate(state.generator, state.encoder, masked, z).exact()
+    def _generate(self, loader: BatchLoader, number: int | str, *, with_grad: bool) -> Tensor:
+        """Generate a batch at the latents of D's step of that number, or of G's own (``"generator"``)."""
+        z = loader.latents(self._state.step, number)
+        with torch.set_grad_enabled(with_grad), autocast(self._settings.precision, z.device):
+            images: Tensor = self._state.generator(z)
+        return images.float()
 
     def _count_skipped(self) -> None:
         state, problem = self._state, "loss or gradients not finite"
@@ -155,42 +152,73 @@ def discriminator_step(
 
 def generator_step(
     state: TrainState,
-    generated: Generated,
+    fakes: Tensor,
     real: Tensor,
     settings: TrainSettings,
     transform: Transform = unchanged,
 ) -> Tensor:
-    """Update G, and E where there are completions, with the graph of ``generated``; D stays fixed.
+    """Update G by the graph of its images ``fakes``; D stays fixed. Return the adversarial loss, [B].
 
-    Returns the adversarial loss of the prior samples, [M].
+    ``transform`` is DiffAugment, which passes gradients. A loss of NaN means that the update was skipped.
     """
     state.discriminator.requires_grad_(False)  # its gradients would be thrown away
-    count = generated.completions
     with autocast(settings.precision, real.device):
-        features = state.discriminator.features(transform(generated.images))
+        features = state.discriminator.features(transform(fakes))
         logits = state.discriminator.logit(features[-1])
     losses = GENERATOR_LOSSES[settings.loss](logits.float())
-    total = losses[count:].mean()
-    optimisers = [state.generator_optimiser]
-    if count:
-        total = total + settings.completion_weight * losses[:count].mean()
-        total = total + completion_loss(generated, settings).mean()
-        assert state.encoder_optimiser is not None
-        optimisers.append(state.encoder_optimiser)
+    total = losses.mean()
     if settings.feature_matching:
         with torch.no_grad(), autocast(settings.precision, real.device):
             target = state.discriminator.features(real)[-1]
-        fakes = features[-1].float()
-        distance = feature_matching(target.float(), fakes, over_batch=state.group.mean)
+        distance = feature_matching(
+            target.float(), features[-1].float(), over_batch=state.group.mean
+        )
         total = total + settings.feature_matching * distance
-    loss = _descend(state, total, losses[count:], optimisers)
+    loss = _descend(state, total, losses, [state.generator_optimiser])
     state.discriminator.requires_grad_(True)
-    # The main process alone reads the averages.
-    if state.group.is_main and state.micro_batch == state.micro_batches - 1:
-        update_ema(state.ema, state.generator, decay=settings.ema_decay, step=state.step)
-        if state.encoder is not None and state.ema_encoder is not None:
-            update_ema(state.ema_encoder, state.encoder, decay=settings.ema_decay, step=state.step)
+    _average(state, state.ema, state.generator, settings)
     return loss
+
+
+def inpainter_step(state: TrainState, batch: MaskedBatch, settings: TrainSettings) -> Tensor:
+    """Update the inpainter; return its loss, [B], NaN if the update was skipped.
+
+    Of several completions of each image the best is trained (implicit maximum likelihood estimation, Li and Malik 2018): the
+    others stay free to be other plausible completions, so that z keeps a meaning.
+    """
+    inpainter = state.inpainter
+    assert inpainter is not None
+    assert state.inpainter_optimiser is not None
+    evidence, target = batch.evidence, batch.images
+    with autocast(settings.precision, target.device):
+        maps = inpainter.encode(evidence)
+        z = batch.latents[0]
+        if len(batch.latents) > 1:
+            detached = [each.detach() for each in maps]
+            with torch.no_grad():
+                trials = [
+                    inpainting_loss(
+                        inpainter.decode(detached, each, evidence).mean, target, evidence.known
+                    )
+                    for each in batch.latents
+                ]
+            best = torch.stack(trials).argmin(0)
+            z = batch.latents[best, torch.arange(len(target), device=best.device)]
+        posterior = inpainter.decode(maps, z, evidence)
+    losses = inpainting_loss(posterior.mean, target, evidence.known)
+    likelihood = variance_loss(posterior.log_variance, posterior.mean, target, evidence.known)
+    total = losses.mean() + _LIKELIHOOD_WEIGHT * likelihood.mean()
+    loss = _descend(state, total, losses, [state.inpainter_optimiser])
+    _average(state, state.ema_inpainter, inpainter, settings)
+    return loss
+
+
+def _average(
+    state: TrainState, ema: nn.Module | None, network: nn.Module, settings: TrainSettings
+) -> None:
+    # The main process alone reads the averages.
+    if ema is not None and state.group.is_main and state.micro_batch == state.micro_batches - 1:
+        update_ema(ema, network, decay=settings.ema_decay, step=state.step)
 
 
 def _descend(state: TrainState, total: Tensor, losses: Tensor, optimisers: list[Adam]) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from pixmend.distributed import SINGLE_PROCESS, Group
-from pixmend.models import Discriminator, Encoder, Generator, initialise
+from pixmend.models import Discriminator, Generator, Inpainter, initialise, initialise_inpainter
 from pixmend.rng import generator_for
 from pixmend.training.data_parallel import replicate
 from pixmend.training.optimise import make_optimiser
@@ -25,9 +25,9 @@ class TrainState:
     ema: Generator
     generator_optimiser: Adam
     discriminator_optimiser: Adam
-    encoder: Encoder | None = None
-    ema_encoder: Encoder | None = None
-    encoder_optimiser: Adam | None = None
+    inpainter: Inpainter | None = None
+    ema_inpainter: Inpainter | None = None
+    inpainter_optimiser: Adam | None = None
     step: int = 0
     images: int = 0  # that D has seen, in all processes
     skipped: int = 0  # steps with a non-finite update
@@ -40,12 +40,12 @@ class TrainState:
 
     def networks(self) -> dict[str, nn.Module]:
         """Return the networks by name."""
-        names = ("generator", "discriminator", "ema", "encoder", "ema_encoder")
+        names = ("generator", "discriminator", "ema", "inpainter", "ema_inpainter")
         return {name: net for name in names if (net := getattr(self, name)) is not None}
 
     def optimisers(self) -> dict[str, Adam]:
         """Return the optimisers by the names of their networks."""
-        names = ("generator", "discriminator", "encoder")
+        names = ("generator", "discriminator", "inpainter")
         optimisers = {name: getattr(self, f"{name}_optimiser") for name in names}
         return {name: each for name, each in optimisers.items() if each is not None}
 
@@ -57,18 +57,21 @@ def initial_state(
     model = settings.networks()
     generator, discriminator = Generator(model), Discriminator(model)
     trained: dict[str, nn.Module] = {"generator": generator, "discriminator": discriminator}
-    encoder = ema_encoder = None
-    if settings.encoder != "off":
-        trained["encoder"] = encoder = Encoder(model)
+    inpainter = ema_inpainter = None
+    if settings.inpainter_filters:
+        trained["inpainter"] = inpainter = Inpainter(model)
     for name, network in trained.items():
-        initialise(network, generator_for(settings.seed, "weights", name))
+        draws = generator_for(settings.seed, "weights", name)
+        initialise_inpainter(network, draws) if isinstance(network, Inpainter) else initialise(
+            network, draws
+        )
     if settings.spectral_norm:
         normalise_spectrally(discriminator, seed=settings.seed)
     ema = copy.deepcopy(generator).requires_grad_(False)
     networks = [*trained.values(), ema]
-    if encoder is not None:
-        ema_encoder = copy.deepcopy(encoder).requires_grad_(False)
-        networks.append(ema_encoder)
+    if inpainter is not None:
+        ema_inpainter = copy.deepcopy(inpainter).requires_grad_(False)
+        networks.append(ema_inpainter)
     for network in networks:
         # Strided convolutions are faster with channels last, on CPUs and on GPUs.
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -81,9 +84,9 @@ def initial_state(
         ema,
         optimisers["generator"],
         optimisers["discriminator"],
-        encoder,
-        ema_encoder,
-        optimisers.get("encoder"),
+        inpainter,
+        ema_inpainter,
+        optimisers.get("inpainter"),
         group=group,
         micro_batches=settings.gradient_accumulation,
     )
