@@ -18,6 +18,7 @@ from pixmend.models import Retrieval, sample_latents
 from pixmend.records import PackProgress, PackSettings, Records, pack
 from pixmend.rng import array_generator_for, generator_for
 from pixmend.storage import StorePath
+from pixmend.training.masking import MaskSampler
 from pixmend.training.run_directory import RunDirectory, is_run
 from pixmend.training.settings import TrainSettings, read_recipe, resolve
 from pixmend.training.split import group_numbers
