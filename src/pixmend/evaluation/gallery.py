@@ -1,122 +1,109 @@
-"""Best, median and worst cases side by side: original, masked, and every method's answer, as pictures within the page."""
+"""Pictures of the report: best, median and worst cases beside every method's answer."""
 
 import base64
 from collections.abc import Sequence
-from html import escape
+from typing import NamedTuple
 
 import numpy as np
 
 from pixmend.completion import Completion
-from pixmend.evaluation.heldout import HeldOut
-from pixmend.evaluation.ledger import ResultStore, Row
-from pixmend.evaluation.protocol import Protocol, masks_for
-from pixmend.evaluation.rivals import Images
-from pixmend.evaluation.summary import Summary
+from pixmend.evaluation.aggregation import Summary
+from pixmend.evaluation.baselines import Images
+from pixmend.evaluation.held_out import HeldOut
+from pixmend.evaluation.results import Key, ResultRow, ResultStore
+from pixmend.evaluation.settings import EvaluationSpec, draw_masks
 from pixmend.images import encode_png, open_image, thumbnail
-from pixmend.masks import Mask
-from pixmend.page import scrolling
 
-_CELL = 96  # pixels; larger images are reduced to it
-_SMALL = 64  # pixels of images of which more than one case of a kind is shown
+_CELL = 96  # pixels, the largest side of a picture
+_SMALL = 64  # pixels, up to which two cases of a kind are shown
+
+
+class PictureCell(NamedTuple):
+    """A picture in a table: its PNG in base64 ("" if missing), texts, and whether it is best."""
+
+    png: str
+    alt: str
+    caption: str = ""
+    best: bool = False
+
+
+class GalleryLine(NamedTuple):
+    """One image's pictures."""
+
+    case: str
+    name: str
+    cells: list[PictureCell]
 
 
 def gallery(
-    protocol: Protocol, held: HeldOut, rows: Sequence[Row], summary: Summary, ledger: ResultStore
-) -> str:
-    """Return a table of pictures for each mask, cases by the hole PSNR of the best method with the model (or of all)."""
-    by = summary.best_ours or summary.best_rival
-    of = {(row.number, row.mask, row.label): row for row in rows}
-    parts = []
-    for spec in protocol.masks:
-        ranked = sorted(
-            range(len(held.images)), key=lambda number: (-of[number, spec, str(by)].psnr, number)
-        )
-        lines = []
-        doubted = [f"uncertainty of {by}"] if by in summary.ours else []
-        for case, number in _cases(ranked, 2 if held.images.shape[1] <= _SMALL else 1):
-            (mask,) = masks_for(protocol, spec, [number], held.images.shape[1])
-            answers = [of[number, spec, label] for label in summary.labels]
-            unsure = of[number, spec, str(by)] if doubted else None
-            lines.append(_line(case, held, number, mask, answers, ledger, protocol.batch, unsure))
-        heads = "".join(
-            f"<th>{escape(each)}</th>" for each in ("original", "masked", *summary.labels, *doubted)
-        )
-        parts.append(
-            f"<h3>{escape(spec)}</h3>"
-            + scrolling(
-                f"cases, {spec}",
-                f'<table class="gallery"><thead><tr><th></th>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table>',
-            )
-        )
-    return "".join(parts)
+    spec: EvaluationSpec,
+    held_out: HeldOut,
+    rows: Sequence[ResultRow],
+    summary: Summary,
+    store: ResultStore,
+) -> dict[str, list[GalleryLine]]:
+    """Return the cases of each mask, ranked by the hole PSNR of our best method (or of all)."""
+    best = str(summary.best_ours or summary.best_baseline)
+    table = {(row.number, row.mask, row.label): row for row in rows}
+    count, size = held_out.images.shape[:2]
+    lines: dict[str, list[GalleryLine]] = {}
+    for mask in spec.masks:
+        scores = {number: table[number, mask, best].psnr for number in range(count)}
+        ranking = sorted(scores, key=lambda number: (-scores[number], number))
+        lines[mask] = []
+        for number, case in _cases(ranking, 2 if size <= _SMALL else 1).items():
+            own = [table[number, mask, label] for label in summary.labels]
+            cells = _originals(spec, held_out, mask, number) + _answers(own, store)
+            if best in summary.ours:
+                cells.append(_uncertainty(table[number, mask, best], store))
+            lines[mask].append(GalleryLine(case, held_out.names[number], cells))
+    return lines
 
 
-def sample_sheet(samples: Images, nearest: Images) -> str:
-    """Return samples above the training images nearest to them, as a table of pictures."""
-    lines = []
-    for title, images in (("samples", samples), ("nearest training images", nearest)):
-        cells = "".join(
-            _cell(image, f"{title} {number}", "") for number, image in enumerate(images, 1)
-        )
-        lines.append(f'<tr><th scope="row">{title}</th>{cells}</tr>')
-    return scrolling("samples", f'<table class="gallery">{"".join(lines)}</table>')
+def picture(pixels: Images, alt: str, caption: str = "", *, best: bool = False) -> PictureCell:
+    """Return a cell; the page enlarges small images with crisp pixels."""
+    if max(pixels.shape[:2]) > _CELL or pixels.shape[-1] == 4:
+        pixels = thumbnail(pixels, _CELL)
+    return PictureCell(base64.b64encode(encode_png(pixels)).decode("ascii"), alt, caption, best)
 
 
-def _cases(ranked: Sequence[int], each: int) -> list[tuple[str, int]]:
-    """Return the best, the middle and the worst, none twice."""
-    middle = max(0, (len(ranked) - each) // 2)
-    wanted = [
-        *(("best", number) for number in ranked[:each]),
-        *(("median", number) for number in ranked[middle : middle + each]),
-        *(("worst", number) for number in ranked[-each:]),
-    ]
-    return [
-        case for place, case in enumerate(wanted) if case[1] not in {n for _, n in wanted[:place]}
-    ]
+def _cases(ranking: Sequence[int], each: int) -> dict[int, str]:
+    """Return best, median and worst images, each once."""
+    middle = max(0, (len(ranking) - each) // 2)
+    cases: dict[int, str] = {}
+    for case, start in (("best", 0), ("median", middle), ("worst", max(0, len(ranking) - each))):
+        for number in ranking[start : start + each]:
+            cases.setdefault(number, case)
+    return cases
 
 
-def _line(
-    case: str,
-    held: HeldOut,
-    number: int,
-    mask: Mask,
-    rows: Sequence[Row],
-    ledger: ResultStore,
-    batch: int,
-    unsure: Row | None,
-) -> str:
-    image, name = held.images[number], held.names[number]
-    best = max(row.psnr for row in rows)
-    nothing = np.zeros(mask.known.shape, np.float32)
-    cells = [
-        _cell(image, f"original of {name}", ""),
-        _cell(Completion(name, open_image(image), mask, (), nothing).masked, "masked", ""),
-    ]
+def _originals(
+    spec: EvaluationSpec, held_out: HeldOut, mask: str, number: int
+) -> list[PictureCell]:
+    image, name = held_out.images[number], held_out.names[number]
+    (drawn,) = draw_masks(mask, [number], len(image), spec.seed)
+    uncertainty = np.zeros(drawn.known.shape, np.float32)
+    masked = Completion(name, open_image(image), drawn, (), uncertainty).masked
+    return [picture(image, f"original of {name}"), picture(masked, "masked")]
+
+
+def _answers(rows: Sequence[ResultRow], store: ResultStore) -> list[PictureCell]:
+    highest = max(row.psnr for row in rows)
+    cells = []
     for row in rows:
-        answer = ledger.picture(row, batch)
-        shown = f"<b>{row.psnr:.1f}</b>" if row.psnr == best else f"{row.psnr:.1f}"
+        answer, alt = store.read_answer(row.key), f"{row.image} by {row.label}"
+        psnr = f"{row.psnr:.1f}"
         cells.append(
-            "<td></td>" if answer is None else _cell(answer, f"{name} by {row.label}", shown)
+            PictureCell("", alt)
+            if answer is None
+            else picture(answer, alt, psnr, best=row.psnr == highest)
         )
-    doubt = None if unsure is None else ledger.doubt(unsure, batch)
-    if doubt is not None and unsure is not None:
-        said = (
-            "" if unsure.expected is None else f"{unsure.expected:.0f}, was {unsure.observed:.0f}"
-        )
-        cells.append(_cell(doubt, f"uncertainty of {name}", said))
-    short = name.rpartition("/")[2]
-    return f'<tr><th scope="row">{case}<small title="{escape(name, quote=True)}">{escape(short)}</small></th>{"".join(cells)}</tr>'
+    return cells
 
 
-def _cell(pixels: Images, alt: str, caption: str) -> str:
-    # Small images stay small in the file; the page enlarges them with crisp pixels.
-    small = (
-        pixels
-        if max(pixels.shape[:2]) <= _CELL and pixels.shape[-1] != 4
-        else thumbnail(pixels, _CELL)
-    )
-    data = base64.b64encode(encode_png(small)).decode("ascii")
-    return (
-        f'<td><img alt="{escape(alt, quote=True)}" src="data:image/png;base64,{data}">'
-        f"<small>{caption}</small></td>"
-    )
+def _uncertainty(row: ResultRow, store: ResultStore) -> PictureCell:
+    pixels = store.read_answer(Key(*row.key), ".uncertainty")
+    alt = f"uncertainty of {row.image}"
+    if pixels is None or row.predicted_error is None:
+        return PictureCell("", alt)
+    return picture(pixels, alt, f"{row.predicted_error:.0f}, was {row.observed_error:.0f}")
