@@ -72,32 +72,17 @@ def _bootstrap(
 
 @dataclass(frozen=True)
 class Cell:
-    """A method under one mask, or under `ALL`.
-
-    Attributes
-    ----------
-    figures
-        Intervals of those of `METRICS` that its rows have, under `ALL` of each image's mean over
-        masks; and "boundary_ratio", the step across the hole's boundary over the originals'.
-    missing
-        Mean share of missing pixels.
-    seconds, peak_mib
-        Mean time per image, and peak memory; None if unknown.
-    kid, fid
-        None for too few images; under `ALL` the mean over masks.
-    behind
-        Paired difference of the best method's hole PSNR and this one's; None for the best.
-    """
+    """A method under one mask, or under `ALL`, where images count with their mean over masks."""
 
     label: str
     mask: str
-    figures: dict[str, Interval]
-    missing: float
-    seconds: float | None
+    figures: dict[str, Interval]  # of `METRICS`, and of "boundary_ratio"
+    missing: float  # mean share of pixels
+    seconds: float | None  # mean per image
     peak_mib: float | None
-    kid: float | None = None
-    fid: float | None = None
-    behind: Interval | None = None
+    kid: float | None  # None for too few images
+    fid: float | None
+    behind: Interval | None  # the best method's hole PSNR less this one's, paired; None if best
 
     @property
     def psnr(self) -> Interval:
@@ -127,39 +112,19 @@ class Pair:
 
 @dataclass(frozen=True)
 class Summary:
-    """The numbers of the report.
-
-    Attributes
-    ----------
-    labels, ours
-        All methods, and those that use the model.
-    masks
-        In order, then `ALL` if there are several.
-    cells
-        By (label, mask).
-    best_ours, best_baseline
-        By mean hole PSNR over all masks; None if there are none.
-    leads
-        By mask: the paired difference of their hole PSNR; {} unless there are both.
-    errors, shares
-        Of each of our methods, calibration of the predicted error and of the confidence.
-    features
-        Name of the feature map of KID and Fréchet distance.
-    pairs
-        The methods that two models share.
-    """
+    """The numbers of the report."""
 
     labels: tuple[str, ...]
-    ours: tuple[str, ...]
-    masks: tuple[str, ...]
-    cells: dict[tuple[str, str], Cell]
-    best_ours: str | None
+    ours: tuple[str, ...]  # labels of the methods that use the model
+    masks: tuple[str, ...]  # then `ALL` if there are several
+    cells: dict[tuple[str, str], Cell]  # by (label, mask)
+    best_ours: str | None  # by mean hole PSNR over all masks
     best_baseline: str | None
-    leads: dict[str, Interval]
-    errors: dict[str, list[CalibrationBin]]
-    shares: dict[str, list[CalibrationBin]]
-    features: str = ""
-    pairs: tuple[Pair, ...] = ()
+    leads: dict[str, Interval]  # by mask: paired difference of these two; {} without both
+    errors: dict[str, list[CalibrationBin]]  # by our labels: calibration of predicted errors
+    shares: dict[str, list[CalibrationBin]]  # and of confidences
+    features: str  # of KID and Fréchet distance
+    pairs: tuple[Pair, ...]  # the methods that two models share
 
     @property
     def over_all(self) -> str:
@@ -188,9 +153,8 @@ def summarise(
     rows: Sequence[ResultRow],
     methods: Sequence[EvaluatedMethod],
     masks: Sequence[str],
-    *,
-    features: str = "",
-    realism: Sequence[Realism] = (),
+    features: str,
+    realism: Sequence[Realism],
 ) -> Summary:
     """Aggregate complete rows, one for each image, mask and method."""
     labels = tuple(method.label for method in methods)
@@ -221,8 +185,10 @@ def summarise(
         best_ours=best_ours,
         best_baseline=best_baseline,
         leads=leads,
-        errors={label: _error_bins(rows, label) for label in ours},
-        shares={label: _share_bins(rows, label) for label in ours},
+        errors={
+            label: _bins(rows, label, "predicted_error", "observed_error", 2) for label in ours
+        },
+        shares={label: _bins(rows, label, "confidence", "correct", 1) for label in ours},
         features=features,
         pairs=_pairs(table, ours, columns),
     )
@@ -301,19 +267,9 @@ def _pairs(table: _Table, ours: Sequence[str], columns: Sequence[str]) -> tuple[
     return tuple(pairs)
 
 
-def _error_bins(rows: Sequence[ResultRow], label: str) -> list[CalibrationBin]:
-    values = [
-        (row.predicted_error, row.observed_error)
-        for row in rows
-        if row.label == label and row.predicted_error is not None
-    ]
-    return calibration_bins(*zip(*values, strict=True), power=2) if values else []
-
-
-def _share_bins(rows: Sequence[ResultRow], label: str) -> list[CalibrationBin]:
-    values = [
-        (row.confidence, row.correct)
-        for row in rows
-        if row.label == label and row.confidence is not None
-    ]
-    return calibration_bins(*zip(*values, strict=True)) if values else []
+def _bins(
+    rows: Sequence[ResultRow], label: str, predicted: str, observed: str, power: int
+) -> list[CalibrationBin]:
+    own = [row for row in rows if row.label == label and getattr(row, predicted) is not None]
+    columns = ([getattr(row, name) for row in own] for name in (predicted, observed))
+    return calibration_bins(*columns, power=power) if own else []

@@ -1,7 +1,9 @@
-"""Diagnostics: causes of the results, in words, from measured facts, each with advice."""
+"""Diagnostics: causes of the results, from measured facts, with the advice in diagnostics.toml."""
 
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from pixmend.evaluation.settings import EvaluationSpec, draw_masks
 from pixmend.images import to_pixels, to_tensor
 from pixmend.models import DCGAN, infer
 
+_TEXTS = tomllib.loads(files("pixmend.evaluation").joinpath("diagnostics.toml").read_text("utf-8"))
 _MIN_IMAGES, _MIN_GROUPS = 30, 10  # intervals of fewer are too wide to compare methods
 _MIN_TRAINING = 1000
 _LARGE_GAP = 3.0  # dB
@@ -29,29 +32,22 @@ _INVERTED, _RECONSTRUCTED = 8, 64  # images
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Whole held-out images through E and G: mean PSNR, and that of each image's mean colour.
-
-    It bounds what the encoder can restore.
-    """
+    """Whole held-out images through E and G, which bounds what the encoder can restore."""
 
     count: int
-    psnr: float
-    psnr_of_grey: float
+    psnr: float  # mean, dB
+    psnr_of_grey: float  # of each image's mean colour
 
 
 @dataclass(frozen=True)
 class SelfInversion:
-    """A search's completions of G's own samples, which G can reproduce exactly.
-
-    A low hole PSNR is therefore the fault of the search. ``psnr_of_mean`` is that of the mean
-    sample.
-    """
+    """A search's completions of G's own samples: G can reproduce them, so errors are the search's."""
 
     label: str
     mask: str
     count: int
-    psnr: float
-    psnr_of_mean: float
+    psnr: float  # mean, of the hole, dB
+    psnr_of_mean: float  # of the mean sample
 
 
 @dataclass(frozen=True)
@@ -70,10 +66,9 @@ def reconstruct(model: DCGAN, held_out: HeldOut) -> Reconstruction | None:
     target = to_tensor(images).to(next(model.generator.parameters()).device)
     outputs = list(to_pixels(infer(model, target, torch.ones_like(target[:, :1]))))
     grey = [np.broadcast_to(image.mean((0, 1)).round(), image.shape) for image in images]
-    holes = [np.ones(images.shape[1:3], bool)] * len(images)
-    return Reconstruction(
-        len(images), _mean_psnr(outputs, images, holes), _mean_psnr(grey, images, holes)
-    )
+    whole = [np.ones(images.shape[1:3], bool)] * len(images)
+    scores = (_mean_psnr(answers, images, whole) for answers in (outputs, grey))
+    return Reconstruction(len(images), *scores)
 
 
 def invert_samples(
@@ -81,17 +76,11 @@ def invert_samples(
     methods: Sequence[EvaluatedMethod],
     spec: EvaluationSpec,
     store: ResultStore,
-    *,
-    should_stop: ShouldStop = lambda: False,
+    should_stop: ShouldStop,
 ) -> SelfInversion | None:
     """Let the last method that searches without the encoder complete G's samples.
 
     None if there is no such method: the encoder's conditions, not z, make most of a completion.
-
-    Raises
-    ------
-    StoppedError
-        ``should_stop`` returned True.
     """
     searches = [each for each in methods if each.searches and each.answer == "sharp"]
     if not searches:
@@ -105,14 +94,12 @@ def invert_samples(
         masks = draw_masks(mask, range(_INVERTED), model.settings.size, spec.seed)
         holes = [each.hole for each in masks]
         assert method.run is not None
-        answers = [output.pixels for output in method.run(images, masks, should_stop)]
+        outputs = [output.pixels for output in method.run(images, masks, should_stop)]
         if should_stop():
             raise StoppedError
-        figures = (
-            _mean_psnr(answers, images, holes),
-            _mean_psnr([mean] * _INVERTED, images, holes),
-        )
-        return asdict(SelfInversion(method.label, mask, _INVERTED, *figures))
+        means = [mean] * _INVERTED
+        scores = (_mean_psnr(answers, images, holes) for answers in (outputs, means))
+        return asdict(SelfInversion(method.label, mask, _INVERTED, *scores))
 
     return SelfInversion(**store.cached(f"self-inversion {method.label} {mask}", invert))
 
@@ -140,9 +127,9 @@ def verdict(summary: Summary) -> str:
             "The model and the best baseline cannot be told apart: "
             f"the difference is {lead.mean:+.2f} dB ({interval}): {scores}."
         )
-    outcome, relation = ("wins", "over") if lead.sign > 0 else ("loses", "to")
+    outcome, opposite = ("wins", "loses") if lead.sign > 0 else ("loses", "wins")
+    relation = "over" if lead.sign > 0 else "to"
     exceptions = [mask for mask, each in summary.leads.items() if each.sign == -lead.sign]
-    opposite = "loses" if lead.sign > 0 else "wins"
     return (
         f"The model {outcome} by {abs(lead.mean):.2f} dB {relation} the best baseline "
         f"({interval}): {scores}."
@@ -165,188 +152,103 @@ def diagnose(
     summary: Summary,
     rows: Sequence[ResultRow],
     held_out: HeldOut,
-    *,
     training: int | None,
-    inversion: SelfInversion | None = None,
-    reconstruction: Reconstruction | None = None,
-    samples: SampleQuality | None = None,
+    inversion: SelfInversion | None,
+    reconstruction: Reconstruction | None,
+    samples: SampleQuality | None,
 ) -> list[Diagnostic]:
-    """Return the diagnostics, the most important first.
-
-    Parameters
-    ----------
-    training
-        Number of training images; None if unknown.
-    """
-    pairs: list[tuple[str, str]] = [*_of_data(held_out, training)]
+    """Return the diagnostics, the most important first; ``training`` counts training images."""
+    diagnostics = [*_of_data(held_out, training)]
     ours = summary.best_ours
     if ours is not None:
-        pairs += _of_baselines(summary, ours)
+        diagnostics += _of_baselines(summary, ours)
         if reconstruction is not None:
-            pairs += _of_reconstruction(summary, ours, reconstruction)
+            diagnostics.append(_of_reconstruction(summary, ours, reconstruction))
         if inversion is not None:
-            pairs += _of_inversion(summary, inversion)
+            diagnostics.append(_of_inversion(summary, inversion))
         if samples is not None:
-            pairs += _of_samples(samples, encoder=reconstruction is not None)
-        pairs += _of_domain([row for row in rows if row.label in summary.ours])
-        pairs += _of_calibration(summary, ours)
-    return [Diagnostic(*pair) for pair in pairs]
+            diagnostics += _of_samples(samples, encoder=reconstruction is not None)
+        diagnostics += _of_domain([row for row in rows if row.label in summary.ours])
+        diagnostics += _of_calibration(summary, ours)
+    return diagnostics
 
 
-def _of_data(held_out: HeldOut, training: int | None) -> Iterator[tuple[str, str]]:
+def _diagnostic(name: str, **values: object) -> Diagnostic:
+    return Diagnostic(*(_TEXTS[name][part].format(**values) for part in ("fact", "advice")))
+
+
+def _of_data(held_out: HeldOut, training: int | None) -> Iterator[Diagnostic]:
     count, groups = len(held_out.images), len(set(held_out.groups))
+    duplicates, shared = held_out.duplicates, held_out.shared
     if count < _MIN_IMAGES or groups < _MIN_GROUPS:
-        yield (
-            f"The results rest on {count} images of {groups} {'group' if groups == 1 else 'groups'}"
-            ": intervals are wide.",
-            f"Evaluate on at least {_MIN_IMAGES} images of {_MIN_GROUPS} groups before you choose "
-            "a method.",
-        )
-    if held_out.duplicates:
-        yield (
-            f"{len(held_out.duplicates)} of {held_out.examined} examined images are near-duplicates"
-            f" of training images and were left out ({_first(held_out.duplicates)}).",
-            "Hold out whole groups (fonts, species, scenes) when you split the images.",
-        )
-    if held_out.shared:
-        yield (
-            f"{len(held_out.shared)} of {groups} groups also occur in the training data "
-            f"({_first(held_out.shared)}): the results are too good.",
-            "Evaluate on groups that training has not seen; a run's held_out.json lists them.",
-        )
+        limits = {"min_images": _MIN_IMAGES, "min_groups": _MIN_GROUPS}
+        yield _diagnostic("few_images", count=count, groups=groups, **limits)
+    if duplicates:
+        facts = {"examined": held_out.examined, "names": _first(duplicates)}
+        yield _diagnostic("duplicates", count=len(duplicates), **facts)
+    if shared:
+        yield _diagnostic("shared_groups", count=len(shared), groups=groups, names=_first(shared))
     if training is None:
-        yield (
-            "Training images were not given: near-duplicates of them cannot be detected, and the "
-            "baselines mean and nearest are unavailable.",
-            "Give --train-data RECORDS.",
-        )
+        yield _diagnostic("no_training")
     elif training < _MIN_TRAINING:
-        yield (
-            f"The model was trained on {training} images, few for a DCGAN.",
-            "Add images of the same kind, or train with diffaugment and, if images may be flipped, "
-            "horizontal_flip.",
-        )
+        yield _diagnostic("few_training", count=training)
 
 
-def _of_baselines(summary: Summary, ours: str) -> Iterator[tuple[str, str]]:
-    advice = {
-        "mean": "Train longer, and check the samples in the run's report: "
-        "they should look like your images.",
-        "nearest": "Train an encoder with retrieval of training images (--recipe encoder), "
-        "which starts from that neighbour.",
-    }
-    names = {"mean": "the mean training image", "nearest": "the nearest training image"}
-    for baseline, name in names.items():
+def _of_baselines(summary: Summary, ours: str) -> Iterator[Diagnostic]:
+    for baseline in ("mean", "nearest"):
         if baseline in summary.labels and (
             summary.total(ours).psnr.mean <= summary.total(baseline).psnr.mean
         ):
-            yield f"{ours} is no better than {name}.", advice[baseline]
+            yield _diagnostic(baseline, ours=ours)
     lost = [mask for mask, lead in summary.leads.items() if lead.sign < 0]
     if lost and summary.lead is not None and summary.lead.sign >= 0:
-        yield (
-            f"Under {_enumerate(lost)} {summary.best_baseline} is better.",
-            "Thin holes favour smooth interpolation: use it there.",
-        )
+        yield _diagnostic("lost_masks", masks=_enumerate(lost), baseline=summary.best_baseline)
 
 
-def _of_inversion(summary: Summary, inversion: SelfInversion) -> Iterator[tuple[str, str]]:
-    label, mask = inversion.label, inversion.mask
-    of_images = summary.cells[label, mask].psnr.mean
-    facts = (
-        f"{label} completes G's own samples under {mask} with {inversion.psnr:.1f} dB "
-        f"(their mean: {inversion.psnr_of_mean:.1f} dB), and your images with {of_images:.1f} dB"
-    )
+def _of_reconstruction(summary: Summary, ours: str, reconstruction: Reconstruction) -> Diagnostic:
+    values = asdict(reconstruction) | {"ours": ours, "hole": summary.total(ours).psnr.mean}
+    facts = _TEXTS["reconstruction"]["facts"].format(**values)
+    underfits = reconstruction.psnr < reconstruction.psnr_of_grey + _EXPLAINED
+    return _diagnostic("encoder_underfits" if underfits else "encoder_fits", facts=facts)
+
+
+def _of_inversion(summary: Summary, inversion: SelfInversion) -> Diagnostic:
+    of_images = summary.cells[inversion.label, inversion.mask].psnr.mean
+    facts = _TEXTS["inversion"]["facts"].format(**asdict(inversion), of_images=of_images)
+    name = "search_balanced"
     if inversion.psnr > of_images + _LARGE_GAP:
-        yield (
-            f"G's prior samples do not cover the domain: {facts}.",
-            "The search is good enough: train longer, with more filters, more images or an "
-            "encoder.",
-        )
-    elif (
-        inversion.psnr < inversion.psnr_of_mean + _EXPLAINED
-        and inversion.psnr < of_images + _LARGE_GAP
-    ):
-        yield (
-            f"The search of {label} is stuck: {facts}.",
-            "It fails even where G can produce the answer: search longer (:4 after the method's "
-            "name), or train an encoder, which needs no search.",
-        )
-    else:
-        yield f"Search and G are balanced: {facts}.", "Both would have to improve."
+        name = "prior_misses"
+    elif inversion.psnr < min(inversion.psnr_of_mean + _EXPLAINED, of_images + _LARGE_GAP):
+        name = "search_stuck"
+    return _diagnostic(name, label=inversion.label, facts=facts)
 
 
-def _of_reconstruction(
-    summary: Summary, ours: str, reconstruction: Reconstruction
-) -> Iterator[tuple[str, str]]:
-    facts = (
-        f"E and G reconstruct {reconstruction.count} whole images with {reconstruction.psnr:.1f} "
-        f"dB (one grey each: {reconstruction.psnr_of_grey:.1f} dB); {ours} completes holes with "
-        f"{summary.total(ours).psnr.mean:.1f} dB"
-    )
-    if reconstruction.psnr < reconstruction.psnr_of_grey + _EXPLAINED:
-        yield (
-            f"The encoder underfits: {facts}.",
-            "It loses even known pixels: train longer, or with more encoder_filters, and check "
-            "that the images are of the kind trained on.",
-        )
-    else:
-        yield (
-            f"Encoder and G preserve known pixels: {facts}.",
-            "Holes lack knowledge of the domain: more training images or more retrieval_images "
-            "help, a longer search does not.",
-        )
-
-
-def _of_samples(samples: SampleQuality, *, encoder: bool) -> Iterator[tuple[str, str]]:
+def _of_samples(samples: SampleQuality, *, encoder: bool) -> Iterator[Diagnostic]:
+    values = asdict(samples)
     if samples.kid - samples.kid_real > _POOR_KID * (samples.kid_blank - samples.kid_real):
-        yield (
-            "G's prior samples do not match this domain yet: KID in "
-            f"{samples.features} of {samples.count} samples to training images is "
-            f"{samples.kid:.3g}; of other training images {samples.kid_real:.2g}, of copies of "
-            f"the mean image {samples.kid_blank:.3g}.",
-            "This matters little here, as the encoder conditions G; searches (yeh, classic ...) "
-            "suffer from it."
-            if encoder
-            else "Train longer, or with r1_gamma or diffaugment, until samples look like your "
-            "images; an encoder (--recipe encoder) demands less of G.",
-        )
+        yield _diagnostic("poor_samples_with_encoder" if encoder else "poor_samples", **values)
     if samples.nearest < _MEMORISED * samples.nearest_held_out:
-        yield (
-            f"The model memorises: its samples are {samples.nearest:.2g} from the nearest training "
-            f"image, held-out images {samples.nearest_held_out:.2g}.",
-            "Add images, or train with diffaugment; compare the samples with their nearest "
-            "training images.",
-        )
+        yield _diagnostic("memorised", **values)
 
 
-def _of_domain(rows: Sequence[ResultRow]) -> Iterator[tuple[str, str]]:
+def _of_domain(rows: Sequence[ResultRow]) -> Iterator[Diagnostic]:
     warned = {row.number: row.warnings for row in rows if "unlike the images" in row.warnings}
     count = len({row.number for row in rows})
     if warned and len(warned) >= 0.05 * count:
-        yield (
-            f"{len(warned)} of {count} images are unlike the training images "
-            f"(for one: {next(iter(warned.values()))}).",
-            "Check that they are framed, coloured and aligned as the training images; else train "
-            "on images like these.",
-        )
+        reason = next(iter(warned.values()))
+        yield _diagnostic("out_of_domain", count=len(warned), images=count, reason=reason)
 
 
-def _of_calibration(summary: Summary, ours: str) -> Iterator[tuple[str, str]]:
+def _of_calibration(summary: Summary, ours: str) -> Iterator[Diagnostic]:
     bins = summary.errors[ours]
     if bins:
         predicted, observed = _pooled(bins, "predicted"), _pooled(bins, "observed")
         if not 0.67 < observed / max(predicted, 1e-9) < 1.5:
+            values = {"predicted": predicted, "observed": observed, "ours": ours}
             word = "overconfident" if observed > predicted else "underconfident"
-            yield (
-                f"The uncertainty map of {ours} is {word}: it predicts errors of {predicted:.0f} "
-                f"grey levels, and they are {observed:.0f}.",
-                "Use the map to rank pixels, not as the size of errors; train the encoder longer.",
-            )
+            yield _diagnostic("miscalibrated", verdict=word, **values)
     if not summary.shares[ours]:
-        yield (
-            f"{ours} has no confidence: the model file has no calibration, or no encoder.",
-            "Train or export the model with an encoder and held-out images.",
-        )
+        yield _diagnostic("no_confidence", ours=ours)
 
 
 def _pooled(bins: Sequence[CalibrationBin], name: str) -> float:

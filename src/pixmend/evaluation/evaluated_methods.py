@@ -41,24 +41,12 @@ class ModelUnderTest:
 
 @dataclass(frozen=True, eq=False)
 class MethodOutput:
-    """One method's completion of one image.
+    """One method's completion of one image."""
 
-    Attributes
-    ----------
-    candidates
-        Whole images, uint8 [H, W, C], best first; known pixels are the original's.
-    seconds
-        Share of the batch's wall time; None if unknown.
-    uncertainty
-        Standard deviations in grey levels, [H, W]; None without the model.
-    confidence, warnings
-        See `Completion`.
-    """
-
-    candidates: tuple[Images, ...]
-    seconds: float | None
-    uncertainty: NDArray[np.float32] | None = None
-    confidence: float | None = None
+    candidates: tuple[Images, ...]  # whole images, uint8 [H, W, C], best first, known pixels kept
+    seconds: float | None  # share of the batch's wall time, None if unknown
+    uncertainty: NDArray[np.float32] | None = None  # standard deviations, grey levels, [H, W]
+    confidence: float | None = None  # as of a `Completion`
     warnings: tuple[str, ...] = ()
 
     @property
@@ -72,30 +60,14 @@ Run = Callable[[Images, Sequence[Mask], ShouldStop], list[MethodOutput]]
 
 @dataclass(frozen=True)
 class EvaluatedMethod:
-    """A row of the report's tables.
+    """A row of the report's tables."""
 
-    Attributes
-    ----------
-    method
-        The user's name for it.
-    answer
-        ``sharp`` or ``average``; "" without the model.
-    ours
-        Whether it uses the model.
-    run
-        Completes a batch of images [B, H, W, C] with their masks; None for an external method.
-    external
-        The answers of another tool, read instead.
-    searches
-        Whether it searches G's latents without the encoder.
-    """
-
-    method: str
-    answer: str = ""
-    ours: bool = False
-    run: Run | None = None
-    external: ExternalMethod | None = None
-    searches: bool = False
+    method: str  # as the user named it
+    answer: str = ""  # sharp or average, "" without the model
+    ours: bool = False  # whether it uses the model
+    run: Run | None = None  # completes a batch of images [B, H, W, C]
+    external: ExternalMethod | None = None  # or another tool made its answers
+    searches: bool = False  # G's latents, without the encoder
 
     @property
     def label(self) -> str:

@@ -49,13 +49,7 @@ def parse_completions(arguments: Sequence[str]) -> dict[str, Path]:
 
 
 def write_tasks(folder: Path, held_out: HeldOut, spec: EvaluationSpec) -> int:
-    """Write each image with each hole, and its mask; return their number.
-
-    Raises
-    ------
-    OutputError
-        The files cannot be written.
-    """
+    """Write each image with each hole, and its mask; return their number."""
     size, count = held_out.images.shape[1], len(held_out.images)
     for shape in spec.masks:
         make_folder(folder / _path_of(shape, 0).parent / "masks")

@@ -27,26 +27,21 @@ class PictureCell(NamedTuple):
     best: bool = False
 
 
-class GalleryLine(NamedTuple):
-    """One image's pictures."""
-
-    case: str
-    name: str
-    cells: list[PictureCell]
-
-
 def gallery(
     spec: EvaluationSpec,
     held_out: HeldOut,
     rows: Sequence[ResultRow],
     summary: Summary,
     store: ResultStore,
-) -> dict[str, list[GalleryLine]]:
-    """Return the cases of each mask, ranked by the hole PSNR of our best method (or of all)."""
+) -> dict[str, list[tuple[str, str, list[PictureCell]]]]:
+    """Return for each mask the cases: kind, image name, and pictures.
+
+    Images are ranked by the hole PSNR of our best method, else of the best baseline.
+    """
     best = str(summary.best_ours or summary.best_baseline)
     table = {(row.number, row.mask, row.label): row for row in rows}
     count, size = held_out.images.shape[:2]
-    lines: dict[str, list[GalleryLine]] = {}
+    lines: dict[str, list[tuple[str, str, list[PictureCell]]]] = {}
     for mask in spec.masks:
         scores = {number: table[number, mask, best].psnr for number in range(count)}
         ranking = sorted(scores, key=lambda number: (-scores[number], number))
@@ -56,7 +51,7 @@ def gallery(
             cells = _originals(spec, held_out, mask, number) + _answers(own, store)
             if best in summary.ours:
                 cells.append(_uncertainty(table[number, mask, best], store))
-            lines[mask].append(GalleryLine(case, held_out.names[number], cells))
+            lines[mask].append((case, held_out.names[number], cells))
     return lines
 
 

@@ -71,33 +71,17 @@ class TrainingImages:
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """The images of an evaluation, in the order drawn.
+    """The images of an evaluation, in the order drawn."""
 
-    Attributes
-    ----------
-    images
-        uint8 [N, S, S, C], in the model's size and channels.
-    names, groups, labels
-        Of each image; a label is a record's class or a file's folder.
-    examined, available
-        Number of images examined to find these, and number of images there are.
-    duplicates
-        Names of near-duplicates of training images, left out.
-    shared
-        Groups that also occur in the training data; their images stay, and bias the results.
-    failed
-        Name and error of each unreadable image.
-    """
-
-    images: Images
+    images: Images  # uint8 [N, S, S, C], in the model's size and channels
     names: list[str]
     groups: list[str]
-    labels: list[Label]
-    examined: int
+    labels: list[Label]  # a record's class or a file's folder
+    examined: int  # images examined to find these
     available: int
-    duplicates: list[str]
-    shared: list[str]
-    failed: list[tuple[str, str]]
+    duplicates: list[str]  # names of near-duplicates of training images, left out
+    shared: list[str]  # groups also in the training data; their images stay, and bias results
+    failed: list[tuple[str, str]]  # name and error of each unreadable image
 
 
 def open_training(records: Records, model: DCGAN) -> TrainingImages:

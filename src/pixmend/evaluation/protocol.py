@@ -31,30 +31,17 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationBatch:
-    """A batch of images for one method to complete with one mask.
+    """A batch of images for one method to complete with one mask."""
 
-    Attributes
-    ----------
-    number
-        Of the batch, in the order in which one process runs them.
-    image_numbers, images, names, groups, digests
-        The images' positions in the draw, the images uint8 [B, S, S, C], and of each its name,
-        group and digest.
-    mask, label
-        The mask's SPEC and the method's label.
-    seed
-        Random seed of the masks.
-    """
-
-    number: int
-    image_numbers: tuple[int, ...]
-    images: Images
+    number: int  # of the batch, in the order in which one process runs them
+    image_numbers: tuple[int, ...]  # positions in the random draw
+    images: Images  # uint8 [B, S, S, C]
     names: tuple[str, ...]
     groups: tuple[str, ...]
     digests: tuple[str, ...]
-    mask: str
-    label: str
-    seed: int
+    mask: str  # SPEC
+    label: str  # of the method
+    seed: int  # of the masks
 
 
 class EvaluationEngine(Protocol):
@@ -80,11 +67,6 @@ def run_protocol(
 
     All methods complete a batch of images before the next, so that progress predicts the time left.
     An ``engine`` runs all batches but those of external methods.
-
-    Raises
-    ------
-    StoppedError
-        ``should_stop`` returned True; the current batch is lost.
     """
     done, total = 0, len(held_out.images) * len(spec.masks) * len(methods)
     pending = []
@@ -113,13 +95,7 @@ def run_batch(
     *,
     should_stop: ShouldStop = lambda: False,
 ) -> BatchResult:
-    """Complete a batch and measure the answers.
-
-    Raises
-    ------
-    StoppedError
-        ``should_stop`` returned True.
-    """
+    """Complete a batch and measure the answers."""
     masks = draw_masks(batch.mask, batch.image_numbers, batch.images.shape[1], batch.seed)
     with watch_memory() as peak:
         outputs = _complete(batch, method, masks, should_stop)

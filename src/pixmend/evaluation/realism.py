@@ -40,42 +40,26 @@ class Realism:
 
 @dataclass(frozen=True)
 class SampleQuality:
-    """How well G's prior samples match the training images.
+    """How well G's prior samples match the training images."""
 
-    Attributes
-    ----------
-    features, count
-        Name of the feature map, and number of samples.
-    kid, kid_real, kid_blank
-        KID to training images of samples, of other training images, and of their mean image.
-    nearest, nearest_held_out
-        Median distance to the nearest training image of samples, and of held-out images.
-    """
-
-    features: str
-    count: int
-    kid: float
-    kid_real: float
-    kid_blank: float
-    nearest: float
-    nearest_held_out: float
+    features: str  # name of the feature map
+    count: int  # samples
+    kid: float  # of samples to training images
+    kid_real: float  # of other training images
+    kid_blank: float  # of copies of the mean training image
+    nearest: float  # median distance of samples to the nearest training image
+    nearest_held_out: float  # of held-out images
 
 
 def measure_realism(
     held_out: HeldOut,
     rows: Sequence[ResultRow],
     store: ResultStore,
-    *,
-    should_stop: ShouldStop = lambda: False,
+    should_stop: ShouldStop,
 ) -> tuple[str, list[Realism]]:
     """Return the name of the features, and each method's realism under each mask.
 
     There is none for fewer than `MIN_IMAGES` images, and of methods with missing answers.
-
-    Raises
-    ------
-    StoppedError
-        ``should_stop`` returned True.
     """
     features = choose_features(torch.device("cpu"))
     if len(held_out.images) < MIN_IMAGES:
@@ -103,15 +87,15 @@ def measure_realism(
 
 
 def measure_samples(
-    model: DCGAN, held_out: HeldOut, train: TrainingImages, store: ResultStore
+    model: DCGAN, held_out: HeldOut, train: TrainingImages | None, store: ResultStore
 ) -> tuple[SampleQuality, Images, Images] | None:
     """Return the quality of G's samples, eight samples, and the training image nearest to each.
 
     None for fewer than 2 x `MIN_IMAGES` training images.
     """
-    count = min(_MAX_IMAGES, len(train.images) // 2)
-    if count < MIN_IMAGES:
+    if train is None or len(train.images) < 2 * MIN_IMAGES:
         return None
+    count = min(_MAX_IMAGES, len(train.images) // 2)
     order = array_generator_for(0, "evaluate", "samples").permutation(len(train.images))
     half, other = (train.images[np.sort(order[start : start + count])] for start in (0, count))
     samples = draw_samples(model, count)

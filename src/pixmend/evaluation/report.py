@@ -19,64 +19,34 @@ from pixmend.page import Point, Series, line_chart, render, scatter_chart
 from pixmend.storage import write_text
 
 YEH_MASKS = ("center", "strokes:0.25", "random:0.8", "half")  # Yeh 2017; its pattern is fixed
-_YEH_NAMES = ("centre", "pattern", "random 80 %", "half")
-# Table 1 of Yeh 2017: PSNR of the Context Encoder, and of its own method, in dB of whole images.
-_YEH_PUBLISHED = {
-    "CelebA": ((21.3, 19.4), (19.2, 17.4), (20.6, 22.8), (15.5, 13.7)),
-    "SVHN": ((22.3, 19.0), (22.3, 19.8), (24.1, 33.0), (19.1, 14.6)),
-    "Cars": ((14.1, 13.5), (14.0, 14.1), (16.1, 18.9), (12.6, 11.1)),
-}
 _MAX_LINES = 6  # of a chart
 _MAX_NAMES = 12  # of left-out images
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The result of an evaluation, also written to its folder.
+    """The result of an evaluation, also written to its folder."""
 
-    Attributes
-    ----------
-    verdict
-        One or two sentences.
-    settings
-        What the results depend on, for display.
-    unavailable
-        Why baselines and metrics are missing.
-    inversion, reconstruction, samples
-        See `pixmend.evaluation.diagnostics`; the samples' quality, some of them, and the training
-        images nearest to these.
-    originals_class_correct
-        The classifier's accuracy on the originals.
-    report, results
-        ``report.html``, with ``report.json`` beside it, and ``results.csv``.
-    """
-
-    verdict: str
+    verdict: str  # one or two sentences
     summary: Summary
     rows: list[ResultRow]
     diagnostics: list[Diagnostic]
     held_out: HeldOut
     spec: EvaluationSpec
-    settings: dict[str, str]
-    unavailable: list[str]
+    settings: dict[str, str]  # what the results depend on, for display
+    unavailable: list[str]  # why baselines and metrics are missing
     inversion: SelfInversion | None
     reconstruction: Reconstruction | None
-    samples: tuple[SampleQuality, Images, Images] | None
-    originals_class_correct: float | None
-    report: Path
-    results: Path
+    samples: tuple[SampleQuality, Images, Images] | None  # some, and their nearest training images
+    originals_class_correct: float | None  # the classifier's accuracy on the originals
+    report: Path  # report.html; report.json is beside it
+    results: Path  # results.csv
 
 
 def write_report(evaluation: Evaluation, store: ResultStore) -> None:
-    """Write ``report.json`` and ``report.html``.
-
-    Raises
-    ------
-    OutputError
-        They cannot be written.
-    """
-    content = json.dumps(_as_json(evaluation), indent=1, allow_nan=False)
-    write_text(store.folder / "report.json", content + "\n")
+    """Write ``report.json`` and ``report.html``."""
+    facts = json.dumps(_as_json(evaluation), default=asdict, indent=1, allow_nan=False)
+    write_text(store.folder / "report.json", facts + "\n")
     summary, held_out = evaluation.summary, evaluation.held_out
     best = summary.best_ours or summary.best_baseline
     sign = 0 if summary.lead is None else summary.lead.sign
@@ -104,35 +74,25 @@ def yeh_table(summary: Summary) -> str:
 
     Our rows have the PSNR of the whole image, as in the paper, and of the hole.
     """
-    lines = [f"| | {' | '.join(_YEH_NAMES)} |", "|---" * 5 + "|"]
-    for data, figures in _YEH_PUBLISHED.items():
-        for column, method in enumerate(("Context Encoder", "Yeh 2017")):
-            published = " | ".join(f"{figure[column]:.1f}" for figure in figures)
-            lines.append(f"| {method}, {data}, published | {published} |")
-    for label in summary.labels:
-        cells = [summary.cells[label, mask].figures for mask in YEH_MASKS]
-        values = [f"{of['whole_psnr'].mean:.1f} (hole {of['psnr'].mean:.1f})" for of in cells]
-        lines.append(f"| {label}, here | {' | '.join(values)} |")
-    return "\n".join(lines)
+    return render("evaluation/yeh2017.md", summary=summary, masks=YEH_MASKS).rstrip()
 
 
 def _as_json(evaluation: Evaluation) -> dict[str, Any]:
     summary, held_out = evaluation.summary, evaluation.held_out
-    inversion, reconstruction = evaluation.inversion, evaluation.reconstruction
     return {
         "verdict": evaluation.verdict,
         "won": None if summary.lead is None else summary.lead.sign,
-        "lead": {mask: asdict(lead) for mask, lead in summary.leads.items()},
+        "lead": summary.leads,
         "best": {"ours": summary.best_ours, "baseline": summary.best_baseline},
-        "diagnostics": [asdict(each) for each in evaluation.diagnostics],
+        "diagnostics": evaluation.diagnostics,
         "table": [_cell_as_json(cell) for cell in summary.cells.values()],
-        "errors": {key: [asdict(each) for each in bins] for key, bins in summary.errors.items()},
-        "shares": {key: [asdict(each) for each in bins] for key, bins in summary.shares.items()},
-        "pairs": [asdict(pair) for pair in summary.pairs],
+        "errors": summary.errors,
+        "shares": summary.shares,
+        "pairs": summary.pairs,
         "features": summary.features,
-        "self_inversion": None if inversion is None else asdict(inversion),
-        "reconstruction": None if reconstruction is None else asdict(reconstruction),
-        "samples": None if evaluation.samples is None else asdict(evaluation.samples[0]),
+        "self_inversion": evaluation.inversion,
+        "reconstruction": evaluation.reconstruction,
+        "samples": evaluation.samples and evaluation.samples[0],
         "originals_class_correct": evaluation.originals_class_correct,
         "settings": evaluation.settings,
         "images": {

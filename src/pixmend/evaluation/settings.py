@@ -12,40 +12,15 @@ MASKS = ("center", "half", "random:0.8", "grid", "strokes")
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """What to evaluate and how.
+    """What to evaluate and how; raises MaskError or SettingsError for an unusable value."""
 
-    Attributes
-    ----------
-    masks
-        SPECs of `pixmend.masks.make_mask`.
-    methods
-        See `find_methods`; None for the default methods of the model and all available baselines.
-    count
-        Number of images, drawn at random; all images if there are fewer.
-    candidates
-        Candidates per image; the best one is reported separately.
-    seconds
-        Search time per image, replacing each method's steps. Results are then not reproducible.
-    seed
-        Random seed of images, masks and methods.
-    batch
-        Images per batch. A killed process loses at most one batch.
-
-    Raises
-    ------
-    MaskError
-        Unknown mask; the message lists the shapes.
-    SettingsError
-        No mask, or an empty batch.
-    """
-
-    masks: tuple[str, ...] = MASKS
-    methods: Sequence[str] | None = None
-    count: int = 512
-    candidates: int = 1
-    seconds: float | None = None
-    seed: int = 0
-    batch: int = 16
+    masks: tuple[str, ...] = MASKS  # SPECs of `pixmend.masks.make_mask`
+    methods: Sequence[str] | None = None  # see `find_methods`; None for all defaults
+    count: int = 512  # images, drawn at random; all if there are fewer
+    candidates: int = 1  # per image; the best one is reported separately
+    seconds: float | None = None  # search time per image in place of steps: not reproducible
+    seed: int = 0  # of images, masks and methods
+    batch: int = 16  # images; a killed process loses at most one batch
 
     def __post_init__(self) -> None:
         if not self.masks:

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 
-_WIDTH, _HEIGHT = 560, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 10, 28
-_FLOOR = _HEIGHT - _BOTTOM
+from pixmend.page.templates import render
+
 _MAX_POINTS = 240  # more are averaged in groups, as no screen would show them
-_MAX_DOTS = 40  # points of a line with dots
+
+Places = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class Series:
     """A line: its points (x, y) by ascending x; a dashed one is a reference."""
 
     name: str
-    points: Sequence[tuple[float, float]]
+    points: Places
     dashed: bool = False
 
 
@@ -42,18 +41,22 @@ def line_chart(title: str, note: str, series: Sequence[Series], *, across: str =
     if not lines:
         return ""
     xs, ys = zip(*(point for each in lines for point in each.points), strict=True)
-    ticks, levels = _ticks(min(xs), max(xs), 5), _ticks(min(ys), max(ys), 4)
     # The x axis ends with the data: empty space would suggest missing data.
-    scale = _Scale(min(xs), max(xs), levels[0], levels[-1])
-    inside = [tick for tick in ticks if scale.first <= tick <= scale.last] or [scale.first]
-    axis = "".join(
-        _tick(scale.x(tick), _format(tick, inside))
-        for tick in inside
-        if scale.x(tick) < _WIDTH - _RIGHT - 12 or len(inside) < 3
+    frame = _Frame(min(xs), max(xs), _ticks(min(ys), max(ys), 4))
+    ticks = [tick for tick in _ticks(min(xs), max(xs), 5) if min(xs) <= tick <= max(xs)]
+    ticks = ticks or [min(xs)]
+    labels = [(frame.x(tick), _format(tick, ticks)) for tick in ticks]
+    return render(
+        "page/line_chart.html",
+        title=title,
+        note=note,
+        names=[each.name for each in lines],
+        legend=[(each.name, each.dashed) for each in lines],
+        frame=frame,
+        ticks=[each for each in labels if each[0] < frame.right - 12 or len(ticks) < 3],
+        lines=lines,
+        across=across,
     )
-    paths = "".join(_line(each, number, scale, across) for number, each in enumerate(lines, 1))
-    legend = [(each.name, each.dashed) for each in lines]
-    return _figure(title, note, legend, lines, _rules(scale, levels) + axis + paths)
 
 
 def scatter_chart(
@@ -63,120 +66,74 @@ def scatter_chart(
 
     A dotted line joins the Pareto front: low x, high y.
     """
-    dots = [point for point in points if point.x > 0 and math.isfinite(point.x + point.y)]
-    if not dots:
+    points = [point for point in points if point.x > 0 and math.isfinite(point.x + point.y)]
+    if not points:
         return ""
-    exponents = [math.log10(dot.x) for dot in dots]
+    exponents, ys = [math.log10(point.x) for point in points], [point.y for point in points]
     first, last = math.floor(min(exponents)), math.ceil(max(exponents))
-    levels = _ticks(min(dot.y for dot in dots), max(dot.y for dot in dots), 4)
-    scale = _Scale(first, max(last, first + 1), levels[0], levels[-1])
-    places = [(scale.x(x), scale.y(dot.y)) for x, dot in zip(exponents, dots, strict=True)]
-    axis = "".join(
-        _tick(scale.x(exponent), f"{10.0**exponent:g}")
-        for exponent in range(int(scale.first), int(scale.last) + 1)
-    )
-    front, best = [], math.inf  # of the y coordinate, which grows downwards
+    frame = _Frame(first, max(last, first + 1), _ticks(min(ys), max(ys), 4))
+    places = [(frame.x(x), frame.y(y)) for x, y in zip(exponents, ys, strict=True)]
+    front: list[tuple[float, float]] = []
     for x, y in sorted(places):
-        if y < best:
-            best = y
+        if not front or y < front[-1][1]:  # y grows downwards
             front.append((x, y))
-    path = f'<path class="front" d="{_path(front)}"/>' if len(front) > 1 else ""
-    drawing = _rules(scale, levels) + axis + path + _dots(dots, places, across)
-    return _figure(title, note, [(name, False) for name in groups], dots, drawing)
-
-
-def _figure(
-    title: str,
-    note: str,
-    legend: Sequence[tuple[str, bool]],
-    named: Sequence[Series] | Sequence[Point],
-    drawing: str,
-) -> str:
-    """Return a ``<figure>`` with a legend of (name, dashed), by colour."""
-    keys = "".join(
-        f'<span class="key s{number}{" dashed" if dashed else ""}">{escape(name)}</span>'
-        for number, (name, dashed) in enumerate(legend, 1)
-    )
-    label = escape(f"{title}: {', '.join(each.name for each in named)}")
-    return (
-        f"<figure><figcaption><b>{escape(title)}</b><span>{escape(note)}</span></figcaption>"
-        f'<div class="legend">{keys}</div>'
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
-        f"{drawing}</svg></figure>"
+    return render(
+        "page/scatter_chart.html",
+        title=title,
+        note=note,
+        names=[point.name for point in points],
+        legend=[(name, False) for name in groups],
+        frame=frame,
+        ticks=[(frame.x(ten), f"{10.0**ten:g}") for ten in range(first, int(frame.last) + 1)],
+        front=front,
+        points=_place_labels(points, places, frame),
+        across=across,
     )
 
 
 @dataclass(frozen=True)
-class _Scale:
-    """The values at the edges of the plot."""
+class _Frame:
+    """The plot's edges in pixels, and their values; ``levels`` are the ticks of y."""
 
     first: float
     last: float
-    bottom: float
-    top: float
+    levels: Sequence[float]
+    width, height = 560, 230
+    left, right, top, bottom = 60, 546, 10, 202
 
     def x(self, value: float) -> float:
         span = self.last - self.first
         share = (value - self.first) / span if span else 0.5
-        return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
+        return round(self.left + share * (self.right - self.left), 1)
 
     def y(self, value: float) -> float:
-        share = (value - self.bottom) / (self.top - self.bottom)
-        return round(_FLOOR - share * (_FLOOR - _TOP), 1)
+        share = (value - self.levels[0]) / (self.levels[-1] - self.levels[0])
+        return round(self.bottom - share * (self.bottom - self.top), 1)
+
+    def rules(self) -> list[tuple[float, str]]:
+        return [(self.y(level), _format(level, self.levels)) for level in self.levels]
 
 
-def _dots(dots: Sequence[Point], places: Sequence[tuple[float, float]], across: str) -> str:
-    """Draw dots with their names; a name moves up until it overlaps nothing."""
-    parts = []
+def _place_labels(
+    points: Sequence[Point], places: Places, frame: _Frame
+) -> list[tuple[Point, float, float, float, float]]:
+    """Return each point, its place and its label's; a label moves up until it overlaps nothing."""
+    labelled = []
     occupied = [(x - 6, x + 6, y + 4) for x, y in places]  # left, right, baseline
-    for dot, (x, y) in sorted(zip(dots, places, strict=True), key=lambda pair: pair[0].y):
-        width = 6.8 * len(dot.name)
-        left = x + 8 if x + 8 + width < _WIDTH else x - 8 - width
+    for point, (x, y) in sorted(zip(points, places, strict=True), key=lambda pair: pair[0].y):
+        width = 6.8 * len(point.name)
+        left = x + 8 if x + 8 + width < frame.width else x - 8 - width
         line = y + 4
         while any(
             left < b and a < left + width and abs(line - other) < 12 for a, b, other in occupied
         ):
             line -= 12
         occupied.append((left, left + width, line))
-        name = escape(dot.name)
-        parts.append(
-            f'<circle class="s{dot.group}" cx="{x}" cy="{y}" r="4.5">'
-            f"<title>{name}, {across} {dot.x:.3g}: {dot.y:.4g}</title></circle>"
-            f'<text x="{left:.1f}" y="{line:.1f}">{name}</text>'
-        )
-    return "".join(parts)
+        labelled.append((point, x, y, left, line))
+    return labelled
 
 
-def _line(series: Series, number: int, scale: _Scale, across: str) -> str:
-    places = [(scale.x(x), scale.y(y)) for x, y in series.points]
-    dashed = " dashed" if series.dashed else ""
-    path = f'<path class="line s{number}{dashed}" d="{_path(places)}"/>'
-    if len(places) > _MAX_DOTS or series.dashed:
-        return path
-    return path + "".join(
-        f'<circle class="s{number}" cx="{x}" cy="{y}" r="3"><title>{escape(series.name)}, {across} '
-        f"{f'{at:,.0f}' if at == round(at) else f'{at:.4g}'}: {value:.4g}</title></circle>"
-        for (x, y), (at, value) in zip(places, series.points, strict=True)
-    )
-
-
-def _path(places: Sequence[tuple[float, float]]) -> str:
-    return "M" + " L".join(f"{x} {y}" for x, y in places)
-
-
-def _rules(scale: _Scale, levels: Sequence[float]) -> str:
-    return "".join(
-        f'<line class="rule" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y}" y2="{y}"/>'
-        f'<text x="{_LEFT - 8}" y="{y + 4}" text-anchor="end">{_format(level, levels)}</text>'
-        for level, y in ((level, scale.y(level)) for level in levels)
-    )
-
-
-def _tick(x: float, label: str) -> str:
-    return f'<text x="{x}" y="{_FLOOR + 18}" text-anchor="middle">{label}</text>'
-
-
-def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _thin(points: Places) -> Places:
     size = -(-len(points) // _MAX_POINTS)
     groups = [points[start : start + size] for start in range(0, len(points), size)]
     return [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]
