@@ -330,13 +330,13 @@ def test_kid_is_zero_for_the_originals_and_not_for_grey(untrained, tmp_path):
         own = [row_of(number, names[number], method) for number in range(50)]
         store.add(BatchResult(own, answers, None))
         rows += own
-    name, found = measure_realism(held, rows, store)
+    name, found = measure_realism(held, rows, store, lambda: False)
     of = {each.label: each for each in found}
     assert name == "random"
     assert of["same"].kid == pytest.approx(0, abs=1e-9)
     assert of["same"].fid == pytest.approx(0, abs=1e-3)
     assert of["grey"].kid > 1e-3
-    assert measure_realism(held, rows, store) == (name, found), "read back"
+    assert measure_realism(held, rows, store, lambda: False) == (name, found), "read back"
 
 
 def row_of(number, name, method):

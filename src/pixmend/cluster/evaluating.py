@@ -107,4 +107,4 @@ class _Evaluator:
         def stopped() -> bool:
             return self._pen.report(batch.number, Note())
 
-        return run_batch(batch, self._methods[batch.label], should_stop=stopped)
+        return run_batch(batch, self._methods[batch.label], stopped)

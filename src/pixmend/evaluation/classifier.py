@@ -44,47 +44,35 @@ class Classifier:
         return [self.classes[n] for part in parts for n in self.net(part).argmax(1).tolist()]
 
 
-def missing_labels(train: TrainingImages | None, held_out: HeldOut) -> str | None:
-    """Return why the classifier accuracy is unavailable, or None."""
-    if train is None:
-        return "classifier accuracy needs --train-data RECORDS with labels"
-    classes = _classes(train)
-    if len(classes) < 2:
-        return (
-            f"classifier accuracy needs two classes of at least {_MIN_TRAINING} training images; "
-            "pack folders of classes"
-        )
-    count = sum(name in classes for name in _class_names(held_out.labels))
-    if count < _MIN_HELD_OUT:
-        return (
-            f"classifier accuracy needs {_MIN_HELD_OUT} images of classes in the training data, "
-            f"and there are {count}"
-        )
-    return None
-
-
 def classify_answers(
-    rows: Sequence[ResultRow], held_out: HeldOut, train: TrainingImages, store: ResultStore
-) -> tuple[list[ResultRow], float]:
-    """Return the rows with ``class_correct``, and the classifier's accuracy on the originals."""
+    rows: list[ResultRow], held_out: HeldOut, train: TrainingImages | None, store: ResultStore
+) -> tuple[list[ResultRow], float | None, str | None]:
+    """Return rows with ``class_correct``, the accuracy on the originals, and why it is missing."""
+    if train is None:
+        return rows, None, "classifier accuracy needs --train-data RECORDS with labels"
+    classes = _classes(train)
+    truth = {n: name for n, name in enumerate(_class_names(held_out.labels)) if name in classes}
+    needs = None
+    if len(classes) < 2:
+        needs = f"two classes of at least {_MIN_TRAINING} training images; pack folders of classes"
+    elif len(truth) < _MIN_HELD_OUT:
+        needs = f"{_MIN_HELD_OUT} images of the training data's classes, and there are {len(truth)}"
+    if needs:
+        return rows, None, f"classifier accuracy needs {needs}"
     classifier = train_classifier(train, store.folder / "classifier.safetensors")
-    names = _class_names(held_out.labels)
-    truth = {n: name for n, name in enumerate(names) if name in classifier.classes}
     answers = {
         row.key: answer
         for row in rows
         if row.number in truth and (answer := store.read_answer(row.key)) is not None
     }
-    classes = dict(zip(answers, classifier.predict(np.stack(list(answers.values()))), strict=True))
-    rows = [
-        replace(row, class_correct=float(classes[row.key] == truth[row.number]))
-        if row.key in classes
-        else row
-        for row in rows
-    ]
+    predicted = classifier.predict(np.stack(list(answers.values())))
+    correct = {
+        key: float(name == truth[key[0]]) for key, name in zip(answers, predicted, strict=True)
+    }
     originals = classifier.predict(held_out.images[list(truth)])
-    hits = [predicted == name for predicted, name in zip(originals, truth.values(), strict=True)]
-    return rows, float(np.mean(hits))
+    hits = [name == truth[n] for n, name in zip(truth, originals, strict=True)]
+    rows = [replace(row, class_correct=correct.get(row.key, row.class_correct)) for row in rows]
+    return rows, float(np.mean(hits)), None
 
 
 def train_classifier(train: TrainingImages, path: Path, *, steps: int = _STEPS) -> Classifier:

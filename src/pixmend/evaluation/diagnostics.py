@@ -93,7 +93,6 @@ def invert_samples(
         images = samples[:_INVERTED]
         masks = draw_masks(mask, range(_INVERTED), model.settings.size, spec.seed)
         holes = [each.hole for each in masks]
-        assert method.run is not None
         outputs = [output.pixels for output in method.run(images, masks, should_stop)]
         if should_stop():
             raise StoppedError

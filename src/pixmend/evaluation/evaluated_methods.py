@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pixmend.completion import METHODS, Completion, CompletionOptions, Method, Task, complete
+from pixmend.completion import METHODS, CompletionOptions, Method, Task, complete
 from pixmend.completion import find_method as find_completion_method
 from pixmend.errors import SettingsError
 from pixmend.evaluation.baselines import (
@@ -20,6 +20,7 @@ from pixmend.evaluation.baselines import (
 )
 from pixmend.evaluation.external_methods import ExternalMethod
 from pixmend.evaluation.held_out import TrainingImages
+from pixmend.evaluation.results import Key
 from pixmend.evaluation.settings import EvaluationSpec
 from pixmend.images import open_image
 from pixmend.masks import Mask
@@ -58,6 +59,10 @@ class MethodOutput:
 Run = Callable[[Images, Sequence[Mask], ShouldStop], list[MethodOutput]]
 
 
+def _cannot_run(images: Images, masks: Sequence[Mask], stop: ShouldStop) -> list[MethodOutput]:
+    raise AssertionError("the answers of an external method are read")
+
+
 @dataclass(frozen=True)
 class EvaluatedMethod:
     """A row of the report's tables."""
@@ -65,14 +70,18 @@ class EvaluatedMethod:
     method: str  # as the user named it
     answer: str = ""  # sharp or average, "" without the model
     ours: bool = False  # whether it uses the model
-    run: Run | None = None  # completes a batch of images [B, H, W, C]
-    external: ExternalMethod | None = None  # or another tool made its answers
+    run: Run = _cannot_run  # completes a batch of images [B, H, W, C]
+    external: ExternalMethod | None = None  # whose answers are read instead
     searches: bool = False  # G's latents, without the encoder
 
     @property
     def label(self) -> str:
         """The method's name in tables."""
         return f"{self.method}, {self.answer}" if self.answer else self.method
+
+    def key(self, number: int, digest: str, mask: str) -> Key:
+        """Return the key of a row."""
+        return number, digest, mask, self.method, self.answer
 
 
 def select_methods(
@@ -143,21 +152,6 @@ def find_methods(
     return methods
 
 
-def external_method(external: ExternalMethod) -> EvaluatedMethod:
-    """Return a method whose answers another tool made.
-
-    Raises
-    ------
-    SettingsError
-        The name is a method's or a baseline's.
-    """
-    if external.name in METHODS or external.name in BASELINES:
-        raise SettingsError(
-            f"--completions {external.name}: is the name of a method; give another name"
-        )
-    return EvaluatedMethod(external.name, external=external)
-
-
 def _completion_method(name: str, model: DCGAN) -> Method:
     base, _, share = name.partition(":")
     if base not in METHODS:
@@ -191,16 +185,18 @@ def _run_model(model: DCGAN, options: CompletionOptions, seconds: float | None) 
         started = time.perf_counter()
         completions = list(complete(model, tasks, of_batch, should_stop=should_stop))
         each = (time.perf_counter() - started) / len(tasks)
-        return [_model_output(completion, each) for completion in completions]
+        return [
+            MethodOutput(
+                tuple(one.picture.pixels.astype(np.uint8) for one in completion.candidates),
+                each,
+                completion.uncertainty,
+                completion.confidence,
+                completion.warnings,
+            )
+            for completion in completions
+        ]
 
     return run
-
-
-def _model_output(completion: Completion, seconds: float) -> MethodOutput:
-    pixels = tuple(each.picture.pixels.astype(np.uint8) for each in completion.candidates)
-    return MethodOutput(
-        pixels, seconds, completion.uncertainty, completion.confidence, completion.warnings
-    )
 
 
 def _run_baseline(inpaint: Inpaint) -> Run:

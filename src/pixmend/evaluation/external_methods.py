@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pixmend.completion import METHODS
 from pixmend.errors import InputError, SettingsError
-from pixmend.evaluation.baselines import Images
+from pixmend.evaluation.baselines import BASELINES, Images
 from pixmend.evaluation.held_out import HeldOut, digest_of
+from pixmend.evaluation.metrics import rmse
 from pixmend.evaluation.settings import EvaluationSpec, draw_masks
 from pixmend.images import Channels, encode_png, open_image, to_channels, to_eight_bits
 from pixmend.masks import Mask
@@ -73,23 +75,20 @@ class ExternalMethod:
 
     Raises
     ------
+    SettingsError
+        The name is a method's or a baseline's.
     InputError
         ``facts.json`` is malformed.
     """
 
     def __init__(self, name: str, folder: Path) -> None:
+        if name in METHODS or name in BASELINES:
+            raise SettingsError(f"--completions {name}: is the name of a method; give another name")
         self.name, self._folder = name, folder
-        self.seconds = self._seconds()
+        self.seconds = _seconds_per_image(folder / "facts.json")
 
     def digest(self, masks: Sequence[str], count: int) -> str:
-        """Return a hash of the answers to the first ``count`` images.
-
-        Raises
-        ------
-        InputError
-            Answers are missing; the message names the first.
-        """
-        content = hashlib.blake2b(digest_size=8)
+        """Return a hash of the answers to the first ``count`` images; InputError if any is missing."""
         paths = [_path_of(mask, number) for mask in masks for number in range(count)]
         missing = [path for path in paths if not (self._folder / path).is_file()]
         if missing:
@@ -98,12 +97,13 @@ class ExternalMethod:
                 f"are missing, the first is {missing[0]}; write the tasks with --tasks FOLDER and "
                 "save each answer under the name of its task"
             )
+        content = hashlib.blake2b(digest_size=8)
         for path in paths:
             content.update((self._folder / path).read_bytes())
         return content.hexdigest()
 
     def read(self, shape: str, number: int, image: Images, mask: Mask) -> Images:
-        """Return one answer, uint8 [S, S, C], with the image's known pixels.
+        """Return one answer with the image's known pixels, uint8 [S, S, C].
 
         Raises
         ------
@@ -113,13 +113,12 @@ class ExternalMethod:
         path = self._folder / _path_of(shape, number)
         answer = to_eight_bits(open_image(path).pixels)
         if answer.shape[:2] != image.shape[:2]:
-            height, width = answer.shape[:2]
+            size, wanted = (f"{each.shape[1]} x {each.shape[0]}" for each in (answer, image))
             raise InputError(
-                f"{path}: {width} x {height}, but the image is {image.shape[1]} x "
-                f"{image.shape[0]}; save answers in the size of the task"
+                f"{path}: {size}, but the image is {wanted}; save answers in the size of the task"
             )
         answer = to_channels(answer, _MODES[image.shape[-1]]).astype(np.uint8)
-        error = np.square(answer.astype(np.float64) - image)[mask.known].mean() ** 0.5
+        error = rmse(answer, image, mask.known)
         if error > _MAX_RMSE:
             raise InputError(
                 f"{path}: its known pixels differ from the image's by {error:.0f} grey levels: "
@@ -128,16 +127,15 @@ class ExternalMethod:
             )
         return np.where(mask.known[..., None], image, answer)
 
-    def _seconds(self) -> float | None:
-        path = self._folder / "facts.json"
-        if not path.exists():
-            return None
-        try:
-            return float(parse_json(path.read_text(encoding="utf-8"))["seconds_per_image"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f'{path}: needs {{"seconds_per_image": 0.01}}, or remove the file'
-            ) from error
+
+def _seconds_per_image(path: Path) -> float | None:
+    if not path.exists():
+        return None
+    try:
+        return float(parse_json(path.read_text(encoding="utf-8"))["seconds_per_image"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        example = '{"seconds_per_image": 0.01}'
+        raise InputError(f"{path}: needs {example}, or remove the file") from error
 
 
 def _path_of(shape: str, number: int) -> Path:

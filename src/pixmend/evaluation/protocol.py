@@ -13,7 +13,7 @@ from pixmend.evaluation.baselines import Images
 from pixmend.evaluation.evaluated_methods import EvaluatedMethod, MethodOutput, ShouldStop
 from pixmend.evaluation.held_out import HeldOut, digest_of
 from pixmend.evaluation.peak_memory import watch_memory
-from pixmend.evaluation.results import BatchResult, Key, ResultRow, ResultStore
+from pixmend.evaluation.results import BatchResult, ResultRow, ResultStore
 from pixmend.evaluation.settings import EvaluationSpec, draw_masks
 from pixmend.masks import Mask
 
@@ -73,12 +73,13 @@ def run_protocol(
     for batch, method in _batches(held_out, methods, spec):
         if should_stop():
             raise StoppedError
-        fresh = not store.has(_keys(batch, method))
+        images = zip(batch.image_numbers, batch.digests, strict=True)
+        fresh = not store.has([method.key(*image, batch.mask) for image in images])
         if fresh and engine is not None and method.external is None:
             pending.append(batch)
             continue
         if fresh:
-            store.add(run_batch(batch, method, should_stop=should_stop))
+            store.add(run_batch(batch, method, should_stop))
         done += len(batch.image_numbers)
         yield Step(done, total, batch.mask, batch.label, fresh)
     if engine is None:
@@ -90,62 +91,72 @@ def run_protocol(
 
 
 def run_batch(
-    batch: EvaluationBatch,
-    method: EvaluatedMethod,
-    *,
-    should_stop: ShouldStop = lambda: False,
+    batch: EvaluationBatch, method: EvaluatedMethod, should_stop: ShouldStop = lambda: False
 ) -> BatchResult:
     """Complete a batch and measure the answers."""
     masks = draw_masks(batch.mask, batch.image_numbers, batch.images.shape[1], batch.seed)
+    cases = list(zip(batch.image_numbers, batch.images, masks, strict=True))
     with watch_memory() as peak:
-        outputs = _complete(batch, method, masks, should_stop)
+        if method.external is None:
+            outputs = method.run(batch.images, masks, should_stop)
+        else:
+            read, seconds = method.external.read, method.external.seconds
+            outputs = [MethodOutput((read(batch.mask, *case),), seconds) for case in cases]
     if should_stop():  # the searches ended early
         raise StoppedError
     rows = [
-        ResultRow(
-            number=number,
-            image=batch.names[place],
-            group=batch.groups[place],
-            digest=batch.digests[place],
-            mask=batch.mask,
-            missing=masks[place].missing,
-            method=method.method,
-            answer=method.answer,
-            class_correct=None,
-            warnings="; ".join(outputs[place].warnings),
-            peak_mib=peak.mib,
-            seconds=outputs[place].seconds,
-            **measure(outputs[place], batch.images[place], masks[place]),  # type: ignore[arg-type]
-        )
-        for place, number in enumerate(batch.image_numbers)
+        _measure(batch, method, place, mask, output, peak.mib)
+        for place, (mask, output) in enumerate(zip(masks, outputs, strict=True))
     ]
-    return BatchResult(rows, np.stack([output.pixels for output in outputs]), _maps(outputs))
+    maps = [output.uncertainty for output in outputs if output.uncertainty is not None]
+    levels = np.clip(2 * np.stack(maps), 0, 255).round().astype(np.uint8) if maps else None
+    answers = np.stack([output.pixels for output in outputs])
+    return BatchResult(rows, answers, None if levels is None else levels[..., None])
 
 
-def measure(output: MethodOutput, image: Images, mask: Mask) -> dict[str, float | None]:
-    """Return the metrics of an answer, as columns of `ResultRow`."""
-    answer, hole, whole = output.pixels, mask.hole, np.ones_like(mask.known)
+def _measure(
+    batch: EvaluationBatch,
+    method: EvaluatedMethod,
+    place: int,
+    mask: Mask,
+    output: MethodOutput,
+    peak_mib: float | None,
+) -> ResultRow:
+    image, answer = batch.images[place], output.pixels
+    hole, whole = mask.hole, np.ones_like(mask.known)
     ssim = metrics.ssim_map(answer, image)
     predicted = None
     if output.uncertainty is not None:
         predicted = math.sqrt(np.square(output.uncertainty.astype(np.float64))[hole].mean())
-    return {
-        "psnr": metrics.psnr(answer, image, hole),
-        "ssim": float(ssim[hole].mean()),
-        "l1": metrics.l1(answer, image, hole),
-        "whole_psnr": metrics.psnr(answer, image, whole),
-        "whole_ssim": float(ssim.mean()),
-        "whole_l1": metrics.l1(answer, image, whole),
-        "boundary": metrics.boundary_step(answer, mask.known),
-        "boundary_original": metrics.boundary_step(image, mask.known),
-        "predicted_error": predicted,
-        "observed_error": metrics.rmse(answer, image, hole),
-        "confidence": output.confidence,
-        "correct": metrics.correct_share(answer, image, hole),
-        "best_of": max(metrics.psnr(each, image, hole) for each in output.candidates),
-        "diversity": metrics.diversity(output.candidates, hole),
-        "covered": metrics.covers(output.candidates, image, hole),
-    }
+    return ResultRow(
+        number=batch.image_numbers[place],
+        image=batch.names[place],
+        group=batch.groups[place],
+        digest=batch.digests[place],
+        mask=batch.mask,
+        missing=mask.missing,
+        method=method.method,
+        answer=method.answer,
+        psnr=metrics.psnr(answer, image, hole),
+        ssim=float(ssim[hole].mean()),
+        l1=metrics.l1(answer, image, hole),
+        whole_psnr=metrics.psnr(answer, image, whole),
+        whole_ssim=float(ssim.mean()),
+        whole_l1=metrics.l1(answer, image, whole),
+        boundary=metrics.boundary_step(answer, mask.known),
+        boundary_original=metrics.boundary_step(image, mask.known),
+        predicted_error=predicted,
+        observed_error=metrics.rmse(answer, image, hole),
+        confidence=output.confidence,
+        correct=metrics.correct_share(answer, image, hole),
+        best_of=max(metrics.psnr(each, image, hole) for each in output.candidates),
+        diversity=metrics.diversity(output.candidates, hole),
+        covered=metrics.covers(output.candidates, image, hole),
+        class_correct=None,
+        warnings="; ".join(output.warnings),
+        peak_mib=peak_mib,
+        seconds=output.seconds,
+    )
 
 
 def select_rows(
@@ -155,13 +166,10 @@ def select_rows(
     store: ResultStore,
 ) -> list[ResultRow]:
     """Return the rows of this call, by image, mask and method, with its names and groups."""
+    images = zip(held_out.names, held_out.groups, map(digest_of, held_out.images), strict=True)
     return [
-        replace(
-            store.rows[Key(number, digest, mask, method.method, method.answer)],
-            image=held_out.names[number],
-            group=held_out.groups[number],
-        )
-        for number, digest in enumerate(map(digest_of, held_out.images))
+        replace(store.rows[method.key(number, digest, mask)], image=name, group=group)
+        for number, (name, group, digest) in enumerate(images)
         for mask in spec.masks
         for method in methods
     ]
@@ -182,33 +190,3 @@ def _batches(
                 facts = (numbers, images, names, groups, digests, mask, method.label, spec.seed)
                 yield EvaluationBatch(number, *facts), method
                 number += 1
-
-
-def _keys(batch: EvaluationBatch, method: EvaluatedMethod) -> list[Key]:
-    return [
-        Key(number, digest, batch.mask, method.method, method.answer)
-        for number, digest in zip(batch.image_numbers, batch.digests, strict=True)
-    ]
-
-
-def _complete(
-    batch: EvaluationBatch,
-    method: EvaluatedMethod,
-    masks: Sequence[Mask],
-    should_stop: ShouldStop,
-) -> list[MethodOutput]:
-    if method.run is not None:
-        return method.run(batch.images, masks, should_stop)
-    assert method.external is not None
-    return [
-        MethodOutput((method.external.read(batch.mask, *case),), method.external.seconds)
-        for case in zip(batch.image_numbers, batch.images, masks, strict=True)
-    ]
-
-
-def _maps(outputs: Sequence[MethodOutput]) -> Images | None:
-    """Return the uncertainty in twice its grey levels, uint8 [B, S, S, 1]."""
-    maps = [output.uncertainty for output in outputs if output.uncertainty is not None]
-    if len(maps) < len(outputs):
-        return None
-    return np.clip(2 * np.stack(maps), 0, 255).round().astype(np.uint8)[..., None]

@@ -1,7 +1,6 @@
 """The report: report.html, one page that works offline, and report.json for programs."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from pixmend.storage import write_text
 
 YEH_MASKS = ("center", "strokes:0.25", "random:0.8", "half")  # Yeh 2017; its pattern is fixed
 _MAX_LINES = 6  # of a chart
-_MAX_NAMES = 12  # of left-out images
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +61,6 @@ def write_report(evaluation: Evaluation, store: ResultStore) -> None:
         charts=_charts(summary),
         samples=_samples(evaluation),
         gallery=gallery(evaluation.spec, held_out, evaluation.rows, summary, store),
-        left_out=_left_out(evaluation),
         baselines={name: BASELINES[name] for name in summary.labels if name in BASELINES},
     )
     write_text(evaluation.report, page)
@@ -197,19 +194,3 @@ def _samples(evaluation: Evaluation) -> dict[str, Any] | None:
             for title, images in (("samples", samples), ("nearest training images", nearest))
         },
     }
-
-
-def _left_out(evaluation: Evaluation) -> list[str]:
-    held_out, lines = evaluation.held_out, []
-    if held_out.duplicates:
-        names = _names(held_out.duplicates)
-        lines.append(f"Near-duplicates of training images, left out: {names}.")
-    if held_out.shared:
-        lines.append(f"Groups that also occur in the training data: {_names(held_out.shared)}.")
-    lines += [f"Unreadable: {name} ({reason})." for name, reason in held_out.failed[:_MAX_NAMES]]
-    return [*lines, *(f"Unavailable: {reason}." for reason in evaluation.unavailable)]
-
-
-def _names(names: Sequence[str]) -> str:
-    rest = len(names) - _MAX_NAMES
-    return ", ".join(names[:_MAX_NAMES]) + (f" and {rest} more" if rest > 0 else "")

@@ -3,13 +3,14 @@
 A row is written after its answer, so every row has one. A killed process loses at most a batch.
 """
 
+import contextlib
 import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -19,15 +20,7 @@ from pixmend.evaluation.baselines import Images
 from pixmend.images import encode_png, open_image
 from pixmend.storage import append_line, parse_json, remove_leftovers, write_bytes, write_text
 
-
-class Key(NamedTuple):
-    """What a row is about."""
-
-    number: int
-    digest: str
-    mask: str
-    method: str
-    answer: str
+Key: TypeAlias = tuple[int, str, str, str, str]  # number, digest, mask, method, answer
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ class ResultRow:
     @property
     def key(self) -> Key:
         """The row's key."""
-        return Key(self.number, self.digest, self.mask, self.method, self.answer)
+        return self.number, self.digest, self.mask, self.method, self.answer
 
     @property
     def label(self) -> str:
@@ -114,8 +107,6 @@ class ResultStore:
 
     Parameters
     ----------
-    folder
-        Created if missing.
     plan
         JSON values on which all rows depend, among them ``batch``, the images per batch.
 
@@ -129,10 +120,17 @@ class ResultStore:
 
     def __init__(self, folder: Path, plan: dict[str, Any]) -> None:
         self.folder, self._batch = folder, plan["batch"]
-        self._results, self._cache = folder / "results.csv", folder / "cache.json"
-        self._check(plan)
+        self._results = folder / "results.csv"
+        earlier = _read_object(folder / "plan.json") if (folder / "plan.json").exists() else plan
+        differing = sorted(key for key in plan if earlier.get(key) != plan[key])
+        if differing:
+            raise RunError(
+                f"{folder}: holds an evaluation with another {', '.join(differing)}; "
+                "give another --out, or remove that folder"
+            )
         for part in (folder, *folder.glob("answers/*/*")):
             remove_leftovers(part)
+        self._cache = _read_object(folder / "cache.json")
         self.rows = {row.key: row for row in self._read()}
         write_text(folder / "plan.json", json.dumps(plan, indent=1) + "\n")
         self.write(self.rows.values())
@@ -161,49 +159,40 @@ class ResultStore:
 
         With ``kind`` ".uncertainty", return twice its grey levels, uint8 [S, S, 1].
         """
-        position = key.number % self._batch
         try:
             column = open_image(self._path(key, kind)).pixels
         except InputError:
             return None
-        size = column.shape[1]
+        size, position = column.shape[1], key[0] % self._batch
         answer = column[position * size : (position + 1) * size].astype(np.uint8)
         return answer if len(answer) == size else None
 
-    def cached(self, key: str, compute: Callable[[], Any]) -> Any:  # noqa: ANN401 - JSON
+    def cached(self, name: str, compute: Callable[[], Any]) -> Any:  # noqa: ANN401 - JSON
         """Return a JSON value from cache.json, or compute and store it."""
-        cache = _read_object(self._cache)
-        if key not in cache:
-            cache[key] = compute()
-            write_text(self._cache, json.dumps(cache) + "\n")
-        return cache[key]
+        if name not in self._cache:
+            self._store({name: compute()})
+        return self._cache[name]
 
     def drop_changed(self, digests: dict[str, str]) -> None:
         """Drop the rows of external methods whose answers, by digest, have changed."""
-        path = self.folder / "completions.json"
-        known = _read_object(path)
-        changed = {name for name, digest in digests.items() if known.get(name) != digest}
+        names = {f"completions {method}": method for method in digests}
+        changed = {m for name, m in names.items() if self._cache.get(name) != digests[m]}
         if changed:
             self.rows = {key: row for key, row in self.rows.items() if row.method not in changed}
             self.write(self.rows.values())
-            write_text(path, json.dumps(known | digests) + "\n")
+            self._store({name: digests[method] for name, method in names.items()})
+
+    def _store(self, values: dict[str, Any]) -> None:
+        self._cache |= values
+        write_text(self.folder / "cache.json", json.dumps(self._cache) + "\n")
 
     def _path(self, key: Key, kind: str = "") -> Path:
         """Return the file of the batch that has this row."""
-        method = f"{key.method}-{key.answer}" if key.answer else key.method
-        start = key.number - key.number % self._batch
-        folders = [name.replace(":", "-") for name in (key.mask, method)]
-        return self.folder.joinpath("answers", *folders, f"{start:06}{kind}.png")
-
-    def _check(self, plan: dict[str, Any]) -> None:
-        path = self.folder / "plan.json"
-        earlier = _read_object(path) if path.exists() else plan
-        differing = sorted(key for key in plan if earlier.get(key) != plan[key])
-        if differing:
-            raise RunError(
-                f"{self.folder}: holds an evaluation with another {', '.join(differing)}; "
-                "give another --out, or remove that folder"
-            )
+        number, _, mask, method, answer = key
+        start = number - number % self._batch
+        method = f"{method}-{answer}" if answer else method
+        place = f"{mask}/{method}/{start:06}{kind}.png".replace(":", "-")
+        return self.folder / "answers" / place
 
     def _read(self) -> list[ResultRow]:
         """Return the complete rows, without a truncated last line and rows of other versions."""
@@ -212,10 +201,8 @@ class ResultStore:
         text = self._results.read_text(encoding="utf-8", errors="replace")
         rows = []
         for cells in csv.reader(io.StringIO(text[: text.rfind("\n") + 1])):
-            try:
+            with contextlib.suppress(ValueError):
                 rows.append(ResultRow.from_cells(cells))
-            except ValueError:
-                continue
         return rows
 
 

@@ -5,13 +5,12 @@ from pathlib import Path
 
 from pixmend.errors import SettingsError
 from pixmend.evaluation.aggregation import summarise
-from pixmend.evaluation.classifier import classify_answers, missing_labels
+from pixmend.evaluation.classifier import classify_answers
 from pixmend.evaluation.diagnostics import diagnose, invert_samples, reconstruct, verdict
 from pixmend.evaluation.evaluated_methods import (
     EvaluatedMethod,
     ModelUnderTest,
     ShouldStop,
-    external_method,
     select_methods,
 )
 from pixmend.evaluation.external_methods import ExternalMethod
@@ -71,7 +70,7 @@ def evaluate(
     _check_shapes(models)
     methods, unavailable = select_methods(models, train, spec)
     external = [ExternalMethod(name, folder) for name, folder in (completions or {}).items()]
-    methods += [external_method(each) for each in external]
+    methods += [EvaluatedMethod(each.name, external=each) for each in external]
     model = models[0].model
     held_out = choose_held_out(
         source, model, train, count=spec.count, seed=spec.seed, on_progress=on_images
@@ -129,13 +128,11 @@ def _judge(
     """Measure sets of answers and the model itself, and draw conclusions."""
     model = models[0].model
     inversion = invert_samples(model, methods, spec, store, should_stop)
-    samples = reconstruction = accuracy = None
+    samples = reconstruction = None
     if any(method.ours for method in methods):
         samples = measure_samples(model, held_out, train, store)
         reconstruction = reconstruct(model, held_out)
-    reason = missing_labels(train, held_out)
-    if train is not None and reason is None:
-        rows, accuracy = classify_answers(rows, held_out, train, store)
+    rows, accuracy, reason = classify_answers(rows, held_out, train, store)
     store.write(rows)  # in one order, whatever was done when
     features, realism = measure_realism(held_out, rows, store, should_stop)
     summary = summarise(rows, methods, spec.masks, features, realism)
