@@ -1,7 +1,7 @@
 """Evaluation of models on unseen images, against baselines without a model.
 
 images ──choose_held_out──▶ HeldOut: no near-duplicates of training images
-    │ run_protocol       the same images, masks and seeds for all methods, batch by batch
+    │ evaluate           the same images, masks and seeds for all methods, batch by batch
     ▼
 results.csv, answers/    a row and a picture per answer
     │ summarise          means, bootstrap intervals over groups, paired differences
@@ -21,10 +21,9 @@ from pixmend.evaluation.held_out import (
     choose_held_out,
     open_training,
 )
-from pixmend.evaluation.protocol import EvaluationBatch, EvaluationEngine, Step, run_batch
 from pixmend.evaluation.report import YEH_MASKS, Evaluation, yeh_table
 from pixmend.evaluation.results import BatchResult
-from pixmend.evaluation.run import evaluate
+from pixmend.evaluation.run import EvaluationBatch, EvaluationEngine, Step, evaluate, run_batch
 from pixmend.evaluation.settings import EvaluationSpec
 
 __all__ = [

@@ -201,11 +201,9 @@ class _Table:
         self, rows: Sequence[ResultRow], labels: Sequence[str], masks: Sequence[str]
     ) -> None:
         self._masks = masks
-        self._rows: dict[tuple[str, str], list[ResultRow]] = {
-            (label, mask): [] for label in labels for mask in masks
-        }
+        self._rows: dict[tuple[str, str], list[ResultRow]] = {}
         for row in rows:
-            self._rows[row.label, row.mask].append(row)
+            self._rows.setdefault((row.label, row.mask), []).append(row)
         self._groups = np.array([row.group for row in self._rows[labels[0], masks[0]]])
 
     def values(self, label: str, mask: str, name: str) -> NDArray[np.float64]:
@@ -231,9 +229,9 @@ class _Table:
             self._groups,
         )
         seconds, peaks = (
-            column[~np.isnan(column)]
-            for column in (self._columns(label, mask, name) for name in ("seconds", "peak_mib"))
+            self._columns(label, mask, name).ravel() for name in ("seconds", "peak_mib")
         )
+        seconds, peaks = seconds[~np.isnan(seconds)], peaks[~np.isnan(peaks)]
         complete = len(realism) == (len(self._masks) if mask == ALL else 1)
         return Cell(
             label,

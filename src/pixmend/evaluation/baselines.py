@@ -38,13 +38,7 @@ def missing_requirement(name: str, train: Images | None) -> str | None:
 
 
 def find_baseline(name: str, train: Images | None) -> Inpaint:
-    """Return a baseline by name; ``mean`` and ``nearest`` need the training images.
-
-    Raises
-    ------
-    SettingsError
-        A requirement is missing.
-    """
+    """Return a baseline by name; SettingsError if a requirement is missing."""
     reason = missing_requirement(name, train)
     if reason is not None:
         raise SettingsError(f"--methods {name}: {reason}")

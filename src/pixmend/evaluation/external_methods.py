@@ -30,13 +30,7 @@ _MODES: dict[int, Channels] = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 def parse_completions(arguments: Sequence[str]) -> dict[str, Path]:
-    """Parse NAME=FOLDER arguments.
-
-    Raises
-    ------
-    SettingsError
-        Malformed argument, repeated name, or missing folder.
-    """
+    """Parse NAME=FOLDER arguments; SettingsError for a repeated name or a missing folder."""
     folders: dict[str, Path] = {}
     for text in arguments:
         name, _, folder = text.partition("=")
@@ -71,15 +65,7 @@ def write_tasks(folder: Path, held_out: HeldOut, spec: EvaluationSpec) -> int:
 
 
 class ExternalMethod:
-    """The answers of another tool in a folder.
-
-    Raises
-    ------
-    SettingsError
-        The name is a method's or a baseline's.
-    InputError
-        ``facts.json`` is malformed.
-    """
+    """The answers of another tool in a folder; SettingsError for the name of a method."""
 
     def __init__(self, name: str, folder: Path) -> None:
         if name in METHODS or name in BASELINES:
@@ -105,10 +91,7 @@ class ExternalMethod:
     def read(self, shape: str, number: int, image: Images, mask: Mask) -> Images:
         """Return one answer with the image's known pixels, uint8 [S, S, C].
 
-        Raises
-        ------
-        InputError
-            The answer is unreadable, of another size, or of another image.
+        InputError if it is unreadable, of another size, or of another image.
         """
         path = self._folder / _path_of(shape, number)
         answer = to_eight_bits(open_image(path).pixels)

@@ -45,18 +45,14 @@ class EvaluationImages:
     @classmethod
     def of_files(cls, paths: Sequence[Path | StorePath], names: Sequence[str]) -> Self:
         """Read image files; the label of a file is its folder."""
-
-        def read(index: int) -> Images:
-            pixels: Images = to_eight_bits(open_image(paths[index]).pixels).astype(np.uint8)
-            return pixels
-
-        return cls(list(names), [path.parent.name for path in paths], read)
+        labels: list[Label] = [path.parent.name for path in paths]
+        return cls(list(names), labels, lambda n: to_eight_bits(open_image(paths[n]).pixels))
 
     @classmethod
     def of_records(cls, records: Records) -> Self:
         """Read a record folder."""
         origin = provenance(records)
-        return cls(origin.names, origin.labels, lambda index: records.images([index])[0])
+        return cls(origin.names, origin.labels, lambda n: records.images([n])[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,13 +81,7 @@ class HeldOut:
 
 
 def open_training(records: Records, model: DCGAN) -> TrainingImages:
-    """Read the model's training images.
-
-    Raises
-    ------
-    SettingsError
-        Their shape differs from the model's, or they do not fit in memory.
-    """
+    """Read the model's training images; SettingsError for another shape or too many images."""
     settings = model.settings
     if (records.size, records.channels) != (settings.size, settings.channels):
         raise SettingsError(
@@ -151,7 +141,7 @@ def choose_held_out(
                 chosen[index] = image
         on_progress(len(chosen), min(count, len(order)))
     if not chosen:
-        raise InputError(_no_images(len(order), duplicates, failed))
+        raise _no_images(len(order), duplicates, failed)
     all_groups, shared = _groups(source, train)
     groups = [all_groups[index] for index in chosen]
     return HeldOut(
@@ -203,11 +193,11 @@ def _groups(source: EvaluationImages, train: TrainingImages | None) -> tuple[lis
     return held_out, set(held_out) & set(training)
 
 
-def _no_images(count: int, duplicates: list[str], failed: list[tuple[str, str]]) -> str:
+def _no_images(count: int, duplicates: list[str], failed: list[tuple[str, str]]) -> InputError:
     if not count:
-        return "there are no images to evaluate on; give a folder of images or records"
+        return InputError("there are no images to evaluate on; give a folder of images or records")
     first = f" (the first: {failed[0][1]})" if failed else ""
-    return (
+    return InputError(
         f"none of {count} images can be used: {len(duplicates)} are training images, "
         f"{len(failed)} cannot be read{first}; give images that the model was not trained on"
     )

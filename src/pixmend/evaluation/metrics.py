@@ -107,25 +107,15 @@ class CalibrationBin:
 def calibration_bins(
     predicted: Sequence[float], observed: Sequence[float], *, power: int = 1
 ) -> list[CalibrationBin]:
-    """Return up to 8 bins of equal count, by ascending prediction (Guo 2017, section 2).
+    """Return up to 8 bins of about equal count, by ascending prediction (Guo 2017, section 2).
 
-    Parameters
-    ----------
-    power
-        Exponent of the mean within a bin: 2 for errors, as their variances were predicted.
+    ``power`` is the exponent of the mean: 2 for errors, as their variances were predicted.
     """
     order = np.argsort(predicted, kind="stable")
-    x, y = (np.asarray(values, np.float64)[order] for values in (predicted, observed))
-    count = max(1, min(8, len(x) // 4))
-    return [
-        CalibrationBin(_power_mean(x[rows], power), _power_mean(y[rows], power), len(rows))
-        for rows in np.array_split(np.arange(len(x)), count)
-        if len(rows)
-    ]
-
-
-def _power_mean(values: NDArray[np.float64], power: int) -> float:
-    return float(np.mean(values**power) ** (1 / power))
+    cases = np.array([predicted, observed], np.float64)[:, order]
+    bins = np.array_split(cases, max(1, min(8, len(order) // 4)), axis=1)
+    means = [[float(np.mean(row**power) ** (1 / power)) for row in each] for each in bins]
+    return [CalibrationBin(x, y, each.shape[1]) for (x, y), each in zip(means, bins, strict=True)]
 
 
 def _mean_squared_error(answer: Pixels, image: Pixels, region: Region) -> float:

@@ -52,10 +52,7 @@ class SampleQuality:
 
 
 def measure_realism(
-    held_out: HeldOut,
-    rows: Sequence[ResultRow],
-    store: ResultStore,
-    should_stop: ShouldStop,
+    held_out: HeldOut, rows: Sequence[ResultRow], store: ResultStore, should_stop: ShouldStop
 ) -> tuple[str, list[Realism]]:
     """Return the name of the features, and each method's realism under each mask.
 

@@ -1,24 +1,31 @@
 """The report: report.html, one page that works offline, and report.json for programs."""
 
+import base64
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from pixmend.completion import Completion
 from pixmend.evaluation.aggregation import ALL, Cell, Summary
 from pixmend.evaluation.baselines import BASELINES, Images
 from pixmend.evaluation.diagnostics import Diagnostic, Reconstruction, SelfInversion
-from pixmend.evaluation.gallery import gallery, picture
 from pixmend.evaluation.held_out import HeldOut
 from pixmend.evaluation.metrics import CalibrationBin
 from pixmend.evaluation.realism import SampleQuality
 from pixmend.evaluation.results import ResultRow, ResultStore
-from pixmend.evaluation.settings import EvaluationSpec
+from pixmend.evaluation.settings import EvaluationSpec, draw_masks
+from pixmend.images import encode_png, open_image, thumbnail
 from pixmend.page import Point, Series, line_chart, render, scatter_chart
 from pixmend.storage import write_text
 
 YEH_MASKS = ("center", "strokes:0.25", "random:0.8", "half")  # Yeh 2017; its pattern is fixed
 _MAX_LINES = 6  # of a chart
+_CELL = 96  # pixels, the largest side of a picture
+_SMALL = 64  # pixels, up to which two cases of a kind are shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +67,7 @@ def write_report(evaluation: Evaluation, store: ResultStore) -> None:
         lowest_kid=_lowest_kid(summary),
         charts=_charts(summary),
         samples=_samples(evaluation),
-        gallery=gallery(evaluation.spec, held_out, evaluation.rows, summary, store),
+        gallery=_gallery(evaluation.spec, held_out, evaluation.rows, summary, store),
         baselines={name: BASELINES[name] for name in summary.labels if name in BASELINES},
     )
     write_text(evaluation.report, page)
@@ -126,9 +133,10 @@ def _lowest_kid(summary: Summary) -> dict[str, float]:
 
 def _charts(summary: Summary) -> list[str]:
     """Return charts of quality against time and missing share, and of calibration."""
+    totals = [summary.total(label) for label in summary.labels]
     points = [
-        Point(label, max(cell.seconds, 1e-6), cell.psnr.mean, 1 if label in summary.ours else 2)
-        for label, cell in ((label, summary.total(label)) for label in summary.labels)
+        Point(cell.label, max(cell.seconds, 1e-6), cell.psnr.mean, 2 - (cell.label in summary.ours))
+        for cell in totals
         if cell.seconds is not None
     ]
     return [
@@ -190,7 +198,87 @@ def _samples(evaluation: Evaluation) -> dict[str, Any] | None:
     return {
         "quality": quality,
         "lines": {
-            title: [picture(image, f"{title} {n}") for n, image in enumerate(images, 1)]
+            title: [_picture(image, f"{title} {n}") for n, image in enumerate(images, 1)]
             for title, images in (("samples", samples), ("nearest training images", nearest))
         },
     }
+
+
+class _Picture(NamedTuple):
+    """A picture in a table: its PNG in base64, its texts, and whether it is the best answer."""
+
+    png: str  # "" if missing
+    alt: str
+    caption: str
+    best: bool
+
+
+def _gallery(
+    spec: EvaluationSpec,
+    held_out: HeldOut,
+    rows: Sequence[ResultRow],
+    summary: Summary,
+    store: ResultStore,
+) -> dict[str, list[tuple[str, str, list[_Picture]]]]:
+    """Return for each mask the cases: kind, image name, and pictures.
+
+    Images are ranked by the hole PSNR of our best method, else of the best baseline.
+    """
+    best = str(summary.best_ours or summary.best_baseline)
+    table = {(row.number, row.mask, row.label): row for row in rows}
+    count, size = held_out.images.shape[:2]
+    lines: dict[str, list[tuple[str, str, list[_Picture]]]] = {}
+    for shape in spec.masks:
+        scores = {number: table[number, shape, best].psnr for number in range(count)}
+        ranking = sorted(scores, key=lambda number: (-scores[number], number))
+        lines[shape] = []
+        for number, case in _cases(ranking, 2 if size <= _SMALL else 1).items():
+            image, name = held_out.images[number], held_out.names[number]
+            (mask,) = draw_masks(shape, [number], size, spec.seed)
+            nothing = np.zeros(mask.known.shape, np.float32)
+            masked = Completion(name, open_image(image), mask, (), nothing).masked
+            own = [table[number, shape, label] for label in summary.labels]
+            cells = [_picture(image, f"original of {name}"), _picture(masked, "masked")]
+            cells += _answers(own, store)
+            if best in summary.ours:
+                cells.append(_uncertainty(table[number, shape, best], store))
+            lines[shape].append((case, name, cells))
+    return lines
+
+
+def _picture(pixels: Images | None, alt: str, caption: str = "", best: bool = False) -> _Picture:
+    """Encode a picture; the page enlarges small ones with crisp pixels."""
+    if pixels is None:
+        return _Picture("", alt, "", False)
+    if max(pixels.shape[:2]) > _CELL or pixels.shape[-1] == 4:
+        pixels = thumbnail(pixels, _CELL)
+    return _Picture(base64.b64encode(encode_png(pixels)).decode("ascii"), alt, caption, best)
+
+
+def _cases(ranking: Sequence[int], each: int) -> dict[int, str]:
+    """Return best, median and worst images, each once."""
+    middle = max(0, (len(ranking) - each) // 2)
+    cases: dict[int, str] = {}
+    for case, start in (("best", 0), ("median", middle), ("worst", max(0, len(ranking) - each))):
+        for number in ranking[start : start + each]:
+            cases.setdefault(number, case)
+    return cases
+
+
+def _answers(rows: Sequence[ResultRow], store: ResultStore) -> list[_Picture]:
+    highest = max(row.psnr for row in rows)
+    return [
+        _picture(
+            store.read_answer(row.key),
+            f"{row.image} by {row.label}",
+            f"{row.psnr:.1f}",
+            row.psnr == highest,
+        )
+        for row in rows
+    ]
+
+
+def _uncertainty(row: ResultRow, store: ResultStore) -> _Picture:
+    caption = f"{row.predicted_error or 0:.0f}, was {row.observed_error:.0f}"
+    pixels = store.read_answer(row.key, ".uncertainty")
+    return _picture(pixels, f"uncertainty of {row.image}", caption)

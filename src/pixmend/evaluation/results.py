@@ -74,13 +74,7 @@ class ResultRow:
 
     @classmethod
     def from_cells(cls, cells: Sequence[str]) -> "ResultRow":
-        """Parse the text of `cells`.
-
-        Raises
-        ------
-        ValueError
-            The row is incomplete.
-        """
+        """Parse the text of `cells`; ValueError if the row is incomplete."""
         values = {
             name: None if text == "" and name in _OPTIONAL else text
             for name, text in zip(COLUMNS, cells, strict=True)
