@@ -181,7 +181,8 @@ def _of_data(held_out: HeldOut, training: int | None) -> Iterator[Diagnostic]:
     duplicates, shared = held_out.duplicates, held_out.shared
     if count < _MIN_IMAGES or groups < _MIN_GROUPS:
         limits = {"min_images": _MIN_IMAGES, "min_groups": _MIN_GROUPS}
-        yield _diagnostic("few_images", count=count, groups=groups, **limits)
+        in_groups = "1 group" if groups == 1 else f"{groups} groups"
+        yield _diagnostic("few_images", count=count, groups=in_groups, **limits)
     if duplicates:
         facts = {"examined": held_out.examined, "names": _first(duplicates)}
         yield _diagnostic("duplicates", count=len(duplicates), **facts)
