@@ -73,8 +73,8 @@ def generate(
 class MaskSampler:
     """Makes a `MaskedBatch` of real images; masks, noise and neighbours are functions of a key.
 
-    A neighbour is of another group than its image, as no user's image is of a group that was trained
-    on; where there is none, it is mid-grey.
+    A neighbour is of another group than its image, as no user's image is of a group that was
+    trained on; where there is none, it is mid-grey.
     """
 
     settings: TrainSettings
