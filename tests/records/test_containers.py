@@ -39,7 +39,7 @@ def packed(source: Path) -> Records:
 
 
 def reasons(records: Records) -> dict[str, str]:
-    lines = map(json.loads, (records.path / "inputs.jsonl").read_text().splitlines())
+    lines = map(json.loads, (records.path / "inputs.jsonl").read_bytes().splitlines())
     return {line["name"]: line["reason"] for line in lines if "reason" in line}
 
 

@@ -15,7 +15,7 @@ from pixmend.records.containers import MAX_MEMBER_BYTES, read_idx_images, read_o
 from pixmend.records.foreign import foreign_content
 from pixmend.records.sources import ImageSource
 from pixmend.records.tfrecord import decode_example, map_file, read_record_at
-from pixmend.storage import RangeBuffer, Ranged, StorePath
+from pixmend.storage import Blocks, Buffer, CachedFile, StorePath
 
 Content: TypeAlias = bytes | NDArray[np.uint8]  # an image file's bytes, or raw pixels [H, W, C]
 
@@ -131,7 +131,11 @@ def _idx(path: StorePath, items: list[ImageSource]) -> Iterator[Content | InputE
 
 def _recorded(path: StorePath, items: list[ImageSource]) -> Iterator[Content | InputError]:
     try:
-        buffer: RangeBuffer = map_file(path) if path.local is not None else Ranged(path)
+        buffer: Buffer
+        if path.local is not None:
+            buffer = map_file(path)
+        else:
+            buffer = Blocks([CachedFile(path, path.size(), "")], None).file(0)
     except InputError as error:
         yield from (error for _ in items)
         return

@@ -21,7 +21,7 @@ from pixmend.records.tfrecord import (
     read_record_at,
     read_records,
 )
-from pixmend.storage import Blocks, CachedFile, RangeBuffer, StorePath, default_cache
+from pixmend.storage import Blocks, Buffer, CachedFile, StorePath, default_cache
 
 _MAX_MAPS = 256  # open at once; each holds a file descriptor
 _READS_PER_RELEASE = (
@@ -77,9 +77,9 @@ class Records:
         self.path = StorePath.of(path)
         self.manifest = Manifest.read(self.path)
         remote = self.path.local is None
-        self._sizes = dict(self.path.files()) if remote else {}
+        self._sizes = {file.name: file.bytes for file in self.path.files()} if remote else {}
         self._blocks = self._in_blocks() if remote else None
-        self._maps: dict[int, RangeBuffer] = {}
+        self._maps: dict[int, Buffer] = {}
         find = self._scan if skip_bad else self._checked_index
 
         def offsets_of(number: int) -> tuple[NDArray[np.int64], list[str]]:
@@ -145,7 +145,7 @@ class Records:
         batch = np.empty((len(indices), *self._shape), np.uint8)
         for place, index in enumerate(indices):
             if self._blocks is not None and place % _FETCH == 0:
-                self._blocks.fetch(map(self._range, indices[place : place + _FETCH]))
+                self._blocks.prefetch(map(self._range, indices[place : place + _FETCH]))
             batch[place] = self._pixels(int(index))
         return batch
 
@@ -235,7 +235,7 @@ class Records:
             default_cache(),
         )
 
-    def _map(self, number: int) -> RangeBuffer:
+    def _map(self, number: int) -> Buffer:
         if self._blocks is not None:
             return self._blocks.file(number)
         found = self._maps.get(number)
@@ -325,7 +325,7 @@ def _index_or_none(path: StorePath, shard: ShardInfo) -> NDArray[np.int64] | Non
 
 
 def _good_offsets(
-    buffer: RangeBuffer, name: str, offsets: NDArray[np.int64], broken: list[RecordError]
+    buffer: Buffer, name: str, offsets: NDArray[np.int64], broken: list[RecordError]
 ) -> Iterator[int]:
     """Yield the offsets of whole records; the index locates the record after a broken one."""
     for offset in offsets.tolist():

@@ -73,7 +73,7 @@ def locked(out: StorePath) -> Iterator[None]:
     if out.local is None:
         # One look, not a list of all: where one file of ours is, the others are ours too.
         begun = any((out / name).is_file() for name in (MANIFEST_NAME, ORIGIN_NAME))
-        _check_names(out, {name for name, _ in itertools.islice(out.files(), 0 if begun else 1)})
+        _check_names(out, {file.name for file in itertools.islice(out.files(), 0 if begun else 1)})
         yield
         return
     make_folder(out.local)
@@ -123,14 +123,14 @@ def previous_run(out: StorePath, current: Origin) -> Manifest | None:
     if origin is None:
         raise OutputError(f"{out}: holds records of unknown origin; {_FIX}")
     _check_same(out, origin, current)
-    sizes = dict(out.files())
+    sizes = {file.name: file.bytes for file in out.files()}
     whole = all(sizes.get(shard.name) == shard.bytes for shard in manifest.shards)
     return manifest if whole and origin.listing == current.listing else None
 
 
 def clean(out: StorePath, keep: frozenset[str]) -> None:
     """Remove temporary files of runs that were killed, and shards not among the names to ``keep``."""
-    for name, _ in list(out.files()):
+    for name, *_ in list(out.files()):
         stale = SHARD_FILE.fullmatch(name) and f"{name.rpartition('.')[0]}.tfrecord" not in keep
         if stale or _TEMPORARY.fullmatch(name):
             (out / name).remove(missing_ok=True)

@@ -220,7 +220,7 @@ def _record(item: ImageSource, pixels: NDArray[Any], job: ShardJob) -> bytes:
 
 
 def _version(path: StorePath) -> str:
-    return "" if path.local is not None else path.entry().version
+    return "" if path.local is not None else path.info().version
 
 
 def _size(content: Content) -> int:

@@ -206,7 +206,7 @@ def _kind_of(file: str) -> Kind | None:
 def _is_folder(path: StorePath) -> bool:
     try:
         if path.local is None:
-            path.entry()
+            path.info()
             return path.is_folder()
         is_folder = stat.S_ISDIR(path.local.stat().st_mode)
         if is_folder:
@@ -261,7 +261,7 @@ def _walk(
             yield file, None
         return
     inside = _within(root, outside)
-    for entry in root.entries():
+    for entry in root.files():
         hidden = any(part.startswith(".") for part in entry.name.split("/"))
         if not (hidden or (inside and entry.name.startswith(f"{inside}/"))):
             yield entry.name, (entry.bytes, _number_of(entry.version))
@@ -314,7 +314,7 @@ def _stamp(path: StorePath) -> FileVersion | None:
     """Return the stamp of a file, or None for what is none."""
     if path.local is not None:
         return _local_stamp(path.local.parent, path.local.name)
-    entry = path.entry()
+    entry = path.info()
     return entry.bytes, _number_of(entry.version)
 
 

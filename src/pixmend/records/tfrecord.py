@@ -36,9 +36,7 @@ from typing import Protocol, TypeAlias
 import google_crc32c
 
 from pixmend.errors import InputError, MissingError, RecordError
-from pixmend.storage import RangeBuffer, StorePath
-
-Buffer: TypeAlias = bytes | mmap.mmap
+from pixmend.storage import Buffer, StorePath
 
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
@@ -109,7 +107,7 @@ def read_records(
         offset = _resync(buffer, offset + 1) if following is None else following
 
 
-def read_record_at(buffer: RangeBuffer, offset: int, shard: str = "record") -> bytes:
+def read_record_at(buffer: Buffer, offset: int, shard: str = "record") -> bytes:
     """Return the payload of the record that starts at byte ``offset``, both checksums checked.
 
     Raises
@@ -120,7 +118,7 @@ def read_record_at(buffer: RangeBuffer, offset: int, shard: str = "record") -> b
     return _read_payload(buffer, offset, _read_length(buffer, offset, shard), shard)
 
 
-def map_file(path: StorePath | Path) -> Buffer:
+def map_file(path: StorePath | Path) -> bytes | mmap.mmap:
     """Map a shard into memory, read-only; an empty file, which cannot be mapped, is empty bytes.
 
     A store's file is fetched into a temporary one, which goes with the map.
@@ -145,7 +143,7 @@ def map_file(path: StorePath | Path) -> Buffer:
         raise InputError(f"{path}: cannot be read: {error}") from error
 
 
-def _read_length(buffer: RangeBuffer, offset: int, shard: str) -> int:
+def _read_length(buffer: Buffer, offset: int, shard: str) -> int:
     """Return the length of the record at ``offset``, proven by its checksum and by the end of the file."""
     room = len(buffer) - offset - _OVERHEAD
     if offset < 0 or room < 0:
@@ -164,7 +162,7 @@ def _read_length(buffer: RangeBuffer, offset: int, shard: str) -> int:
     return length
 
 
-def _read_payload(buffer: RangeBuffer, offset: int, length: int, shard: str) -> bytes:
+def _read_payload(buffer: Buffer, offset: int, length: int, shard: str) -> bytes:
     start = offset + _HEADER_BYTES
     payload = buffer[start : start + length]
     if _CRC.unpack(buffer[start + length : start + length + 4])[0] != masked_crc(payload):
@@ -172,7 +170,7 @@ def _read_payload(buffer: RangeBuffer, offset: int, length: int, shard: str) -> 
     return payload
 
 
-def _resync(buffer: Buffer, start: int) -> int:
+def _resync(buffer: bytes | mmap.mmap, start: int) -> int:
     """Return the next byte from ``start`` that starts a header with a right checksum, or the end of the file.
 
     A chance hit is one in 2**32 places, and its payload would still have to pass its own checksum.
