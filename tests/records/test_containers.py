@@ -14,7 +14,8 @@ from PIL import Image
 
 from pixmend.errors import InputError
 from pixmend.records import PackSettings, Records, find_source, pack
-from pixmend.records.containers import read_zip_member
+from pixmend.records.containers import read_zip
+from pixmend.storage import StorePath
 
 from .helpers import every, noise
 
@@ -36,6 +37,13 @@ def packed(source: Path) -> Records:
     out = source.parent / f"{source.name}-records"
     pack(source, out, PackSettings(size=8), workers=1)
     return Records(out)
+
+
+def read_member(path: Path, place: tuple[int, ...]) -> bytes:
+    (content,) = read_zip(StorePath(path), [place])
+    if isinstance(content, InputError):
+        raise content
+    return content
 
 
 def reasons(records: Records) -> dict[str, str]:
@@ -109,7 +117,7 @@ def test_a_member_larger_than_it_says_is_cut_off(tmp_path: Path) -> None:
         info = archive.infolist()[0]
     tracemalloc.start()
     with pytest.raises(InputError, match="size or checksum"):
-        read_zip_member(path, (info.header_offset, info.compress_size, 100, 8, info.CRC))
+        read_member(path, (info.header_offset, info.compress_size, 100, 8, info.CRC))
     assert tracemalloc.get_traced_memory()[1] < 10**6
     tracemalloc.stop()
 
@@ -119,10 +127,10 @@ def test_a_flipped_byte_in_a_stored_member_is_found(tmp_path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         info = archive.infolist()[0]
     place = (info.header_offset, info.compress_size, info.file_size, 0, info.CRC)
-    assert read_zip_member(path, place) == b"x" * 100
+    assert read_member(path, place) == b"x" * 100
     path.write_bytes(path.read_bytes().replace(b"x" * 100, b"x" * 99 + b"y"))
     with pytest.raises(InputError, match="size or checksum"):
-        read_zip_member(path, place)
+        read_member(path, place)
 
 
 def test_an_encrypted_member_says_so(tmp_path: Path) -> None:
@@ -140,7 +148,7 @@ def test_a_member_that_says_it_is_huge_is_left_out(tmp_path: Path) -> None:
     content[entry + 24 : entry + 28] = struct.pack("<I", 600 * 2**20)
     path.write_bytes(content)
     with pytest.raises(InputError, match="bomb"):
-        list(find_source(path).items())
+        list(find_source(path).images())
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"PK\x03\x04" + bytes(100), b"no zip"])
@@ -212,7 +220,7 @@ def test_a_cut_idx_loses_only_its_end(mnist: tuple[Path, np.ndarray]) -> None:
 def test_labels_that_do_not_fit(mnist: tuple[Path, np.ndarray], shape: tuple[int, ...]) -> None:
     labels = gzip.compress(idx(np.zeros(shape, np.uint8)))
     (mnist[0] / "train-labels-idx1-ubyte.gz").write_bytes(labels)
-    found = {item.file: item.reason for item in find_source(mnist[0]).items()}
+    found = {item.file: item.reason for item in find_source(mnist[0]).images()}
     assert "labels for 12" in found["train-images-idx3-ubyte.gz"]
 
 
@@ -222,7 +230,7 @@ def test_idx_of_other_shapes_and_labels_that_do_not_fit(mnist: tuple[Path, np.nd
     (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros(3, np.uint8))))
     (folder / "huge-idx3-ubyte").write_bytes(idx(images[:1])[:4] + b"\xff" * 12)
     (folder / "text-idx3-ubyte.gz").write_text("text")
-    found = {item.file: item.reason for item in find_source(folder).items()}
+    found = {item.file: item.reason for item in find_source(folder).images()}
     assert "cut short" in found["t10k-images.idx3-ubyte"]
     assert "labels for 12" in found["train-images-idx3-ubyte.gz"]
     assert "out of range" in found["huge-idx3-ubyte"]
@@ -238,6 +246,6 @@ def test_a_member_over_the_limit_is_left_out(tmp_path: Path) -> None:
     entry = content.index(b"PK\x01\x02", content.index(b"PK\x01\x02") + 4)
     content[entry + 24 : entry + 28] = struct.pack("<I", 600 * 2**20)
     path.write_bytes(content)
-    found = {item.name: item.reason for item in find_source(path).items()}
+    found = {item.name: item.reason for item in find_source(path).images()}
     assert not found["a.zip/a.png"]
     assert "over the limit" in found["a.zip/b.png"]

@@ -12,8 +12,9 @@ from PIL import Image
 
 from pixmend.errors import InputError
 from pixmend.records import Manifest, PackSettings, Records, find_source, pack
-from pixmend.records.listing import shard_count, write_listing
-from pixmend.records.sources import ImageSource, item_to_line, source_from_line
+from pixmend.records.image_list import write_image_list
+from pixmend.records.packing import shard_count
+from pixmend.records.sources import ImageSource, source_from_line, source_to_line
 from pixmend.storage import StorePath
 
 from .helpers import every, noise
@@ -28,7 +29,7 @@ def write(folder: Path, *names: str) -> Path:
 
 
 def found(folder: Path) -> list[tuple[str, str | None]]:
-    return [(item.name, item.class_text) for item in find_source(folder).items()]
+    return [(item.name, item.class_text) for item in find_source(folder).images()]
 
 
 def test_sub_folders_are_classes(tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_hidden_files_and_folders_named_like_images(tmp_path: Path) -> None:
 def test_a_pipe_named_like_an_image_does_not_hang(tmp_path: Path) -> None:
     write(tmp_path, "a.png")
     os.mkfifo(tmp_path / "pipe.png")
-    items = {item.name: item.reason for item in find_source(tmp_path).items()}
+    items = {item.name: item.reason for item in find_source(tmp_path).images()}
     assert not items["a.png"]
     assert "not a regular file" in items["pipe.png"]
 
@@ -110,14 +111,14 @@ def test_names_that_are_no_text_are_kept_apart_from_paths(tmp_path: Path) -> Non
 def test_containers_beside_images_are_reported_not_mixed_in(tmp_path: Path) -> None:
     write(tmp_path, "a.png")
     (tmp_path / "the-same.zip").write_bytes(b"whatever")
-    reasons = {item.name: item.reason for item in find_source(tmp_path).items()}
+    reasons = {item.name: item.reason for item in find_source(tmp_path).images()}
     assert not reasons["a.png"]
     assert "pack it by itself" in reasons["the-same.zip"]
 
 
-def test_items_survive_as_lines() -> None:
+def test_sources_survive_as_lines() -> None:
     item = ImageSource("zip", "a\udcff.zip", "ü/x.png", None, (1, 2), (3, 4), "why")
-    line = item_to_line(item)
+    line = source_to_line(item)
     assert line.isascii()
     assert source_from_line(line) == item
 
@@ -143,8 +144,8 @@ def test_the_output_inside_the_source_is_no_input(make_folder: Callable[..., Pat
     out = folder / "records"
     first = pack(folder, out, PackSettings(size=8), workers=1)
     assert pack(folder, out, PackSettings(size=8), workers=1) == first
-    listing = write_listing(find_source(folder), folder.parent / "list", outside=out)
-    assert len(listing) == 6
+    images = write_image_list(find_source(folder), folder.parent / "list", outside=StorePath(out))
+    assert images.count == 6
 
 
 def test_records_inside_the_folder_of_their_source_do_not_take_its_place(tmp_path: Path) -> None:
@@ -184,19 +185,19 @@ def test_the_number_of_shards(inputs: int, most: int, shards: int) -> None:
     assert shard_count(inputs, most) == shards
 
 
-def test_any_line_of_a_listing_is_found_and_few_starts_are_kept(tmp_path: Path) -> None:
+def test_any_line_of_a_list_is_found_and_few_starts_are_kept(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(150):  # empty files are listed like any others
         (folder / f"{'x' * (number % 7)}{number:03d}.png").touch()
     source = find_source(folder)
-    listing = write_listing(source, tmp_path / "listing", outside=StorePath(tmp_path / "out"))
-    items = list(source.items())
-    assert (len(listing), len(listing.starts)) == (150, 3)
+    images = write_image_list(source, tmp_path / "list", outside=StorePath(tmp_path / "out"))
+    sources = list(source.images())
+    assert (images.count, len(images.starts)) == (150, 3)
     numbers = [149, 0, 63, 64, 65, 128, 127]
-    assert list(listing.items(numbers)) == [items[number] for number in numbers]
-    lines = (tmp_path / "listing").read_bytes().splitlines(keepends=True)
+    assert list(images.sources(numbers)) == [sources[number] for number in numbers]
+    lines = (tmp_path / "list").read_bytes().splitlines(keepends=True)
     for start, stop in ((0, 150), (63, 65), (64, 128), (5, 5), (149, 150)):
         content = b"".join(lines[start:stop])
-        assert listing.digest_of(start, stop) == hashlib.sha256(content).hexdigest()
-        assert listing.start_of(start) == sum(map(len, lines[:start]))
+        assert images.digest_of(start, stop) == hashlib.sha256(content).hexdigest()
+        assert images.start_of(start) == sum(map(len, lines[:start]))

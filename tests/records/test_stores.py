@@ -194,18 +194,18 @@ def test_the_folder_of_another_job_is_refused_and_left_alone(make_folder, tmp_pa
 
 
 def test_of_two_jobs_that_begin_at_once_one_is_refused(make_folder, monkeypatch):
-    from pixmend.records.folder import Origin
+    from pixmend.records.folder import PackOrigin
 
     folder, place = make_folder(12), StorePath.of(fresh(Counted) + "r")
-    mine = Origin.claim
+    mine = PackOrigin.claim
 
     def claim(self, where):
-        monkeypatch.setattr(Origin, "claim", mine)
+        monkeypatch.setattr(PackOrigin, "claim", mine)
         other = self.model_copy(update={"source": "s3://other", "listing": "0" * 64})
         other.claim(where)  # a moment earlier
         mine(self, where)
 
-    monkeypatch.setattr(Origin, "claim", claim)
+    monkeypatch.setattr(PackOrigin, "claim", claim)
     with pytest.raises(OutputError, match="another source, s3://other"):
         pack(folder, place, SETTINGS, workers=1)
     assert [file.name for file in place.files()] == [".pack.json"]
