@@ -359,7 +359,7 @@ def test_a_full_disk_is_an_output_error(
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pixmend.records.shards.write_record", full)
+    monkeypatch.setattr("pixmend.records.shards.frame_record", full)
     with pytest.raises(OutputError, match="disk is full"):
         pack(make_folder(3), tmp_path / "out", SETTINGS, workers=1)
 

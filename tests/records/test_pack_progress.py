@@ -15,7 +15,7 @@ class CountingProgress:
 def test_a_finished_shard_costs_no_look_at_all_others():
     progress, seen, shards = CountingProgress(), [], 2000
     summary = PackSummary(StorePath.of("x"), shards * 3, progress, None, seen.append)
-    summary.begin([], range(shards))
+    summary.running |= set(range(shards))
     for number in range(shards):
         summary.add(ShardResult(number, 2, 1, 9, "", ()))
     assert progress.reads < shards**2 / 8

@@ -216,14 +216,14 @@ def test_of_two_runs_of_one_command_the_slower_finds_what_the_faster_finished(
 ):
     module = sys.modules["pixmend.records.packing"]  # whose name in its room is the function's
     folder, place = make_folder(12), StorePath.of(fresh(Counted) + "r")
-    mine, found = module._Run._finish, []
+    mine, found = module._Run.finish, []
 
     def finish(self, summary):
-        monkeypatch.setattr(module._Run, "_finish", mine)
+        monkeypatch.setattr(module._Run, "finish", mine)
         found.append(pack(folder, place, SETTINGS, workers=1))  # a moment earlier
         return mine(self, summary)
 
-    monkeypatch.setattr(module._Run, "_finish", finish)
+    monkeypatch.setattr(module._Run, "finish", finish)
     assert pack(folder, place, SETTINGS, workers=1) == found[0]
     assert len(every(Records(place))) == 12
 

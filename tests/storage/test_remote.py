@@ -112,6 +112,7 @@ def test_a_file_that_vanishes_while_its_folder_is_listed_takes_no_other_with_it(
     assert [file.name for file in StorePath(tmp_path).files()] == ["a", "c"]
 
 
+@pytest.mark.parametrize("root", STORES[1:], indirect=True)
 def test_files_that_begin_alike_are_found_alone(root, monkeypatch):
     names = ["a.png", "a.json", "ab.png", "b.png", "a.d/x.png", "a/a.png", "sub/a.png"]
     for name in names:

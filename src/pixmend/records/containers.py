@@ -1,9 +1,10 @@
 """Containers of images: zips, the idx files of MNIST, and TFRecords of any origin.
 
-``*_members`` lists the images of a container, ``read_*`` yields the contents at given places. A
-zip's members are decompressed in memory: no file is written under a name from the archive. An idx
-file holds one array of uint8 images; its labels are in a second file beside it. The idx format
-(LeCun, Cortes and Burges, "The MNIST database"), gzipped or not::
+``*_members`` lists the images of a container; ``read_*`` yields the contents at given places. Both
+raise an InputError where the container itself cannot be read. A zip's members are decompressed in
+memory: no file is written under a name from the archive. An idx file holds one array of uint8
+images; its labels are in a second file beside it. The idx format (LeCun, Cortes and Burges, "The
+MNIST database"), gzipped or not::
 
     uint8    0, 0, type (8 is uint8), number of dimensions
     uint32   each dimension, big-endian
@@ -83,12 +84,8 @@ _SLACK = 2**20
 def zip_members(path: StorePath) -> Iterator[Member]:
     """Yield the images of a zip in order of name.
 
-    A member's place is (header's offset, compressed bytes, bytes, method, CRC-32).
-
-    Raises
-    ------
-    InputError
-        Not a zip, a broken one, or a bomb of overlapping members.
+    A member's place is (header's offset, compressed bytes, bytes, method, CRC-32). An InputError
+    says that this is no zip, a broken one, or a bomb of overlapping members.
     """
     try:
         with path.open() as file, zipfile.ZipFile(file) as archive:
@@ -123,13 +120,7 @@ def class_of(name: str, depth: int) -> str | None:
 
 
 def read_zip(path: StorePath, places: Iterable[Place]) -> Iterator[bytes | InputError]:
-    """Yield the members at ``places``, or their errors; never more bytes than the archive declared.
-
-    Raises
-    ------
-    InputError
-        The archive cannot be opened.
-    """
+    """Yield the members at ``places``, or their errors; never more bytes than declared."""
     size = path.size()
     with path.open() as file:
         for place in places:
@@ -186,14 +177,10 @@ _DAMAGE = (OSError, EOFError, zlib.error, struct.error)
 
 
 def idx_members(path: StorePath) -> Iterator[Member]:
-    """Yield the images of an idx file, named by number; the file of labels beside it has the classes.
+    """Yield the images of an idx file, named by number; a file beside it has their classes.
 
-    A member's place is its number.
-
-    Raises
-    ------
-    InputError
-        Not an idx file of images, a damaged one, or one whose labels do not fit it.
+    A member's place is its number. An InputError says that the file is damaged, not of images, or
+    does not fit its labels.
     """
     with _open_idx(path) as file:
         shape = _read_idx_shape(file, path)
@@ -212,13 +199,7 @@ def idx_members(path: StorePath) -> Iterator[Member]:
 
 
 def read_idx(path: StorePath, places: Iterable[Place]) -> Iterator[NDArray[np.uint8] | InputError]:
-    """Yield the images [H, W, C] at ascending ``places``, or their errors, reading the file once.
-
-    Raises
-    ------
-    InputError
-        The file cannot be opened, or its header is damaged.
-    """
+    """Yield the images [H, W, C] at ascending ``places``, or their errors, in one pass."""
     with _open_idx(path) as file:
         height, width, *channels = _read_idx_shape(file, path)[1:]
         size, following = math.prod((height, width, *channels)), 0
@@ -312,13 +293,7 @@ def tfrecord_members(path: StorePath) -> Iterator[Member]:
 
 
 def read_tfrecord(path: StorePath, places: Iterable[Place]) -> Iterator[Content | InputError]:
-    """Yield the images at ``places``, or their errors.
-
-    Raises
-    ------
-    InputError
-        The file is missing or unreadable.
-    """
+    """Yield the images at ``places``, or their errors."""
     remote = path.local is None
     buffer: Buffer = _store_buffer(path) if remote else map_file(path)
     for (offset,) in places:
@@ -333,12 +308,8 @@ def image_of_example(features: Features) -> Content:
     """Return a record's image, by the usual schemas.
 
     Known are ``image/encoded`` (TensorFlow's own), ``image_raw`` with ``height`` and ``width`` (raw
-    bytes HWC; channels from the length, or ``depth``), and ``image`` as an image file.
-
-    Raises
-    ------
-    RecordError
-        No known key holds an image, or its length does not fit its height and width.
+    bytes HWC; channels from the length, or ``depth``), and ``image`` as an image file. A
+    RecordError says that there is none of these, or that its length does not fit.
     """
     if encoded := first_bytes(features, _ENCODED_KEYS):
         return encoded

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixmend.errors import ImageError, InputError, MissingError, RecordError, StoppedError
+from pixmend.errors import ImageError, InputError, RecordError, StoppedError
 from pixmend.images import Channels, Fit, channel_count, decode_image
 from pixmend.records.manifest import Manifest, ShardInfo, read_index
 from pixmend.records.tfrecord import (
@@ -74,10 +74,9 @@ class Records:
         self._reads = 0
         self._maps: dict[int, bytes | mmap.mmap] = {}
         self._blocks: Blocks | None = None
-        self._sizes: dict[str, int] = {}
+        self._sizes = {file.name: file.bytes for file in self.path.files()}
         remote = self.path.local is None
         if remote:
-            self._sizes = {file.name: file.bytes for file in self.path.files()}
             shards = self.manifest.shards
             files = [CachedFile(self.path / each.name, each.bytes, each.sha256) for each in shards]
             self._blocks = Blocks(files, default_cache())
@@ -132,13 +131,7 @@ class Records:
         return len(self._offsets)
 
     def images(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-        """Return images as uint8 [B, size, size, C].
-
-        Raises
-        ------
-        RecordError
-            A record is broken; names the shard and the offset.
-        """
+        """Return images as uint8 [B, size, size, C]; a RecordError names shard and offset."""
         batch = np.empty((len(indices), *self._shape), np.uint8)
         for place, index in enumerate(indices):
             if self._blocks is not None and place % _PREFETCH == 0:
@@ -158,13 +151,7 @@ class Records:
         return [name.decode("utf-8", "replace") for name in names]
 
     def payload(self, index: int) -> bytes:
-        """Return a record as stored: a serialised tf.train.Example.
-
-        Raises
-        ------
-        RecordError
-            The record is broken; names the shard and the offset.
-        """
+        """Return a record as stored: a serialised tf.train.Example."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         self._reads += 1
@@ -250,19 +237,13 @@ class Records:
             if isinstance(buffer, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
                 buffer.madvise(mmap.MADV_DONTNEED)
 
-    def _length(self, path: StorePath) -> int:
-        try:
-            return path.size() if path.local is not None else self._sizes[path.name]
-        except (MissingError, KeyError):
-            raise RecordError(f"{path}: no such file; {_FIX}", shard=str(path)) from None
-        except InputError as error:
-            raise RecordError(f"{error}; {_FIX}", shard=str(path)) from error
-
     def _checked_index(self, number: int) -> NDArray[np.int64]:
         """Return the offsets of a shard of the right length; its records are verified when read."""
         shard = self.manifest.shards[number]
         path = self.path / shard.name
-        length = self._length(path)
+        length = self._sizes.get(shard.name)
+        if length is None:
+            raise RecordError(f"{path}: no such file; {_FIX}", shard=str(path))
         if length != shard.bytes:
             raise RecordError(
                 f"{path}: ends at byte {length:,} instead of {shard.bytes:,}; {_FIX}",

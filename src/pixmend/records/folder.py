@@ -38,11 +38,7 @@ class PackOrigin(BaseModel):
     def claim(self, folder: StorePath) -> None:
         """Write it into ``folder``, where it stays beside the records.
 
-        Raises
-        ------
-        OutputError
-            Another run with other settings or another source has claimed a store's folder: stores
-            have no locks.
+        Stores have no locks, so another run may have claimed the folder: see `check`.
         """
         content = f"{self.model_dump_json(indent=1)}\n".encode()
         path = folder / ORIGIN_NAME
@@ -55,10 +51,7 @@ class PackOrigin(BaseModel):
     def check(self, folder: StorePath) -> bool:
         """Return whether ``folder`` has the same list of inputs; False where it has no origin.
 
-        Raises
-        ------
-        OutputError
-            It has other settings or another source.
+        Other settings or another source are an OutputError.
         """
         path = folder / ORIGIN_NAME
         try:
@@ -86,13 +79,9 @@ class PackOrigin(BaseModel):
 def locked(folder: StorePath) -> Iterator[None]:
     """Make ``folder`` and hold an exclusive lock until the process ends or the block does.
 
-    A store has no locks: two runs of one command write the same bytes there, and
-    `PackOrigin.claim` keeps other runs away.
-
-    Raises
-    ------
-    OutputError
-        It cannot be made, holds something else than records, or another process packs into it.
+    It is an OutputError if another process packs into it, or it holds anything but records. A
+    store has no locks: two runs of one command write the same bytes there, and `PackOrigin.claim`
+    keeps other runs away.
     """
     if folder.local is None:
         # One look instead of a full listing: where one of these is, the other files are ours too.
@@ -131,13 +120,7 @@ def _check_names(folder: StorePath, names: set[str]) -> None:
 
 
 def finished_manifest(folder: StorePath, origin: PackOrigin) -> Manifest | None:
-    """Return the manifest of ``folder`` if it holds all that ``origin`` would make, else None.
-
-    Raises
-    ------
-    OutputError
-        The folder has other settings or another source.
-    """
+    """Return the manifest of ``folder`` if it holds all that ``origin`` makes, else None."""
     if not (folder / MANIFEST_NAME).is_file():
         origin.check(folder)
         return None

@@ -20,29 +20,15 @@ _LINES_PER_START = 64  # lines between two whose starts are kept in memory
 
 @dataclass(frozen=True)
 class ImageList:
-    """A file of sources, one a line.
-
-    Attributes
-    ----------
-    count, end
-        Number of sources, and bytes of the file.
-    starts
-        Bytes: where every 64th line starts, so that memory hardly grows with the sources.
-    classes
-        Class texts in order of their labels: numerically if all are numbers, else by text.
-    bytes
-        Total size of the listed files.
-    digest
-        SHA-256 of the list: the names, sizes and times of all inputs.
-    """
+    """A file of sources, one a line."""
 
     path: Path
     count: int
-    end: int
-    starts: Sequence[int] = field(repr=False)
-    classes: tuple[str, ...]
-    bytes: int
-    digest: str
+    end: int  # bytes of the file
+    starts: Sequence[int] = field(repr=False)  # bytes, of every 64th line: memory hardly grows
+    classes: tuple[str, ...]  # by label: in numerical order if all are numbers, else by text
+    bytes: int  # of the listed files together
+    digest: str  # SHA-256 of the list: the names, sizes and times of all inputs
 
     def start_of(self, number: int) -> int:
         """Return the byte at which the line of a source starts; ``number`` may be ``count``."""

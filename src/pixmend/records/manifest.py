@@ -44,7 +44,7 @@ _FIX_INDEX = "pack the folder again, or read on with --skip-bad"
 
 
 class PackSettings(BaseModel):
-    """What decides the bytes of the shards, besides the images.
+    """What decides the bytes of the shards, besides the images; a SettingsError names the field.
 
     Attributes
     ----------
@@ -58,12 +58,7 @@ class PackSettings(BaseModel):
     background
         A colour name or ``#rrggbb``, shown through alpha and added by ``pad``.
     images_per_shard
-        At most, 1 to 100,000.
-
-    Raises
-    ------
-    SettingsError
-        A value is out of range; names the field.
+        Maximum, 1 to 100,000.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -111,32 +106,16 @@ class ShardInfo(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The summary of a record folder; `Manifest.read` opens it.
-
-    Attributes
-    ----------
-    format
-        Version of the folder's layout.
-    settings
-        As packed: ``channels`` is never None here.
-    count
-        Images in all shards.
-    left_out
-        Unusable inputs; ``inputs.jsonl`` lists them with the reason.
-    classes
-        Class texts; the label of a class is its position in this list.
-    shards
-        In order; image i is the i-th of all of them.
-    """
+    """The summary of a record folder; `Manifest.read` opens it."""
 
     model_config = ConfigDict(frozen=True)
 
-    format: int = _FORMAT
-    settings: PackSettings
-    count: int = Field(ge=0)
-    left_out: int = Field(ge=0)
-    classes: tuple[str, ...] = ()
-    shards: tuple[ShardInfo, ...] = ()
+    format: int = _FORMAT  # version of the folder's layout
+    settings: PackSettings  # with ``channels`` decided
+    count: int = Field(ge=0)  # images in all shards
+    left_out: int = Field(ge=0)  # unusable inputs; ``inputs.jsonl`` lists them with the reason
+    classes: tuple[str, ...] = ()  # class texts, by label
+    shards: tuple[ShardInfo, ...] = ()  # image i is the i-th of all of them
 
     @cached_property
     def digest(self) -> str:
@@ -154,11 +133,8 @@ class Manifest(BaseModel):
     def read(cls, folder: StorePath | Path) -> "Manifest":
         """Read the manifest of a record folder.
 
-        Raises
-        ------
-        InputError
-            The folder has no records, or unfinished ones, or its manifest was altered or is of
-            another version.
+        An InputError says that records are missing or unfinished, or that the manifest was altered
+        or has another version.
         """
         path = StorePath.of(folder) / MANIFEST_NAME
         try:
@@ -210,13 +186,7 @@ def write_index(shard: StorePath | Path, offsets: NDArray[np.uint64]) -> None:
 
 
 def read_index(shard: StorePath | Path) -> NDArray[np.int64]:
-    """Return the offsets [N] of the records of ``shard``.
-
-    Raises
-    ------
-    RecordError
-        The index is missing or broken.
-    """
+    """Return the offsets [N] of the records of ``shard``; a RecordError if there is no index."""
     path = _index_path(shard)
     try:
         content = path.read_bytes()

@@ -4,7 +4,7 @@ import math
 import os
 import struct
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -14,7 +14,7 @@ from pixmend.storage import StorePath
 
 FIRST_REASONS = 3  # how many of the inputs left out are named in messages
 _RECORD = struct.Struct("<II120s400s")
-_REFRESH_SECONDS = 0.1
+_UPDATE_SECONDS = 0.1
 
 
 class PackProgress(NamedTuple):
@@ -92,8 +92,8 @@ class ProgressFile:
 class PackSummary:
     """The sum over finished and running shards.
 
-    All methods raise an InputError once more inputs are bad than ``max_bad`` allows: a count, or
-    a share of ``total`` if it is a float.
+    Updates raise an InputError once more inputs are bad than ``max_bad`` allows: a count, or a
+    share of ``total`` if it is a float.
     """
 
     source: StorePath
@@ -102,52 +102,28 @@ class PackSummary:
     max_bad: int | float | None
     on_progress: Callable[[PackProgress], None] | None
     results: dict[int, ShardResult] = field(default_factory=dict)
-    _running: set[int] = field(default_factory=set)
-    _done: int = 0  # of finished shards
-    _bad: int = 0
-    _next: float = -math.inf
-
-    def begin(self, results: Iterable[ShardResult], running: Iterable[int]) -> None:
-        """Start with the shards of an earlier run, and the numbers of those to do."""
-        self._running = set(running)
-        for result in results:
-            self._count(result)
-        self._update()
+    running: set[int] = field(default_factory=set)
+    _next_update: float = -math.inf
 
     def add(self, result: ShardResult) -> None:
         """Count a finished shard."""
-        self._count(result)
-        self._running.discard(result.number)
-        if self._running:
-            self.refresh()
-        else:
-            self._update()
-
-    def refresh(self) -> None:
-        """Report the progress, at most every 0.1 s."""
-        if time.monotonic() >= self._next:
-            self._update()
-
-    def first_reasons(self) -> str:
-        """Return why the first few bad inputs are bad."""
-        results = [self.results[number] for number in sorted(self.results)]
-        reasons = [reason for result in results for reason in result.reasons]
-        running = [self.progress.read(number).reason for number in sorted(self._running)]
-        return "; ".join([*reasons, *filter(None, running)][:FIRST_REASONS])
-
-    def _count(self, result: ShardResult) -> None:
         self.results[result.number] = result
-        self._done += result.count + result.bad
-        self._bad += result.bad
+        self.running.discard(result.number)
+        if not self.running:
+            self._next_update = -math.inf
+        self.update()
 
-    def _update(self) -> None:
+    def update(self) -> None:
+        """Report the progress, at most every 0.1 s and in a tenth of the time."""
         begun = time.monotonic()
-        running = [self.progress.read(number) for number in self._running]
-        bad = self._bad + sum(shard.bad for shard in running)
-        done = self._done + sum(shard.done for shard in running)
-        # At most a tenth of the time, whatever the number of shards.
+        if begun < self._next_update:
+            return
+        results = self.results.values()
+        running = [self.progress.read(number) for number in self.running]
+        bad = sum(each.bad for each in results) + sum(each.bad for each in running)
+        done = sum(each.count + each.bad for each in results) + sum(each.done for each in running)
         now = time.monotonic()
-        self._next = now + max(_REFRESH_SECONDS, 9 * (now - begun))
+        self._next_update = now + max(_UPDATE_SECONDS, 9 * (now - begun))
         if self.on_progress is not None:
             latest = max(running, key=lambda shard: shard.done, default=ShardProgress())
             self.on_progress(PackProgress(done, self.total, bad, latest.current))
@@ -157,3 +133,10 @@ class PackSummary:
                 f"{self.source}: {bad} of {self.total} inputs cannot be used, more than allowed: "
                 f"{self.first_reasons()}; mend them, or allow more with --max-bad"
             )
+
+    def first_reasons(self) -> str:
+        """Return why the first few bad inputs are bad."""
+        results = [self.results[number] for number in sorted(self.results)]
+        reasons = [reason for result in results for reason in result.reasons]
+        running = [self.progress.read(number).reason for number in sorted(self.running)]
+        return "; ".join([*reasons, *filter(None, running)][:FIRST_REASONS])

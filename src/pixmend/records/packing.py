@@ -98,7 +98,13 @@ def pack(
             count = run.image_list.count
             summary = PackSummary(collection.path, count, progress, max_bad, on_progress)
             run.write(summary, workers, engine, check_stop)
-            return run.finish(summary)
+            try:
+                return run.finish(summary)
+            except MissingError:
+                # A store has no locks: another run of the same command may have finished first.
+                if (manifest := finished_manifest(out, run.origin)) is None:
+                    raise
+                return manifest
 
 
 def shard_count(images: int, images_per_shard: int) -> int:
@@ -230,21 +236,19 @@ class _Run:
 
         def on_change() -> None:
             check_stop()
-            summary.refresh()
+            summary.update()
 
         progress, on_result = summary.progress, summary.add
+        summary.running = {job.number for job in self.jobs}
         if engine is not None:
-            summary.begin((), [job.number for job in self.jobs])
             engine.run(self.jobs, progress=progress, on_change=on_change, on_result=on_result)
             clean(self.out, names)  # temporary files of workers that died
             return
-        results = {}
         for job in self.jobs:
             check_stop()
             if (result := finished_result(job)) is not None:
-                results[job.number] = result
-        rest = [job for job in self.jobs if job.number not in results]
-        summary.begin(results.values(), [job.number for job in rest])
+                on_result(result)
+        rest = [job for job in self.jobs if job.number in summary.running]
         if not (self.collection.root.shared and self.out.shared):
             workers = 1
         workers = min(workers or _default_workers(self.image_list), max(1, len(rest)))
@@ -252,15 +256,6 @@ class _Run:
 
     def finish(self, summary: PackSummary) -> Manifest:
         """Merge the inputs' lines and write the manifest, which completes the folder."""
-        try:
-            return self._finish(summary)
-        except MissingError:
-            # A store has no locks: another run of the same command may have finished first.
-            if (manifest := finished_manifest(self.out, self.origin)) is None:
-                raise
-            return manifest
-
-    def _finish(self, summary: PackSummary) -> Manifest:
         results = [summary.results[job.number] for job in self.jobs]
         if not any(result.count for result in results):
             clean(self.out, frozenset())

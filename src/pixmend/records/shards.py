@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from pixmend.records.pack_progress import (
     ShardResult,
 )
 from pixmend.records.sources import ImageSource, source_from_line
-from pixmend.records.tfrecord import encode_example, write_record
+from pixmend.records.tfrecord import encode_example, frame_record
 from pixmend.storage import StorePath, parse_json
 
 _REPORT_EVERY = 16  # images, besides the first
@@ -39,40 +39,20 @@ _REPORT_EVERY = 16  # images, besides the first
 
 @dataclass(frozen=True)
 class ShardJob:
-    """What a worker needs to write one shard; small, whatever the number of images.
+    """What a worker needs to write one shard; small, whatever the number of images."""
 
-    Attributes
-    ----------
-    number
-        Which shard, from 0.
-    path, inputs
-        The shard to write, and the file of what became of each input.
-    note, key
-        The file that says that the shard is done, and the digest of all that decides its bytes.
-    root
-        The folder that the sources' files are relative to.
-    image_list, start, count
-        The file of sources, the byte at which this shard's begin, and how many there are.
-    settings
-        With ``channels`` decided.
-    labels
-        From class text to label.
-    progress
-        The `ProgressFile`.
-    """
-
-    number: int
+    number: int  # from 0
     path: StorePath
-    inputs: StorePath
-    note: StorePath
-    key: str
-    root: StorePath
-    image_list: Path
-    start: int
+    inputs: StorePath  # what became of each input
+    note: StorePath  # written last: the shard is done
+    key: str  # digest of all that decides the shard's bytes
+    root: StorePath  # of the sources' files
+    image_list: Path  # the file of sources, of which this shard has
+    start: int  # those from this byte
     count: int
-    settings: PackSettings
-    labels: dict[str, int]
-    progress: Path
+    settings: PackSettings  # with ``channels`` decided
+    labels: dict[str, int]  # from class text to label
+    progress: Path  # the `ProgressFile`
 
     def lines(self) -> Iterator[bytes]:
         """Yield the lines of the shard's sources."""
@@ -104,26 +84,20 @@ def write_shard(
 ) -> ShardResult:
     """Write a shard, its index and its lines of inputs, each atomically, and last its note.
 
-    Parameters
-    ----------
-    on_progress
-        May raise to stop; then no shard is written.
-    before
-        Called with the position of each source before it is decoded.
-
-    Raises
-    ------
-    OutputError
-        A file cannot be written.
+    ``on_progress`` may raise, and no shard is written. ``before`` is called with the position of
+    each source before it is decoded.
     """
     offsets: array[int] = array("Q")
     reasons: list[str] = []
-    bad = 0
-    with job.path.writing() as file, job.inputs.writing() as inputs:
-        shard = _HashingFile(file)
+    bad = size = 0
+    digest = hashlib.sha256()
+    with job.path.writing() as shard, job.inputs.writing() as inputs:
         for done, (source, line, record) in enumerate(_records(job, sources, before), 1):
             if record is not None:
-                offsets.append(write_record(shard, record))
+                framed = frame_record(record)
+                digest.update(framed)
+                offsets.append(size)
+                size += shard.write(framed)
             else:
                 bad += 1
                 reasons.append(f"{source.name}: {line['reason']}")
@@ -132,7 +106,7 @@ def write_shard(
                 on_progress(ShardProgress(done, bad, source.name, *reasons[:1]))
             del reasons[FIRST_REASONS:]
         write_index(job.path, np.array(offsets, np.uint64))
-        size, sha256 = shard.tell(), shard.sha256.hexdigest()
+    sha256 = digest.hexdigest()
     result = ShardResult(job.number, len(offsets), bad, size, sha256, tuple(reasons))
     facts = {"key": job.key, "version": _version(job.path), **asdict(result)}
     job.note.write_bytes(json.dumps(facts).encode())
@@ -157,13 +131,7 @@ def finished_result(job: ShardJob) -> ShardResult | None:
 
 
 def pixels_of(content: Content) -> tuple[NDArray[Any], str]:
-    """Return an input's pixels, uint8 or uint16 [H, W, C] and upright, and the name of their mode.
-
-    Raises
-    ------
-    ImageError
-        Not an image, damaged, or over the limits.
-    """
+    """Return an input's upright pixels, uint8 or uint16 [H, W, C], and the name of their mode."""
     if isinstance(content, bytes):
         picture = decode_image(content)
         return picture.pixels, picture.mode
@@ -231,18 +199,3 @@ def _record(source: ImageSource, pixels: NDArray[Any], job: ShardJob) -> bytes:
 
 def _version(path: StorePath) -> str:
     return "" if path.local is not None else path.info().version
-
-
-class _HashingFile:
-    """A file being written, with the SHA-256 of what was written."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.sha256 = hashlib.sha256()
-
-    def write(self, content: bytes) -> int:
-        self.sha256.update(content)
-        return self._file.write(content)
-
-    def tell(self) -> int:
-        return self._file.tell()

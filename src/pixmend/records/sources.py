@@ -29,7 +29,7 @@ from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME, SHARD_FILE
 from pixmend.storage import StorePath
 
 Kind: TypeAlias = Literal["image", "zip", "idx", "tfrecord"]
-FileVersion: TypeAlias = tuple[int, int]
+FileVersion: TypeAlias = tuple[int, int]  # bytes; modification time in ns, or a store's hash
 
 _IDX_NAME = re.compile(r"idx(\d)?([-.]?ubyte)?(\.gz)?$")
 _TFRECORD_NAME = re.compile(r"(\.tfrecords?|\.tfrec|-\d{5}-of-\d{5})$")
@@ -41,33 +41,15 @@ _MEMBERS = {"zip": zip_members, "idx": idx_members, "tfrecord": tfrecord_members
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """One input: an image, or something that is left out.
+    """One input: an image, or something that is left out."""
 
-    Attributes
-    ----------
-    kind
-        The kind of ``file``.
-    file
-        Path relative to the collection's root. Like any file name, it may not be valid UTF-8.
-    name
-        A label: ``file``, and within a container the member's own name or number.
-    class_text
-        Its class, or None.
-    place
-        Where in ``file``, in the terms of its kind.
-    version
-        (bytes, modification time in ns) of ``file``; in a store, (bytes, hash of its version).
-    reason
-        Why it is left out; empty for an image.
-    """
-
-    kind: Kind
-    file: str
-    name: str
+    kind: Kind  # of ``file``
+    file: str  # path relative to the collection's root; may not be valid UTF-8
+    name: str  # a label: ``file``, and within a container the member's own name or number
     class_text: str | None = None
-    place: Place = ()
+    place: Place = ()  # where in ``file``, in the terms of its kind
     version: FileVersion = (0, 0)
-    reason: str = ""
+    reason: str = ""  # why it is left out
 
 
 def source_to_line(source: ImageSource) -> str:
@@ -84,21 +66,11 @@ def source_from_line(line: str | bytes) -> ImageSource:
 
 @dataclass(frozen=True, slots=True)
 class ImageCollection:
-    """A folder or file with images.
+    """A folder or file with images."""
 
-    Attributes
-    ----------
-    root
-        The folder that the sources' files are relative to.
-    kind
-        The kind of file that is looked for.
-    file
-        The only file of ``root`` to read; empty for the whole folder.
-    """
-
-    root: StorePath
-    kind: Kind
-    file: str = ""
+    root: StorePath  # of the sources' files
+    kind: Kind  # of the files that are looked for
+    file: str = ""  # the only file of ``root`` to read; empty for the whole folder
 
     @property
     def path(self) -> StorePath:
@@ -108,12 +80,8 @@ class ImageCollection:
     def images(self, *, outside: StorePath | None = None) -> Iterator[ImageSource]:
         """Yield every input in order of name, those to leave out with their reason.
 
-        ``outside`` is a folder to skip: the one being written, where it is within this one.
-
-        Raises
-        ------
-        InputError
-            The only file cannot be read.
+        ``outside`` is a folder to skip: the one being written, where it is within this one. An
+        InputError says that the only file cannot be read.
         """
         if self.file:
             yield from _sources_of(self.root, self.file, self.kind, None, _version(self.path))

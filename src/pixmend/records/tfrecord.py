@@ -30,7 +30,7 @@ import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import IO, TypeAlias
 
 import google_crc32c
 
@@ -45,38 +45,27 @@ _MASK_DELTA = 0xA282EAD8
 _GZIP = b"\x1f\x8b"
 
 
-class Appendable(Protocol):
-    """A binary file, or a wrapper that counts or hashes what is written."""
-
-    def write(self, content: bytes, /) -> int: ...  # noqa: D102
-    def tell(self) -> int: ...  # noqa: D102
-
-
 def masked_crc(content: bytes) -> int:
     """Return the CRC32C of ``content``, rotated right by 15 bits and offset, as a uint32."""
     crc = int(google_crc32c.value(content))
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
-def write_record(file: Appendable, payload: bytes) -> int:
+def frame_record(payload: bytes) -> bytes:
+    """Return ``payload`` as a record."""
+    length = _LENGTH.pack(len(payload))
+    return length + _CRC.pack(masked_crc(length)) + payload + _CRC.pack(masked_crc(payload))
+
+
+def write_record(file: IO[bytes], payload: bytes) -> int:
     """Append one record to ``file``; return the byte at which it starts."""
     offset = file.tell()
-    length = _LENGTH.pack(len(payload))
-    header = length + _CRC.pack(masked_crc(length))
-    file.write(header + payload + _CRC.pack(masked_crc(payload)))
+    file.write(frame_record(payload))
     return offset
 
 
 def read_records(path: StorePath | Path) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, payload) of every record of a file, in order.
-
-    Raises
-    ------
-    RecordError
-        A record is broken; names the file and the offset.
-    InputError
-        The file is missing or unreadable.
-    """
+    """Yield (offset, payload) of every record of a file; a RecordError names a broken one."""
     for offset, payload in scan_records(path):
         if isinstance(payload, RecordError):
             raise payload
@@ -104,13 +93,7 @@ def scan_records(path: StorePath | Path) -> Iterator[tuple[int, bytes | RecordEr
 
 
 def read_record_at(buffer: Buffer, offset: int, shard: str = "record") -> bytes:
-    """Return the payload of the record at byte ``offset``, with both checksums verified.
-
-    Raises
-    ------
-    RecordError
-        The record is broken; names ``shard`` and the offset.
-    """
+    """Return the payload of the record at byte ``offset``, with both checksums verified."""
     return _read_payload(buffer, offset, _read_length(buffer, offset, shard), shard)
 
 
@@ -118,11 +101,6 @@ def map_file(path: StorePath | Path) -> bytes | mmap.mmap:
     """Map a file into memory, read-only; an empty one, which cannot be mapped, is empty bytes.
 
     A store's file is first copied to a temporary one, which lives as long as the map.
-
-    Raises
-    ------
-    InputError
-        The file is missing or unreadable.
     """
     source = StorePath.of(path)
     try:

@@ -42,12 +42,8 @@ def run_jobs(
     """Write the shards of ``jobs``, with 1 worker in this process.
 
     ``on_change`` is called a few times a second, ``on_result`` with each finished shard. When
-    either raises, or on Ctrl-C, all workers stop at their next image; finished shards stay.
-
-    Raises
-    ------
-    OutputError
-        A file cannot be written, or a worker process died.
+    either raises, or on Ctrl-C, all workers stop at their next image; finished shards stay. An
+    OutputError says that a file cannot be written, or that a worker died.
     """
     if workers == 1:
         for job in jobs:

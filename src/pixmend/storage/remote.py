@@ -237,10 +237,7 @@ class StorePath:
                 pending.extend(reversed(children))
 
     def beginning(self, start: str) -> list[str]:
-        """Return the sorted names of this folder's files that begin with ``start``."""
-        if self.local is not None:
-            names = (path.name for path in self.local.iterdir() if path.is_file())
-            return sorted(name for name in names if name.startswith(start))
+        """Return the sorted names of a store's files in this folder that begin with ``start``."""
         store, target = self._store()
         # Never both options, which older s3fs rejects. Files of subfolders are dropped below.
         options = {"prefix": start} if self._url.startswith(BUCKETS) else {"maxdepth": 1}
