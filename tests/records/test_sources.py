@@ -12,9 +12,8 @@ from PIL import Image
 
 from pixmend.errors import InputError
 from pixmend.records import Manifest, PackSettings, Records, find_source, pack
-from pixmend.records.image_list import write_image_list
 from pixmend.records.packing import shard_count
-from pixmend.records.sources import ImageSource, source_from_line, source_to_line
+from pixmend.records.sources import ImageSource, source_from_line, source_to_line, write_image_list
 from pixmend.storage import StorePath
 
 from .helpers import every, noise
@@ -185,7 +184,7 @@ def test_the_number_of_shards(inputs: int, most: int, shards: int) -> None:
     assert shard_count(inputs, most) == shards
 
 
-def test_any_line_of_a_list_is_found_and_few_starts_are_kept(tmp_path: Path) -> None:
+def test_a_list_is_cut_into_even_shares_and_sampled_evenly(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(150):  # empty files are listed like any others
@@ -193,11 +192,12 @@ def test_any_line_of_a_list_is_found_and_few_starts_are_kept(tmp_path: Path) -> 
     source = find_source(folder)
     images = write_image_list(source, tmp_path / "list", outside=StorePath(tmp_path / "out"))
     sources = list(source.images())
-    assert (images.count, len(images.starts)) == (150, 3)
-    numbers = [149, 0, 63, 64, 65, 128, 127]
-    assert list(images.sources(numbers)) == [sources[number] for number in numbers]
+    assert images.count == 150
+    assert list(images.sample(64)) == [sources[number * 150 // 64] for number in range(64)]
+    assert list(images.sample(1000)) == sources
     lines = (tmp_path / "list").read_bytes().splitlines(keepends=True)
-    for start, stop in ((0, 150), (63, 65), (64, 128), (5, 5), (149, 150)):
-        content = b"".join(lines[start:stop])
-        assert images.digest_of(start, stop) == hashlib.sha256(content).hexdigest()
-        assert images.start_of(start) == sum(map(len, lines[:start]))
+    for count in (1, 4, 150):
+        edges = [150 * number // count for number in range(count + 1)]
+        for share, start, stop in zip(images.shares(count), edges, edges[1:], strict=False):
+            digest = hashlib.sha256(b"".join(lines[start:stop])).hexdigest()
+            assert share == (start, sum(map(len, lines[:start])), stop - start, digest)

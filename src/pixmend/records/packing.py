@@ -16,7 +16,6 @@ from pixmend.errors import InputError, MissingError, OutputError, SettingsError,
 from pixmend.images import Channels
 from pixmend.records.contents import contents
 from pixmend.records.folder import PackOrigin, clean, finished_manifest, locked
-from pixmend.records.image_list import ImageList, write_image_list
 from pixmend.records.manifest import (
     INPUTS_NAME,
     MANIFEST_NAME,
@@ -27,7 +26,13 @@ from pixmend.records.manifest import (
 )
 from pixmend.records.pack_progress import PackProgress, PackSummary, ProgressFile
 from pixmend.records.shards import ShardJob, finished_result, pixels_of
-from pixmend.records.sources import ImageCollection, find_source, is_same_file
+from pixmend.records.sources import (
+    ImageCollection,
+    ImageList,
+    find_source,
+    is_same_file,
+    write_image_list,
+)
 from pixmend.records.workers import Engine, run_jobs
 from pixmend.storage import StorePath, make_folder
 
@@ -198,27 +203,26 @@ class _Run:
         labels = {text: label for label, text in enumerate(self.image_list.classes)}
         count = shard_count(self.image_list.count, self.settings.images_per_shard)
         common = json.dumps([_VERSION, self.settings.model_dump(), labels], sort_keys=True)
-        return [self._job(number, count, labels, common) for number in range(count)]
-
-    def _job(self, number: int, count: int, labels: dict[str, int], common: str) -> ShardJob:
-        total = self.image_list.count
-        start, stop = total * number // count, total * (number + 1) // count
-        name = f"images-{number:05d}-of-{count:05d}"
-        key = f"{common}{start}:{self.image_list.digest_of(start, stop)}"
-        return ShardJob(
-            number=number,
-            path=self.out / f"{name}.tfrecord",
-            inputs=self.out / _WORK / f"{name}.inputs.jsonl",
-            note=self.out / _WORK / f"{name}.done.json",
-            key=hashlib.sha256(key.encode()).hexdigest(),
-            root=self.collection.root,
-            image_list=self.image_list.path,
-            start=self.image_list.start_of(start),
-            count=stop - start,
-            settings=self.settings,
-            labels=labels,
-            progress=self.work / "progress",
-        )
+        jobs = []
+        for number, share in enumerate(self.image_list.shares(count)):
+            first, start, length, digest = share
+            name = f"images-{number:05d}-of-{count:05d}"
+            job = ShardJob(
+                number=number,
+                path=self.out / f"{name}.tfrecord",
+                inputs=self.out / _WORK / f"{name}.inputs.jsonl",
+                note=self.out / _WORK / f"{name}.done.json",
+                key=hashlib.sha256(f"{common}{first}:{digest}".encode()).hexdigest(),
+                root=self.collection.root,
+                image_list=self.image_list.path,
+                start=start,
+                count=length,
+                settings=self.settings,
+                labels=labels,
+                progress=self.work / "progress",
+            )
+            jobs.append(job)
+        return jobs
 
     def write(
         self,
@@ -294,10 +298,8 @@ def _sample_channels(
     collection: ImageCollection, image_list: ImageList, check_stop: Callable[[], None]
 ) -> Channels:
     """Sample the inputs: RGBA if any has transparency, else L if all are grey, else RGB."""
-    count = min(_CHANNEL_SAMPLES, image_list.count)
-    sources = image_list.sources([n * image_list.count // count for n in range(count)])
     grey: list[bool] = []
-    for _, content in contents(collection.root, sources):
+    for _, content in contents(collection.root, image_list.sample(_CHANNEL_SAMPLES)):
         check_stop()
         try:
             if isinstance(content, InputError):

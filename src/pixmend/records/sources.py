@@ -10,7 +10,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -26,7 +26,7 @@ from pixmend.records.containers import (
     zip_members,
 )
 from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME, SHARD_FILE
-from pixmend.storage import StorePath
+from pixmend.storage import StorePath, atomic_write
 
 Kind: TypeAlias = Literal["image", "zip", "idx", "tfrecord"]
 FileVersion: TypeAlias = tuple[int, int]  # bytes; modification time in ns, or a store's hash
@@ -150,6 +150,68 @@ def find_source(
             "their packing was not finished, or the file is gone; run the same pixmend pack again"
         )
     return ImageCollection(path, kind)
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """A file of sources, one a line, so that memory stays constant and workers read their share."""
+
+    path: Path
+    count: int
+    classes: tuple[str, ...]  # by label: in numerical order if all are numbers, else by text
+    bytes: int  # of the listed files together
+    digest: str  # SHA-256 of the list: the names, sizes and times of all inputs
+
+    def shares(self, count: int) -> Iterator[tuple[int, int, int, str]]:
+        """Cut the list evenly; yield the first source, its byte, the length and SHA-256 of each."""
+        with self.path.open("rb") as file:
+            for number in range(count):
+                start, stop = (self.count * edge // count for edge in (number, number + 1))
+                offset, digest = file.tell(), hashlib.sha256()
+                for _ in range(start, stop):
+                    digest.update(file.readline())
+                yield start, offset, stop - start, digest.hexdigest()
+
+    def sample(self, size: int) -> Iterator[ImageSource]:
+        """Yield at most ``size`` sources, evenly spaced."""
+        numbers = {number * self.count // size for number in range(size)}
+        with self.path.open("rb") as lines:
+            yield from (source_from_line(line) for n, line in enumerate(lines) if n in numbers)
+
+
+def write_image_list(
+    collection: ImageCollection,
+    path: Path,
+    *,
+    outside: StorePath,
+    check_stop: Callable[[], None] = lambda: None,
+) -> ImageList:
+    """Write the sources of ``collection`` to ``path``, skipping the folder ``outside``.
+
+    ``check_stop`` is called at each source, and may raise.
+    """
+    classes: set[str] = set()
+    digest = hashlib.sha256()
+    count = size = 0
+    latest = ""
+    with atomic_write(path) as file:
+        for source in collection.images(outside=outside):
+            check_stop()
+            line = source_to_line(source).encode() + b"\n"
+            file.write(line)
+            digest.update(line)
+            count += 1
+            if source.file != latest:  # the images of one container follow each other
+                size, latest = size + source.version[0], source.file
+            if source.class_text is not None:
+                classes.add(source.class_text)
+    return ImageList(path, count, _in_order(classes), size, digest.hexdigest())
+
+
+def _in_order(classes: set[str]) -> tuple[str, ...]:
+    if all(text.isascii() and text.isdigit() for text in classes):
+        return tuple(sorted(classes, key=lambda text: (int(text[:4000]), text)))
+    return tuple(sorted(classes))
 
 
 def is_same_file(left: Path, right: Path) -> bool:

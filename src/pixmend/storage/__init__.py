@@ -2,7 +2,6 @@
 
 local   atomic writes, locks, hashes and JSON
 remote  StorePath, a path or URL: reads, ranged reads, atomic writes, listings
-listing the files of a folder
 urls    URLs and fsspec file systems
 retry   retries, and error messages without secrets
 jsonl   a growing file of lines
@@ -11,7 +10,6 @@ cache   a bounded disk cache of file blocks
 
 from pixmend.storage.cache import BlockCache, Blocks, Buffer, CachedFile, default_cache
 from pixmend.storage.jsonl import JsonlWriter
-from pixmend.storage.listing import FileInfo
 from pixmend.storage.local import (
     append_line,
     atomic_write,
@@ -23,7 +21,7 @@ from pixmend.storage.local import (
     write_bytes,
     write_text,
 )
-from pixmend.storage.remote import StorePath
+from pixmend.storage.remote import FileInfo, StorePath
 
 __all__ = [
     "BlockCache",

@@ -7,7 +7,7 @@ back-off. Permanent ones (missing file, bucket, permission or credentials) are r
 import errno
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 from pixmend.errors import MissingError, OutputError, PixmendError, StoreError
@@ -26,27 +26,25 @@ _PERMANENT = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirecto
 _STORE_PACKAGES = frozenset(
     ["adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs"]
 )
-_NO_BUCKET = ("NoSuchBucket", "BucketNotFound")
-_NO_CREDENTIALS = ("NoCredentials", "PartialCredentials", "DefaultCredentials", "ProfileNotFound")
-_NO_PERMISSION = ("AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch")
-_UNREACHABLE = ("EndpointConnection", "ConnectorError", "ConnectTimeout", "ConnectionRefused")
-_SET_CREDENTIALS = (
-    "credentials are missing; set them as the store's own tools want them "
-    "(S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile)"
-)
-_CLOCK = (
-    "the clock of this machine is wrong, so the store rejects the signature of the request; "
-    "set the clock"
-)
-_EXPIRED = "the credentials have expired; get new ones"
-# S3 error codes.
-_OUT_OF_TIME = {
-    "RequestTimeTooSkewed": _CLOCK,
-    "RequestExpired": _CLOCK,
-    "ExpiredToken": _EXPIRED,
-    "ExpiredTokenException": _EXPIRED,
-    "TokenRefreshRequired": _EXPIRED,
+_NO_BUCKET = "NoSuchBucket BucketNotFound"
+# S3 codes and parts of class names of permanent errors, with the remedy; the first match counts.
+_REMEDIES = {
+    _NO_BUCKET: "no such bucket; check its name, or make it first",
+    "NoCredentials PartialCredentials DefaultCredentials ProfileNotFound": (
+        "credentials are missing; set them as the store's own tools want them "
+        "(S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile)"
+    ),
+    "RequestTimeTooSkewed RequestExpired": (
+        "the clock of this machine is wrong, so the store rejects the signature of the request; "
+        "set the clock"
+    ),
+    "ExpiredToken TokenRefreshRequired": "the credentials have expired; get new ones",
+    # Last, because expired credentials and wrong clocks are raised as PermissionError too.
+    "AccessDenied Forbidden InvalidAccessKeyId SignatureDoesNotMatch PermissionError": (
+        "no permission; ask for rights on this bucket, or use other credentials"
+    ),
 }
+_UNREACHABLE = "EndpointConnection ConnectorError ConnectTimeout ConnectionRefused"
 
 
 def retry(action: Callable[[], T]) -> T:
@@ -82,29 +80,17 @@ def write_error(path: str, error: Exception) -> Exception:
 
 
 def _is_transient(error: Exception) -> bool:
-    if not _is_store_error(error) or isinstance(error, _PERMANENT):
+    permanent = isinstance(error, _PERMANENT) or _remedy(error) is not None
+    if permanent or not _is_store_error(error):
         return False
-    if isinstance(error, OSError) and error.errno in _PERMANENT_NUMBERS:
-        return False
-    return not (
-        isinstance(error, PermissionError)
-        or _code(error) in _OUT_OF_TIME
-        or _matches(error, (*_NO_BUCKET, *_NO_CREDENTIALS, *_NO_PERMISSION))
-    )
+    return not (isinstance(error, OSError) and error.errno in _PERMANENT_NUMBERS)
 
 
 def _describe(error: Exception) -> str:
     """Describe the error and its remedy; the store's own message may hold a key or a signed URL."""
-    if _matches(error, _NO_BUCKET):
-        return "no such bucket; check its name, or make it first"
-    if _matches(error, _NO_CREDENTIALS):
-        return _SET_CREDENTIALS
-    # Checked before permissions, because both are raised as the same class.
-    if _code(error) in _OUT_OF_TIME:
-        return _OUT_OF_TIME[_code(error)]
-    if isinstance(error, PermissionError) or _matches(error, _NO_PERMISSION):
-        return "no permission; ask for rights on this bucket, or use other credentials"
-    if isinstance(error, ConnectionRefusedError) or _matches(error, _UNREACHABLE):
+    if (remedy := _remedy(error)) is not None:
+        return remedy
+    if _matches(error, _UNREACHABLE):
         return (
             "the store cannot be reached; check the network and the endpoint (S3: AWS_ENDPOINT_URL)"
         )
@@ -115,6 +101,10 @@ def _describe(error: Exception) -> str:
     return f"the store {failure} ({reason}); run the same command again later"
 
 
+def _remedy(error: Exception) -> str | None:
+    return next((text for names, text in _REMEDIES.items() if _matches(error, names)), None)
+
+
 def _is_store_error(error: Exception) -> bool:
     if isinstance(error, PixmendError):
         return False
@@ -122,22 +112,14 @@ def _is_store_error(error: Exception) -> bool:
     return isinstance(error, OSError | EOFError) or package in _STORE_PACKAGES
 
 
-def _matches(error: Exception, names: tuple[str, ...]) -> bool:
-    """Whether one of ``names`` is the S3 code, or part of the class name, of the error or a cause."""
-    classes = [type(cause).__name__ for cause in _causes(error)]
-    return _code(error) in names or any(name in each for name in names for each in classes)
-
-
-def _code(error: Exception) -> str:
-    """Return the code of an S3 response, which botocore keeps on the original error."""
-    for cause in _causes(error):
-        response = getattr(cause, "response", None)
+def _matches(error: Exception, names: str) -> bool:
+    """Whether the error or a cause has an S3 code or a class whose name contains one of ``names``."""
+    identifiers: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        identifiers += [each.__name__ for each in type(cause).__mro__]
+        response = getattr(cause, "response", None)  # botocore's, of S3
         if isinstance(response, dict):
-            return str(response.get("Error", {}).get("Code", ""))
-    return ""
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
+            identifiers.append(str(response.get("Error", {}).get("Code", "")))
+        cause = cause.__cause__
+    return any(name in each for name in names.split() for each in identifiers)
