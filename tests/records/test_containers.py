@@ -55,7 +55,7 @@ def reasons(records: Records) -> dict[str, str]:
 def test_zip_members_in_order_of_name_with_classes(tmp_path: Path, method: int) -> None:
     members = {"set/B/2.png": png(2), "set/A/1.PNG": png(1), "set/readme.txt": b"hi"}
     records = packed(zip_of(tmp_path / "set.zip", members, method))
-    assert records.classes == ("A", "B")
+    assert records.manifest.classes == ("A", "B")
     assert records.names([0, 1]) == ["set.zip/set/A/1.PNG", "set.zip/set/B/2.png"]
     assert np.array_equal(every(records), [noise(1, 8, 8), noise(2, 8, 8)])
 
@@ -196,7 +196,7 @@ def test_idx_folder(mnist: tuple[Path, np.ndarray]) -> None:
     order = [12, 13, 14, *range(12)]  # t10k comes before train
     assert np.array_equal(every(records)[:, :, 1:8, 0], images[order])
     assert records.labels(range(15)).tolist() == [-1, -1, -1, *range(10), 0, 1]
-    assert records.classes == tuple("0123456789")
+    assert records.manifest.classes == tuple("0123456789")
     assert records.names([0, 14]) == [
         "t10k-images.idx3-ubyte/0",
         "train-images-idx3-ubyte.gz/11",

@@ -55,7 +55,7 @@ def test_labels_are_the_order_of_class_texts(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", *(f"Sample{n:03d}/a.png" for n in (12, 1, 3)), "none.png")
     pack(folder, tmp_path / "out", PackSettings(size=8), workers=1)
     records = Records(tmp_path / "out")
-    assert records.classes == ("Sample001", "Sample003", "Sample012")
+    assert records.manifest.classes == ("Sample001", "Sample003", "Sample012")
     assert records.labels([0, 1, 2, 3]).tolist() == [0, 1, 2, -1]
     assert records.names([3, 0]) == ["none.png", "Sample001/a.png"]
 

@@ -60,7 +60,7 @@ def test_foreign_records_are_packed(tmp_path: Path) -> None:
     pack(folder, tmp_path / "out", PackSettings(size=8, fit="pad", channels="RGB"), workers=1)
     records = Records(tmp_path / "out")
     assert len(records) == 5
-    assert records.classes == ("2", "four")
+    assert records.manifest.classes == ("2", "four")
     assert records.labels(range(5)).tolist() == [1, -1, 0, -1, -1]
     assert records.names([0]) == ["train-00000-of-00001/a/0.png"]
 
@@ -70,7 +70,7 @@ def test_our_own_records_are_packed_again(packed: tuple, tmp_path: Path) -> None
     before, after = Records(packed[0]), Records(tmp_path / "again")
     assert np.array_equal(every(before), every(after))
     assert np.array_equal(before.labels(range(10)), after.labels(range(10)))
-    assert after.classes == before.classes
+    assert after.manifest.classes == before.manifest.classes
 
 
 def test_a_broken_record_is_an_input_left_out(tmp_path: Path) -> None:

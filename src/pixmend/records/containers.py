@@ -97,7 +97,7 @@ def zip_members(path: StorePath) -> Iterator[Member]:
     total = sum(info.file_size for info in infos)
     if total > _MAX_RATIO * path.size() + _SLACK:
         raise InputError(
-            f"{path}: a zip bomb: it claims to hold {total:,} bytes, more than zip can; leave it out"
+            f"{path}: a zip bomb: it claims {total:,} bytes, more than a zip can hold; leave it out"
         )
     named = [(_safe_name(info.filename), info) for info in infos]
     images = sorted(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixmend.errors import ImageError, InputError, RecordError, StoppedError
-from pixmend.images import Channels, Fit, channel_count, decode_image
+from pixmend.images import Channels, channel_count, decode_image
 from pixmend.records.manifest import Manifest, ShardInfo, read_index
 from pixmend.records.tfrecord import (
     Features,
@@ -33,33 +33,18 @@ _FIX = "pack the folder again, or read the rest with --skip-bad"
 
 
 class Records:
-    """A folder of records that `pack` wrote. Picklable and thread-safe.
+    """A folder of records that `pack` wrote, or its URL. Picklable and thread-safe.
 
     Opening reads the manifest and the indices; memory grows by 16 bytes per image. Shards in a
     store are read by ranges, through a bounded cache (`pixmend.storage.default_cache`).
 
     Parameters
     ----------
-    path
-        The folder, or its URL.
     skip_bad
-        Verify every record at opening, and leave broken ones out of the numbering.
+        Verify every record at opening, and leave broken ones out of the numbering; ``bad`` has a
+        message for each. Otherwise a missing or truncated shard is a RecordError.
     should_stop
-        Called before each shard is opened.
-
-    Attributes
-    ----------
-    bad
-        A message for each record that ``skip_bad`` left out.
-
-    Raises
-    ------
-    InputError
-        The folder has no records, or unfinished ones.
-    RecordError
-        A shard is missing, or its length is wrong.
-    StoppedError
-        ``should_stop`` returned True.
+        Called before each shard is opened; a StoppedError ends the opening if it returns True.
     """
 
     def __init__(
@@ -106,21 +91,6 @@ class Records:
         """L, RGB or RGBA."""
         assert self.manifest.settings.channels is not None
         return self.manifest.settings.channels
-
-    @property
-    def fit(self) -> Fit:
-        """How the images were made square."""
-        return self.manifest.settings.fit
-
-    @property
-    def background(self) -> str:
-        """The colour shown through alpha and added by ``pad``."""
-        return self.manifest.settings.background
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class texts, by label."""
-        return self.manifest.classes
 
     @property
     def digest(self) -> str:

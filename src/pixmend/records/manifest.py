@@ -44,30 +44,16 @@ _FIX_INDEX = "pack the folder again, or read on with --skip-bad"
 
 
 class PackSettings(BaseModel):
-    """What decides the bytes of the shards, besides the images; a SettingsError names the field.
-
-    Attributes
-    ----------
-    size
-        Side of the square images, in pixels, 8 to 1024.
-    channels
-        ``L``, ``RGB`` or ``RGBA``. None samples the images: RGBA if one has transparency, else L
-        if all are grey, else RGB.
-    fit
-        ``crop`` the centre square, ``pad`` to a square, or ``stretch``.
-    background
-        A colour name or ``#rrggbb``, shown through alpha and added by ``pad``.
-    images_per_shard
-        Maximum, 1 to 100,000.
-    """
+    """What decides the bytes of the shards, besides the images; a SettingsError names the field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: int = Field(default=64, ge=8, le=1024)
+    size: int = Field(default=64, ge=8, le=1024)  # side of the square images, in pixels
+    # None samples the images: RGBA if one has transparency, else L if all are grey, else RGB.
     channels: Channels | None = None
-    fit: Fit = "crop"
-    background: str = "white"
-    images_per_shard: int = Field(default=4096, ge=1, le=100_000)
+    fit: Fit = "crop"  # the centre square; or ``pad`` to a square, or ``stretch``
+    background: str = "white"  # or #rrggbb: the colour shown through alpha and added by ``pad``
+    images_per_shard: int = Field(default=4096, ge=1, le=100_000)  # maximum
 
     @field_validator("background")
     @classmethod

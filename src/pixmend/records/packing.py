@@ -1,4 +1,4 @@
-"""From images to records: list the inputs, cut the list into shards, write each, then the manifest."""
+"""From images to records: list the inputs, write each shard of the list, then the manifest."""
 
 import contextlib
 import hashlib
@@ -71,7 +71,8 @@ def pack(
     max_bad
         Maximum of unusable inputs, as a count or a share (a float below 1). Unlimited by default.
     on_progress, should_stop
-        Called a few times a second; workers stop at their next image when ``should_stop`` is True.
+        Called a few times a second. Where ``should_stop`` returns True, workers stop at their next
+        image and a StoppedError is raised.
 
     Raises
     ------
@@ -79,10 +80,6 @@ def pack(
         There is no image, none is readable, or too many are not.
     OutputError
         ``out`` cannot be written, or holds something else.
-    SettingsError
-        ``workers`` or ``max_bad`` is out of range.
-    StoppedError
-        ``should_stop`` returned True; finished shards stay.
     """
 
     def check_stop() -> None:

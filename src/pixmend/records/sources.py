@@ -113,12 +113,8 @@ def find_source(
 
     A folder with images anywhere in it is a folder of images; containers (zip, idx, TFRecord)
     beside them are left out, with a reason. A folder without images is all its containers of the
-    first kind found of TFRecord, idx and zip.
-
-    Raises
-    ------
-    InputError
-        Missing, empty, of no known kind, or part of what `pack` would write.
+    first kind found of TFRecord, idx and zip. An InputError says that there is none of these, or
+    only a part of what `pack` writes.
     """
     path = StorePath.of(path)
     if not _is_folder(path):
@@ -326,7 +322,7 @@ def _local_version(root: Path | None, file: str) -> FileVersion | None:
     if root is None:
         return None
     try:
-        status = os.stat(os.path.join(root, file))  # noqa: PTH116, PTH118 - a third of a Path's time
+        status = os.stat(os.path.join(root, file))  # noqa: PTH116, PTH118 - thrice as fast as Path
     except OSError:
         return None
     return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None

@@ -220,10 +220,12 @@ def _encode_feature(value: Value) -> bytes:
     values = [value] if isinstance(value, bytes | int | float) else list(value)
     if not values:
         return b""
-    if all(isinstance(item, bytes) for item in values):
-        return _delimited(_BYTES, b"".join(_delimited(1, item) for item in values))  # type: ignore[arg-type]
-    if all(isinstance(item, int) for item in values):
-        return _delimited(_INTS, _delimited(1, b"".join(map(_int64, values))))  # type: ignore[arg-type]
+    encoded = [item for item in values if isinstance(item, bytes)]
+    if len(encoded) == len(values):
+        return _delimited(_BYTES, b"".join(_delimited(1, item) for item in encoded))
+    integers = [item for item in values if isinstance(item, int)]
+    if len(integers) == len(values):
+        return _delimited(_INTS, _delimited(1, b"".join(map(_int64, integers))))
     return _delimited(_FLOATS, _delimited(1, struct.pack(f"<{len(values)}f", *values)))
 
 

@@ -60,7 +60,7 @@ class BlockCache:
                     path.unlink(missing_ok=True)
 
     def get(self, key: bytes, number: int) -> bytes | None:
-        """Return the block of ``key`` (32 bytes) from slot ``number``, or None if it is not there."""
+        """Return the block of ``key`` (32 bytes) from slot ``number``, or None without it."""
         try:
             content = self._slot(number).read_bytes()
             slot_key, crc = _HEADER.unpack_from(content)
@@ -82,7 +82,7 @@ class BlockCache:
 
 
 def default_cache() -> BlockCache | None:
-    """Return the cache that PIXMEND_CACHE (a folder) and PIXMEND_CACHE_MIB (0 for none) configure."""
+    """Return the cache that PIXMEND_CACHE (a folder) and PIXMEND_CACHE_MIB (or 0) configure."""
     limit = os.environ.get("PIXMEND_CACHE_MIB", _DEFAULT_MIB)
     if not limit.isascii() or not limit.isdigit():
         raise SettingsError(f"PIXMEND_CACHE_MIB: {limit!r} is no whole number of MiB, such as 4096")
@@ -105,7 +105,7 @@ class CachedFile(NamedTuple):
 
 
 class Blocks:
-    """Files in a store, read in blocks and cached in memory and on disk. Picklable and thread-safe."""
+    """Files in a store, cached by blocks in memory and on disk. Picklable and thread-safe."""
 
     def __init__(self, files: Sequence[CachedFile], cache: BlockCache | None) -> None:
         self._files = list(files)

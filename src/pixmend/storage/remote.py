@@ -54,14 +54,9 @@ class StorePath:
     All methods raise one-line errors: `MissingError` and `InputError` for what cannot be read,
     `StoreError` where the store is at fault and the file may be good, and `OutputError` for what
     cannot be written.
-
-    Attributes
-    ----------
-    local
-        The path on this machine, or None for a URL.
     """
 
-    local: Path | None
+    local: Path | None  # None for a URL
     _url: str = ""  # without a trailing slash
     _query: str = ""  # with its question mark; of signed addresses it is a secret
 
@@ -210,11 +205,8 @@ class StorePath:
 
     def sha256(self) -> str:
         """Return the SHA-256 of the content, in hexadecimal."""
-        digest = hashlib.sha256()
         with self.open() as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-        return digest.hexdigest()
+            return hashlib.file_digest(cast("io.BufferedReader", file), "sha256").hexdigest()
 
     def exists(self) -> bool:
         """Whether it is a file or folder."""
@@ -255,7 +247,8 @@ class StorePath:
         """Return the sorted names of a store's files in this folder that begin with ``start``."""
         store, target = self._store()
         # Never both options, which older s3fs rejects. Files of subfolders are dropped below.
-        options = {"prefix": start} if self._url.startswith(BUCKETS) else {"maxdepth": 1}
+        buckets = self._url.partition("://")[0] in BUCKETS
+        options = {"prefix": start} if buckets else {"maxdepth": 1}
         paths = self._read(lambda: store.find(target, **options))
         names = (str(path).removeprefix(f"{target.rstrip('/')}/") for path in paths)
         return sorted(name for name in names if name.startswith(start) and "/" not in name)

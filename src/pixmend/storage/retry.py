@@ -113,7 +113,7 @@ def _is_store_error(error: Exception) -> bool:
 
 
 def _matches(error: Exception, names: str) -> bool:
-    """Whether the error or a cause has an S3 code or a class whose name contains one of ``names``."""
+    """Whether a class name or S3 code of the error or a cause contains one of ``names``."""
     identifiers: list[str] = []
     cause: BaseException | None = error
     while cause is not None:

@@ -289,6 +289,6 @@ def _shape_of(packed: Records) -> dict[str, Any]:
     return {
         "size": packed.size,
         "channels": packed.channels,
-        "fit": packed.fit,
-        "background": packed.background,
+        "fit": packed.manifest.settings.fit,
+        "background": packed.manifest.settings.background,
     }

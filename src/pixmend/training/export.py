@@ -92,9 +92,9 @@ class Export:
             "training_images": len(self.split.training),
             "held_out_images": len(self.split.held_out),
             "data_digest": self.records.digest,
-            "classes": len(self.records.classes),
-            "fit": self.records.fit,
-            "background": self.records.background,
+            "classes": len(self.records.manifest.classes),
+            "fit": self.records.manifest.settings.fit,
+            "background": self.records.manifest.settings.background,
             "training": self.settings.model_dump(mode="json", exclude_none=True),
         }
 
