@@ -33,7 +33,7 @@ from pixmend.records.sources import (
     is_same_file,
     write_image_list,
 )
-from pixmend.records.workers import Engine, run_jobs
+from pixmend.records.workers import PackEngine, run_jobs
 from pixmend.storage import StorePath, make_folder
 
 _WORK = ".pack"  # the subfolder of an unfinished run
@@ -50,7 +50,7 @@ def pack(
     settings: PackSettings,
     *,
     workers: int | None = None,
-    engine: Engine | None = None,
+    engine: PackEngine | None = None,
     max_bad: int | float | None = None,
     on_progress: Callable[[PackProgress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -225,7 +225,7 @@ class _Run:
         self,
         summary: PackSummary,
         workers: int | None,
-        engine: Engine | None,
+        engine: PackEngine | None,
         check_stop: Callable[[], None],
     ) -> None:
         """Claim the folder and write the shards that it lacks."""

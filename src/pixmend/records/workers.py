@@ -16,7 +16,7 @@ from pixmend.records.shards import ShardJob, pack_shard
 _POLL_SECONDS = 0.2
 
 
-class Engine(Protocol):
+class PackEngine(Protocol):
     """Writes shards by other means than local processes."""
 
     def run(
