@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixmend.errors import ImageError, InputError, RecordError, StoppedError
+from pixmend.errors import ImageError, InputError, MissingError, RecordError, StoppedError
 from pixmend.images import Channels, channel_count, decode_image
 from pixmend.records.manifest import Manifest, ShardInfo, read_index
 from pixmend.records.tfrecord import (
@@ -59,9 +59,10 @@ class Records:
         self._reads = 0
         self._maps: dict[int, bytes | mmap.mmap] = {}
         self._blocks: Blocks | None = None
-        self._sizes = {file.name: file.bytes for file in self.path.files()}
+        self._sizes: dict[str, int] = {}
         remote = self.path.local is None
         if remote:
+            self._sizes = {file.name: file.bytes for file in self.path.files()}
             shards = self.manifest.shards
             files = [CachedFile(self.path / each.name, each.bytes, each.sha256) for each in shards]
             self._blocks = Blocks(files, default_cache())
@@ -211,9 +212,10 @@ class Records:
         """Return the offsets of a shard of the right length; its records are verified when read."""
         shard = self.manifest.shards[number]
         path = self.path / shard.name
-        length = self._sizes.get(shard.name)
-        if length is None:
-            raise RecordError(f"{path}: no such file; {_FIX}", shard=str(path))
+        try:
+            length = path.size() if path.local is not None else self._sizes[shard.name]
+        except (MissingError, KeyError):
+            raise RecordError(f"{path}: no such file; {_FIX}", shard=str(path)) from None
         if length != shard.bytes:
             raise RecordError(
                 f"{path}: ends at byte {length:,} instead of {shard.bytes:,}; {_FIX}",
