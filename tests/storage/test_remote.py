@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from pixmend.errors import InputError, MissingError, OutputError, StoreError
-from pixmend.storage import Blocks, CachedFile, StorePath
+from pixmend.storage import Blocks, CachedFile, StorePath, urls
 from tests.stores import Counted, Flaky, Slow, fresh
 
 STORES = ["local", "memory", "counted", "flaky", "slow", "s3"]
@@ -218,6 +218,14 @@ def test_no_secret_of_a_url_is_ever_shown(url):
     for text in (str(place), repr(place), f"{place / 'c'}", f"{place.parent}"):
         assert "s3cr3t" not in text
     assert "s3cr3t" in sent(place)._url + place._query
+
+
+def test_a_query_is_no_part_of_the_host(monkeypatch):
+    hosts = []
+    monkeypatch.setattr(urls, "file_system", lambda protocol, host, process: hosts.append(host))
+    for url in ("https://host?sig=s3cr3t", "https://host/a?sig=s3cr3t", "https://host"):
+        StorePath.of(url)._store()
+    assert hosts == ["host"] * 3
 
 
 def test_a_question_mark_in_the_name_of_a_file_is_no_query(root):

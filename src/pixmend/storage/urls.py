@@ -57,7 +57,7 @@ def open_store(url: str, name: str) -> "tuple[AbstractFileSystem, str]":
     from fsspec.core import strip_protocol
 
     protocol, _, rest = url.partition("://")
-    host = "" if protocol in (*BUCKETS, "memory") else rest.partition("/")[0]
+    host = "" if protocol in (*BUCKETS, "memory") else re.split("[/?]", rest, maxsplit=1)[0]
     try:
         return file_system(protocol, host, os.getpid()), str(strip_protocol(url))
     except ImportError:
