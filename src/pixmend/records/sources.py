@@ -273,10 +273,11 @@ def _walk(root: StorePath, outside: StorePath | None) -> Iterator[tuple[str, Fil
         for path in _walk_local(root.local, None if outside is None else outside.local):
             yield path, None
         return
-    skipped = "" if outside is None or outside.local is not None else f"{outside}/"
+    base, skipped = f"{root}/", f"{outside}/"
+    nested = outside is not None and outside.local is None and skipped.startswith(base)
     for file in root.files():
         hidden = any(part.startswith(".") for part in file.name.split("/"))
-        if not hidden and not (skipped and f"{root}/{file.name}".startswith(skipped)):
+        if not hidden and not (nested and (base + file.name).startswith(skipped)):
             yield file.name, _store_version(file.bytes, file.version)
 
 

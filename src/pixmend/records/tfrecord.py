@@ -195,7 +195,7 @@ def encode_example(features: Mapping[str, Value]) -> bytes:
 def decode_example(payload: bytes) -> Features:
     """Return the features of a serialised tf.train.Example; a RecordError if it is malformed."""
     features: Features = {}
-    for number, message in _fields(memoryview(payload), _DELIMITED):
+    for number, message in _fields(payload, _DELIMITED):
         if number == 1:
             entries = (entry for field, entry in _fields(message, _DELIMITED) if field == 1)
             features.update(map(_decode_entry, entries))
@@ -248,13 +248,13 @@ def _varint(value: int) -> bytes:
     return bytes(encoded)
 
 
-def _decode_entry(message: memoryview) -> tuple[str, Feature]:
+def _decode_entry(message: bytes) -> tuple[str, Feature]:
     key, feature = "", list[bytes]()  # the defaults of protocol buffers
     decoded: Feature = feature
     for number, content in _fields(message, _DELIMITED):
         if number == 1:
             try:
-                key = str(content, "utf-8")
+                key = content.decode()
             except UnicodeDecodeError:
                 raise _malformed("a feature's name is not UTF-8") from None
         elif number == 2:
@@ -262,12 +262,12 @@ def _decode_entry(message: memoryview) -> tuple[str, Feature]:
     return key, decoded
 
 
-def _decode_feature(message: memoryview) -> Feature:
+def _decode_feature(message: bytes) -> Feature:
     feature: Feature = []
     for number, content in _fields(message, _DELIMITED):
         # The last member of a oneof counts.
         if number == _BYTES:
-            feature = [bytes(value) for field, value in _fields(content, _DELIMITED) if field == 1]
+            feature = [value for field, value in _fields(content, _DELIMITED) if field == 1]
         elif number == _FLOATS:
             feature = [value for run in _runs(content, _FIXED32) for value in _floats(run)]
         elif number == _INTS:
@@ -275,25 +275,25 @@ def _decode_feature(message: memoryview) -> Feature:
     return feature
 
 
-def _runs(message: memoryview, single: int) -> Iterator[memoryview]:
+def _runs(message: bytes, single: int) -> Iterator[bytes]:
     """Yield the encoded numbers of a list: packed runs, or single ones of that wire type."""
     return (run for number, run in _fields(message, _DELIMITED, single) if number == 1)
 
 
-def _floats(run: memoryview) -> Iterator[float]:
+def _floats(run: bytes) -> Iterator[float]:
     if len(run) % 4:
         raise _malformed("a run of floats is not a multiple of 4 bytes")
     return (value for (value,) in _FLOAT.iter_unpack(run))
 
 
-def _int64s(run: memoryview) -> Iterator[int]:
+def _int64s(run: bytes) -> Iterator[int]:
     start = 0
     while start < len(run):
         value, start = _read_varint(run, start)
         yield value - 2**64 if value >= 2**63 else value
 
 
-def _fields(message: memoryview, *wires: int) -> Iterator[tuple[int, memoryview]]:
+def _fields(message: bytes, *wires: int) -> Iterator[tuple[int, bytes]]:
     """Yield (field number, encoded value) of the fields of these wire types; others are skipped."""
     start, end = 0, len(message)
     while start < end:
@@ -316,7 +316,7 @@ def _fields(message: memoryview, *wires: int) -> Iterator[tuple[int, memoryview]
         start += length
 
 
-def _read_varint(message: memoryview, start: int) -> tuple[int, int]:
+def _read_varint(message: bytes, start: int) -> tuple[int, int]:
     """Return (value, position after it); bits beyond 64 are dropped, as protocol buffers do."""
     value = 0
     for shift in range(0, 70, 7):
