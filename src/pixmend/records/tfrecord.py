@@ -176,7 +176,6 @@ Features: TypeAlias = dict[str, Feature]
 
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5  # wire types
 _BYTES, _FLOATS, _INTS = 1, 2, 3  # the members of Feature's oneof
-_FLOAT = struct.Struct("<f")
 
 
 def encode_example(features: Mapping[str, Value]) -> bytes:
@@ -249,8 +248,8 @@ def _varint(value: int) -> bytes:
 
 
 def _decode_entry(message: bytes) -> tuple[str, Feature]:
-    key, feature = "", list[bytes]()  # the defaults of protocol buffers
-    decoded: Feature = feature
+    key = ""  # the default of protocol buffers, as an empty feature is
+    feature: Feature = []
     for number, content in _fields(message, _DELIMITED):
         if number == 1:
             try:
@@ -258,8 +257,8 @@ def _decode_entry(message: bytes) -> tuple[str, Feature]:
             except UnicodeDecodeError:
                 raise _malformed("a feature's name is not UTF-8") from None
         elif number == 2:
-            decoded = _decode_feature(content)
-    return key, decoded
+            feature = _decode_feature(content)
+    return key, feature
 
 
 def _decode_feature(message: bytes) -> Feature:
@@ -280,10 +279,11 @@ def _runs(message: bytes, single: int) -> Iterator[bytes]:
     return (run for number, run in _fields(message, _DELIMITED, single) if number == 1)
 
 
-def _floats(run: bytes) -> Iterator[float]:
-    if len(run) % 4:
+def _floats(run: bytes) -> tuple[float, ...]:
+    count, rest = divmod(len(run), 4)
+    if rest:
         raise _malformed("a run of floats is not a multiple of 4 bytes")
-    return (value for (value,) in _FLOAT.iter_unpack(run))
+    return struct.unpack(f"<{count}f", run)
 
 
 def _int64s(run: bytes) -> Iterator[int]:
