@@ -59,6 +59,8 @@ def pack(
 
     Equal inputs and settings give equal bytes, whatever the number of workers. The same call
     resumes a stopped run: whole shards of unchanged inputs stay. A finished folder returns at once.
+    It is an InputError if no image is readable, or too many are not, and an OutputError if ``out``
+    is not writable or holds something else.
 
     Parameters
     ----------
@@ -73,13 +75,6 @@ def pack(
     on_progress, should_stop
         Called a few times a second. Where ``should_stop`` returns True, workers stop at their next
         image and a StoppedError is raised.
-
-    Raises
-    ------
-    InputError
-        There is no image, none is readable, or too many are not.
-    OutputError
-        ``out`` cannot be written, or holds something else.
     """
 
     def check_stop() -> None:
