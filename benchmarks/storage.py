@@ -77,8 +77,8 @@ def draw(folder: Path, count: int, size: int) -> None:
 
 
 def copy(folder: Path, far: StorePath) -> None:
-    for name, _ in StorePath(folder).files():
-        (far / "images" / name).upload(folder / name)
+    for file in StorePath(folder).files():
+        (far / "images" / file.name).upload(folder / file.name)
 
 
 def read(records: Records, count: int) -> None:

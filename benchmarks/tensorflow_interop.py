@@ -12,6 +12,7 @@ argument it also writes there the fixture that tests/records reads: five small r
 
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,10 @@ from pixmend.records import (
     decode_example,
     encode_example,
     pack,
-    read_foreign,
     read_records,
 )
+from pixmend.records.containers import image_of_example, tfrecord_members
+from pixmend.storage import StorePath
 
 COUNT, HEIGHT, WIDTH = 50, 37, 31
 
@@ -107,14 +109,25 @@ def read_encoded(folder: Path) -> bool:
             labels.append(number - 1)
             features = {"image/encoded": files[-1], "image/class/label": labels[-1]}
             writer.write(example(features | {"image/filename": f"{number}"}))
-    found = list(read_foreign([path]))
+    found = list(foreign_images(path))
     return len(found) == COUNT and all(
-        np.array_equal(image.pixels, decode_image(content).pixels)
-        and image.label == label
-        and image.filename == str(number)
-        and np.array_equal(image.pixels, decoded(content, is_png=bool(number % 2)))
-        for number, (image, content, label) in enumerate(zip(found, files, labels, strict=True))
+        np.array_equal(pixels, decode_image(content).pixels)
+        and text == (None if label < 0 else str(label))
+        and name == str(number)
+        and np.array_equal(pixels, decoded(content, is_png=bool(number % 2)))
+        for number, ((pixels, text, name), content, label) in enumerate(
+            zip(found, files, labels, strict=True)
+        )
     )
+
+
+def foreign_images(path: Path) -> Iterator[tuple[NDArray[np.uint8], str | None, str]]:
+    """Yield pixels, class and name of the records of a file."""
+    members = tfrecord_members(StorePath(path))
+    for member, (_, payload) in zip(members, read_records(path), strict=True):
+        content = image_of_example(decode_example(payload))
+        pixels = decode_image(content).pixels if isinstance(content, bytes) else content
+        yield pixels, member.class_text, member.name
 
 
 def decoded(content: bytes, *, is_png: bool) -> NDArray[np.uint8]:
@@ -134,7 +147,7 @@ def read_raw(folder: Path) -> bool:
             written.append(random.integers(0, 256, shape, np.uint8))
             features = {"height": HEIGHT, "width": WIDTH, "image_raw": written[-1].tobytes()}
             writer.write(example(features))
-    found = [image.pixels for image in read_foreign([path])]
+    found = [image for image, _, _ in foreign_images(path)]
     return len(found) == COUNT and all(map(np.array_equal, found, written))
 
 

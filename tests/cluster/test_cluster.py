@@ -16,6 +16,7 @@ from pixmend.evaluation import Protocol
 from pixmend.models import save_model
 from pixmend.records import PackSettings
 from pixmend.storage import StorePath
+from tests.stores import upload
 
 from .conftest import tree
 from .poison import poison
@@ -246,8 +247,7 @@ def test_a_store_is_packed_and_completed_as_a_folder_is(
         hole[number : number + 6, 4:12] = 255
         Image.fromarray(hole).save(masks / path.name)
     for local in (folder, masks):
-        for name, _ in StorePath(local).files():
-            (StorePath.of(bucket) / local.name / name).upload(local / name)
+        upload(local, StorePath.of(bucket) / local.name)
     on = ("--cluster", machines.address)
     packed = ("--size", 8, "--images-per-shard", 4)
     assert program("pack", f"{bucket}/images", f"{bucket}/records", *packed, *on).code == 0
@@ -283,5 +283,5 @@ def test_a_store_that_fails_or_is_slow_gives_the_same_bytes(
 
 def stored(url):
     """All files at a URL but hidden ones, by their relative names."""
-    names = [name for name, _ in StorePath.of(url).files() if not name.startswith(".")]
+    names = [file.name for file in StorePath.of(url).files() if not file.name.startswith(".")]
     return {name: (StorePath.of(url) / name).read_bytes() for name in names}

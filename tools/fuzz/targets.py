@@ -58,7 +58,7 @@ TARGETS = {
     "example": Target(
         "records",
         "example",
-        ("pixmend.records.tfrecord", "pixmend.records.foreign"),
+        ("pixmend.records.tfrecord", "pixmend.records.containers"),
         (b"image/encoded", b"image_raw", b"height", b"width", b"depth", b"image/class/label"),
     ),
     "index": Target(
@@ -70,7 +70,7 @@ TARGETS = {
     "manifest": Target(
         "records",
         "manifest",
-        ("pixmend.records.manifest", "pixmend.records.settings"),
+        ("pixmend.records.manifest",),
         (b'"format"', b'"settings"', b'"shards"', b'"sha256"', b'"count"', b"null", b"1e400"),
     ),
     "model": Target(

@@ -35,11 +35,11 @@ ROOMS = {
     "records": Room(
         (
             *("pixmend.records.tfrecord", "pixmend.records.manifest"),
-            *("pixmend.records.dataset", "pixmend.records.foreign"),
+            *("pixmend.records.dataset", "pixmend.records.containers"),
         ),
         (
             *("tests/records/test_framing.py", "tests/records/test_example.py"),
-            *("tests/records/test_records.py", "tests/records/test_foreign.py"),
+            *("tests/records/test_records.py", "tests/records/test_tfrecord_sources.py"),
         ),
     ),
     "objective": Room(

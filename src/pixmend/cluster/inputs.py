@@ -196,7 +196,7 @@ def _folders(root: StorePath, outside: StorePath) -> Iterator[list[PurePath]]:
     """
     left_out = relative_to(outside, root)
     open_: list[tuple[PurePosixPath, list[PurePath]]] = []  # each in the one before
-    for entry in root.entries():
+    for entry in root.files():
         path = PurePosixPath(entry.name)
         hidden = any(part.startswith(".") for part in path.parts)
         if hidden or path.suffix.lower() not in EXTENSIONS or left_out in path.parents:

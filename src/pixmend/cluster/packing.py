@@ -8,10 +8,9 @@ from pixmend.cluster.board import Note, Reporter
 from pixmend.cluster.pool import Pool, RetryPolicy
 from pixmend.cluster.session import Cluster, WorkerContract
 from pixmend.errors import ClusterError, OutputError, StoppedError
-from pixmend.records.shards import ShardJob, ShardResult, kept_result, write_shard
-from pixmend.records.shared_progress import Row, SharedProgress
+from pixmend.records.pack_progress import ProgressFile, ShardProgress, ShardResult
+from pixmend.records.shards import ShardJob, finished_result, write_shard
 from pixmend.records.sources import ImageSource, source_from_line
-from pixmend.records.workers import lines_of
 from pixmend.storage import StorePath
 
 _NAMED = 3  # shards that failed, in the message
@@ -40,7 +39,7 @@ class Packing:
         self,
         jobs: Sequence[ShardJob],
         *,
-        board: SharedProgress,
+        progress: ProgressFile,
         on_change: Callable[[], None],
         on_result: Callable[[ShardResult], None],
     ) -> None:
@@ -62,9 +61,9 @@ class Packing:
         pool: Pool[_Share, ShardResult] = Pool(self.cluster, _Packer, workers=workers)
 
         def note(number: int, found: Note) -> None:
-            board.report(number, Row(*found))
+            progress.report(number, ShardProgress(*found))
 
-        shares = (_Share(job, b"".join(lines_of(job))) for job in jobs)
+        shares = (_Share(job, b"".join(job.lines())) for job in jobs)
         for _, result in pool.run(shares, on_note=note, on_tick=on_change):
             on_result(result)
         if pool.failed:
@@ -87,19 +86,21 @@ class _Packer:
         folder = job.note.parent
         if folder.local is not None and not folder.is_folder():
             raise _unseen(job.path.parent)
-        if (kept := kept_result(job)) is not None:
+        if (kept := finished_result(job)) is not None:
             return kept
         _check_source(job.root, share.lines)
 
-        def report(row: Row) -> None:
-            if self._pen.report(job.number, Note(*row)):
+        def report(progress: ShardProgress) -> None:
+            if self._pen.report(job.number, Note(*progress)):
                 raise StoppedError
 
         def before(position: int) -> None:
             if care.careful:
                 self._pen.begin(job.number, position)
 
-        return write_shard(job, _items(share.lines, care.left_out), on_row=report, before=before)
+        return write_shard(
+            job, _items(share.lines, care.left_out), on_progress=report, before=before
+        )
 
 
 def _check_source(root: StorePath, lines: bytes) -> None:

@@ -47,7 +47,7 @@ def images_at(place: StorePath) -> Iterator[Path | StorePath]:
 
 def images_in(folder: StorePath) -> Iterator[str]:
     """Yield the image files in a folder, sub-folders included, as relative names; hidden ones are left out."""
-    for name, _ in folder.files():
+    for name, *_ in folder.files():
         hidden = any(part.startswith(".") for part in name.split("/"))
         if PurePosixPath(name).suffix.lower() in EXTENSIONS and not hidden:
             yield name

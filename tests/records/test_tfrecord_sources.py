@@ -1,23 +1,23 @@
 """Records of others: the fixture was written by TensorFlow (benchmarks/tensorflow_interop.py)."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pixmend.errors import RecordError
-from pixmend.images import encode_png
+from pixmend.images import decode_image, encode_png
 from pixmend.records import (
     PackSettings,
     Records,
     decode_example,
     encode_example,
     pack,
-    read_foreign,
     read_records,
     write_record,
 )
-from pixmend.records.foreign import foreign_content
+from pixmend.records.containers import image_of_example, tfrecord_members
+from pixmend.storage import StorePath
 
 from .helpers import every, noise
 
@@ -37,11 +37,14 @@ def write(path: Path, *examples: dict[str, object]) -> Path:
 
 
 def test_the_schemas_that_tensorflow_wrote() -> None:
-    images = list(read_foreign([FIXTURE]))
-    for number, (image, channels) in enumerate(zip(images, (3, 3, 1, 4, 3), strict=True)):
-        assert np.array_equal(image.pixels, pattern(number, channels))
-    assert [image.label for image in images] == [4, -1, 2, -1, -3]
-    assert (images[0].text, images[0].filename) == ("four", "a/0.png")
+    payloads = [payload for _, payload in read_records(FIXTURE)]
+    for number, (payload, channels) in enumerate(zip(payloads, (3, 3, 1, 4, 3), strict=True)):
+        content = image_of_example(decode_example(payload))
+        pixels = decode_image(content).pixels if isinstance(content, bytes) else content
+        assert np.array_equal(pixels, pattern(number, channels))
+    members = list(tfrecord_members(StorePath(FIXTURE)))
+    assert [member.class_text for member in members] == ["four", None, "2", None, None]
+    assert members[0].name == "a/0.png"
 
 
 def test_our_encoder_gives_the_bytes_tensorflow_wrote() -> None:
@@ -57,7 +60,7 @@ def test_foreign_records_are_packed(tmp_path: Path) -> None:
     pack(folder, tmp_path / "out", PackSettings(size=8, fit="pad", channels="RGB"), workers=1)
     records = Records(tmp_path / "out")
     assert len(records) == 5
-    assert records.classes == ("2", "four")
+    assert records.manifest.classes == ("2", "four")
     assert records.labels(range(5)).tolist() == [1, -1, 0, -1, -1]
     assert records.names([0]) == ["train-00000-of-00001/a/0.png"]
 
@@ -67,7 +70,7 @@ def test_our_own_records_are_packed_again(packed: tuple, tmp_path: Path) -> None
     before, after = Records(packed[0]), Records(tmp_path / "again")
     assert np.array_equal(every(before), every(after))
     assert np.array_equal(before.labels(range(10)), after.labels(range(10)))
-    assert after.classes == before.classes
+    assert after.manifest.classes == before.manifest.classes
 
 
 def test_a_broken_record_is_an_input_left_out(tmp_path: Path) -> None:
@@ -100,12 +103,11 @@ def test_what_does_not_fit_is_named(tmp_path: Path, example: dict, what: str) ->
     path = write(
         tmp_path / "bad.tfrecord", {"image_raw": bytes(4), "height": 2, "width": 2}, example
     )
-    images = read_foreign([path])
-    assert next(images).pixels.shape == (2, 2, 1)
-    with pytest.raises(RecordError, match=what) as caught:
-        next(images)
-    assert caught.value.shard == str(path)
-    assert caught.value.offset > 0
+    manifest = pack(path, tmp_path / "out", PackSettings(size=8), workers=1)
+    assert (manifest.count, manifest.left_out) == (1, 1)
+    _, bad = (tmp_path / "out" / "inputs.jsonl").read_text().splitlines()
+    assert json.loads(bad)["name"] == "bad.tfrecord/00000001"
+    assert what in json.loads(bad)["reason"]
 
 
 def test_height_comes_before_width() -> None:
@@ -113,7 +115,7 @@ def test_height_comes_before_width() -> None:
     features = decode_example(
         encode_example({"image_raw": pixels.tobytes(), "height": 3, "width": 5})
     )
-    assert np.array_equal(foreign_content(features), pixels)
+    assert np.array_equal(image_of_example(features), pixels)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_height_comes_before_width() -> None:
 )
 def test_a_key_of_raw_pixels_may_hold_an_image_file(sizes: dict[str, int]) -> None:
     content = encode_png(noise(0, 8, 8))
-    assert foreign_content(decode_example(encode_example({"image": content, **sizes}))) == content
+    assert image_of_example(decode_example(encode_example({"image": content, **sizes}))) == content
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -130,7 +132,7 @@ def test_a_length_that_fits_is_raw_whatever_it_begins_with(channels: int) -> Non
     pixels = pattern(0, channels)[:4, :4]
     pixels = np.frombuffer(b"GIF8" + pixels.tobytes()[4:], np.uint8).reshape(pixels.shape)
     example = {"image": pixels.tobytes(), "height": 4, "width": 4}
-    found = foreign_content(decode_example(encode_example(example)))
+    found = image_of_example(decode_example(encode_example(example)))
     assert np.array_equal(found, pixels)
 
 
