@@ -116,11 +116,11 @@ def known_error(images: Tensor, target: Tensor, known: Tensor) -> Tensor:
 def calibrate(
     model: DCGAN, held_out: Tensor, training: Tensor, known: Tensor
 ) -> Calibration | None:
-    """Calibrate a model on held-out images; None without pixel posteriors.
+    """Calibrate a model on held-out images; None without an encoder.
 
     ``held_out`` [N, C, S, S] and ``training`` [M, C, S, S] are in [-1, 1], ``known`` [K, N, 1, S, S] are K masks an image.
     """
-    if model.encoder is None or not model.encoder.conditional:
+    if model.encoder is None:
         return None
     batches = torch.split(training, _BATCH)
     features = torch.cat([_features(model.discriminator, batch) for batch in batches])
@@ -130,7 +130,6 @@ def calibrate(
         pairs = zip(torch.split(held_out, _BATCH), torch.split(masks, _BATCH), strict=True)
         for target, mask in pairs:
             encoding = encode(model, target, mask)
-            assert encoding.pixel_posterior is not None
             predicted.append(predicted_correct(encoding.pixel_posterior.log_variance.exp(), mask))
             observed.append(observed_correct(encoding.pixel_posterior.mean, target, mask))
             images = model.generator(encoding.mean, encoding.condition)

@@ -54,8 +54,7 @@ def infer(model: DCGAN, target: Tensor, known: Tensor) -> Tensor:
 
 @torch.no_grad()
 def infer_mean(model: DCGAN, target: Tensor, known: Tensor) -> Tensor:
-    """Return the mean of `infer` and of E's pixel posterior, if any: the least squared error in one pass."""
+    """Return the mean of `infer` and of E's pixel posterior: the least squared error in one pass."""
     encoding = encode(model, target, known)
     images: Tensor = model.generator(encoding.mean, encoding.condition)
-    pixels = encoding.pixel_posterior
-    return images if pixels is None else (images + pixels.mean) / 2
+    return (images + encoding.pixel_posterior.mean) / 2
