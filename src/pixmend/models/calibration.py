@@ -1,7 +1,8 @@
 """Calibration of completions on held-out images, measured in training and used at completion.
 
-Confidence: the share of missing pixels that will be correct, from each pixel's variance by isotonic regression (Zadrozny
-and Elkan 2002). Domain: the reconstruction error of known pixels, and the distance of D's features from training images.
+Confidence: the share of missing pixels that will be correct, from each pixel's variance by isotonic
+regression (Zadrozny and Elkan 2002). Domain: the reconstruction error of known pixels, and the
+distance of D's features from training images.
 """
 
 from dataclasses import asdict, dataclass, field, replace
@@ -23,15 +24,16 @@ _BINS, _MIN_BIN = 5, 16  # bins of the missing share, and the fewest values for 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Measurements on held-out images, JSON values only: the model card holds them under "calibration".
+    """Measurements on held-out images as JSON values, "calibration" in the model card.
 
-    Thresholds are Tukey's far-out fences (1977, section 2C), the upper quartile plus three interquartile ranges: a few
-    held-out images of a strange family do not move them.
+    Thresholds are Tukey's far-out fences (1977, section 2C), the upper quartile plus three
+    interquartile ranges: a few unusual held-out images do not move them.
 
     Attributes
     ----------
     predicted, observed
-        Share of correct pixels by the variances, and in fact, in groups of completions; both ascending.
+        Share of correct pixels by the variances, and in fact, in groups of completions; both
+        ascending.
     known_error
         Threshold of `known_error`, in grey levels.
     centre, spread
@@ -39,8 +41,8 @@ class Calibration:
     distance
         Threshold of `distances`, the root mean square of F standard scores.
     known_errors
-        Thresholds of `known_error` by fifths of the missing share, ascending, as images with few known pixels are
-        reconstructed worse. Empty in older files.
+        Thresholds of `known_error` by fifths of the missing share, ascending, as images with few
+        known pixels are reconstructed worse. Empty in older files.
     """
 
     predicted: list[float]
@@ -64,7 +66,7 @@ class Calibration:
         return asdict(self)
 
     def confidence(self, variance: Tensor, known: Tensor) -> list[float]:
-        """Return the calibrated share of missing pixels that will be correct, for [B, 1, S, S] both."""
+        """Return the calibrated share of correct missing pixels; [B, 1, S, S] both."""
         predicted = predicted_correct(variance, known).tolist()
         return [float(np.interp(share, self.predicted, self.observed)) for share in predicted]
 
@@ -76,30 +78,33 @@ class Calibration:
     def reasons(self, error: float, distance: float, missing: float) -> list[str]:
         """Return why an image may be out of the model's domain, in words.
 
-        ``error`` and ``distance`` are those of `known_error` and `distances`, ``missing`` is the share of missing pixels.
+        ``error`` and ``distance`` are those of `known_error` and `distances`, ``missing`` is the
+        share of missing pixels.
         """
         reasons = []
         threshold = self.known_errors[_bin(missing)] if self.known_errors else self.known_error
         if error > threshold:
             reasons.append(
-                f"its known pixels are reconstructed {error:.0f} grey levels off (held-out images: below {threshold:.0f})"
+                f"its known pixels are reconstructed {error:.0f} grey levels off "
+                f"(held-out images: below {threshold:.0f})"
             )
         if distance > self.distance:
             reasons.append(
-                f"its features are {distance:.1f} standard deviations off (held-out images: below {self.distance:.1f})"
+                f"its features are {distance:.1f} standard deviations off "
+                f"(held-out images: below {self.distance:.1f})"
             )
         return reasons
 
 
 def predicted_correct(variance: Tensor, known: Tensor) -> Tensor:
-    """Return the expected share of correct missing pixels, [B], for normal errors; [B, 1, S, S] both."""
+    """Return the expected share of correct missing pixels, [B], for normal errors."""
     missing = (1 - known).flatten(1)
     chance = torch.erf(CORRECT_TOLERANCE / (2 * variance.flatten(1)).clamp_min(1e-12).sqrt())
     return (chance * missing).sum(1) / missing.sum(1).clamp_min(1e-6)
 
 
 def observed_correct(images: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """Return the share of correct missing pixels, [B], by the mean absolute error over the channels."""
+    """Return the share of correct missing pixels, [B], by the mean over the channels."""
     missing = (1 - known).flatten(1)
     correct = ((images - target).abs().mean(1) <= CORRECT_TOLERANCE).flatten(1).to(missing.dtype)
     return (correct * missing).sum(1) / missing.sum(1).clamp_min(1e-6)
@@ -118,7 +123,8 @@ def calibrate(
 ) -> Calibration | None:
     """Calibrate a model on held-out images; None without an encoder.
 
-    ``held_out`` [N, C, S, S] and ``training`` [M, C, S, S] are in [-1, 1], ``known`` [K, N, 1, S, S] are K masks an image.
+    ``held_out`` [N, C, S, S] and ``training`` [M, C, S, S] are in [-1, 1], ``known`` [K, N, 1, S,
+    S] are K masks an image.
     """
     if model.encoder is None:
         return None
@@ -172,7 +178,7 @@ def _threshold(values: Tensor) -> float:
 
 
 def _thresholds(values: Tensor, missing: Tensor) -> list[float]:
-    """Return the threshold of each bin of the missing share, ascending; bins of fewer than 16 values follow a neighbour."""
+    """Return the threshold of each bin of the missing share; small bins follow a neighbour."""
     bins = torch.tensor([_bin(share) for share in missing.tolist()], device=values.device)
     thresholds, highest = [], 0.0
     for number in range(_BINS):

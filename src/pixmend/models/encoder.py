@@ -1,9 +1,11 @@
 """The encoder: from a masked image to a posterior over z, and to the `Condition` of G.
 
-    masked image, mask (, nearest training image) --E--> N(mean, variance) over z, a `Condition`, a `PixelPosterior`
+    masked image, mask (, nearest training image)
+        --E--> N(mean, variance) over z, a `Condition` of G, a `PixelPosterior`
 
-Learned inference as in BiGAN and ALI (Donahue 2017, Dumoulin 2017), amortised for images with holes: one pass replaces a
-search of a thousand steps. Prior samples have no condition, so G stays an unconditional DCGAN.
+Learned inference as in BiGAN and ALI (Donahue 2017, Dumoulin 2017), amortised for images with
+holes: one pass replaces a search of a thousand steps. Prior samples have no condition, so G stays
+an unconditional DCGAN.
 """
 
 from dataclasses import dataclass
@@ -21,18 +23,18 @@ from pixmend.models.settings import DCGANSettings
 _GUESS_SCALE = 0.97  # keeps the harmonic fill within reach of tanh
 _LOG_VARIANCES = (-8.0, 4.0)  # outside, exp overflows or samples collapse to points
 _SWEEPS = 8  # of the harmonic fill, at each resolution
-# Assumed spectral radius of a Jacobi sweep, so that 8 accelerated sweeps do the work of 40 plain ones. Closer to 1, wide
-# holes would become smoother and narrow ones unstable.
+# Assumed spectral radius of a Jacobi sweep, so that 8 accelerated sweeps do the work of 40 plain
+# ones. Closer to 1, wide holes would become smoother and narrow ones unstable.
 _RADIUS = 0.97
 _MIN_SIDE = 4
 
 
 @dataclass(frozen=True)
 class PixelPosterior:
-    """E's direct estimate of the missing pixels, without G: mean and variance of all images that fit the known ones.
+    """E's direct estimate of missing pixels: mean and variance of all images that fit.
 
-    The mean has the least squared error and is blurred; G's images are sharp and err more (Blau and Michaeli 2018).
-    Both are learned by squared error and likelihood (Kendall and Gal 2017, equation 5).
+    The mean has the least squared error and is blurred; G's images are sharp and err more (Blau and
+    Michaeli 2018). Squared error and likelihood train both (Kendall and Gal 2017, equation 5).
 
     Attributes
     ----------
@@ -66,7 +68,7 @@ class Encoding:
     pixel_posterior: PixelPosterior
 
     def draw(self, noise: Tensor) -> Tensor:
-        """Return z = mean + sigma * noise for noise [B, latent_dim] from N(0, 1) (Kingma and Welling 2014, section 2.4)."""
+        """Return z = mean + sigma * noise, of N(0, 1) noise (Kingma and Welling 2014, section 2.4)."""
         return self.mean + (0.5 * self.log_variance).exp() * noise
 
     def exact(self) -> "Encoding":
@@ -82,18 +84,21 @@ class Encoding:
 
 
 class Encoder(nn.Module):
-    """E: downsampling layers as in D, with batch norm at the input too, to a posterior over z; then upsampling as in G.
+    """E: downsampling to a posterior over z, then upsampling to the condition and pixel posterior.
 
-    Each upsampling layer adds the maps of equal size from the way down (U-Net, Ronneberger 2015). 1 x 1 convolutions turn
-    its maps into those of the `Condition`. At full size a convolution of E's input is added; from these maps come the pixel
-    posterior and the residual. With `hole_init = "harmonic"` E sees a harmonic fill in the hole, and both correct it.
+    The layers down are D's, with batch norm at the input too. Each upsampling layer adds the maps
+    of equal size from the way down (U-Net, Ronneberger 2015). 1 x 1 convolutions turn its maps into
+    those of the `Condition`. At full size a convolution of E's input is added; from these maps come
+    the pixel posterior and the residual. With `hole_init = "harmonic"` E sees a harmonic fill in
+    the hole, and both correct it.
     """
 
     def __init__(self, settings: DCGANSettings) -> None:
         super().__init__()
         colours = channel_count(settings.channels)
         widths = settings.widths(settings.encoder_filters or settings.filters)[::-1]
-        # The masked image, the mask, and with retrieval the training image nearest on the known pixels.
+        # The masked image, the mask, and with retrieval the training image nearest on the known
+        # pixels.
         inputs = colours * (2 if settings.retrieval_images else 1) + 1
         # [B, widths[i], s, s] -> [B, widths[i + 1], s / 2, s / 2]
         self.downs = nn.ModuleList(down(*pair, 4) for pair in pairwise([inputs, *widths]))
@@ -159,18 +164,19 @@ def join_encodings(encodings: list[Encoding]) -> Encoding:
 
 
 def kl_to_prior(encoding: Encoding) -> Tensor:
-    """Return KL(N(mean, variance) || N(0, I)) in nats, [B] (Kingma and Welling 2014, appendix B)."""
+    """Return KL(N(mean, variance) || N(0, I)), [B] (Kingma and Welling 2014, appendix B)."""
     mean, log_variance = encoding.mean, encoding.log_variance
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
 
 
 @torch.no_grad()
 def harmonic_fill(target: Tensor, known: Tensor) -> Tensor:
-    """Fill holes [B, C, S, S] with a nearly harmonic function of the known pixels: no extremes, no edges.
+    """Fill holes with a nearly harmonic function of the known pixels: no extremes, no edges.
 
-    Coarse to fine: each resolution starts from the coarser one and takes eight Jacobi sweeps (each missing pixel becomes
-    the mean of its four neighbours), accelerated by the Chebyshev semi-iterative method (Golub and Varga 1961, equation
-    2.15). ``target`` is in [-1, 1], ``known`` [B, 1, S, S] in [0, 1], 1 = known. An image without known pixels becomes 0.
+    Coarse to fine: each resolution starts from the coarser one and takes eight Jacobi sweeps (each
+    missing pixel becomes the mean of its four neighbours), accelerated by the Chebyshev
+    semi-iterative method (Golub and Varga 1961, equation 2.15). ``target`` [B, C, S, S] is in
+    [-1, 1], ``known`` [B, 1, S, S] in [0, 1], 1 = known. An image without known pixels becomes 0.
     """
     sums, shares = [target * known], [known]
     while sums[-1].shape[-1] >= 2 * _MIN_SIDE:
@@ -182,7 +188,7 @@ def harmonic_fill(target: Tensor, known: Tensor) -> Tensor:
     for total, share in zip(sums[::-1], shares[::-1], strict=True):
         if filled.shape != total.shape:
             filled = F.interpolate(filled, scale_factor=2.0, mode="bilinear", align_corners=False)
-        # A coarse pixel that is partly known counts as known: its value is the mean of the known part.
+        # A partly known coarse pixel counts as known, with the mean of its known part.
         fixed = (share > 0).to(share.dtype) if total is not sums[0] else share
         values = total / share.clamp_min(1e-6)
         filled = _relax(torch.lerp(filled, values, fixed), values, fixed)

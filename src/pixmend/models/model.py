@@ -37,7 +37,7 @@ class DCGAN:
 def encode(
     model: DCGAN, target: Tensor, known: Tensor, neighbour: Tensor | None = None
 ) -> Encoding:
-    """Encode images with holes, [B, C, S, S] and [B, 1, S, S]; without ``neighbour`` the nearest image is retrieved."""
+    """Encode images with holes; see `Encoder.forward`. The neighbour is retrieved by default."""
     assert model.encoder is not None
     if model.retrieval is not None and neighbour is None:
         neighbour = model.retrieval.take(model.retrieval.nearest(target, known)[:, 0])
@@ -54,7 +54,7 @@ def infer(model: DCGAN, target: Tensor, known: Tensor) -> Tensor:
 
 @torch.no_grad()
 def infer_mean(model: DCGAN, target: Tensor, known: Tensor) -> Tensor:
-    """Return the mean of `infer` and of E's pixel posterior: the least squared error in one pass."""
+    """Return the mean of `infer` and the pixel posterior: the least squared error in one pass."""
     encoding = encode(model, target, known)
     images: Tensor = model.generator(encoding.mean, encoding.condition)
     return (images + encoding.pixel_posterior.mean) / 2

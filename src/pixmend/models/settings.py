@@ -47,12 +47,14 @@ class DCGANSettings(BaseModel):
     def _encoder_fits(self) -> Self:
         if self.encoder != "off" and self.latent_prior != "normal":
             raise ValueError(
-                f"encoder = {self.encoder!r} needs latent_prior = 'normal': its posterior is measured against N(0, I)"
+                f"encoder = {self.encoder!r} needs latent_prior = 'normal': "
+                "its posterior is measured against N(0, I)"
             )
         most = MAX_PIXELS // self.size**2
         if self.retrieval_images > most:
             raise ValueError(
-                f"retrieval_images = {self.retrieval_images} exceeds what a model file can hold: at most {most} at {self.size} px"
+                f"retrieval_images = {self.retrieval_images} exceeds what a model file can hold: "
+                f"at most {most} at {self.size} px"
             )
         if self.retrieval_images and self.encoder == "off":
             raise ValueError("retrieval_images needs an encoder: set encoder = 'conditional'")
