@@ -1,7 +1,6 @@
 """Calibration: predicted against observed shares of correct pixels, and reasons in words for images out of domain."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,10 +90,9 @@ def test_a_calibration_is_ascending_and_survives_json():
     )
 
 
-def test_a_model_without_an_encoder_is_not_calibrated():
+def test_a_model_without_pixel_posteriors_is_not_calibrated():
     images = noise(4, 3, 16, 16)
-    model = replace(make(), encoder=None)
-    assert calibrate(model, images, images, torch.ones(1, 4, 1, 16, 16)) is None
+    assert calibrate(make(encoder="joint"), images, images, torch.ones(1, 4, 1, 16, 16)) is None
     assert Calibration.of({}) is None
     assert Calibration.of({"calibration": {"predicted": []}}) is None
 

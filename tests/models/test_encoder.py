@@ -29,13 +29,14 @@ def make(
     *,
     size=16,
     channels="RGB",
+    encoder="conditional",
     retrieval_images=5,
     hole_init="grey",
 ):
     settings = DCGANSettings(
         size=size,
         channels=channels,
-        encoder="conditional",
+        encoder=encoder,
         retrieval_images=retrieval_images,
         hole_init=hole_init,
         **KNOBS,
@@ -174,10 +175,7 @@ def test_retrieval_images_of_another_size_are_refused():
 
 @pytest.mark.parametrize(
     "knobs",
-    [
-        {"encoder": "conditional", "latent_prior": "uniform"},
-        {"retrieval_images": 8, "encoder": "off"},
-    ],
+    [{"encoder": "joint", "latent_prior": "uniform"}, {"retrieval_images": 8, "encoder": "off"}],
 )
 def test_settings_that_cannot_go_together_are_refused(knobs):
     with pytest.raises(ValueError, match="encoder"):

@@ -121,12 +121,12 @@ def known_error(images: Tensor, target: Tensor, known: Tensor) -> Tensor:
 def calibrate(
     model: DCGAN, held_out: Tensor, training: Tensor, known: Tensor
 ) -> Calibration | None:
-    """Calibrate a model on held-out images; None without an encoder.
+    """Calibrate a model on held-out images; None without pixel posteriors.
 
     ``held_out`` [N, C, S, S] and ``training`` [M, C, S, S] are in [-1, 1], ``known`` [K, N, 1, S,
     S] are K masks an image.
     """
-    if model.encoder is None:
+    if model.encoder is None or not model.encoder.conditional:
         return None
     batches = torch.split(training, _BATCH)
     features = torch.cat([_features(model.discriminator, batch) for batch in batches])
@@ -136,6 +136,7 @@ def calibrate(
         pairs = zip(torch.split(held_out, _BATCH), torch.split(masks, _BATCH), strict=True)
         for target, mask in pairs:
             encoding = encode(model, target, mask)
+            assert encoding.pixel_posterior is not None
             predicted.append(predicted_correct(encoding.pixel_posterior.log_variance.exp(), mask))
             observed.append(observed_correct(encoding.pixel_posterior.mean, target, mask))
             images = model.generator(encoding.mean, encoding.condition)

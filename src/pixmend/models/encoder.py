@@ -60,12 +60,14 @@ class Encoding:
     ----------
     mean, log_variance
         Of the posterior N(mean, exp(log_variance)) over z, [B, latent_dim].
+    condition, pixel_posterior
+        None unless the model's `encoder` is "conditional".
     """
 
     mean: Tensor
     log_variance: Tensor
-    condition: Condition
-    pixel_posterior: PixelPosterior
+    condition: Condition | None
+    pixel_posterior: PixelPosterior | None
 
     def draw(self, noise: Tensor) -> Tensor:
         """Return z = mean + sigma * noise, of N(0, 1) noise (Kingma and Welling 2014, section 2.4)."""
@@ -74,13 +76,19 @@ class Encoding:
     def exact(self) -> "Encoding":
         """Return the posteriors in float32; the condition keeps its type."""
         pixels = self.pixel_posterior
-        pixels = PixelPosterior(pixels.mean.float(), pixels.log_variance.float())
+        if pixels is not None:
+            pixels = PixelPosterior(pixels.mean.float(), pixels.log_variance.float())
         return Encoding(self.mean.float(), self.log_variance.float(), self.condition, pixels)
 
     def take(self, rows: Tensor) -> "Encoding":
         """Return the encodings of ``rows`` [N]."""
-        condition, pixels = self.condition.take(rows), self.pixel_posterior.take(rows)
-        return Encoding(self.mean[rows], self.log_variance[rows], condition, pixels)
+        condition, pixels = self.condition, self.pixel_posterior
+        return Encoding(
+            self.mean[rows],
+            self.log_variance[rows],
+            condition and condition.take(rows),
+            pixels and pixels.take(rows),
+        )
 
 
 class Encoder(nn.Module):
@@ -104,21 +112,23 @@ class Encoder(nn.Module):
         self.downs = nn.ModuleList(down(*pair, 4) for pair in pairwise([inputs, *widths]))
         # [B, widths[-1], start, start] -> [B, 2 * latent_dim, 1, 1]
         self.to_posterior = nn.Conv2d(widths[-1], 2 * settings.latent_dim, settings.start)
+        self.conditional = settings.encoder == "conditional"
         self.harmonic = settings.hole_init == "harmonic"
-        fine = max(8, widths[0] * 2 // 5)
-        # [B, wide, s, s] -> [B, narrow, 2 s, 2 s]
-        self.ups = nn.ModuleList(
-            nn.Sequential(Upsample(wide, narrow, 4, bias=False), nn.BatchNorm2d(narrow))
-            for wide, narrow in pairwise([*widths[::-1], fine])
-        )
-        generator_widths = settings.widths(settings.filters)
-        self.condition_heads = nn.ModuleList(
-            nn.Conv2d(*pair, 1) for pair in zip(widths[::-1], generator_widths, strict=True)
-        )
-        self.input_skip = nn.Conv2d(inputs, fine, 3, padding=1)
-        self.fuse = nn.Conv2d(fine, fine, 3, padding=1)
-        self.residual = nn.Conv2d(fine, colours, 3, padding=1)
-        self.to_pixel_posterior = nn.Conv2d(fine, colours + 1, 3, padding=1)
+        if self.conditional:
+            fine = max(8, widths[0] * 2 // 5)
+            # [B, wide, s, s] -> [B, narrow, 2 s, 2 s]
+            self.ups = nn.ModuleList(
+                nn.Sequential(Upsample(wide, narrow, 4, bias=False), nn.BatchNorm2d(narrow))
+                for wide, narrow in pairwise([*widths[::-1], fine])
+            )
+            generator_widths = settings.widths(settings.filters)
+            self.condition_heads = nn.ModuleList(
+                nn.Conv2d(*pair, 1) for pair in zip(widths[::-1], generator_widths, strict=True)
+            )
+            self.input_skip = nn.Conv2d(inputs, fine, 3, padding=1)
+            self.fuse = nn.Conv2d(fine, fine, 3, padding=1)
+            self.residual = nn.Conv2d(fine, colours, 3, padding=1)
+            self.to_pixel_posterior = nn.Conv2d(fine, colours + 1, 3, padding=1)
 
     def forward(self, target: Tensor, known: Tensor, neighbour: Tensor | None = None) -> Encoding:
         """Encode ``target`` [B, C, S, S] in [-1, 1] where ``known`` [B, 1, S, S] is 1.
@@ -132,32 +142,42 @@ class Encoder(nn.Module):
             maps.append(layer(maps[-1]))
         mean, log_variance = self.to_posterior(maps[-1]).flatten(1).chunk(2, 1)
         log_variance = log_variance.clamp(*_LOG_VARIANCES)
+        return Encoding(mean, log_variance, *self._condition(inputs, maps[1:], visible))
+
+    def _condition(
+        self, inputs: Tensor, maps: list[Tensor], visible: Tensor
+    ) -> tuple[Condition, PixelPosterior] | tuple[None, None]:
+        if not self.conditional:
+            return None, None
         ups = [maps[-1]]  # from `start` pixels to full size
-        for layer, skip in zip(self.ups, [*maps[-2:0:-1], self.input_skip(inputs)], strict=True):
+        for layer, skip in zip(self.ups, [*maps[-2::-1], self.input_skip(inputs)], strict=True):
             ups.append(F.leaky_relu(layer(ups[-1]) + skip, 0.2))
         conditions = [head(each) for head, each in zip(self.condition_heads, ups[:-1], strict=True)]
         fine = F.leaky_relu(self.fuse(ups[-1]), 0.2)
         estimate = self.to_pixel_posterior(fine)
-        pixel_mean, pixel_log_variance = estimate[:, :-1], estimate[:, -1:].clamp(*_LOG_VARIANCES)
-        residual = self.residual(fine)
+        log_variance = estimate[:, -1:].clamp(*_LOG_VARIANCES)
+        residual, mean = self.residual(fine), estimate[:, :-1]
         if self.harmonic:
             guess = torch.atanh(_GUESS_SCALE * visible)
-            residual, pixel_mean = residual + guess, pixel_mean + guess
-        pixels = PixelPosterior(torch.tanh(pixel_mean), pixel_log_variance)
-        return Encoding(mean, log_variance, Condition(conditions, residual), pixels)
+            residual, mean = residual + guess, mean + guess
+        return Condition(conditions, residual), PixelPosterior(torch.tanh(mean), log_variance)
 
 
 def join_encodings(encodings: list[Encoding]) -> Encoding:
     """Return the encodings of several batches as those of one."""
-    conditions = [each.condition for each in encodings]
-    pixels = [each.pixel_posterior for each in encodings]
+    mean = torch.cat([each.mean for each in encodings])
+    log_variance = torch.cat([each.log_variance for each in encodings])
+    conditions = [each.condition for each in encodings if each.condition is not None]
+    pixels = [each.pixel_posterior for each in encodings if each.pixel_posterior is not None]
+    if not conditions:
+        return Encoding(mean, log_variance, None, None)
     maps = zip(*(each.maps for each in conditions), strict=True)
     residual = torch.cat([each.residual for each in conditions])
     pixel_mean = torch.cat([each.mean for each in pixels])
     pixel_log_variance = torch.cat([each.log_variance for each in pixels])
     return Encoding(
-        torch.cat([each.mean for each in encodings]),
-        torch.cat([each.log_variance for each in encodings]),
+        mean,
+        log_variance,
         Condition([torch.cat(each) for each in maps], residual),
         PixelPosterior(pixel_mean, pixel_log_variance),
     )

@@ -57,4 +57,5 @@ def infer_mean(model: DCGAN, target: Tensor, known: Tensor) -> Tensor:
     """Return the mean of `infer` and the pixel posterior: the least squared error in one pass."""
     encoding = encode(model, target, known)
     images: Tensor = model.generator(encoding.mean, encoding.condition)
-    return (images + encoding.pixel_posterior.mean) / 2
+    pixels = encoding.pixel_posterior
+    return images if pixels is None else (images + pixels.mean) / 2

@@ -27,8 +27,9 @@ class DCGANSettings(BaseModel):
     latent_prior: Literal["normal", "uniform"] = Field(
         "normal", description="prior of z: N(0, 1) or U(-1, 1)"
     )
-    encoder: Literal["off", "conditional"] = Field(
-        "off", description="encoder of masked images: none, or one that conditions G"
+    encoder: Literal["off", "frozen", "joint", "conditional"] = Field(
+        "off",
+        description="from masked images to z: none, beside a G of its own, with G, or G told of the image too",
     )
     encoder_filters: int | None = Field(
         None, ge=4, le=1024, description="feature maps of E's first layer; `filters` by default"
