@@ -44,9 +44,9 @@ class ContextEncoder(nn.Module):
         super().__init__()
         widths = [filters * 2**n for n in range(size.bit_length() - 3)]  # 4 px are left
         bottleneck = 8 * filters
-        down: list[nn.Module] = [Downsample(channels + 1, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]
+        down: list[nn.Module] = [Downsample(channels + 1, widths[0], 4), nn.LeakyReLU(0.2)]
         for narrow, wide in pairwise(widths):
-            down += [Downsample(narrow, wide, 4, 2, 1), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
+            down += [Downsample(narrow, wide, 4), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
         down += [
             nn.Conv2d(widths[-1], bottleneck, 4),
             nn.BatchNorm2d(bottleneck),
@@ -54,8 +54,8 @@ class ContextEncoder(nn.Module):
         ]
         up: list[nn.Module] = [nn.ConvTranspose2d(bottleneck, widths[-1], 4)]
         for wide, narrow in pairwise(widths[::-1]):
-            up += [nn.BatchNorm2d(wide), nn.ReLU(), Upsample(wide, narrow, 4, 2, 1)]
-        up += [nn.BatchNorm2d(widths[0]), nn.ReLU(), Upsample(widths[0], channels, 4, 2, 1)]
+            up += [nn.BatchNorm2d(wide), nn.ReLU(), Upsample(wide, narrow, 4)]
+        up += [nn.BatchNorm2d(widths[0]), nn.ReLU(), Upsample(widths[0], channels, 4)]
         self.layers = nn.Sequential(*down, *up, nn.Tanh())
         self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
 

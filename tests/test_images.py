@@ -143,12 +143,12 @@ def test_black_and_white_is_cut_in_the_middle():
     assert filled.native.tolist() == [[False, True, True]]
 
 
-def test_what_to_call_a_picture(tmp_path):
+def test_a_picture_is_named_by_its_path(tmp_path):
     assert open_image(Image.fromarray(NOISE)).name == "image"
     assert saved(tmp_path, Image.fromarray(NOISE), "a.png").name == str(tmp_path / "a.png")
 
 
-def test_sixteen_bits_are_looked_at_in_eight():
+def test_sixteen_bits_are_displayed_in_eight():
     deep = np.array([[[0x0000], [0x00FF], [0x1234], [0xFFFF]]], np.uint16)
     assert to_eight_bits(deep).tolist() == [[[0x00], [0x00], [0x12], [0xFF]]]
     assert to_eight_bits(deep).dtype == np.uint8
@@ -171,7 +171,7 @@ def test_hidden_colours_become_the_background_where_alpha_is_kept():
     assert to_channels(pixels, "RGBA", (1, 2, 3)).tolist() == [[[1, 2, 3, 0], [9, 8, 7, 1]]]
 
 
-def test_an_array_with_one_band_is_grey_and_values_that_are_none_are_told():
+def test_an_array_with_one_band_is_grey_and_nan_is_refused():
     assert open_image(NOISE[..., :1]).mode == "L"
     assert np.array_equal(open_image(NOISE[..., :1]).native, NOISE[..., 0])
     floats = NOISE[..., :3] / 255
@@ -275,7 +275,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path):
         open_image(tmp_path / "bomb.png")
 
 
-def test_want_of_memory_is_not_taken_for_a_fault_of_the_image(monkeypatch):
+def test_lack_of_memory_is_not_a_fault_of_the_image(monkeypatch):
     def starved(self):
         raise MemoryError
 
@@ -311,7 +311,7 @@ def test_grey_is_pils_grey():
     assert to_channels(np.array([[[255, 0, 0]]], np.uint8), "L").tolist() == [[[76]]]
 
 
-def test_the_colour_of_hidden_pixels_is_settled():
+def test_hidden_pixels_become_the_background():
     pixels = np.array([[[1, 2, 3, 0], [1, 2, 3, 1]]], np.uint8)
     assert to_channels(pixels, "RGBA").tolist() == [[[255, 255, 255, 0], [1, 2, 3, 1]]]
 
@@ -480,7 +480,7 @@ def test_an_animation_gives_its_first_frame(tmp_path):
 
 
 @pytest.mark.parametrize(("colour", "inks"), [(2, 3), (5, 4)])
-def test_colour_tiffs_of_16_bits_are_said_to_be_reduced(colour, inks):
+def test_colour_tiffs_of_16_bits_are_marked_as_reduced(colour, inks):
     samples = np.arange(2 * 3 * inks, dtype="<u2") * 1111
     tags = [(256, 3), (257, 2), (259, 1), (262, colour), (277, inks), (278, 2)]
     fields = [(tag, 3, 1, value) for tag, value in tags]
@@ -548,7 +548,7 @@ def test_an_array_that_is_no_image_is_refused_with_what_would_be(array):
 
 
 @pytest.mark.parametrize("thing", [None, 7, [1, 2]])
-def test_a_thing_that_is_no_image_is_refused(thing):
+def test_other_objects_are_refused(thing):
     with pytest.raises(ImageError, match="give a path"):
         open_image(thing)
 
@@ -748,7 +748,7 @@ def test_a_contact_sheet_has_a_column_for_each_caption(bands, noise):
     assert sheet.dtype == np.uint8
 
 
-def test_a_film_has_its_frames_in_order(tmp_path):
+def test_an_animation_has_its_frames_in_order(tmp_path):
     frames = [np.full((6, 5, 3), level, np.uint8) for level in (0, 120, 255)]
     write_animation(frames, tmp_path / "film.gif")
     with Image.open(tmp_path / "film.gif") as film:

@@ -159,7 +159,7 @@ def test_the_two_halves_are_the_whole():
         assert (hole(f"half:{one}") ^ hole(f"half:{other}")).all()
 
 
-def test_a_mask_of_another_size_is_told_with_both_sizes_and_the_image():
+def test_a_mask_of_another_size_is_refused_with_both_sizes_and_the_image():
     with pytest.raises(MaskError, match=r"^a\.png: .*31 x 37.*20 x 24"):
         make_mask("center", 37, 31).check(24, 20, "a.png")
 
@@ -169,7 +169,7 @@ def test_an_image_without_a_name_cannot_be_matched_to_a_folder_of_masks(tmp_path
         open_mask(tmp_path, open_image(np.zeros((4, 4), np.uint8)))
 
 
-def test_several_masks_of_one_stem_are_told_and_other_files_are_not_masks(tmp_path):
+def test_several_masks_of_one_stem_are_refused_and_other_files_are_not_masks(tmp_path):
     (tmp_path / "masks").mkdir()
     picture = np.zeros((4, 4), np.uint8)
     Image.fromarray(picture).save(tmp_path / "a.png")

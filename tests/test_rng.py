@@ -23,7 +23,7 @@ def test_other_seeds_and_keys_give_other_draws():
     assert len({tuple(draws(*key)) for key in keys}) == len(keys)
 
 
-def test_the_parts_of_a_key_are_told_apart():
+def test_the_parts_of_a_key_are_separated():
     keys = [("a", 12), ("a1", 2), ("a", "12"), ("a12",), ("a", 1, 2)]
     assert len({seed_for(0, *key) for key in keys}) == len(keys)
 

@@ -1,8 +1,8 @@
-"""Where this process computes, and with whom.
+"""Devices, and the group of processes that compute together.
 
-A group always exists: a process on its own is a group of one, whose operations leave everything as it is. torchrun starts larger
-ones; all processes of a group then call the same operations in the same order, and this is the only room that knows how
-they speak to each other.
+A group always exists: a single process is a group of one, whose operations do nothing. torchrun
+starts larger groups; all their processes then call the same operations in the same order. Only this
+module communicates between them.
 """
 
 import contextlib
@@ -12,33 +12,33 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import torch
-import torch.distributed as dist  # noqa: TID251 - the one room that may
+import torch.distributed as dist  # noqa: TID251 - only here
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store  # noqa: TID251
 from torch.distributed.rendezvous import rendezvous  # noqa: TID251
 
 from pixmend.errors import PeerError, PixmendError, SettingsError, StoppedError
 
-# A process that is gone is noticed at once, for its connections close; this is for a host that is.
-_PATIENCE = timedelta(minutes=30)
-_GLANCE = 0.05  # seconds from one look for a word to the next
+# A dead process is noticed at once by its closed connections; this is for a dead host.
+_TIMEOUT = timedelta(minutes=30)
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The processes that compute together; as it stands here, a group of one.
+    """The processes that compute together; this class is a group of one.
 
     Attributes
     ----------
     rank, world
-        Which process of how many this is.
+        Number of this process, and number of processes.
     local_rank, local_world
-        The same among those on this host.
+        The same on this host.
     """
 
     rank: int = 0
@@ -48,44 +48,44 @@ class Group:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and speaks for all."""
+        """True for the process that writes files and messages."""
         return self.rank == 0
 
     def device(self, name: str) -> torch.device:
-        """Return this process's device by the setting's name; of several GPUs, each process on a host has its own."""
+        """Return this process's device for a setting; each process on a host has its own GPU."""
         return choose_device(name)
 
     def shard(self, count: int) -> slice:
-        """Return which of ``count`` things, a multiple of `world`, are this process's: a contiguous part."""
+        """Return this process's contiguous share of ``count`` items, a multiple of `world`."""
         each, rest = divmod(count, self.world)
         assert not rest, "checked where the count is chosen"
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def mean(self, tensor: Tensor) -> Tensor:
-        """Return the mean over the processes; it may be differentiated, any number of times."""
+        """Return the mean over the processes; differentiable any number of times."""
         return tensor
 
     def all_reduce_mean(self, tensors: Sequence[Tensor]) -> None:
-        """Put the mean over the processes in place of each tensor, all in one exchange."""
+        """Replace each tensor by its mean over the processes, all in one exchange."""
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Put the first process's values in place of each tensor."""
+        """Replace each tensor by the main process's values."""
 
-    def any(self, wish: bool) -> bool:
-        """Return whether any process has the wish."""
-        return wish
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set in any process."""
+        return flag
 
     def broadcast_object(self, value: Any) -> Any:  # noqa: ANN401 - any JSON value
-        """Return the first process's value, a JSON one; the others wait for it as long as it takes."""
+        """Return the main process's JSON value; the others wait for it without limit."""
         return value
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
-        """Let the first process do a block before the others begin with it."""
+        """Run a block in the main process before the others."""
         yield
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Group":
-        # A module that belongs to a group may be copied; the group is still the same.
+        # Copies of a module belong to the same group.
         return self
 
 
@@ -94,44 +94,34 @@ SINGLE_PROCESS = Group()
 
 @contextlib.contextmanager
 def open_group() -> Iterator[Group]:
-    """Join the group that torchrun's environment variables tell of; without them, be a group of one.
+    """Join the group of torchrun's environment variables; without them, be a group of one.
 
-    An error that a user can mend leaves one process with it; the others end quietly, with exit code 2, whether they met the same
-    error or were only left alone by it.
-
-    Raises
-    ------
-    SettingsError
-        The variables are incomplete.
-    PeerError
-        Another process ended without a word.
+    Only one process raises a user error; the others exit quietly with code 2, whether they met the
+    same error or lost their peer. SettingsError if the variables are incomplete, PeerError if
+    another process ended without an error.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield SINGLE_PROCESS
         return
-    group = _joined()
+    group = _join()
     try:
         yield group
-        # The first process may still be writing, and torchrun ends all with the first that leaves.
+        # The main process may still be writing, and torchrun ends all processes with the first that
+        # exits.
         group.any(False)
     except BaseException as error:
-        if not group.claims_the_word() and isinstance(error, PixmendError | StoppedError):
+        if not group.is_first_to_fail() and isinstance(error, PixmendError | StoppedError):
             raise SystemExit(2) from error
         raise
     finally:
-        # gloo's threads must not outlive the interpreter. nccl's may wait for a process that is gone: it ends with this one.
+        # gloo's threads must not outlive the interpreter. nccl may wait for a dead process: it ends
+        # with this one.
         if dist.get_backend() == "gloo" or sys.exception() is None:
             dist.destroy_process_group()
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Return the device called ``name``; ``auto`` takes a GPU when there is one.
-
-    Raises
-    ------
-    SettingsError
-        The device is not known, or not there.
-    """
+    """Return the named device; ``auto`` prefers a GPU. SettingsError if it is not available."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -148,32 +138,28 @@ def describe_device(device: torch.device) -> str:
     """Return a device's name in words."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} ({device})"
-    return f"{device.type} with {thread_count()} threads"
-
-
-def thread_count() -> int:
-    """Return how many CPU threads torch uses."""
-    return torch.get_num_threads() or os.cpu_count() or 1
+    return f"{device.type} with {torch.get_num_threads()} threads"
 
 
 @dataclass(frozen=True, eq=False)
-class _Joined(Group):
-    """A group of several processes: tensors travel by gloo (CPU) or nccl (GPU), words by the store they met at."""
+class _DistributedGroup(Group):
+    """Several processes: tensors by gloo (CPU) or nccl (GPU), JSON values by their store."""
 
-    store: Store | None = None
+    store: Store = field(kw_only=True)
 
     def device(self, name: str) -> torch.device:
-        """Return ``name``'s device; of GPUs, the one of this process's number on its host."""
+        """Return the device ``name``; of GPUs, the one with this process's number on its host."""
         device = choose_device("cpu" if name == "auto" and not torch.cuda.is_available() else name)
         if device.type == "mps":
             raise SettingsError("device = mps: several processes train on CPUs or CUDA GPUs only")
         if device.type == "cuda":
             if ":" in name:
                 raise SettingsError(f"device = {name}: each process takes its own; say cuda")
-            if self.local_rank >= torch.cuda.device_count():
+            count = torch.cuda.device_count()
+            if self.local_rank >= count:
                 raise SettingsError(
-                    f"{self.local_world} processes on a host of {torch.cuda.device_count()} GPUs; "
-                    f"start as many as GPUs (torchrun --nproc-per-node {torch.cuda.device_count()}), or set device=cpu"
+                    f"{self.local_world} processes on a host of {count} GPUs; start as many as "
+                    f"GPUs (torchrun --nproc-per-node {count}), or set device=cpu"
                 )
             device = torch.device("cuda", self.local_rank)
             torch.cuda.set_device(device)
@@ -191,26 +177,30 @@ class _Joined(Group):
             tensor.copy_(part.view_as(tensor))
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        with torch.no_grad(), _while_all_are_there():
+        with torch.no_grad(), _peer_errors():
             for tensor in tensors:
-                # A copy: what travels must lie in memory without gaps.
-                sent = tensor.contiguous()
-                dist.broadcast(sent, src=0)
-                tensor.copy_(sent)
+                contiguous = tensor.contiguous()  # as the backends require
+                dist.broadcast(contiguous, src=0)
+                tensor.copy_(contiguous)
 
-    def any(self, wish: bool) -> bool:
-        wishes = torch.tensor(int(wish))
-        self.sum_in_place(wishes)
-        return bool(wishes)
+    def any(self, flag: bool) -> bool:
+        flags = torch.tensor(int(flag))
+        self.sum_in_place(flags)
+        return bool(flags)
 
     def broadcast_object(self, value: Any) -> Any:  # noqa: ANN401
-        # Every process counts its own calls, and all make the same ones.
-        number = self._number()
-        if self.is_main:
-            with _while_all_are_there():
-                self._words.set(f"told/{number}", json.dumps(value))
-            return value
-        return json.loads(self._heard(f"told/{number}"))
+        with _peer_errors():
+            # Every process counts its own calls, and all make the same ones.
+            key = f"objects/{self.store.add(f'calls/{self.rank}', 1)}"
+            if self.is_main:
+                self.store.set(key, json.dumps(value))
+                return value
+            # Hours, if the main process packs, but not beyond the end of the group.
+            while not self.store.check([key]):
+                if self.store.add("failures", 0):
+                    raise PeerError("another process of the group failed and reports the error")
+                time.sleep(_POLL_SECONDS)  # the store's own wait warns at each timeout
+            return json.loads(self.store.get(key))
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
@@ -221,41 +211,23 @@ class _Joined(Group):
             self.broadcast_object(None)
 
     def sum_in_place(self, tensor: Tensor) -> None:
-        """Put the sum over the processes in the tensor's place."""
-        with _while_all_are_there():
+        """Replace a tensor by its sum over the processes."""
+        with _peer_errors():
             dist.all_reduce(tensor)
 
-    def claims_the_word(self) -> bool:
-        """Whether this process is the first to fail, and so the one to say why."""
+    def is_first_to_fail(self) -> bool:
+        """Return whether this process is the first to fail, which reports the error."""
         try:
-            return self._words.add("failures", 1) == 1
-        except RuntimeError:  # the store was in a process that is gone
+            return self.store.add("failures", 1) == 1
+        except RuntimeError:  # the store was in a dead process
             return True
-
-    @property
-    def _words(self) -> Store:
-        assert self.store is not None
-        return self.store
-
-    def _number(self) -> int:
-        with _while_all_are_there():
-            return self._words.add(f"calls/{self.rank}", 1)
-
-    def _heard(self, key: str) -> bytes:
-        """Wait for a word, which may take hours when the first process packs, but not beyond the end of the group."""
-        with _while_all_are_there():
-            while not self._words.check([key]):
-                if self._words.add("failures", 0):
-                    raise PeerError("another process of the group failed and says why")
-                time.sleep(_GLANCE)  # the store's own wait warns each time it ends without the word
-            return self._words.get(key)
 
 
 class _Mean(torch.autograd.Function):
-    """The mean over the processes. It is its own adjoint: each process's value has the same part in each one's mean."""
+    """The mean over the processes; its own adjoint, as all values have equal weights."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, group: _Joined) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, tensor: Tensor, group: _DistributedGroup) -> Tensor:  # noqa: ANN401
         ctx.group = group
         total = tensor.clone(memory_format=torch.contiguous_format)
         group.sum_in_place(total)
@@ -266,39 +238,41 @@ class _Mean(torch.autograd.Function):
         return ctx.group.mean(gradients[0]), None
 
 
-def _joined() -> _Joined:
-    # Imported by the first step of an optimiser, else, and then it keeps a group that is open for good.
+def _join() -> _DistributedGroup:
+    # Otherwise an optimiser's first step imports it, and then it keeps an open group alive.
     importlib.import_module("torch.distributed.nn")
     try:
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         local_rank = int(os.environ.get("LOCAL_RANK", rank))
         local_world = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-        meeting = rendezvous("env://", timeout=_PATIENCE)
-        store, _, _ = next(meeting)
+        store, _, _ = next(rendezvous("env://", timeout=_TIMEOUT))
     except (KeyError, ValueError) as error:
         raise SettingsError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but of a group's other variables: {error}; "
             "start the processes with torchrun, or unset WORLD_SIZE"
         ) from error
     gpus = torch.cuda.is_available() and dist.is_nccl_available()
-    with _while_all_are_there():
-        # A script may train twice: what the first group left in the store is not for the second.
+    with _peer_errors():
+        # A script may train twice: the second group must not see the first one's values.
         store = PrefixStore(str(store.add(f"opened/{rank}", 1)), store)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if gpus else "gloo",
             store=PrefixStore("tensors", store),
             rank=rank,
             world_size=world,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
         )
-    return _Joined(rank, world, local_rank, local_world, PrefixStore("words", store))
+    objects = PrefixStore("objects", store)
+    return _DistributedGroup(rank, world, local_rank, local_world, store=objects)
 
 
 @contextlib.contextmanager
-def _while_all_are_there() -> Iterator[None]:
+def _peer_errors() -> Iterator[None]:
+    """Raise a PeerError for the RuntimeError of a closed connection."""
     try:
         yield
-    except RuntimeError as error:  # what gloo, nccl and the store raise when a connection closes
+    except RuntimeError as error:
         raise PeerError(
-            "another process of the group ended, or cannot be reached; the last checkpoint is good: run the same command again"
+            "another process of the group ended, or cannot be reached; "
+            "the last checkpoint is good: run the same command again"
         ) from error

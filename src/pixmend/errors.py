@@ -1,55 +1,35 @@
-"""What can go wrong through no bug of ours.
+"""Errors that a user can fix.
 
-Every error here names the file, the field and the fix, in one line that a user can act on.
+Each names the file, the field and the fix, in one line.
 
     PixmendError
-    ├── InputError           what was handed over cannot be used
+    ├── InputError           the input cannot be used
     │   ├── ImageError       an image is missing, unreadable, too large or of an unknown kind
-    │   ├── MaskError        a mask does not parse, does not fit, or leaves nothing to do
+    │   ├── MaskError        a mask is invalid, does not fit, or leaves nothing to do
     │   ├── MissingError     nothing is at a path or URL
-    │   └── RecordError      a record shard is broken (says which, and at what byte)
+    │   └── RecordError      a record shard is broken (names it, and the byte)
     ├── SettingsError        a setting or recipe key is unknown or out of range
     ├── ModelFileError       a model file or checkpoint is truncated, altered or of another version
     │   └── VersionError     a newer pixmend wrote it
     ├── RunError             a run directory holds another run, or no usable checkpoint
     │   ├── DivergedError    training met values that are not finite
     │   └── PeerError        another process of the group ended
-    ├── StoreError           a store cannot be reached, refuses, or keeps failing; what was to be read there may be good
-    ├── ServerError          a pixmend server cannot be reached, or refuses
-    ├── ClusterError         a cluster cannot be reached, or its machines do not fit each other
+    ├── StoreError           a store is unreachable, refuses or keeps failing; its file may be good
+    ├── ServerError          a pixmend server is unreachable or refuses
+    ├── ClusterError         a cluster is unreachable, or its machines do not match
     └── OutputError          a result cannot be written
 
-StoppedError is no error but the way out of a loop that was asked to stop. Anything else that escapes is a bug and keeps its
-traceback.
+StoppedError is not an error but the way out of a loop on request. Any other exception is a bug and
+keeps its traceback.
 """
-
-__all__ = [
-    "ClusterError",
-    "DivergedError",
-    "ImageError",
-    "InputError",
-    "MaskError",
-    "MissingError",
-    "ModelFileError",
-    "OutputError",
-    "PeerError",
-    "PixmendError",
-    "RecordError",
-    "RunError",
-    "ServerError",
-    "SettingsError",
-    "StoppedError",
-    "StoreError",
-    "VersionError",
-]
 
 
 class PixmendError(Exception):
-    """Base of all errors a user can mend; the command line shows it as one line, exit code 2."""
+    """Base of all errors that a user can fix; the command line shows one line, exit code 2."""
 
 
 class InputError(PixmendError):
-    """What was handed over cannot be used."""
+    """The input cannot be used."""
 
 
 class ImageError(InputError):
@@ -57,7 +37,7 @@ class ImageError(InputError):
 
 
 class MaskError(InputError):
-    """A mask does not parse, does not fit its image, or leaves nothing to do."""
+    """A mask is invalid, does not fit its image, or leaves nothing to do."""
 
 
 class MissingError(InputError):
@@ -70,9 +50,9 @@ class RecordError(InputError):
     Parameters
     ----------
     message
-        One line that names the shard, the byte offset and the fix.
+        One line with the shard, the byte offset and the fix.
     shard, offset
-        Where: the file's path, and the byte at which the broken record starts.
+        The file's path, and the byte at which the broken record starts.
     """
 
     def __init__(self, message: str, *, shard: str = "", offset: int = 0) -> None:
@@ -90,7 +70,7 @@ class ModelFileError(PixmendError):
 
 
 class VersionError(ModelFileError):
-    """A model file or checkpoint is of a version that this program does not read; the file itself may be good."""
+    """A model file or checkpoint has a version that this program cannot read."""
 
 
 class RunError(PixmendError):
@@ -98,7 +78,7 @@ class RunError(PixmendError):
 
 
 class DivergedError(RunError):
-    """Training met values that are not finite, again after it was rolled back."""
+    """Training met values that are not finite, again after its rollback."""
 
 
 class PeerError(RunError):
@@ -106,18 +86,18 @@ class PeerError(RunError):
 
 
 class StoreError(PixmendError):
-    """A store cannot be reached, refuses, or keeps failing.
+    """A store is unreachable, refuses or keeps failing.
 
-    It says nothing about the file that was asked for: who goes on without bad inputs does not go on without this one.
+    It says nothing about the requested file: batches that skip bad inputs stop at this error.
     """
 
 
 class ServerError(PixmendError):
-    """A pixmend server cannot be reached, or refuses; the message is the server's own."""
+    """A pixmend server is unreachable or refuses; the message is the server's."""
 
 
 class ClusterError(PixmendError):
-    """A cluster cannot be reached, or its machines do not fit each other."""
+    """A cluster is unreachable, or its machines do not match."""
 
 
 class OutputError(PixmendError):
@@ -125,4 +105,4 @@ class OutputError(PixmendError):
 
 
 class StoppedError(Exception):
-    """The user asked to stop: unwinds the work in hand; what was finished is safe and the same command goes on."""
+    """The user asked to stop; finished work is safe, and the same command continues."""

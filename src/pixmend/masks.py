@@ -1,15 +1,16 @@
-"""Which pixels are known.
+"""Masks: which pixels are known.
 
-Outside, in every face of the program, white (>= 128) means hole; inside, ``Mask.known`` is True where a pixel is known.
+Outside, in every interface, white (>= 128) means hole; inside, ``Mask.known`` is True where a pixel
+is known.
 
-A mask is named by a SPEC:
+A SPEC names a mask:
 
-    center[:0.5]      a centred rectangle whose sides are that share of the image's
+    center[:0.5]      a centred rectangle, its sides this share of the image's
     half[:left]       one half is missing: left, right, top or bottom
-    random[:0.8]      that share of the pixels, each drawn alone
+    random[:0.8]      this share of the pixels, at random
     grid              squares in a regular lattice, 25 % of the image
     lowres[:4]        only every 4th pixel in both directions is known
-    strokes[:0.25]    brush strokes over about that share of the image
+    strokes[:0.25]    brush strokes over about this share of the image
     FILE              a mask image of the input's size, white = hole
     FOLDER            of mask images, matched to the inputs by stem
 """
@@ -30,37 +31,28 @@ Known = NDArray[np.bool_]  # [H, W]
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """Which pixels of an image are known.
-
-    Attributes
-    ----------
-    known
-        bool [H, W]; True = known, False = hole.
-    """
+    """The known pixels of an image: bool [H, W], True = known, False = hole."""
 
     known: Known
 
     @classmethod
     def from_pixels(cls, pixels: NDArray[Any]) -> "Mask":
-        """Read a mask image: uint8 or uint16 [H, W] or [H, W, C], white (half of the range and above) = hole.
+        """Read a mask image: uint8 or uint16 [H, W] or [H, W, C], white (>= half the range) = hole.
 
-        Of grey + alpha or RGBA the colours count, not the alpha; a bool array is True in the hole.
-
-        Raises
-        ------
-        MaskError
-            Not an image of whole numbers.
+        Alpha is ignored. In a bool array True is a hole. MaskError for other arrays.
         """
         if pixels.ndim not in (2, 3) or not pixels.size:
             raise MaskError(
-                f"mask: an array of shape {list(pixels.shape)} is no mask; give [H, W], white = hole"
+                f"mask: an array of shape {list(pixels.shape)} is no mask; "
+                "give [H, W], white = hole"
             )
         if pixels.dtype == np.bool_:
             hole = pixels if pixels.ndim == 2 else pixels.any(axis=2)
             return cls(np.asarray(~hole))
         if not np.issubdtype(pixels.dtype, np.unsignedinteger):
             raise MaskError(
-                f"mask: values of type {pixels.dtype}; give uint8 (white = hole) or bool (True = hole)"
+                f"mask: values of type {pixels.dtype}; "
+                "give uint8 (white = hole) or bool (True = hole)"
             )
         bands = pixels if pixels.ndim == 3 else pixels[..., None]
         colours = bands[..., : 1 if bands.shape[2] < 3 else 3]
@@ -69,7 +61,7 @@ class Mask:
 
     @property
     def hole(self) -> Known:
-        """Where a pixel is missing, bool [H, W]; True where a pixel is missing."""
+        """Missing pixels, bool [H, W]."""
         return ~self.known
 
     @property
@@ -78,31 +70,25 @@ class Mask:
         return float(np.mean(~self.known))
 
     def to_pixels(self) -> NDArray[np.uint8]:
-        """Return the mask as people see it, uint8 [H, W, 1], white = hole."""
+        """Return the mask image, uint8 [H, W, 1], white = hole."""
         return np.where(self.known, 0, 255).astype(np.uint8)[..., None]
 
     def check(self, height: int, width: int, name: str) -> None:
-        """Refuse a mask that does not fit an image of this size, or leaves nothing to go by.
-
-        Raises
-        ------
-        MaskError
-            Another size, or no known pixel.
-        """
+        """Raise a MaskError if image ``name`` has another size, or no pixel is known."""
         if self.known.shape != (height, width):
             mask_height, mask_width = self.known.shape
             raise MaskError(
-                f"{name}: the mask is {mask_width} x {mask_height} and the image {width} x {height}; "
-                "give a mask of the image's size (after EXIF rotation)"
+                f"{name}: the mask is {mask_width} x {mask_height} and the image "
+                f"{width} x {height}; give a mask of the image's size (after EXIF rotation)"
             )
         if not self.known.any():
             raise MaskError(
-                f"{name}: the mask leaves no known pixel; paint what is known black (< 128)"
+                f"{name}: the mask leaves no known pixel; paint known pixels black (< 128)"
             )
 
 
 def center(height: int, width: int, *, share: float = 0.5) -> Mask:
-    """Miss a centred rectangle whose sides are ``share`` of the image's (Yeh 2017: 0.5, a quarter of the area)."""
+    """Return a centred rectangular hole, its sides ``share`` of the image's (Yeh 2017: 0.5)."""
     known = np.ones((height, width), bool)
     rows, columns = max(1, round(height * share)), max(1, round(width * share))
     top, left = (height - rows) // 2, (width - columns) // 2
@@ -111,7 +97,7 @@ def center(height: int, width: int, *, share: float = 0.5) -> Mask:
 
 
 def half(height: int, width: int, *, side: str = "left") -> Mask:
-    """Miss the ``left``, ``right``, ``top`` or ``bottom`` half."""
+    """Return a hole over the ``left``, ``right``, ``top`` or ``bottom`` half."""
     known = np.ones((height, width), bool)
     part = {
         "left": known[:, : width // 2],
@@ -124,7 +110,7 @@ def half(height: int, width: int, *, side: str = "left") -> Mask:
 
 
 def random(height: int, width: int, *, share: float = 0.8, seed: int = 0) -> Mask:
-    """Miss ``share`` of the pixels, drawn without replacement, so that the share is exact."""
+    """Return exactly ``share`` of the pixels as holes, sampled without replacement."""
     missing = round(height * width * share)
     order = array_generator_for(seed, "mask", "random", height, width).permutation(height * width)
     known = np.ones(height * width, bool)
@@ -133,21 +119,21 @@ def random(height: int, width: int, *, share: float = 0.8, seed: int = 0) -> Mas
 
 
 def grid(height: int, width: int) -> Mask:
-    """Miss one square of each two by two squares, a quarter of the image; eight squares span its shorter side."""
+    """Return one of each 2 x 2 squares as a hole; eight squares span the shorter side."""
     cell = max(1, min(height, width) // 8)
     rows, columns = np.ogrid[:height, :width]
     return Mask(~((rows // cell % 2 == 1) & (columns // cell % 2 == 1)))
 
 
 def lowres(height: int, width: int, *, factor: int = 4) -> Mask:
-    """Know only every ``factor``-th pixel of every ``factor``-th row: super-resolution as completion (Yeh 2017)."""
+    """Keep every ``factor``-th pixel of every ``factor``-th row: super-resolution (Yeh 2017)."""
     known = np.zeros((height, width), bool)
     known[factor // 2 :: factor, factor // 2 :: factor] = True
     return Mask(known)
 
 
 def strokes(height: int, width: int, *, share: float = 0.25, seed: int = 0) -> Mask:
-    """Miss brush strokes: short straight pieces of slowly turning direction, until about ``share`` is covered."""
+    """Return brush strokes as holes, short segments that turn slowly, over about ``share``."""
     generator = array_generator_for(seed, "mask", "strokes", height, width)
     known = np.ones((height, width), bool)
     rows, columns = np.mgrid[:height, :width]
@@ -160,14 +146,12 @@ def strokes(height: int, width: int, *, share: float = 0.25, seed: int = 0) -> M
             angle += generator.normal(0, 0.5)
             length = generator.uniform(0.06, 0.16) * scale
             end_row, end_column = row + length * np.sin(angle), column + length * np.cos(angle)
-            # Distance of every pixel to the segment from (row, column) to the end.
+            # Distance of every pixel to the segment from (row, column) to its end.
             along = (rows - row) * (end_row - row) + (columns - column) * (end_column - column)
-            part = np.clip(along / length**2, 0, 1)
-            far_row, far_column = (
-                rows - row - part * (end_row - row),
-                columns - column - part * (end_column - column),
-            )
-            known &= far_row**2 + far_column**2 > radius**2
+            position = np.clip(along / length**2, 0, 1)
+            row_distance = rows - row - position * (end_row - row)
+            column_distance = columns - column - position * (end_column - column)
+            known &= row_distance**2 + column_distance**2 > radius**2
             row, column = end_row, end_column
             if np.mean(~known) >= share:
                 break
@@ -175,25 +159,20 @@ def strokes(height: int, width: int, *, share: float = 0.25, seed: int = 0) -> M
 
 
 def make_mask(spec: str, height: int, width: int, *, seed: int = 0) -> Mask:
-    """Return the mask that a SPEC other than a file or folder names, for an image of this size.
-
-    Raises
-    ------
-    MaskError
-        Unknown shape, or an option out of range; the message lists what there is.
-    """
+    """Return the mask of a SPEC other than a file or folder; MaskError for an invalid one."""
     shape, _, option = spec.partition(":")
-    # What cannot be printed is no option either, and would break the line of the message.
+    # Unprintable characters are in no SPEC, and would break the line of the message.
     make = SHAPES.get(shape) if spec.isprintable() else None
     if make is None:
         raise MaskError(
-            f"mask: {_shown(spec)!r} is neither a shape ({', '.join(SHAPES)}) nor an existing file or folder"
+            f"mask: {_redact(spec)!r} is neither a shape ({', '.join(SHAPES)}) "
+            "nor an existing file or folder"
         )
     return make(height, width, option, seed)
 
 
-def _shown(spec: str) -> str:
-    """Return a SPEC without what a URL may hold of a secret."""
+def _redact(spec: str) -> str:
+    """Return a SPEC without the secrets of a URL."""
     if "://" not in spec:
         return spec
     try:
@@ -222,7 +201,7 @@ def _side(option: str) -> str:
 
 
 def _factor(option: str) -> int:
-    # Digits are counted first: int() refuses thousands of them in words of its own.
+    # Digits are counted first: int() refuses thousands of them with a message of its own.
     whole = option.isascii() and option.isdigit() and len(option) <= 2
     if option and not (whole and 2 <= int(option) <= 64):
         raise MaskError(
@@ -231,14 +210,9 @@ def _factor(option: str) -> int:
     return int(option or 4)
 
 
-def _grid(option: str) -> None:
+def _grid(height: int, width: int, option: str, _: int) -> Mask:
     if option:
         raise MaskError(f"mask: grid takes no option; {option!r} was given")
-
-
-def _made_grid(height: int, width: int, option: str, seed: int) -> Mask:
-    del seed
-    _grid(option)
     return grid(height, width)
 
 
@@ -248,7 +222,7 @@ SHAPES: dict[str, Callable[[int, int, str, int], Mask]] = {
     "random": lambda h, w, option, seed: random(
         h, w, share=_share(option, 0.8, "random"), seed=seed
     ),
-    "grid": _made_grid,
+    "grid": _grid,
     "lowres": lambda h, w, option, seed: lowres(h, w, factor=_factor(option)),
     "strokes": lambda h, w, option, seed: strokes(
         h, w, share=_share(option, 0.25, "strokes"), seed=seed

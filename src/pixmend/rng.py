@@ -1,7 +1,7 @@
-"""Every random draw is a function of its position, never of the order of calls.
+"""Random generators by position: a draw depends on a seed and a key, never on the order of calls.
 
-A draw is named by a seed and a key, such as ``generator_for(seed, "latent", step)``. So step 1,234 of a resumed
-run draws what step 1,234 of an uninterrupted one drew, and an image's answer does not depend on its neighbours.
+With ``generator_for(seed, "latent", step)``, step 1,234 of a resumed run draws the same as in an
+uninterrupted one, and an image's result does not depend on its batch.
 """
 
 import hashlib
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 
 def seed_for(seed: int, *key: str | int) -> int:
-    """Return a 63-bit seed for the draw named by ``key``, equal on every machine and Python version.
+    """Return the 63-bit seed of ``key``, equal on every machine and Python version.
 
-    The key's parts are told apart: ``("a", 12)`` and ``("a1", 2)`` give unrelated seeds.
+    Parts of a key are separated: ``("a", 12)`` and ``("a1", 2)`` give unrelated seeds.
     """
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in (int(seed), *key))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def generator_for(seed: int, *key: str | int) -> "torch.Generator":
-    """Return a CPU ``torch.Generator`` at the start of the stream named by ``key``."""
+    """Return a CPU ``torch.Generator`` seeded by ``key``."""
     import torch
 
     return torch.Generator().manual_seed(seed_for(seed, *key))
 
 
 def array_generator_for(seed: int, *key: str | int) -> np.random.Generator:
-    """Return a ``numpy`` generator (PCG64) at the start of the stream named by ``key``."""
+    """Return a NumPy generator (PCG64) seeded by ``key``."""
     return np.random.default_rng(seed_for(seed, *key))

@@ -11,11 +11,11 @@ POISON = b"poison"
 
 def arm():
     """Make decoders die of files that end in POISON; a worker process calls it when it starts."""
-    from pixmend.images import files
+    from pixmend.images import image_files
     from pixmend.records import shards
     from tests import stores  # noqa: F401 - makes them known to a worker
 
-    sound = files.decode_image
+    sound = image_files.decode_image
 
     @functools.wraps(sound)
     def decode(content, *arguments, **named):
@@ -23,7 +23,7 @@ def arm():
             os.kill(os.getpid(), signal.SIGSEGV)
         return sound(content, *arguments, **named)
 
-    files.decode_image = shards.decode_image = decode
+    image_files.decode_image = shards.decode_image = decode
 
 
 def poison(path):

@@ -292,7 +292,7 @@ def test_a_reader_reads_what_can_be_read(tmp_path):
 @pytest.fixture
 def without_extra(monkeypatch):
     """The feature net is not installed."""
-    monkeypatch.setattr("pixmend.features.maps.find_spec", lambda name: None)
+    monkeypatch.setattr("pixmend.features.find_spec", lambda name: None)
 
 
 @pytest.mark.usefixtures("without_extra")

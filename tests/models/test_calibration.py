@@ -1,4 +1,4 @@
-"""What a completion is worth: said, set against what came true, and told in words where an image is foreign."""
+"""Calibration: predicted against observed shares of correct pixels, and reasons in words for images out of domain."""
 
 import json
 
@@ -21,16 +21,16 @@ def some_calibration(**changes):
     return Calibration(**{**held, "centre": [0.0], "spread": [1.0], "distance": 2.0, **changes})
 
 
-def test_what_variances_say_is_what_draws_of_them_do():
+def test_predicted_shares_are_those_of_normal_samples():
     variance = torch.tensor([1e-4, 0.04, 1.0]).view(3, 1, 1, 1).expand(3, 1, 200, 200)
     errors = variance.sqrt() * torch.randn(3, 1, 200, 200, generator=generator_for(0, "errors"))
     known = torch.zeros(3, 1, 200, 200)
-    said = predicted_correct(variance, known)
-    right = observed_correct(errors, torch.zeros_like(errors), known)
-    torch.testing.assert_close(said, right, rtol=0, atol=0.01)
+    predicted = predicted_correct(variance, known)
+    observed = observed_correct(errors, torch.zeros_like(errors), known)
+    torch.testing.assert_close(predicted, observed, rtol=0, atol=0.01)
 
 
-def test_known_pixels_have_no_say_in_what_is_right_and_missing_ones_none_in_their_error():
+def test_correct_shares_ignore_known_pixels_and_known_errors_ignore_missing_ones():
     target, images = noise(2, 3, 8, 8), noise(2, 3, 8, 8, seed=1)
     known = (noise(2, 1, 8, 8, seed=2) > 0).float()
     changed = torch.where(
@@ -47,15 +47,15 @@ def test_known_pixels_have_no_say_in_what_is_right_and_missing_ones_none_in_thei
 def test_confidence_follows_the_calibration_between_its_groups_and_not_beyond():
     variance, known = torch.full((1, 1, 4, 4), 1e-6), torch.zeros(1, 1, 4, 4)
     assert some_calibration().confidence(variance, known) == [0.9], (
-        "sure of all, said to be 0.9 at the most"
+        "certain of all, 0.9 by the calibration"
     )
     assert some_calibration().confidence(variance + 1e6, known) == [0.1]
     middle = some_calibration(predicted=[0.0, 1.0], observed=[0.0, 0.5])
-    said = float(predicted_correct(variance + 0.05, known))
-    assert middle.confidence(variance + 0.05, known) == [pytest.approx(said / 2)]
+    predicted = float(predicted_correct(variance + 0.05, known))
+    assert middle.confidence(variance + 0.05, known) == [pytest.approx(predicted / 2)]
 
 
-def test_only_what_is_beyond_the_fence_is_doubted():
+def test_only_values_beyond_a_threshold_give_reasons():
     calibration = some_calibration()
     assert calibration.reasons(10.0, 2.0, 0.5) == []
     (error,) = calibration.reasons(13.0, 0.0, 0.5)
@@ -64,16 +64,16 @@ def test_only_what_is_beyond_the_fence_is_doubted():
     assert "2.6 standard deviations off" in distance
 
 
-def test_a_strange_family_among_the_held_out_does_not_move_the_fence():
-    from pixmend.models.calibration import _fence
+def test_a_strange_family_among_the_held_out_moves_no_threshold():
+    from pixmend.models.calibration import _threshold
 
     values = torch.linspace(1, 2, 101)
-    assert _fence(values) == pytest.approx(1.75 + 3 * 0.5)
+    assert _threshold(values) == pytest.approx(1.75 + 3 * 0.5)
     strange = torch.cat([values, torch.full((10,), 50.0)])
-    assert _fence(strange) < 3.6
+    assert _threshold(strange) < 3.6
 
 
-def test_the_calibration_is_what_came_true_of_what_was_said():
+def test_a_calibration_is_ascending_and_survives_json():
     model = make(channels="L")
     held_out, training = noise(12, 1, 16, 16), noise(20, 1, 16, 16, seed=1)
     known = (noise(3, 12, 1, 16, 16, seed=2) > 0).float()
@@ -105,11 +105,11 @@ def test_a_model_without_an_encoder_is_not_calibrated():
 def test_groups_that_fall_are_pooled():
     from pixmend.models.calibration import _isotonic
 
-    said, right = np.array([0.3, 0.1, 0.2, 0.9]), np.array([0.2, 0.1, 0.6, 0.8])
-    assert _isotonic(said, right) == ([0.1, 0.25, 0.9], [0.1, 0.4, 0.8])
+    predicted, observed = np.array([0.3, 0.1, 0.2, 0.9]), np.array([0.2, 0.1, 0.6, 0.8])
+    assert _isotonic(predicted, observed) == ([0.1, 0.25, 0.9], [0.1, 0.4, 0.8])
 
 
-def test_little_known_may_be_drawn_worse_than_much():
+def test_images_with_few_known_pixels_may_have_larger_errors():
     model = make(channels="L")
     held_out, training = noise(40, 1, 16, 16), noise(20, 1, 16, 16, seed=1)
     chance = (noise(2, 40, 1, 16, 16, seed=2) + 1) / 2
@@ -123,21 +123,21 @@ def test_little_known_may_be_drawn_worse_than_much():
     assert calibration.known_errors[4] >= max(alone) - 1e-6
 
 
-def test_the_fence_follows_the_missing_share_and_older_files_have_one_for_all():
+def test_thresholds_follow_the_missing_share_and_older_files_have_one_for_all():
     calibration = some_calibration(known_errors=[5.0, 5.0, 6.0, 7.0, 20.0])
     assert calibration.reasons(13.0, 0.0, 0.9) == []
     assert calibration.reasons(20.0, 0.0, 1.0) == []
-    (said,) = calibration.reasons(13.0, 0.0, 0.25)
-    assert "13 grey levels off (held-out images: below 5)" in said
+    (reason,) = calibration.reasons(13.0, 0.0, 0.25)
+    assert "13 grey levels off (held-out images: below 5)" in reason
     assert some_calibration().reasons(9.0, 0.0, 0.1) == []
     assert some_calibration().reasons(11.0, 0.0, 0.9)
 
 
-def test_fences_are_of_enough_images_or_the_next_one():
-    from pixmend.models.calibration import _fence, _fences
+def test_thresholds_are_of_enough_images_or_of_the_next_bin():
+    from pixmend.models.calibration import _threshold, _thresholds
 
     values = torch.cat([torch.linspace(1, 2, 20), torch.linspace(4, 5, 20), torch.full((3,), 90.0)])
     missing = torch.cat([torch.full((20,), 0.3), torch.full((20,), 0.7), torch.full((3,), 0.9)])
-    low, high = _fence(values[:20]), _fence(values[20:40])
-    assert _fences(values, missing) == [low, low, low, high, high]
-    assert _fences(values[:3], missing[:3]) == [_fence(values[:3])] * 5
+    low, high = _threshold(values[:20]), _threshold(values[20:40])
+    assert _thresholds(values, missing) == [low, low, low, high, high]
+    assert _thresholds(values[:3], missing[:3]) == [_threshold(values[:3])] * 5

@@ -1,11 +1,11 @@
-"""Images are told to be foreign by their known pixels, against the training images that the model holds."""
+"""Images out of domain are recognised by their known pixels, against the training images in the model."""
 
 import numpy as np
 import pytest
 import torch
 
 from pixmend.models import Retrieval
-from pixmend.models.domain import OutOfDomain
+from pixmend.models.retrieval import OutOfDomain
 
 
 def bars(count, seed=0):
@@ -30,7 +30,7 @@ def masks():
 
 
 @pytest.mark.parametrize("number", range(5))
-def test_images_of_the_domain_are_within_the_fence_and_negatives_and_noise_beyond(number):
+def test_images_of_the_domain_are_within_the_threshold_and_negatives_and_noise_beyond(number):
     domain = Retrieval(bars(400)).domain
     known = masks()[number : number + 1].expand(40, -1, -1, -1)
     own = bars(40, seed=5) / 127.5 - 1
@@ -41,15 +41,15 @@ def test_images_of_the_domain_are_within_the_fence_and_negatives_and_noise_beyon
         assert (domain.anomaly_score(noise, known) > 1).all()
 
 
-def test_what_lies_in_the_hole_has_no_say_and_batch_mates_have_none():
+def test_neither_the_hole_nor_the_batch_matters():
     domain, known = Retrieval(bars(64)).domain, masks()
     images = bars(5, seed=2) / 127.5 - 1
-    said = domain.anomaly_score(images, known)
-    torch.testing.assert_close(domain.anomaly_score(images * known - (1 - known), known), said)
+    scores = domain.anomaly_score(images, known)
+    torch.testing.assert_close(domain.anomaly_score(images * known - (1 - known), known), scores)
     alone = [
         domain.anomaly_score(*one) for one in zip(images.split(1), known.split(1), strict=True)
     ]
-    torch.testing.assert_close(torch.cat(alone), said)
+    torch.testing.assert_close(torch.cat(alone), scores)
 
 
 def test_it_is_the_distance_of_a_double_loop():
@@ -59,11 +59,11 @@ def test_it_is_the_distance_of_a_double_loop():
     pixels, weights = (target.double() + 1).flatten() * 127.5, known.flatten()
     compared = images.flatten(1).double()[torch.linspace(0, 63, 64).long()[::2]]
     gaps = min(((pixels - image) ** 2 * weights).sum() for image in compared)
-    expected = (gaps / (weights * domain.allowed).sum()).sqrt() / domain.fence
+    expected = (gaps / (weights * domain.variance).sum()).sqrt() / domain.threshold
     assert float(domain.anomaly_score(target, known)) == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_of_too_few_images_and_of_equal_ones_nothing_fails():
+def test_too_few_images_and_equal_ones_are_no_error():
     assert Retrieval(bars(31)).domain is None
     same = bars(1).expand(40, -1, -1, -1).contiguous()
     domain = Retrieval(same).domain

@@ -1,4 +1,4 @@
-"""The encoder, what G is told, and the memory: laws first, then sizes counted by hand."""
+"""The encoder, the condition of G, and retrieval: laws first, then sizes counted by hand."""
 
 import numpy as np
 import pytest
@@ -19,8 +19,7 @@ from pixmend.models import (
     load_model,
     save_model,
 )
-from pixmend.models.encoder import Encoding
-from pixmend.models.fill import harmonic_fill
+from pixmend.models.encoder import Encoding, harmonic_fill
 from pixmend.rng import generator_for
 
 KNOBS = {"filters": 8, "latent_dim": 6, "latent_prior": "normal"}
@@ -47,7 +46,7 @@ def make(
         initialise(network, generator_for(0, type(network).__name__))
         for part in network.modules():
             if isinstance(part, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
-                part.weight.data.mul_(10)  # as loud as a trained one
+                part.weight.data.mul_(10)  # as large as trained ones
         network.eval().requires_grad_(False)
     count = {"L": 1, "RGB": 3, "RGBA": 4}[channels]
     pixels = np.random.default_rng(0).integers(0, 256, (5, count, size, size), np.uint8)
@@ -68,14 +67,16 @@ def holed(model, count=3, seed=1):
     ("channels", "retrieval_images"),
     [("L", 0), ("RGBA", 5)],
 )
-def test_e_tells_of_each_layer_of_g_at_its_size_and_of_its_output(size, channels, retrieval_images):
+def test_the_condition_has_maps_for_each_layer_of_g_and_a_residual(
+    size, channels, retrieval_images
+):
     model = make(size=size, channels=channels, retrieval_images=retrieval_images)
     target, known = holed(model, 2)
     found = encode(model, target, known)
     assert found.mean.shape == found.log_variance.shape == (2, 6)
     start = model.settings.start
     sides = [start * 2**depth for depth in range(len(model.settings.widths(8)))]
-    assert [list(told.shape[1:]) for told in found.condition.maps] == [
+    assert [list(maps.shape[1:]) for maps in found.condition.maps] == [
         [width, side, side] for width, side in zip(model.settings.widths(8), sides, strict=True)
     ]
     assert found.condition.residual.shape == found.pixel_posterior.mean.shape == target.shape
@@ -83,7 +84,7 @@ def test_e_tells_of_each_layer_of_g_at_its_size_and_of_its_output(size, channels
     assert infer(model, target, known).shape == target.shape
 
 
-def test_with_a_smooth_fill_e_and_g_correct_the_guess():
+def test_with_a_harmonic_fill_e_and_g_correct_it():
     model = make(hole_init="harmonic")
     target, known = holed(model)
     for layer in (model.encoder.residual, model.encoder.to_pixel_posterior):
@@ -96,7 +97,7 @@ def test_with_a_smooth_fill_e_and_g_correct_the_guess():
 
 
 @pytest.mark.parametrize("hole_init", ["grey", "harmonic"])
-def test_the_hole_has_no_say_and_what_is_known_has(hole_init):
+def test_known_pixels_matter_and_the_hole_does_not(hole_init):
     model = make(hole_init=hole_init)
     target, known = holed(model)
     other = torch.where(known > 0, target, -target)
@@ -110,12 +111,12 @@ def test_the_hole_has_no_say_and_what_is_known_has(hole_init):
     assert torch.equal(ours.log_variance, theirs.log_variance)
 
 
-def test_told_nothing_g_is_the_unconditional_dcgan():
+def test_without_a_condition_g_is_the_unconditional_dcgan():
     model = make()
     z = torch.randn(4, 6, generator=generator_for(0, "z"))
     target, known = holed(model, 2)
-    told = encode(model, target, known)
-    mixed = model.generator(z, told.condition)  # two rows told of, two not
+    encoding = encode(model, target, known)
+    mixed = model.generator(z, encoding.condition)  # two rows with a condition, two without
     torch.testing.assert_close(mixed[2:], model.generator(z)[2:])
     assert not torch.allclose(mixed[:2], model.generator(z)[:2], atol=1e-2)
 
@@ -129,25 +130,25 @@ def test_the_kl_is_torchs_own():
 
 
 def test_an_image_gets_the_neighbours_of_a_double_loop_alone_and_among_others():
-    memory = make(channels="RGBA", retrieval_images=5).retrieval
+    bank = make(channels="RGBA", retrieval_images=5).retrieval
     generator = generator_for(3, "neighbours")
     target = (torch.randint(0, 256, (4, 4, 16, 16), generator=generator) / 127.5 - 1).float()
     known = (torch.rand(4, 1, 16, 16, generator=generator) < 0.3).float()
-    found = memory.nearest(target, known, 5)
+    found = bank.nearest(target, known, 5)
     for row in range(4):
         gaps = [
             ((((target[row] + 1) * 127.5).round() - image) ** 2 * known[row]).sum()
-            for image in memory.images.double()
+            for image in bank.images.double()
         ]
         assert found[row].tolist() == torch.stack(gaps).argsort().tolist()
         assert torch.equal(
-            memory.nearest(target[row : row + 1], known[row : row + 1], 5)[0], found[row]
+            bank.nearest(target[row : row + 1], known[row : row + 1], 5)[0], found[row]
         )
 
 
-def test_an_image_of_the_memory_is_its_own_nearest():
-    memory = make().retrieval
-    nearest = memory.nearest(memory.take(torch.arange(5)), torch.ones(5, 1, 16, 16))
+def test_a_retrieval_image_is_its_own_nearest():
+    bank = make().retrieval
+    nearest = bank.nearest(bank.take(torch.arange(5)), torch.ones(5, 1, 16, 16))
     assert nearest[:, 0].tolist() == [0, 1, 2, 3, 4]
 
 
@@ -155,7 +156,7 @@ def test_an_image_of_the_memory_is_its_own_nearest():
     "channels",
     ["L", "RGB", "RGBA"],
 )
-def test_encoder_and_memory_travel_in_the_model_file(tmp_path, channels):
+def test_encoder_and_retrieval_travel_in_the_model_file(tmp_path, channels):
     model = make(channels=channels)
     save_model(model, tmp_path / "model.safetensors")
     again = load_model(tmp_path / "model.safetensors")
@@ -164,11 +165,11 @@ def test_encoder_and_memory_travel_in_the_model_file(tmp_path, channels):
     assert torch.equal(infer(again, target, known), infer(model, target, known))
 
 
-def test_a_memory_of_another_size_is_refused():
+def test_retrieval_images_of_another_size_are_refused():
     png = make().retrieval.encode()
-    with pytest.raises(ModelFileError, match="memory"):
+    with pytest.raises(ModelFileError, match="retrieval images"):
         Retrieval.decode(png, count=4, channels=3, side=16)
-    with pytest.raises(ModelFileError, match="memory"):
+    with pytest.raises(ModelFileError, match="retrieval images"):
         Retrieval.decode(png[:100], count=5, channels=3, side=16)
 
 
@@ -184,16 +185,16 @@ def test_settings_that_cannot_go_together_are_refused(knobs):
         DCGANSettings(**knobs)
 
 
-def test_a_memory_too_large_to_be_read_again_is_refused_before_it_is_trained():
+def test_more_retrieval_images_than_a_file_can_hold_are_refused_before_training():
     with pytest.raises(ValueError, match=r"retrieval_images = 20000 .* at most 15625 at 64 px"):
         DCGANSettings(size=64, encoder="conditional", retrieval_images=20_000)
     DCGANSettings(size=64, encoder="conditional", retrieval_images=15_625)
 
 
 def test_distances_to_8_bit_images_are_whole_numbers_and_so_the_same_in_any_order_of_sums():
-    memory = make(channels="RGBA", retrieval_images=5).retrieval
+    bank = make(channels="RGBA", retrieval_images=5).retrieval
     generator = generator_for(3, "neighbours")
     target = (torch.randint(0, 256, (4, 4, 16, 16), generator=generator) / 127.5 - 1).float()
     known = (torch.rand(4, 1, 16, 16, generator=generator) < 0.3).float()
-    distances = memory.distances(target, known)
+    distances = bank.distances(target, known)
     assert torch.equal(distances, distances.round())

@@ -161,7 +161,7 @@ def test_settings_that_ask_for_gigabytes_take_none(model, tmp_path, monkeypatch)
         assert torch.empty(0).device.type == "meta"
         return Generator(settings)
 
-    monkeypatch.setattr("pixmend.models.file.Generator", only_sized)
+    monkeypatch.setattr("pixmend.models.model_file.Generator", only_sized)
     path = tampered(model, tmp_path, size=256, filters=1024, latent_dim=4096)
     with pytest.raises(ModelFileError, match=r"m: its settings and weights do not fit .*should be"):
         load_model(path)
@@ -198,13 +198,13 @@ def test_a_header_of_any_values_is_refused_in_words(model, tmp_path, header, set
 
 @pytest.mark.parametrize("count", [float("inf"), "2", 3, -2, None])
 @pytest.mark.parametrize("deep", [False, True])
-def test_a_memory_that_does_not_fit_is_refused_and_names_the_file(tmp_path, count, deep):
+def test_retrieval_images_that_do_not_fit_are_refused_and_name_the_file(tmp_path, count, deep):
     settings = DCGANSettings(
         size=16, channels="L", filters=4, latent_dim=5, encoder="conditional", retrieval_images=2
     )
-    memory = Retrieval(torch.zeros(2, 1, 16, 16, dtype=torch.uint8))
+    retrieval = Retrieval(torch.zeros(2, 1, 16, 16, dtype=torch.uint8))
     networks = Generator(settings), Discriminator(settings), {}, Encoder(settings)
-    save_model(DCGAN(settings, *networks, memory), tmp_path / "right.safetensors")
+    save_model(DCGAN(settings, *networks, retrieval), tmp_path / "right.safetensors")
     assert len(load_model(tmp_path / "right.safetensors").retrieval) == 2
     tensors, facts = read_tensors(tmp_path / "right.safetensors", kind="model")
     if deep:  # 16-bit grey of the right shape
@@ -233,7 +233,7 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
 
 def test_what_reads_back_damaged_never_takes_the_old_files_place(path, monkeypatch):
     before = path.read_bytes()
-    monkeypatch.setattr("pixmend.models.file.save", lambda *_: before[:-1])
+    monkeypatch.setattr("pixmend.models.model_file.save", lambda *_: before[:-1])
     with pytest.raises(OutputError, match=r"model\.safetensors: reads back damaged"):
         write_tensors(path, {"a": torch.ones(2)}, kind="model", header={})
     assert path.read_bytes() == before

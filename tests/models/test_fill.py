@@ -1,10 +1,10 @@
-"""The smooth guess: harmonic, nearly, and of what is known alone."""
+"""The harmonic fill: nearly harmonic, and a function of the known pixels alone."""
 
 import numpy as np
 import pytest
 import torch
 
-from pixmend.models.fill import harmonic_fill
+from pixmend.models.encoder import harmonic_fill
 from pixmend.rng import generator_for
 
 
@@ -12,7 +12,7 @@ def noise(*shape, seed=0):
     return torch.rand(*shape, generator=generator_for(seed, "fill")) * 2 - 1
 
 
-def test_what_is_known_stays_and_the_hole_has_no_say():
+def test_known_pixels_stay_and_the_hole_does_not_matter():
     target, known = noise(3, 2, 32, 32), (noise(3, 1, 32, 32, seed=1) > 0).float()
     filled = harmonic_fill(target, known)
     torch.testing.assert_close(filled * known, target * known)
@@ -32,7 +32,7 @@ def test_a_slope_is_filled_with_the_slope():
     ("hole", "most"), [(np.s_[8:24, 8:24], 0.1), (np.s_[:, :16], 0.15)], ids=["centre", "half"]
 )
 def test_it_is_nearly_the_harmonic_function(hole, most):
-    """As found by many sweeps at full size alone."""
+    """Compared with many sweeps at full size."""
     target, known = noise(1, 1, 32, 32), torch.ones(1, 1, 32, 32)
     target = torch.nn.functional.avg_pool2d(target, 5, 1, 2)
     known[..., *hole] = 0

@@ -15,12 +15,11 @@ from pixmend.rng import generator_for
 @pytest.fixture(params=["products", "products in pieces"])
 def always(request, monkeypatch):
     """Nothing is too small."""
-    for name in ("_LEAST_CHANNELS", "_LEAST_TILES"):
+    for name in ("_MIN_CHANNELS", "_MIN_TILES"):
         monkeypatch.setattr(layers, name, 1)
-    monkeypatch.setattr(layers, "_MOST_COLOURS", 2)
+    monkeypatch.setattr(layers, "_MAX_COLOURS", 2)
     if request.param == "products in pieces":
-        monkeypatch.setattr(layers, "_PIECE", 500)
-        monkeypatch.setattr(layers, "_IN_CACHE", 1)
+        monkeypatch.setattr(layers, "_CHUNK_SIZE", 500)
 
 
 def draw(*shape):
@@ -32,38 +31,50 @@ def draw(*shape):
 
 @pytest.mark.parametrize("narrow", [2, 3, 5])
 @pytest.mark.parametrize("side", [2, 4, 6])
-def test_a_doubling_is_the_transposed_convolution_and_so_are_its_gradients(always, narrow, side):
+def test_upsampling_is_the_transposed_convolution_and_so_are_its_gradients(always, narrow, side):
     maps, weight, seen = (
         draw(3, 7, side, side),
         draw(7, narrow, 4, 4),
         draw(3, narrow, 2 * side, 2 * side),
     )
     compare(
-        maps, weight, seen, layers._Double.apply, lambda m, w: F.conv_transpose2d(m, w, None, 2, 1)
+        maps,
+        weight,
+        seen,
+        lambda m, w: layers._apply("fine", None, w, m),
+        lambda m, w: F.conv_transpose2d(m, w, None, 2, 1),
     )
 
 
 @pytest.mark.parametrize("narrow", [2, 3, 5])
 @pytest.mark.parametrize("side", [2, 4, 6])
-def test_a_halving_is_the_convolution_and_so_are_its_gradients(always, narrow, side):
+def test_downsampling_is_the_convolution_and_so_are_its_gradients(always, narrow, side):
     maps, weight, seen = (
         draw(3, narrow, 2 * side, 2 * side),
         draw(7, narrow, 4, 4),
         draw(3, 7, side, side),
     )
-    compare(maps, weight, seen, layers._Halve.apply, lambda m, w: F.conv2d(m, w, None, 2, 1))
+    compare(
+        maps,
+        weight,
+        seen,
+        lambda m, w: layers._apply("coarse", m, w, None),
+        lambda m, w: F.conv2d(m, w, None, 2, 1),
+    )
 
 
-@pytest.mark.parametrize("onednn", [True, False])
-def test_products_are_the_same_by_onednn_and_by_torch(monkeypatch, onednn):
-    if onednn and not layers._ONEDNN:
-        pytest.skip("this torch has no oneDNN")
-    monkeypatch.setattr(layers, "_ONEDNN", onednn)
+def test_products_are_the_same_by_onednn_and_by_torch(monkeypatch):
     left, right = (draw(9, *shape).detach().float() for shape in ((40, 24), (24, 56)))
     exact = left.double() @ right.double()
-    for one, other in ((left, right), (left, right.mT.contiguous().mT)):
-        found = torch.stack(layers._products(one, other))
-        torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=1e-5)
+    products = {}
+    for onednn in {layers._ONEDNN, False}:
+        monkeypatch.setattr(layers, "_ONEDNN", onednn)
+        for one, other in ((left, right), (left, right.mT.contiguous().mT)):
+            products[onednn] = torch.stack(layers._products(one, other))
+            torch.testing.assert_close(products[onednn].double(), exact, rtol=1e-6, atol=1e-5)
+    if not layers._ONEDNN and len(products) == 1:
+        pytest.skip("this torch has no oneDNN")
+    torch.testing.assert_close(products[True], products[False], rtol=1e-6, atol=1e-5)
 
 
 def compare(maps, weight, seen, ours, theirs):
@@ -111,29 +122,25 @@ def test_networks_of_fast_layers_are_those_of_plain_ones(always, kernel):
 
 
 def test_real_widths_take_the_fast_way_in_training_only(monkeypatch):
-    taken = []
-    for name in ("_Double", "_Halve"):
-        function = getattr(layers, name).apply
-        monkeypatch.setattr(
-            getattr(layers, name), "apply", lambda *a, f=function, n=name: taken.append(n) or f(*a)
-        )
+    calls, apply = [], layers._apply
+    monkeypatch.setattr(layers, "_apply", lambda by, *a: calls.append(by) or apply(by, *a))
     settings = DCGANSettings(size=32, filters=64)
     generator, discriminator = Generator(settings), Discriminator(settings)
     z = torch.randn(32, 100)
     with torch.no_grad():
         images = generator(z)
         discriminator(images)
-        assert taken == ["_Double", "_Double", "_Halve"], "the widest, and that to colours"
+        assert calls == ["fine", "fine", "coarse"], "the widest, and that to colours"
         generator.eval()(z)
         discriminator.eval()(images)
-    assert len(taken) == 3
+    assert len(calls) == 3
 
 
 def test_in_float32_rounding_stays_that_of_the_plain_layers():
     maps, weight = draw(64, 256, 8, 8), draw(512, 256, 4, 4)
     exact = F.conv2d(maps, weight, None, 2, 1)
     single = maps.detach().float(), weight.detach().float()
-    error = (layers.halve(*single) - exact).abs().max()
+    error = (layers.convolve(*single) - exact).abs().max()
     assert error < 5e-6 * exact.abs().max()
 
 

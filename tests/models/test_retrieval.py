@@ -1,4 +1,4 @@
-"""The look-up in the memory: fast, and never another image than a double loop finds."""
+"""Retrieval: fast, and never another image than a double loop finds."""
 
 import numpy as np
 import pytest
@@ -34,37 +34,39 @@ def questions(draw):
     return torch.from_numpy(images), torch.from_numpy(asked) / 127.5 - 1, known, number
 
 
-@pytest.mark.parametrize("kept", [0, 2**28], ids=["bounded", "kept"])
+@pytest.mark.parametrize("cached", [0, 2**28], ids=["bounded", "cached"])
 @given(questions())
 @settings(max_examples=40, deadline=None)
-def test_it_finds_what_a_double_loop_finds_whatever_the_mask(kept, question):
+def test_it_finds_what_a_double_loop_finds_whatever_the_mask(cached, question):
     images, target, known, count = question
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval, "_KEPT", kept)
-        patch.setattr(retrieval, "_PART", 16)
-        looked = Retrieval(images)
-        found = looked.nearest(target, known, count)
-        assert torch.equal(found, nearest_by_loop(images, target, known, count))
+        patch.setattr(retrieval, "_CACHE_BYTES", cached)
+        patch.setattr(retrieval, "_CHUNK", 16)
+        bank = Retrieval(images)
+        numbers = bank.nearest(target, known, count)
+        assert torch.equal(numbers, nearest_by_loop(images, target, known, count))
         alone = [
-            looked.nearest(*one, count) for one in zip(target.split(1), known.split(1), strict=True)
+            bank.nearest(*one, count) for one in zip(target.split(1), known.split(1), strict=True)
         ]
-        assert torch.equal(torch.cat(alone), found)
+        assert torch.equal(torch.cat(alone), numbers)
 
 
-def test_float32_is_never_off_by_more_than_is_allowed_for():
+def test_float32_never_errs_by_more_than_its_bound():
     generator = np.random.default_rng(0)
     images = torch.from_numpy(generator.integers(200, 256, (64, 3, 32, 32), np.uint8))
     target = torch.from_numpy(generator.integers(200, 256, (8, 3, 32, 32), np.uint8)) / 127.5 - 1
     known = torch.from_numpy(generator.random((8, 1, 32, 32))).float()
-    looked = Retrieval(images)
-    shares = known.expand_as(target).flatten(1)
+    bank = Retrieval(images)
+    weights = known.expand_as(target).flatten(1)
     pixels = ((target.double() + 1) * 127.5).round().flatten(1)
-    off = (looked._rough(pixels.float(), shares) - looked.distances(target, known)).abs()
-    assert (off.amax(1) > 0).any()
-    assert (off.amax(1) <= retrieval._slack(pixels, shares)).all()
+    errors = (
+        bank._approximate_distances(pixels.float(), weights) - bank.distances(target, known)
+    ).abs()
+    assert (errors.amax(1) > 0).any()
+    assert (errors.amax(1) <= retrieval._rounding_error(pixels, weights)).all()
 
 
-def test_what_float32_cannot_tell_apart_is_told_apart():
+def test_images_that_float32_cannot_distinguish_are_ranked():
     # Their squared distances, whole numbers near 2^26, differ by 1, where float32 goes in steps of 4.
     images = torch.full((32, 1, 32, 32), 255, dtype=torch.uint8)
     images[:, 0, 1] = torch.ones(32, 32, dtype=torch.uint8).triu()

@@ -11,10 +11,11 @@ import torch
 
 from pixmend.errors import ModelFileError
 from pixmend.features import (
+    _EfficientNetLite0,
     choose_features,
-    efficientnet,
     frechet_distance,
     kernel_distance,
+    load_efficientnet,
     mean_pairwise_distance,
     nearest_distances,
     paired_kernel_distance,
@@ -238,7 +239,7 @@ def test_features_are_per_image_whatever_the_channels(channels, side):
 def test_efficientnet_has_the_published_size_and_its_weights_load_without_code(
     tmp_path, monkeypatch
 ):
-    net = efficientnet._EfficientNetLite0()
+    net = _EfficientNetLite0()
     # 4.65 million parameters (the published 4.7), less the classifier of 1,280 x 1,000 + 1,000.
     assert sum(weight.numel() for weight in net.parameters()) == 4_652_008 - 1_281_000
     weights = {**net.state_dict(), "_fc.weight": torch.zeros(1000, 1280)}
@@ -249,11 +250,11 @@ def test_efficientnet_has_the_published_size_and_its_weights_load_without_code(
         get_model_file_path=lambda: str(path)
     )
     monkeypatch.setitem(sys.modules, package.__name__, package)
-    assert efficientnet.load_efficientnet()(drawn(2, 3, 32, 32)).shape == (2, 1280)
+    assert load_efficientnet()(drawn(2, 3, 32, 32)).shape == (2, 1280)
     del weights["_conv_head.weight"]
     torch.save(weights, path)
     with pytest.raises(ModelFileError, match=r"install pixmend\[metrics\] again"):
-        efficientnet.load_efficientnet()
+        load_efficientnet()
 
 
 def test_what_is_hidden_by_alpha_has_no_features():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pixmend.errors import OutputError
-from pixmend.models import file, sample_latents
+from pixmend.models import model_file, sample_latents
 from pixmend.rng import generator_for
 from pixmend.training.checkpoint import checkpoint_of, newest_checkpoint, write_checkpoint
 from pixmend.training.masking import generate
@@ -48,9 +48,9 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name_and_the_name_before_
 
     for name in ("fsync", "replace", "unlink"):
         watched(name, getattr(os, name))
-    read = file.read_tensors
+    read = model_file.read_tensors
     monkeypatch.setattr(
-        file, "read_tensors", lambda *a, **k: done.append("read back") or read(*a, **k)
+        model_file, "read_tensors", lambda *a, **k: done.append("read back") or read(*a, **k)
     )
     write_checkpoint(checkpoints[1], tmp_path, keep=1)
     assert done == ["fsync", "read back", "replace", "fsync folder", "unlink"]
@@ -61,14 +61,14 @@ def test_a_checkpoint_that_reads_back_damaged_leaves_the_one_before(
     checkpoints, tmp_path, monkeypatch
 ):
     write_checkpoint(checkpoints[0], tmp_path, keep=1)
-    save = file.save
+    save = model_file.save
 
     def failing(*arguments):  # a disk that loses a bit
         content = bytearray(save(*arguments))
         content[-1] ^= 1
         return bytes(content)
 
-    monkeypatch.setattr(file, "save", failing)
+    monkeypatch.setattr(model_file, "save", failing)
     with pytest.raises(OutputError, match="reads back damaged"):
         write_checkpoint(checkpoints[1], tmp_path, keep=1)
     assert newest_checkpoint(tmp_path).step == 1

@@ -24,7 +24,7 @@ from pixmend.models import (
     read_tensors,
     save_model,
 )
-from pixmend.models.file import _digest as digest_of
+from pixmend.models.model_file import _digest as digest_of
 from pixmend.training.checkpoint import checkpoint_of, newest_checkpoint, write_checkpoint
 from pixmend.training.settings import TrainSettings
 from pixmend.training.train_state import TrainState, initial_state

@@ -76,7 +76,7 @@ TARGETS = {
     "model": Target(
         "models",
         "model",
-        ("pixmend.models.file",),
+        ("pixmend.models.model_file",),
         (b'"settings"', b'"memory"', b'"retrieval_count"', b'"encoder"', b'"card"', b"null"),
         16384,
     ),
@@ -94,11 +94,11 @@ TARGETS = {
         (b"center:", b"half:", b"random:", b"lowres:", b"strokes:", b"grid", b"1e-9", b"nan"),
         64,
     ),
-    "mask_image": Target("images", "mask_image", ("pixmend.masks", "pixmend.images.files")),
+    "mask_image": Target("images", "mask_image", ("pixmend.masks", "pixmend.images.image_files")),
     "image": Target(
         "images",
         "image",
-        ("pixmend.images.files", "pixmend.images.picture", "pixmend.images.pixels"),
+        ("pixmend.images.image_files", "pixmend.images.picture", "pixmend.images.pixels"),
         (
             b"eXIf",
             b"iCCP",

@@ -29,7 +29,7 @@ class Room:
 ROOMS = {
     "masks": Room(("pixmend.masks",), ("tests/test_masks.py",)),
     "images": Room(
-        ("pixmend.images.files", "pixmend.images.picture", "pixmend.images.pixels"),
+        ("pixmend.images.image_files", "pixmend.images.picture", "pixmend.images.pixels"),
         ("tests/test_images.py",),
     ),
     "records": Room(
@@ -50,7 +50,7 @@ ROOMS = {
         ),
     ),
     "checkpoint": Room(
-        ("pixmend.training.checkpoint", "pixmend.models.file"),
+        ("pixmend.training.checkpoint", "pixmend.models.model_file"),
         ("tests/training/test_checkpoint.py", "tests/models/test_file.py"),
     ),
 }

@@ -1,11 +1,11 @@
-"""The only room that knows PIL, image files, alpha, EXIF and ICC.
+"""Images: the only room with PIL, image files, alpha, EXIF and ICC.
 
-Outside, pixels are uint8 (or uint16, for 16-bit grey) arrays [H, W, C]; inside, float32 tensors [C, H, W] in [-1, 1]. The
-conversion happens here and nowhere else.
+Outside, pixels are uint8 (or uint16, for 16-bit grey) arrays [H, W, C]; inside, float32 tensors [C,
+H, W] in [-1, 1]. The conversion is here and nowhere else.
 """
 
 from pixmend.images.drawing import contact_sheet, grid, thumbnail, write_animation
-from pixmend.images.files import (
+from pixmend.images.image_files import (
     EXTENSIONS,
     FORMATS,
     MAX_PIXELS,
@@ -22,7 +22,6 @@ from pixmend.images.files import (
 )
 from pixmend.images.picture import Picture
 from pixmend.images.pixels import (
-    CHANNELS,
     Channels,
     Fit,
     Pixels,
@@ -36,7 +35,6 @@ from pixmend.images.pixels import (
 )
 
 __all__ = [
-    "CHANNELS",
     "EXTENSIONS",
     "FORMATS",
     "MAX_PIXELS",

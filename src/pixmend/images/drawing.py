@@ -1,4 +1,4 @@
-"""Pictures for people: grids, contact sheets and films."""
+"""Grids, contact sheets and animations."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +14,9 @@ _INK = (40, 40, 44)
 
 
 def grid(images: Pixels, columns: int | None = None, *, gap: int = 2, min_cell: int = 0) -> Pixels:
-    """Lay uint8 [N, H, W, C] out as one uint8 [H', W', 3], row by row.
+    """Arrange images [N, H, W, C] in rows of one uint8 [H', W', 3], by default sqrt(N) columns.
 
-    Parameters
-    ----------
-    columns
-        Images a row; the square root of N by default.
-    min_cell
-        Small images are enlarged by a whole factor until their side is at least this, so that eyes can judge them.
+    Images below ``min_cell`` pixels are enlarged by a whole factor.
     """
     count, height, width, _ = images.shape
     columns = columns or max(1, round(count**0.5))
@@ -45,9 +40,9 @@ def contact_sheet(
     cell: int = 128,
     labels: Sequence[str] = (),
 ) -> Pixels:
-    """Lay rows of uint8 images [H, W, C] out under their captions, each image scaled as by `thumbnail` to fit ``cell`` pixels.
+    """Arrange rows of images, as thumbnails of ``cell`` pixels, under captions: uint8 [H, W, 3].
 
-    Where a row holds None its place stays empty. ``labels`` are written above the rows.
+    None leaves a cell empty. ``labels`` are written above the rows.
     """
     gap, header, line = 8, 26, 16 if labels else 0
     font = ImageFont.load_default(13)
@@ -73,17 +68,25 @@ def contact_sheet(
 
 
 def thumbnail(pixels: Pixels, cell: int) -> Pixels:
-    """Return an image [H, W, C] as uint8 [h, w, 3], the longer side at most ``cell`` pixels, alpha over a checkerboard.
+    """Return an image as uint8 [h, w, 3], at most ``cell`` pixels, alpha over a checkerboard.
 
-    Small images are enlarged by a whole factor (their pixels stay crisp), large ones reduced.
+    Small images are enlarged by a whole factor with crisp pixels, large ones reduced.
     """
-    return np.asarray(_scaled(Image.fromarray(_over_checks(pixels)), cell))
+    image = Image.fromarray(_over_checks(pixels))
+    longest = max(image.size)
+    if longest <= cell:
+        factor = cell // longest
+        size = (image.width * factor, image.height * factor)
+        return np.asarray(image.resize(size, Image.Resampling.NEAREST))
+    scale = cell / longest
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return np.asarray(image.resize(size, Image.Resampling.LANCZOS))
 
 
 def write_animation(
     frames: Sequence[Pixels], path: Path, *, seconds_per_frame: float = 0.15
 ) -> None:
-    """Write uint8 [H, W, 3] frames as an endless GIF, atomically; the last frame stays a little."""
+    """Write uint8 [H, W, 3] frames as a looping GIF, atomically; the last frame stays for 1.5 s."""
     images = [Image.fromarray(frame) for frame in frames]
     durations = [round(1000 * seconds_per_frame)] * (len(images) - 1) + [1500]
     with atomic_write(path) as file:
@@ -92,18 +95,8 @@ def write_animation(
         )
 
 
-def _scaled(image: Image.Image, cell: int) -> Image.Image:
-    larger = max(image.size)
-    if larger <= cell:
-        factor = cell // larger
-        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    share = cell / larger
-    size = (max(1, round(image.width * share)), max(1, round(image.height * share)))
-    return image.resize(size, Image.Resampling.LANCZOS)
-
-
 def _over_checks(pixels: Pixels) -> Pixels:
-    """Show alpha as every picture editor does, over a checkerboard; uint8 [H, W, 3] out."""
+    """Return uint8 [H, W, 3], alpha composited on a checkerboard as in picture editors."""
     pixels = to_eight_bits(pixels)
     if pixels.shape[-1] != 4:
         return np.ascontiguousarray(to_channels(pixels, "RGB"))

@@ -12,8 +12,9 @@ from pixmend.errors import ImageError
 from pixmend.images.pixels import Channels, Pixels, to_channels, to_eight_bits
 from pixmend.storage import StorePath
 
-# How a stored mode is worked on. Palettes cannot hold new colours, so they are opened as RGB or RGBA (see `picture_of`).
-_WORKED_AS: dict[str, Channels] = {
+# Channels of `Picture.pixels` by stored mode. Palettes cannot hold new colours, so they open as RGB
+# or RGBA.
+_CHANNELS: dict[str, Channels] = {
     "1": "L",
     "L": "L",
     "I;16": "L",
@@ -22,7 +23,14 @@ _WORKED_AS: dict[str, Channels] = {
     "RGBA": "RGBA",
     "CMYK": "RGB",
 }
-_MOST_DPI = 1e6  # more fits into no other kind of file, and is no print
+_ARRAY_MODES = {
+    (np.uint8, 1): "L",
+    (np.uint8, 3): "RGB",
+    (np.uint8, 4): "RGBA",
+    (np.uint16, 1): "I;16",
+}
+_CONVERTED = {"La": "LA", "RGBa": "RGBA", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB", "RGBX": "RGB"}
+_MAX_DPI = 1e6  # not every kind of file holds more
 
 
 @dataclass(frozen=True)
@@ -32,15 +40,16 @@ class Picture:
     Attributes
     ----------
     native
-        The stored samples, [H, W] or [H, W, bands]; bool, uint8, uint16, or of an array handed over floats in [0, 1].
+        Stored samples, [H, W] or [H, W, bands]: bool, uint8, uint16, or floats in [0, 1] from an
+        array.
     mode
         PIL's name of the stored mode: 1, L, LA, RGB, RGBA, CMYK or I;16.
     path
-        The file it came from, if any; only for messages.
+        The source file, if any, for messages.
     info
-        What PIL writes back unchanged: ``icc_profile``, ``exif``, ``dpi``.
+        Metadata that PIL writes back unchanged: ``icc_profile``, ``exif``, ``dpi``.
     reduced
-        The file held 16-bit colour, of which only 8 bits a sample were read.
+        True if 16-bit colour was read with 8 bits a sample.
     """
 
     native: NDArray[Any]
@@ -61,58 +70,56 @@ class Picture:
 
     @property
     def name(self) -> str:
-        """What to call it in a message."""
+        """Name in messages."""
         return str(self.path) if self.path else "image"
 
     @property
     def pixels(self) -> Pixels:
-        """Return the image as uint8 (uint16 for 16-bit grey and floats) [H, W, C] with C of 1, 3 or 4."""
-        if np.issubdtype(self.native.dtype, np.floating):
-            levels = np.rint(self.native.astype(np.float64).clip(0, 1) * 65535)
-            return np.asarray(levels, np.uint16).reshape(self.height, self.width, -1)
-        if self.mode == "1":
-            return self.native[..., None].astype(np.uint8) * np.uint8(255)
-        if self.mode in ("LA", "CMYK"):
-            worked = self.to_pil().convert(_WORKED_AS[self.mode])
-            return np.asarray(worked).reshape(self.height, self.width, -1)
-        return self.native.reshape(self.height, self.width, -1)
+        """The image as uint8 (uint16 for 16-bit grey and floats) [H, W, C], C of 1, 3 or 4."""
+        samples = self.native
+        if self._is_float:
+            levels = np.rint(samples.astype(np.float64).clip(0, 1) * 65535)
+            samples = np.asarray(levels, np.uint16)
+        elif self.mode == "1":
+            samples = samples.astype(np.uint8) * np.uint8(255)
+        elif self.mode in ("LA", "CMYK"):
+            samples = np.asarray(self.to_pil().convert(self.channels))
+        return samples.reshape(self.height, self.width, -1)
 
     @property
     def channels(self) -> Channels:
-        """Return what C of `pixels` stands for."""
-        return _WORKED_AS[self.mode]
+        """Meaning of the channels of `pixels`."""
+        return _CHANNELS[self.mode]
+
+    @property
+    def _is_float(self) -> bool:
+        return np.issubdtype(self.native.dtype, np.floating)
 
     def replace_where(self, hole: NDArray[np.bool_], pixels: Pixels) -> "Picture":
-        """Return the picture with ``pixels`` where ``hole`` is True; every other stored sample stays as it is.
+        """Return the picture with ``pixels`` in the hole [H, W]; other samples are unchanged.
 
-        Parameters
-        ----------
-        hole
-            [H, W].
-        pixels
-            [H, W, C] of the same depth as `pixels`, C of 1, 3 or 4.
+        ``pixels`` [H, W, C] have the depth of `pixels`, with C of 1, 3 or 4.
         """
-        filled = self._as_native(pixels)
         where = hole if self.native.ndim == 2 else hole[..., None]
-        return replace(self, native=np.where(where, filled, self.native))
+        return replace(self, native=np.where(where, self._to_native(pixels), self.native))
 
     def part(self, rows: slice, columns: slice) -> "Picture":
-        """Return a rectangle of the picture as a picture."""
+        """Return a rectangle of the picture."""
         return replace(self, native=self.native[rows, columns])
 
     def with_part(
         self, part: "Picture", rows: slice, columns: slice, where: NDArray[np.bool_]
     ) -> "Picture":
-        """Return the picture with the stored samples of ``part`` (see `part`) where ``where`` [h, w] is True."""
+        """Return the picture with the stored samples of `part` where ``where`` [h, w] is True."""
         native = self.native.copy()
         native[rows, columns][where] = part.native[where]
         return replace(self, native=native)
 
     def to_pil(self) -> Image.Image:
-        """Return the picture as a PIL image with its metadata in ``info``; floats are shown in 8 bits."""
-        if np.issubdtype(self.native.dtype, np.floating):
-            shown = to_eight_bits(self.pixels)
-            image = Image.fromarray(shown if self.native.ndim == 3 else shown[..., 0])
+        """Return a PIL image with the metadata in ``info``; floats become 8 bits."""
+        if self._is_float:
+            levels = to_eight_bits(self.pixels)
+            image = Image.fromarray(levels if self.native.ndim == 3 else levels[..., 0])
         elif self.mode == "1":
             # A bool array becomes a mode-1 image only by way of L.
             image = Image.fromarray(self.native.astype(np.uint8) * np.uint8(255)).convert("1")
@@ -124,29 +131,23 @@ class Picture:
         image.info.update(self.info)
         return image
 
-    def _as_native(self, pixels: Pixels) -> NDArray[Any]:
-        worked = to_channels(pixels, _WORKED_AS[self.mode])
+    def _to_native(self, pixels: Pixels) -> NDArray[Any]:
+        samples = to_channels(pixels, self.channels)
         if self.mode == "1":
-            return worked[..., 0] >= 128
+            return samples[..., 0] >= 128
         if self.mode in ("LA", "CMYK"):
-            return np.asarray(Image.fromarray(worked).convert(self.mode))
-        if np.issubdtype(self.native.dtype, np.floating):
-            return (worked / 65535).astype(self.native.dtype).reshape(self.native.shape)
-        return worked.reshape(self.native.shape)
+            return np.asarray(Image.fromarray(samples).convert(self.mode))
+        if self._is_float:
+            samples = (samples / 65535).astype(self.native.dtype)
+        return samples.reshape(self.native.shape)
 
 
-def picture_of(image: Image.Image, path: Path | StorePath | None = None) -> Picture:
-    """Take a loaded PIL image apart.
-
-    Raises
-    ------
-    ImageError
-        A mode whose values cannot be kept, such as 32-bit float.
-    """
+def picture_from_pil(image: Image.Image, path: Path | StorePath | None = None) -> Picture:
+    """Return a loaded PIL image as a picture; ImageError for other modes, such as 32-bit float."""
     info = {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key)}
     if "dpi" in info and not _is_resolution(info["dpi"]):
         del info["dpi"]
-    reduced = bool(image.info.get("cut_to_8_bits"))
+    reduced = bool(image.info.get("reduced"))
     exif = image.getexif()
     if exif:
         info["exif"] = exif.tobytes()
@@ -157,74 +158,62 @@ def picture_of(image: Image.Image, path: Path | StorePath | None = None) -> Pict
     return Picture(native, image.mode, path, info, reduced)
 
 
-def _is_resolution(dpi: tuple[Any, ...]) -> bool:
-    try:
-        return all(0 < float(value) < _MOST_DPI for value in dpi)  # no NaN, either
-    except ZeroDivisionError:  # of a fraction, in older versions of PIL
-        return False
+def picture_from_array(array: NDArray[Any]) -> Picture:
+    """Return an array as a picture.
 
-
-def picture_from_array(array: NDArray[Any], path: Path | StorePath | None = None) -> Picture:
-    """Take uint8 or floats [H, W], [H, W, 1], [H, W, 3] or [H, W, 4], or uint16 [H, W] or [H, W, 1], as a picture.
-
-    Floats are in [0, 1] and come back as floats; what is completed of them is computed in 16 bits.
-
-    Raises
-    ------
-    ImageError
-        Another shape or type, or floats outside [0, 1].
+    It is uint8 or floats, [H, W] or [H, W, 1 or 3 or 4], or uint16, [H, W] or [H, W, 1]. Floats are
+    in [0, 1] and come back as floats; their completions have 16 bits. ImageError for other arrays.
     """
-    shaped = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    modes = {
-        (np.uint8, 0): "L",
-        (np.uint8, 3): "RGB",
-        (np.uint8, 4): "RGBA",
-        (np.uint16, 0): "I;16",
-    }
-    bands = shaped.shape[2] if shaped.ndim == 3 else 0
+    bands = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
     floats = np.issubdtype(array.dtype, np.floating)
-    kind = np.uint8 if floats else array.dtype.type
-    mode = modes.get((kind, bands)) if shaped.ndim in (2, 3) else None
+    mode = _ARRAY_MODES.get((np.uint8 if floats else array.dtype.type, bands))
     if mode is None or not array.size:
         raise ImageError(
-            f"image: an array of {array.dtype} {list(array.shape)} is no image; give uint8 or floats in [0, 1] "
-            "[H, W], [H, W, 3] or [H, W, 4], or uint16 [H, W]"
+            f"image: an array of {array.dtype} {list(array.shape)} is no image; "
+            "give uint8 or floats in [0, 1] [H, W], [H, W, 3] or [H, W, 4], or uint16 [H, W]"
         )
     if floats:
         _check_range(array)
-    return Picture(np.array(shaped), mode, path)
+    return Picture(np.array(array[..., 0] if array.ndim == 3 and bands == 1 else array), mode)
+
+
+def _is_resolution(dpi: tuple[Any, ...]) -> bool:
+    try:
+        return all(0 < float(value) < _MAX_DPI for value in dpi)  # False for NaN
+    except ZeroDivisionError:  # of a fraction, in older versions of PIL
+        return False
 
 
 def _check_range(array: NDArray[Any]) -> None:
     bad = array.size - np.count_nonzero(np.isfinite(array))
     if bad:
         raise ImageError(
-            f"image: {bad} of its {array.size} values are NaN or infinite; give floats in [0, 1], and say "
-            "what is missing in the mask alone"
+            f"image: {bad} of its {array.size} values are NaN or infinite; "
+            "give floats in [0, 1], and mark missing pixels in the mask alone"
         )
-    least, most = float(array.min()), float(array.max())
-    if least < -1e-6 or most > 1 + 1e-6:  # resampling overshoots by roundings
+    low, high = float(array.min()), float(array.max())
+    if low < -1e-6 or high > 1 + 1e-6:  # tolerates rounding of resampled values
         raise ImageError(
-            f"image: floats are read in [0, 1], and these reach from {least:g} to {most:g}; scale them, or give uint8"
+            f"image: floats must be in [0, 1], and these reach from {low:g} to {high:g}; "
+            "scale them, or give uint8"
         )
 
 
 def _to_kept_mode(image: Image.Image, path: Path | StorePath | None) -> Image.Image:
-    if image.mode in _WORKED_AS:
-        # A tRNS chunk makes one colour of an L or RGB image transparent: that is alpha by another name.
+    if image.mode in _CHANNELS:
+        # A tRNS chunk makes one colour of an L or RGB image transparent: alpha by another name.
         if "transparency" in image.info and image.mode in ("L", "RGB", "1"):
             return image.convert("RGBA" if image.mode == "RGB" else "LA")
         return image
     if image.mode in ("P", "PA"):
         return image.convert("RGBA" if image.has_transparency_data else "RGB")
-    if image.mode in ("La", "RGBa"):
-        return image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
-    if image.mode in ("YCbCr", "LAB", "HSV", "RGBX"):
-        return image.convert("RGB")
+    if image.mode in _CONVERTED:
+        return image.convert(_CONVERTED[image.mode])
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.size and values.min() >= 0 and values.max() <= 65535:
             return Image.fromarray(values.astype(np.uint16))
     raise ImageError(
-        f"{path or 'image'}: pixels of mode {image.mode} cannot be kept exactly; convert it to 8-bit or 16-bit grey, or to RGB"
+        f"{path or 'image'}: pixels of mode {image.mode} cannot be kept exactly; "
+        "convert it to 8-bit or 16-bit grey, or to RGB"
     )

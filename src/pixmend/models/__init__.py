@@ -1,9 +1,8 @@
-"""The networks, and the one file that holds them."""
+"""The networks, their calibration, and the model file."""
 
 from pixmend.models.calibration import CORRECT_TOLERANCE, Calibration, calibrate, known_error
 from pixmend.models.dcgan import (
     Condition,
-    DCGANSettings,
     Discriminator,
     Generator,
     clip_radius,
@@ -11,9 +10,9 @@ from pixmend.models.dcgan import (
     sample_latents,
 )
 from pixmend.models.encoder import Encoder, Encoding, PixelPosterior, join_encodings, kl_to_prior
-from pixmend.models.file import (
+from pixmend.models.model import DCGAN, encode, infer, infer_mean
+from pixmend.models.model_file import (
     BUNDLED,
-    DCGAN,
     find_model,
     load_model,
     read_header,
@@ -21,8 +20,8 @@ from pixmend.models.file import (
     save_model,
     write_tensors,
 )
-from pixmend.models.inference import encode, infer, infer_mean
 from pixmend.models.retrieval import Retrieval
+from pixmend.models.settings import DCGANSettings
 
 __all__ = [
     "BUNDLED",

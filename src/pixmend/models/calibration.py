@@ -1,11 +1,11 @@
-"""How far a completion can be trusted: calibrated on held-out images in training, asked at completion.
+"""Calibration of completions on held-out images, measured in training and used at completion.
 
-Two questions. How much of the hole will be right: what the variance of each pixel says of it, set against what came true on held-out
-images, by isotonic regression (Zadrozny and Elkan 2002). And whether the image is of the model's domain at all: how far off the
-model draws what is known of it, and how far its features in D lie from those of training images.
+Confidence: the share of missing pixels that will be correct, from each pixel's variance by isotonic
+regression (Zadrozny and Elkan 2002). Domain: the reconstruction error of known pixels, and the
+distance of D's features from training images.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -14,33 +14,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixmend.models.dcgan import Discriminator
-from pixmend.models.file import DCGAN
-from pixmend.models.inference import encode
+from pixmend.models.model import DCGAN, encode
 
-CORRECT_TOLERANCE = 0.2  # a pixel is right when it is off by no more than a tenth of the range [-1, 1]: 25 grey levels
-_PART = 64
-_LEAST_SPREAD = 1e-3
-_FIFTHS, _FEWEST = 5, 16  # of the missing share, and values that a fence is drawn from
+CORRECT_TOLERANCE = 0.2  # largest error of a correct pixel, a tenth of [-1, 1]: 25 grey levels
+_BATCH = 64
+_MIN_SPREAD = 1e-3
+_BINS, _MIN_BIN = 5, 16  # bins of the missing share, and the fewest values for a threshold
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was measured on held-out images, JSON values only: it travels in the model's card under "calibration".
+    """Measurements on held-out images as JSON values, "calibration" in the model card.
+
+    Thresholds are Tukey's far-out fences (1977, section 2C), the upper quartile plus three
+    interquartile ranges: a few unusual held-out images do not move them.
 
     Attributes
     ----------
     predicted, observed
-        Of groups of held-out completions, ascending: the share of pixels that the variances said would be right, and that was.
+        Share of correct pixels by the variances, and in fact, in groups of completions; both
+        ascending.
     known_error
-        Error on known pixels from which on an image is unlike the held-out ones, in grey levels: Tukey's far-out fence (1977, section 2C),
-        three times the interquartile range above the upper quartile, as a strange family among the few held out must not move it.
+        Threshold of `known_error`, in grey levels.
     centre, spread
         Mean and standard deviation of D's features over training images, [F] each.
-    known_errors
-        The same by fifths of the missing share, ascending: of an image of which little is known, that little is drawn worse. Empty in older
-        files.
     distance
-        Distance from there, root mean square of F standard scores, from which on an image is unlike the held-out ones, by the same fence.
+        Threshold of `distances`, the root mean square of F standard scores.
+    known_errors
+        Thresholds of `known_error` by fifths of the missing share, ascending, as images with few
+        known pixels are reconstructed worse. Empty in older files.
     """
 
     predicted: list[float]
@@ -53,73 +55,65 @@ class Calibration:
 
     @classmethod
     def of(cls, card: dict[str, Any]) -> Self | None:
-        """Read it from a model's card; None where there is none."""
+        """Read the calibration of a model card; None if there is none."""
         try:
             return cls(**card["calibration"])
         except (KeyError, TypeError):
             return None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return JSON values."""
         return asdict(self)
 
     def confidence(self, variance: Tensor, known: Tensor) -> list[float]:
-        """Return for each image the share of its missing pixels that will be right, by the calibration.
-
-        Parameters
-        ----------
-        variance, known
-            [B, 1, S, S].
-        """
-        said = predicted_correct(variance, known)
-        return [float(np.interp(each, self.predicted, self.observed)) for each in said.tolist()]
+        """Return the calibrated share of correct missing pixels; [B, 1, S, S] both."""
+        predicted = predicted_correct(variance, known).tolist()
+        return [float(np.interp(share, self.predicted, self.observed)) for share in predicted]
 
     def distances(self, discriminator: Discriminator, images: Tensor) -> Tensor:
-        """Return how far images [B, C, S, S] lie from training images in D's features, [B]."""
+        """Return the distance of images [B, C, S, S] from training images in D's features, [B]."""
         centre, spread = images.new_tensor(self.centre), images.new_tensor(self.spread)
         return ((_features(discriminator, images) - centre) / spread).square().mean(1).sqrt()
 
     def reasons(self, error: float, distance: float, missing: float) -> list[str]:
-        """Return in words what speaks against an image's being of the model's domain.
+        """Return why an image may be out of the model's domain, in words.
 
-        Parameters
-        ----------
-        error, distance
-            `known_error` of the image, and its distance.
-        missing
-            The share of its pixels that is missing.
+        ``error`` and ``distance`` are those of `known_error` and `distances`, ``missing`` is the
+        share of missing pixels.
         """
-        said = []
-        fence = self.known_errors[_fifth(missing)] if self.known_errors else self.known_error
-        if error > fence:
-            said.append(
-                f"what is known of it is drawn {error:.0f} grey levels off (held-out images: below {fence:.0f})"
+        reasons = []
+        threshold = self.known_errors[_bin(missing)] if self.known_errors else self.known_error
+        if error > threshold:
+            reasons.append(
+                f"its known pixels are reconstructed {error:.0f} grey levels off "
+                f"(held-out images: below {threshold:.0f})"
             )
         if distance > self.distance:
-            said.append(
-                f"its features are {distance:.1f} standard deviations off (held-out images: below {self.distance:.1f})"
+            reasons.append(
+                f"its features are {distance:.1f} standard deviations off "
+                f"(held-out images: below {self.distance:.1f})"
             )
-        return said
+        return reasons
 
 
 def predicted_correct(variance: Tensor, known: Tensor) -> Tensor:
-    """Return the share of missing pixels that will be right if errors are normal with these variances, [B]; [B, 1, S, S] both."""
+    """Return the expected share of correct missing pixels, [B], for normal errors."""
     missing = (1 - known).flatten(1)
     chance = torch.erf(CORRECT_TOLERANCE / (2 * variance.flatten(1)).clamp_min(1e-12).sqrt())
     return (chance * missing).sum(1) / missing.sum(1).clamp_min(1e-6)
 
 
 def observed_correct(images: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """Return the share of missing pixels that are right, [B]; of colours, the mean absolute error counts."""
+    """Return the share of correct missing pixels, [B], by the mean over the channels."""
     missing = (1 - known).flatten(1)
-    right = ((images - target).abs().mean(1) <= CORRECT_TOLERANCE).flatten(1).to(missing.dtype)
-    return (right * missing).sum(1) / missing.sum(1).clamp_min(1e-6)
+    correct = ((images - target).abs().mean(1) <= CORRECT_TOLERANCE).flatten(1).to(missing.dtype)
+    return (correct * missing).sum(1) / missing.sum(1).clamp_min(1e-6)
 
 
 def known_error(images: Tensor, target: Tensor, known: Tensor) -> Tensor:
     """Return the root mean square error over the known pixels, [B], in grey levels."""
-    squared = (images - target).square().mean(1, keepdim=True) * known
-    mean = squared.flatten(1).sum(1) / known.flatten(1).sum(1).clamp_min(1e-6)
+    squares = (images - target).square().mean(1, keepdim=True) * known
+    mean = squares.flatten(1).sum(1) / known.flatten(1).sum(1).clamp_min(1e-6)
     return mean.sqrt() * 127.5
 
 
@@ -127,84 +121,78 @@ def known_error(images: Tensor, target: Tensor, known: Tensor) -> Tensor:
 def calibrate(
     model: DCGAN, held_out: Tensor, training: Tensor, known: Tensor
 ) -> Calibration | None:
-    """Measure what the model's variances are worth on held-out images; None for a model that makes no estimates.
+    """Calibrate a model on held-out images; None without pixel posteriors.
 
-    Parameters
-    ----------
-    held_out, training
-        [N, C, S, S] and [M, C, S, S] in [-1, 1].
-    known
-        Masks of the held-out images, several each: [K, N, 1, S, S].
+    ``held_out`` [N, C, S, S] and ``training`` [M, C, S, S] are in [-1, 1], ``known`` [K, N, 1, S,
+    S] are K masks an image.
     """
     if model.encoder is None or not model.encoder.conditional:
         return None
-    features = torch.cat(
-        [_features(model.discriminator, part) for part in torch.split(training, _PART)]
-    )
-    centre, spread = features.mean(0), features.std(0).clamp_min(_LEAST_SPREAD)
-    said, right, errors, completed = [], [], [], []
+    batches = torch.split(training, _BATCH)
+    features = torch.cat([_features(model.discriminator, batch) for batch in batches])
+    centre, spread = features.mean(0), features.std(0).clamp_min(_MIN_SPREAD)
+    predicted, observed, errors, completed = [], [], [], []
     for masks in known:
-        for target, mask in zip(
-            torch.split(held_out, _PART), torch.split(masks, _PART), strict=True
-        ):
+        pairs = zip(torch.split(held_out, _BATCH), torch.split(masks, _BATCH), strict=True)
+        for target, mask in pairs:
             encoding = encode(model, target, mask)
             assert encoding.pixel_posterior is not None
-            said.append(predicted_correct(encoding.pixel_posterior.log_variance.exp(), mask))
-            right.append(observed_correct(encoding.pixel_posterior.mean, target, mask))
-            drawn = model.generator(encoding.mean, encoding.condition)
-            errors.append(known_error(drawn, target, mask))
-            completed.append(torch.where(mask > 0, target, drawn))
+            predicted.append(predicted_correct(encoding.pixel_posterior.log_variance.exp(), mask))
+            observed.append(observed_correct(encoding.pixel_posterior.mean, target, mask))
+            images = model.generator(encoding.mean, encoding.condition)
+            errors.append(known_error(images, target, mask))
+            completed.append(torch.where(mask > 0, target, images))
     calibration = Calibration(
-        *_isotonic(torch.cat(said).cpu().numpy(), torch.cat(right).cpu().numpy()),
-        known_error=_fence(torch.cat(errors)),
+        *_isotonic(torch.cat(predicted).cpu().numpy(), torch.cat(observed).cpu().numpy()),
+        known_error=_threshold(torch.cat(errors)),
         centre=_short(centre),
         spread=_short(spread),
         distance=0.0,
-        known_errors=_fences(torch.cat(errors), 1 - known.flatten(0, 1).mean((1, 2, 3))),
+        known_errors=_thresholds(torch.cat(errors), 1 - known.flatten(0, 1).mean((1, 2, 3))),
     )
-    distances = [calibration.distances(model.discriminator, part) for part in completed]
-    return Calibration(**{**calibration.to_json(), "distance": _fence(torch.cat(distances))})
+    distances = [calibration.distances(model.discriminator, batch) for batch in completed]
+    return replace(calibration, distance=_threshold(torch.cat(distances)))
 
 
 def _isotonic(
-    said: NDArray[np.float32], right: NDArray[np.float32]
+    predicted: NDArray[np.float32], observed: NDArray[np.float32]
 ) -> tuple[list[float], list[float]]:
-    """Return the means of the groups in which ``right`` rises with ``said``."""
+    """Return the means of the groups in which ``observed`` rises with ``predicted``."""
     from scipy.optimize import isotonic_regression
 
-    order = np.argsort(said, kind="stable")
-    fit = isotonic_regression(right[order])
+    order = np.argsort(predicted, kind="stable")
+    fit = isotonic_regression(observed[order])
     starts, sizes = fit.blocks[:-1], np.diff(fit.blocks)
-    groups = np.add.reduceat(said[order].astype(np.float64), starts) / sizes
+    groups = np.add.reduceat(predicted[order].astype(np.float64), starts) / sizes
     return groups.round(5).tolist(), fit.x[starts].round(5).tolist()
 
 
 @torch.no_grad()
 def _features(discriminator: Discriminator, images: Tensor) -> Tensor:
-    """Return D's last maps, their means over the image: [B, F]."""
+    """Return the spatial means of D's last maps, [B, F]."""
     return discriminator.features(images)[-1].mean((2, 3))
 
 
-def _fence(values: Tensor) -> float:
+def _threshold(values: Tensor) -> float:
     lower, upper = torch.quantile(values, values.new_tensor([0.25, 0.75])).tolist()
     return float(round(upper + 3 * (upper - lower), 4))
 
 
-def _fences(values: Tensor, missing: Tensor) -> list[float]:
-    """Return the fence of each fifth of the missing share, never below that of a smaller share, nor of fewer than 16 values."""
-    fifths = [_fifth(share) for share in missing.tolist()]
-    found, fence = [], 0.0
-    for fifth in range(_FIFTHS):
-        here = values[[number for number, each in enumerate(fifths) if each == fifth]]
-        fence = max(fence, _fence(here) if len(here) >= _FEWEST else 0.0)
-        found.append(fence)
-    # Where a fifth has no fence and none below it has, the next one's is the nearest that is known.
-    least = next((each for each in found if each), _fence(values))
-    return [each or least for each in found]
+def _thresholds(values: Tensor, missing: Tensor) -> list[float]:
+    """Return the threshold of each bin of the missing share; small bins follow a neighbour."""
+    bins = torch.tensor([_bin(share) for share in missing.tolist()], device=values.device)
+    thresholds, highest = [], 0.0
+    for number in range(_BINS):
+        members = values[bins == number]
+        if len(members) >= _MIN_BIN:
+            highest = max(highest, _threshold(members))
+        thresholds.append(highest)
+    lowest = next((each for each in thresholds if each), _threshold(values))
+    return [each or lowest for each in thresholds]
 
 
-def _fifth(share: float) -> int:
-    return min(int(share * _FIFTHS), _FIFTHS - 1)
+def _bin(share: float) -> int:
+    return min(int(share * _BINS), _BINS - 1)
 
 
 def _short(values: Tensor) -> list[float]:

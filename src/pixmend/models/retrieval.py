@@ -1,8 +1,13 @@
-"""The memory: training images that travel with the model, to look up the one most like what is known of an image."""
+"""Retrieval: training images in the model file, compared with an image on its known pixels.
+
+`Retrieval` finds the most similar training images for the encoder; `OutOfDomain` scores how far an
+image is from all of them.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
@@ -10,17 +15,18 @@ from torch import Tensor
 
 from pixmend.errors import ImageError, ModelFileError
 from pixmend.images import decode_image, encode_png
-from pixmend.models.domain import OutOfDomain
 
-_PART = 2048  # images compared at a time: bounds the memory that a look-up takes
-_FEW = 128  # compared exactly at a time: what stays in a CPU's cache
-_KEPT = 2**28  # bytes up to which the images are kept as the floats that look-ups multiply
+_CHUNK = 2048  # images compared at a time; bounds the memory of a look-up
+_EXACT_CHUNK = 128  # images compared exactly at a time, within a CPU's cache
+_CACHE_BYTES = 2**28  # up to this, float32 images and squares are cached between look-ups
 _ROUNDOFF = 2.0**-24  # of float32
+_MAX_SAMPLE, _MIN_SAMPLE = 1024, 16  # training images in `OutOfDomain`
+_MIN_VARIANCE = 1.0  # squared grey levels
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Training images, uint8 [N, C, S, S]; a model file that has them contains them, and says so."""
+    """Training images, uint8 [N, C, S, S]; the model file contains and declares them."""
 
     images: Tensor
 
@@ -28,89 +34,81 @@ class Retrieval:
         return len(self.images)
 
     def nearest(self, target: Tensor, known: Tensor, count: int = 1) -> Tensor:
-        """Return which ``count`` images differ least on the known pixels, int64 [B, count], nearest first, the lower number where equal.
+        """Return the ``count`` images that differ least on the known pixels, int64 [B, count].
 
-        Looked for among all in float32, and among those that its rounding leaves in question in float64, where the sums of 8-bit
-        images are exact: an image's neighbours never depend on its batch mates.
-
-        Parameters
-        ----------
-        target, known
-            [B, C, S, S] in [-1, 1] and [B, 1, S, S], 1 = known.
+        Nearest first; of equal ones the lower number. A float32 search yields the candidates that
+        its rounding error leaves open, and float64, exact for 8-bit images, decides. So no image's
+        neighbours depend on the rest of the batch. ``target`` is [B, C, S, S] in [-1, 1], ``known``
+        [B, 1, S, S], 1 = known.
         """
-        shares = known.expand_as(target).flatten(1)  # [B, P], P = C * S * S
+        weights = known.expand_as(target).flatten(1)  # [B, P], P = C * S * S
         pixels = ((target.double() + 1) * 127.5).round().flatten(1)
-        rough = self._rough(pixels.float(), shares)  # [B, N]
-        worst = torch.topk(rough, count, dim=1, largest=False).values[:, -1]
-        # The count-th least true distance is at most the count-th least rough one and its error, `_slack`; what is as near as that
-        # is rough by no more than another.
-        reach = worst.double() + 2 * _slack(pixels, shares)
-        rows = zip(rough.double(), reach, pixels, shares, strict=True)
+        approximate = self._approximate_distances(pixels.float(), weights)  # [B, N]
+        worst = torch.topk(approximate, count, dim=1, largest=False).values[:, -1]
+        # The count-th smallest exact distance is at most `worst` plus the error bound. Any image
+        # that near exceeds this by at most another bound in float32.
+        limits = worst.double() + 2 * _rounding_error(pixels, weights)
+        candidates = approximate.double() <= limits[:, None]  # [B, N]
         return torch.stack(
             [
-                self._ordered(torch.nonzero(row <= limit).flatten(), wanted, weights, count)
-                for row, limit, wanted, weights in rows
+                self._rank(torch.nonzero(row).flatten(), image, shares, count)
+                for row, image, shares in zip(candidates, pixels, weights, strict=True)
             ]
         )
 
     def distances(self, target: Tensor, known: Tensor, *, exact: bool = True) -> Tensor:
-        """Return sum M (y - m)^2 less sum M y^2, which is the same for all m: [B, N], in units of a grey level squared.
+        """Return sum M (y - m)^2 - sum M y^2 for each image m, [B, N], in squared grey levels.
 
-        Parameters
-        ----------
-        exact
-            In float64, where the sums of 8-bit images are exact.
+        The term left out is the same for all m. With ``exact``, sums are in float64, exact for
+        8-bit images.
         """
         dtype = torch.float64 if exact else torch.float32
-        shares = known.expand_as(target).flatten(1).to(dtype)  # [B, P]
+        weights = known.expand_as(target).flatten(1).to(dtype)  # [B, P]
         pixels = ((target.to(dtype) + 1) * 127.5).flatten(1)
-        if exact:
-            pixels = pixels.round()
-        pixels = pixels * shares
-        found = []
-        for part in torch.split(self.images, _PART):
-            values = part.flatten(1).to(dtype)  # [N, P]
-            found.append(shares @ values.square().T - 2 * (pixels @ values.T))
-        return torch.cat(found, 1)
+        weighted = (pixels.round() if exact else pixels) * weights
+        chunks = []
+        for images in torch.split(self.images, _CHUNK):
+            values = images.flatten(1).to(dtype)  # [N, P]
+            chunks.append(weights @ values.square().T - 2 * (weighted @ values.T))
+        return torch.cat(chunks, 1)
 
-    def _rough(self, pixels: Tensor, shares: Tensor) -> Tensor:
-        """Return `distances` in float32, [B, N]; masks that are equal are multiplied once."""
-        masks, which = torch.unique(shares, dim=0, return_inverse=True)
-        weighed = 2 * pixels * shares
+    def _approximate_distances(self, pixels: Tensor, weights: Tensor) -> Tensor:
+        """Return `distances` in float32, [B, N]; equal masks are multiplied once."""
+        masks, mask_of = torch.unique(weights, dim=0, return_inverse=True)
+        weighted = 2 * pixels * weights
         return torch.cat(
             [
-                (masks @ squares.T)[which] - weighed @ values.T
-                for values, squares in (self._kept or self._floats())
+                (masks @ squares.T)[mask_of] - weighted @ values.T
+                for values, squares in (self._cached_chunks or self._chunks())
             ],
             1,
         )
 
     @cached_property
-    def _kept(self) -> list[tuple[Tensor, Tensor]]:
-        """What `_floats` yields, if there is room for it."""
-        return list(self._floats()) if 8 * self.images.numel() <= _KEPT else []
+    def _cached_chunks(self) -> list[tuple[Tensor, Tensor]]:
+        return list(self._chunks()) if 8 * self.images.numel() <= _CACHE_BYTES else []
 
-    def _floats(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the images as float32 [n, P] and their squares, part by part; both are whole numbers, and exact."""
-        for part in torch.split(self.images, _PART):
-            values = part.flatten(1).float()
+    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images and their squares as float32 [n, P]: whole numbers, so exact."""
+        for images in torch.split(self.images, _CHUNK):
+            values = images.flatten(1).float()
             yield values, values.square()
 
-    def _ordered(self, numbers: Tensor, pixels: Tensor, shares: Tensor, count: int) -> Tensor:
-        """Return the ``count`` nearest of the images of these ascending ``numbers``, in float64."""
+    def _rank(self, numbers: Tensor, pixels: Tensor, weights: Tensor, count: int) -> Tensor:
+        """Return the ``count`` nearest of the images of these ascending ``numbers``, by float64."""
         if len(numbers) == 1:
             return numbers
-        wanted, weights, far = pixels.float(), shares.double(), []
-        for part in torch.split(numbers, _FEW):
-            values = self.images[part].flatten(1).float()
-            squared = values.sub_(wanted).square_()  # whole numbers below 2^16, exact
-            # Sums of one image each, not a product of matrices, whose order of sums may depend on how many there are.
-            far.append((squared * weights).sum(1))
-        return numbers[torch.argsort(torch.cat(far), stable=True)[:count]]
+        distances = []
+        for chunk in torch.split(numbers, _EXACT_CHUNK):
+            values = self.images[chunk].flatten(1).float()
+            squares = values.sub_(pixels.float()).square_()  # whole numbers below 2^16, exact
+            # Row sums: the order of sums in a matrix product may depend on the number of rows.
+            distances.append((squares * weights.double()).sum(1))
+        return numbers[torch.argsort(torch.cat(distances), stable=True)[:count]]
 
     @cached_property
-    def domain(self) -> OutOfDomain | None:
-        """What images like these have in common; None where they are too few to tell."""
+    def domain(self) -> "OutOfDomain | None":
+        """The domain of these images; None if they are too few."""
         return OutOfDomain.of(self.images)
 
     def take(self, indices: Tensor) -> Tensor:
@@ -118,40 +116,85 @@ class Retrieval:
         return self.images[indices].to(torch.float32) / 127.5 - 1
 
     def encode(self) -> Tensor:
-        """Return the images as one PNG, a column of them: uint8 [bytes]."""
+        """Return the images as one PNG, stacked in a column: uint8 [bytes]."""
         count, channels, side, _ = self.images.shape
         column = self.images.permute(0, 2, 3, 1).reshape(count * side, side, channels)
         return torch.frombuffer(bytearray(encode_png(column.cpu().numpy())), dtype=torch.uint8)
 
     @classmethod
-    def decode(cls, png: Tensor, *, count: int, channels: int, side: int) -> "Retrieval":
-        """Read what `encode` wrote.
-
-        Raises
-        ------
-        ModelFileError
-            It is no such image.
-        """
+    def decode(cls, png: Tensor, *, count: int, channels: int, side: int) -> Self:
+        """Read the result of `encode`; a ModelFileError refuses other content."""
         try:
             pixels = decode_image(png.numpy().tobytes()).pixels
         except ImageError as error:
-            raise ModelFileError(f"its memory of training images is damaged ({error})") from error
+            raise ModelFileError(f"its retrieval images are damaged ({error})") from error
         if pixels.shape != (count * side, side, channels) or pixels.dtype != np.uint8:
-            raise ModelFileError(
-                f"its memory of training images is {pixels.dtype} of shape {pixels.shape}"
-            )
+            raise ModelFileError(f"its retrieval images are {pixels.dtype} of shape {pixels.shape}")
         images = torch.from_numpy(pixels.copy()).view(count, side, side, channels)
         return cls(images.permute(0, 3, 1, 2).contiguous())
 
 
-def _slack(pixels: Tensor, shares: Tensor) -> Tensor:
-    """Return by how much `Retrieval._rough` may be off for images of these float64 ``pixels`` and ``shares`` [B, P], [B].
+@dataclass(frozen=True)
+class OutOfDomain:
+    """Distances to the nearest of a sample of training images, with a threshold.
 
-    A sum of P products in any order is off by at most g = n u / (1 - n u) of the sum of their absolute values, n = P + 2 roundings on
-    a product's way (Higham 2002, section 3.1); no value is above 255. One more is that of the difference of both sums.
+    Attributes
+    ----------
+    images
+        In grey levels, [N, P] with P = C * S * S.
+    variance
+        Mean squared difference of each pixel from the nearest training image, [P], at least the
+        mean over pixels, as the known pixels may be the varied or the uniform part of an image.
+    threshold
+        Largest root mean square difference, in units of ``variance``, of an image of the domain:
+        Tukey's far-out fence (1977, section 2C), the upper quartile of training images plus three
+        interquartile ranges, but at least twice that quartile, since very similar training images
+        are narrower than their domain.
+    """
+
+    images: Tensor
+    variance: Tensor
+    threshold: float
+
+    @classmethod
+    def of(cls, images: Tensor) -> Self | None:
+        """Compare a sample of training images, uint8 [N, C, S, S], with as many others, if any."""
+        count = min(_MAX_SAMPLE, len(images) // 2)
+        if count < _MIN_SAMPLE:
+            return None
+        spread = torch.linspace(0, len(images) - 1, 2 * count, device=images.device).long()
+        sample = images[spread].flatten(1).float()
+        references, others = sample[::2], sample[1::2]
+        nearest = references[_nearest(references, others, torch.ones_like(others))]
+        gaps = (others - nearest).square()
+        variance = gaps.mean(0).clamp_min(max(float(gaps.mean()), _MIN_VARIANCE))
+        scores = (gaps.sum(1) / variance.sum()).sqrt()
+        lower, upper = torch.quantile(scores, scores.new_tensor([0.25, 0.75])).tolist()
+        return cls(references, variance, max(upper + 3 * (upper - lower), 2 * upper))
+
+    def anomaly_score(self, target: Tensor, known: Tensor) -> Tensor:
+        """Return the distance to the nearest image on the known pixels, [B]; 1 = threshold."""
+        weights = known.expand_as(target).flatten(1)
+        pixels = (target.flatten(1) + 1) * 127.5
+        gaps = (pixels - self.images[_nearest(self.images, pixels, weights)]).square()
+        variance = (weights * self.variance).sum(1).clamp_min(1e-6)
+        return ((weights * gaps).sum(1) / variance).sqrt() / max(self.threshold, 1e-6)
+
+
+def _nearest(images: Tensor, pixels: Tensor, weights: Tensor) -> Tensor:
+    """Return the image [N, P] that differs least from each row of ``pixels`` [B, P], [B]."""
+    return (weights @ images.square().T - 2 * (weights * pixels) @ images.T).argmin(1)
+
+
+def _rounding_error(pixels: Tensor, weights: Tensor) -> Tensor:
+    """Return a bound on the error of `Retrieval._approximate_distances`, [B].
+
+    A sum of P products in any order errs by at most n u / (1 - n u) of the sum of absolute values,
+    with n = P + 2 roundings a product (Higham 2002, section 3.1), and one more for the difference
+    of both sums. Values are at most 255.
     """
     count = pixels.shape[1] + 3
     growth = count * _ROUNDOFF / (1 - count * _ROUNDOFF)
-    weights = shares.double()
-    most = 255 * (255 * weights.sum(1) + 2 * (weights * pixels.abs()).sum(1))
-    return growth * (1 + growth) * most
+    weights = weights.double()
+    largest = 255 * (255 * weights.sum(1) + 2 * (weights * pixels.abs()).sum(1))
+    return growth * (1 + growth) * largest

@@ -1,0 +1,244 @@
+"""Model files and checkpoints: weights as safetensors, settings and card as JSON in the header.
+
+The model file is all that training and completion share. It contains no code, so opening one runs
+none, and a digest over all weights detects damage.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from pixmend.errors import ModelFileError, OutputError, VersionError
+from pixmend.images import channel_count
+from pixmend.models.dcgan import Discriminator, Generator
+from pixmend.models.encoder import Encoder
+from pixmend.models.model import DCGAN
+from pixmend.models.retrieval import Retrieval
+from pixmend.models.settings import DCGANSettings
+from pixmend.storage import atomic_write, parse_json
+
+# Format written, by kind; raised when older programs cannot read a newer file. All formats up to it
+# are read. Checkpoints: 1 without, 2 with the counts of skipped steps and rollbacks.
+FORMATS = {"model": 1, "checkpoint": 2}
+BUNDLED = Path(__file__).parent.parent / "bundled"
+_MAX_HEADER = 8 * 2**20
+_MAX_NAMES = 80  # characters of unknown names in a message
+
+
+def find_model(model: str | Path) -> Path:
+    """Return the file of a model: a file, a run directory or the name of a bundled model.
+
+    ModelFileError if there is none. A run directory stands for its best model by the monitor, or
+    without one for its last.
+    """
+    path = Path(model)
+    bundled = BUNDLED / f"{model}.safetensors"
+    if path.is_file():
+        return path
+    if path.is_dir():
+        for name in ("best.safetensors", "model.safetensors"):
+            if (path / name).is_file():
+                return path / name
+        raise ModelFileError(
+            f"{path}: holds no model.safetensors yet; train a model there first (pixmend train)"
+        )
+    if len(path.parts) == 1 and bundled.is_file():
+        return bundled
+    names = ", ".join(sorted(file.stem for file in BUNDLED.glob("*.safetensors"))) or "none"
+    raise ModelFileError(
+        f"{model}: no such model file, run directory or bundled model (bundled: {names})"
+    )
+
+
+def load_model(model: str | Path) -> DCGAN:
+    """Load a model in evaluation mode; see `find_model` and `read_tensors`."""
+    path = find_model(model)
+    tensors, header = read_tensors(path, kind="model")
+    _check_version(path, header)
+    try:
+        settings = DCGANSettings.model_validate(header["settings"])
+        with torch.device("meta"):  # allocates nothing: a small file may declare huge networks
+            _check_shapes(_networks(settings), tensors)
+        networks = _networks(settings)
+        for part, network in networks.items():
+            names = [name for name in tensors if name.startswith(f"{part}.")]
+            network.load_state_dict({name.partition(".")[2]: tensors[name] for name in names})
+        retrieval = None
+        if settings.retrieval_images:
+            count, channels = header["retrieval_count"], channel_count(settings.channels)
+            retrieval = Retrieval.decode(
+                tensors["retrieval"], count=count, channels=channels, side=settings.size
+            )
+        card = dict(header.get("card", {}))
+    # Whoever alters a file can correct its digests, so its content may be anything.
+    except (KeyError, ValueError, TypeError, RuntimeError, ModelFileError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ModelFileError(
+            f"{path}: its settings and weights do not fit together ({reason}); export it again"
+        ) from error
+    for network in networks.values():
+        network.eval().requires_grad_(False)
+    return DCGAN(settings, **networks, card=card, retrieval=retrieval)
+
+
+def save_model(model: DCGAN, path: Path) -> None:
+    """Write a model file atomically."""
+    networks = {
+        "generator": model.generator,
+        "discriminator": model.discriminator,
+        "encoder": model.encoder,
+    }
+    tensors = {
+        f"{part}.{name}": value
+        for part, network in networks.items()
+        if network is not None
+        for name, value in network.state_dict().items()
+    }
+    header: dict[str, Any] = {"settings": model.settings.model_dump(), "card": model.card}
+    if model.retrieval is not None:
+        tensors["retrieval"] = model.retrieval.encode()
+        header["retrieval_count"] = len(model.retrieval)
+    write_tensors(path, tensors, kind="model", header=header)
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], *, kind: str, header: Mapping[str, Any]
+) -> None:
+    """Write tensors and a JSON header atomically; the file is read back first.
+
+    OutputError if it cannot be written, or reads back damaged.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    facts = {**header, "format": FORMATS[kind], "kind": kind, "digest": _digest(tensors)}
+    facts["header_digest"] = _header_digest(facts)
+    content = save(tensors, {"pixmend": json.dumps(facts, sort_keys=True)})
+
+    def verify(written: Path) -> None:
+        try:
+            read_tensors(written, kind=kind)
+        except ModelFileError as error:
+            raise OutputError(
+                f"{path}: reads back damaged ({error}); the disk may be failing"
+            ) from error
+
+    with atomic_write(path, verify=verify) as file:
+        file.write(content)
+
+
+def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read tensors and header of `write_tensors`.
+
+    ModelFileError if the file is missing, truncated, altered, of another kind or of another
+    version.
+    """
+    header = read_header(path)
+    if header.get("kind") != kind:
+        raise ModelFileError(f"{path}: holds a {header.get('kind')}, not a {kind}")
+    try:
+        if os.fsencode(path).isascii():
+            with safe_open(path, framework="pt") as file:
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
+        else:
+            tensors = load(path.read_bytes())  # safe_open takes UTF-8 names only
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFileError(f"{path}: truncated or damaged; get the file again") from error
+    if _digest(tensors) != header.get("digest"):
+        raise ModelFileError(
+            f"{path}: its weights do not match their digest: altered or damaged; get the file again"
+        )
+    return tensors, header
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return the JSON header of a model file or checkpoint without reading its weights.
+
+    ModelFileError if the file is missing or no pixmend file; VersionError if its format is newer.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(_MAX_HEADER, path.stat().st_size):
+                raise ModelFileError(f"{path}: not a pixmend model file, or a truncated one")
+            metadata = parse_json(file.read(length)).get("__metadata__", {})
+        header = parse_json(metadata["pixmend"])
+    except FileNotFoundError:
+        raise ModelFileError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelFileError(f"{path}: not a pixmend model file, or a truncated one") from error
+    if not isinstance(header, dict) or str(header.get("kind")) not in FORMATS:
+        raise ModelFileError(f"{path}: not a pixmend model file")
+    newest = FORMATS[header["kind"]]
+    if header.get("format") not in range(1, newest + 1):
+        raise VersionError(
+            f"{path}: of format {header.get('format')}; this pixmend reads formats up to {newest}: "
+            "use the version that wrote it"
+        )
+    # Older files have no header digest.
+    if header.get("header_digest", digest := _header_digest(header)) != digest:
+        raise ModelFileError(
+            f"{path}: its header does not match its digest: altered or damaged; get the file again"
+        )
+    return header
+
+
+def _check_version(path: Path, header: Mapping[str, Any]) -> None:
+    """Refuse a model with settings of another version, which no new export would mend."""
+    settings = header.get("settings")
+    values = settings if isinstance(settings, dict) else {}
+    unknown = sorted(values.keys() - DCGANSettings.model_fields.keys())
+    if unknown:
+        names = ", ".join(map(ascii, unknown))[:_MAX_NAMES]
+        raise ModelFileError(
+            f"{path}: a model of another version of pixmend (unknown settings: {names}); "
+            "use that version, or train it again"
+        )
+
+
+def _networks(settings: DCGANSettings) -> dict[str, Any]:
+    """Return the networks by the prefix of their tensors, which is also their name in `DCGAN`."""
+    networks: dict[str, nn.Module] = {
+        "generator": Generator(settings),
+        "discriminator": Discriminator(settings),
+    }
+    if settings.encoder != "off":
+        networks["encoder"] = Encoder(settings)
+    return networks
+
+
+def _check_shapes(networks: Mapping[str, nn.Module], tensors: Mapping[str, Tensor]) -> None:
+    """Raise a ModelFileError if a weight of the networks is missing or of another shape."""
+    for part, network in networks.items():
+        for name, weight in network.state_dict().items():
+            tensor = tensors.get(f"{part}.{name}")
+            if tensor is None or tensor.shape != weight.shape:
+                actual = "missing" if tensor is None else f"of shape {list(tensor.shape)}"
+                raise ModelFileError(
+                    f"{part}.{name} is {actual} and should be {list(weight.shape)}"
+                )
+
+
+def _header_digest(header: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of all other fields of a header."""
+    facts = {key: value for key, value in header.items() if key != "header_digest"}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of names, types, shapes and bytes, sorted by name."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
