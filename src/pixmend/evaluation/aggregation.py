@@ -154,7 +154,7 @@ def summarise(
     methods: Sequence[EvaluatedMethod],
     masks: Sequence[str],
     features: str,
-    realism: Sequence[Realism],
+    realism: Realism,
 ) -> Summary:
     """Aggregate complete rows, one for each image, mask and method."""
     labels = tuple(method.label for method in methods)
@@ -165,9 +165,9 @@ def summarise(
     for mask in columns:
         best = max(labels, key=lambda label: float(table.values(label, mask, "psnr").mean()))
         for label in labels:
-            own = [each for each in realism if each.label == label and mask in (each.mask, ALL)]
+            of_masks = [realism.get((label, each)) for each in (masks if mask == ALL else [mask])]
             behind = None if label == best else table.difference(best, label, mask)
-            cells[label, mask] = table.cell(label, mask, own, behind)
+            cells[label, mask] = table.cell(label, mask, of_masks, behind)
 
     def best_of(labels: Sequence[str]) -> str | None:
         return max(labels, key=lambda label: cells[label, columns[-1]].psnr.mean, default=None)
@@ -215,7 +215,11 @@ class _Table:
         return mean_interval(differences, self._groups)
 
     def cell(
-        self, label: str, mask: str, realism: Sequence[Realism], behind: Interval | None
+        self,
+        label: str,
+        mask: str,
+        realism: Sequence[tuple[float, float] | None],
+        behind: Interval | None,
     ) -> Cell:
         figures = {}
         for name in METRICS:
@@ -232,7 +236,10 @@ class _Table:
             self._columns(label, mask, name).ravel() for name in ("seconds", "peak_mib")
         )
         seconds, peaks = seconds[~np.isnan(seconds)], peaks[~np.isnan(peaks)]
-        complete = len(realism) == (len(self._masks) if mask == ALL else 1)
+        known_realism = [each for each in realism if each is not None]
+        kid, fid = None, None
+        if len(known_realism) == len(realism):
+            kid, fid = np.mean(known_realism, axis=0).tolist()
         return Cell(
             label,
             mask,
@@ -240,8 +247,8 @@ class _Table:
             missing=float(self._columns(label, mask, "missing").mean()),
             seconds=float(seconds.mean()) if len(seconds) else None,
             peak_mib=float(peaks.max()) if len(peaks) else None,
-            kid=float(np.mean([each.kid for each in realism])) if complete else None,
-            fid=float(np.mean([each.fid for each in realism])) if complete else None,
+            kid=kid,
+            fid=fid,
             behind=behind,
         )
 
