@@ -48,9 +48,9 @@ class SampleQuality:
 def measure_realism(
     held_out: HeldOut, rows: Sequence[ResultRow], store: ResultStore, should_stop: ShouldStop
 ) -> tuple[str, Realism]:
-    """Return the name of the features, and each method's KID (0 for the originals) and FID.
+    """Return the name of the features, and KID and Fréchet distance of each method's answers.
 
-    There are none for fewer than `MIN_IMAGES` images, and for methods with missing answers.
+    KID of the originals is 0. There is none for fewer than `MIN_IMAGES` images, and for methods with missing answers.
     """
     features = choose_features(torch.device("cpu"))
     if len(held_out.images) < MIN_IMAGES:
