@@ -41,7 +41,7 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class SelfInversion:
-    """A search's completions of G's own samples: G can reproduce them, so errors are the search's."""
+    """A search's completions of G's own samples, whose errors are the search's alone."""
 
     label: str
     mask: str

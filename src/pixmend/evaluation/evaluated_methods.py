@@ -121,7 +121,7 @@ def find_methods(
     """Return methods by name; SettingsError for an unknown or an unavailable one.
 
     The names are those of `pixmend.completion.METHODS`, with an optional ``:share`` of their steps,
-    and of baselines; ``prefix`` marks the models. `default` adds the average if there is an encoder.
+    and of baselines. `default` adds its average if there is an encoder. ``prefix`` names the model.
     """
     spec = spec or EvaluationSpec()
     methods: list[EvaluatedMethod] = []
