@@ -123,7 +123,6 @@ class Summary:
     leads: dict[str, Interval]  # by mask: paired difference of these two; {} without both
     errors: dict[str, list[CalibrationBin]]  # by our labels: calibration of predicted errors
     shares: dict[str, list[CalibrationBin]]  # and of confidences
-    features: str  # of KID and Fréchet distance
     pairs: tuple[Pair, ...]  # the methods that two models share
 
     @property
@@ -144,16 +143,11 @@ class Summary:
         """Whether all methods have a figure."""
         return all(name in cell.figures for cell in self.cells.values())
 
-    def highest(self, mask: str, name: str) -> float:
-        """Return the highest mean of a figure."""
-        return max(self.cells[label, mask].figures[name].mean for label in self.labels)
-
 
 def summarise(
     rows: Sequence[ResultRow],
     methods: Sequence[EvaluatedMethod],
     masks: Sequence[str],
-    features: str,
     realism: Realism,
 ) -> Summary:
     """Aggregate complete rows, one for each image, mask and method."""
@@ -189,7 +183,6 @@ def summarise(
             label: _bins(rows, label, "predicted_error", "observed_error", 2) for label in ours
         },
         shares={label: _bins(rows, label, "confidence", "correct", 1) for label in ours},
-        features=features,
         pairs=_pairs(table, ours, columns),
     )
 
