@@ -1,8 +1,8 @@
-"""Hole PSNR and SSIM of methods, answers and rivals on held-out images, in one run.
+"""Hole PSNR and SSIM of methods, answers and baselines on held-out images, in one run.
 
     python benchmarks/completion.py MODEL TRAIN_RECORDS HELD_OUT_RECORDS [--images 64] [--methods instant default yeh:0.1]
 
-Rivals and measures are those of `pixmend evaluate`, which also tells how sure each figure is; this is the quick table. The held-out
+Baselines and metrics are those of `pixmend evaluate`, which also tells how sure each figure is; this is the quick table. The held-out
 records must be of families (fonts, species) that are not in the training records. A method takes its own number of steps, or with
 `:share` that share of them. Prints a markdown table of mean dB, of mean SSIM over the hole, and of seconds an image.
 """
@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pixmend.evaluation import RIVALS, find_contestants
+from pixmend.evaluation import BASELINES, find_methods
+from pixmend.evaluation.baselines import missing_requirement
 from pixmend.evaluation.metrics import psnr, ssim_map
-from pixmend.evaluation.rivals import absent
 from pixmend.masks import make_mask
 from pixmend.models import load_model
 from pixmend.records import Records
@@ -47,16 +47,15 @@ def main() -> None:
         f"{platform.processor() or platform.machine()}, load {os.getloadavg()[0]:.1f}, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}\n"
     )
-    methods_under_test = find_contestants(
-        [*(name for name in RIVALS if absent(name, train) is None), *options.methods], model, train
-    )
+    baselines = [name for name in BASELINES if missing_requirement(name, train) is None]
+    methods = find_methods([*baselines, *options.methods], model, train)
     masks = {
         spec: [make_mask(spec, *images.shape[1:3], seed=number) for number in range(len(images))]
         for spec in options.masks
     }
     print("| |", " | ".join(f"{spec} PSNR | SSIM" for spec in masks), "| s an image |")
     print("|---" * (2 * len(masks) + 2) + "|")
-    for each in methods_under_test:
+    for each in methods:
         cells, seconds = [], []
         for drawn in masks.values():
             answers = each.run(images, drawn, lambda: False)

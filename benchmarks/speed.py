@@ -26,7 +26,7 @@ import torch
 
 from pixmend.completion import METHODS, Completion, CompletionOptions, Method, Task, complete
 from pixmend.evaluation.metrics import psnr
-from pixmend.evaluation.peak import watch_memory
+from pixmend.evaluation.peak_memory import watch_memory
 from pixmend.images import Picture, Pixels, find_images, open_image, to_channels
 from pixmend.masks import make_mask
 from pixmend.models import BUNDLED, DCGAN, load_model

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 import pixmend
-from pixmend.evaluation import Files, Protocol, TrainingImages, evaluate
+from pixmend.evaluation import (
+    EvaluationImages,
+    EvaluationSpec,
+    ModelUnderTest,
+    TrainingImages,
+    evaluate,
+)
 from pixmend.images import encode_png
 from tests.browser import audit, watched
 
@@ -33,14 +39,17 @@ def evaluated(model, folder, out):
     paths = sorted(folder.iterdir())
     training = TrainingImages(255 - PIXELS, [path.name for path in paths], [None] * 24, "digest")
     evaluate(
-        model,
-        Files(paths, [path.name for path in paths]),
+        [ModelUnderTest(model)],
+        EvaluationImages.of_files(paths, [path.name for path in paths]),
         out,
+        EvaluationSpec(
+            masks=("center", "half"),
+            methods=["classic:0.01", "mean", "nearest"],
+            count=12,
+            candidates=2,
+            batch=12,
+        ),
         train=training,
-        methods=["classic:0.01", "mean", "nearest"],
-        protocol=Protocol(("center", "half"), batch=12),
-        count=12,
-        candidates=2,
     )
 
 

@@ -24,12 +24,11 @@ from pixmend.completion import (
 )
 from pixmend.distributed import choose_device, open_group
 from pixmend.evaluation import (
-    Engine,
     Evaluation,
-    Files,
+    EvaluationEngine,
+    EvaluationImages,
+    EvaluationSpec,
     ModelUnderTest,
-    Protocol,
-    Recorded,
     Step,
     TrainingImages,
 )
@@ -222,56 +221,45 @@ def evaluate(
     model: str | Path,
     images: str | Path | StorePath | Sequence[Path | StorePath],
     out: str | Path,
+    spec: EvaluationSpec | None = None,
     *,
     train_data: str | Path | None = None,
     names: Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
-    protocol: Protocol | None = None,
-    count: int = 512,
-    candidates: int = 1,
-    seconds: float | None = None,
     other: str | Path | None = None,
     completions: Mapping[str, Path] | None = None,
     device: str = "auto",
-    engine: Engine | None = None,
+    engine: EvaluationEngine | None = None,
     on_images: Callable[[int, int], None] = lambda done, total: None,
     on_step: Callable[[Step], None] = lambda step: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
-    """Judge a model beside what needs none, on images that it has not seen, into the folder ``out``.
+    """Evaluate a model on unseen images, against baselines, into the folder ``out``.
 
     Parameters
     ----------
     images
-        A record folder, an image folder, or image files, here or by URL; ``names`` are theirs.
+        A record folder, an image folder, or image files, local or by URL; ``names`` are theirs.
+    spec
+        Masks, methods, number of images and seed.
     train_data
         The records that the model was trained on.
-    methods, protocol, count, candidates, seconds, completions
-        See `pixmend.evaluation.evaluate`, as for the callbacks.
     other
-        A second model, to be compared with the first.
-    engine
-        Completes the images in place of this process: see `pixmend.cluster`.
+        A second model, to compare with the first.
+    completions, engine, on_images, on_step, should_stop
+        See `pixmend.evaluation.evaluate`; for an engine, `pixmend.cluster`.
 
     Raises
     ------
     InputError, SettingsError, RunError, OutputError
         See there.
     """
-    subject = _subject(model, device)
+    under_test = [_model_under_test(each, device) for each in (model, other) if each is not None]
     return evaluation.evaluate(
-        subject.model,
+        under_test,
         _source(images, names),
         Path(out),
-        train=_training(train_data, subject.model),
-        methods=methods,
-        protocol=protocol,
-        count=count,
-        candidates=candidates,
-        seconds=seconds,
-        model_name=subject.name,
-        model_digest=subject.digest,
-        other=None if other is None else _subject(other, device),
+        spec,
+        train=_training(train_data, under_test[0].model),
         completions=completions,
         engine=engine,
         on_images=on_images,
@@ -284,51 +272,50 @@ def write_tasks(
     model: str | Path,
     images: str | Path | StorePath | Sequence[Path | StorePath],
     folder: str | Path,
+    spec: EvaluationSpec | None = None,
     *,
     train_data: str | Path | None = None,
     names: Sequence[str] | None = None,
-    protocol: Protocol | None = None,
-    count: int = 512,
     on_images: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Write the images with holes that `evaluate`, called likewise, judges by, for another tool to complete; return how many.
+    """Write the images with holes of the same call of `evaluate` for another tool; return how many.
 
     Raises
     ------
     InputError, SettingsError, OutputError
         See `evaluate`.
     """
-    protocol = protocol or evaluation.Protocol()
+    spec = spec or EvaluationSpec()
     networks = load(model).networks
-    held = evaluation.choose_held_out(
+    held_out = evaluation.choose_held_out(
         _source(images, names),
         networks,
         _training(train_data, networks),
-        count=count,
-        seed=protocol.seed,
+        count=spec.count,
+        seed=spec.seed,
         on_progress=on_images,
     )
-    return evaluation.write_tasks(Path(folder), held, protocol)
+    return evaluation.write_tasks(Path(folder), held_out, spec)
 
 
 def _training(train_data: str | Path | None, networks: models.DCGAN) -> TrainingImages | None:
     return None if train_data is None else evaluation.open_training(Records(train_data), networks)
 
 
-def _subject(model: str | Path, device: str) -> ModelUnderTest:
+def _model_under_test(model: str | Path, device: str) -> ModelUnderTest:
     digest = sha256_of(models.find_model(model))
-    return evaluation.ModelUnderTest(load(model, device=device).networks, str(model), digest)
+    return ModelUnderTest(load(model, device=device).networks, str(model), digest)
 
 
 def _source(
     images: str | Path | StorePath | Sequence[Path | StorePath], names: Sequence[str] | None
-) -> Files | Recorded:
+) -> EvaluationImages:
     if isinstance(images, str | Path | StorePath):
         place = StorePath.of(images)
         if (place / "manifest.json").is_file():
-            return evaluation.Recorded(Records(place))
+            return EvaluationImages.of_records(Records(place))
         images = list(images_at(place))
-    return evaluation.Files(images, names or [str(path) for path in images])
+    return EvaluationImages.of_files(images, names or [str(path) for path in images])
 
 
 def pack(

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from pixmend import api, records
-from pixmend.cluster import Evaluating, EvaluationSpec, Packing, complete
+from pixmend.cluster import Evaluating, Packing, complete
 from pixmend.completion import CompletionOptions, find_method
 from pixmend.errors import ClusterError, OutputError, StoppedError
-from pixmend.evaluation import Protocol
+from pixmend.evaluation import EvaluationSpec
 from pixmend.models import save_model
 from pixmend.records import PackSettings
 from pixmend.storage import StorePath
@@ -203,23 +203,16 @@ def test_the_verb_completes_all_but_an_image_that_kills_its_worker(
 
 def test_an_evaluation_has_the_figures_of_one_process(cluster, model, make_images, tmp_path):
     folder = make_images(6)
-    named = {
-        "methods": ["classic:0.002", "mean"],
-        "protocol": Protocol(("center", "random:0.5"), batch=3),
-        "train_data": tmp_path / "records",
-    }
-    records.pack(
-        make_images(5, "train", side=13),
-        named["train_data"],
-        PackSettings(size=16, channels="RGB"),
-        workers=1,
-    )
-    api.evaluate(model, folder, tmp_path / "one", **named)
-    contest = EvaluationSpec(named["train_data"], named["methods"])
+    data = tmp_path / "records"
+    settings = PackSettings(size=16, channels="RGB")
+    records.pack(make_images(5, "train", side=13), data, settings, workers=1)
+    spec = EvaluationSpec(("center", "random:0.5"), ["classic:0.002", "mean"], batch=3)
+    api.evaluate(model, folder, tmp_path / "one", spec, train_data=data)
+    engine = Evaluating(cluster, [model], spec, data, workers=1)
     steps = []
     api.evaluate(
-        model, folder, tmp_path / "three", **named,
-        engine=Evaluating(cluster, [model], contest, workers=1), on_step=steps.append,
+        model, folder, tmp_path / "three", spec,
+        train_data=data, engine=engine, on_step=steps.append,
     )  # fmt: skip
     assert [step.done for step in steps] == list(range(3, 25, 3))
     one, three = (
@@ -232,7 +225,7 @@ def test_an_evaluation_has_the_figures_of_one_process(cluster, model, make_image
     assert one == three
     answers = [tree(tmp_path / name / "answers") for name in ("one", "three")]
     assert answers[0] == answers[1]
-    assert len(answers[0]) == 8 + 4  # of two methods_under_test, and how sure one of them is
+    assert len(answers[0]) == 8 + 4  # of two methods, and the uncertainty of one
 
 
 @pytest.mark.long

@@ -18,29 +18,38 @@ from pixmend.errors import (
     StoppedError,
 )
 from pixmend.evaluation import (
-    Files,
+    BatchResult,
+    EvaluationImages,
+    EvaluationSpec,
     HeldOut,
     ModelUnderTest,
-    Protocol,
-    Recorded,
     Step,
     TrainingImages,
     choose_held_out,
-    evaluate,
-    find_contestants,
+    find_methods,
 )
-from pixmend.evaluation.ledger import ResultStore, Row
-from pixmend.evaluation.reader import train_reader
-from pixmend.evaluation.realism import judge_realism
+from pixmend.evaluation import evaluate as evaluate_models
+from pixmend.evaluation.classifier import train_classifier
+from pixmend.evaluation.realism import measure_realism
+from pixmend.evaluation.results import ResultRow, ResultStore
 from pixmend.images import encode_png
 from pixmend.records import PackSettings, Records, pack
 
 TRAIN = np.random.default_rng(8).integers(0, 256, (12, 16, 16, 1), np.uint8)
 QUICK = {
     "methods": ["classic:0.002", "mean", "nearest"],
-    "protocol": Protocol(("center", "random:0.5"), batch=4),
+    "masks": ("center", "random:0.5"),
+    "batch": 4,
     "count": 10,
 }
+CALL = ("train", "completions", "engine", "on_step", "should_stop")
+
+
+def evaluate(model, source, out, *, name="model", digest="", other=None, **options):
+    """Evaluate with the fields of a spec as keywords."""
+    models = [ModelUnderTest(model, name, digest), *([other] if other else [])]
+    call = {key: options.pop(key) for key in CALL if key in options}
+    return evaluate_models(models, source, out, EvaluationSpec(**options), **call)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +66,7 @@ def files(tmp_path_factory):
         near = np.clip(TRAIN[number].astype(int) + 1 - 2 * number, 0, 255).astype(np.uint8)
         (folder / f"copy-{number}.png").write_bytes(encode_png(near))
     paths = sorted(folder.iterdir())
-    return Files(paths, [path.name for path in paths])
+    return EvaluationImages.of_files(paths, [path.name for path in paths])
 
 
 @pytest.fixture
@@ -105,7 +114,7 @@ def test_stopped_and_cut_off_it_goes_on_where_it_was(untrained, files, train, tm
 def test_more_masks_and_images_add_to_what_is_there(untrained, files, train, tmp_path):
     evaluate(untrained("L"), files, tmp_path, train=train, **{**QUICK, "count": 8})
     steps = []
-    more = {**QUICK, "protocol": Protocol(("center", "random:0.5", "grid"), batch=4)}
+    more = {**QUICK, "masks": ("center", "random:0.5", "grid")}
     evaluate(untrained("L"), files, tmp_path, train=train, on_step=steps.append, **more)
     fresh = [(step.mask, step.label) for step in steps if step.fresh]
     assert fresh.count(("center", "mean")) == 1, "the batch of the images that were added"
@@ -116,11 +125,11 @@ def test_copies_of_training_images_are_left_out_and_named(untrained, files, trai
     held = choose_held_out(files, untrained("L"), train, count=100)
     assert held.duplicates == ["copy-0.png", "copy-1.png"]
     assert len(held.images) == 18
-    assert held.looked_at == 20
+    assert held.examined == 20
     assert len(choose_held_out(files, untrained("L"), None, count=100).images) == 20
 
 
-def test_families_that_training_has_too_are_told(untrained, files):
+def test_groups_that_training_has_too_are_reported(untrained, files):
     names = ["familyc-1.png", *(f"font{chr(97 + number)}-x.png" for number in range(11))]
     train = TrainingImages(TRAIN, names, [None] * 12, "digest")
     assert choose_held_out(files, untrained("L"), train, count=100).shared == ["familyc"]
@@ -138,33 +147,36 @@ def test_the_same_images_from_files_and_from_records(untrained, files, tmp_path)
         (folder / f"{number}.png").write_bytes(encode_png(files.read(number)))
     pack(folder, tmp_path / "records", PackSettings(size=16, channels="L"), workers=1)
     recorded = choose_held_out(
-        Recorded(Records(tmp_path / "records")), untrained("L"), None, count=9
+        EvaluationImages.of_records(Records(tmp_path / "records")), untrained("L"), None, count=9
     )
     paths = sorted(folder.iterdir())
     read = choose_held_out(
-        Files(paths, [path.name for path in paths]), untrained("L"), None, count=9
+        EvaluationImages.of_files(paths, [path.name for path in paths]),
+        untrained("L"),
+        None,
+        count=9,
     )
     assert np.array_equal(recorded.images, read.images)
 
 
-def test_the_nearest_rival_gives_the_image_itself_where_training_has_it(untrained):
+def test_the_nearest_baseline_gives_the_image_itself_where_training_has_it(untrained):
     from pixmend.masks import make_mask
 
-    (nearest,) = find_contestants(["nearest"], untrained("L"), TRAIN)
+    (nearest,) = find_methods(["nearest"], untrained("L"), TRAIN)
     masks = [make_mask("half", 16, 16)] * 3
     found = nearest.run(TRAIN[4:7], masks, lambda: False)
     assert np.array_equal(np.stack([each.pixels for each in found]), TRAIN[4:7])
 
 
-def test_rivals_leave_known_pixels_as_they_are(untrained):
-    from pixmend.evaluation import available
+def test_baselines_leave_known_pixels_as_they_are(untrained):
+    from pixmend.evaluation.evaluated_methods import available_methods
     from pixmend.masks import make_mask
 
-    names = [name for name in available(untrained("L"), TRAIN)[0] if name != "default"]
+    names = [name for name in available_methods(untrained("L"), TRAIN)[0] if name != "default"]
     assert {"mean", "nearest"} <= set(names)
     images = np.random.default_rng(4).integers(0, 256, (2, 16, 16, 1), np.uint8)
     masks = [make_mask("strokes", 16, 16, seed=seed) for seed in range(2)]
-    for each in find_contestants(names, untrained("L"), TRAIN):
+    for each in find_methods(names, untrained("L"), TRAIN):
         for image, mask, found in zip(
             images, masks, each.run(images, masks, lambda: False), strict=True
         ):
@@ -173,11 +185,11 @@ def test_rivals_leave_known_pixels_as_they_are(untrained):
 
 
 def test_a_row_is_read_as_it_was_written():
-    row = Row(
+    row = ResultRow(
         3, "a,b\nc.png", "a", "ff", "center", 0.25, "default", "sharp", 1.5, 0.5, 2, 3, 0.25, 4, 5, 6,
         None, 6, 0.75, 0.5, 7, 1, 0, None, "odd; \"so\"", None, 0.125,
     )  # fmt: skip
-    assert Row.from_cells(row.cells()) == row
+    assert ResultRow.from_cells(row.cells()) == row
 
 
 def test_the_best_of_candidates_is_never_worse_than_the_first(untrained, files, tmp_path):
@@ -190,7 +202,7 @@ def test_the_best_of_candidates_is_never_worse_than_the_first(untrained, files, 
 # Other tools, two models, labels
 
 
-ONE = {"methods": ["mean"], "protocol": Protocol(("center", "random:0.5"), batch=4), "count": 6}
+ONE = {"methods": ["mean"], "masks": ("center", "random:0.5"), "batch": 4, "count": 6}
 
 
 @pytest.fixture
@@ -262,7 +274,7 @@ def test_two_models_are_compared_in_pairs(untrained, lively, files, tmp_path):
         for name in found.held_out.names
     ]
     assert pair.psnr["center"].mean == pytest.approx(np.mean(gaps), abs=1e-4)
-    assert "B less A" in found.verdict
+    assert "B - A" in found.verdict
     same = ModelUnderTest(untrained("L"), "same", "3")
     found = evaluate(untrained("L"), files, tmp_path / "aa", other=same, **options)
     assert found.summary.pairs[0].psnr["center"].mean == 0
@@ -277,16 +289,16 @@ def test_two_models_are_compared_in_pairs(untrained, lively, files, tmp_path):
         )
 
 
-def test_a_reader_reads_what_can_be_read(tmp_path):
+def test_the_classifier_classifies_what_can_be_classified(tmp_path):
     draw = np.random.default_rng(3)
     labels = ["dark", "bright"] * 40
     levels = np.array([60 if label == "dark" else 190 for label in labels])
     images = (levels[:, None, None, None] + draw.normal(0, 9, (80, 16, 16, 1))).astype(np.uint8)
     train = TrainingImages(images, [f"{n}.png" for n in range(80)], labels, "digest")
-    reader = train_reader(train, tmp_path / "reader.safetensors", steps=12)
-    assert reader.read(images) == labels
-    kept = train_reader(train, tmp_path / "reader.safetensors", steps=0)
-    assert kept.read(images) == labels, "read back, not trained again"
+    classifier = train_classifier(train, tmp_path / "net.safetensors", steps=12)
+    assert classifier.predict(images) == labels
+    kept = train_classifier(train, tmp_path / "net.safetensors", steps=0)
+    assert kept.predict(images) == labels, "read back, not trained again"
 
 
 @pytest.fixture
@@ -298,12 +310,12 @@ def without_extra(monkeypatch):
 @pytest.mark.usefixtures("without_extra")
 def test_what_a_figure_lacks_is_told_and_it_is_left_out(untrained, files, train, tmp_path):
     found = evaluate(untrained("L"), files, tmp_path, train=train, **ONE)
-    told = " ".join(found.absent)
+    told = " ".join(found.unavailable)
     assert "KID needs 50 images, and there are 6" in told
     assert "pip install 'pixmend[metrics]'" in told
     assert "two classes" in told
     assert found.summary.cells["mean", "center"].kid is None
-    assert "read" not in found.summary.cells["mean", "center"].figures
+    assert "class_correct" not in found.summary.cells["mean", "center"].figures
 
 
 @pytest.mark.usefixtures("without_extra")
@@ -312,23 +324,23 @@ def test_kid_is_zero_for_the_originals_and_not_for_grey(untrained, tmp_path):
     images = draw.integers(0, 256, (50, 16, 16, 1), np.uint8)
     names = [f"f{n}.png" for n in range(50)]
     held = HeldOut(images, names, names, [None] * 50, 50, 50, [], [], [])
-    ledger = ResultStore(tmp_path, {})
+    store = ResultStore(tmp_path, {"batch": 50})
     rows = []
     for method, answers in (("same", images), ("grey", np.full_like(images, 128))):
         own = [row_of(number, names[number], method) for number in range(50)]
-        ledger.add(own, answers)
+        store.add(BatchResult(own, answers, None))
         rows += own
-    name, found = judge_realism(held, rows, 50, ledger)
-    of = {each.label: each for each in found}
+    name, found = measure_realism(held, rows, store, lambda: False)
+    same, grey = found["same", "center"], found["grey", "center"]
     assert name == "random"
-    assert of["same"].kid == pytest.approx(0, abs=1e-9)
-    assert of["same"].fid == pytest.approx(0, abs=1e-3)
-    assert of["grey"].kid > 1e-3
-    assert judge_realism(held, rows, 50, ledger) == (name, found), "read back"
+    assert same[0] == pytest.approx(0, abs=1e-9)
+    assert same[1] == pytest.approx(0, abs=1e-3)
+    assert grey[0] > 1e-3
+    assert measure_realism(held, rows, store, lambda: False) == (name, found), "read back"
 
 
 def row_of(number, name, method):
-    return Row(
+    return ResultRow(
         number, name, name, "ff", "center", 0.25, method, "", 1, 0.5, 2, 3, 0.25, 4, 5, 6,
         None, 6, None, 0.5, 7, 1, 0, None, "", None, 0.125,
     )  # fmt: skip
@@ -347,9 +359,9 @@ def test_the_protocol_of_the_paper_prints_its_rows_above_ours(tasks):
 def test_a_full_disk_is_an_error_and_the_same_command_goes_on(
     untrained, files, tmp_path, monkeypatch
 ):
-    from pixmend.evaluation import ledger
+    from pixmend.evaluation import results
 
-    real, written = ledger.write_bytes, []
+    real, written = results.write_bytes, []
 
     def full(path, content):
         written.append(path)
@@ -358,10 +370,10 @@ def test_a_full_disk_is_an_error_and_the_same_command_goes_on(
         real(path, content)
 
     options = {**QUICK, "methods": ["classic:0.002"]}
-    monkeypatch.setattr(ledger, "write_bytes", full)
+    monkeypatch.setattr(results, "write_bytes", full)
     with pytest.raises(OutputError):
         evaluate(untrained("L"), files, tmp_path / "full", **options)
-    monkeypatch.setattr(ledger, "write_bytes", real)
+    monkeypatch.setattr(results, "write_bytes", real)
     steps = []
     evaluate(untrained("L"), files, tmp_path / "full", on_step=steps.append, **options)
     assert [step.fresh for step in steps] == [False] * 3 + [True] * 3
@@ -373,17 +385,17 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from pixmend import api
-from pixmend.evaluation import Protocol, ledger
-real, count = ledger.append_line, []
+from pixmend.evaluation import EvaluationSpec, results
+real, count = results.append_line, []
 def append(path, line):
     count.append(1)
     if len(count) == 3:  # the third batch's answers are written, its rows are not
         os.kill(os.getpid(), signal.SIGKILL)
     real(path, line)
-ledger.append_line = append
+results.append_line = append
 folder = Path(sys.argv[1])
 api.evaluate(folder / "m.safetensors", folder / "images", folder / "out",
-             methods=["classic:0.002"], protocol=Protocol(("center",), batch=1), count=5)
+             EvaluationSpec(("center",), ["classic:0.002"], batch=1, count=5))
 """
 
 
@@ -395,11 +407,11 @@ def test_kill_9_loses_a_batch_at_most_and_the_figures_are_those_of_an_uninterrup
     assert ran.returncode == -signal.SIGKILL
     assert len(figures(folder / "out")) == 1 + 2
     steps: list[Step] = []
-    options = {"methods": ["classic:0.002"], "protocol": Protocol(("center",), batch=1), "count": 5}
+    spec = EvaluationSpec(("center",), ["classic:0.002"], batch=1, count=5)
     given = (folder / "m.safetensors", folder / "images")
-    api.evaluate(*given, folder / "out", on_step=steps.append, **options)
+    api.evaluate(*given, folder / "out", spec, on_step=steps.append)
     assert [step.fresh for step in steps] == [False] * 2 + [True] * 3
-    api.evaluate(*given, folder / "whole", **options)
+    api.evaluate(*given, folder / "whole", spec)
     assert figures(folder / "out") == figures(folder / "whole")
 
 
@@ -409,9 +421,7 @@ def test_kill_9_loses_a_batch_at_most_and_the_figures_are_those_of_an_uninterrup
 def test_the_report_stands_alone_and_says_what_the_figures_say(untrained, files, train, tmp_path):
     from tests.training.test_report import Page
 
-    found = evaluate(
-        untrained("L"), files, tmp_path, train=train, model_name="a <b>&model", **QUICK
-    )
+    found = evaluate(untrained("L"), files, tmp_path, train=train, name="a <b>&model", **QUICK)
     text = (tmp_path / "report.html").read_text()
     page = Page(text)
     assert "a &lt;b&gt;&amp;model" in text
@@ -433,14 +443,14 @@ def test_a_model_that_loses_to_the_mean_is_told_so(untrained, train, tmp_path):
         paths.append(tmp_path / f"{letter}-0.png")
         paths[-1].write_bytes(encode_png(pixels.round().astype(np.uint8)))
     options = {**QUICK, "methods": ["classic:0.002", "mean"]}
-    source = Files(paths, [path.name for path in paths])
+    source = EvaluationImages.of_files(paths, [path.name for path in paths])
     found = evaluate(untrained("L"), source, tmp_path / "out", train=train, **options)
     assert found.verdict.startswith("The model loses")
-    assert found.summary.lead.sure == -1
-    told = " ".join(finding.fact for finding in found.findings)
+    assert found.summary.lead.sign == -1
+    told = " ".join(each.fact for each in found.diagnostics)
     assert "no better than the mean" in told
-    assert "learned from 12 images" in told
-    assert "stand on 10 images" in told
+    assert "trained on 12 images" in told
+    assert "rest on 10 images" in told
 
 
 # Bad input
@@ -452,26 +462,26 @@ def test_a_model_that_loses_to_the_mean_is_told_so(untrained, train, tmp_path):
 )
 def test_a_method_that_cannot_take_part_is_told_with_what_can(untrained, name, said):
     with pytest.raises(SettingsError, match=said):
-        find_contestants([name], untrained("L"), None)
+        find_methods([name], untrained("L"), None)
 
 
 def test_an_unknown_mask_is_told_with_those_there_are():
     with pytest.raises(MaskError, match="center"):
-        Protocol(("centre",))
+        EvaluationSpec(("centre",))
 
 
 def test_another_evaluation_in_the_folder_is_not_overwritten(untrained, files, tmp_path):
     options = {**QUICK, "methods": ["classic:0.002"], "count": 4}
-    evaluate(untrained("L"), files, tmp_path, model_digest="one", **options)
+    evaluate(untrained("L"), files, tmp_path, digest="one", **options)
     with pytest.raises(RunError, match="another model"):
-        evaluate(untrained("L"), files, tmp_path, model_digest="two", **options)
+        evaluate(untrained("L"), files, tmp_path, digest="two", **options)
 
 
 def test_nothing_but_training_images_is_told(untrained, tmp_path, train):
     (tmp_path / "a.png").write_bytes(encode_png(TRAIN[0]))
     (tmp_path / "b.png").write_bytes(b"no image")
     paths = sorted(tmp_path.iterdir())
-    source = Files(paths, [path.name for path in paths])
+    source = EvaluationImages.of_files(paths, [path.name for path in paths])
     with pytest.raises(InputError, match="1 are training images, 1 cannot be read"):
         choose_held_out(source, untrained("L"), train, count=5)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from pixmend.evaluation import mean_interval, metrics
-from pixmend.evaluation.intervals import ratio_interval
+from pixmend.evaluation import metrics
+from pixmend.evaluation.aggregation import mean_interval, ratio_interval
 from pixmend.masks import make_mask
 
 RNG = np.random.default_rng(5)
@@ -30,7 +30,7 @@ def hole_pairs():
 def test_errors_are_those_of_plain_sums():
     pairs = hole_pairs()
     squared = sum((a - b) ** 2 for a, b in pairs) / len(pairs)
-    assert metrics.rms(ANSWER, IMAGE, MASK.hole) == pytest.approx(math.sqrt(squared))
+    assert metrics.rmse(ANSWER, IMAGE, MASK.hole) == pytest.approx(math.sqrt(squared))
     decibels = 20 * math.log10(255) - 10 * math.log10(squared)
     assert metrics.psnr(ANSWER, IMAGE, MASK.hole) == pytest.approx(decibels)
     absolute = sum(abs(a - b) for a, b in pairs) / len(pairs)
@@ -40,7 +40,7 @@ def test_errors_are_those_of_plain_sums():
 def test_an_answer_without_error_has_a_finite_psnr_and_full_marks():
     assert metrics.psnr(IMAGE, IMAGE, MASK.hole) == pytest.approx(68.13, abs=0.01)
     assert metrics.ssim_map(IMAGE, IMAGE) == pytest.approx(1)
-    assert metrics.right_share(IMAGE, IMAGE, MASK.hole) == 1
+    assert metrics.correct_share(IMAGE, IMAGE, MASK.hole) == 1
 
 
 def test_ssim_is_that_of_windows_summed_one_by_one():
@@ -88,15 +88,15 @@ def test_the_step_across_the_border_is_that_of_each_pair():
             for to in ((y, x + 1), (y + 1, x)):
                 if to[0] < 13 and to[1] < 17 and MASK.known[y, x] != MASK.known[to]:
                     steps.append(abs(ANSWER[to].astype(float) - ANSWER[y, x]).mean())  # noqa: PERF401
-    assert metrics.border_step(ANSWER, MASK.known) == pytest.approx(np.mean(steps))
+    assert metrics.boundary_step(ANSWER, MASK.known) == pytest.approx(np.mean(steps))
     flat = np.full((8, 8, 1), 100, np.uint8)
     mask = make_mask("center", 8, 8)
     raised = np.where(mask.hole[..., None], np.uint8(130), flat)
-    assert metrics.border_step(raised, mask.known) == 30
-    assert metrics.border_step(flat, mask.known) == 0
+    assert metrics.boundary_step(raised, mask.known) == 30
+    assert metrics.boundary_step(flat, mask.known) == 0
 
 
-def test_the_seam_of_a_set_is_a_ratio_of_sums():
+def test_the_boundary_ratio_of_a_set_is_a_ratio_of_sums():
     found = ratio_interval([30.0, 10.0, 2.0], [10.0, 10.0, 1.0], ["a", "b", "c"])
     assert found.mean == pytest.approx(2, abs=1e-3)
     assert found.low < 2 < found.high
@@ -113,20 +113,20 @@ def test_candidates_differ_by_the_mean_over_pairs_and_cover_what_is_among_them()
     assert metrics.diversity(candidates[:1], whole) == 0
 
 
-def test_right_pixels_are_off_by_less_than_26_levels():
+def test_correct_pixels_are_off_by_less_than_26_levels():
     image = np.full((1, 4, 1), 100, np.uint8)
     answer = np.array([[[100], [125], [126], [75]]], np.uint8)
-    assert metrics.right_share(answer, image, np.ones((1, 4), bool)) == 0.75
+    assert metrics.correct_share(answer, image, np.ones((1, 4), bool)) == 0.75
 
 
-def test_errors_drawn_as_foretold_are_calibrated_and_others_are_not():
-    said = np.random.default_rng(0).uniform(5, 60, 4000)
-    came = np.abs(np.random.default_rng(1).normal(0, said))
-    for group in metrics.calibration(said, came, squared=True):
-        assert group.true == pytest.approx(group.foretold, rel=0.15)
-    assert sum(group.count for group in metrics.calibration(said, came)) == 4000
-    for group in metrics.calibration(said, 3 * came, squared=True):
-        assert group.true > 2 * group.foretold
+def test_errors_drawn_as_predicted_are_calibrated_and_others_are_not():
+    predicted = np.random.default_rng(0).uniform(5, 60, 4000)
+    observed = np.abs(np.random.default_rng(1).normal(0, predicted))
+    for each in metrics.calibration_bins(predicted, observed, power=2):
+        assert each.observed == pytest.approx(each.predicted, rel=0.15)
+    assert sum(each.count for each in metrics.calibration_bins(predicted, observed)) == 4000
+    for each in metrics.calibration_bins(predicted, 3 * observed, power=2):
+        assert each.observed > 2 * each.predicted
 
 
 # Intervals
@@ -141,30 +141,30 @@ def test_the_interval_of_images_alone_is_that_of_the_normal_theory():
     assert found.high == pytest.approx(values.mean() + half, abs=0.15 * half)
 
 
-def test_copies_of_an_image_in_one_family_make_nothing_surer():
+def test_copies_of_an_image_in_one_group_make_nothing_surer():
     values = np.random.default_rng(3).normal(0, 1, 30).tolist()
     alone = mean_interval(values, [str(number) for number in range(30)])
     copied = mean_interval(values * 5, [str(number) for number in range(30)] * 5)
     assert (copied.low, copied.high) == pytest.approx((alone.low, alone.high))
     assert copied.images == 150
-    assert copied.families == 30
+    assert copied.groups == 30
 
 
 def test_a_win_is_one_only_outside_the_interval():
-    families = [str(number) for number in range(40)]
+    groups = [str(number) for number in range(40)]
     noise = np.random.default_rng(7).normal(0, 1, 40)
     noise -= noise.mean()
-    assert mean_interval((noise + 1).tolist(), families).sure == 1
-    assert mean_interval((noise - 1).tolist(), families).sure == -1
-    assert mean_interval((noise + 0.02).tolist(), families).sure == 0
-    assert mean_interval([5.0, 5.0], ["a", "a"]).sure == 0, "one family is no evidence"
+    assert mean_interval((noise + 1).tolist(), groups).sign == 1
+    assert mean_interval((noise - 1).tolist(), groups).sign == -1
+    assert mean_interval((noise + 0.02).tolist(), groups).sign == 0
+    assert mean_interval([5.0, 5.0], ["a", "a"]).sign == 0, "one group is no evidence"
 
 
 def test_ninety_five_of_a_hundred_intervals_hold_the_truth():
     draw = np.random.default_rng(11)
-    families = [str(number) for number in range(60)]
+    groups = [str(number) for number in range(60)]
     held = 0
     for _ in range(100):
-        found = mean_interval(draw.normal(0, 1, 60).tolist(), families)
+        found = mean_interval(draw.normal(0, 1, 60).tolist(), groups)
         held += found.low <= 0 <= found.high
     assert 88 <= held <= 99

@@ -132,7 +132,7 @@ def test_a_write_that_is_not_atomic_would_be_seen(world, tmp_path, monkeypatch):
             os.kill(os.getpid(), 9)
 
     verb = verb_of(world, "evaluate")
-    monkeypatch.setattr("pixmend.evaluation.ledger.write_bytes", careless)
+    monkeypatch.setattr("pixmend.evaluation.results.write_bytes", careless)
     attempt(verb.command(tmp_path / "out"))
     row = Row("careless")
     crash.look(verb, tmp_path / "out", frozenset(), row)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch._dynamo
 
-from pixmend.evaluation.ledger import Row as Figures
+from pixmend.evaluation.results import ResultRow
 from pixmend.images import encode_png, open_image
 from pixmend.masks import make_mask
 from pixmend.models import (
@@ -227,12 +227,12 @@ def _evaluated(out: Path) -> frozenset[str]:
     return frozenset(f"{row.image} {row.mask} {row.label}" for row in rows)
 
 
-def _rows(out: Path) -> list[Figures]:
+def _rows(out: Path) -> list[ResultRow]:
     path, found = out / "results.csv", []
     text = path.read_text() if path.exists() else ""
     for cells in csv.reader(text[: text.rfind("\n") + 1].splitlines()):
         try:
-            found.append(Figures.from_cells(cells))
+            found.append(ResultRow.from_cells(cells))
         except ValueError:
             continue  # the head
     return found

@@ -1,14 +1,15 @@
 """What the verbs do with --cluster."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
-    from pixmend.cluster import Completed, Evaluating, EvaluationSpec, Packing
+    from pixmend.cluster import Completed, Evaluating, Packing
     from pixmend.completion import CompletionOptions
+    from pixmend.evaluation import EvaluationSpec
     from pixmend.storage import StorePath
 
 CLUSTER_HELP = "Let a Ray cluster do it: auto (RAY_ADDRESS, this machine's, or a new one of its cores), ray://HOST or HOST:PORT."
@@ -28,7 +29,11 @@ def packing_on(address: str | None, workers: int | None) -> "Iterator[Packing | 
 
 @contextmanager
 def evaluating_on(
-    address: str | None, models: Sequence[str], contest: "Callable[[], EvaluationSpec]"
+    address: str | None,
+    models: Sequence[str],
+    spec: "EvaluationSpec",
+    train_data: str | None,
+    device: str,
 ) -> "Iterator[Evaluating | None]":
     """Give the engine for `pixmend.api.evaluate`; none without an address."""
     if address is None:
@@ -37,7 +42,7 @@ def evaluating_on(
     from pixmend.cluster import Evaluating, connect
 
     with connect(address) as cluster:
-        yield Evaluating(cluster, models, contest())
+        yield Evaluating(cluster, models, spec, train_data, device)
 
 
 def complete_on(

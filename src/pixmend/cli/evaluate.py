@@ -10,8 +10,7 @@ from pixmend.cli.clustered import CLUSTER_HELP
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pixmend.cluster import EvaluationSpec
-    from pixmend.evaluation import Evaluation, Protocol, Step
+    from pixmend.evaluation import Evaluation, Step
     from pixmend.storage import StorePath
 
 
@@ -90,29 +89,34 @@ def evaluate(
     from pixmend.cli.terminal import errors, progress_bar, stop_on_signal
     from pixmend.cli.terminal import out as said
     from pixmend.errors import SettingsError
-    from pixmend.evaluation import YEH_MASKS, Protocol, parse_completions
+    from pixmend.evaluation import YEH_MASKS, EvaluationSpec, parse_completions
     from pixmend.storage import StorePath
 
     if protocol not in (None, "yeh2017"):
         raise SettingsError(f"--protocol {protocol}: there is yeh2017")
     if out is None and tasks is None:
         raise SettingsError("--out: give the folder for report and results (or --tasks FOLDER)")
-    chosen_masks = YEH_MASKS if protocol else tuple(_words(masks))
-    plan = Protocol(chosen_masks, seed, batch)
+    spec = EvaluationSpec(
+        masks=YEH_MASKS if protocol else tuple(_words(masks)),
+        methods=None if methods is None else _words(methods),
+        count=count,
+        candidates=candidates,
+        seconds=seconds,
+        seed=seed,
+        batch=batch,
+    )
     other, images = _second_model(images)
     report = None if out is None else StorePath.of(out).on_this_machine("a report")
     asked = None if tasks is None else StorePath.of(tasks).on_this_machine("what is asked")
     given, names = _inputs(images, report or asked or Path("tasks"))
-    named = None if methods is None else _words(methods)
-
-    def contest() -> "EvaluationSpec":
-        from pixmend.cluster import EvaluationSpec
-
-        return EvaluationSpec(train_data, named, seed, candidates, seconds, device)
 
     with (
         evaluating_on(
-            None if tasks else cluster, [model, *([other] if other else [])], contest
+            None if tasks else cluster,
+            [model, *([other] if other else [])],
+            spec,
+            train_data,
+            device,
         ) as engine,
         stop_on_signal() as should_stop,
         progress_bar() as bar,
@@ -130,9 +134,8 @@ def evaluate(
 
         if asked is not None:
             written = api.write_tasks(
-                model, given, asked, train_data=train_data, names=names, protocol=plan,
-                count=count, on_images=chosen,
-            )  # fmt: skip
+                model, given, asked, spec, train_data=train_data, names=names, on_images=chosen
+            )
             said.print(f"{written} tasks in {asked}", markup=False)
             return
         assert report is not None
@@ -140,13 +143,9 @@ def evaluate(
             model,
             given,
             report,
+            spec,
             train_data=train_data,
             names=names,
-            methods=named,
-            protocol=plan,
-            count=count,
-            candidates=candidates,
-            seconds=seconds,
             other=other,
             completions=parse_completions(completions or []),
             device=device,
@@ -155,23 +154,23 @@ def evaluate(
             on_step=show,
             should_stop=should_stop,
         )
-    for reason in found.absent:
+    for reason in found.unavailable:
         errors.print(f"left out: {reason}", markup=False)
     for name, reason in found.held_out.failed:
         errors.print(f"failed: {reason if name in reason else f'{name}: {reason}'}", markup=False)
-    _show(found, count, plan)
+    _show(found)
     if found.held_out.failed:
         raise typer.Exit(2)
 
 
-def _show(found: "Evaluation", count: int, plan: "Protocol") -> None:
+def _show(found: "Evaluation") -> None:
     from rich.table import Table
 
     from pixmend.cli.terminal import errors, out
     from pixmend.evaluation import YEH_MASKS, yeh_table
 
     summary, held = found.summary, found.held_out
-    if len(held.images) < count and len(held.images) < 100:
+    if len(held.images) < found.spec.count and len(held.images) < 100:
         errors.print(
             f"only {len(held.images)} images to judge by ({len(held.duplicates)} are training images): intervals are wide",
             markup=False,
@@ -185,10 +184,10 @@ def _show(found: "Evaluation", count: int, plan: "Protocol") -> None:
         shown = [f"[bold]{c.psnr.mean:.2f}[/]" if c.best else f"{c.psnr.mean:.2f}" for c in cells]
         table.add_row(label, *shown)
     out.print(table)
-    if plan.masks == YEH_MASKS:
+    if found.spec.masks == YEH_MASKS:
         out.print(yeh_table(summary), markup=False)
     out.print(found.verdict, markup=False)
-    for finding in found.findings:
+    for finding in found.diagnostics:
         out.print(f"- {finding.fact} {finding.advice}", markup=False)
     out.print(f"report  {found.report}\nresults {found.results}", markup=False)
 

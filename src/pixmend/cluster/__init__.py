@@ -3,7 +3,8 @@
     with connect("auto") as cluster:
         records.pack(images, out, settings, engine=Packing(cluster))
         complete(cluster, model, folder, out, options)
-        api.evaluate(model, images, out, engine=Evaluating(cluster, [model], EvaluationSpec()))
+        spec = EvaluationSpec()
+        api.evaluate(model, images, out, spec, engine=Evaluating(cluster, [model], spec))
 
 driver: listing ─jobs, one a worker at a time─▶ workers ─files, whole, then their note─▶ OUT
         progress, failures ◀──── board (who is how far) ◀──── reports
@@ -16,13 +17,12 @@ of machines, does what has no note.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Cluster", "Completed", "Evaluating", "EvaluationSpec", "Packing", "complete", "connect"]
+__all__ = ["Cluster", "Completed", "Evaluating", "Packing", "complete", "connect"]
 
 # Names and their modules: workers that pack images need not wait for torch.
 _MODULES = {
     "Cluster": "session",
     "Completed": "completing",
-    "EvaluationSpec": "evaluating",
     "Evaluating": "evaluating",
     "Packing": "packing",
     "complete": "completing",
@@ -31,7 +31,7 @@ _MODULES = {
 
 if TYPE_CHECKING:
     from pixmend.cluster.completing import Completed, complete
-    from pixmend.cluster.evaluating import Evaluating, EvaluationSpec
+    from pixmend.cluster.evaluating import Evaluating
     from pixmend.cluster.packing import Packing
     from pixmend.cluster.session import Cluster, connect
 

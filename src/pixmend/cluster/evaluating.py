@@ -10,31 +10,17 @@ from pixmend.cluster.part import model_of
 from pixmend.cluster.pool import Pool, RetryPolicy
 from pixmend.cluster.session import Cluster, WorkerContract
 from pixmend.errors import ClusterError, RunError, StoppedError
-from pixmend.evaluation import Batch, ModelUnderTest, Order, answer, methods_of, open_training
+from pixmend.evaluation import (
+    BatchResult,
+    EvaluationBatch,
+    EvaluationSpec,
+    ModelUnderTest,
+    open_training,
+    run_batch,
+    select_methods,
+)
 from pixmend.models import find_model
 from pixmend.records import Records
-
-
-@dataclass(frozen=True)
-class EvaluationSpec:
-    """Who takes part, as `pixmend.api.evaluate` is told; the models travel as their files' bytes.
-
-    Attributes
-    ----------
-    train_data
-        A record folder that all machines see, or None.
-    methods, candidates, seconds, device
-        See `pixmend.api.evaluate`.
-    seed
-        Of the protocol.
-    """
-
-    train_data: str | Path | None = None
-    methods: Sequence[str] | None = None
-    seed: int = 0
-    candidates: int = 1
-    seconds: float | None = None
-    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -44,20 +30,24 @@ class Evaluating:
     Attributes
     ----------
     models
-        One, or two to be compared.
+        One, or two to be compared; they travel as their files' bytes.
+    train_data
+        A record folder that all machines see, or None.
     workers
         How many; by default one a GPU, or one a core where there is none.
     """
 
     cluster: Cluster
     models: Sequence[str | Path]
-    contest: EvaluationSpec
+    spec: EvaluationSpec
+    train_data: str | Path | None = None
+    device: str = "auto"
     workers: int | None = None
 
     def run(
-        self, orders: Iterable[Order], *, should_stop: Callable[[], bool]
-    ) -> Iterator[tuple[Order, Batch]]:
-        """Yield what came of each order, in the order in which they are done.
+        self, batches: Iterable[EvaluationBatch], *, should_stop: Callable[[], bool]
+    ) -> Iterator[tuple[EvaluationBatch, BatchResult]]:
+        """Yield the result of each batch, in the order in which they are done.
 
         Raises
         ------
@@ -71,16 +61,16 @@ class Evaluating:
             if should_stop():
                 raise StoppedError
 
-        cluster, most = self.cluster, self.cluster.fit(self.contest.device)
+        cluster, most = self.cluster, self.cluster.fit(self.device)
         files = [cluster.ray.put(find_model(each).read_bytes()) for each in self.models]
-        pool: Pool[Order, Batch] = Pool(
+        pool: Pool[EvaluationBatch, BatchResult] = Pool(
             cluster,
             _Evaluator,
-            (self.contest, *files),
+            (self.spec, self.train_data, self.device, *files),
             workers=self.workers or most.workers,
             gpus=most.gpus,
         )
-        yield from pool.run(orders, on_tick=look)
+        yield from pool.run(batches, on_tick=look)
         if pool.failed:
             raise RunError(
                 f"{len(pool.failed)} batches failed twice: {pool.failed[0].reason}; the others are kept: mend that and run "
@@ -92,32 +82,29 @@ class _Evaluator:
     """The actor: it holds the models."""
 
     def begin(
-        self, terms: WorkerContract, board: object, contest: EvaluationSpec, *models: bytes
+        self,
+        terms: WorkerContract,
+        board: object,
+        spec: EvaluationSpec,
+        train_data: str | Path | None,
+        device: str,
+        *models: bytes,
     ) -> None:
         terms.accept()
         self._pen = Reporter(board)
-        networks = [model_of(content, contest.device).networks for content in models]
-        train = None
-        if contest.train_data is not None:
-            train = open_training(Records(contest.train_data), networks[0])
-        found, _ = methods_of(
-            [ModelUnderTest(each) for each in networks],
-            train,
-            contest.methods,
-            seed=contest.seed,
-            candidates=contest.candidates,
-            seconds=contest.seconds,
-        )
-        self._contestants = {each.label: each for each in found}
+        networks = [model_of(content, device).networks for content in models]
+        train = None if train_data is None else open_training(Records(train_data), networks[0])
+        methods, _ = select_methods([ModelUnderTest(each) for each in networks], train, spec)
+        self._methods = {each.label: each for each in methods}
 
-    def work(self, order: Order, care: RetryPolicy) -> Batch:
+    def work(self, batch: EvaluationBatch, care: RetryPolicy) -> BatchResult:
         del care  # its images are decoded, and a search that dies twice is no matter of one image
-        if order.label not in self._contestants:
+        if batch.label not in self._methods:
             raise ClusterError(
-                f"node {platform.node()}: cannot let {order.label} take part; install the same packages on all machines"
+                f"node {platform.node()}: cannot run {batch.label}; install the same packages on all machines"
             )
 
         def stopped() -> bool:
-            return self._pen.report(order.number, Note())
+            return self._pen.report(batch.number, Note())
 
-        return answer(order, self._contestants[order.label], should_stop=stopped)
+        return run_batch(batch, self._methods[batch.label], stopped)

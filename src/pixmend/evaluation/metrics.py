@@ -1,11 +1,12 @@
-"""How far a completed image is from the original: functions of arrays, uint8 [H, W, C], each with its source.
+"""Image metrics over arrays, uint8 [H, W, C].
 
-What counts for a completion is the hole; figures of the whole image are kept beside it because papers give them.
+Metrics of the hole measure a completion; metrics of the whole image allow comparison with papers.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -14,119 +15,105 @@ from numpy.typing import NDArray
 from pixmend.images import Pixels
 from pixmend.models import CORRECT_TOLERANCE
 
-_LEAST_ERROR = (
-    1e-2  # squared grey levels: an answer without error has 68.13 dB, so that means stay finite
-)
+_MIN_SQUARED_ERROR = 1e-2  # bounds PSNR at 68.13 dB, so that means stay finite
 _SIGMA, _RADIUS = 1.5, 5  # Wang 2004, section III-B: windows of 11 x 11
-_C1, _C2 = 0.01**2, 0.03**2  # Wang 2004, equations 7 and 11, of values in [0, 1]
+_C1, _C2 = 0.01**2, 0.03**2  # Wang 2004, equations 7 and 11, for values in [0, 1]
 
-Where = NDArray[np.bool_]  # [H, W]
-
-
-def rms(answer: Pixels, image: Pixels, where: Where) -> float:
-    """Return the root mean square error over some pixels and all channels, in grey levels."""
-    return math.sqrt(_squared(answer, image, where))
+Region = NDArray[np.bool_]  # [H, W], True = evaluated (or, of `boundary_step`, known)
 
 
-def psnr(answer: Pixels, image: Pixels, where: Where) -> float:
-    """Return 10 log10(255^2 / mean squared error) over some pixels, in dB; 68.13 at the most."""
-    return 10 * math.log10(255**2 / max(_squared(answer, image, where), _LEAST_ERROR))
+def rmse(answer: Pixels, image: Pixels, region: Region) -> float:
+    """Return the root mean square error over a region and all channels, in grey levels."""
+    return math.sqrt(_mean_squared_error(answer, image, region))
 
 
-def l1(answer: Pixels, image: Pixels, where: Where) -> float:
-    """Return the mean absolute error over some pixels, in grey levels."""
-    return float(np.abs(answer.astype(np.float64) - image)[where].mean())
+def psnr(answer: Pixels, image: Pixels, region: Region) -> float:
+    """Return 10 log10(255^2 / mean squared error) over a region, in dB; at most 68.13."""
+    error = max(_mean_squared_error(answer, image, region), _MIN_SQUARED_ERROR)
+    return 10 * math.log10(255**2 / error)
 
 
-def right_share(answer: Pixels, image: Pixels, where: Where) -> float:
-    """Return the share of some pixels that are off by less than 26 grey levels, the mean over channels: what confidence foretells."""
-    off = np.abs(answer.astype(np.float64) - image).mean(-1)
-    return float((off <= CORRECT_TOLERANCE * 127.5)[where].mean())
+def l1(answer: Pixels, image: Pixels, region: Region) -> float:
+    """Return the mean absolute error over a region, in grey levels."""
+    return float(np.abs(answer.astype(np.float64) - image)[region].mean())
+
+
+def correct_share(answer: Pixels, image: Pixels, region: Region) -> float:
+    """Return the share of pixels within 25 grey levels (mean over channels).
+
+    A completion's confidence predicts this share.
+    """
+    error = np.abs(answer.astype(np.float64) - image).mean(-1)
+    return float((error <= CORRECT_TOLERANCE * 127.5)[region].mean())
 
 
 def ssim_map(answer: Pixels, image: Pixels) -> NDArray[np.float64]:
-    """Return the structural similarity at each pixel, [H, W], the mean over channels (Wang 2004, equation 13).
+    """Return SSIM at each pixel, [H, W], averaged over channels (Wang 2004, equation 13).
 
-    Gaussian windows of sigma 1.5 cut at 5 pixels, mirrored at the edges, variances of the population.
+    Gaussian windows (sigma 1.5, radius 5), mirrored at the edges, with population variances.
     """
     from scipy.ndimage import gaussian_filter
 
-    def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        smoothed: NDArray[np.float64] = gaussian_filter(
-            values, (_SIGMA, _SIGMA, 0), mode="mirror", radius=(_RADIUS, _RADIUS, 0)
-        )
-        return smoothed
-
+    window = {"sigma": (_SIGMA, _SIGMA, 0), "radius": (_RADIUS, _RADIUS, 0)}
+    smooth = partial(gaussian_filter, mode="mirror", **window)
     x, y = answer.astype(np.float64) / 255, image.astype(np.float64) / 255
     mean_x, mean_y = smooth(x), smooth(y)
-    spread_x, spread_y = smooth(x * x) - mean_x**2, smooth(y * y) - mean_y**2
-    together = smooth(x * y) - mean_x * mean_y
-    means = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
-    spreads = (2 * together + _C2) / (spread_x + spread_y + _C2)
-    similar: NDArray[np.float64] = (means * spreads).mean(-1)
-    return similar
+    variance_x, variance_y = smooth(x * x) - mean_x**2, smooth(y * y) - mean_y**2
+    covariance = smooth(x * y) - mean_x * mean_y
+    luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
+    structure = (2 * covariance + _C2) / (variance_x + variance_y + _C2)
+    ssim: NDArray[np.float64] = (luminance * structure).mean(-1)
+    return ssim
 
 
-def border_step(pixels: Pixels, known: Where) -> float:
-    """Return the mean absolute step across the hole's border, in grey levels; 0 where there is no border.
+def boundary_step(pixels: Pixels, known: Region) -> float:
+    """Return the mean absolute step across the hole's boundary, in grey levels; 0 without one.
 
-    Steps are between neighbours in a row or column of which one is known. The seam of answers is their mean over that of the originals:
-    1 is as (in)visible, below 1 is smoother.
+    A step is the difference of two neighbours in a row or column, one known and one missing.
     """
     total, count = 0.0, 0
     for axis in (0, 1):
-        crosses = np.diff(known, axis=axis)
-        steps = np.abs(np.diff(pixels.astype(np.float64), axis=axis)).mean(-1)[crosses]
+        crossings = np.diff(known, axis=axis)
+        steps = np.abs(np.diff(pixels.astype(np.float64), axis=axis)).mean(-1)[crossings]
         total += float(steps.sum())
-        count += int(crosses.sum())
+        count += int(crossings.sum())
     return total / count if count else 0.0
 
 
-def diversity(candidates: Sequence[Pixels], where: Where) -> float:
-    """Return the mean root mean square difference of two candidates over some pixels, in grey levels; 0 of one."""
-    pairs = [rms(a, b, where) for a, b in combinations(candidates, 2)]
-    return float(np.mean(pairs)) if pairs else 0.0
+def diversity(candidates: Sequence[Pixels], region: Region) -> float:
+    """Return the mean pairwise RMSE of candidates over a region, in grey levels; 0 for one."""
+    distances = [rmse(a, b, region) for a, b in combinations(candidates, 2)]
+    return float(np.mean(distances)) if distances else 0.0
 
 
-def covers(candidates: Sequence[Pixels], image: Pixels, where: Where) -> float:
-    """Return 1 where the image is as near to some candidate as two candidates are to each other: it may be one of them; else 0."""
-    nearest = min(rms(each, image, where) for each in candidates)
-    return float(nearest <= diversity(candidates, where))
+def covers(candidates: Sequence[Pixels], image: Pixels, region: Region) -> float:
+    """Return 1 if the nearest candidate is no further than the candidates' diversity, else 0."""
+    nearest = min(rmse(candidate, image, region) for candidate in candidates)
+    return float(nearest <= diversity(candidates, region))
 
 
 @dataclass(frozen=True)
-class Group:
-    """Cases that were foretold about the same: what was foretold, what came true, and of how many."""
+class CalibrationBin:
+    """Answers with similar predictions: the mean prediction, the mean outcome and the count."""
 
-    foretold: float
-    true: float
+    predicted: float
+    observed: float
     count: int
 
 
-def calibration(
-    foretold: Sequence[float], true: Sequence[float], *, groups: int = 8, squared: bool = False
-) -> list[Group]:
-    """Return what came true beside what was foretold, in groups of equal count in order of what was foretold (Guo 2017, section 2).
+def calibration_bins(
+    predicted: Sequence[float], observed: Sequence[float], *, power: int = 1
+) -> list[CalibrationBin]:
+    """Return up to 8 bins of about equal count, by ascending prediction (Guo 2017, section 2).
 
-    Parameters
-    ----------
-    squared
-        Take root mean squares of the groups in place of means: of errors, whose variances were foretold.
+    ``power`` is the exponent of the mean: 2 for errors, as their variances were predicted.
     """
-    order = np.argsort(foretold, kind="stable")
-    said, came = np.asarray(foretold, np.float64)[order], np.asarray(true, np.float64)[order]
-    count = max(1, min(groups, len(said) // 4))
-    power = 2 if squared else 1
-    return [
-        Group(
-            float(np.mean(said[part] ** power) ** (1 / power)),
-            float(np.mean(came[part] ** power) ** (1 / power)),
-            len(part),
-        )
-        for part in np.array_split(np.arange(len(said)), count)
-        if len(part)
-    ]
+    order = np.argsort(predicted, kind="stable")
+    cases = np.array([predicted, observed], np.float64)[:, order]
+    bins = np.array_split(cases, max(1, min(8, len(order) // 4)), axis=1)
+    means = [[float(np.mean(row**power) ** (1 / power)) for row in each] for each in bins]
+    return [CalibrationBin(x, y, each.shape[1]) for (x, y), each in zip(means, bins, strict=True)]
 
 
-def _squared(answer: Pixels, image: Pixels, where: Where) -> float:
-    return float(np.square(answer.astype(np.float64) - image)[where].mean())
+def _mean_squared_error(answer: Pixels, image: Pixels, region: Region) -> float:
+    return float(np.square(answer.astype(np.float64) - image)[region].mean())

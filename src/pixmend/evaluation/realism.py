@@ -1,19 +1,19 @@
-"""How real answers look, as sets: KID and Fréchet distance to the originals, in named features, for each method and mask."""
+"""Realism of sets of images: KID and Fréchet distance in named features."""
 
+import functools
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pixmend.errors import StoppedError
-from pixmend.evaluation.heldout import HeldOut, TrainingImages
-from pixmend.evaluation.ledger import ResultStore, Row
-from pixmend.evaluation.rivals import Images
+from pixmend.evaluation.baselines import Images
+from pixmend.evaluation.evaluated_methods import ShouldStop
+from pixmend.evaluation.held_out import HeldOut, TrainingImages
+from pixmend.evaluation.results import ResultRow, ResultStore
 from pixmend.features import (
     choose_features,
     frechet_distance,
@@ -24,161 +24,104 @@ from pixmend.features import (
 from pixmend.images import to_pixels, to_tensor
 from pixmend.models import DCGAN, sample_latents
 from pixmend.rng import array_generator_for, generator_for
-from pixmend.storage import parse_json, write_text
 
-FEWEST = 50  # images; of fewer a KID says nothing
-_COMPARED = 512  # samples and training images at most
+MIN_IMAGES = 50  # KID of fewer images is meaningless
+_MAX_IMAGES = 512  # samples and training images compared
 
 
-@dataclass(frozen=True)
-class Realism:
-    """Of a method's answers under one mask: ``kid`` is 0 for the originals themselves; ``fid`` is to be compared at equal counts only."""
-
-    label: str
-    mask: str
-    kid: float
-    fid: float
+Realism: TypeAlias = dict[tuple[str, str], tuple[float, float]]  # (label, mask) -> (KID, Fréchet)
 
 
 @dataclass(frozen=True)
-class Samples:
-    """What G draws without being told of an image.
+class SampleQuality:
+    """How well G's prior samples match the training images."""
 
-    Attributes
-    ----------
-    features, count
-        The map, and how many samples.
-    kid, floor, blank
-        KID to training images: of the samples, of as many other training images, and of copies of their mean.
-    nearest, nearest_real
-        Median distance in features of a sample to the nearest training image, and of a held-out image.
-    """
-
-    features: str
-    count: int
-    kid: float
-    floor: float
-    blank: float
-    nearest: float
-    nearest_real: float
+    features: str  # name of the feature map
+    count: int  # samples
+    kid: float  # of samples to training images
+    kid_real: float  # of other training images
+    kid_blank: float  # of copies of the mean training image
+    nearest: float  # median distance of samples to the nearest training image
+    nearest_held_out: float  # of held-out images
 
 
-def judge_realism(
-    held: HeldOut,
-    rows: Sequence[Row],
-    batch: int,
-    ledger: ResultStore,
-    *,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> tuple[str, list[Realism]]:
-    """Return the name of the features and the figures of each method under each mask; read from ``realism.json`` what it has.
+def measure_realism(
+    held_out: HeldOut, rows: Sequence[ResultRow], store: ResultStore, should_stop: ShouldStop
+) -> tuple[str, Realism]:
+    """Return the name of the features, and KID and Fréchet distance of each method's answers.
 
-    Fewer than `FEWEST` images give none.
-
-    Raises
-    ------
-    StoppedError
-        ``should_stop`` said yes.
+    KID of the originals is 0. There are none for fewer than `MIN_IMAGES` images, nor for methods
+    with missing answers.
     """
     features = choose_features(torch.device("cpu"))
-    if len(held.images) < FEWEST:
-        return features.name, []
-    path = ledger.folder / "realism.json"
-    kept = _read(path)
-    originals: Tensor | None = None
-    found = []
-    for label, mask, answers in _sets(rows, batch, ledger):
-        key = f"{features.name} {_hash(answers)} {_hash(held.images)}"
-        if key not in kept:
-            if should_stop():
-                raise StoppedError
-            if originals is None:
-                originals = features(to_tensor(held.images))
-            drawn = features(to_tensor(answers))
-            kept[key] = [
-                paired_kernel_distance(originals, drawn),
-                frechet_distance(originals, drawn),
-            ]
-            write_text(path, json.dumps(kept) + "\n")
-        found.append(Realism(label, mask, *kept[key]))
-    return features.name, found
+    if len(held_out.images) < MIN_IMAGES:
+        return features.name, {}
+
+    originals = functools.cache(lambda: features(to_tensor(held_out.images)))
+
+    def distances(answers: Images) -> list[float]:
+        if should_stop():
+            raise StoppedError
+        x, y = originals(), features(to_tensor(answers))
+        return [paired_kernel_distance(x, y), frechet_distance(x, y)]
+
+    realism: Realism = {}
+    digest = _hash(held_out.images)
+    for label, mask in dict.fromkeys((row.label, row.mask) for row in rows):
+        keys = [row.key for row in rows if (row.label, row.mask) == (label, mask)]
+        answers = [answer for key in keys if (answer := store.read_answer(key)) is not None]
+        if len(answers) == len(keys):
+            images = np.stack(answers)
+            name = f"realism {features.name} {_hash(images)} {digest}"
+            kid, fid = store.cached(name, functools.partial(distances, images))
+            realism[label, mask] = kid, fid
+    return features.name, realism
 
 
-def judge_samples(
-    model: DCGAN, held: HeldOut, train: TrainingImages, kept: Path
-) -> tuple[Samples, Images, Images] | None:
-    """Return what G's samples are worth, eight of them, and the training image nearest to each; None of too few training images."""
-    half = min(_COMPARED, len(train.images) // 2)
-    if half < FEWEST:
+def measure_samples(
+    model: DCGAN, held_out: HeldOut, train: TrainingImages | None, store: ResultStore
+) -> tuple[SampleQuality, Images, Images] | None:
+    """Return the quality of G's samples, eight samples, and the training image nearest to each.
+
+    None for fewer than 2 x `MIN_IMAGES` training images.
+    """
+    if train is None or len(train.images) < 2 * MIN_IMAGES:
         return None
+    count = min(_MAX_IMAGES, len(train.images) // 2)
     order = array_generator_for(0, "evaluate", "samples").permutation(len(train.images))
-    one, other = (
-        train.images[np.sort(order[:half])],
-        train.images[np.sort(order[half : 2 * half])],
-    )
-    drawn = draw_samples(model, half)
+    half, other = (train.images[np.sort(order[start : start + count])] for start in (0, count))
+    samples = draw_samples(model, count)
     features = choose_features(torch.device("cpu"))
-    reals = features(to_tensor(one))
-    samples = features(to_tensor(drawn))
-    near = torch.cdist(samples[:8], reals).argmin(1).numpy()
-    figures = _read_samples(kept, features.name, half)
-    if figures is None:
-        held_out = features(to_tensor(held.images[:_COMPARED]))
-        figures = Samples(
-            features.name,
-            half,
-            kernel_distance(samples, reals),
-            kernel_distance(features(to_tensor(other)), reals),
-            kernel_distance(features(to_tensor(_blank(one))).expand(half, -1), reals),
-            float(nearest_distances(samples, reals).median()),
-            float(nearest_distances(held_out, reals).median()),
+    real, fake = features(to_tensor(half)), features(to_tensor(samples))
+
+    def quality() -> dict[str, object]:
+        blank = half.mean(0, keepdims=True).round().astype(np.uint8)
+        unseen = features(to_tensor(held_out.images[:_MAX_IMAGES]))
+        return asdict(
+            SampleQuality(
+                features.name,
+                count,
+                kernel_distance(fake, real),
+                kernel_distance(features(to_tensor(other)), real),
+                kernel_distance(features(to_tensor(blank)).expand(count, -1), real),
+                float(nearest_distances(fake, real).median()),
+                float(nearest_distances(unseen, real).median()),
+            )
         )
-        write_text(kept, json.dumps(asdict(figures)) + "\n")
-    return figures, drawn[:8], one[near]
+
+    key = f"samples {features.name} {count} {len(held_out.images)}"
+    nearest = half[torch.cdist(fake[:8], real).argmin(1).numpy()]
+    return SampleQuality(**store.cached(key, quality)), samples[:8], nearest
 
 
 def draw_samples(model: DCGAN, count: int) -> Images:
-    """Return draws of G at the prior, uint8 [count, S, S, C]; G is told nothing, whatever encoder there is."""
+    """Return G(z) for z from the prior, without conditions, uint8 [count, S, S, C]."""
     device = next(model.generator.parameters()).device
     z = sample_latents(model.settings, count, generator_for(0, "evaluate", "probe")).to(device)
     with torch.no_grad():
-        drawn = [to_pixels(model.generator(part)) for part in torch.split(z, 64)]
-    return np.concatenate(drawn).astype(np.uint8)
-
-
-def _sets(
-    rows: Sequence[Row], batch: int, ledger: ResultStore
-) -> Iterator[tuple[str, str, Images]]:
-    """Yield each method's answers under each mask, in order of image, where all are there."""
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        groups.setdefault((row.label, row.mask), []).append(row)
-    for (label, mask), own in groups.items():
-        pictures = [ledger.picture(row, batch) for row in sorted(own, key=lambda row: row.number)]
-        whole = [picture for picture in pictures if picture is not None]
-        if len(whole) == len(own):
-            yield label, mask, np.stack(whole)
-
-
-def _blank(images: Images) -> Images:
-    mean: Images = images.mean(0, keepdims=True).round().astype(np.uint8)
-    return mean
+        samples = [to_pixels(model.generator(part)) for part in torch.split(z, 64)]
+    return np.concatenate(samples).astype(np.uint8)
 
 
 def _hash(images: Images) -> str:
     return hashlib.blake2b(np.ascontiguousarray(images).tobytes(), digest_size=8).hexdigest()
-
-
-def _read(path: Path) -> dict[str, list[float]]:
-    try:
-        return dict(parse_json(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def _read_samples(path: Path, features: str, count: int) -> Samples | None:
-    try:
-        found = Samples(**parse_json(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-    return found if (found.features, found.count) == (features, count) else None

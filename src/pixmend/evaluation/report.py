@@ -1,228 +1,260 @@
-"""An evaluation on one page, report.html, which opens offline, alone, in light and dark; and for programs, report.json."""
+"""The report: report.html, one page that works offline, and report.json for programs."""
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
-from typing import Any
+from typing import Any, NamedTuple
 
-from pixmend.evaluation.diagnosis import Diagnostic
-from pixmend.evaluation.gallery import gallery, sample_sheet
-from pixmend.evaluation.heldout import HeldOut
-from pixmend.evaluation.ledger import ResultStore, Row
-from pixmend.evaluation.probes import Rebuilt, SelfInversion
-from pixmend.evaluation.protocol import Protocol
-from pixmend.evaluation.realism import Samples
-from pixmend.evaluation.rivals import RIVALS, Images
-from pixmend.evaluation.summary import Cell, Summary
-from pixmend.evaluation.tables import (
-    charts,
-    figures_table,
-    more_table,
-    pairs_table,
-    realism_table,
-)
-from pixmend.page import page_style, scrolling
+import numpy as np
+
+from pixmend.completion import Completion
+from pixmend.evaluation.aggregation import ALL, Cell, Summary
+from pixmend.evaluation.baselines import BASELINES, Images
+from pixmend.evaluation.diagnostics import Diagnostic, Reconstruction, SelfInversion
+from pixmend.evaluation.held_out import HeldOut
+from pixmend.evaluation.metrics import CalibrationBin
+from pixmend.evaluation.realism import SampleQuality
+from pixmend.evaluation.results import ResultRow, ResultStore
+from pixmend.evaluation.settings import EvaluationSpec, draw_masks
+from pixmend.images import encode_png, open_image, thumbnail
+from pixmend.page import Point, Series, line_chart, render, scatter_chart
 from pixmend.storage import write_text
 
-_MOST_NAMED = 12  # of images left out
+YEH_MASKS = ("center", "strokes:0.25", "random:0.8", "half")  # Yeh 2017; its pattern is fixed
+_MAX_LINES = 6  # of a chart
+_CELL = 96  # pixels, the largest side of a picture
+_SMALL = 64  # pixels, up to which two cases of a kind are shown
 
 
 @dataclass(frozen=True, eq=False)
-class Account:
-    """What the report tells.
+class Evaluation:
+    """The result of an evaluation, also written to its folder."""
 
-    Attributes
-    ----------
-    facts
-        Under what the figures were found: names and values.
-    absent
-        Rivals and figures that there are none of, and why.
-    samples
-        What G's samples are worth, some of them, and the training images nearest to these.
-    originals_read
-        Share of the originals that the classifier reads rightly.
-    """
-
-    verdict: str
+    verdict: str  # one or two sentences
     summary: Summary
-    findings: Sequence[Diagnostic]
-    held: HeldOut
-    protocol: Protocol
-    facts: dict[str, str]
-    absent: Sequence[str]
-    probe: SelfInversion | None
-    rebuilt: Rebuilt | None
-    samples: tuple[Samples, Images, Images] | None
-    originals_read: float | None
+    rows: list[ResultRow]
+    diagnostics: list[Diagnostic]
+    held_out: HeldOut
+    spec: EvaluationSpec
+    settings: dict[str, str]  # what the results depend on, for display
+    unavailable: list[str]  # why baselines and metrics are missing
+    inversion: SelfInversion | None
+    reconstruction: Reconstruction | None
+    samples: tuple[SampleQuality, Images, Images] | None  # some, and their nearest training images
+    originals_class_correct: float | None  # the classifier's accuracy on the originals
+    report: Path  # report.html; report.json is beside it
+    results: Path  # results.csv
 
 
-def write_report(out: Path, account: Account, rows: Sequence[Row], ledger: ResultStore) -> None:
-    """Write ``report.json`` and ``report.html`` into the folder ``out``.
-
-    Raises
-    ------
-    OutputError
-        They cannot be written.
-    """
-    write_text(out / "report.json", json.dumps(_facts(account), indent=1, allow_nan=False) + "\n")
-    page = Template(files("pixmend.evaluation").joinpath("report.html").read_text(encoding="utf-8"))
-    summary, held = account.summary, account.held
-    content = page.substitute(
-        style=page_style(),
-        title=escape(Path(account.facts["model"]).name),
-        subtitle=escape(_subtitle(account)),
-        mood=_mood(summary),
-        verdict=escape(account.verdict),
-        tiles=_tiles(summary, held),
-        findings=_findings(account.findings),
-        pairs=pairs_table(summary),
-        psnr=scrolling("hole PSNR", figures_table(summary, "psnr", 2)),
-        ssim=scrolling("hole SSIM", figures_table(summary, "ssim", 3)),
-        realism=realism_table(summary, account.originals_read),
-        more=scrolling("over all masks", more_table(summary)),
-        charts=charts(summary),
-        samples=_samples(account),
-        gallery=gallery(account.protocol, held, rows, summary, ledger),
-        left_out=_left_out(account),
-        methods=_methods(summary),
-        settings="".join(
-            f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
-            for name, value in account.facts.items()
-        ),
+def write_report(evaluation: Evaluation, store: ResultStore) -> None:
+    """Write ``report.json`` and ``report.html``."""
+    facts = json.dumps(_as_json(evaluation), default=asdict, indent=1, allow_nan=False)
+    write_text(store.folder / "report.json", facts + "\n")
+    summary, held_out = evaluation.summary, evaluation.held_out
+    best = summary.best_ours or summary.best_baseline
+    page = render(
+        "evaluation/report.html",
+        evaluation=evaluation,
+        summary=summary,
+        held_out=held_out,
+        title=Path(evaluation.settings["model"]).name,
+        groups=len(set(held_out.groups)),
+        best=summary.total(best) if best else None,
+        charts=_charts(summary),
+        picture=_picture,
+        gallery=_gallery(evaluation.spec, held_out, evaluation.rows, summary, store),
+        baselines={name: BASELINES[name] for name in summary.labels if name in BASELINES},
     )
-    write_text(out / "report.html", content)
+    write_text(evaluation.report, page)
 
 
-def _facts(account: Account) -> dict[str, Any]:
-    """Return all of it as JSON values."""
-    summary, held = account.summary, account.held
+def yeh_table(summary: Summary) -> str:
+    """Return table 1 of Yeh 2017 with a row for each method, as markdown.
+
+    Our rows have the PSNR of the whole image, as in the paper, and of the hole.
+    """
+    return render("evaluation/yeh2017.md", summary=summary, masks=YEH_MASKS).rstrip()
+
+
+def _as_json(evaluation: Evaluation) -> dict[str, Any]:
+    summary, held_out = evaluation.summary, evaluation.held_out
     return {
-        "verdict": account.verdict,
-        "won": None if summary.lead is None else summary.lead.sure,
-        "lead": {mask: asdict(lead) for mask, lead in summary.leads.items()},
-        "best": {"ours": summary.best_ours, "rival": summary.best_rival},
-        "findings": [asdict(finding) for finding in account.findings],
-        "table": [_json_of(cell) for cell in summary.cells.values()],
-        "errors": {key: [asdict(each) for each in value] for key, value in summary.errors.items()},
-        "shares": {key: [asdict(each) for each in value] for key, value in summary.shares.items()},
-        "pairs": [asdict(pair) for pair in summary.pairs],
-        "features": summary.features,
-        "probe": None if account.probe is None else asdict(account.probe),
-        "rebuilt": None if account.rebuilt is None else asdict(account.rebuilt),
-        "samples": None if account.samples is None else asdict(account.samples[0]),
-        "originals_read": account.originals_read,
-        "facts": account.facts,
+        "verdict": evaluation.verdict,
+        "won": None if summary.lead is None else summary.lead.sign,
+        "lead": summary.leads,
+        "best": {"ours": summary.best_ours, "baseline": summary.best_baseline},
+        "diagnostics": evaluation.diagnostics,
+        "table": [_cell_as_json(cell) for cell in summary.cells.values()],
+        "errors": summary.errors,
+        "shares": summary.shares,
+        "pairs": summary.pairs,
+        "features": evaluation.settings["features"],
+        "self_inversion": evaluation.inversion,
+        "reconstruction": evaluation.reconstruction,
+        "samples": evaluation.samples and evaluation.samples[0],
+        "originals_class_correct": evaluation.originals_class_correct,
+        "settings": evaluation.settings,
         "images": {
-            "count": len(held.images),
-            "families": len(set(held.families)),
-            "looked_at": held.looked_at,
-            "available": held.available,
-            "duplicates": held.duplicates,
-            "shared_families": held.shared,
-            "failed": [{"image": name, "error": reason} for name, reason in held.failed],
+            "count": len(held_out.images),
+            "groups": len(set(held_out.groups)),
+            "examined": held_out.examined,
+            "available": held_out.available,
+            "duplicates": held_out.duplicates,
+            "shared_groups": held_out.shared,
+            "failed": [{"image": name, "error": reason} for name, reason in held_out.failed],
         },
-        "absent": list(account.absent),
+        "unavailable": evaluation.unavailable,
     }
 
 
-def _json_of(cell: Cell) -> dict[str, Any]:
+def _cell_as_json(cell: Cell) -> dict[str, Any]:
+    values = asdict(cell)
     return {
-        "method": cell.label,
-        "mask": cell.mask,
-        **{name: asdict(figure) for name, figure in cell.figures.items()},
-        "seconds": cell.seconds,
-        "peak_mib": cell.peak,
-        "kid": cell.kid,
-        "fid": cell.fid,
-        "behind": None if cell.behind is None else asdict(cell.behind),
+        "method": values.pop("label"),
+        "mask": values.pop("mask"),
+        **values.pop("figures"),
+        **values,
         "as_good_as_the_best": cell.as_good,
     }
 
 
-def _subtitle(account: Account) -> str:
-    held, masks = account.held, account.protocol.masks
-    families = len(set(held.families))
-    named = "family" if families == 1 else "families"
-    left = f", {len(held.duplicates)} copies of training images left out" if held.duplicates else ""
-    return (
-        f"{len(held.images):,} images of {families:,} {named} under {len(masks)} {'mask' if len(masks) == 1 else 'masks'}, "
-        f"{len(account.summary.labels)} methods{left}"
-    )
-
-
-def _mood(summary: Summary) -> str:
-    sure = 0 if summary.lead is None else summary.lead.sure
-    return {1: "won", -1: "lost", 0: "even"}[sure]
-
-
-def _tiles(summary: Summary, held: HeldOut) -> str:
-    last, tiles = summary.over_all, []
-    best = summary.best_ours or summary.best_rival
-    if best is not None:
-        cell = summary.cells[best, last]
-        tiles.append(("hole PSNR", f"{cell.psnr.mean:.2f} dB", best))
-        tiles.append(("hole SSIM", f"{cell.figures['ssim'].mean:.3f}", best))
-        right = cell.figures["right"].mean
-        tiles.append(("right pixels", f"{right:.0%}", "off by less than 26 of 255"))
-        if cell.seconds is not None:
-            tiles.append(("time an image", _seconds(cell.seconds), best))
-    if summary.lead is not None:
-        lead = summary.lead
-        note = f"{lead.low:+.2f} to {lead.high:+.2f}, over {summary.best_rival}"
-        tiles.append(("lead", f"{lead.mean:+.2f} dB", note))
-    tiles.append(("images", f"{len(held.images):,}", f"{len(set(held.families)):,} families"))
-    return "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><dd>{escape(note)}</dd></div>"
-        for name, value, note in tiles
-    )
-
-
-def _findings(findings: Sequence[Diagnostic]) -> str:
-    if not findings:
-        return '<p class="quiet">Nothing stands out.</p>'
-    items = "".join(
-        f"<li>{escape(each.fact)} <em>{escape(each.advice)}</em></li>" for each in findings
-    )
-    return f'<ul class="findings">{items}</ul>'
-
-
-def _samples(account: Account) -> str:
-    if account.samples is None:
-        return ""
-    figures, drawn, nearest = account.samples
-    return (
-        "<h2>What G draws, told nothing</h2>"
-        f'<p class="quiet">And below each sample the training image nearest to it in {escape(figures.features)}. KID to training images '
-        f"{figures.kid:.3g}; one half of these to the other {figures.floor:.2g}.</p>{sample_sheet(drawn, nearest)}"
-    )
-
-
-def _left_out(account: Account) -> str:
-    held, lines = account.held, []
-    if held.duplicates:
-        lines.append(f"Copies of training images, left out: {_named(held.duplicates)}.")
-    if held.shared:
-        lines.append(f"Families that the training data has too: {_named(held.shared)}.")
-    lines += [
-        f"Could not be read: {name} ({reason})." for name, reason in held.failed[:_MOST_NAMED]
+def _charts(summary: Summary) -> list[str]:
+    """Return charts of quality against time and missing share, and of calibration."""
+    totals = [summary.total(label) for label in summary.labels]
+    points = [
+        Point(cell.label, max(cell.seconds, 1e-6), cell.psnr.mean, 2 - (cell.label in summary.ours))
+        for cell in totals
+        if cell.seconds is not None
     ]
-    lines += [f"Took no part: {reason}." for reason in account.absent]
-    return "".join(f'<p class="quiet">{escape(line)}</p>' for line in lines)
+    return [
+        scatter_chart(
+            "Hole PSNR, dB, against seconds per image",
+            "up and to the left is better; the dotted line is the Pareto front",
+            points,
+            ("with the model", "without"),
+            across="seconds",
+        ),
+        _missing_chart(summary),
+        _calibration_chart(
+            "Predicted against observed error",
+            "root mean square, grey levels; the dashed line is perfect calibration",
+            summary.errors,
+        ),
+        _calibration_chart(
+            "Confidence against correct pixels",
+            "shares; the dashed line is perfect calibration",
+            summary.shares,
+        ),
+    ]
 
 
-def _methods(summary: Summary) -> str:
-    parts = [f"{name}: {RIVALS[name]}" for name in summary.labels if name in RIVALS]
-    return escape("; ".join(parts) + ".") if parts else ""
+def _missing_chart(summary: Summary) -> str:
+    """Draw hole PSNR over the missing share, of masks of one shape if there are three."""
+    masks = [mask for mask in summary.masks if mask != ALL]
+    shapes = [mask.partition(":")[0] for mask in masks]
+    alike = [mask for mask, shape in zip(masks, shapes, strict=True) if shapes.count(shape) > 2]
+    if len(masks) < 2:
+        return ""
+    note = "masks of one shape" if alike else "masks of several shapes, not equally hard"
+    ranking = sorted(summary.labels, key=lambda label: -summary.total(label).psnr.mean)
+    series = []
+    for label in ranking[:_MAX_LINES]:
+        cells = [summary.cells[label, mask] for mask in alike or masks]
+        points = [(cell.missing, cell.psnr.mean) for cell in cells]
+        series.append(Series(label, sorted(points, key=lambda point: point[0])))
+    return line_chart("Hole PSNR, dB, against the missing share", note, series, across="missing")
 
 
-def _named(names: Sequence[str]) -> str:
-    rest = len(names) - _MOST_NAMED
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+def _calibration_chart(title: str, note: str, bins: dict[str, list[CalibrationBin]]) -> str:
+    series = [
+        Series(label, [(each.predicted, each.observed) for each in of_label])
+        for label, of_label in bins.items()
+        if of_label
+    ][-2:]
+    if not series:
+        return ""
+    xs = [x for each in series for x, _ in each.points]
+    diagonal = Series("as predicted", [(x, x) for x in (min(xs), max(xs))], dashed=True)
+    return line_chart(title, note, [*series, diagonal], across="predicted")
 
 
-def _seconds(value: float) -> str:
-    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
+class _Picture(NamedTuple):
+    """A picture in a table: its PNG in base64, its texts, and whether it is the best answer."""
+
+    png: str  # "" if missing
+    alt: str
+    caption: str
+    best: bool
+
+
+def _gallery(
+    spec: EvaluationSpec,
+    held_out: HeldOut,
+    rows: Sequence[ResultRow],
+    summary: Summary,
+    store: ResultStore,
+) -> dict[str, list[tuple[str, str, list[_Picture]]]]:
+    """Return for each mask the cases: kind, image name, and pictures.
+
+    Images are ranked by the hole PSNR of our best method, else of the best baseline.
+    """
+    best = str(summary.best_ours or summary.best_baseline)
+    table = {(row.number, row.mask, row.label): row for row in rows}
+    count, size = held_out.images.shape[:2]
+    lines: dict[str, list[tuple[str, str, list[_Picture]]]] = {}
+    for shape in spec.masks:
+        scores = {number: table[number, shape, best].psnr for number in range(count)}
+        ranking = sorted(scores, key=lambda number: (-scores[number], number))
+        lines[shape] = []
+        for number, case in _cases(ranking, 2 if size <= _SMALL else 1).items():
+            image, name = held_out.images[number], held_out.names[number]
+            (mask,) = draw_masks(shape, [number], size, spec.seed)
+            nothing = np.zeros(mask.known.shape, np.float32)
+            masked = Completion(name, open_image(image), mask, (), nothing).masked
+            own = [table[number, shape, label] for label in summary.labels]
+            cells = [_picture(image, f"original of {name}"), _picture(masked, "masked")]
+            cells += _answers(own, store)
+            if best in summary.ours:
+                cells.append(_uncertainty(table[number, shape, best], store))
+            lines[shape].append((case, name, cells))
+    return lines
+
+
+def _picture(pixels: Images | None, alt: str, caption: str = "", best: bool = False) -> _Picture:
+    """Encode a picture; the page enlarges small ones with crisp pixels."""
+    if pixels is None:
+        return _Picture("", alt, "", False)
+    if max(pixels.shape[:2]) > _CELL or pixels.shape[-1] == 4:
+        pixels = thumbnail(pixels, _CELL)
+    return _Picture(base64.b64encode(encode_png(pixels)).decode("ascii"), alt, caption, best)
+
+
+def _cases(ranking: Sequence[int], each: int) -> dict[int, str]:
+    """Return best, median and worst images, each once."""
+    middle = max(0, (len(ranking) - each) // 2)
+    cases: dict[int, str] = {}
+    for case, start in (("best", 0), ("median", middle), ("worst", max(0, len(ranking) - each))):
+        for number in ranking[start : start + each]:
+            cases.setdefault(number, case)
+    return cases
+
+
+def _answers(rows: Sequence[ResultRow], store: ResultStore) -> list[_Picture]:
+    highest = max(row.psnr for row in rows)
+    return [
+        _picture(
+            store.read_answer(row.key),
+            f"{row.image} by {row.label}",
+            f"{row.psnr:.1f}",
+            row.psnr == highest,
+        )
+        for row in rows
+    ]
+
+
+def _uncertainty(row: ResultRow, store: ResultStore) -> _Picture:
+    caption = f"{row.predicted_error or 0:.0f}, was {row.observed_error:.0f}"
+    pixels = store.read_answer(row.key, ".uncertainty")
+    return _picture(pixels, f"uncertainty of {row.image}", caption)

@@ -53,7 +53,7 @@ def images_at(place: StorePath) -> Iterator[Path | StorePath]:
 
 def images_in(folder: StorePath) -> Iterator[str]:
     """Yield the relative names of `find_images` for a folder in a store."""
-    return (name for name, _ in folder.files() if _is_image(PurePosixPath(name)))
+    return (name for name, *_ in folder.files() if _is_image(PurePosixPath(name)))
 
 
 def open_image(source: Any) -> Picture:  # noqa: ANN401 - a path, a URL, a PIL image or an array

@@ -1,0 +1,201 @@
+"""The methods of an evaluation: the model's methods, baselines and external methods."""
+
+import difflib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixmend.completion import METHODS, CompletionOptions, Method, Task, complete
+from pixmend.completion import find_method as find_completion_method
+from pixmend.errors import SettingsError
+from pixmend.evaluation.baselines import (
+    BASELINES,
+    Images,
+    Inpaint,
+    find_baseline,
+    missing_requirement,
+)
+from pixmend.evaluation.external_methods import ExternalMethod
+from pixmend.evaluation.held_out import TrainingImages
+from pixmend.evaluation.results import Key
+from pixmend.evaluation.settings import EvaluationSpec
+from pixmend.images import open_image
+from pixmend.masks import Mask
+from pixmend.models import DCGAN
+
+_SEARCH_BATCH = 16  # images searched at once, at most
+
+ShouldStop = Callable[[], bool]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelUnderTest:
+    """A model to evaluate, its display name and the digest of its file."""
+
+    model: DCGAN
+    name: str = "model"
+    digest: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class MethodOutput:
+    """One method's completion of one image."""
+
+    candidates: tuple[Images, ...]  # whole images, uint8 [H, W, C], best first, known pixels kept
+    seconds: float | None  # share of the batch's wall time, None if unknown
+    uncertainty: NDArray[np.float32] | None = None  # standard deviations, grey levels, [H, W]
+    confidence: float | None = None  # as of a `Completion`
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def pixels(self) -> Images:
+        """The best candidate."""
+        return self.candidates[0]
+
+
+Run = Callable[[Images, Sequence[Mask], ShouldStop], list[MethodOutput]]
+
+
+def _cannot_run(images: Images, masks: Sequence[Mask], stop: ShouldStop) -> list[MethodOutput]:
+    raise AssertionError("the answers of an external method are read")
+
+
+@dataclass(frozen=True)
+class EvaluatedMethod:
+    """A row of the report's tables."""
+
+    method: str  # as the user named it
+    answer: str = ""  # sharp or average, "" without the model
+    ours: bool = False  # whether it uses the model
+    run: Run = _cannot_run  # completes a batch of images [B, H, W, C]
+    external: ExternalMethod | None = None  # whose answers are read instead
+    searches: bool = False  # G's latents, without the encoder
+
+    @property
+    def label(self) -> str:
+        """The method's name in tables."""
+        return f"{self.method}, {self.answer}" if self.answer else self.method
+
+    def key(self, number: int, digest: str, mask: str) -> Key:
+        """Return the key of a row."""
+        return number, digest, mask, self.method, self.answer
+
+
+def select_methods(
+    models: Sequence[ModelUnderTest], train: TrainingImages | None, spec: EvaluationSpec
+) -> tuple[list[EvaluatedMethod], list[str]]:
+    """Return the methods, the models' first, and the reasons why baselines are unavailable."""
+    images = None if train is None else train.images
+    methods: dict[str, EvaluatedMethod] = {}
+    unavailable: dict[str, None] = {}
+    for letter, under_test in zip("AB", models, strict=False):
+        names = spec.methods
+        if names is None:
+            names, reasons = available_methods(under_test.model, images)
+            unavailable |= dict.fromkeys(reasons)
+        prefix = f"{letter}:" if len(models) > 1 else ""
+        for method in find_methods(names, under_test.model, images, spec, prefix=prefix):
+            methods.setdefault(method.label, method)
+    return sorted(methods.values(), key=lambda method: not method.ours), list(unavailable)
+
+
+def available_methods(model: DCGAN, train: Images | None) -> tuple[list[str], list[str]]:
+    """Return the default methods and available baselines, and why others are unavailable."""
+    names = ["instant", "default"] if model.encoder is not None else ["default"]
+    reasons = {name: missing_requirement(name, train) for name in BASELINES}
+    names += [name for name, reason in reasons.items() if reason is None]
+    return names, [reason for reason in reasons.values() if reason is not None]
+
+
+def find_methods(
+    names: Sequence[str],
+    model: DCGAN,
+    train: Images | None,
+    spec: EvaluationSpec | None = None,
+    *,
+    prefix: str = "",
+) -> list[EvaluatedMethod]:
+    """Return methods by name; SettingsError for an unknown or an unavailable one.
+
+    The names are those of `pixmend.completion.METHODS`, with an optional ``:share`` of their steps,
+    and of baselines. `default` adds its average if there is an encoder. ``prefix`` names the model.
+    """
+    spec = spec or EvaluationSpec()
+    methods: list[EvaluatedMethod] = []
+    for name in dict.fromkeys(names):
+        if name in BASELINES:
+            run = _run_baseline(find_baseline(name, train))
+            methods.append(EvaluatedMethod(name, run=run))
+            continue
+        method = _completion_method(name, model)
+        averages = method.name == "default" and method.uses_encoder(model)
+        options = CompletionOptions(method, spec.candidates, snapshots=(), seed=spec.seed)
+        for answer in ("sharp", "average") if averages else ("sharp",):
+            run = _run_model(model, replace(options, answer=answer), spec.seconds)
+            searches = not method.uses_encoder(model)
+            methods.append(EvaluatedMethod(f"{prefix}{name}", answer, True, run, searches=searches))
+    if not methods:
+        raise SettingsError(f"--methods: none given; the methods are {_method_names()}")
+    return methods
+
+
+def _completion_method(name: str, model: DCGAN) -> Method:
+    base, _, share = name.partition(":")
+    if base not in METHODS:
+        near = difflib.get_close_matches(base, [*METHODS, *BASELINES], n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise SettingsError(f"--methods: no {name!r}; the methods are {_method_names()}{hint}")
+    method = find_completion_method(base).for_model(model)
+    if not share:
+        return method
+    try:
+        factor = float(share)
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor <= 100:
+        raise SettingsError(
+            f"--methods {name}: needs a share of the method's steps above 0, such as {base}:0.5"
+        )
+    steps = max(1, round(method.steps * factor))
+    return replace(method, steps=steps, encoded_steps=steps)
+
+
+def _method_names() -> str:
+    return f"{', '.join(METHODS)}, and the baselines {', '.join(BASELINES)}"
+
+
+def _run_model(model: DCGAN, options: CompletionOptions, seconds: float | None) -> Run:
+    def run(images: Images, masks: Sequence[Mask], should_stop: ShouldStop) -> list[MethodOutput]:
+        count = min(len(images), _SEARCH_BATCH)
+        of_batch = replace(options, batch=count, seconds=seconds and seconds * count)
+        tasks = [Task(open_image(image), mask) for image, mask in zip(images, masks, strict=True)]
+        started = time.perf_counter()
+        completions = list(complete(model, tasks, of_batch, should_stop=should_stop))
+        each = (time.perf_counter() - started) / len(tasks)
+        return [
+            MethodOutput(
+                tuple(one.picture.pixels.astype(np.uint8) for one in completion.candidates),
+                each,
+                completion.uncertainty,
+                completion.confidence,
+                completion.warnings,
+            )
+            for completion in completions
+        ]
+
+    return run
+
+
+def _run_baseline(inpaint: Inpaint) -> Run:
+    def run(images: Images, masks: Sequence[Mask], should_stop: ShouldStop) -> list[MethodOutput]:
+        del should_stop  # baselines are fast
+        started = time.perf_counter()
+        answers = inpaint(images, masks)
+        each = (time.perf_counter() - started) / len(images)
+        known = np.stack([mask.known for mask in masks])[..., None]
+        return [MethodOutput((pixels,), each) for pixels in np.where(known, images, answers)]
+
+    return run

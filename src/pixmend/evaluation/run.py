@@ -1,0 +1,346 @@
+"""An evaluation from start to finish: choose images, run the protocol, write the report."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from pixmend.errors import SettingsError, StoppedError
+from pixmend.evaluation import metrics
+from pixmend.evaluation.aggregation import summarise
+from pixmend.evaluation.baselines import Images
+from pixmend.evaluation.classifier import classify_answers
+from pixmend.evaluation.diagnostics import diagnose, invert_samples, reconstruct, verdict
+from pixmend.evaluation.evaluated_methods import (
+    EvaluatedMethod,
+    MethodOutput,
+    ModelUnderTest,
+    ShouldStop,
+    select_methods,
+)
+from pixmend.evaluation.external_methods import ExternalMethod
+from pixmend.evaluation.held_out import (
+    EvaluationImages,
+    HeldOut,
+    TrainingImages,
+    choose_held_out,
+    digest_of,
+)
+from pixmend.evaluation.peak_memory import watch_memory
+from pixmend.evaluation.realism import MIN_IMAGES, measure_realism, measure_samples
+from pixmend.evaluation.report import Evaluation, write_report
+from pixmend.evaluation.results import BatchResult, ResultRow, ResultStore
+from pixmend.evaluation.settings import EvaluationSpec, draw_masks
+from pixmend.masks import Mask
+
+_RANDOM_FEATURES = (
+    "KID in features of photographs needs the extra metrics (pip install 'pixmend[metrics]'); "
+    "a fixed random network replaces them"
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A batch is done: ``done`` of ``total`` answers; ``fresh`` unless an earlier call did it."""
+
+    done: int
+    total: int
+    mask: str
+    label: str
+    fresh: bool
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationBatch:
+    """A batch of images for one method to complete with one mask."""
+
+    number: int  # of the batch, in the order in which one process runs them
+    image_numbers: tuple[int, ...]  # positions in the random draw
+    images: Images  # uint8 [B, S, S, C]
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+    digests: tuple[str, ...]
+    mask: str  # SPEC
+    label: str  # of the method
+    seed: int  # of the masks
+
+
+class EvaluationEngine(Protocol):
+    """Runs batches elsewhere than in this process."""
+
+    def run(
+        self, batches: Iterable[EvaluationBatch], *, should_stop: ShouldStop
+    ) -> Iterator[tuple[EvaluationBatch, BatchResult]]:
+        """Yield the result of each batch in any order; raise StoppedError when asked to stop."""
+        ...
+
+
+def evaluate(
+    models: Sequence[ModelUnderTest],
+    source: EvaluationImages,
+    out: Path,
+    spec: EvaluationSpec | None = None,
+    *,
+    train: TrainingImages | None = None,
+    completions: Mapping[str, Path] | None = None,
+    engine: EvaluationEngine | None = None,
+    on_images: Callable[[int, int], None] = lambda done, total: None,
+    on_step: Callable[[Step], None] = lambda step: None,
+    should_stop: ShouldStop = lambda: False,
+) -> Evaluation:
+    """Evaluate one model, or compare two, on unseen images; a repeated call resumes in ``out``.
+
+    Parameters
+    ----------
+    models
+        One, or two of one shape, then called A and B.
+    train
+        The training images, for the baselines ``mean`` and ``nearest``, the classifier, KID of
+        samples and the detection of near-duplicates.
+    completions
+        Folders of answers by other tools, by name: see `pixmend.evaluation.external_methods`.
+    engine
+        Runs the batches elsewhere, with the methods of `select_methods`; see `run_batch`.
+
+    Raises
+    ------
+    StoppedError
+        ``should_stop`` returned True.
+    SettingsError, MaskError, InputError, RunError, OutputError
+        Unusable input; the message says why.
+    """
+    spec = spec or EvaluationSpec()
+    _check_shapes(models)
+    methods, unavailable = select_methods(models, train, spec)
+    external = [ExternalMethod(name, folder) for name, folder in (completions or {}).items()]
+    methods += [EvaluatedMethod(each.name, external=each) for each in external]
+    model = models[0].model
+    held_out = choose_held_out(
+        source, model, train, count=spec.count, seed=spec.seed, on_progress=on_images
+    )
+    store = ResultStore(out, _plan(models, train, spec))
+    digests = {each.name: each.digest(spec.masks, len(held_out.images)) for each in external}
+    store.drop_changed(digests)
+    for step in _run_protocol(held_out, methods, spec, store, engine, should_stop):
+        on_step(step)
+    rows = _select_rows(held_out, methods, spec, store)
+    evaluation = _judge(
+        models, rows, methods, held_out, train, spec, unavailable, store, should_stop
+    )
+    write_report(evaluation, store)
+    return evaluation
+
+
+def _run_protocol(
+    held_out: HeldOut,
+    methods: Sequence[EvaluatedMethod],
+    spec: EvaluationSpec,
+    store: ResultStore,
+    engine: EvaluationEngine | None,
+    should_stop: ShouldStop,
+) -> Iterator[Step]:
+    """Complete each image with each mask by each method, skipping what the store has.
+
+    All methods complete a batch of images before the next, so that progress predicts the time left.
+    An ``engine`` runs all batches but those of external methods.
+    """
+    done, total = 0, len(held_out.images) * len(spec.masks) * len(methods)
+    pending = []
+    for batch, method in _batches(held_out, methods, spec):
+        if should_stop():
+            raise StoppedError
+        images = zip(batch.image_numbers, batch.digests, strict=True)
+        fresh = not store.has([method.key(*image, batch.mask) for image in images])
+        if fresh and engine is not None and method.external is None:
+            pending.append(batch)
+            continue
+        if fresh:
+            store.add(run_batch(batch, method, should_stop))
+        done += len(batch.image_numbers)
+        yield Step(done, total, batch.mask, batch.label, fresh)
+    if engine is None:
+        return
+    for batch, result in engine.run(pending, should_stop=should_stop):
+        store.add(result)
+        done += len(batch.image_numbers)
+        yield Step(done, total, batch.mask, batch.label, True)
+
+
+def run_batch(
+    batch: EvaluationBatch, method: EvaluatedMethod, should_stop: ShouldStop = lambda: False
+) -> BatchResult:
+    """Complete a batch and measure the answers."""
+    masks = draw_masks(batch.mask, batch.image_numbers, batch.images.shape[1], batch.seed)
+    cases = list(zip(batch.image_numbers, batch.images, masks, strict=True))
+    with watch_memory() as peak:
+        if method.external is None:
+            outputs = method.run(batch.images, masks, should_stop)
+        else:
+            read, seconds = method.external.read, method.external.seconds
+            outputs = [MethodOutput((read(batch.mask, *case),), seconds) for case in cases]
+    if should_stop():  # the searches ended early
+        raise StoppedError
+    rows = [
+        _measure(batch, method, place, mask, output, peak.mib)
+        for place, (mask, output) in enumerate(zip(masks, outputs, strict=True))
+    ]
+    maps = [output.uncertainty for output in outputs if output.uncertainty is not None]
+    levels = np.clip(2 * np.stack(maps), 0, 255).round().astype(np.uint8) if maps else None
+    answers = np.stack([output.pixels for output in outputs])
+    return BatchResult(rows, answers, None if levels is None else levels[..., None])
+
+
+def _measure(
+    batch: EvaluationBatch,
+    method: EvaluatedMethod,
+    place: int,
+    mask: Mask,
+    output: MethodOutput,
+    peak_mib: float | None,
+) -> ResultRow:
+    image, answer = batch.images[place], output.pixels
+    hole, whole = mask.hole, np.ones_like(mask.known)
+    ssim = metrics.ssim_map(answer, image)
+    predicted = None
+    if output.uncertainty is not None:
+        predicted = math.sqrt(np.square(output.uncertainty.astype(np.float64))[hole].mean())
+    return ResultRow(
+        number=batch.image_numbers[place],
+        image=batch.names[place],
+        group=batch.groups[place],
+        digest=batch.digests[place],
+        mask=batch.mask,
+        missing=mask.missing,
+        method=method.method,
+        answer=method.answer,
+        psnr=metrics.psnr(answer, image, hole),
+        ssim=float(ssim[hole].mean()),
+        l1=metrics.l1(answer, image, hole),
+        whole_psnr=metrics.psnr(answer, image, whole),
+        whole_ssim=float(ssim.mean()),
+        whole_l1=metrics.l1(answer, image, whole),
+        boundary=metrics.boundary_step(answer, mask.known),
+        boundary_original=metrics.boundary_step(image, mask.known),
+        predicted_error=predicted,
+        observed_error=metrics.rmse(answer, image, hole),
+        confidence=output.confidence,
+        correct=metrics.correct_share(answer, image, hole),
+        best_of=max(metrics.psnr(each, image, hole) for each in output.candidates),
+        diversity=metrics.diversity(output.candidates, hole),
+        covered=metrics.covers(output.candidates, image, hole),
+        class_correct=None,
+        warnings="; ".join(output.warnings),
+        peak_mib=peak_mib,
+        seconds=output.seconds,
+    )
+
+
+def _select_rows(
+    held_out: HeldOut, methods: Sequence[EvaluatedMethod], spec: EvaluationSpec, store: ResultStore
+) -> list[ResultRow]:
+    """Return the rows of this call, by image, mask and method, with its names and groups."""
+    images = zip(held_out.names, held_out.groups, map(digest_of, held_out.images), strict=True)
+    return [
+        replace(store.rows[method.key(number, digest, mask)], image=name, group=group)
+        for number, (name, group, digest) in enumerate(images)
+        for mask in spec.masks
+        for method in methods
+    ]
+
+
+def _batches(
+    held_out: HeldOut, methods: Sequence[EvaluatedMethod], spec: EvaluationSpec
+) -> Iterator[tuple[EvaluationBatch, EvaluatedMethod]]:
+    number = 0
+    for start in range(0, len(held_out.images), spec.batch):
+        rows = slice(start, start + spec.batch)
+        images = held_out.images[rows]
+        numbers = tuple(range(start, start + len(images)))
+        names, groups = tuple(held_out.names[rows]), tuple(held_out.groups[rows])
+        digests = tuple(map(digest_of, images))
+        for mask in spec.masks:
+            for method in methods:
+                facts = (numbers, images, names, groups, digests, mask, method.label, spec.seed)
+                yield EvaluationBatch(number, *facts), method
+                number += 1
+
+
+def _check_shapes(models: Sequence[ModelUnderTest]) -> None:
+    shapes = [f"{each.model.settings.size} px {each.model.settings.channels}" for each in models]
+    if len(set(shapes)) > 1:
+        parts = [f"{each.name} is {shape}" for each, shape in zip(models, shapes, strict=True)]
+        raise SettingsError(f"{' and '.join(parts)}: compare models of one shape")
+
+
+def _plan(
+    models: Sequence[ModelUnderTest], train: TrainingImages | None, spec: EvaluationSpec
+) -> dict[str, object]:
+    """Return what every row depends on, as JSON values."""
+    digests = [each.digest for each in models]
+    return {
+        "format": 3,
+        "model": digests[0],
+        "other": digests[1] if len(digests) > 1 else "",
+        "train-data": "" if train is None else train.digest,
+        "seed": spec.seed,
+        "batch": spec.batch,
+        "candidates": spec.candidates,
+        "seconds-per-image": spec.seconds,
+    }
+
+
+def _judge(
+    models: Sequence[ModelUnderTest],
+    rows: list[ResultRow],
+    methods: Sequence[EvaluatedMethod],
+    held_out: HeldOut,
+    train: TrainingImages | None,
+    spec: EvaluationSpec,
+    unavailable: list[str],
+    store: ResultStore,
+    should_stop: ShouldStop,
+) -> Evaluation:
+    """Measure sets of answers and the model itself, and draw conclusions."""
+    model = models[0].model
+    inversion = invert_samples(model, methods, spec, store, should_stop)
+    samples = reconstruction = None
+    if any(method.ours for method in methods):
+        samples = measure_samples(model, held_out, train, store)
+        reconstruction = reconstruct(model, held_out)
+    rows, accuracy, reason = classify_answers(rows, held_out, train, store)
+    store.write(rows)  # in one order, whatever was done when
+    features, realism = measure_realism(held_out, rows, store, should_stop)
+    summary = summarise(rows, methods, spec.masks, realism)
+    count, training = len(held_out.images), None if train is None else len(train.images)
+    random_features = _RANDOM_FEATURES if features == "random" else None
+    few_images = None if realism else f"KID needs {MIN_IMAGES} images, and there are {count}"
+    return Evaluation(
+        verdict=verdict(summary),
+        summary=summary,
+        rows=rows,
+        diagnostics=diagnose(
+            summary, rows, held_out, training, inversion, reconstruction, samples and samples[0]
+        ),
+        held_out=held_out,
+        spec=spec,
+        settings={
+            "model": " and ".join(each.name for each in models),
+            "images": f"{count:,} of {held_out.available:,}",
+            "training images": "not given" if training is None else f"{training:,}",
+            "size": f"{model.settings.size} px {model.settings.channels}",
+            "candidates": f"{spec.candidates}",
+            "seconds per image": f"{spec.seconds:g}" if spec.seconds else "each method's steps",
+            "seed": f"{spec.seed}",
+            "features": features,
+        },
+        unavailable=[*unavailable, *filter(None, (reason, random_features, few_images))],
+        inversion=inversion,
+        reconstruction=reconstruction,
+        samples=samples,
+        originals_class_correct=accuracy,
+        report=store.folder / "report.html",
+        results=store.folder / "results.csv",
+    )
