@@ -48,10 +48,10 @@ def png(height=24, width=20, *, seed=0, mode="RGB", **options):
 
 
 @contextmanager
-def serving(catalogue, limits=None, door=None):
+def serving(catalogue, limits=None, policy=None):
     listening = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server = Server(create_app(catalogue, limits or Limits(), door or AccessPolicy()))
+    server = Server(create_app(catalogue, limits or Limits(), policy or AccessPolicy()))
     thread = threading.Thread(target=server.serve_on, args=[listening])
     thread.start()
     try:
@@ -80,4 +80,4 @@ def served(catalogue):
 @pytest.fixture
 def limited(catalogue):
     """Return a maker of servers with other limits."""
-    return lambda door=None, **limits: serving(catalogue, Limits(**limits), door)
+    return lambda policy=None, **limits: serving(catalogue, Limits(**limits), policy)

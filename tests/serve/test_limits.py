@@ -131,7 +131,7 @@ def test_only_so_many_searches_are_watched(limited):
         first = pool.submit(events, server, lambda heard: len(heard) > 10, **SEARCH)
         until(lambda: server.metric("pixmend_streams") == 1)
         answer = server.post("/v1/completions/stream")
-        is_problem(answer, 503, "watched")
+        is_problem(answer, 503, "are streamed")
         assert answer.headers["retry-after"]
         first.result()
         until(lambda: server.metric("pixmend_streams") == 0)

@@ -30,7 +30,7 @@ function fields(operation) {
 }
 
 function section(path, method, operation) {
-  const made = element('section', null, element('h3', `${operation.summary}`), element('p', null, element('code', `${method.toUpperCase()} ${path}`)));
+  const made = element('section', null, element('h3', operation.description.replace(/\.$/, '')), element('p', null, element('code', `${method.toUpperCase()} ${path}`)));
   const rows = fields(operation);
   if (rows.length) made.append(table(['field', 'kind', 'default', 'meaning'], rows));
   const answers = Object.entries(operation.responses).map(([status, { description, content }]) => [status, Object.keys(content ?? {}).join(', '), description]);

@@ -11,10 +11,9 @@ import pytest
 
 from pixmend.completion import METHODS, CompletionOptions
 from pixmend.serve import Limits
-from pixmend.serve.memory import give_back
-from pixmend.serve.metrics import Metrics
-from pixmend.serve.problems import Problem
-from pixmend.serve.work import Work, Worker
+from pixmend.serve.prometheus import Metrics
+from pixmend.serve.security import Problem
+from pixmend.serve.worker import Work, Worker, release_memory
 
 
 def resident_memory():
@@ -35,7 +34,7 @@ def test_memory_freed_inside_goes_back_to_the_system():
     for block in blocks[:-1]:
         library.free(block)
     before = resident_memory()
-    give_back()
+    release_memory()
     assert before - resident_memory() > 50e6
     library.free(blocks[-1])
 
@@ -100,7 +99,7 @@ def test_what_waited_past_its_deadline_is_refused_and_never_begun(worker, model)
     assert [jobs for jobs, _ in model.asked] == [[1]]
 
 
-@pytest.mark.parametrize("why", ["deadline", "gone", "enough", "leaving", None])
+@pytest.mark.parametrize("why", ["deadline", "abandoned", "cancelled", "leaving", None])
 def test_a_search_is_told_to_stop_when_nobody_wants_more_of_it(worker, model, why):
     busy, work = worker(), work_of(0)
     asked = model.complete_tasks
@@ -159,8 +158,8 @@ def test_a_worker_gives_back_once_when_nobody_asks_and_goes_on(worker, monkeypat
             given.append(1)
             rested.set()
 
-    monkeypatch.setattr("pixmend.serve.work.give_back", count)
-    monkeypatch.setattr("pixmend.serve.work._REST_SECONDS", 0.05)
+    monkeypatch.setattr("pixmend.serve.worker.release_memory", count)
+    monkeypatch.setattr("pixmend.serve.worker._IDLE_SECONDS", 0.05)
     resting = worker()
     resting.start()
     for turn in (1, 2):
