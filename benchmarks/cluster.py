@@ -42,7 +42,7 @@ def watch():
             try:
                 line = (folder / "cmdline").read_bytes()
                 ours = os.environ[{_MARK!r}].encode() in (folder / "environ").read_bytes()
-                if ours and line.startswith((b"ray::_Packer", b"ray::Completer")):
+                if ours and line.startswith((b"ray::PackingWorker", b"ray::CompletionWorker")):
                     status = (folder / "status").read_text()
                     peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]))
             except (OSError, IndexError):
@@ -53,7 +53,7 @@ if workers:
     import ray
     ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     threading.Thread(target=watch, daemon=True).start()
-from pixmend.cluster import Packing, complete, connect
+from pixmend.cluster import PackingJob, complete, connect
 from pixmend.completion import Options, find_method
 from pixmend.records import PackSettings, pack
 from pixmend.storage import StorePath
@@ -67,7 +67,7 @@ start = time.monotonic()
 with connect("auto") if workers else nullcontext() as cluster:
     if verb == "pack":
         settings = PackSettings(size=64 if method else 8)
-        engine = Packing(cluster, workers) if workers else None
+        engine = PackingJob(cluster, workers) if workers else None
         manifest = pack(source, out, settings, workers=1, engine=engine, on_progress=tell)
         count, digest = manifest.count, manifest.digest
     else:

@@ -255,7 +255,7 @@ def evaluate(
     other
         A second model, to be compared with the first.
     engine
-        What completes the images instead of this process: see `pixmend.cluster.Evaluating`.
+        What completes the images instead of this process: see `pixmend.cluster.EvaluationJob`.
 
     Raises
     ------

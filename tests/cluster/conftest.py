@@ -135,12 +135,11 @@ def cluster(machines):
 
 
 @pytest.fixture
-def quiet_pens(monkeypatch):
+def quiet_reporters(monkeypatch):
     """Let workers report to nobody, as those of `OneMachine` do."""
     from .one_machine import Reporter
 
-    for room in ("packing", "part"):
-        monkeypatch.setattr(f"pixmend.cluster.{room}.Reporter", Reporter)
+    monkeypatch.setattr("pixmend.cluster.worker_pool.Reporter", Reporter)
 
 
 @pytest.fixture

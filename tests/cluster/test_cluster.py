@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pixmend import api, records
-from pixmend.cluster import Evaluating, EvaluationSpec, Packing, complete
+from pixmend.cluster import EvaluationJob, EvaluationSpec, PackingJob, complete
 from pixmend.completion import CompletionOptions, find_method
 from pixmend.errors import ClusterError, OutputError, StoppedError
 from pixmend.evaluation import Protocol
@@ -35,15 +35,15 @@ def model(untrained, tmp_path):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr("pixmend.cluster.inputs._PART", PART)
+    monkeypatch.setattr("pixmend.cluster.input_listing._PART", PART)
 
 
 def pack_with_faults(folder, out, cluster, faults):
     def strike(progress):
         if faults and progress.done > PACKED * (3 - len(faults)) / 4:
-            faults.pop(0)("_Packer")
+            faults.pop(0)("PackingWorker")
 
-    engine = Packing(cluster)
+    engine = PackingJob(cluster)
     return records.pack(folder, out, SETTINGS, engine=engine, on_progress=strike)
 
 
@@ -86,7 +86,7 @@ def test_a_worker_and_a_machine_die_and_the_records_are_those_of_one_process(
 def test_an_image_that_kills_its_worker_is_left_out_and_named(cluster, make_images, tmp_path):
     folder = make_images(40)
     poison(folder / "Sample001" / "img00010x.png")
-    manifest = records.pack(folder, tmp_path / "out", SETTINGS, engine=Packing(cluster))
+    manifest = records.pack(folder, tmp_path / "out", SETTINGS, engine=PackingJob(cluster))
     assert (manifest.count, manifest.left_out) == (40, 1)
     lines = map(json.loads, (tmp_path / "out" / "inputs.jsonl").read_text().splitlines())
     (bad,) = [line for line in lines if "reason" in line]
@@ -103,11 +103,11 @@ def test_a_shard_that_fails_is_told_after_a_second_try_and_the_others_stay(
     module = sys.modules["pixmend.records.packing"]  # whose name in its room is the function's
     monkeypatch.setattr(module, "clean", lambda folder, keep: blocker.mkdir(exist_ok=True))
     with pytest.raises(OutputError, match=r"1 of 3 shards failed twice.*images-00001"):
-        records.pack(folder, out, SETTINGS, engine=Packing(cluster))
+        records.pack(folder, out, SETTINGS, engine=PackingJob(cluster))
     monkeypatch.undo()
     blocker.rmdir()
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("images-0000[02]*")}
-    assert records.pack(folder, out, SETTINGS, engine=Packing(cluster)).count == 40
+    assert records.pack(folder, out, SETTINGS, engine=PackingJob(cluster)).count == 40
     assert before == {path.name: path.stat().st_mtime_ns for path in out.glob("images-0000[02]*")}
 
 
@@ -117,12 +117,12 @@ def test_a_wish_to_stop_is_heard_and_the_same_call_goes_on(cluster, make_images,
     seen = []
     with pytest.raises(StoppedError):
         records.pack(
-            folder, out, SETTINGS, engine=Packing(cluster),
+            folder, out, SETTINGS, engine=PackingJob(cluster),
             on_progress=lambda progress: seen.append(progress.done), should_stop=lambda: max(seen, default=0) > 40,
         )  # fmt: skip
     assert not (out / "manifest.json").exists()
     assert list(out.glob("*.tfrecord"))
-    assert records.pack(folder, out, SETTINGS, engine=Packing(cluster)).count == PACKED
+    assert records.pack(folder, out, SETTINGS, engine=PackingJob(cluster)).count == PACKED
     assert not list(out.glob(".*.tmp"))
 
 
@@ -130,7 +130,7 @@ def test_a_wish_to_stop_is_heard_and_the_same_call_goes_on(cluster, make_images,
 def test_machines_of_other_versions_are_refused(cluster, make_images, tmp_path, monkeypatch):
     monkeypatch.setattr("pixmend.__version__", "9.9")
     with pytest.raises(ClusterError, match=r"node .*: pixmend is .* there and 9.9 here"):
-        records.pack(make_images(4), tmp_path / "out", SETTINGS, engine=Packing(cluster))
+        records.pack(make_images(4), tmp_path / "out", SETTINGS, engine=PackingJob(cluster))
 
 
 def test_a_worker_and_a_machine_die_and_the_completions_are_those_of_one_process(
@@ -139,7 +139,7 @@ def test_a_worker_and_a_machine_die_and_the_completions_are_those_of_one_process
     folder, out = make_images(COMPLETED, side=18), tmp_path / "three"
     (folder / "img00000.png").write_bytes(b"no image")
     assert alone(program, model, folder, tmp_path / "one").code == 2
-    faults = [lambda: machines.kill_worker("Completer"), machines.kill_node]
+    faults = [lambda: machines.kill_worker("CompletionWorker"), machines.kill_node]
 
     def strike(progress):
         if faults and progress.done > COMPLETED * (3 - len(faults)) / 4:
@@ -218,7 +218,7 @@ def test_an_evaluation_has_the_figures_of_one_process(cluster, model, make_image
     steps = []
     api.evaluate(
         model, folder, tmp_path / "three", **named,
-        engine=Evaluating(cluster, [model], contest, workers=1), on_step=steps.append,
+        engine=EvaluationJob(cluster, [model], contest, workers=1), on_step=steps.append,
     )  # fmt: skip
     assert [step.done for step in steps] == list(range(3, 25, 3))
     one, three = (

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pixmend.cluster import board
-from pixmend.cluster.board import Note
-from pixmend.cluster.pool import Pool
+from pixmend.cluster import worker_pool
+from pixmend.cluster.worker_pool import JobProgress, WorkerPool
 from pixmend.errors import ClusterError, OutputError, StoppedError
 
 
@@ -70,7 +69,7 @@ class FakeCluster:
             exceptions=SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError),
         )
 
-    def start(self, kind, gpus=0):
+    def start(self, kind, *, gpus=0):
         self.started += 1
         broken, self.broken_starts = self.broken_starts > 0, self.broken_starts - 1
         return Handle(SimpleNamespace(begin=_die) if broken else kind())
@@ -140,7 +139,7 @@ class Worker:
                 raise Death
             self.tremble()
             done.append(position)
-        self.board.report(job.number, Note(len(done)))
+        self.board.report(job.number, JobProgress(len(done)))
         return done, dict(care.left_out)
 
     def tremble(self):
@@ -150,7 +149,7 @@ class Worker:
 
 
 def run(jobs, script, workers=3, cluster=None, **callbacks):
-    pool = Pool(cluster or FakeCluster(script.seed), Worker, (script,), workers=workers)
+    pool = WorkerPool(cluster or FakeCluster(script.seed), Worker, (script,), workers=workers)
     return list(pool.run(jobs, **callbacks)), pool
 
 
@@ -187,7 +186,7 @@ def test_one_death_at_an_input_and_others_before_any_input_cast_no_suspicion():
                 raise Death
             return super().work(job, care)
 
-    pool = Pool(FakeCluster(), Unlucky, (Script(),), workers=1)
+    pool = WorkerPool(FakeCluster(), Unlucky, (Script(),), workers=1)
     assert list(pool.run([Task(0)])) == [(Task(0), ([0, 1, 2, 3], {}))]
 
 
@@ -199,7 +198,7 @@ def test_no_more_jobs_are_taken_than_there_are_workers():
             taken.append(number)
             yield Task(number)
 
-    pool = Pool(FakeCluster(), Worker, (Script(),), workers=3)
+    pool = WorkerPool(FakeCluster(), Worker, (Script(),), workers=3)
     for finished, _ in enumerate(pool.run(jobs()), 1):
         assert len(taken) <= finished + 3
     assert finished == 50
@@ -210,7 +209,7 @@ def test_a_failure_is_tried_once_more_when_all_else_is_done_and_then_told():
     found, pool = run([Task(number) for number in range(6)], script, workers=1)
     assert script.tried == [0, 1, 2, 3, 4, 5, 0, 1]
     assert sorted(job.number for job, _ in found) == [0, 2, 3, 4, 5]
-    assert [(each.job.number, each.reason) for each in pool.failed] == [
+    assert [(job.number, reason) for job, reason in pool.failed] == [
         (1, "job 1 has no place to write to")
     ]
 
@@ -220,10 +219,10 @@ def test_a_job_whose_workers_always_die_is_given_up():
         def work(self, job, care):
             raise Death
 
-    pool = Pool(FakeCluster(), Doomed, (Script(),), workers=2)
+    pool = WorkerPool(FakeCluster(), Doomed, (Script(),), workers=2)
     assert list(pool.run([Task(0), Task(1)])) == []
-    assert {each.job.number for each in pool.failed} == {0, 1}
-    assert "its worker died" in pool.failed[0].reason
+    assert {job.number for job, _ in pool.failed} == {0, 1}
+    assert "its worker died" in pool.failed[0][1]
 
 
 def test_workers_that_cannot_start_are_replaced_and_in_the_end_told():
@@ -250,7 +249,7 @@ def test_what_every_job_would_meet_ends_all():
             raise ClusterError("node x: sees no folder")
 
     with pytest.raises(ClusterError, match="sees no folder"):
-        list(Pool(FakeCluster(), Refusing, (Script(),), workers=2).run([Task(0), Task(1)]))
+        list(WorkerPool(FakeCluster(), Refusing, (Script(),), workers=2).run([Task(0), Task(1)]))
 
 
 class FakeBoard:
@@ -266,18 +265,18 @@ class FakeBoard:
 
 def test_reports_are_sent_ten_times_a_second_and_a_wish_to_stop_is_heard(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(board.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(board.Reporter, "_got", lambda self, reference: reference)
+    monkeypatch.setattr(worker_pool.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(worker_pool.Reporter, "_get", lambda self, reference: reference)
     handle = FakeBoard()
-    pen = board.Reporter(handle)
+    pen = worker_pool.Reporter(handle)
     for number in range(1000):
-        assert not pen.report(7, Note(number))
+        assert not pen.report(7, JobProgress(number))
         now[0] += 0.001
     assert 9 <= len(handle.sent) <= 11
-    assert handle.sent[0] == (7, Note(0))
+    assert handle.sent[0] == (7, JobProgress(0))
     handle.stopped = True
     heard = []
     for number in range(1000, 1300):
-        heard.append(pen.report(7, Note(number)))
+        heard.append(pen.report(7, JobProgress(number)))
         now[0] += 0.001
     assert any(heard)

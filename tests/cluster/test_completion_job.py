@@ -15,7 +15,7 @@ from tests.stores import Counted, fresh
 from .conftest import tree
 from .one_machine import OneMachine
 
-pytestmark = pytest.mark.usefixtures("quiet_pens")
+pytestmark = pytest.mark.usefixtures("quiet_reporters")
 QUICK = CompletionOptions(find_method("classic", steps=2), snapshots=(1,), candidates=2, batch=4)
 
 
