@@ -11,7 +11,9 @@ import pytest
 
 from pixmend.completion import METHODS, CompletionOptions
 from pixmend.serve import Limits
+from pixmend.serve.catalogue import ServedModel
 from pixmend.serve.prometheus import Metrics
+from pixmend.serve.requests import CompletionRequest
 from pixmend.serve.security import Problem
 from pixmend.serve.worker import Work, Worker, release_memory
 
@@ -57,12 +59,12 @@ def model():
 
 
 @pytest.fixture
-def worker(model):
+def worker():
     """A maker of workers that have not begun."""
     made = []
 
     def make(**limits):
-        made.append(Worker({"any": model}, Limits(**limits), Metrics()))
+        made.append(Worker(Limits(**limits), Metrics()))
         return made[-1]
 
     yield make
@@ -71,24 +73,31 @@ def worker(model):
             each.close()
 
 
-def work_of(number, *, deadline=math.inf, **options):
-    return Work(number, CompletionOptions(METHODS["classic"], **options), "any", deadline)
+def work_of(model, number, *, deadline=math.inf, **options):
+    options = CompletionOptions(METHODS["classic"], **options)
+    return Work(CompletionRequest(ServedModel("any", model), number, options, False, ""), deadline)
 
 
 def test_only_what_is_asked_alike_is_completed_together(worker, model):
     busy = worker()
     kinds = ({"seed": 0}, {"seed": 1}, {"seed": 0}, {"seconds": 1.0}, {"seconds": 1.0})
-    works = [work_of(number, **kind) for number, kind in enumerate(kinds)]
+    works = [work_of(model, number, **kind) for number, kind in enumerate(kinds)]
     for each in works:
         busy.submit(each)
     busy.start()
     assert [each.answer.result(30) for each in works] == [0, 1, 2, 3, 4]
     assert [jobs for jobs, _ in model.asked] == [[0, 2], [1], [3], [4]]
-    assert [options for _, options in model.asked] == [works[n].options for n in (0, 1, 3, 4)]
+    assert [options for _, options in model.asked] == [
+        works[n].request.options for n in (0, 1, 3, 4)
+    ]
 
 
 def test_what_waited_past_its_deadline_is_refused_and_never_begun(worker, model):
-    busy, late, other = worker(), work_of(0, deadline=time.monotonic() - 1), work_of(1)
+    busy, late, other = (
+        worker(),
+        work_of(model, 0, deadline=time.monotonic() - 1),
+        work_of(model, 1),
+    )
     for each in (late, other):
         busy.submit(each)
     busy.start()
@@ -101,7 +110,7 @@ def test_what_waited_past_its_deadline_is_refused_and_never_begun(worker, model)
 
 @pytest.mark.parametrize("why", ["deadline", "abandoned", "cancelled", "leaving", None])
 def test_a_search_is_told_to_stop_when_nobody_wants_more_of_it(worker, model, why):
-    busy, work = worker(), work_of(0)
+    busy, work = worker(), work_of(model, 0)
     asked = model.complete_tasks
 
     def complete_tasks(jobs, options, **more):  # it happens while the search runs
@@ -120,17 +129,17 @@ def test_a_search_is_told_to_stop_when_nobody_wants_more_of_it(worker, model, wh
     assert model.stopped == [why is not None]
 
 
-def test_only_so_many_wait(worker):
+def test_only_so_many_wait(worker, model):
     waiting = worker(queue=3)  # it has not begun
-    works = [work_of(number) for number in range(3)]
+    works = [work_of(model, number) for number in range(3)]
     for each in works:
         waiting.submit(each)
     with pytest.raises(Problem, match="busy") as told:
-        waiting.submit(work_of(3))
+        waiting.submit(work_of(model, 3))
     assert told.value.status == 503
     waiting.start()
     assert [each.answer.result(30) for each in works] == [0, 1, 2]
-    waiting.submit(last := work_of(4))
+    waiting.submit(last := work_of(model, 4))
     assert last.answer.result(30) == 4
 
 
@@ -141,7 +150,7 @@ def test_a_worker_at_rest_holds_no_answer(worker, model):
     model.complete_tasks = lambda jobs, options, **more: (Answer() for _ in jobs)
     resting = worker()
     resting.start()
-    resting.submit(work := work_of(0))
+    resting.submit(work := work_of(model, 0))
     answer = weakref.ref(work.answer.result(30))
     del work
     until = time.monotonic() + 30
@@ -150,7 +159,7 @@ def test_a_worker_at_rest_holds_no_answer(worker, model):
     assert answer() is None
 
 
-def test_a_worker_gives_back_once_when_nobody_asks_and_goes_on(worker, monkeypatch):
+def test_a_worker_gives_back_once_when_nobody_asks_and_goes_on(worker, model, monkeypatch):
     given, rested = [], threading.Event()
 
     def count():
@@ -167,5 +176,5 @@ def test_a_worker_gives_back_once_when_nobody_asks_and_goes_on(worker, monkeypat
         assert not threading.Event().wait(0.3)
         assert len(given) == turn  # once is enough
         rested.clear()
-        resting.submit(work := work_of(turn))
+        resting.submit(work := work_of(model, turn))
         assert work.answer.result(30) == turn

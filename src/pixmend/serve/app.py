@@ -23,7 +23,7 @@ from pixmend.serve.answers import answer_json, best_png
 from pixmend.serve.catalogue import Catalogue
 from pixmend.serve.events import EventResponse, SearchEvents, event
 from pixmend.serve.prometheus import Metrics
-from pixmend.serve.requests import CompletionRequest, form_schema, mask_png, parse_form, read_form
+from pixmend.serve.requests import form_schema, mask_png, parse_form, read_form
 from pixmend.serve.security import AccessPolicy, Guard, Limits, Problem
 from pixmend.serve.worker import Work, Worker
 
@@ -78,8 +78,7 @@ class Service:
 
     def __init__(self, catalogue: Catalogue, limits: Limits) -> None:
         self.catalogue, self.limits, self.metrics = catalogue, limits, Metrics()
-        models = {name: served.model for name, served in catalogue.items()}
-        self.worker = Worker(models, limits, self.metrics)
+        self.worker = Worker(limits, self.metrics)
         self.pool = ThreadPoolExecutor(2, "pixmend-codec")  # decodes and encodes images
         self.streams: dict[str, Work | None] = {}  # None: its form is being read
         self.metrics.streams.set_function(
@@ -88,8 +87,8 @@ class Service:
 
     async def complete(self, http: Request) -> Response:
         """Answer with JSON, or with the best candidate as a PNG if only that is accepted."""
-        request, deadline = await self._read(http)
-        work = self._submit(request, deadline)
+        work = await self._read(http)
+        self.worker.submit(work)
         answer = asyncio.wrap_future(work.answer)
         disconnect: asyncio.Future[None] = asyncio.ensure_future(_disconnected(http.receive))
         try:
@@ -108,7 +107,7 @@ class Service:
         headers = {"Pixmend-Stopped": stopped} if stopped else None
         if _wants_png(http.headers.get("accept", "")):
             return Response(await self.run(best_png, completion), 200, headers, "image/png")
-        content = await self.run(answer_json, completion, request, stopped)
+        content = await self.run(answer_json, completion, work.request, stopped)
         return JSONResponse(content, 200, headers)
 
     async def stream(self, http: Request) -> Response:
@@ -119,9 +118,9 @@ class Service:
         key = secrets.token_urlsafe(16)
         self.streams[key] = None  # reserved before the first await
         try:
-            request, deadline = await self._read(http)
-            events = SearchEvents(request.options.snapshots)
-            work = self._submit(request, deadline, events)
+            work = await self._read(http)
+            work.on_preview = events = SearchEvents(work.request.options.snapshots)
+            self.worker.submit(work)
         except BaseException:
             del self.streams[key]
             raise
@@ -131,7 +130,7 @@ class Service:
             work.abandoned = True
             del self.streams[key]
 
-        return EventResponse(self._events(key, work, request, events), on_end)
+        return EventResponse(self._events(key, work, events), on_end)
 
     def cancel(self, key: str) -> None:
         """End a streamed search; its stream continues to the best result so far."""
@@ -145,8 +144,7 @@ class Service:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.pool, function, *arguments)
 
-    async def _read(self, http: Request) -> tuple[CompletionRequest, float]:
-        """Return a request and its deadline."""
+    async def _read(self, http: Request) -> Work:
         deadline = time.monotonic() + self.limits.deadline
         try:
             form = await asyncio.wait_for(read_form(http), self.limits.deadline)
@@ -154,21 +152,13 @@ class Service:
             message = "The request took too long to arrive; send it again."
             raise Problem(408, "slow", message) from None
         try:
-            return await self.run(parse_form, form, self.catalogue, self.limits), deadline
+            request = await self.run(parse_form, form, self.catalogue, self.limits)
+            return Work(request, deadline)
         finally:
             await form.close()
 
-    def _submit(
-        self, request: CompletionRequest, deadline: float, events: SearchEvents | None = None
-    ) -> Work:
-        work = Work(request.task, request.options, request.model.id, deadline, events)
-        self.worker.submit(work)
-        return work
-
-    async def _events(
-        self, key: str, work: Work, request: CompletionRequest, events: SearchEvents
-    ) -> AsyncIterator[bytes]:
-        method = request.options.method
+    async def _events(self, key: str, work: Work, events: SearchEvents) -> AsyncIterator[bytes]:
+        method = work.request.options.method
         yield event("accepted", {"id": key, "steps": method.steps, "method": method.name})
         answer = asyncio.wrap_future(work.answer)
         async for each in events.until(answer):
@@ -177,7 +167,7 @@ class Service:
         if error is not None:
             yield event("error", _problem_of(error).to_json())
         else:
-            content = await self.run(answer_json, answer.result(), request, work.stop_reason)
+            content = await self.run(answer_json, answer.result(), work.request, work.stop_reason)
             yield event("done", content)
 
 

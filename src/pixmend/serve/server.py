@@ -24,20 +24,13 @@ def is_loopback(host: str) -> bool:
 def listen(host: str, port: int) -> socket.socket:
     """Return a listening socket, for port 0 at any free one; a taken address is SettingsError."""
     try:
-        address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listening = socket.socket(*address[:3])
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(address[4])
-            listening.listen(256)
-        except BaseException:
-            listening.close()
-            raise
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server(address, family=family, backlog=256, dualstack_ipv6=dual)
     except (OSError, OverflowError) as error:
         raise SettingsError(
             f"host {host}, port {port}: cannot listen there ({error}); choose another --port"
         ) from error
-    return listening
 
 
 class Server(uvicorn.Server):

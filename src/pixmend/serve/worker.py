@@ -7,13 +7,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 
-from pixmend.api import Model
-from pixmend.completion import Completion, CompletionOptions, Preview, Task
+from pixmend.completion import Completion, Preview
 from pixmend.serve.prometheus import Metrics
+from pixmend.serve.requests import CompletionRequest
 from pixmend.serve.security import Limits, Problem
 
 _log = logging.getLogger("pixmend.serve")
@@ -24,9 +24,7 @@ _IDLE_SECONDS = 1.0  # after which free memory is returned to the system
 class Work:
     """One image of one request."""
 
-    task: Task
-    options: CompletionOptions
-    model: str
+    request: CompletionRequest
     deadline: float  # on the clock of `time.monotonic`
     # Called after each search step; such a search runs alone, so that it can be ended alone.
     on_preview: Callable[[Preview], None] | None = None
@@ -37,8 +35,9 @@ class Work:
 
     def matches(self, other: "Work") -> bool:
         """Whether both may share a batch; a time budget would make them affect each other."""
-        alone = self.on_preview or other.on_preview or self.options.seconds is not None
-        return not alone and (self.model, self.options) == (other.model, other.options)
+        mine, others = self.request, other.request
+        alone = self.on_preview or other.on_preview or mine.options.seconds is not None
+        return not alone and (mine.model, mine.options) == (others.model, others.options)
 
     @property
     def stop_reason(self) -> str | None:
@@ -53,8 +52,8 @@ class Work:
 class Worker:
     """A bounded queue and the thread that empties it."""
 
-    def __init__(self, models: Mapping[str, Model], limits: Limits, metrics: Metrics) -> None:
-        self._models, self._limits, self._metrics = models, limits, metrics
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        self._limits, self._metrics = limits, metrics
         self._queue: deque[Work] = deque()
         self._changed = threading.Condition()
         metrics.waiting.set_function(lambda: len(self._queue))
@@ -157,9 +156,9 @@ class Worker:
 
         first = batch[0]
         completions = list(
-            self._models[first.model].complete_tasks(
-                [work.task for work in batch],
-                first.options,
+            first.request.model.model.complete_tasks(
+                [work.request.task for work in batch],
+                first.request.options,
                 on_preview=first.on_preview or (lambda preview: None),
                 should_stop=should_stop,
             )
