@@ -4,7 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -145,53 +145,48 @@ class CompletionWorker(JobWorker):
             return False
 
 
+@dataclass
 class _PartRun:
     """The completion of one part, which adds to ``entries``."""
 
-    def __init__(
-        self,
-        worker: CompletionWorker,
-        part: InputPart,
-        inputs: Sequence[CompletionInput],
-        policy: RetryPolicy,
-        entries: dict[int, LedgerEntry],
-    ) -> None:
-        self._worker, self._spec, self._part = worker, worker.spec, part
-        self._inputs, self._policy, self._entries = inputs, policy, entries
-        self._positions = {str(image.path): position for position, image in enumerate(inputs)}
-        self._digests: dict[int, str] = {}
-        self._stopped = False
+    worker: CompletionWorker
+    part: InputPart
+    inputs: Sequence[CompletionInput]
+    policy: RetryPolicy
+    entries: dict[int, LedgerEntry]
+    digests: dict[int, str] = field(default_factory=dict)
+    stopped: bool = False
 
     def complete(self, positions: Sequence[int]) -> None:
         """Complete these inputs and write their files."""
-        options = self._worker.options
-        if self._policy.careful:  # one at a time shows whose search a worker dies of
+        options = self.worker.options
+        if self.policy.careful:  # one at a time shows whose search a worker dies of
             options = replace(options, batch=1)
-        results = self._worker.model.complete_tasks(
+        results = self.worker.model.complete_tasks(
             self._tasks(positions),
             options,
             on_state=self._on_state,
-            should_stop=lambda: self._stopped,
+            should_stop=lambda: self.stopped,
         )
         for result in results:
-            if self._stopped:  # a search that was cut short must not be kept
+            if self.stopped:  # a search that was cut short must not be kept
                 raise StoppedError
             self._write(result)
-        if self._stopped:
+        if self.stopped:
             raise StoppedError
 
     def _tasks(self, positions: Sequence[int]) -> Iterator[Task]:
         for position in positions:
-            image = self._inputs[position]
-            if position in self._policy.left_out:
-                self._fail(position, self._policy.left_out[position])
+            image = self.inputs[position]
+            if position in self.policy.left_out:
+                self._fail(position, self.policy.left_out[position])
                 continue
-            if self._policy.careful:
-                self._worker.reporter.begin(self._part.number, position)
+            if self.policy.careful:
+                self.worker.reporter.begin(self.part.number, position)
             try:
                 picture = open_image(image.path)
-                self._digests[position] = self._worker.digest(image)
-                mask = open_mask(self._spec.mask, picture, seed=self._spec.options.seed)
+                self.digests[position] = self.worker.digest(image)
+                mask = open_mask(self.worker.spec.mask, picture, seed=self.worker.spec.options.seed)
                 task = Task(picture, mask, str(image.path))
                 task.check()
             except (InputError, StoreError) as error:
@@ -200,21 +195,22 @@ class _PartRun:
             yield task
 
     def _fail(self, position: int, reason: str) -> None:
-        facts = {"file": str(self._inputs[position].path), "error": reason}
-        self._entries[position] = LedgerEntry("", facts, {})
+        facts = {"file": str(self.inputs[position].path), "error": reason}
+        self.entries[position] = LedgerEntry("", facts, {})
 
     def _write(self, result: Completion) -> None:
-        position = self._positions[result.name]
-        plan = self._inputs[position].names
-        names = plan[lossless_suffix(next(iter(plan)), result.original.mode)]
-        facts, files = write_completion(result, self._spec.out, names)
-        self._entries[position] = LedgerEntry(self._digests[position], facts, files)
+        names = [str(image.path) for image in self.inputs]
+        position = names.index(result.name)
+        plan = self.inputs[position].names
+        suffix = lossless_suffix(next(iter(plan)), result.original.mode)
+        facts, files = write_completion(result, self.worker.spec.out, plan[suffix])
+        self.entries[position] = LedgerEntry(self.digests[position], facts, files)
         self._report(result.name)
 
     def _report(self, current: str) -> None:
-        bad = sum(not entry.files for entry in self._entries.values())
-        progress = JobProgress(len(self._entries), bad, current)
-        self._stopped |= self._worker.reporter.report(self._part.number, progress)
+        bad = sum(not entry.files for entry in self.entries.values())
+        progress = JobProgress(len(self.entries), bad, current)
+        self.stopped |= self.worker.reporter.report(self.part.number, progress)
 
     def _on_state(self, tasks: Sequence[Task], state: SearchState) -> None:
         if state.step % _REPORT_STEPS == 0:

@@ -40,40 +40,36 @@ class InputPlan:
 
     def lines(self, outside: StorePath, reserved: Sequence[PurePath]) -> Iterator[str]:
         """Yield a line an input, none in the folder ``outside``; no result takes a reserved name."""
-        if self.folder is None:
-            pairs = [(str(number), PurePath(file.name)) for number, file in enumerate(self.files)]
-            yield from self._lines(pairs, reserved)
-            return
-        for relatives in _folders(self.folder, outside):
-            yield from self._lines([(str(each), each) for each in relatives], reserved)
+        if self.folder is not None:
+            for relatives in _folders(self.folder, outside):
+                yield from self._lines(list(map(str, relatives)), relatives, reserved)
+        else:
+            names = [PurePath(file.name) for file in self.files]
+            yield from self._lines(range(len(names)), names, reserved)
 
     def inputs(self, lines: bytes) -> list[CompletionInput]:
         """Return the inputs of some lines."""
         return [self._input(*json.loads(line)) for line in lines.splitlines()]
 
     def _lines(
-        self, pairs: Sequence[tuple[str, PurePath]], reserved: Sequence[PurePath]
+        self, keys: Sequence[Any], relatives: Sequence[PurePath], reserved: Sequence[PurePath]
     ) -> Iterator[str]:
-        relatives = [relative for _, relative in pairs]
-        folders = {relatives[0].parent} if relatives else set()
+        folders = {name.parent for name in relatives[:1]}
         if _are_distinct(relatives) and not any(name.parent in folders for name in reserved):
-            for key, relative in pairs:  # a worker can name the results of each by itself
-                yield json.dumps([key, str(relative)])
+            # A worker can name the results of each input by itself.
+            yield from (json.dumps([key]) for key in keys)
             return
         names = Names()
         names.reserve(reserved)
-        for (key, relative), plan in zip(pairs, self._plan(relatives, names), strict=True):
-            values = {suffix: _to_json(each) for suffix, each in plan.items()}
-            yield json.dumps([key, str(relative), values])
+        for key, plan in zip(keys, self._plan(relatives, names), strict=True):
+            yield json.dumps([key, {suffix: _to_json(each) for suffix, each in plan.items()}])
 
-    def _input(
-        self, key: str, relative: str, values: dict[str, Any] | None = None
-    ) -> CompletionInput:
-        path = self.files[int(key)] if self.folder is None else self.folder / key
-        if values is None:
-            (plan,) = self._plan([PurePath(relative)], Names())
-        else:
+    def _input(self, key: Any, values: dict[str, Any] | None = None) -> CompletionInput:  # noqa: ANN401
+        path = self.files[key] if self.folder is None else self.folder / key
+        if values is not None:
             plan = {suffix: _from_json(*value) for suffix, value in values.items()}
+        else:
+            (plan,) = self._plan([PurePath(path.name if self.folder is None else key)], Names())
         return CompletionInput(path, plan)
 
     def _plan(self, relatives: Sequence[PurePath], names: Names) -> list[dict[str, OutputNames]]:

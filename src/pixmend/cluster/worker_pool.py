@@ -6,7 +6,7 @@ input before it touches it, and the input at which a worker dies twice is left o
 """
 
 import time
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
@@ -17,15 +17,11 @@ from pixmend.errors import ClusterError, ModelFileError, PixmendError, SettingsE
 _TICK_SECONDS = 0.2
 _REPORT_SECONDS = 0.1  # between reports of a worker: one for each small image would cost too much
 _STOP_SECONDS = 5.0  # that workers have to stop by themselves
-_MAX_TRACKED = 10_000  # jobs whose progress is kept: far more than ever run at once
 _MAX_CRASHES = 4  # of a job, besides two for each input left out
 _MAX_LEFT_OUT = 16  # inputs of one job; more are hardly the fault of images
 _MAX_FAILED_STARTS = 3  # in a row
 _NAMED_FAILURES = 3
-_POISON = (
-    "its worker died twice at this input: it crashes the decoder, "
-    "or needs more memory than the worker has"
-)
+_POISON = "its worker died twice at this input: it crashes the decoder, or needs too much memory"
 _FATAL = (ClusterError, SettingsError, ModelFileError)  # the next job would fail as this one did
 
 
@@ -63,18 +59,18 @@ class SharedProgress:
     """The actor that workers report to. If its machine dies, the next reports fill a new one."""
 
     def __init__(self) -> None:
-        self._progress: OrderedDict[int, JobProgress] = OrderedDict()
-        self._positions: OrderedDict[int, int] = OrderedDict()
+        self._progress: dict[int, JobProgress] = {}
+        self._positions: dict[int, int] = {}
         self._stopped = False
 
     def report(self, job: int, progress: JobProgress) -> bool:
         """Store the progress of a job; return whether to stop."""
-        _store(self._progress, job, progress)
+        self._progress[job] = progress
         return self._stopped
 
     def begin(self, job: int, position: int) -> None:
         """Store which input of a job is about to be touched."""
-        _store(self._positions, job, position)
+        self._positions[job] = position
 
     def pop_position(self, job: int) -> int | None:
         """Return the input touched last and forget it: the next worker may die before any input."""
@@ -82,7 +78,7 @@ class SharedProgress:
 
     def pop_progress(self) -> dict[int, JobProgress]:
         """Return the reports since the last call."""
-        progress, self._progress = dict(self._progress), OrderedDict()
+        progress, self._progress = self._progress, {}
         return progress
 
     def stop(self) -> None:
@@ -199,7 +195,8 @@ class WorkerPool(Generic[JobT, ResultT]):
                         self._submit(self._last.popleft())
                 if not (self._idle or self._starting or self._busy):
                     raise ClusterError(self._start_error)
-                for reference in self._wait():
+                references = [*self._busy, *self._starting]
+                for reference in self._ray.wait(references, timeout=_TICK_SECONDS)[0]:
                     if reference in self._starting:
                         self._finish_start(reference)
                     elif done := self._finish(reference):
@@ -229,11 +226,6 @@ class WorkerPool(Generic[JobT, ResultT]):
     def _submit(self, attempt: _Attempt[JobT]) -> None:
         worker = self._idle.pop()
         self._busy[worker.work.remote(attempt.job, attempt.policy)] = worker, attempt
-
-    def _wait(self) -> list[Any]:
-        references = [*self._busy, *self._starting]
-        ready, _ = self._ray.wait(references, num_returns=1, timeout=_TICK_SECONDS)
-        return list(ready)
 
     def _finish_start(self, reference: object) -> None:
         worker = self._starting.pop(reference)
@@ -297,10 +289,12 @@ class WorkerPool(Generic[JobT, ResultT]):
 
     def _crash_position(self, attempt: _Attempt[JobT]) -> int | None:
         try:
-            position = self._ray.get(self._progress.pop_position.remote(attempt.job.number))
+            position: int | None = self._ray.get(
+                self._progress.pop_position.remote(attempt.job.number)
+            )
         except self._ray.exceptions.RayError:
             return None
-        return None if position is None else int(position)
+        return position
 
     def _forward_progress(self, on_progress: Callable[[int, JobProgress], None]) -> None:
         """Request the progress without waiting, and forward what has arrived."""
@@ -326,12 +320,6 @@ class WorkerPool(Generic[JobT, ResultT]):
         for actor in [*self._idle, *self._starting.values(), *busy, self._progress]:
             self._ray.kill(actor)
         self._idle, self._starting, self._busy = [], {}, {}
-
-
-def _store(table: "OrderedDict[int, Any]", job: int, value: object) -> None:
-    table[job] = value
-    if len(table) > _MAX_TRACKED:
-        table.popitem(last=False)
 
 
 def _cause(error: Any) -> Exception:  # noqa: ANN401 - Ray's RayTaskError

@@ -31,21 +31,18 @@ _HEADERS = {
 }
 
 
+@dataclass(eq=False)
 class Problem(Exception):  # noqa: N818 - the term of RFC 9457
     """A refusal as RFC 9457 problem details; ``detail`` says what is wrong and what to do."""
 
-    def __init__(
-        self,
-        status: int,
-        kind: str,
-        detail: str,
-        *,
-        retry_after: int | None = None,
-        errors: list[dict[str, str]] | None = None,
-    ) -> None:
-        super().__init__(detail)
-        self.status, self.kind, self.detail = status, kind, detail
-        self.retry_after, self.errors = retry_after, errors
+    status: int
+    kind: str
+    detail: str
+    retry_after: int | None = None  # seconds
+    errors: list[dict[str, str]] | None = None  # of a form: field and message
+
+    def __str__(self) -> str:
+        return self.detail
 
     @classmethod
     def busy(cls, retry_after: int) -> Self:
