@@ -4,7 +4,7 @@ from pathlib import PurePath
 
 import pytest
 
-from pixmend.cluster.input_listing import InputPlan, write_inputs
+from pixmend.cluster.input_listing import InputPlan, part_count, read_parts, write_inputs
 from pixmend.completion import Names, plan_targets
 from pixmend.errors import InputError
 from pixmend.images import find_images
@@ -34,9 +34,10 @@ def folder_of(tmp_path, names):
 
 
 def listed(inputs, out, tmp_path, reserved=()):
-    listing = write_inputs(inputs, tmp_path / "listing", outside=StorePath(out), reserved=reserved)
-    found = [each for part in listing.parts() for each in inputs.inputs(part)]
-    assert len(found) == listing.count
+    path = tmp_path / "listing"
+    count = write_inputs(inputs, path, outside=StorePath(out), reserved=reserved)
+    found = [each for part in read_parts(path) for each in inputs.inputs(part)]
+    assert len(found) == count
     return found
 
 
@@ -84,9 +85,10 @@ def test_parts_hang_on_the_inputs_alone_and_hold_each_once(tmp_path, monkeypatch
     monkeypatch.setattr("pixmend.cluster.input_listing._PART", 4)
     folder = folder_of(tmp_path, [f"s{number % 3}/{number}.png" for number in range(13)])
     inputs = InputPlan(StorePath(folder), [], 1, False)
-    listing = write_inputs(inputs, tmp_path / "l", outside=StorePath(tmp_path / "out"), reserved=[])
-    sizes = [len(inputs.inputs(part)) for part in listing.parts()]
-    assert (sizes, listing.count) == ([4, 4, 4, 1], 13)
+    path, out = tmp_path / "l", StorePath(tmp_path / "out")
+    count = write_inputs(inputs, path, outside=out, reserved=[])
+    sizes = [len(inputs.inputs(part)) for part in read_parts(path)]
+    assert (sizes, count, part_count(count)) == ([4, 4, 4, 1], 13, 4)
 
 
 def test_a_folder_without_images_is_an_error(tmp_path):

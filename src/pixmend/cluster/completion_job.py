@@ -24,7 +24,7 @@ from pixmend.cluster.completion_worker import (
     ledger_path,
     read_ledger,
 )
-from pixmend.cluster.input_listing import InputListing, InputPlan, write_inputs
+from pixmend.cluster.input_listing import InputPlan, part_count, read_parts, write_inputs
 from pixmend.cluster.session import Cluster
 from pixmend.cluster.worker_pool import JobProgress, WorkerPool
 from pixmend.completion import CompletionOptions, conflicting_outputs
@@ -133,21 +133,21 @@ def complete(
     reserved = [PurePath(_RESULTS), *conflicting_outputs(out, [*files, StorePath.of(mask)])]
     with tempfile.TemporaryDirectory(prefix="pixmend-") as scratch:
         path = Path(scratch) / "listing"
-        listing = write_inputs(plan, path, outside=out, reserved=reserved, on_tick=on_tick)
+        count = write_inputs(plan, path, outside=out, reserved=reserved, on_tick=on_tick)
         default, gpus = cluster.workers_for(device)
         pool: WorkerPool[InputPart, PartResult] = WorkerPool(
             cluster,
             CompletionWorker,
             (cluster.ray.put(file.read_bytes()), spec),
-            workers=min(workers or default, listing.part_count),
+            workers=min(workers or default, part_count(count)),
             gpus=gpus,
         )
-        tally = _Tally(listing.count, on_progress)
-        parts = (InputPart(number, lines) for number, lines in enumerate(listing.parts()))
+        tally = _Tally(count, on_progress)
+        parts = (InputPart(number, lines) for number, lines in enumerate(read_parts(path)))
         for _, result in pool.run(parts, on_progress=tally.update, on_tick=on_tick):
             tally.add(result)
-    failures = _write_results(out, listing)
-    pool.raise_failures(OutputError, f"of {listing.part_count} parts")
+    failures = _write_results(out, part_count(count))
+    pool.raise_failures(OutputError, f"of {part_count(count)} parts")
     done = tally.done - tally.failed
     return CompletionSummary(done, tally.kept, tally.failed, failures, out / _RESULTS)
 
@@ -195,12 +195,12 @@ def _claim(out: StorePath, settings: dict[str, Any]) -> None:
     path.write_bytes(json.dumps(settings, indent=1).encode() + b"\n")
 
 
-def _write_results(out: StorePath, listing: InputListing) -> tuple[tuple[str, str], ...]:
+def _write_results(out: StorePath, parts: int) -> tuple[tuple[str, str], ...]:
     """Write the facts of all inputs, remove dead workers' files, and return the first failures."""
     failures: list[tuple[str, str]] = []
     folders = {PurePath(), PurePath(LEDGER)}
     with (out / _RESULTS).writing() as results:
-        for number in range(listing.part_count):
+        for number in range(parts):
             for entry in read_ledger(out / ledger_path(number)):
                 folders |= {PurePath(name).parent for name in entry.files}
                 results.write(json.dumps(entry.facts).encode() + b"\n")

@@ -1,12 +1,13 @@
 """The inputs of a completion, listed and named folder by folder, so that memory never holds all."""
 
 import json
+import math
 import os
 import re
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
@@ -84,27 +85,6 @@ class InputPlan:
         return plans
 
 
-@dataclass(frozen=True)
-class InputListing:
-    """A file with the line of each input; part i is the bytes from starts[i] to starts[i + 1]."""
-
-    path: Path
-    count: int
-    starts: Sequence[int]
-
-    @property
-    def part_count(self) -> int:
-        """Number of parts."""
-        return len(self.starts) - 1
-
-    def parts(self) -> Iterator[bytes]:
-        """Yield the lines of each part."""
-        with self.path.open("rb") as file:
-            for start, stop in zip(self.starts, self.starts[1:], strict=False):
-                file.seek(start)
-                yield file.read(stop - start)
-
-
 def write_inputs(
     plan: InputPlan,
     path: Path,
@@ -112,25 +92,33 @@ def write_inputs(
     outside: StorePath,
     reserved: Sequence[PurePath],
     on_tick: Callable[[], None] = lambda: None,
-) -> InputListing:
-    """Write the lines of all inputs to ``path``, cut into parts by the inputs alone.
+) -> int:
+    """Write the lines of all inputs to ``path`` and return their number; none is an InputError.
 
-    ``on_tick`` is called at each input and may raise. No input at all is an InputError.
+    ``on_tick`` is called at each input and may raise.
     """
-    starts: array[int] = array("Q", [0])
-    count = size = 0
+    count = 0
     with atomic_write(path) as file:
         for line in plan.lines(outside, reserved):
             on_tick()
-            if count and count % _PART == 0:
-                starts.append(size)
-            size += file.write(line.encode() + b"\n")
+            file.write(line.encode() + b"\n")
             count += 1
-    starts.append(size)
     if not count:
         kinds = ", ".join(sorted(suffix[1:] for suffix in EXTENSIONS))
         raise InputError(f"{plan.folder}: no images in this folder; known kinds are {kinds}")
-    return InputListing(path, count, starts)
+    return count
+
+
+def read_parts(path: Path) -> Iterator[bytes]:
+    """Yield the lines of each part, cut by the inputs alone."""
+    with path.open("rb") as file:
+        while lines := b"".join(islice(file, _PART)):
+            yield lines
+
+
+def part_count(inputs: int) -> int:
+    """Return the number of parts of so many inputs."""
+    return math.ceil(inputs / _PART)
 
 
 def _to_json(names: OutputNames) -> list[Any]:
