@@ -1,4 +1,4 @@
-"""A cluster of this process alone: no Ray, one core, one worker at a time."""
+"""A cluster in this process, without Ray: one core, one worker at a time."""
 
 from .test_worker_pool import FakeCluster
 
@@ -14,7 +14,7 @@ class Reporter:
 
 
 class OneMachine(FakeCluster):
-    """Something may happen before each of its workers begins."""
+    """Calls ``happen`` before each worker starts."""
 
     cpus = 1
 

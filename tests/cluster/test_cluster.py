@@ -1,4 +1,4 @@
-"""Three machines do what one process does, to the byte, whatever dies; in one file, for each starts a cluster of its own."""
+"""Three nodes write the bytes of one process, whatever dies; in one file, to share one cluster."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def pack_with_faults(folder, out, cluster, faults):
 
 
 def alone(program, model, folder, out, *more):
-    """Complete as one process does."""
+    """Complete in one process."""
     return program(
         "complete", model, folder, "--out", out, "--method", "classic", "--steps", 2, "--snapshots", 1,
         "--candidates", 2, "--batch", 4, "--uncertainty", *more,
@@ -56,13 +56,13 @@ def alone(program, model, folder, out, *more):
 
 
 def pictures(out):
-    """All results but the account, and the sheets over many images, which only one process writes."""
+    """Return all results but `results.jsonl` and the sheets, which only one process writes."""
     account = {"results.jsonl"} | {path.name for path in out.glob("sheet*.png")}
     return {name: content for name, content in tree(out).items() if name not in account}
 
 
 def facts(out):
-    """The account without what a clock says."""
+    """Return the facts without times."""
     found = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key != "seconds"} for line in found]
 
@@ -266,7 +266,7 @@ def test_a_store_is_packed_and_completed_as_a_folder_is(
 def test_a_store_that_fails_or_is_slow_gives_the_same_bytes(
     kind, machines, model, make_images, program, tmp_path
 ):
-    """The workers' own calls fail, one in fifty, and writes leave half a file."""
+    """One in fifty calls of the workers fails, and writes leave half a file."""
     folder, url = make_images(PACKED, side=18), f"{kind}://{tmp_path}"
     on = ("--cluster", machines.address)
     packed = ("--size", 8, "--images-per-shard", 16)
@@ -282,6 +282,6 @@ def test_a_store_that_fails_or_is_slow_gives_the_same_bytes(
 
 
 def stored(url):
-    """All files at a URL but hidden ones, by their relative names."""
+    """Return the contents of all files at a URL but hidden ones, by relative name."""
     names = [name for name, _ in StorePath.of(url).files() if not name.startswith(".")]
     return {name: (StorePath.of(url) / name).read_bytes() for name in names}

@@ -1,4 +1,4 @@
-"""Inputs listed folder by folder get the names that one process gives them, and each its own."""
+"""Inputs listed folder by folder get the unique names that one process gives them."""
 
 from pathlib import PurePath
 

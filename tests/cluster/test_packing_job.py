@@ -1,4 +1,4 @@
-"""What a worker does before it writes a shard; without Ray."""
+"""Checks of a worker before it writes a shard; without Ray."""
 
 import zipfile
 

@@ -1,4 +1,4 @@
-"""What is said where there is no cluster."""
+"""Errors without a cluster, and the worker contract."""
 
 import socket
 import sys

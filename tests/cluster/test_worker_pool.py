@@ -1,4 +1,4 @@
-"""Whatever workers do, each job is done once, no more are under way than there are workers, and what kills is named; without Ray."""
+"""Each job is done once, one a worker at a time, and poisoned inputs are named; without Ray."""
 
 import random
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ class RayTaskError(RayError):
 
 
 class Death(BaseException):
-    """What ends a worker's process."""
+    """The death of a worker's process."""
 
 
 class Reference:
-    """A call that is made when somebody waits for it."""
+    """A call that is made when it is waited for."""
 
     def __init__(self, call):
         self.call, self.done, self.value, self.error = call, False, None, None
@@ -45,7 +45,7 @@ class Reference:
 
 
 class Handle:
-    """An actor as Ray would show it."""
+    """A fake of Ray's actor handle."""
 
     def __init__(self, instance):
         self.instance = instance
@@ -57,7 +57,7 @@ class Handle:
 
 
 class FakeCluster:
-    """Ray as the pool sees it, in this process: calls end in an order that the seed draws."""
+    """A fake of Ray in this process; calls finish in a random order."""
 
     def __init__(self, seed=0, broken_starts=0):
         self._random = random.Random(seed)
@@ -102,7 +102,7 @@ class Task:
 
 @dataclass
 class Script:
-    """What befalls workers.
+    """The faults of workers.
 
     ``poison`` are (job, position) that kill whoever touches them, ``accidents`` how often one dies for no fault of its job, and
     ``failing`` says how often a job fails.
@@ -253,7 +253,7 @@ def test_what_every_job_would_meet_ends_all():
 
 
 class FakeBoard:
-    """A board's handle, whose calls arrive at once."""
+    """A handle of SharedProgress whose calls arrive at once."""
 
     def __init__(self):
         self.sent, self.stopped, self.report = [], False, self

@@ -1,4 +1,4 @@
-"""Servers on ports of their own, in this process; one of them, and one browser, for all tests."""
+"""Servers in this process; most tests share one server and one browser."""
 
 import io
 import threading
@@ -16,7 +16,7 @@ from pixmend.serve import AccessPolicy, Catalogue, Limits, Server, create_app, l
 
 @dataclass(frozen=True)
 class Served:
-    """A server that runs."""
+    """A running server."""
 
     url: str
     server: Server
@@ -65,7 +65,7 @@ def serving(catalogue, limits=None, policy=None):
 
 @pytest.fixture(scope="session")
 def catalogue(lively, tmp_path_factory):
-    """Return the bundled model, which answers in one pass, and a tiny one that searches."""
+    """Return the bundled model, which completes in one pass, and a tiny one that searches."""
     path = tmp_path_factory.mktemp("served") / "tiny.safetensors"
     save_model(lively(), path)
     return Catalogue.load(["characters", str(path)], device="cpu")
@@ -79,5 +79,5 @@ def served(catalogue):
 
 @pytest.fixture
 def limited(catalogue):
-    """Return a maker of servers with other limits."""
+    """Return a factory of servers with other limits."""
     return lambda policy=None, **limits: serving(catalogue, Limits(**limits), policy)

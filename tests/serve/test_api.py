@@ -1,4 +1,4 @@
-"""What programs rely on: equal bytes, equal answers in any company, refusals in sentences."""
+"""The API: bytes equal to the command line's, batch independence, errors in sentences."""
 
 import base64
 import io

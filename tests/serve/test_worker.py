@@ -1,4 +1,4 @@
-"""The worker alone: how many may wait, and what it gives back at rest."""
+"""The worker alone: queue bounds, batches, and memory when idle."""
 
 import ctypes
 import math
@@ -42,7 +42,7 @@ def test_memory_freed_inside_goes_back_to_the_system():
 
 
 class Model:
-    """Answers with the numbers of its jobs, and remembers what it was asked, and whether it was told to stop."""
+    """Returns its tasks, and records them and whether it was asked to stop."""
 
     def __init__(self):
         self.asked, self.stopped = [], []
@@ -60,7 +60,7 @@ def model():
 
 @pytest.fixture
 def worker():
-    """A maker of workers that have not begun."""
+    """Return a factory of workers that are not started."""
     made = []
 
     def make(**limits):

@@ -76,14 +76,14 @@ class _Tally:
 
     def add(self, result: PartResult) -> None:
         self.running.pop(result.number, None)
-        self.done += result.done + result.failed
+        self.done += result.done
         self.failed += result.failed
         self.kept += result.kept
         self._show(result.current)
 
     def _show(self, current: str) -> None:
-        done = self.done + sum(each.done for each in self.running.values())
         failed = self.failed + sum(each.bad for each in self.running.values())
+        done = self.done + self.failed + sum(each.done for each in self.running.values())
         self.on_progress(CompletionProgress(done, self.total, failed, current))
 
 
@@ -118,10 +118,8 @@ def complete(
 
     Raises
     ------
-    InputError
-        There is no image.
-    OutputError
-        ``out`` holds another job, or cannot be written.
+    InputError, OutputError
+        There is no image; ``out`` holds another job, or cannot be written.
     ClusterError, SettingsError, ModelFileError
         As the message says.
     """
@@ -148,8 +146,7 @@ def complete(
             tally.add(result)
     failures = _write_results(out, part_count(count))
     pool.raise_failures(OutputError, f"of {part_count(count)} parts")
-    done = tally.done - tally.failed
-    return CompletionSummary(done, tally.kept, tally.failed, failures, out / _RESULTS)
+    return CompletionSummary(tally.done, tally.kept, tally.failed, failures, out / _RESULTS)
 
 
 def _settings(spec: CompletionSpec, model: str) -> dict[str, Any]:

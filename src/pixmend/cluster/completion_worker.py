@@ -51,7 +51,7 @@ class InputPart:
 
 @dataclass(frozen=True)
 class PartResult:
-    """Inputs of a part that are completed, of these by an earlier run, and failed; the last name."""
+    """Inputs of a part that are completed, of these earlier, and failed; the last name."""
 
     number: int
     done: int

@@ -40,7 +40,7 @@ class InputPlan:
     uncertainty: bool
 
     def lines(self, outside: StorePath, reserved: Sequence[PurePath]) -> Iterator[str]:
-        """Yield a line an input, none in the folder ``outside``; no result takes a reserved name."""
+        """Yield a line an input, none in ``outside``; no result takes a reserved name."""
         if self.folder is not None:
             for relatives in _folders(self.folder, outside):
                 yield from self._lines(list(map(str, relatives)), relatives, reserved)
@@ -53,7 +53,7 @@ class InputPlan:
         return [self._input(*json.loads(line)) for line in lines.splitlines()]
 
     def _lines(
-        self, keys: Sequence[Any], relatives: Sequence[PurePath], reserved: Sequence[PurePath]
+        self, keys: Sequence[int | str], relatives: Sequence[PurePath], reserved: Sequence[PurePath]
     ) -> Iterator[str]:
         folders = {name.parent for name in relatives[:1]}
         if _are_distinct(relatives) and not any(name.parent in folders for name in reserved):
@@ -65,12 +65,14 @@ class InputPlan:
         for key, plan in zip(keys, self._plan(relatives, names), strict=True):
             yield json.dumps([key, {suffix: _to_json(each) for suffix, each in plan.items()}])
 
-    def _input(self, key: Any, values: dict[str, Any] | None = None) -> CompletionInput:  # noqa: ANN401
-        path = self.files[key] if self.folder is None else self.folder / key
+    def _input(self, key: int | str, values: dict[str, Any] | None = None) -> CompletionInput:
+        path = self.files[int(key)] if self.folder is None else self.folder / str(key)
         if values is not None:
             plan = {suffix: _from_json(*value) for suffix, value in values.items()}
         else:
-            (plan,) = self._plan([PurePath(path.name if self.folder is None else key)], Names())
+            (plan,) = self._plan(
+                [PurePath(path.name if self.folder is None else str(key))], Names()
+            )
         return CompletionInput(path, plan)
 
     def _plan(self, relatives: Sequence[PurePath], names: Names) -> list[dict[str, OutputNames]]:

@@ -119,7 +119,7 @@ class Reporter:
 class JobWorker:
     """Base of the actors: `setup` takes the pool's arguments, ``work(job, policy)`` does a job."""
 
-    def begin(self, contract: WorkerContract, progress: object, *arguments: Any) -> None:  # noqa: ANN401
+    def begin(self, contract: WorkerContract, progress: object, *arguments: object) -> None:
         """Accept the contract and prepare for jobs."""
         contract.accept()
         self.reporter = Reporter(progress)

@@ -10,14 +10,6 @@ from pixmend.completion import Candidate, Completion
 from pixmend.images import Pixels, encode_png, image_bytes, lossless_suffix, png_bytes
 from pixmend.serve.requests import CompletionRequest
 
-_TYPES = {
-    ".png": "image/png",
-    ".tif": "image/tiff",
-    ".tiff": "image/tiff",
-    ".webp": "image/webp",
-    ".bmp": "image/bmp",
-}
-
 
 class ImageFile(BaseModel):
     """A candidate in the uploaded file's format, if that is lossless and not PNG."""
@@ -125,8 +117,9 @@ def _candidate(candidate: Candidate, request: CompletionRequest) -> dict[str, An
     suffix = lossless_suffix(request.suffix, picture.mode).lower()
     file = None
     if suffix != ".png":
+        name = "tiff" if suffix == ".tif" else suffix.removeprefix(".")
         data = base64_of(image_bytes(picture, suffix))
-        file = {"suffix": suffix, "type": _TYPES[suffix], "data": data}
+        file = {"suffix": suffix, "type": f"image/{name}", "data": data}
     return {
         "image": base64_of(png_bytes(picture)),
         "answer": candidate.answer,

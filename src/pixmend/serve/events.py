@@ -25,7 +25,7 @@ def event(name: str, data: dict[str, Any]) -> bytes:
 
 
 class SearchEvents:
-    """The events of one search: every snapshot, but only the newest preview a slow client missed."""
+    """The events of a search: every snapshot, but of the previews a slow client missed the newest."""
 
     def __init__(self, snapshots: tuple[int, ...]) -> None:
         self._loop = asyncio.get_running_loop()
