@@ -18,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pixmend.completion import METHODS, Method, SearchState
+from pixmend.completion import METHODS, Method
+from pixmend.completion.latent import init_latents
+from pixmend.completion.solvers import SearchState, whole_blocks
 from pixmend.images import find_images, open_image, to_channels, to_tensor
 from pixmend.masks import make_mask
 from pixmend.models import BUNDLED, DCGAN, load_model
@@ -81,9 +83,8 @@ def _rows(
 ) -> Iterator[_Row]:
     """Search and tell of each step's best: of each image's lanes the one of the least objective."""
     count = len(images)
-    starts = method.starts(method.objective(model, images, known), model.settings, lanes, 0)
-    rows = torch.arange(count).repeat_interleave(lanes)
-    rows = torch.cat([rows, rows[:1].expand(-len(rows) % 8)])
+    starts = init_latents(method, method.objective(model, images, known), model.settings, lanes, 0)
+    rows = whole_blocks(torch.arange(count).repeat_interleave(lanes))
     z = torch.cat([starts.flatten(0, 1), starts[0, :1].expand(len(rows) - count * lanes, -1)])
     objective = method.objective(model, images[rows], known[rows])
     spent, last = 0.0, time.perf_counter()

@@ -12,7 +12,7 @@ import base64
 import json
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +26,7 @@ from pixmend.completion import (
     Candidate,
     Completion,
     CompletionOptions,
-    SearchState,
+    Preview,
     Task,
     open_mask,
 )
@@ -151,21 +151,21 @@ class RemoteModel:
 
     def complete_tasks(
         self,
-        jobs: Iterable[Task],
+        tasks: Iterable[Task],
         options: CompletionOptions,
         *,
-        on_state: Callable[[Sequence[Task], SearchState], None] = lambda tasks, state: None,
+        on_preview: Callable[[Preview], None] = lambda preview: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Completion]:
-        """Complete images one by one, as `pixmend.api.Model.complete_tasks`, but show no states."""
-        del on_state
+        """Complete images one by one, as `pixmend.api.Model.complete_tasks`, but without previews."""
+        del on_preview
         settings = {name: getattr(options, name) for name in _OPTIONS}
         method, default = options.method, METHODS[options.method.name]
         settings["method"] = method.name
         for name in ("steps", "blend"):  # the server knows the method's own
             if getattr(method, name) != getattr(default, name):
                 settings[name] = getattr(method, name)
-        for task in jobs:
+        for task in tasks:
             if should_stop():
                 return
             yield self.client.complete_task(task, model=self.name, settings=settings)

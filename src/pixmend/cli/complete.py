@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         Blend,
         Completion,
         CompletionOptions,
-        SearchState,
+        Preview,
         Task,
         View,
     )
@@ -236,22 +236,21 @@ class _Batch:
         self.options = self.model.for_model(self.options)
         rounds, done = self.options.method.steps + 1, 0  # the start is looked at too
         if self.films:
-            self.options = replace(self.options, film=animation_steps(rounds - 1))
+            self.options = replace(self.options, frames=animation_steps(rounds - 1))
         with stop_on_signal() as should_stop, progress_bar() as bar:
             task = bar.add_task("searching", total=len(self.inputs) * rounds, note="")
 
-            def show(jobs: Sequence["Task"], state: "SearchState") -> None:
-                note = (
-                    f"{done}/{len(self.inputs)} images, loss {float(state.best.total.mean()):.2f}"
-                )
+            def show(preview: "Preview") -> None:
+                loss = sum(preview.losses) / len(preview.losses)
+                note = f"{done}/{len(self.inputs)} images, loss {loss:.2f}"
                 before = (done + len(self.failed)) * rounds
-                images = len({job.name for job in jobs})  # one has as many jobs here as windows
+                images = len({task.name for task in preview.tasks})  # a task for each window
                 # With --seconds steps go on past the method's own.
-                now = min(state.step + 1, rounds) * images
+                now = min(preview.step + 1, rounds) * images
                 bar.update(task, completed=before + now, note=note)
 
             for result in self.model.complete_tasks(
-                self._jobs(), self.options, on_state=show, should_stop=should_stop
+                self._jobs(), self.options, on_preview=show, should_stop=should_stop
             ):
                 target = self._write(result)
                 if sheets:

@@ -52,7 +52,7 @@ def demo(
         of = f"{len(jobs)} characters"
         task = bar.add_task("searching", total=sum(each.method.steps + 1 for each in ways), note=of)
         by_seed, results = (
-            list(model.complete_tasks(jobs, each, on_state=lambda *_: bar.advance(task)))
+            list(model.complete_tasks(jobs, each, on_preview=lambda _: bar.advance(task)))
             for each in ways
         )
     for result in results:

@@ -15,7 +15,7 @@ from pixmend.cluster.worker_pool import JobProgress, JobWorker, RetryPolicy
 from pixmend.completion import (
     Completion,
     CompletionOptions,
-    SearchState,
+    Preview,
     Task,
     mask_file,
     open_mask,
@@ -165,7 +165,7 @@ class _PartRun:
         results = self.worker.model.complete_tasks(
             self._tasks(positions),
             options,
-            on_state=self._on_state,
+            on_preview=self._on_preview,
             should_stop=lambda: self.stopped,
         )
         for result in results:
@@ -212,6 +212,6 @@ class _PartRun:
         progress = JobProgress(len(self.entries), bad, current)
         self.stopped |= self.worker.reporter.report(self.part.number, progress)
 
-    def _on_state(self, tasks: Sequence[Task], state: SearchState) -> None:
-        if state.step % _REPORT_STEPS == 0:
-            self._report(tasks[-1].name)
+    def _on_preview(self, preview: Preview) -> None:
+        if preview.step % _REPORT_STEPS == 0:
+            self._report(preview.tasks[-1].name)

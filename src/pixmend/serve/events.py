@@ -25,7 +25,7 @@ def event(name: str, data: dict[str, Any]) -> bytes:
 
 
 class SearchEvents:
-    """The events of a search: every snapshot, but of the previews a slow client missed the newest."""
+    """The events of a search: every snapshot, and the newest preview not sent yet."""
 
     def __init__(self, snapshots: tuple[int, ...]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -82,7 +82,7 @@ class SearchEvents:
     def _image(self, preview: Preview) -> str:
         """Return the whole image with the windows generated so far."""
         if self._canvas is None:
-            self._canvas = to_eight_bits(preview.parts[0].job.picture.pixels).copy()
+            self._canvas = to_eight_bits(preview.parts[0].task.picture.pixels).copy()
         for part, picture in zip(preview.parts, preview.pictures(), strict=True):
             window = part.window
             self._canvas[window.rows, window.columns][window.own] = picture[window.own]
