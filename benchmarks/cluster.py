@@ -54,7 +54,7 @@ if workers:
     ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     threading.Thread(target=watch, daemon=True).start()
 from pixmend.cluster import PackingJob, complete, connect
-from pixmend.completion import Options, find_method
+from pixmend.completion import CompletionOptions, find_method
 from pixmend.records import PackSettings, pack
 from pixmend.storage import StorePath
 seen = []
@@ -71,13 +71,13 @@ with connect("auto") if workers else nullcontext() as cluster:
         manifest = pack(source, out, settings, workers=1, engine=engine, on_progress=tell)
         count, digest = manifest.count, manifest.digest
     else:
-        options = Options(find_method(method or "instant"), snapshots=(), batch=16)
+        options = CompletionOptions(find_method(method or "instant"), snapshots=(), batch=16)
         if workers:
             found = complete(cluster, model, StorePath(Path(source)), StorePath(Path(out)), options, workers=workers, on_progress=tell)
             count = found.done
         else:
             from pixmend.api import load
-            from pixmend.completion import Job, Names, open_mask, plan_targets, write_completion
+            from pixmend.completion import Names, Task, open_mask, plan_targets, write_completion
             from pixmend.images import find_images, open_image
             loaded, names, count = load(model), Names(), 0
             paths = list(find_images(Path(source)))
@@ -87,7 +87,7 @@ with connect("auto") if workers else nullcontext() as cluster:
             def jobs():
                 for path in paths:
                     picture = open_image(path)
-                    yield Job(picture, open_mask("center", picture), str(path))
+                    yield Task(picture, open_mask("center", picture), str(path))
 
             for result in loaded.complete_tasks(jobs(), loaded.for_model(options)):
                 target = targets[result.name]

@@ -214,11 +214,11 @@ def test_an_evaluation_has_the_figures_of_one_process(cluster, model, make_image
         workers=1,
     )
     api.evaluate(model, folder, tmp_path / "one", **named)
-    contest = EvaluationSpec(named["train_data"], named["methods"])
+    spec = EvaluationSpec(named["train_data"], named["methods"])
     steps = []
     api.evaluate(
         model, folder, tmp_path / "three", **named,
-        engine=EvaluationJob(cluster, [model], contest, workers=1), on_step=steps.append,
+        engine=EvaluationJob(cluster, [model], spec, workers=1), on_step=steps.append,
     )  # fmt: skip
     assert [step.done for step in steps] == list(range(3, 25, 3))
     one, three = (

@@ -119,10 +119,10 @@ class Script:
 
 
 class Worker:
-    def begin(self, terms, board, script):
-        self.board, self.script = board.instance, script
+    def begin(self, contract, progress, script):
+        self.progress, self.script = progress.instance, script
 
-    def work(self, job, care):
+    def work(self, job, policy):
         script = self.script
         script.tried.append(job.number)
         if (script.failing or {}).get(job.number, 0) > 0:
@@ -131,16 +131,16 @@ class Worker:
         self.tremble()
         done = []
         for position in range(job.inputs):
-            if position in care.left_out:
+            if position in policy.left_out:
                 continue
-            if care.careful:
-                self.board.begin(job.number, position)
+            if policy.careful:
+                self.progress.begin(job.number, position)
             if (job.number, position) in script.poison:
                 raise Death
             self.tremble()
             done.append(position)
-        self.board.report(job.number, JobProgress(len(done)))
-        return done, dict(care.left_out)
+        self.progress.report(job.number, JobProgress(len(done)))
+        return done, dict(policy.left_out)
 
     def tremble(self):
         if self.script.accidents and self.script.random.random() < 0.2:
@@ -178,13 +178,13 @@ def test_one_death_at_an_input_and_others_before_any_input_cast_no_suspicion():
     deaths = [None, 1, None]  # before which input, in turn; None: before any is begun
 
     class Unlucky(Worker):
-        def work(self, job, care):
+        def work(self, job, policy):
             if deaths:
                 position = deaths.pop(0)
                 if position is not None:
-                    self.board.begin(job.number, position)
+                    self.progress.begin(job.number, position)
                 raise Death
-            return super().work(job, care)
+            return super().work(job, policy)
 
     pool = WorkerPool(FakeCluster(), Unlucky, (Script(),), workers=1)
     assert list(pool.run([Task(0)])) == [(Task(0), ([0, 1, 2, 3], {}))]
@@ -216,7 +216,7 @@ def test_a_failure_is_tried_once_more_when_all_else_is_done_and_then_told():
 
 def test_a_job_whose_workers_always_die_is_given_up():
     class Doomed(Worker):
-        def work(self, job, care):
+        def work(self, job, policy):
             raise Death
 
     pool = WorkerPool(FakeCluster(), Doomed, (Script(),), workers=2)
@@ -245,14 +245,14 @@ def test_a_wish_to_stop_is_heard():
 
 def test_what_every_job_would_meet_ends_all():
     class Refusing(Worker):
-        def work(self, job, care):
+        def work(self, job, policy):
             raise ClusterError("node x: sees no folder")
 
     with pytest.raises(ClusterError, match="sees no folder"):
         list(WorkerPool(FakeCluster(), Refusing, (Script(),), workers=2).run([Task(0), Task(1)]))
 
 
-class FakeBoard:
+class FakeProgress:
     """A handle of SharedProgress whose calls arrive at once."""
 
     def __init__(self):
@@ -267,16 +267,16 @@ def test_reports_are_sent_ten_times_a_second_and_a_wish_to_stop_is_heard(monkeyp
     now = [100.0]
     monkeypatch.setattr(worker_pool.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(worker_pool.Reporter, "_get", lambda self, reference: reference)
-    handle = FakeBoard()
-    pen = worker_pool.Reporter(handle)
+    handle = FakeProgress()
+    reporter = worker_pool.Reporter(handle)
     for number in range(1000):
-        assert not pen.report(7, JobProgress(number))
+        assert not reporter.report(7, JobProgress(number))
         now[0] += 0.001
     assert 9 <= len(handle.sent) <= 11
     assert handle.sent[0] == (7, JobProgress(0))
     handle.stopped = True
     heard = []
     for number in range(1000, 1300):
-        heard.append(pen.report(7, JobProgress(number)))
+        heard.append(reporter.report(7, JobProgress(number)))
         now[0] += 0.001
     assert any(heard)
