@@ -104,7 +104,7 @@ class CompletionWorker(JobWorker):
         """Complete the missing inputs of a part, then write its ledger."""
         inputs = self.spec.plan.inputs(part.lines)
         entries = self._earlier_entries(part, inputs)
-        kept = len(entries)
+        earlier = len(entries)
         run = _PartRun(self, part, inputs, policy, entries)
         run.complete([position for position in range(len(inputs)) if position not in entries])
         failed = [position for position, entry in entries.items() if not entry.files]
@@ -113,7 +113,7 @@ class CompletionWorker(JobWorker):
         lines = [json.dumps(asdict(entries[position])) + "\n" for position in range(len(inputs))]
         (self.spec.out / ledger_path(part.number)).write_bytes("".join(lines).encode())
         bad = sum(not entry.files for entry in entries.values())
-        return PartResult(part.number, len(inputs) - bad, kept, bad, str(inputs[-1].path))
+        return PartResult(part.number, len(inputs) - bad, earlier, bad, str(inputs[-1].path))
 
     def digest(self, image: CompletionInput) -> str:
         """Return a digest of an input and of its own mask."""
