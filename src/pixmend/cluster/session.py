@@ -96,16 +96,9 @@ class Cluster:
 def connect(address: str) -> Iterator[Cluster]:
     """Connect to a cluster for the length of the block.
 
-    Parameters
-    ----------
-    address
-        ``auto``: the cluster of RAY_ADDRESS or of this machine, or else Ray started on this machine
-        alone; ``ray://HOST[:10001]`` from outside; or ``HOST:PORT`` of the head from inside.
-
-    Raises
-    ------
-    ClusterError
-        Ray is not installed, the cluster cannot be reached, or it has no CPU.
+    ``auto`` is the cluster of RAY_ADDRESS or of this machine, or else Ray started on this machine
+    alone; ``ray://HOST[:10001]`` reaches one from outside, ``HOST:PORT`` of its head from inside.
+    ClusterError: Ray is not installed, the cluster cannot be reached, or it has no CPU.
     """
     # Usage reports to Ray's makers are the user's to allow.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
