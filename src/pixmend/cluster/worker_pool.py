@@ -1,7 +1,7 @@
 """Workers that may die, and jobs that get done all the same.
 
-A job waits until a worker is free, so that memory holds no more jobs than workers. A job that fails
-is retried once at the end. A job whose worker died is retried carefully: the worker announces each
+Jobs are taken one ahead of the free workers, so that memory holds few of them. A job that fails is
+retried once at the end. A job whose worker died is retried carefully: the worker announces each
 input before it touches it, and the input at which a worker dies twice is left out and named.
 """
 
@@ -181,8 +181,8 @@ class WorkerPool(Generic[JobT, ResultT]):
         does not fit the others.
         """
         fresh = map(_Attempt[JobT], jobs)
-        upcoming = next(fresh, None)
         try:
+            upcoming = next(fresh, None)
             while upcoming or self._crashed or self._last or self._busy:
                 self._start_workers()
                 while self._idle and (upcoming or self._crashed or self._last):
