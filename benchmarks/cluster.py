@@ -42,7 +42,7 @@ def watch():
             try:
                 line = (folder / "cmdline").read_bytes()
                 ours = os.environ[{_MARK!r}].encode() in (folder / "environ").read_bytes()
-                if ours and line.startswith((b"ray::_Packer", b"ray::Completer")):
+                if ours and line.startswith((b"ray::PackingWorker", b"ray::CompletionWorker")):
                     status = (folder / "status").read_text()
                     peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]))
             except (OSError, IndexError):
@@ -53,8 +53,8 @@ if workers:
     import ray
     ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     threading.Thread(target=watch, daemon=True).start()
-from pixmend.cluster import Packing, complete, connect
-from pixmend.completion import Options, find_method
+from pixmend.cluster import PackingJob, complete, connect
+from pixmend.completion import CompletionOptions, find_method
 from pixmend.records import PackSettings, pack
 from pixmend.storage import StorePath
 seen = []
@@ -67,17 +67,17 @@ start = time.monotonic()
 with connect("auto") if workers else nullcontext() as cluster:
     if verb == "pack":
         settings = PackSettings(size=64 if method else 8)
-        engine = Packing(cluster, workers) if workers else None
+        engine = PackingJob(cluster, workers) if workers else None
         manifest = pack(source, out, settings, workers=1, engine=engine, on_progress=tell)
         count, digest = manifest.count, manifest.digest
     else:
-        options = Options(find_method(method or "instant"), snapshots=(), batch=16)
+        options = CompletionOptions(find_method(method or "instant"), snapshots=(), batch=16)
         if workers:
             found = complete(cluster, model, StorePath(Path(source)), StorePath(Path(out)), options, workers=workers, on_progress=tell)
             count = found.done
         else:
             from pixmend.api import load
-            from pixmend.completion import Job, Names, open_mask, plan_targets, write_completion
+            from pixmend.completion import Names, Task, open_mask, plan_targets, write_completion
             from pixmend.images import find_images, open_image
             loaded, names, count = load(model), Names(), 0
             paths = list(find_images(Path(source)))
@@ -87,7 +87,7 @@ with connect("auto") if workers else nullcontext() as cluster:
             def jobs():
                 for path in paths:
                     picture = open_image(path)
-                    yield Job(picture, open_mask("center", picture), str(path))
+                    yield Task(picture, open_mask("center", picture), str(path))
 
             for result in loaded.complete_tasks(jobs(), loaded.for_model(options)):
                 target = targets[result.name]

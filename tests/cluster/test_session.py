@@ -1,12 +1,13 @@
-"""What is said where there is no cluster."""
+"""Errors without a cluster, and the worker contract."""
 
 import socket
 import sys
+from dataclasses import replace
 
 import pytest
 
 from pixmend.cluster import connect
-from pixmend.cluster.session import Versions
+from pixmend.cluster.session import WorkerContract
 from pixmend.errors import ClusterError
 
 
@@ -32,13 +33,13 @@ def test_a_cluster_that_is_not_there_is_told_at_once(address, monkeypatch):
 
 
 def test_equal_versions_are_accepted_and_each_other_one_is_named():
-    here = Versions.here()
-    here.check()
-    other = Versions(here.pixmend, "2.7", here.torch, "0.9", here.pillow)
+    here = WorkerContract.here()
+    here.accept()
+    other = replace(here, versions={**here.versions, "python": "2.7", "numpy": "0.9"})
     with pytest.raises(
         ClusterError, match=r"python is .* there and 2\.7 here, numpy is .* there and 0\.9 here"
     ):
-        other.check()
+        other.accept()
 
 
 def test_a_film_and_a_server_are_refused_beside_a_cluster(program, tmp_path):

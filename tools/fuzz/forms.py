@@ -11,8 +11,8 @@ from starlette.requests import Request
 
 from pixmend.images import encode_png
 from pixmend.serve import Catalogue, Limits
-from pixmend.serve.forms import asked_of, read_form
-from pixmend.serve.problems import Problem
+from pixmend.serve.requests import parse_form, read_form
+from pixmend.serve.security import Problem
 from tools.fuzz.models import write_tiny_model
 
 __all__ = ["check_form", "form_seeds"]
@@ -35,10 +35,10 @@ def check_form(content: bytes) -> None:
         assert problem.detail
         problem.to_json()
         return
-    assert asked.job.picture.height * asked.job.picture.width <= _LIMITS.pixels
+    assert asked.task.picture.height * asked.task.picture.width <= _LIMITS.pixels
     assert asked.options.method.steps <= _LIMITS.steps
     assert 1 <= asked.options.candidates <= _LIMITS.candidates
-    assert "/" not in asked.job.name
+    assert "/" not in asked.task.name
 
 
 async def _asked(kind: bytes, body: bytes, piece: int) -> Any:  # noqa: ANN401 - the room's own
@@ -51,7 +51,7 @@ async def _asked(kind: bytes, body: bytes, piece: int) -> Any:  # noqa: ANN401 -
     form = await read_form(Request({"type": "http", "method": "POST", "headers": headers}, receive))
     files = [value.file for _, value in form.multi_items() if isinstance(value, UploadFile)]
     try:
-        return asked_of(form, _catalogue(), _LIMITS)
+        return parse_form(form, _catalogue(), _LIMITS)
     finally:
         await form.close()
         assert all(file.closed for file in files)

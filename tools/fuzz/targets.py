@@ -130,7 +130,7 @@ TARGETS = {
     "multipart": Target(
         "forms",
         "form",
-        ("pixmend.serve.forms",),
+        ("pixmend.serve.requests",),
         (
             b"--b\r\n",
             b"--b--",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from pixmend.cluster import Completed, Evaluating, Packing
+    from pixmend.cluster import CompletionSummary, EvaluationJob, PackingJob
     from pixmend.completion import CompletionOptions
     from pixmend.evaluation import EvaluationSpec
     from pixmend.storage import StorePath
@@ -16,15 +16,15 @@ CLUSTER_HELP = "Let a Ray cluster do it: auto (RAY_ADDRESS, this machine's, or a
 
 
 @contextmanager
-def packing_on(address: str | None, workers: int | None) -> "Iterator[Packing | None]":
+def packing_on(address: str | None, workers: int | None) -> "Iterator[PackingJob | None]":
     """Give the engine for `pixmend.records.pack`; none without an address."""
     if address is None:
         yield None
         return
-    from pixmend.cluster import Packing, connect
+    from pixmend.cluster import PackingJob, connect
 
     with connect(address) as cluster:
-        yield Packing(cluster, workers)
+        yield PackingJob(cluster, workers)
 
 
 @contextmanager
@@ -34,15 +34,15 @@ def evaluating_on(
     spec: "EvaluationSpec",
     train_data: str | None,
     device: str,
-) -> "Iterator[Evaluating | None]":
+) -> "Iterator[EvaluationJob | None]":
     """Give the engine for `pixmend.api.evaluate`; none without an address."""
     if address is None:
         yield None
         return
-    from pixmend.cluster import Evaluating, connect
+    from pixmend.cluster import EvaluationJob, connect
 
     with connect(address) as cluster:
-        yield Evaluating(cluster, models, spec, train_data, device)
+        yield EvaluationJob(cluster, models, spec, train_data, device)
 
 
 def complete_on(
@@ -60,14 +60,14 @@ def complete_on(
     """Complete a folder's images, or image files, on a cluster, and tell what came of it."""
     from pixmend.cli.terminal import progress_bar, stop_on_signal
     from pixmend.cluster import complete, connect
-    from pixmend.cluster.completing import CompletedProgress
+    from pixmend.cluster.completion_job import CompletionProgress
     from pixmend.errors import StoppedError
 
     given = _given(inputs, out)
     with connect(address) as cluster, stop_on_signal() as should_stop, progress_bar() as bar:
         task = bar.add_task("completing", total=None, note="listing")
 
-        def show(progress: CompletedProgress) -> None:
+        def show(progress: CompletionProgress) -> None:
             note = f"{progress.failed:,} failed" if progress.failed else ""
             bar.update(task, completed=progress.done, total=progress.total, note=note)
 
@@ -85,7 +85,7 @@ def complete_on(
             uncertainty=uncertainty,
             device=device,
             on_progress=show,
-            look=look,
+            on_tick=look,
         )
     _tell(found, out, as_json)
 
@@ -103,7 +103,7 @@ def _given(inputs: Sequence[str], out: "StorePath") -> "StorePath | list[StorePa
     return [StorePath.of(item.path) for item in expand_inputs(inputs, but=out)]
 
 
-def _tell(found: "Completed", out: "StorePath", as_json: bool) -> None:
+def _tell(found: "CompletionSummary", out: "StorePath", as_json: bool) -> None:
     from pixmend.cli.terminal import errors
     from pixmend.cli.terminal import out as said
 

@@ -154,9 +154,14 @@ def complete(
 
 
 def _model_of(server: str, model: str, film: Path | None) -> "RemoteModel":
-    from pixmend.client import Client
     from pixmend.errors import SettingsError
 
+    try:
+        from pixmend.client import Client
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"--server needs {error.name}; pip install 'pixmend[client]'"
+        ) from error
     if film is not None:
         raise SettingsError("--film: a server sends no film; leave it out, or leave out --server")
     return Client(server, os.environ.get("PIXMEND_TOKEN")).model(model)

@@ -1,4 +1,4 @@
-"""What becomes of the results of an earlier run; without Ray."""
+"""Reruns keep the results of earlier runs; without Ray."""
 
 import json
 from dataclasses import replace
@@ -15,13 +15,13 @@ from tests.stores import Counted, fresh
 from .conftest import tree
 from .one_machine import OneMachine
 
-pytestmark = pytest.mark.usefixtures("quiet_pens")
+pytestmark = pytest.mark.usefixtures("quiet_reporters")
 QUICK = CompletionOptions(find_method("classic", steps=2), snapshots=(1,), candidates=2, batch=4)
 
 
 @pytest.fixture
 def run(untrained, tmp_path):
-    """Return a runner of the job on a folder."""
+    """Return a function that completes a folder on one machine."""
     save_model(untrained("RGB"), tmp_path / "m.safetensors")
 
     def complete_(given, out, options=QUICK, **more):

@@ -1,4 +1,4 @@
-"""Whatever workers do, each job is done once, no more are under way than there are workers, and what kills is named; without Ray."""
+"""Each job is done once, one a worker at a time, and poisoned inputs are named; without Ray."""
 
 import random
 from dataclasses import dataclass
@@ -8,9 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pixmend.cluster import board
-from pixmend.cluster.board import Note
-from pixmend.cluster.pool import Pool
+from pixmend.cluster import worker_pool
+from pixmend.cluster.worker_pool import JobProgress, WorkerPool
 from pixmend.errors import ClusterError, OutputError, StoppedError
 
 
@@ -25,11 +24,11 @@ class RayTaskError(RayError):
 
 
 class Death(BaseException):
-    """What ends a worker's process."""
+    """The death of a worker's process."""
 
 
 class Reference:
-    """A call that is made when somebody waits for it."""
+    """A call that is made when it is waited for."""
 
     def __init__(self, call):
         self.call, self.done, self.value, self.error = call, False, None, None
@@ -46,7 +45,7 @@ class Reference:
 
 
 class Handle:
-    """An actor as Ray would show it."""
+    """A fake of Ray's actor handle."""
 
     def __init__(self, instance):
         self.instance = instance
@@ -58,7 +57,7 @@ class Handle:
 
 
 class FakeCluster:
-    """Ray as the pool sees it, in this process: calls end in an order that the seed draws."""
+    """A fake of Ray in this process; calls finish in a random order."""
 
     def __init__(self, seed=0, broken_starts=0):
         self._random = random.Random(seed)
@@ -70,7 +69,7 @@ class FakeCluster:
             exceptions=SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError),
         )
 
-    def start(self, kind, gpus=0):
+    def start(self, kind, *, gpus=0):
         self.started += 1
         broken, self.broken_starts = self.broken_starts > 0, self.broken_starts - 1
         return Handle(SimpleNamespace(begin=_die) if broken else kind())
@@ -103,7 +102,7 @@ class Task:
 
 @dataclass
 class Script:
-    """What befalls workers.
+    """The faults of workers.
 
     ``poison`` are (job, position) that kill whoever touches them, ``accidents`` how often one dies for no fault of its job, and
     ``failing`` says how often a job fails.
@@ -120,10 +119,10 @@ class Script:
 
 
 class Worker:
-    def begin(self, terms, board, script):
-        self.board, self.script = board.instance, script
+    def begin(self, contract, progress, script):
+        self.progress, self.script = progress.instance, script
 
-    def work(self, job, care):
+    def work(self, job, policy):
         script = self.script
         script.tried.append(job.number)
         if (script.failing or {}).get(job.number, 0) > 0:
@@ -132,16 +131,16 @@ class Worker:
         self.tremble()
         done = []
         for position in range(job.inputs):
-            if position in care.left_out:
+            if position in policy.left_out:
                 continue
-            if care.careful:
-                self.board.begin(job.number, position)
+            if policy.careful:
+                self.progress.begin(job.number, position)
             if (job.number, position) in script.poison:
                 raise Death
             self.tremble()
             done.append(position)
-        self.board.report(job.number, Note(len(done)))
-        return done, dict(care.left_out)
+        self.progress.report(job.number, JobProgress(len(done)))
+        return done, dict(policy.left_out)
 
     def tremble(self):
         if self.script.accidents and self.script.random.random() < 0.2:
@@ -150,7 +149,7 @@ class Worker:
 
 
 def run(jobs, script, workers=3, cluster=None, **callbacks):
-    pool = Pool(cluster or FakeCluster(script.seed), Worker, (script,), workers=workers)
+    pool = WorkerPool(cluster or FakeCluster(script.seed), Worker, (script,), workers=workers)
     return list(pool.run(jobs, **callbacks)), pool
 
 
@@ -179,15 +178,15 @@ def test_one_death_at_an_input_and_others_before_any_input_cast_no_suspicion():
     deaths = [None, 1, None]  # before which input, in turn; None: before any is begun
 
     class Unlucky(Worker):
-        def work(self, job, care):
+        def work(self, job, policy):
             if deaths:
                 position = deaths.pop(0)
                 if position is not None:
-                    self.board.begin(job.number, position)
+                    self.progress.begin(job.number, position)
                 raise Death
-            return super().work(job, care)
+            return super().work(job, policy)
 
-    pool = Pool(FakeCluster(), Unlucky, (Script(),), workers=1)
+    pool = WorkerPool(FakeCluster(), Unlucky, (Script(),), workers=1)
     assert list(pool.run([Task(0)])) == [(Task(0), ([0, 1, 2, 3], {}))]
 
 
@@ -199,7 +198,7 @@ def test_no_more_jobs_are_taken_than_there_are_workers():
             taken.append(number)
             yield Task(number)
 
-    pool = Pool(FakeCluster(), Worker, (Script(),), workers=3)
+    pool = WorkerPool(FakeCluster(), Worker, (Script(),), workers=3)
     for finished, _ in enumerate(pool.run(jobs()), 1):
         assert len(taken) <= finished + 3
     assert finished == 50
@@ -210,20 +209,20 @@ def test_a_failure_is_tried_once_more_when_all_else_is_done_and_then_told():
     found, pool = run([Task(number) for number in range(6)], script, workers=1)
     assert script.tried == [0, 1, 2, 3, 4, 5, 0, 1]
     assert sorted(job.number for job, _ in found) == [0, 2, 3, 4, 5]
-    assert [(each.job.number, each.reason) for each in pool.failed] == [
+    assert [(job.number, reason) for job, reason in pool.failed] == [
         (1, "job 1 has no place to write to")
     ]
 
 
 def test_a_job_whose_workers_always_die_is_given_up():
     class Doomed(Worker):
-        def work(self, job, care):
+        def work(self, job, policy):
             raise Death
 
-    pool = Pool(FakeCluster(), Doomed, (Script(),), workers=2)
+    pool = WorkerPool(FakeCluster(), Doomed, (Script(),), workers=2)
     assert list(pool.run([Task(0), Task(1)])) == []
-    assert {each.job.number for each in pool.failed} == {0, 1}
-    assert "its worker died" in pool.failed[0].reason
+    assert {job.number for job, _ in pool.failed} == {0, 1}
+    assert "its worker died" in pool.failed[0][1]
 
 
 def test_workers_that_cannot_start_are_replaced_and_in_the_end_told():
@@ -246,15 +245,15 @@ def test_a_wish_to_stop_is_heard():
 
 def test_what_every_job_would_meet_ends_all():
     class Refusing(Worker):
-        def work(self, job, care):
+        def work(self, job, policy):
             raise ClusterError("node x: sees no folder")
 
     with pytest.raises(ClusterError, match="sees no folder"):
-        list(Pool(FakeCluster(), Refusing, (Script(),), workers=2).run([Task(0), Task(1)]))
+        list(WorkerPool(FakeCluster(), Refusing, (Script(),), workers=2).run([Task(0), Task(1)]))
 
 
-class FakeBoard:
-    """A board's handle, whose calls arrive at once."""
+class FakeProgress:
+    """A handle of SharedProgress whose calls arrive at once."""
 
     def __init__(self):
         self.sent, self.stopped, self.report = [], False, self
@@ -266,18 +265,18 @@ class FakeBoard:
 
 def test_reports_are_sent_ten_times_a_second_and_a_wish_to_stop_is_heard(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(board.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(board.Reporter, "_got", lambda self, reference: reference)
-    handle = FakeBoard()
-    pen = board.Reporter(handle)
+    monkeypatch.setattr(worker_pool.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(worker_pool.Reporter, "_get", lambda self, reference: reference)
+    handle = FakeProgress()
+    reporter = worker_pool.Reporter(handle)
     for number in range(1000):
-        assert not pen.report(7, Note(number))
+        assert not reporter.report(7, JobProgress(number))
         now[0] += 0.001
     assert 9 <= len(handle.sent) <= 11
-    assert handle.sent[0] == (7, Note(0))
+    assert handle.sent[0] == (7, JobProgress(0))
     handle.stopped = True
     heard = []
     for number in range(1000, 1300):
-        heard.append(pen.report(7, Note(number)))
+        heard.append(reporter.report(7, JobProgress(number)))
         now[0] += 0.001
     assert any(heard)

@@ -1,4 +1,4 @@
-"""The worker alone: how many may wait, and what it gives back at rest."""
+"""The worker alone: queue bounds, batches, and memory when idle."""
 
 import ctypes
 import math
@@ -11,10 +11,11 @@ import pytest
 
 from pixmend.completion import METHODS, CompletionOptions
 from pixmend.serve import Limits
-from pixmend.serve.memory import give_back
-from pixmend.serve.metrics import Metrics
-from pixmend.serve.problems import Problem
-from pixmend.serve.work import Work, Worker
+from pixmend.serve.catalogue import ServedModel
+from pixmend.serve.prometheus import Metrics
+from pixmend.serve.requests import CompletionRequest
+from pixmend.serve.security import Problem
+from pixmend.serve.worker import Work, Worker, release_memory
 
 
 def resident_memory():
@@ -35,13 +36,13 @@ def test_memory_freed_inside_goes_back_to_the_system():
     for block in blocks[:-1]:
         library.free(block)
     before = resident_memory()
-    give_back()
+    release_memory()
     assert before - resident_memory() > 50e6
     library.free(blocks[-1])
 
 
 class Model:
-    """Answers with the numbers of its jobs, and remembers what it was asked, and whether it was told to stop."""
+    """Returns its tasks, and records them and whether it was asked to stop."""
 
     def __init__(self):
         self.asked, self.stopped = [], []
@@ -58,12 +59,12 @@ def model():
 
 
 @pytest.fixture
-def worker(model):
-    """A maker of workers that have not begun."""
+def worker():
+    """Return a factory of workers that are not started."""
     made = []
 
     def make(**limits):
-        made.append(Worker({"any": model}, Limits(**limits), Metrics()))
+        made.append(Worker(Limits(**limits), Metrics()))
         return made[-1]
 
     yield make
@@ -72,24 +73,31 @@ def worker(model):
             each.close()
 
 
-def work_of(number, *, deadline=math.inf, **options):
-    return Work(number, CompletionOptions(METHODS["classic"], **options), "any", deadline)
+def work_of(model, number, *, deadline=math.inf, **options):
+    options = CompletionOptions(METHODS["classic"], **options)
+    return Work(CompletionRequest(ServedModel("any", model), number, options, False, ""), deadline)
 
 
 def test_only_what_is_asked_alike_is_completed_together(worker, model):
     busy = worker()
     kinds = ({"seed": 0}, {"seed": 1}, {"seed": 0}, {"seconds": 1.0}, {"seconds": 1.0})
-    works = [work_of(number, **kind) for number, kind in enumerate(kinds)]
+    works = [work_of(model, number, **kind) for number, kind in enumerate(kinds)]
     for each in works:
         busy.submit(each)
     busy.start()
     assert [each.answer.result(30) for each in works] == [0, 1, 2, 3, 4]
     assert [jobs for jobs, _ in model.asked] == [[0, 2], [1], [3], [4]]
-    assert [options for _, options in model.asked] == [works[n].options for n in (0, 1, 3, 4)]
+    assert [options for _, options in model.asked] == [
+        works[n].request.options for n in (0, 1, 3, 4)
+    ]
 
 
 def test_what_waited_past_its_deadline_is_refused_and_never_begun(worker, model):
-    busy, late, other = worker(), work_of(0, deadline=time.monotonic() - 1), work_of(1)
+    busy, late, other = (
+        worker(),
+        work_of(model, 0, deadline=time.monotonic() - 1),
+        work_of(model, 1),
+    )
     for each in (late, other):
         busy.submit(each)
     busy.start()
@@ -100,9 +108,9 @@ def test_what_waited_past_its_deadline_is_refused_and_never_begun(worker, model)
     assert [jobs for jobs, _ in model.asked] == [[1]]
 
 
-@pytest.mark.parametrize("why", ["deadline", "gone", "enough", "leaving", None])
+@pytest.mark.parametrize("why", ["deadline", "abandoned", "cancelled", "leaving", None])
 def test_a_search_is_told_to_stop_when_nobody_wants_more_of_it(worker, model, why):
-    busy, work = worker(), work_of(0)
+    busy, work = worker(), work_of(model, 0)
     asked = model.complete_tasks
 
     def complete_tasks(jobs, options, **more):  # it happens while the search runs
@@ -121,17 +129,17 @@ def test_a_search_is_told_to_stop_when_nobody_wants_more_of_it(worker, model, wh
     assert model.stopped == [why is not None]
 
 
-def test_only_so_many_wait(worker):
+def test_only_so_many_wait(worker, model):
     waiting = worker(queue=3)  # it has not begun
-    works = [work_of(number) for number in range(3)]
+    works = [work_of(model, number) for number in range(3)]
     for each in works:
         waiting.submit(each)
     with pytest.raises(Problem, match="busy") as told:
-        waiting.submit(work_of(3))
+        waiting.submit(work_of(model, 3))
     assert told.value.status == 503
     waiting.start()
     assert [each.answer.result(30) for each in works] == [0, 1, 2]
-    waiting.submit(last := work_of(4))
+    waiting.submit(last := work_of(model, 4))
     assert last.answer.result(30) == 4
 
 
@@ -142,7 +150,7 @@ def test_a_worker_at_rest_holds_no_answer(worker, model):
     model.complete_tasks = lambda jobs, options, **more: (Answer() for _ in jobs)
     resting = worker()
     resting.start()
-    resting.submit(work := work_of(0))
+    resting.submit(work := work_of(model, 0))
     answer = weakref.ref(work.answer.result(30))
     del work
     until = time.monotonic() + 30
@@ -151,7 +159,7 @@ def test_a_worker_at_rest_holds_no_answer(worker, model):
     assert answer() is None
 
 
-def test_a_worker_gives_back_once_when_nobody_asks_and_goes_on(worker, monkeypatch):
+def test_a_worker_gives_back_once_when_nobody_asks_and_goes_on(worker, model, monkeypatch):
     given, rested = [], threading.Event()
 
     def count():
@@ -159,8 +167,8 @@ def test_a_worker_gives_back_once_when_nobody_asks_and_goes_on(worker, monkeypat
             given.append(1)
             rested.set()
 
-    monkeypatch.setattr("pixmend.serve.work.give_back", count)
-    monkeypatch.setattr("pixmend.serve.work._REST_SECONDS", 0.05)
+    monkeypatch.setattr("pixmend.serve.worker.release_memory", count)
+    monkeypatch.setattr("pixmend.serve.worker._IDLE_SECONDS", 0.05)
     resting = worker()
     resting.start()
     for turn in (1, 2):
@@ -168,5 +176,5 @@ def test_a_worker_gives_back_once_when_nobody_asks_and_goes_on(worker, monkeypat
         assert not threading.Event().wait(0.3)
         assert len(given) == turn  # once is enough
         rested.clear()
-        resting.submit(work := work_of(turn))
+        resting.submit(work := work_of(model, turn))
         assert work.answer.result(30) == turn

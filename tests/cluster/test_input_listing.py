@@ -1,10 +1,10 @@
-"""Inputs listed folder by folder get the names that one process gives them, and each its own."""
+"""Inputs listed folder by folder get the unique names that one process gives them."""
 
 from pathlib import PurePath
 
 import pytest
 
-from pixmend.cluster.inputs import Inputs, write_listing
+from pixmend.cluster.input_listing import InputPlan, part_count, read_parts, write_inputs
 from pixmend.completion import Names, plan_targets
 from pixmend.errors import InputError
 from pixmend.images import find_images
@@ -34,16 +34,17 @@ def folder_of(tmp_path, names):
 
 
 def listed(inputs, out, tmp_path, reserved=()):
-    listing = write_listing(inputs, tmp_path / "listing", outside=StorePath(out), reserved=reserved)
-    found = [each for part in listing.parts() for each in inputs.inputs(part)]
-    assert len(found) == listing.count
+    path = tmp_path / "listing"
+    count = write_inputs(inputs, path, outside=StorePath(out), reserved=reserved)
+    found = [each for part in read_parts(path) for each in inputs.inputs(part)]
+    assert len(found) == count
     return found
 
 
 @pytest.mark.parametrize("names", [MEETING, APART, LONG])
 def test_names_are_those_of_one_process(tmp_path, names):
     folder = folder_of(tmp_path, names)
-    found = listed(Inputs(StorePath(folder), [], 2, True), tmp_path / "out", tmp_path)
+    found = listed(InputPlan(StorePath(folder), [], 2, True), tmp_path / "out", tmp_path)
     once = Names()
     relatives = [path.relative_to(folder) for path in find_images(folder)]
     targets = dict(zip(relatives, plan_targets(relatives, once), strict=True))
@@ -52,7 +53,7 @@ def test_names_are_those_of_one_process(tmp_path, names):
         for relative, target in targets.items()
     }
     assert {
-        each.place.local.relative_to(folder): next(iter(each.names.values())) for each in found
+        each.path.local.relative_to(folder): next(iter(each.names.values())) for each in found
     } == wanted
     every = [
         str(name).casefold()
@@ -65,33 +66,35 @@ def test_names_are_those_of_one_process(tmp_path, names):
 
 def test_hidden_files_and_the_folder_of_results_are_passed_over(tmp_path):
     folder = folder_of(tmp_path, ["a.png", ".b.png", ".c/d.png", "out/a.png", "note.txt"])
-    found = listed(Inputs(StorePath(folder), [], 1, False), folder / "out", tmp_path)
-    assert [each.place.name for each in found] == ["a.png"]
+    found = listed(InputPlan(StorePath(folder), [], 1, False), folder / "out", tmp_path)
+    assert [each.path.name for each in found] == ["a.png"]
 
 
 def test_no_result_takes_the_place_of_what_was_handed_over(tmp_path):
     given = folder_of(tmp_path, ["a.png", "b.png"]) / "a.png"
     (found,) = listed(
-        Inputs(None, [StorePath(given)], 1, False), tmp_path / "in", tmp_path, [PurePath("a.png")]
+        InputPlan(None, [StorePath(given)], 1, False),
+        tmp_path / "in",
+        tmp_path,
+        [PurePath("a.png")],
     )
     assert found.names[".png"].answers == (PurePath("a.png.png"),)
 
 
 def test_parts_hang_on_the_inputs_alone_and_hold_each_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("pixmend.cluster.inputs._PART", 4)
+    monkeypatch.setattr("pixmend.cluster.input_listing._PART", 4)
     folder = folder_of(tmp_path, [f"s{number % 3}/{number}.png" for number in range(13)])
-    inputs = Inputs(StorePath(folder), [], 1, False)
-    listing = write_listing(
-        inputs, tmp_path / "l", outside=StorePath(tmp_path / "out"), reserved=[]
-    )
-    sizes = [len(inputs.inputs(part)) for part in listing.parts()]
-    assert (sizes, listing.count) == ([4, 4, 4, 1], 13)
+    inputs = InputPlan(StorePath(folder), [], 1, False)
+    path, out = tmp_path / "l", StorePath(tmp_path / "out")
+    count = write_inputs(inputs, path, outside=out, reserved=[])
+    sizes = [len(inputs.inputs(part)) for part in read_parts(path)]
+    assert (sizes, count, part_count(count)) == ([4, 4, 4, 1], 13, 4)
 
 
 def test_a_folder_without_images_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no images in this folder"):
         listed(
-            Inputs(StorePath(folder_of(tmp_path, ["a.txt"])), [], 1, False),
+            InputPlan(StorePath(folder_of(tmp_path, ["a.txt"])), [], 1, False),
             tmp_path / "out",
             tmp_path,
         )
