@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from pixmend.cli.app import app
+from pixmend.cli.main import app
 from pixmend.errors import PixmendError
 from pixmend.models import save_model
 
@@ -193,7 +193,7 @@ def test_an_error_is_one_line_on_stderr_and_exit_code_2(tmp_path):
 
 
 def test_help_and_version_wait_for_neither_torch_nor_numpy():
-    code = "import sys, pixmend.cli.app; print([m for m in ('torch', 'numpy', 'PIL', 'pydantic') if m in sys.modules])"
+    code = "import sys, pixmend.cli.main; print([m for m in ('torch', 'numpy', 'PIL', 'pydantic') if m in sys.modules])"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
         == "[]\n"
@@ -271,7 +271,7 @@ def test_what_results_say_of_other_files_in_out_stays(program, tmp_path):
 
 
 def test_a_call_that_is_killed_takes_nothing_back_that_was_told(program, tmp_path, monkeypatch):
-    from pixmend.cli.complete import _Batch
+    from pixmend.cli.completion_run import CompletionRun
 
     for name in ("one", "two"):
         put(tmp_path / "in" / f"{name}.png")
@@ -282,7 +282,7 @@ def test_a_call_that_is_killed_takes_nothing_back_that_was_told(program, tmp_pat
     with (out / "results.jsonl").open("a") as results:
         results.write('{"file": "cut o')
     (out / ".one.png.abcdefgh.tmp").write_text("left by a kill")
-    monkeypatch.setattr(_Batch, "_write", lambda self, result: 1 / 0)
+    monkeypatch.setattr(CompletionRun, "_write", lambda self, result: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         program(*command)
     assert lines(out) == told
@@ -294,14 +294,14 @@ def test_what_a_killed_call_left_is_removed_wherever_it_wrote(program, tmp_path)
         put(tmp_path / "in" / f"{name}.png")
     left = [
         tmp_path / root / part / f".{name}.abcdefgh.tmp"
-        for root in ("out", "films")
+        for root in ("out", "gifs")
         for part, name in (("", "sheet.png"), ("a", "one.png"))
     ]
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("left by a kill")
     ran = program(
-        "complete", "characters", tmp_path / "in", "--out", tmp_path / "out", "--film", tmp_path / "films.gif", "--steps", 1,
+        "complete", "characters", tmp_path / "in", "--out", tmp_path / "out", "--animation", tmp_path / "gifs.gif", "--steps", 1,
     )  # fmt: skip
     assert ran.code == 0
     assert not [path for path in left if path.exists()]
@@ -321,10 +321,12 @@ def test_names_as_long_as_names_may_be_have_results_of_their_own(model, tmp_path
     long = ["a" * 251 + ".png", "a" * 250 + "b.png", "\N{GREEK SMALL LETTER ALPHA}" * 125 + ".jpg"]
     for name in long:
         put(tmp_path / "in" / name)
-    ran = complete(model, tmp_path / "in", out=tmp_path / "out", candidates=2, film=tmp_path / "film.gif")  # fmt: skip
+    ran = complete(model, tmp_path / "in", out=tmp_path / "out", candidates=2, animation=tmp_path / "search.gif")  # fmt: skip
     assert ran.exit_code == 0, ran.output
     assert {PurePath(line["file"]).name for line in lines(tmp_path / "out")} == set(long)
-    named = [line[kind] for line in lines(tmp_path / "out") for kind in ("output", "sheet", "film")]
+    named = [
+        line[kind] for line in lines(tmp_path / "out") for kind in ("output", "sheet", "animation")
+    ]
     assert len(set(named)) == 9
 
 

@@ -163,7 +163,7 @@ def test_sample_draws_as_many_images_as_asked_and_the_same_for_a_seed(program, m
         assert grid.size == (2 * 66 + 2, 3 * 66 + 2)
 
 
-def test_a_walk_is_a_film_that_moves_in_small_steps_and_ends_near_where_it_began(lively):
+def test_a_walk_is_an_animation_that_moves_in_small_steps_and_ends_near_where_it_began(lively):
     from pixmend.api import Model
 
     frames = Model(lively(), "cpu").walk(40, corners=4).astype(float)
@@ -184,7 +184,7 @@ def test_info_tells_settings_and_card_and_its_json_is_json(program, model, tmp_p
     is_one_line(program("info", tmp_path / "nothing"), "nothing")
     # A file with a memory says so to who may want to pass it on.
     held = json.loads(program("info", "characters", "--json").out)["contains"]
-    assert held == "16,384 of its training images, which anyone who has the file can see"
+    assert held == "16,384 training images, visible to anyone who has the file"
     assert "contains" not in facts
 
 
@@ -209,7 +209,14 @@ def test_info_reads_the_log_of_a_run_that_was_killed_in_the_middle_of_a_line(pro
 def test_doctor_says_what_is_there(program):
     ran = program("doctor")
     assert ran.code == 0, ran.err
-    for word in (pixmend.__version__, "torch", "pillow", "device", "threads", "all there"):
+    for word in (
+        pixmend.__version__,
+        "torch",
+        "pillow",
+        "device",
+        "threads",
+        "installation complete",
+    ):
         assert word in ran.out
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixmend.cli.outputs import expand_inputs
+from pixmend.cli.input_files import expand_inputs
 from pixmend.completion import Names
 from pixmend.errors import InputError
 from pixmend.models import save_model
+from pixmend.storage import StorePath
 
 
 @pytest.fixture(scope="module")
@@ -57,20 +58,20 @@ def test_files_folders_and_globs_are_each_taken_once_in_order(tmp_path):
     for name in ("b.png", "a.png", "sub/c.PNG", "notes.txt"):
         put(tmp_path / name) if not name.endswith("txt") else (tmp_path / name).touch()
     given = [str(tmp_path / "b.png"), str(tmp_path), str(tmp_path / "*.png")]
-    found = expand_inputs(given, but=tmp_path / "out")
+    found = expand_inputs(given, out=StorePath(tmp_path / "out"))
     assert [item.relative.as_posix() for item in found] == ["b.png", "a.png", "sub/c.PNG"]
 
 
 def test_a_name_with_the_letters_of_a_glob_is_the_file_of_that_name(tmp_path):
     put(tmp_path / "a[1].png")
-    (found,) = expand_inputs([str(tmp_path / "a[1].png")], but=tmp_path / "out")
+    (found,) = expand_inputs([str(tmp_path / "a[1].png")], out=StorePath(tmp_path / "out"))
     assert found.path.name == "a[1].png"
 
 
 def test_a_glob_without_a_match_and_a_missing_file_are_named(tmp_path):
     for name in ("nothing-*.png", "missing.png"):
         with pytest.raises(InputError, match=r"check the path") as caught:
-            expand_inputs([str(tmp_path / name)], but=tmp_path / "out")
+            expand_inputs([str(tmp_path / name)], out=StorePath(tmp_path / "out"))
         assert name in str(caught.value)
 
 

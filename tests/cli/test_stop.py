@@ -46,7 +46,7 @@ def test_ctrl_c_writes_the_best_so_far_and_says_so(program, model, inputs, tmp_p
     ran = program("complete", model, inputs, *options)
     assert ran.code == 130
     assert "2 completed" in ran.out
-    assert "stopped: kept the best found so far; 1 not begun" in ran.err
+    assert "stopped: kept the best results so far; 1 not started" in ran.err
     assert "Traceback" not in ran.err
     assert signal.getsignal(signal.SIGINT) == before
     first, second = facts(out)
