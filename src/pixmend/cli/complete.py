@@ -10,12 +10,12 @@ from typer import Argument, Exit, Option
 from pixmend.cli.options import Cluster, Device, ModelName, Seed
 from pixmend.cli.terminal import print_failures, progress_bar, stderr, stdout, stop_on_signal
 from pixmend.errors import SettingsError, StoppedError
-from pixmend.storage import StorePath
 
 if TYPE_CHECKING:
     from pixmend.api import Model
     from pixmend.client import RemoteModel
     from pixmend.completion import Answer, Blend, CompletionOptions, View
+    from pixmend.storage import StorePath
 
 Inputs = Annotated[list[str], Argument(metavar="INPUT...", help="Images, folders, globs or URLs.")]
 Out = Annotated[str, Option("--out", help="Output folder or URL.")]
@@ -38,15 +38,11 @@ Seconds = Annotated[float | None, Option(help="Search time per batch, seconds; r
 Snapshots = Annotated[str, Option(help="Steps shown on the contact sheet.")]
 Candidates = Annotated[int, Option(help="Distinct candidates per image, best first.")]
 AnswerKind = Annotated[
-    str, Option(help="sharp, or average: the mean of all samples, least error but blurred.")
+    str, Option(help="sharp, or average: mean of samples, accurate but blurred.")
 ]
 Uncertainty = Annotated[bool, Option("--uncertainty", help="Write uncertainty per pixel.")]
 BlendName = Annotated[
-    str | None,
-    Option(
-        metavar="paste|feather|poisson",
-        help="How the hole joins the known pixels; default: the method's.",
-    ),
+    str | None, Option(metavar="paste|feather|poisson", help="Blending; default: the method's.")
 ]
 ViewName = Annotated[
     str, Option(metavar="whole|window", help="Model input: whole image, or a window per hole.")
@@ -84,7 +80,7 @@ def complete(
     server: ServerUrl = None,
     cluster: Cluster = None,
 ) -> None:
-    """Complete images.
+    """Complete the missing pixels of images.
 
     Each completion keeps its input's name in OUT, with a contact sheet and a line in results.jsonl.
     Several images also share sheets of 40 rows: sheet.png, sheet-2.png ... Ctrl-C ends the search,
@@ -93,6 +89,7 @@ def complete(
     from pixmend.cli.completion_run import Animations, CompletionRun
     from pixmend.cli.input_files import expand_inputs
     from pixmend.completion import CompletionOptions, find_method
+    from pixmend.storage import StorePath
 
     _check_mask(mask)
     options = CompletionOptions(
@@ -127,6 +124,7 @@ def complete(
 def _check_mask(mask: str) -> None:
     """Report a misspelt mask once rather than for each image."""
     from pixmend.masks import SHAPES, make_mask
+    from pixmend.storage import StorePath
 
     if mask.partition(":")[0] in SHAPES or not StorePath.of(mask).exists():
         make_mask(mask, 64, 64)
@@ -163,7 +161,7 @@ def _complete_on(
     address: str,
     model: str,
     inputs: list[str],
-    out: StorePath,
+    out: "StorePath",
     options: "CompletionOptions",
     mask: str,
     uncertainty: bool,
@@ -171,10 +169,11 @@ def _complete_on(
     as_json: bool,
 ) -> None:
     """Complete one folder, or image files, on a cluster."""
+    from pixmend.cli.input_files import folder_or_files
     from pixmend.cluster import complete, connect
     from pixmend.cluster.completing import CompletedProgress
 
-    images = _cluster_inputs(inputs, out)
+    images = folder_or_files(inputs, out=out)
     with connect(address) as cluster, stop_on_signal() as should_stop, progress_bar() as bar:
         task = bar.add_task("completing", total=None, note="listing")
 
@@ -202,19 +201,8 @@ def _complete_on(
         raise Exit(2)
 
 
-def _cluster_inputs(inputs: list[str], out: StorePath) -> StorePath | list[StorePath]:
-    from pixmend.cli.input_files import expand_inputs
-
-    paths = [StorePath.of(text) for text in inputs]
-    if len(paths) == 1 and paths[0].is_folder():
-        return paths[0]
-    if any(path.is_folder() for path in paths):
-        raise SettingsError("--cluster: give one folder, or image files, as input")
-    return [file.path for file in expand_inputs(inputs, out=out)]
-
-
 def _report(
-    results: StorePath,
+    results: "StorePath",
     done: int,
     failures: Iterable[tuple[str, str]],
     failed: int,

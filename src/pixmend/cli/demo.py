@@ -6,7 +6,6 @@ from typing import Annotated
 from typer import Option
 
 from pixmend.cli.terminal import progress_bar, stdout
-from pixmend.storage import write_bytes
 
 # Folder of bundled glyphs, and mask: one row of the sheet each.
 _DAMAGE = (
@@ -38,6 +37,7 @@ def demo(
         to_channels,
     )
     from pixmend.models import BUNDLED
+    from pixmend.storage import write_bytes
 
     model = api.load("characters")
     tasks = []

@@ -1,21 +1,27 @@
 """pixmend doctor."""
 
-import platform
-from importlib import metadata
-
 from typer import Exit
 
 import pixmend
 from pixmend.cli.terminal import stdout
 
-_PACKAGES = (
-    *("torch", "numpy", "pillow", "safetensors"),
-    *("pydantic", "typer", "rich", "google-crc32c"),
-)
+_PACKAGES = [
+    "torch",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "pydantic",
+    "typer",
+    "rich",
+    "google-crc32c",
+]
 
 
 def doctor() -> None:
     """Check the installation: device, threads, versions and missing packages."""
+    import platform
+    from importlib import metadata
+
     problems = []
     stdout.print(f"pixmend   {pixmend.__version__}")
     stdout.print(

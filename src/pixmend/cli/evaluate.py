@@ -10,12 +10,12 @@ from typer import Argument, Exit, Option
 from pixmend.cli.options import Cluster, Device, ModelName, Seed
 from pixmend.cli.terminal import print_failures, progress_bar, stderr, stdout, stop_on_signal
 from pixmend.errors import ModelFileError, SettingsError
-from pixmend.storage import StorePath
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from pixmend.evaluation import Evaluation, Protocol, Step
+    from pixmend.storage import StorePath
 
 ModelAndImages = Annotated[
     list[str],
@@ -30,8 +30,9 @@ Masks = Annotated[str, Option(help="Comma-separated masks.")]
 Methods = Annotated[
     str | None,
     Option(
-        help="Comma-separated methods of complete, optionally with :FRACTION of their steps, and baselines: "
-        "mean, nearest, telea, navier-stokes, biharmonic. Default: default, instant and all available baselines."
+        help="Comma-separated methods of complete, optionally with :FRACTION of their steps, and "
+        "baselines: mean, nearest, telea, navier-stokes, biharmonic. "
+        "Default: default, instant and all available baselines."
     ),
 ]
 Completions = Annotated[
@@ -192,6 +193,8 @@ def _protocol(name: str | None, masks: str, seed: int, batch: int) -> "Protocol"
 
 
 def _folder(text: str | None, content: str) -> Path:
+    from pixmend.storage import StorePath
+
     if text is None:
         raise SettingsError("--out: give the folder for report and results (or --tasks FOLDER)")
     return StorePath.of(text).on_this_machine(content)
@@ -214,9 +217,10 @@ def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
 
 def _source(
     images: list[str], out: Path
-) -> tuple[StorePath | Sequence[StorePath], Sequence[str] | None]:
+) -> "tuple[StorePath | Sequence[StorePath], Sequence[str] | None]":
     """Return a record folder, or image files and their names."""
     from pixmend.cli.input_files import expand_inputs
+    from pixmend.storage import StorePath
 
     if len(images) == 1 and (StorePath.of(images[0]) / "manifest.json").is_file():
         return StorePath.of(images[0]), None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from pixmend.errors import InputError
+from pixmend.errors import InputError, SettingsError
 from pixmend.images import find_images, images_in
 from pixmend.storage import StorePath
 
@@ -49,6 +49,22 @@ def expand_inputs(inputs: Sequence[str], *, out: StorePath) -> list[InputFile]:
     return list(files.values())
 
 
+def folder_or_files(inputs: Sequence[str], *, out: StorePath) -> StorePath | list[StorePath]:
+    """Return the inputs of a cluster: one folder, or the files of `expand_inputs`.
+
+    Raises
+    ------
+    SettingsError
+        A folder among several inputs.
+    """
+    paths = [StorePath.of(text) for text in inputs]
+    if len(paths) == 1 and paths[0].is_folder():
+        return paths[0]
+    if any(path.is_folder() for path in paths):
+        raise SettingsError("--cluster: give one folder, or image files, as input")
+    return [file.path for file in expand_inputs(inputs, out=out)]
+
+
 def real_path(path: Path) -> Path:
     """Return ``path`` without links; unlike `Path.resolve`, it accepts a link to itself."""
     return Path(os.path.realpath(path))
@@ -82,8 +98,8 @@ def _matches(text: str, out: StorePath) -> list[StorePath]:
         return [path]
     if path.local.exists():
         return [path]
-    # Path.glob takes no absolute patterns.
-    matches = [StorePath(Path(name)) for name in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207
+    names = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - takes absolute patterns
+    matches = [StorePath(Path(name)) for name in names]
     if not matches:
         raise InputError(f"{text}: no such file or folder, and no match as a glob; check the path")
     inputs = [match for match in matches if not _is_under(match, out)]

@@ -11,10 +11,10 @@ from typer import Argument, Option
 from pixmend.cli.options import Cluster
 from pixmend.cli.terminal import progress_bar, stdout, stop_on_signal
 from pixmend.errors import SettingsError
-from pixmend.storage import StorePath
 
 if TYPE_CHECKING:
     from pixmend.records import Manifest, PackProgress
+    from pixmend.storage import StorePath
 
 _REASONS = 3  # of inputs left out, in the summary
 
@@ -55,6 +55,7 @@ def pack(
     """
     from pixmend.records import PackSettings
     from pixmend.records import pack as pack_records
+    from pixmend.storage import StorePath
 
     settings = PackSettings.model_validate(
         {
@@ -101,7 +102,7 @@ def _parse_limit(text: str | None) -> int | float | None:
         ) from None
 
 
-def _show(manifest: "Manifest", records: StorePath, seconds: float | None) -> None:
+def _show(manifest: "Manifest", records: "StorePath", seconds: float | None) -> None:
     settings = manifest.settings
     classes = f", {_count(len(manifest.classes), 'class', 'classes')}" if manifest.classes else ""
     shards = _count(len(manifest.shards), "shard", "shards")
@@ -116,7 +117,7 @@ def _show(manifest: "Manifest", records: StorePath, seconds: float | None) -> No
     stdout.print(_left_out(manifest, records))
 
 
-def _left_out(manifest: "Manifest", records: StorePath) -> str:
+def _left_out(manifest: "Manifest", records: "StorePath") -> str:
     from pixmend.records import INPUTS_NAME
 
     listing = f"{records / INPUTS_NAME} lists every input"

@@ -8,7 +8,6 @@ from typer import Option
 from pixmend.cli.options import Device, ModelName, Seed
 from pixmend.cli.terminal import stdout
 from pixmend.errors import OutputError
-from pixmend.storage import write_bytes
 
 
 def sample(
@@ -22,6 +21,7 @@ def sample(
     """Generate a grid of images, and optionally a walk through latent space."""
     from pixmend import api
     from pixmend.images import encode_png, grid, write_animation
+    from pixmend.storage import write_bytes
 
     for path, suffix in ((out, ".png"), (walk, ".gif")):
         if path is not None and path.suffix.lower() != suffix:

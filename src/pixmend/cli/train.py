@@ -9,11 +9,11 @@ from typer import Argument, Exit, Option
 
 from pixmend.cli.terminal import progress_bar, quiet_unless, stderr, stdout, stop_on_signal
 from pixmend.errors import InputError
-from pixmend.storage import StorePath
 
 if TYPE_CHECKING:
     from pixmend.distributed import Group
     from pixmend.records import Records
+    from pixmend.storage import StorePath
     from pixmend.training import Scores, TrainSettings
 
 Data = Annotated[
@@ -49,6 +49,7 @@ def train(
     """
     from pixmend import api, training
     from pixmend.distributed import open_group
+    from pixmend.storage import StorePath
 
     with open_group() as group, quiet_unless(group.is_main):
         overrides = training.parse_overrides(override or [])
@@ -70,7 +71,7 @@ def train(
         raise Exit(130)
 
 
-def _show_plan(data: StorePath, run: Path, plan: dict[str, Any]) -> None:
+def _show_plan(data: "StorePath", run: Path, plan: dict[str, Any]) -> None:
     from pixmend import api, training
 
     if (data / "manifest.json").is_file():
@@ -83,7 +84,7 @@ def _show_plan(data: StorePath, run: Path, plan: dict[str, Any]) -> None:
 
 
 def _prepare(
-    data: StorePath,
+    data: "StorePath",
     run: Path,
     plan: dict[str, Any],
     group: "Group",
@@ -122,7 +123,7 @@ def _show_settings(
     stdout.print(f"{len(records):,} images, {device}{processes} -> {run}")
     if len(records) < settings.batch_size:
         stdout.print(
-            f"only {len(records)} images, less than a batch; good samples take a few hundred or more"
+            f"only {len(records)} images, less than a batch; good samples take a few hundred"
         )
 
 
@@ -130,7 +131,7 @@ def _train(
     records: "Records",
     run: Path,
     settings: "TrainSettings",
-    data: StorePath,
+    data: "StorePath",
     group: "Group",
     should_stop: Callable[[], bool],
 ) -> bool:
