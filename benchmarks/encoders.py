@@ -1,12 +1,15 @@
-"""The ways to train an encoder, each for the same time, on the same images: what completes best, and what that does to prior samples.
+"""Compare ways to train an encoder for the same time on the same images.
 
-    python benchmarks/encoders.py OUT RECORDS [--minutes 5] [--filters 32] [--memory 4096] [--threads 1] [--variants a b d]
+    python benchmarks/encoders.py OUT RECORDS [--minutes 5] [--filters 32] [--memory 4096]
+                                  [--threads 1] [--variants a b d]
 
-No encoder, its holes filled by the monitor's short search; (a) the latent alone (`encoder = "joint"`); (b) latent and features
-(`"conditional"`); (c) the encoder beside a G that does not know of it (`"frozen"`); (d) as (b) with a memory; (e) as (d) with a smooth
-fill; (f) as (e) with a penalty on D's gradient; (g) as (f) at twice the learning rate. All run at the same time, a process and as many
-threads each, so that other programs slow all alike. Scores are the run's own monitor's, on families held out, at the checkpoint that it
-keeps as the best: hole PSNR of one pass, KID of prior samples. Prints a markdown table; the sample grids are in OUT.
+Variants: no encoder, with the monitor's short search instead; (a) latent only (`encoder =
+"joint"`); (b) latent and features (`"conditional"`); (c) an encoder beside a G that does not know
+of it (`"frozen"`); (d) as (b) with retrieval; (e) as (d) with a harmonic hole_init; (f) as (e) with
+an R1 penalty; (g) as (f) at twice the learning rate. All run at the same time, each in a process
+with its own threads, so that other programs slow them equally. Scores are those of each run's
+monitor on held-out groups at its best checkpoint: hole PSNR of one pass, KID of prior samples.
+Prints a markdown table; sample grids are in OUT.
 """
 
 import argparse
@@ -24,8 +27,8 @@ _VARIANTS = {
     "(a) joint": {"encoder": "joint"},
     "(b) conditional": {"encoder": "conditional"},
     "(c) frozen": {"encoder": "frozen"},
-    "(d) conditional, memory": {"encoder": "conditional", "retrieval_images": "MEMORY"},
-    "(e) conditional, memory, smooth": {
+    "(d) conditional, retrieval": {"encoder": "conditional", "retrieval_images": "MEMORY"},
+    "(e) conditional, retrieval, harmonic": {
         "encoder": "conditional",
         "retrieval_images": "MEMORY",
         "hole_init": "harmonic",
@@ -64,11 +67,11 @@ def main() -> None:
         for letter in options.variants
     }
     print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {options.minutes:g} minutes each, all at once on {os.cpu_count()} cores, "
+        f"{datetime.now(UTC):%Y-%m-%d}, {options.minutes:g} minutes each, concurrently on {os.cpu_count()} cores, "
         f"{options.threads} threads each, {options.filters} filters, batch {options.batch}\n"
     )
     print(
-        "| variant | steps, best of all |",
+        "| variant | best step of all |",
         " | ".join(f"{spec}, dB" for spec in MASKS),
         "| KID x 1000 |",
     )
@@ -83,8 +86,8 @@ def main() -> None:
 def start(
     run: Path, options: argparse.Namespace, values: dict[str, str]
 ) -> "subprocess.Popen[str]":
-    """Start training a variant."""
-    held = {
+    """Start the training run of a variant."""
+    settings = {
         "latent_prior": "normal",
         "lr_schedule": "cosine",
         "steps": "10000000",
@@ -98,7 +101,7 @@ def start(
         "horizontal_flip": "false",
         **{key: value.replace("MEMORY", str(options.memory)) for key, value in values.items()},
     }
-    sets = [part for key, value in held.items() for part in ("--set", f"{key}={value}")]
+    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     command = [sys.executable, "-m", "pixmend", "train", options.records, run]
     command += ["--minutes", str(options.minutes), *sets]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
@@ -112,7 +115,7 @@ def start(
 
 
 def row(name: str, scores: list[Scores]) -> str:
-    """Return a variant's best scores as a row of the table."""
+    """Return a variant's best scores as a table row."""
     best = next(each for each in reversed(scores) if each.best)
     values = " | ".join(f"{best.psnr[spec]:.2f}" if best.psnr else "" for spec in MASKS)
     return f"| {name} | {best.step:,} of {scores[-1].step:,} | {values} | {1000 * best.kid:.1f} |"

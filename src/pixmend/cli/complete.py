@@ -116,9 +116,8 @@ def complete(
     if run.stopped:
         remaining = len(files) - run.done - len(run.failures)
         stderr.print(f"stopped: kept the best results so far; {remaining} not started")
-        raise Exit(130)
-    if run.failures:
-        raise Exit(2)
+    if run.stopped or run.failures:
+        raise Exit(130 if run.stopped else 2)
 
 
 def _check_mask(mask: str) -> None:
