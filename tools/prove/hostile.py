@@ -20,7 +20,8 @@ from pixmend.storage import write_text
 from pixmend.training import read_recipe, resolve
 from tools.prove.children import Ended, attempt, program
 from tools.prove.tally import Row, Scale, counted
-from tools.prove.world import SIDE, make_images, untrained
+from tools.prove.world import SIDE, make_images
+from tools.untrained import untrained
 
 __all__ = [
     "MEMORY_MIB",

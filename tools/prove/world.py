@@ -15,22 +15,13 @@ import torch._dynamo
 from pixmend.evaluation.ledger import Row as Figures
 from pixmend.images import encode_png, open_image
 from pixmend.masks import make_mask
-from pixmend.models import (
-    DCGAN,
-    DCGANSettings,
-    Discriminator,
-    Generator,
-    initialise,
-    load_model,
-    read_tensors,
-    save_model,
-)
+from pixmend.models import load_model, read_tensors, save_model
 from pixmend.records import Manifest, PackSettings, pack
 from pixmend.records.tfrecord import read_records
-from pixmend.rng import generator_for
 from pixmend.storage import sha256_of
 from pixmend.training import export
 from tools.prove.children import program
+from tools.untrained import untrained
 
 __all__ = ["Verb", "World", "leftovers", "make_world", "verbs_of"]
 
@@ -112,21 +103,6 @@ def make_images(folder: Path, count: int, *, first: int = 0) -> None:
         path = folder / f"Sample{number % 2 + 1:03}" / f"{number:03}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_png(pixels))
-
-
-def untrained(channels: str = "L") -> DCGAN:
-    """Return a tiny model whose draws differ from pixel to pixel."""
-    settings = DCGANSettings.model_validate(
-        {"size": SIDE, "channels": channels, "filters": 8, "latent_dim": 6}
-    )
-    generator, discriminator = Generator(settings), Discriminator(settings)
-    initialise(generator, generator_for(0, "generator"))
-    initialise(discriminator, generator_for(0, "discriminator"))
-    with torch.no_grad():
-        generator.to_image.weight.mul_(20)
-    for network in (generator, discriminator):
-        network.eval().requires_grad_(False)
-    return DCGAN(settings, generator, discriminator, {"fit": "crop", "background": "white"})
 
 
 def verbs_of(world: World) -> list[Verb]:
