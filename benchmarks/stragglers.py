@@ -160,7 +160,8 @@ def tables(costs: Costs, *, workers: int = 1000, images: int = 10**8) -> str:
 def of_shards(costs: Costs, workers: int, images: int) -> str:
     """Return the table of jobs by images per shard, first those of `pixmend pack` and `complete`."""
     lines = [
-        f"{images:,} images, {workers:,} workers, log speeds spread by 10 %, 2 % of workers five times slower; a worker fails every "
+        f"{images:,} images, {workers:,} workers, log speeds spread by 10 %, 2 % of workers five times slower; a worker "
+        f"fails every "
         f"{costs['worker_failures'] / 3600:.0f} h on average, like the driver, and restarts after {costs['restart_seconds']:.0f} s; seed {_SEED}.\n",
         "| job | images/shard | s/shard | time | ratio to ideal | failures, of the driver | work lost | formula | "
         "idle at the end | failures without a ledger |",
