@@ -162,7 +162,8 @@ def of_shards(costs: Costs, workers: int, images: int) -> str:
     lines = [
         f"{images:,} images, {workers:,} workers, log speeds spread by 10 %, 2 % of workers five times slower; a worker "
         f"fails every "
-        f"{costs['worker_failures'] / 3600:.0f} h on average, like the driver, and restarts after {costs['restart_seconds']:.0f} s; seed {_SEED}.\n",
+        f"{costs['worker_failures'] / 3600:.0f} h on average, like the driver, "
+        f"and restarts after {costs['restart_seconds']:.0f} s; seed {_SEED}.\n",
         "| job | images/shard | s/shard | time | ratio to ideal | failures, of the driver | work lost | formula | "
         "idle at the end | failures without a ledger |",
         "|---" * 10 + "|",

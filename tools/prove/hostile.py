@@ -267,7 +267,7 @@ def model_files(folder: Path, model: Path) -> Row:
 
 
 def settings_files(folder: Path, model: Path) -> Row:
-    """Settings files with a million keys, deep nesting, or values of a million digits."""
+    """Try settings files with a million keys, deep nesting, or values of a million digits."""
     with counted("settings files") as row:
         folder.mkdir()
         del model

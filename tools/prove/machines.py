@@ -184,7 +184,7 @@ class PackMachine(_Machine):
 
     @invariant()
     def a_manifest_is_kept(self) -> None:
-        """A manifest, if any, is whole and matches its shards."""
+        """Check that a manifest, if any, is whole and matches its shards."""
         if not self.damaged and hasattr(self, "out") and (self.out / "manifest.json").exists():
             assert len(_all(Records(self.out))) == Manifest.read(self.out).count
 
