@@ -27,7 +27,7 @@ from pixmend.evaluation.metrics import psnr
 from pixmend.images import Pixels
 from pixmend.models import DCGAN, load_model
 
-_BASE = replace(METHODS["default"], bank=256, blend="paste")
+_BASE = replace(METHODS["default"], init_pool=256, blend="paste")
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
 def _variants(base: Method) -> dict[str, Method]:
     """Return variants of ``base`` by the setting that differs."""
     return {
-        f"window {base.weight_window}, lambda {base.lambda_perceptual}, bank {base.bank}, {base.restarts} restarts": base,
+        f"window {base.weight_window}, lambda {base.lambda_perceptual}, bank {base.init_pool}, {base.restarts} restarts": base,
         "window 3": replace(base, weight_window=3),
         "window 15": replace(base, weight_window=15),
         "no window: equal weights": replace(base, weight_window=0, min_weight=1.0),
@@ -72,13 +72,13 @@ def _variants(base: Method) -> dict[str, Method]:
         "lambda 1": replace(base, lambda_perceptual=1.0),
         "norm prior 0.01": replace(base, terms=((latent_norm, 0.01),)),
         "norm prior 0.1": replace(base, terms=((latent_norm, 0.1),)),
-        "bank 1": replace(base, bank=1, restarts=1),
-        "bank 2048": replace(base, bank=2048),
+        "bank 1": replace(base, init_pool=1, restarts=1),
+        "bank 2048": replace(base, init_pool=2048),
         "1 restart": replace(base, restarts=1),
         f"{4 * base.restarts} restarts": replace(base, restarts=4 * base.restarts),
-        "refined, 6 steps": replace(base, refine=6),
-        "refined, 12 steps": replace(base, refine=12),
-        "refined, 24 steps": replace(base, refine=24),
+        "refined, 6 steps": replace(base, finetune=6),
+        "refined, 12 steps": replace(base, finetune=12),
+        "refined, 24 steps": replace(base, finetune=24),
     }
 
 

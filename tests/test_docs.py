@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 TEXT = "\n".join(page.read_text() for page in PAGES)
 REFERENCE = (ROOT / "docs" / "reference.md").read_text()
+GLOSSARY = (ROOT / "docs" / "glossary.md").read_text()
 VERBS = typer.main.get_command(app).commands
 
 
@@ -119,6 +120,27 @@ def test_the_help_of_complete_names_every_method():
 @pytest.mark.parametrize("name", [*SHAPES, *METHODS, *recipe_names()])
 def test_every_mask_method_and_recipe_is_in_the_docs(name):
     assert re.search(rf"`{re.escape(name)}[`:\[]", TEXT)
+
+
+def test_readme_and_architecture_link_to_the_glossary():
+    assert "(docs/glossary.md)" in (ROOT / "README.md").read_text()
+    assert "(glossary.md)" in (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_the_glossary_explains_each_term_once_and_lists_each_paper_it_cites():
+    terms, _, papers = GLOSSARY.partition("\n## Papers\n")
+    rows = [line.strip("|").split(" | ") for line in terms.splitlines() if line.startswith("| ")]
+    names = [name.strip() for row in rows if row[0] != " term" for name in row[0].split(",")]
+    assert len(names) > 60
+    assert len(names) == len(set(names))
+    for author, year in re.findall(r"(\w+) (\d{4})", " ".join(row[-1] for row in rows)):
+        assert any(author in entry and year in entry for entry in papers.split("\n- ")), author
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_prose_is_wrapped(page):
+    for line in page.read_text().splitlines():
+        assert len(line) <= 120 or re.match(r"\||!\[|    |\$\$|.*\]\(", line), line
 
 
 def test_every_command_in_the_docs_is_one_that_the_program_takes():

@@ -17,7 +17,6 @@ from pixmend.completion import (
     Completion,
     CompletionOptions,
     Preview,
-    SearchState,
     Task,
     View,
     find_method,
@@ -76,7 +75,7 @@ class Model:
 
     @property
     def settings(self) -> models.DCGANSettings:
-        """What the networks look like."""
+        """The settings of the networks."""
         return self._networks.settings
 
     @property
@@ -86,7 +85,7 @@ class Model:
 
     @property
     def card(self) -> dict[str, Any]:
-        """What is known of the model: data, steps, figures."""
+        """The model card: data, steps, figures."""
         return self._networks.card
 
     def complete(
@@ -109,21 +108,20 @@ class Model:
         Parameters
         ----------
         image
-            A path, a PIL image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] of any size: uint8, floats in [0, 1], or grey as
+            A path, a PIL image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] of any size: uint8, floats in [0, 1], or grey
             uint16.
         mask
             A SPEC such as ``"center:0.5"`` (see `pixmend.masks`), a path, a PIL image or an array; white (>= 128, or True) = hole.
         method, steps
-            One of `pixmend.completion.METHODS` (``default``, ``instant``, ``seed``, ``yeh``, ``bamos``, ``chengbinjin``, ``moodoki``,
-            ``csgm``, ``surgery``), and its number of steps if not its own.
+            A name of `pixmend.completion.METHODS`, and its number of steps if not its own.
         candidates
-            How many distinct answers, 1 to 64.
+            Number of distinct answers, 1 to 64.
         snapshots
             Steps after which the state of the search is kept.
         seed
-            Of all draws; equal calls give equal answers.
+            Random seed; equal calls give equal answers.
         seconds
-            Search for so long, whatever the number of steps: see `pixmend.completion.CompletionOptions`.
+            Time limit in place of a number of steps: see `pixmend.completion.CompletionOptions`.
         answer
             ``sharp``, to look at; or ``average``, the mean of all answers, which errs least and blurs.
         blend
@@ -139,10 +137,10 @@ class Model:
         Raises
         ------
         ImageError, MaskError, SettingsError
-            What was handed over cannot be used; the message says why.
+            The image, the mask or an option cannot be used; the message says why.
         """
         picture = open_image(image)
-        job = Task(picture, open_mask(mask, picture, seed=seed), picture.name)
+        task = Task(picture, open_mask(mask, picture, seed=seed), picture.name)
         chosen = find_method(method, steps=steps, blend=blend)
         options = CompletionOptions(
             chosen,
@@ -153,28 +151,26 @@ class Model:
             answer=answer,
             view=view,
         )
-        (result,) = self.complete_tasks([job], options)
+        (result,) = self.complete_tasks([task], options)
         return replace(result, array_shape=image.shape) if isinstance(image, np.ndarray) else result
 
     def for_model(self, options: CompletionOptions) -> CompletionOptions:
-        """Return options whose method is as it goes with this model."""
+        """Return the options with their method set for this model."""
         return completion.for_model(self._networks, options)
 
     def complete_tasks(
         self,
-        jobs: Iterable[Task],
+        tasks: Iterable[Task],
         options: CompletionOptions,
         *,
-        on_state: Callable[[Sequence[Task], SearchState], None] = lambda jobs, state: None,
-        on_preview: Callable[[Preview], None] = lambda glimpse: None,
+        on_preview: Callable[[Preview], None] = lambda preview: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Completion]:
         """Complete many images, ``options.batch`` at a time; see `pixmend.completion.complete`."""
         return completion.complete(
             self._networks,
-            jobs,
+            tasks,
             options,
-            on_state=on_state,
             on_preview=on_preview,
             should_stop=should_stop,
         )
@@ -185,9 +181,9 @@ class Model:
         return self.draw(draws.numpy())
 
     def walk(self, frames: int = 120, *, corners: int = 8, seed: int = 0) -> Pixels:
-        """Walk through latent space along a closed path over ``corners`` samples, uint8 [frames, size, size, C].
+        """Walk through latent space along great circles between ``corners`` samples and back, uint8 [frames, size, size, C].
 
-        Between samples the path is the great circle (White 2016), which keeps |z| where the prior has its mass.
+        Great circles (White 2016) keep |z| where the prior has its mass.
         """
         draws = models.sample_latents(self.settings, corners, generator_for(seed, "walk")).numpy()
         shares = np.linspace(0, corners, frames, endpoint=False)
@@ -212,7 +208,7 @@ def load(model: str | Path = "characters", *, device: str = "auto") -> Model:
     Raises
     ------
     ModelFileError
-        There is none, or it is damaged; the message says which and why.
+        The file is missing or damaged; the message says which and why.
     """
     return Model(models.load_model(model), device)
 
@@ -255,7 +251,7 @@ def evaluate(
     other
         A second model, to be compared with the first.
     engine
-        What completes the images instead of this process: see `pixmend.cluster.Evaluating`.
+        Completes the images in place of this process: see `pixmend.cluster`.
 
     Raises
     ------
@@ -353,13 +349,13 @@ def pack(
     size
         Side of the packed images, in pixels.
     channels
-        ``L``, ``RGB`` or ``RGBA``; None for what the images need.
+        ``L``, ``RGB`` or ``RGBA``; default: what the images need.
     fit
-        ``crop``, ``pad`` or ``stretch``: how an image that is not square becomes one.
+        ``crop``, ``pad`` or ``stretch``: how an image is made square.
     background
         The colour behind transparent pixels and around padded images.
     workers
-        Processes; one a core if not given.
+        Number of processes; default: one a core.
 
     Raises
     ------
@@ -378,18 +374,18 @@ def train(
     settings: Mapping[str, Any] | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Model:
-    """Train on a record or image folder into a run directory, or go on with it, and return the model.
+    """Train on a record or image folder into a run directory, or resume it, and return the model.
 
-    In a script that torchrun starts, all its processes train together, ``on_progress`` is called in each, and
-    each returns the model, which it must see.
+    Processes started by torchrun train together; each calls ``on_progress`` and returns the model, from a run directory that
+    all must see.
 
     Parameters
     ----------
     recipe
-        The name of a recipe or a TOML file.
+        Name of a recipe, or a TOML file.
     settings
-        Values that rank before the recipe's; the keys are those of `TrainSettings`. With ``minutes`` the net is chosen to fit
-        machine, images and time, unless it is said here.
+        `TrainSettings` by key; they override the recipe. With ``minutes``, the network is chosen to fit machine, images and time
+        unless set here.
     """
     with open_group() as group:
         wanted = plan_training(recipe, settings or {})

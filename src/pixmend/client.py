@@ -13,7 +13,7 @@ import http.client
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -24,7 +24,7 @@ from pixmend.completion import (
     Candidate,
     Completion,
     CompletionOptions,
-    SearchState,
+    Preview,
     Task,
     open_mask,
 )
@@ -198,11 +198,11 @@ class RemoteModel:
         jobs: Iterable[Task],
         options: CompletionOptions,
         *,
-        on_state: Callable[[Sequence[Task], SearchState], None] = lambda jobs, state: None,
+        on_preview: Callable[[Preview], None] = lambda preview: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[Completion]:
-        """Complete images one by one; see `pixmend.api.Model.complete_tasks`. The server shows no states."""
-        del on_state
+        """Complete images one by one; see `pixmend.api.Model.complete_tasks`. The server sends no previews."""
+        del on_preview
         settings = {
             name: getattr(options, name)
             for name in _SETTINGS

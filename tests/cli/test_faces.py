@@ -246,7 +246,7 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(program, monkeypatch, mis
 def test_demo_writes_what_it_says(program, monkeypatch, tmp_path):
     from dataclasses import replace
 
-    quick = replace(METHODS["default"], steps=2, bank=4)
+    quick = replace(METHODS["default"], steps=2, init_pool=4)
     monkeypatch.setitem(METHODS, "default", quick)
     ran = program("demo", "--out", tmp_path / "demo")
     assert ran.code == 0, ran.err

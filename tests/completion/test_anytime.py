@@ -17,13 +17,13 @@ from pixmend.completion import (
     complete_batch,
     find_method,
 )
-from pixmend.completion.follow import follow
+from pixmend.completion.observer import Observer
 from pixmend.errors import SettingsError
 from pixmend.images import open_image
 from pixmend.masks import make_mask
 
 QUICK = {
-    name: replace(method, steps=6, bank=min(method.bank, 32))
+    name: replace(method, steps=6, init_pool=min(method.init_pool, 32))
     for name, method in METHODS.items()
     if method.encoder != "always"
 }
@@ -44,7 +44,7 @@ def clock(monkeypatch):
     """Let a second go by at each look at the clock."""
     seconds = count()
     time = SimpleNamespace(perf_counter=lambda: next(seconds))
-    for function in (complete_batch, follow):
+    for function in (complete_batch, Observer):
         monkeypatch.setattr(sys.modules[function.__module__], "time", time)
 
 

@@ -160,7 +160,7 @@ def stored(mode):
 @pytest.mark.parametrize("spec", ["center", "half:bottom", "random:0.5"])
 def test_known_samples_of_every_mode_come_back_bit_for_bit(lively, blend, mode, spec):
     job = Task(open_image(stored(mode)), make_mask(spec, 37, 31))
-    method = replace(find_method("default", steps=1, blend=blend), bank=8, restarts=1)
+    method = replace(find_method("default", steps=1, blend=blend), init_pool=8, restarts=1)
     (result,) = complete_batch(lively("RGBA"), [job], CompletionOptions(method))
     before, after = job.picture.native, result.candidates[0].picture.native
     assert (after.dtype, after.shape) == (before.dtype, before.shape)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pixmend.completion.frame import Frame, frame_for
+from pixmend.completion.view import Frame, frame_for
 from pixmend.masks import make_mask
 
 FITS = ("crop", "pad", "stretch")

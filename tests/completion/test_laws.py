@@ -18,7 +18,8 @@ from pixmend.masks import Mask, make_mask
 # Those that need no encoder; tests/completion/test_encoded.py has the laws of the others.
 SEARCHES = {name: method for name, method in METHODS.items() if method.encoder != "always"}
 QUICK = {
-    name: replace(method, steps=6, bank=min(method.bank, 32)) for name, method in SEARCHES.items()
+    name: replace(method, steps=6, init_pool=min(method.init_pool, 32))
+    for name, method in SEARCHES.items()
 }
 MODES = ("1", "L", "LA", "I;16", "RGB", "RGBA", "CMYK")
 
@@ -74,7 +75,7 @@ def test_known_pixels_are_sacred_in_every_method_with_every_blend_in_every_mode(
 ):
     images = [noise(mode, 16, 16, seed) for seed, mode in enumerate(MODES)]
     masks = [make_mask("strokes:0.3", 16, 16, seed=seed) for seed in range(len(MODES))]
-    method = replace(QUICK[name], steps=2, refine=min(2, QUICK[name].refine), blend=blend)
+    method = replace(QUICK[name], steps=2, finetune=min(2, QUICK[name].finetune), blend=blend)
     found = complete(untrained("RGBA"), images, masks, method=method)
     for image, mask, result in zip(images, masks, found, strict=True):
         before, after = np.asarray(image), np.asarray(result.best)
@@ -188,7 +189,7 @@ def test_the_answer_has_the_type_it_was_given(untrained, tmp_path):
 
 def test_the_published_methods_keep_their_published_numbers():
     yeh, seed = METHODS["yeh"], METHODS["classic"]
-    assert (yeh.steps, yeh.solver, yeh.latent_clip, yeh.bank, yeh.restarts) == (
+    assert (yeh.steps, yeh.solver, yeh.latent_clip, yeh.init_pool, yeh.restarts) == (
         1500,
         "adam",
         1.0,
@@ -213,7 +214,7 @@ def test_the_published_methods_keep_their_published_numbers():
         1,
     )
     assert (seed.contextual_weight, seed.lambda_perceptual, seed.blend) == (0.999, 0.001, "paste")
-    assert (seed.bank, seed.restarts, yeh.contextual_weight) == (0, 1, 1)
+    assert (seed.init_pool, seed.restarts, yeh.contextual_weight) == (0, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -232,8 +233,8 @@ def test_the_other_published_methods_do_too(
     method = METHODS[name]
     assert (method.solver, method.learning_rate, method.steps) == (solver, rate, steps)
     assert (method.contextual.__name__, method.lambda_perceptual) == (contextual, prior)
-    assert (method.weight_window, method.blend, method.draw) == (window, blend, draw)
-    assert (method.latent_clip, method.bank, method.encoder) == (clip, 0, "never")
+    assert (method.weight_window, method.blend, method.init_distribution) == (window, blend, draw)
+    assert (method.latent_clip, method.init_pool, method.encoder) == (clip, 0, "never")
     if prior:
         assert method.perceptual.__name__ == "nonsaturating_prior"
     assert method.restarts == {"csgm": 2, "surgery": 3}.get(name, 1)

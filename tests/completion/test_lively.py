@@ -16,9 +16,9 @@ from pixmend.completion import (
     complete_batch,
     find_method,
 )
-from pixmend.completion.complete import _distinct, _join, _missing, _view
+from pixmend.completion.latent import best_of_pool
 from pixmend.completion.objective import Objective, yeh_prior
-from pixmend.completion.start import best_of_pool
+from pixmend.completion.pipeline import _blend_in, _distinct, _missing, _view
 from pixmend.images import Picture, open_image, to_pixels
 from pixmend.masks import Mask, make_mask
 from pixmend.models import DCGAN, Discriminator, Generator, clip_radius, sample_latents
@@ -30,9 +30,9 @@ QUICK = {
     name: replace(
         method,
         steps=8,
-        bank=min(method.bank, 64),
+        init_pool=min(method.init_pool, 64),
         restarts=min(method.restarts, 4),
-        refine=min(method.refine, 2),
+        finetune=min(method.finetune, 2),
     )
     for name, method in SEARCHES.items()
 }
@@ -152,7 +152,9 @@ def test_completion_changes_no_buffer_of_either_network(lively):
 def test_a_search_finds_an_image_that_the_model_can_draw(lively, name):
     model = lively(latent_dim=2)
     image = drawn(model)[0]
-    method = replace(find_method(name, steps=300), bank=min(METHODS[name].bank, 64), restarts=4)
+    method = replace(
+        find_method(name, steps=300), init_pool=min(METHODS[name].init_pool, 64), restarts=4
+    )
     mask = make_mask("half:top", 16, 16)
     (result,) = complete_batch(model, [Task(open_image(image), mask)], CompletionOptions(method))
     error = np.abs(np.asarray(result.best).astype(int) - image)[mask.hole].mean()
@@ -210,7 +212,7 @@ def test_a_bank_of_starts_is_drawn_in_parts_and_its_best_come_first(lively):
     known[..., 4:12, 4:12] = 0
     objective = METHODS["default"].objective(model, target, known)
     hook = model.generator.register_forward_pre_hook(watch)
-    starts = best_of_pool(objective, model.settings, 4, bank=1000, seed=5)
+    starts = best_of_pool(objective, model.settings, 4, size=1000, seed=5)
     hook.remove()
     assert largest <= 64
     bank = sample_latents(model.settings, 1000, generator_for(5, "bank")).clamp(-3, 3)
@@ -247,7 +249,9 @@ def test_a_mask_finer_than_the_model_still_ties_the_answer_to_the_known_pixels(l
     model = lively(latent_dim=2)
     images = drawn(model, 2, seed=4).repeat(4, axis=1).repeat(4, axis=2)
     mask = make_mask(spec, 64, 64)
-    method = replace(find_method(name, steps=60), bank=min(METHODS[name].bank, 64), restarts=4)
+    method = replace(
+        find_method(name, steps=60), init_pool=min(METHODS[name].init_pool, 64), restarts=4
+    )
     jobs = [Task(open_image(image), mask) for image in images]
     results = complete_batch(model, jobs, CompletionOptions(method, 1, (60,)))
     for number, result in enumerate(results):
@@ -335,7 +339,7 @@ def test_what_a_model_draws_clear_is_shown_on_the_background_it_was_trained_on(l
     clear = torch.ones(4, 16, 16)
     clear[3] = -1
     job = Task(open_image(noise(0)), make_mask("center", 16, 16))
-    joined = _join(model, job, _view(model, job).frame, clear, replace(QUICK["yeh"], blend="paste"))
+    joined = _blend_in(model, job, _view(model, job).frame, clear, "paste")
     assert not joined.native[job.mask.hole].any()
 
 

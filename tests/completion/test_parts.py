@@ -5,8 +5,6 @@ import pytest
 import torch
 
 from pixmend.completion.blend import paste, poisson
-from pixmend.completion.bounds import latent_clip
-from pixmend.completion.frame import frame_for
 from pixmend.completion.objective import (
     Losses,
     contextual_l1,
@@ -15,7 +13,8 @@ from pixmend.completion.objective import (
     negative_logit,
     yeh_prior,
 )
-from pixmend.completion.search import adam, nesterov
+from pixmend.completion.solvers import adam, latent_clip, nesterov
+from pixmend.completion.view import frame_for
 
 
 def draw(*shape, seed=0):

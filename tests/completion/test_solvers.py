@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from pixmend.completion.bounds import latent_clip, unconstrained
 from pixmend.completion.methods import SOLVERS
 from pixmend.completion.objective import (
     Losses,
 )
-from pixmend.completion.search import adam, nesterov
-from pixmend.completion.second_order import _Pairs, lbfgs
-from pixmend.completion.state import BestTracker
+from pixmend.completion.quasi_newton import _CurvaturePairs, lbfgs
+from pixmend.completion.solvers import BestTracker, adam, latent_clip, nesterov, unconstrained
 
 
 def draw(*shape, seed=0, dtype=torch.float64):
@@ -95,10 +93,10 @@ def test_a_row_stops_when_it_has_not_got_better_by_the_tolerance_within_the_pati
     going = []
     for step, totals in enumerate(falls):
         total = torch.tensor(totals)
-        going.append(track.look(step, z, Losses(total, total, total)).active.tolist())
+        going.append(track.update(step, z, Losses(total, total, total)).active.tolist())
     # Row 0: 7.5 is no tenth better than 8, 7.1 is. Row 1: 4.0 is, 3.9 is not.
     assert going == [[True, True], [True, True], [True, True], [True, False], [True, False]]
-    assert track.over is False
+    assert track.finished is False
 
 
 def test_lbfgs_is_torchs_where_every_step_is_taken():
@@ -120,12 +118,12 @@ def test_lbfgs_is_torchs_where_every_step_is_taken():
 
 
 def test_the_two_loops_are_the_inverse_hessian_written_out():
-    pairs, count = _Pairs(4), 6
+    pairs, count = _CurvaturePairs(4), 6
     steps = [draw(2, 5, seed=seed) for seed in range(count)]
     turns = [step * 2 + 0.1 * draw(2, 5, seed=9 + n) for n, step in enumerate(steps)]
     turns[4][1] *= -1  # row 1 has no such pair
     for s, y in zip(steps, turns, strict=True):
-        pairs.remember(s, y)
+        pairs.add(s, y)
     gradient = draw(2, 5, seed=99)
     for row, kept in enumerate([[2, 3, 4, 5], [2, 3, 5]]):
         s, y = steps[kept[-1]][row], turns[kept[-1]][row]

@@ -7,16 +7,15 @@ import pytest
 import torch
 
 from pixmend.completion import METHODS, CompletionOptions, Task, complete, complete_batch
+from pixmend.completion.latent import best_of_pool
 from pixmend.completion.methods import SOLVERS
 from pixmend.completion.objective import (
     contextual_l1,
     contextual_mean_squared,
     contextual_squared,
-    gaussian_norm,
     latent_norm,
     nonsaturating_prior,
 )
-from pixmend.completion.start import best_of_pool
 from pixmend.images import open_image
 from pixmend.masks import make_mask
 from pixmend.models import sample_latents
@@ -56,7 +55,7 @@ def test_losses_of_images_are_per_image_have_right_gradients_and_no_say_in_the_h
 
 def test_losses_of_z_and_of_logits_have_right_gradients_and_are_per_row():
     for loss, at in (
-        (gaussian_norm, draw(4, 5) * 2),
+        (lambda z: latent_norm(None, z, None), draw(4, 5) * 2),
         (nonsaturating_prior, draw(4) * 9),
     ):
         assert torch.equal(loss(at)[2:3], loss(at[2:3]))
@@ -78,7 +77,7 @@ def test_the_nonsaturating_prior_is_minus_log_d():
 
 # Methods made of them
 
-DEFAULT = replace(METHODS["default"], steps=6, bank=32)
+DEFAULT = replace(METHODS["default"], steps=6, init_pool=32)
 COMPOSED = {
     "terms": replace(DEFAULT, terms=((latent_norm, 0.01),)),
     "no prior": replace(DEFAULT, lambda_perceptual=0.0, contextual=contextual_mean_squared),
@@ -146,7 +145,7 @@ def test_a_bank_is_ranked_by_the_whole_objective(lively, name):
     model, method = lively(), COMPOSED[name]
     target, known = draw(3, 3, 16, 16).float(), holes(3, 3, 16, 16).float()
     objective = method.objective(model, target, known)
-    starts = best_of_pool(objective, model.settings, 3, bank=100, seed=5)
+    starts = best_of_pool(objective, model.settings, 3, size=100, seed=5)
     bank = sample_latents(model.settings, 100, generator_for(5, "bank"))
     for image in range(3):
         rows = torch.full((100,), image)

@@ -8,13 +8,12 @@ import torch
 
 from pixmend.api import Model
 from pixmend.completion import METHODS, CompletionOptions, Task, complete, complete_batch
-from pixmend.completion.frame import frame_for
-from pixmend.completion.windows import windows_around
+from pixmend.completion.view import frame_for, windows_around
 from pixmend.errors import SettingsError
 from pixmend.images import open_image
 from pixmend.masks import Mask, make_mask
 
-QUICK = replace(METHODS["default"], steps=4, bank=32, restarts=1, blend="paste")
+QUICK = replace(METHODS["default"], steps=4, init_pool=32, restarts=1, blend="paste")
 
 
 def noise(seed, height=16, width=16, bands=3):
@@ -165,7 +164,7 @@ def test_no_search_is_larger_than_the_batch_and_each_says_whose_it_is(lively):
     seen = []
     job = Task(open_image(noise(0, 90, 130)), Mask(~FAR), "a")
     options = CompletionOptions(QUICK, view="window", batch=2)
-    list(complete(lively(), [job], options, on_state=lambda jobs, _: seen.append([j.name for j in jobs])))  # fmt: skip
+    list(complete(lively(), [job], options, on_preview=lambda preview: seen.append([each.name for each in preview.tasks])))  # fmt: skip
     assert seen == [["a", "a"]] * 5 + [["a"]] * 5
 
 

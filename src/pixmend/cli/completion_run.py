@@ -36,7 +36,7 @@ from pixmend.storage import JsonlWriter, StorePath, parse_json, shared
 if TYPE_CHECKING:
     from pixmend.api import Model
     from pixmend.client import RemoteModel
-    from pixmend.completion import Completion, SearchState
+    from pixmend.completion import Completion, Preview
 
 _SHEET_ROWS = 40
 _CELL_PIXELS = 128
@@ -91,21 +91,21 @@ class CompletionRun:
         options = self.model.for_model(self.options)
         rounds = options.method.steps + 1  # with the initial state
         if self.animations:
-            options = replace(options, film=animation_steps(rounds - 1))
+            options = replace(options, frames=animation_steps(rounds - 1))
         with stop_on_signal() as should_stop, progress_bar() as bar:
             total = len(self.inputs) * rounds
             task = bar.add_task("searching", total=total, note="")
 
-            def show(tasks: Sequence[Task], state: "SearchState") -> None:
-                images = len({each.name for each in tasks})  # an image has one task per window
-                steps = min(state.step + 1, rounds)  # --seconds may exceed the method's steps
+            def show(preview: "Preview") -> None:
+                images = len({task.name for task in preview.tasks})  # one task per window
+                steps = min(preview.step + 1, rounds)  # --seconds may exceed the method's steps
                 completed = (self.done + len(self.failures)) * rounds + steps * images
-                loss = float(state.best.total.mean())
+                loss = sum(preview.losses) / len(preview.losses)
                 note = f"{self.done}/{len(self.inputs)} images, loss {loss:.2f}"
                 bar.update(task, completed=completed, note=note)
 
             for result in self.model.complete_tasks(
-                self._tasks(), options, on_state=show, should_stop=should_stop
+                self._tasks(), options, on_preview=show, should_stop=should_stop
             ):
                 self._write(result)
                 self.done += 1

@@ -52,7 +52,7 @@ def demo(
         steps = sum(each.method.steps + 1 for each in options)
         task = bar.add_task("searching", total=steps, note=f"{len(tasks)} characters")
         classic, default = (
-            list(model.complete_tasks(tasks, each, on_state=lambda *_: bar.advance(task)))
+            list(model.complete_tasks(tasks, each, on_preview=lambda _: bar.advance(task)))
             for each in options
         )
     for result in default:

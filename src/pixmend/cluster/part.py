@@ -17,7 +17,7 @@ from pixmend.cluster.session import WorkerContract
 from pixmend.completion import (
     Completion,
     CompletionOptions,
-    SearchState,
+    Preview,
     Task,
     mask_file,
     open_mask,
@@ -193,7 +193,7 @@ class _Work:
         if self._care.careful:  # one at a time: then it is known whose search a worker dies of
             options = replace(options, batch=1)
         results = self._by.model.complete_tasks(
-            self._jobs(positions), options, on_state=self._tell, should_stop=lambda: self._stopped
+            self._jobs(positions), options, on_preview=self._tell, should_stop=lambda: self._stopped
         )
         for result in results:
             if self._stopped:  # it is the best so far, not what would have been found
@@ -238,6 +238,6 @@ class _Work:
         note = Note(len(self._entries), bad, current)
         self._stopped |= self._by.pen.report(self._part.number, note)
 
-    def _tell(self, jobs: Sequence[Task], state: SearchState) -> None:
-        if state.step % 50 == 0:
-            self._report(jobs[-1].name)
+    def _tell(self, preview: Preview) -> None:
+        if preview.step % 50 == 0:
+            self._report(preview.tasks[-1].name)

@@ -1,12 +1,12 @@
 """Completion: a model, an image and a mask in; a `Completion` out.
 
-picture, mask --frame--> target at model size --starts, search--> z* --G--> image --blend--> only the hole changes
+task --view--> target at model size --amortized or latent--> samples --blend--> the image, its hole filled
 """
 
-from pixmend.completion.average import Answer
+from pixmend.completion.animation import Preview, animation_frames, animation_steps
 from pixmend.completion.blend import Blend
-from pixmend.completion.complete import complete, complete_batch, for_model
-from pixmend.completion.files import (
+from pixmend.completion.methods import METHODS, Method, find_method
+from pixmend.completion.output_files import (
     Names,
     OutputNames,
     beside,
@@ -15,14 +15,17 @@ from pixmend.completion.files import (
     relative_to,
     write_completion,
 )
-from pixmend.completion.film import animation_frames, animation_steps
-from pixmend.completion.glimpse import Preview
-from pixmend.completion.job import CompletionOptions, Task
-from pixmend.completion.mask_files import mask_file, open_mask
-from pixmend.completion.methods import METHODS, Method, find_method
+from pixmend.completion.pipeline import complete, complete_batch, for_model
 from pixmend.completion.result import Candidate, Completion
-from pixmend.completion.state import SearchState
-from pixmend.completion.windows import View, Window
+from pixmend.completion.task import (
+    Answer,
+    CompletionOptions,
+    Task,
+    View,
+    mask_file,
+    open_mask,
+)
+from pixmend.completion.view import Window
 
 __all__ = [
     "METHODS",
@@ -35,7 +38,6 @@ __all__ = [
     "Names",
     "OutputNames",
     "Preview",
-    "SearchState",
     "Task",
     "View",
     "Window",

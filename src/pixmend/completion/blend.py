@@ -1,4 +1,4 @@
-"""Joining what G drew to what is known; only hole pixels ever come from here."""
+"""Blending G's image into the hole; known pixels never change."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -14,61 +14,59 @@ if TYPE_CHECKING:
 
 Blend = Literal["paste", "feather", "poisson"]
 
-_KEPT = 8  # holes whose factors are kept: 5 MB each at most, of the few unknowns below
-_FEW = 10_000  # unknowns up to which a factorisation takes less time than setting a multigrid up
+_CACHED = 8  # factorisations: 5 MB each at most
+_FEW = 10_000  # unknowns up to which a factorisation is faster than setting up a multigrid
 # A pixel and its neighbour to the right, and below.
 _PAIRS = ((np.s_[..., :-1], np.s_[..., 1:]), (np.s_[..., :-1, :], np.s_[..., 1:, :]))
 
 
-def paste(image: Tensor, drawn: Tensor, known: Tensor) -> Tensor:
+def paste(image: Tensor, generated: Tensor, known: Tensor) -> Tensor:
     """Return M * y + (1 - M) * G(z): [C, H, W] of two [C, H, W] and a bool [H, W]."""
-    return torch.where(known, image, drawn)
+    return torch.where(known, image, generated)
 
 
-def feather(image: Tensor, drawn: Tensor, known: Tensor, *, width: float = 4.0) -> Tensor:
+def feather(image: Tensor, generated: Tensor, known: Tensor, *, width: float = 4.0) -> Tensor:
     """Fade from the image's values at the hole's border to G's further in.
 
-    A weighted mean over a transition zone (Burt and Adelson 1983, section 1), which lies in the hole alone: x = w h + (1 - w) G(z), with
-    h the membrane between the known pixels (harmonic in the hole: Perez 2003, equation 2) and the weight w = max(0, 1 - d / width) of a
-    pixel at distance d from the nearest known one.
+    A weighted mean over a transition zone inside the hole (Burt and Adelson 1983, section 1): x = w h + (1 - w) G(z), with h the
+    harmonic extension of the known pixels (Perez 2003, equation 2) and w = max(0, 1 - d / width) at distance d from them.
 
     Parameters
     ----------
-    image, drawn
+    image, generated
         [C, H, W] in [-1, 1].
     known
         bool [H, W], at least one True.
     width
-        Distance from the known pixels, in pixels of the image, from which on G's pixels stay as they are; above 0.
+        Width of the transition zone in image pixels, above 0.
     """
     from scipy.ndimage import distance_transform_edt
 
-    def join(image: Tensor, drawn: Tensor, known: Tensor) -> Tensor:
+    def join(image: Tensor, generated: Tensor, known: Tensor) -> Tensor:
         distance = torch.from_numpy(distance_transform_edt(~known.numpy())).to(image.dtype)
         weight = (1 - distance / width).clamp_min(0)  # [H, W]
-        return weight * _harmonic(image, known) + (1 - weight) * drawn
+        return weight * _harmonic(image, known) + (1 - weight) * generated
 
-    return _in_the_hole(join, image, drawn, known)
+    return _in_the_hole(join, image, generated, known)
 
 
-def poisson(image: Tensor, drawn: Tensor, known: Tensor) -> Tensor:
+def poisson(image: Tensor, generated: Tensor, known: Tensor) -> Tensor:
     """Fill the hole with G's gradients and the image's values at its border (Perez 2003, equation 4; Yeh 2017, equation 6).
 
-    With x = G(z) + u, the correction u is harmonic in the hole and y - G(z) around it; where the hole meets the edge of the image, u is
-    flat across it.
+    With x = G(z) + u, the correction u is harmonic in the hole, y - G(z) around it, and flat across the image's edge.
 
     Parameters
     ----------
-    image, drawn
+    image, generated
         [C, H, W] in [-1, 1].
     known
         bool [H, W], at least one True.
     """
 
-    def join(image: Tensor, drawn: Tensor, known: Tensor) -> Tensor:
-        return (drawn + _harmonic(image - drawn, known)).clamp(-1, 1)
+    def join(image: Tensor, generated: Tensor, known: Tensor) -> Tensor:
+        return (generated + _harmonic(image - generated, known)).clamp(-1, 1)
 
-    return _in_the_hole(join, image, drawn, known)
+    return _in_the_hole(join, image, generated, known)
 
 
 BLENDS: dict[Blend, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
@@ -79,9 +77,12 @@ BLENDS: dict[Blend, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 
 def _in_the_hole(
-    join: Callable[[Tensor, Tensor, Tensor], Tensor], image: Tensor, drawn: Tensor, known: Tensor
+    join: Callable[[Tensor, Tensor, Tensor], Tensor],
+    image: Tensor,
+    generated: Tensor,
+    known: Tensor,
 ) -> Tensor:
-    """Apply ``join`` to the rectangle around the hole, with the known pixels that border it, and keep all known pixels."""
+    """Apply ``join`` to the rectangle around the hole and its border, and keep all known pixels."""
     rows, columns = (torch.nonzero((~known).any(axis)).flatten() for axis in (1, 0))
     if not len(rows):
         return image.clone()
@@ -91,13 +92,13 @@ def _in_the_hole(
     )
     here = (slice(None), *part)
     result = image.clone()
-    joined = join(image[here], drawn[here], known[part])
+    joined = join(image[here], generated[here], known[part])
     result[here] = torch.where(known[part], image[here], joined)
     return result
 
 
 def _harmonic(values: Tensor, known: Tensor) -> Tensor:
-    """Extend values [C, H, W] from where ``known`` into the hole, so that a missing pixel is the mean of its neighbours in the image."""
+    """Extend known values [C, H, W] into the hole: each missing pixel is the mean of its neighbours."""
     hole, given = ~known.numpy(), values.double().numpy()
     extended = given.copy()
     extended[:, hole] = _solver(hole)(_border_sums(given, hole)).T
@@ -114,10 +115,10 @@ def _border_sums(values: NDArray[Any], hole: NDArray[np.bool_]) -> NDArray[Any]:
 
 
 def _solver(hole: NDArray[np.bool_]) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """Return what solves A u = b [N, C] for a hole: by factors if N is small, else by conjugate gradients over multigrid."""
+    """Return a solver of A u = b [N, C]: a factorisation if N is small, else conjugate gradients with multigrid."""
     if np.count_nonzero(hole) <= _FEW:
         return _factors(np.packbits(hole).tobytes(), hole.shape)
-    # Classical coarsening (Ruge and Stueben 1987) draws nothing at random, so equal holes have equal answers.
+    # Classical coarsening (Ruge and Stueben 1987) is deterministic.
     from pyamg import ruge_stuben_solver
 
     grids = ruge_stuben_solver(_laplace(hole))
@@ -126,8 +127,8 @@ def _solver(hole: NDArray[np.bool_]) -> Callable[[NDArray[Any]], NDArray[Any]]:
     )
 
 
-# Images of a batch, channels apart, often share one hole, and its factors take longer than all else of a blend.
-@lru_cache(maxsize=_KEPT)
+# Images of a batch often share one hole, and factorising it is the slowest part of a blend.
+@lru_cache(maxsize=_CACHED)
 def _factors(bits: bytes, shape: tuple[int, int]) -> Callable[[NDArray[Any]], NDArray[Any]]:
     from scipy.sparse.linalg import splu
 
@@ -141,7 +142,7 @@ def _factors(bits: bytes, shape: tuple[int, int]) -> Callable[[NDArray[Any]], ND
 
 
 def _laplace(hole: NDArray[np.bool_]) -> "csr_array":
-    """Return A [N, N] of A u = b on the N missing pixels: degree - adjacency of the pixel grid, symmetric and positive definite."""
+    """Return A [N, N] of A u = b on the N missing pixels: the grid's degree - adjacency, symmetric positive definite."""
     from scipy.sparse import coo_array
 
     count = np.count_nonzero(hole)

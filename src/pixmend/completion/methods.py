@@ -1,4 +1,4 @@
-"""The methods a user can name: the published ones with their settings, and the default."""
+"""The methods of completion, by name: the published ones with their settings, and the default."""
 
 import difflib
 import math
@@ -10,7 +10,6 @@ from typing import Literal
 from torch import Tensor
 
 from pixmend.completion.blend import BLENDS, Blend
-from pixmend.completion.bounds import latent_clip
 from pixmend.completion.objective import (
     Contextual,
     Objective,
@@ -25,10 +24,8 @@ from pixmend.completion.objective import (
     nonsaturating_prior,
     yeh_prior,
 )
-from pixmend.completion.search import adam, nesterov
-from pixmend.completion.second_order import lbfgs
-from pixmend.completion.start import Draw, best_of_pool, drawn_starts
-from pixmend.completion.state import SearchState
+from pixmend.completion.quasi_newton import lbfgs
+from pixmend.completion.solvers import SearchState, adam, latent_clip, nesterov
 from pixmend.errors import SettingsError
 from pixmend.models import DCGAN, Condition, DCGANSettings, clip_radius
 
@@ -39,47 +36,47 @@ SOLVERS: dict[str, Callable[..., Iterator[SearchState]]] = {
 }
 _ENDLESS = 10**12  # steps; at a microsecond each, eleven days
 
+InitDistribution = Literal["uniform", "normal", "clamped normal"]
+
 
 @dataclass(frozen=True)
 class Method:
-    """A way to complete, all of it in one value.
+    """The settings of a method.
 
     Attributes
     ----------
     steps, encoded_steps
-        Updates of z: from a start without an encoder, and from the encoder's.
+        Updates of z: from prior samples, and from the encoder's latents.
     contextual, contextual_weight, weight_window, min_weight
-        The contextual loss, its weight in the sum, and how known pixels are weighed (see `contextual_weights`).
+        The contextual loss, its weight, and the weights of known pixels (see `contextual_weights`).
     perceptual, lambda_perceptual
         The perceptual loss and its weight (lambda).
     solver, learning_rate
         Adam, Nesterov with momentum 0.9, or L-BFGS.
     scheduled
-        Adam's rate warms up over the first 5 % of the steps and falls to 0 by half a cosine.
+        Warm Adam's rate up over the first 5 % of the steps, and decay it to 0 by half a cosine.
     latent_clip
-        Bound of |z_i|, starts included; None for the bulk of the model's own prior.
+        Bound of |z_i|, also of initial latents; None for the bulk of the model's own prior.
     encoder
-        "never"; "if there", to start from the encoder's posterior, and tell G what it saw, where the model has one; or "always".
-    bank
-        Otherwise: draws from the prior of which the best are the starts; 0 starts at a draw as `draw` says.
+        Whether to start from the model's encoder: "never", "if there", or "always".
+    init_pool
+        Prior samples of which the best initialise the search; 0 takes samples of ``init_distribution``.
     restarts
-        Searches an image, of which the best counts; from the encoder's start one will do.
+        Searches an image without an encoder; the best counts.
     blend
         How the hole is joined to the known pixels.
-    draw
-        Starts without bank and encoder: U(-1, 1), N(0, 1), or N(0, 1) clamped to [-1, 1].
+    init_distribution
+        U(-1, 1), N(0, 1), or N(0, 1) clamped to [-1, 1].
     decay
-        Nesterov's rate is multiplied by it after each 100 steps.
+        Factor of Nesterov's rate after each 100 steps.
     terms
         Further terms of the objective, each with its weight.
     patience, tolerance
-        A search stops when its objective has not fallen by this share of itself within so many steps; with patience 0 it never does.
+        Early stopping of a search: see `pixmend.completion.solvers.BestTracker`.
     neighbours
-        Of so many training images nearest on the known pixels, where the model has a memory, the encoder leans on those that give
-        the best starts (see `pixmend.completion.lean.rank_by_consensus`).
-    refine
-        Steps of refining: of a copy of the encoder on the image at hand, or where there is none of G's first layer after the search
-        (see `pixmend.completion.refine`).
+        Retrieved training images, each encoded with the image; `pixmend.completion.amortized.rank_by_consensus` picks the best.
+    finetune
+        Steps of fine-tuning on the image's known pixels (see `pixmend.completion.finetune`).
     """
 
     name: str
@@ -96,30 +93,30 @@ class Method:
     scheduled: bool
     latent_clip: float | None
     encoder: Literal["never", "if there", "always"]
-    bank: int
+    init_pool: int
     restarts: int
     blend: Blend
-    draw: Draw = "uniform"
+    init_distribution: InitDistribution = "uniform"
     decay: float = 1.0
     terms: tuple[tuple[Term, float], ...] = ()
     patience: int = 0
     tolerance: float = 1e-4
     neighbours: int = 1
-    refine: int = 0
+    finetune: int = 0
 
     def for_model(self, model: DCGAN) -> "Method":
-        """Return the method as it goes with this model: from the encoder's start, if it asks it, in fewer steps."""
+        """Return the method for this model: with its encoder, one search of ``encoded_steps``."""
         if not self.uses_encoder(model):
             return self
         return replace(self, steps=self.encoded_steps, restarts=1)
 
     def uses_encoder(self, model: DCGAN) -> bool:
-        """Whether the encoder is asked.
+        """Return whether the method starts from this model's encoder.
 
         Raises
         ------
         SettingsError
-            The method needs one and the model has none.
+            It needs one and the model has none.
         """
         if self.encoder == "always" and model.encoder is None:
             raise SettingsError(
@@ -131,7 +128,7 @@ class Method:
     def objective(
         self, model: DCGAN, target: Tensor, known: Tensor, condition: Condition | None = None
     ) -> Objective:
-        """Return the objective for images [B, C, H, W] of which ``known`` [B, 1, H, W] is 1 where given."""
+        """Return the objective of images [B, C, H, W] in [-1, 1], of which ``known`` [B, 1, H, W] is the known share."""
         return Objective(
             model.generator,
             model.discriminator,
@@ -146,17 +143,6 @@ class Method:
             self.terms,
         )
 
-    def starts(
-        self, objective: Objective, settings: DCGANSettings, lanes: int, seed: int
-    ) -> Tensor:
-        """Return the starts of ``lanes`` searches an image, [B, lanes, latent_dim]."""
-        radius = self._radius(settings)
-        if self.bank:
-            bank = max(self.bank, lanes)
-            return best_of_pool(objective, settings, lanes, bank=bank, seed=seed, clip=radius)
-        starts = drawn_starts(settings, lanes, self.draw, seed=seed).clamp(-radius, radius)
-        return starts.to(objective.target.device).expand(len(objective.target), -1, -1)
-
     def search(
         self,
         objective: Objective,
@@ -165,7 +151,7 @@ class Method:
         *,
         endless: bool = False,
     ) -> Iterator[SearchState]:
-        """Run the solver from ``z`` [B, latent_dim]; ``endless`` goes on past ``steps`` until the caller stops."""
+        """Run the solver from ``z`` [B, latent_dim]; ``endless`` continues past ``steps`` until the caller stops."""
         solver = SOLVERS[self.solver]
         if self.solver == "adam":
             warmup = 0.05 if self.scheduled else 0.0
@@ -177,12 +163,13 @@ class Method:
             z,
             steps=_ENDLESS if endless and self.steps else self.steps,
             learning_rate=self.learning_rate,
-            projection=latent_clip(self._radius(settings)),
+            projection=latent_clip(self.latent_radius(settings)),
             patience=self.patience,
             tolerance=self.tolerance,
         )
 
-    def _radius(self, settings: DCGANSettings) -> float:
+    def latent_radius(self, settings: DCGANSettings) -> float:
+        """Return the bound of |z_i|."""
         return clip_radius(settings) if self.latent_clip is None else self.latent_clip
 
 
@@ -201,7 +188,7 @@ _YEH = Method(
     scheduled=False,
     latent_clip=1.0,
     encoder="never",
-    bank=0,
+    init_pool=0,
     restarts=1,
     blend="poisson",
 )
@@ -217,7 +204,7 @@ _DEFAULT = replace(
     scheduled=True,
     latent_clip=None,
     encoder="if there",
-    bank=1024,
+    init_pool=1024,
     restarts=4,
     neighbours=8,
 )
@@ -234,7 +221,7 @@ _CSGM = replace(
     latent_clip=math.inf,
     restarts=2,
     blend="paste",
-    draw="normal",
+    init_distribution="normal",
     terms=((latent_norm, 0.001),),
 )
 
@@ -242,9 +229,9 @@ METHODS: dict[str, Method] = {
     "default": _DEFAULT,
     # One pass of the encoder and G, no search.
     "instant": replace(_DEFAULT, name="instant", encoded_steps=0, encoder="always", neighbours=1),
-    # All of `default`, and what more time buys.
-    "best": replace(_DEFAULT, name="best", bank=4096, restarts=8, refine=12),
-    # The seed system: centre mask, 1,000 steps, 0.999 * squared error + 0.001 * D's output, the hole pasted.
+    # `default`, with a larger pool, more restarts and fine-tuning.
+    "best": replace(_DEFAULT, name="best", init_pool=4096, restarts=8, finetune=12),
+    # The mission's method: 1,000 steps on 0.999 * squared error + 0.001 * D's output, the hole pasted.
     "classic": Method(
         name="classic",
         steps=1000,
@@ -260,13 +247,13 @@ METHODS: dict[str, Method] = {
         scheduled=False,
         latent_clip=1.0,
         encoder="never",
-        bank=0,
+        init_pool=0,
         restarts=1,
         blend="paste",
     ),
-    # Yeh et al. 2017, section 4; the rate of Adam is not in the paper, 0.01 is that of its public ports.
+    # Yeh et al. 2017, section 4. The paper gives no rate of Adam; 0.01 is that of its public ports.
     "yeh": _YEH,
-    # The ports of Yeh's method take G's loss, -log D, for the prior. Theirs is a batch's mean; here it is each image's own.
+    # Public ports of Yeh's method use G's loss, -log D, as the prior: theirs a batch's mean, ours each image's own.
     "bamos": replace(
         _YEH,
         name="bamos",
@@ -280,7 +267,7 @@ METHODS: dict[str, Method] = {
     "chengbinjin": replace(
         _YEH,
         name="chengbinjin",
-        draw="normal",
+        init_distribution="normal",
         perceptual=nonsaturating_prior,
         lambda_perceptual=3.0,
         solver="nesterov",
@@ -289,7 +276,7 @@ METHODS: dict[str, Method] = {
     "moodoki": replace(
         _YEH,
         name="moodoki",
-        draw="normal",
+        init_distribution="normal",
         steps=3000,
         weight_window=15,
         perceptual=nonsaturating_prior,
@@ -299,15 +286,14 @@ METHODS: dict[str, Method] = {
     ),
     # Bora et al. 2017, section 6: the CelebA DCGAN's numbers.
     "csgm": _CSGM,
-    # Park et al. 2020, with nothing cut off G: squared error of images in [0, 1], hence a quarter. 25 calls of an L-BFGS that takes
-    # up to 20 steps each.
+    # Park et al. 2020, with all of G: squared error of images in [0, 1], hence a quarter; 25 calls of up to 20 L-BFGS steps.
     "surgery": replace(
         _CSGM,
         name="surgery",
         steps=25 * 20,
         contextual_weight=0.25,
         solver="lbfgs",
-        draw="clamped normal",
+        init_distribution="clamped normal",
         restarts=3,
         terms=(),
         patience=20,
@@ -322,7 +308,7 @@ def find_method(name: str, *, steps: int | None = None, blend: Blend | None = No
     Raises
     ------
     SettingsError
-        Unknown method or blend (the names are offered), or a number of steps out of range.
+        The method or blend is unknown, or the number of steps is out of range.
     """
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)

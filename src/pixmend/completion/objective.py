@@ -1,13 +1,14 @@
-"""What the search minimises, per image (Yeh et al. 2017, equations 3 to 5).
+"""The objective of completion, per image (Yeh et al. 2017, equations 3 to 5).
 
     z* = argmin_z  L_c(z | y, M) + lambda L_p(z) + further terms
 
-Every function returns [B]: image i's loss is its own, whatever the others in the batch are.
+Every function returns [B]: the loss of an image does not depend on its batch mates.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,9 +27,9 @@ class Losses:
     Attributes
     ----------
     total
-        contextual_weight * contextual + lambda_perceptual * perceptual, and the further terms.
+        contextual_weight * contextual + lambda_perceptual * perceptual + further terms.
     contextual, perceptual
-        Before weighting. Where the perceptual loss weighs nothing D is not asked, and it is 0.
+        Before weighting. With a weight of 0 the perceptual loss is not computed, and is 0.
     """
 
     total: Tensor
@@ -39,6 +40,20 @@ class Losses:
         """Return total, contextual and perceptual."""
         return self.total, self.contextual, self.perceptual
 
+    def detach(self) -> "Losses":
+        """Return the losses without their graph."""
+        return Losses(*(part.detach() for part in self.parts()))
+
+    def where(self, condition: Tensor, other: "Losses") -> "Losses":
+        """Return these losses where ``condition`` [B], and the other elsewhere."""
+        parts = zip(self.parts(), other.parts(), strict=True)
+        return Losses(*(torch.where(condition, ours, theirs) for ours, theirs in parts))
+
+    def put(self, rows: Tensor, new: "Losses") -> "Losses":
+        """Return these losses with row numbers ``rows`` [N] replaced by ``new`` [N]."""
+        parts = zip(self.parts(), new.parts(), strict=True)
+        return Losses(*(old.index_put((rows,), some) for old, some in parts))
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -47,19 +62,17 @@ class Objective:
     Attributes
     ----------
     generator, discriminator
-        In evaluation mode, statistics frozen, so that images do not meet in batch norm.
+        In evaluation mode: with batch statistics, images would depend on each other.
     target
-        The images to complete, [B, C, H, W] in [-1, 1]; values in the hole do not matter.
+        The images to complete, [B, C, H, W] in [-1, 1]; values in the hole are ignored.
     known
-        [B, 1, H, W], 1 = known, 0 = missing, between for a pixel that stands for some of both.
+        Share of each pixel that is known, [B, 1, H, W].
     weights
-        [B, 1, H, W], 0 in the hole.
-    contextual, perceptual
-        The two losses and their weights in the sum.
+        Weights of the contextual loss, [B, 1, H, W], 0 in the hole.
     condition
-        What G is told of each image besides z, for a model with a conditional encoder.
+        The encoder's condition of G beside z, if any.
     terms
-        Further terms, each with its weight in the sum.
+        Further terms, each with its weight.
     """
 
     generator: Generator
@@ -84,7 +97,7 @@ class Objective:
         return images
 
     def of_images(self, images: Tensor, z: Tensor | None = None) -> Losses:
-        """Return the losses of images G(z), [B, C, H, W]; of images that no z draws, without the further terms."""
+        """Return the losses of images G(z), [B, C, H, W]; without z, those of the images alone."""
         contextual = self.contextual(images, self.target, self.weights)
         perceptual = self.prior(images)
         total = self.contextual_weight * contextual + self.lambda_perceptual * perceptual
@@ -115,17 +128,19 @@ Term = Callable[[Objective, Tensor, Tensor], Tensor]
 
 
 def contextual_weights(known: Tensor, window: int = 7, floor: float = 0.0) -> Tensor:
-    """Weigh each known pixel by the share of missing pixels around it, and all known pixels by ``floor`` besides.
+    """Weight each known pixel by the share of missing pixels around it, plus a minimum.
 
     W_i = floor + sum over j in N(i) of (1 - M_j) / |N(i)| where M_i = 1, and 0 in the hole (Yeh 2017, equation 3, with
-    floor 0). With floor 0 what is known far from the hole has no say; with window 0 all known pixels count alike.
+    floor 0). With floor 0, known pixels far from the hole have no weight.
 
     Parameters
     ----------
     known
-        M, float [B, 1, H, W], 1 = known; between 0 and 1 where a pixel stands for some known ones and some missing.
+        M, share of each pixel that is known, float [B, 1, H, W].
     window
-        Side of the square neighbourhood N(i), odd; at the image's edge only pixels inside it count. 0 = none.
+        Side of the square neighbourhood N(i), odd, cut at the image's edge; 0 weights all known pixels alike.
+    floor
+        Minimum weight of a known pixel.
     """
     if window == 0:
         return known * floor
@@ -151,26 +166,21 @@ def contextual_mean_squared(images: Tensor, target: Tensor, weights: Tensor) -> 
 
 def yeh_prior(logits: Tensor) -> Tensor:
     """Return log(1 - D(G(z))), [B], from D's logits (Yeh 2017, equation 5)."""
-    # softplus(l) is the same number, but torch rounds it by other code in the last rows of a batch than in the first.
+    # Not softplus: torch rounds its last rows of a batch by other code than the first.
     return F.logsigmoid(-logits)
 
 
 def nonsaturating_prior(logits: Tensor) -> Tensor:
-    """Return -log D(G(z)), [B], the prior of the public ports of Yeh's method (G's loss in Goodfellow 2014, section 3)."""
+    """Return -log D(G(z)), [B], as public ports of Yeh's method do (G's loss in Goodfellow 2014, section 3)."""
     return -F.logsigmoid(logits)
 
 
 def negative_logit(logits: Tensor) -> Tensor:
-    """Return D's output with the sign that makes realistic images cheap, [B] (the seed system's prior)."""
+    """Return -D(G(z)) from logits, [B], the prior of the classic method."""
     return -logits
 
 
-def gaussian_norm(z: Tensor) -> Tensor:
-    """Return ||z||^2, [B]: twice the negative log density of N(0, I) but for a constant (Bora 2017, section 4)."""
-    return z.square().sum(1)
-
-
 def latent_norm(objective: Objective, z: Tensor, images: Tensor) -> Tensor:
-    """Return `gaussian_norm` as a term."""
+    """Return ||z||^2, [B]: twice the negative log density of N(0, I) up to a constant (Bora 2017, section 4)."""
     del objective, images
-    return gaussian_norm(z)
+    return z.square().sum(1)

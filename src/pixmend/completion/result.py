@@ -1,25 +1,81 @@
-"""What completion gives back, as plain values."""
+"""What estimators and completion return: `Samples` of the model, and the `Completion` of an image."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from pixmend.completion.average import Answer
-from pixmend.completion.film import FrameRecorder
-from pixmend.completion.windows import Window
-from pixmend.images import (
-    Picture,
-    Pixels,
-    contact_sheet,
-    png_bytes,
-    to_channels,
-    to_eight_bits,
-)
+from pixmend.completion.task import Answer
+from pixmend.completion.view import Frame, Window
+from pixmend.images import Picture, Pixels, contact_sheet, png_bytes, to_channels, to_eight_bits
 from pixmend.masks import Mask
+from pixmend.models import PixelPosterior
 
-_HOLE = np.array([226, 68, 140], np.uint8)  # a colour that no page, sky or skin has
+_HOLE = np.array([226, 68, 140], np.uint8)  # a colour rare in pages, skies and skin
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """K answers to each of B images, as an estimator gives them.
+
+    Attributes
+    ----------
+    images, latents
+        [B, K, C, S, S] in [-1, 1], and their z, [B, K, latent_dim].
+    losses
+        Total, contextual and perceptual, [B, K, 3].
+    order
+        The answers of each image, best first, int64 [B, K].
+    log_weights
+        Log weight of each answer in the mean, up to a constant, [B, K].
+    posterior
+        The encoder's estimate for each answer, [B * K, ...], then spare rows; None without an encoder.
+    history
+        Least total after each step, [steps + 1, B].
+    steps
+        Updates until the last answer of each image converged.
+    snapshots
+        Step -> the best image of each by then, [B, C, S, S].
+    """
+
+    images: Tensor
+    latents: Tensor
+    losses: Tensor
+    order: Tensor
+    log_weights: Tensor
+    posterior: PixelPosterior | None
+    history: Tensor
+    steps: list[int]
+    snapshots: dict[int, Tensor]
+
+
+def moments(
+    images: Tensor, posterior: PixelPosterior | None, log_weights: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the weighted mean [B, C, S, S] of answers [B, K, C, S, S], and the variance of its pixels [B, 1, S, S].
+
+    The mean has the least squared error, and blurs; a draw is sharp and errs more (Blau and Michaeli 2018). With a posterior the mean
+    is over its estimates and the images, which err in different ways; the variance is the mean of its variances plus
+    the variance of its means (law of total variance).
+    """
+    count, draws, *shape = images.shape
+    weights = torch.softmax(log_weights, 1).view(count, draws, 1, 1, 1)
+    mean, variance = _weighted_moments(images, weights)
+    if posterior is None:
+        return mean, variance
+    within = posterior.log_variance[: count * draws].exp().view(count, draws, 1, *shape[1:])
+    estimates = posterior.mean[: count * draws].view(count, draws, *shape)
+    estimate, between = _weighted_moments(estimates, weights)
+    return (estimate + mean) / 2, between + (weights * within).sum(1)
+
+
+def _weighted_moments(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    mean = (weights * values).sum(1)
+    variance = (weights * (values - mean[:, None]).square()).sum(1)
+    return mean, variance.mean(1, keepdim=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +91,7 @@ class Candidate:
     loss, contextual, perceptual
         The objective, and its two parts before weighting.
     z
-        The latent found, float32 [latent_dim]; beside an average, that of the best draw. Where the image was completed in several
-        windows, [windows, latent_dim].
+        Its latent, float32 [latent_dim]; for an average, that of the best draw. With several windows, [windows, latent_dim].
     """
 
     picture: Picture
@@ -48,34 +103,50 @@ class Candidate:
 
 
 @dataclass(frozen=True, eq=False)
+class SearchFrames:
+    """What G generated during the search of one window.
+
+    Attributes
+    ----------
+    frame
+        Where it lies in the window.
+    images
+        Step -> G of the best z by then, uint8 [size, size, C], in the channels of the image.
+    """
+
+    frame: Frame
+    images: dict[int, Pixels]
+
+
+@dataclass(frozen=True, eq=False)
 class Completion:
-    """All that is known of one completed image.
+    """One completed image.
 
     Attributes
     ----------
     name, original, mask
-        What was given.
+        The task.
     candidates
-        Distinct answers, the best first.
+        Distinct answers, best first.
     uncertainty
-        Standard deviation of each pixel over all answers that fit, in grey levels (0 to 255), float32 [H, W]; 0 where it is known.
+        Standard deviation of each pixel over all answers, in grey levels (0 to 255), float32 [H, W]; 0 where known.
     confidence
-        Share of the missing pixels that will be off by less than 26 grey levels, as calibrated on held-out images; None where the
-        model or the method has nothing to tell it by.
+        Expected share of missing pixels that are off by less than 26 grey levels, as calibrated on held-out images; None if the
+        model or the method has no calibration.
     snapshots
-        Step -> G(z) after that many steps, uint8 [size, size, C]; of several windows side by side.
+        Step -> G(z) after that many steps, uint8 [size, size, C]; windows side by side.
     history
-        The least objective so far after each step, [steps + 1].
+        Least objective after each step, [steps + 1].
     method, steps, seed, seconds
-        How it was found, and the share of the batch's wall time.
+        How it was made, and its share of the batch's wall time.
     windows
         Where the model looked, the largest hole first.
-    film
-        Images generated during the search of each window, if `CompletionOptions.film` asks for them; see `animation_frames`.
+    frames
+        Images generated during the search of each window, if `CompletionOptions.frames` asks for them; see `animation_frames`.
     warnings
-        What the user should know of this answer, in words.
+        What the user should know of this answer.
     array_shape
-        The shape of the array handed over, so that answers are arrays of that shape; None when a PIL image or a path was.
+        Shape of the input array, so that answers get it too; None for a PIL image or a path.
     """
 
     name: str
@@ -91,41 +162,37 @@ class Completion:
     seed: int = 0
     seconds: float = 0.0
     windows: tuple[Window, ...] = ()
-    film: tuple[FrameRecorder, ...] = ()
+    frames: tuple[SearchFrames, ...] = ()
     warnings: tuple[str, ...] = ()
     array_shape: tuple[int, ...] | None = None
 
     @property
-    def best(self) -> Any:  # noqa: ANN401 - the type it was given
-        """The best answer as the type the image was given: a NumPy array or, of a PIL image or a path, a PIL image."""
-        return self._as_given(self.candidates[0].picture)
+    def best(self) -> Any:  # noqa: ANN401 - the input's type
+        """The best answer: a NumPy array for an array, else a PIL image."""
+        return self._as_input(self.candidates[0].picture)
 
     @property
     def images(self) -> list[Any]:
-        """All answers, best first, as the type the image was given."""
-        return [self._as_given(candidate.picture) for candidate in self.candidates]
+        """All answers, best first, typed as `best`."""
+        return [self._as_input(candidate.picture) for candidate in self.candidates]
 
     @property
     def masked(self) -> Pixels:
-        """The original with the hole in a colour of its own, uint8 [H, W, 3 or 4]."""
+        """The original with the hole painted, uint8 [H, W, 3 or 4]."""
         pixels = to_eight_bits(self.original.pixels)
         pixels = to_channels(pixels, "RGB") if pixels.shape[-1] == 1 else pixels
         paint = np.append(_HOLE, 255)[: pixels.shape[-1]].astype(np.uint8)
         return np.where(self.mask.hole[..., None], paint, pixels)
 
     def uncertainty_pixels(self) -> Pixels:
-        """Return the uncertainty as a picture, uint8 [H, W, 1]: black is known or sure, white a standard deviation of 127 and more."""
+        """Return the uncertainty as a picture, uint8 [H, W, 1]: white is a standard deviation of 127 or more."""
         return (self.uncertainty * 2).clip(0, 255).round().astype(np.uint8)[..., None]
 
     def row(self) -> list[Pixels]:
-        """Return original, masked, the snapshots, and the candidates, as `captions` names them."""
+        """Return the pictures that `captions` names."""
         answers = [to_eight_bits(candidate.picture.pixels) for candidate in self.candidates]
-        return [
-            to_eight_bits(self.original.pixels),
-            self.masked,
-            *self.snapshots.values(),
-            *answers,
-        ]
+        original = to_eight_bits(self.original.pixels)
+        return [original, self.masked, *self.snapshots.values(), *answers]
 
     def captions(self) -> list[str]:
         """Return the captions of `row`."""
@@ -133,18 +200,19 @@ class Completion:
         after = [f"after {step:,}" for step in self.snapshots]
         return ["original", "masked", *after, "completed", *more]
 
-    def sheet(self, *, cell: int = 160) -> Any:  # noqa: ANN401 - the type it was given
-        """Return a contact sheet "original | masked | after 500 | after 1,000 | completed" as the type the image was given."""
+    def sheet(self, *, cell: int = 160) -> Any:  # noqa: ANN401 - the input's type
+        """Return a contact sheet "original | masked | after 500 | after 1,000 | completed", typed as `best`."""
         pixels = self.sheet_pixels(cell=cell)
         return pixels if self.array_shape is not None else Picture(pixels, "RGB").to_pil()
 
     def sheet_pixels(self, *, cell: int = 160) -> Pixels:
-        """Return the contact sheet as uint8 [H, W, 3]."""
+        """Return the contact sheet, uint8 [H, W, 3]."""
         return contact_sheet([self.row()], self.captions(), cell=cell)
 
     def record(self) -> dict[str, Any]:
         """Return the facts of this completion as JSON values."""
-        best = self.candidates[0]
+        best, hole = self.candidates[0], self.mask.hole
+        mean = round(float(self.uncertainty[hole].mean()), 3) if hole.any() else 0.0
         return {
             "file": self.name,
             "method": self.method,
@@ -152,7 +220,7 @@ class Completion:
             "seed": self.seed,
             "answer": best.answer,
             "missing": round(self.mask.missing, 6),
-            "uncertainty": self._mean_uncertainty(),
+            "uncertainty": mean,
             "confidence": None if self.confidence is None else round(self.confidence, 3),
             "windows": len(self.windows),
             "loss": best.loss,
@@ -163,15 +231,11 @@ class Completion:
             "warnings": list(self.warnings),
         }
 
-    def _mean_uncertainty(self) -> float:
-        hole = self.mask.hole
-        return round(float(self.uncertainty[hole].mean()), 3) if hole.any() else 0.0
-
     def _repr_png_(self) -> bytes:
-        """Show itself in a notebook."""
+        """Show the contact sheet in a notebook."""
         return png_bytes(Picture(self.sheet_pixels(), "RGB"))
 
-    def _as_given(self, picture: Picture) -> Any:  # noqa: ANN401
+    def _as_input(self, picture: Picture) -> Any:  # noqa: ANN401
         if self.array_shape is not None:
             return picture.native.reshape(self.array_shape)
         return picture.to_pil()

@@ -90,7 +90,7 @@ class Feed:
     def _drawn(self, glimpse: Preview) -> str:
         """Return the whole image with what is drawn of its windows so far."""
         if self._canvas is None:
-            self._canvas = to_eight_bits(glimpse.parts[0].job.picture.pixels).copy()
+            self._canvas = to_eight_bits(glimpse.parts[0].task.picture.pixels).copy()
         for part, picture in zip(glimpse.parts, glimpse.pictures(), strict=True):
             window = part.window
             self._canvas[window.rows, window.columns][window.own] = picture[window.own]

@@ -41,7 +41,7 @@ def test_known_pixels_stay_and_the_hole_moves_to_the_answer(lively, view, channe
     image, hole = noise(shape, dtype), np.zeros((40, 60), bool)
     hole[3:9, 4:9] = hole[30:38, 40:55] = True
     options = CompletionOptions(
-        replace(QUICK, blend="paste"), view=view, film=(0, 3, 12), snapshots=(3,)
+        replace(QUICK, blend="paste"), view=view, frames=(0, 3, 12), snapshots=(3,)
     )
     (result,) = complete_batch(lively(channels), [Task(open_image(image), Mask(~hole))], options)
     first, *between, last = animation_frames(result)
@@ -55,7 +55,7 @@ def test_known_pixels_stay_and_the_hole_moves_to_the_answer(lively, view, channe
     assert (between[0] != between[-1])[hole].mean() > 0.3
     for step, frame in zip((0, 3, 12), between, strict=True):
         stopped = replace(QUICK, blend="paste", steps=max(step, 1))
-        options = CompletionOptions(stopped, view=view, film=(step,))
+        options = CompletionOptions(stopped, view=view, frames=(step,))
         (shorter,) = complete_batch(
             lively(channels), [Task(open_image(image), Mask(~hole))], options
         )
@@ -68,5 +68,5 @@ def test_known_pixels_stay_and_the_hole_moves_to_the_answer(lively, view, channe
 def test_no_film_is_kept_where_none_is_asked_for(lively):
     job = Task(open_image(noise((16, 16))), make_mask("center", 16, 16))
     (result,) = complete_batch(lively("L"), [job], CompletionOptions(QUICK))
-    assert result.film == ()
+    assert result.frames == ()
     assert len(list(animation_frames(result))) == 2

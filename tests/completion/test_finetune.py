@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from pixmend.completion import METHODS, CompletionOptions, Task, complete_batch, lean
-from pixmend.completion.lean import rank_by_consensus
-from pixmend.completion.refine import hide, inner_layer, tuned_encoder
-from pixmend.completion.start import encoded_starts
+from pixmend.completion import METHODS, CompletionOptions, Task, complete_batch
+from pixmend.completion.amortized import encode_rows, rank_by_consensus
+from pixmend.completion.finetune import finetuned_encoder, finetuned_first_layer, hide
+from pixmend.completion.latent import init_latents
 from pixmend.images import open_image
 from pixmend.masks import make_mask
 from pixmend.models import DCGAN, Encoder, Retrieval, encode, initialise
 from pixmend.models.dcgan import DCGANSettings
 from pixmend.rng import generator_for
 
-BEST = replace(METHODS["best"], steps=5, encoded_steps=3, bank=32, restarts=2, refine=2)
+BEST = replace(METHODS["best"], steps=5, encoded_steps=3, init_pool=32, restarts=2, finetune=2)
 
 
 @pytest.fixture(params=["off", "conditional"])
@@ -68,7 +68,9 @@ def answers(results):
 @pytest.mark.parametrize("rows", [1, 30, 10**6])
 def test_images_are_answered_alike_however_many_are_encoded_together(lively, monkeypatch, rows):
     model, asked = encoded(lively("RGB")), jobs(7)
-    monkeypatch.setattr(lean, "_AT_ONCE", rows)  # 8 neighbours an image: parts of 1, of 3 and all
+    monkeypatch.setattr(
+        "pixmend.completion.amortized._ROWS", rows
+    )  # 8 neighbours an image: parts of 1, of 3 and all
     options = CompletionOptions(METHODS["default"])
     alone = [complete_batch(model, [job], options)[0] for job in asked]
     together = complete_batch(model, asked, options)
@@ -99,7 +101,7 @@ def test_an_image_alone_among_others_and_again_gets_the_same_answer(model):
 def test_known_pixels_are_sacred_and_the_model_is_as_it_was(model):
     before = weights(model)
     (result,) = complete_batch(model, jobs(1), CompletionOptions(BEST))
-    (plain,) = complete_batch(model, jobs(1), CompletionOptions(replace(BEST, refine=0)))
+    (plain,) = complete_batch(model, jobs(1), CompletionOptions(replace(BEST, finetune=0)))
     ours, mask = answers([result])[0], result.mask
     assert np.array_equal(ours[mask.known], result.original.pixels[mask.known])
     assert not np.array_equal(ours, answers([plain])[0])
@@ -123,11 +125,11 @@ def test_more_steps_never_draw_the_hidden_pixels_worse_and_some_draw_them_better
     model = lively("RGB")
     target, known = seen(5)
     objective = BEST.objective(model, target, known)
-    z = BEST.starts(objective, model.settings, 1, 0)[:, 0]
+    z = init_latents(BEST, objective, model.settings, 1, 0)[:, 0]
     _, hidden = hide(known, seed=0)
     errors = []
     for steps in (0, 3, 12):
-        images = inner_layer(objective, z, model.settings, steps=steps, seed=0)
+        images = finetuned_first_layer(objective, z, model.settings, steps=steps, seed=0)
         errors.append(hidden_error(images, target, hidden))
     assert torch.equal(
         errors[0], hidden_error(model.generator(z), target, hidden)
@@ -147,10 +149,10 @@ def test_the_hidden_pixels_are_hidden_from_the_fit(model):
         if model.encoder is None:
             objective = BEST.objective(model, image, known)
             z = torch.zeros(1, model.settings.latent_dim)
-            drawn = inner_layer(objective, z, model.settings, steps=1, seed=0)
+            drawn = finetuned_first_layer(objective, z, model.settings, steps=1, seed=0)
             changed, value = not torch.equal(drawn, model.generator(z)), drawn
         else:
-            tuned = tuned_encoder(model, image, known, steps=1, seed=0)
+            tuned = finetuned_encoder(model, image, known, steps=1, seed=0)
             changed, value = tuned is not model.encoder, tuned.residual.weight
         if changed:
             found.append(value)
@@ -165,7 +167,7 @@ def test_a_tuned_encoder_draws_the_hidden_pixels_no_worse_the_longer_it_is_tuned
     nearest = model.retrieval.take(model.retrieval.nearest(target, left, 4)[0])
     errors = []
     for steps in (0, 2, 8):
-        tuned = replace(model, encoder=tuned_encoder(model, target, known, steps=steps, seed=0))
+        tuned = replace(model, encoder=finetuned_encoder(model, target, known, steps=steps, seed=0))
         rows = (each.expand(4, -1, -1, -1) for each in (target, left))
         encoding = encode(tuned, *rows, nearest)
         images = model.generator(encoding.mean, encoding.condition)
@@ -175,30 +177,30 @@ def test_a_tuned_encoder_draws_the_hidden_pixels_no_worse_the_longer_it_is_tuned
 
 
 def test_steps_that_only_do_harm_are_not_kept(lively, monkeypatch):
-    monkeypatch.setattr("pixmend.completion.refine._TUNING_RATE", 3.0)
+    monkeypatch.setattr("pixmend.completion.finetune._ENCODER_RATE", 3.0)
     model = encoded(lively("RGB"))
     target, known = seen()
-    assert tuned_encoder(model, target, known, steps=3, seed=0) is model.encoder
+    assert finetuned_encoder(model, target, known, steps=3, seed=0) is model.encoder
 
 
 def test_nothing_known_to_hide_leaves_the_encoder_as_it_is(lively):
     model = encoded(lively("RGB"))
     target, known = seen()
-    assert tuned_encoder(model, target, known * 0, steps=3, seed=0) is model.encoder
+    assert finetuned_encoder(model, target, known * 0, steps=3, seed=0) is model.encoder
 
 
 def test_the_start_is_the_neighbours_answer_that_fits_and_agrees_best(lively):
     model = encoded(lively("RGB"))
     target, known = seen(3)
     rows = torch.tensor([0] * 8 + [1] * 8 + [2] * 8)
-    starts = encoded_starts(model, target, known, rows, 8, seed=0)
+    starts = encode_rows(model, target, known, rows, 8, seed=0)
     z, encoding = starts.z, starts.encoding
     objective = METHODS["default"].objective(model, target[rows], known[rows], encoding.condition)
     order = rank_by_consensus(objective, starts, 3, 8)
     assert sorted(order.flatten().tolist()) == list(range(24))
     drawn = objective.draw(z).view(3, 8, 3, 16, 16)
     both = (drawn + encoding.pixel_posterior.mean.view(3, 8, 3, 16, 16)) / 2
-    mean = (torch.softmax(starts.log_weight.view(3, 8), 1).view(3, 8, 1, 1, 1) * both).sum(1)
+    mean = (torch.softmax(starts.log_weights.view(3, 8), 1).view(3, 8, 1, 1, 1) * both).sum(1)
     for image in range(3):
         gaps = ((drawn[image] - mean[image]).abs() * (1 - known[image])).sum((1, 2, 3))
         scores = objective(z).total.view(3, 8)[image] + 0.1 * gaps
@@ -215,7 +217,7 @@ def test_the_nearer_a_neighbour_the_more_its_answer_counts_and_units_do_not(live
     model = encoded(lively("RGB"))
     target, known = seen(3)
     rows = torch.tensor([0] * 8 + [1] * 8 + [2] * 8)
-    found = encoded_starts(model, target, known, rows, 8, seed=0).log_weight.view(3, 8)
+    found = encode_rows(model, target, known, rows, 8, seed=0).log_weights.view(3, 8)
     nearest = model.retrieval.nearest(target, known, 8)
     images = model.retrieval.images[nearest].float() / 127.5 - 1  # [3, 8, C, S, S]
     apart = (known[:, None] * (images - target[:, None]) ** 2).sum((2, 3, 4))
@@ -224,8 +226,8 @@ def test_the_nearer_a_neighbour_the_more_its_answer_counts_and_units_do_not(live
     torch.testing.assert_close(found[:, 0], torch.full((3,), -4.0))
     # An image of the memory itself counts alone.
     own = model.retrieval.take(torch.tensor([5]))
-    found = encoded_starts(model, own, known[:1], torch.zeros(8, dtype=torch.int64), 8, seed=0)
-    assert torch.softmax(found.log_weight, 0)[0] > 0.999
+    found = encode_rows(model, own, known[:1], torch.zeros(8, dtype=torch.int64), 8, seed=0)
+    assert torch.softmax(found.log_weights, 0)[0] > 0.999
 
 
 def test_tuning_ends_when_somebody_wants_an_answer(lively):
@@ -237,7 +239,7 @@ def test_tuning_ends_when_somebody_wants_an_answer(lively):
     def answer(refine, asks=None):
         asked = count()
         stop = (lambda: False) if asks is None else lambda: next(asked) >= asks
-        method = replace(BEST, refine=refine, encoded_steps=0)
+        method = replace(BEST, finetune=refine, encoded_steps=0)
         return [
             each.candidates[0].picture.pixels.tobytes()
             for each in complete_batch(model, jobs, CompletionOptions(method), should_stop=stop)

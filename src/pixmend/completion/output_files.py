@@ -1,4 +1,4 @@
-"""The files of a completion: under which names, none given twice, and what is in them."""
+"""The files of completions: their names, each unique, and their contents."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ _LONGEST = 255  # bytes of a file's name on every file system at hand
 
 @dataclass(frozen=True)
 class OutputNames:
-    """Where the files of one completion go, relative to the folder of results.
+    """The files of one completion, relative to the output folder.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class OutputNames:
     sheet
         The contact sheet.
     uncertainty
-        The picture of it, beside which goes the array of the same stem; None where there is none.
+        Its picture, beside an array of the same stem; None without.
     """
 
     answers: tuple[PurePath, ...]
@@ -37,37 +37,37 @@ class OutputNames:
 
     def files(self) -> list[PurePath]:
         """Return all of them."""
-        doubt = self.uncertainty
+        maps = self.uncertainty
         return [
             *self.answers,
             self.sheet,
-            *([] if doubt is None else [doubt, doubt.with_suffix(".npy")]),
+            *([] if maps is None else [maps, maps.with_suffix(".npy")]),
         ]
 
 
 class Names:
-    """Hands out output names, none twice, whatever the file system thinks of capitals."""
+    """Hands out unique output names, compared without case."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
     def reserve(self, names: Iterable[PurePath]) -> None:
-        """Keep names for inputs whose names need not change."""
+        """Reserve names."""
         self._taken |= {str(name).casefold() for name in names}
 
-    def free(self, wanted: PurePath, instead: PurePath) -> PurePath:
-        """Return ``wanted``, or ``instead``, or that with a number: the first not taken, shortened where no file may be called that."""
+    def free(self, wanted: PurePath, fallback: PurePath) -> PurePath:
+        """Return ``wanted``, else ``fallback``, else that with a number: the first free name, cut to 255 bytes."""
         name, number = beside(wanted, wanted.suffix), 1
         while str(name).casefold() in self._taken:
             more = "" if number == 1 else f"-{number}"
-            name, number = beside(instead, more + instead.suffix), number + 1
+            name, number = beside(fallback, more + fallback.suffix), number + 1
         self._taken.add(str(name).casefold())
         return name
 
     def settle(
         self, target: PurePath, suffix: str, *, candidates: int, uncertainty: bool
     ) -> OutputNames:
-        """Return the names of a completion planned as ``target``, whose picture is to be saved under ``suffix``."""
+        """Return the names of a completion planned as ``target`` and saved with ``suffix``."""
         if suffix != target.suffix:
             target = self.free(target.with_suffix(suffix), target.with_name(target.name + suffix))
         others = [
@@ -75,15 +75,15 @@ class Names:
             for number in range(2, candidates + 1)
         ]
         sheet = self._beside(target, ".sheet.png")
-        doubt = self._beside(target, ".uncertainty.png") if uncertainty else None
-        return OutputNames((target, *others), sheet, doubt)
+        maps = self._beside(target, ".uncertainty.png") if uncertainty else None
+        return OutputNames((target, *others), sheet, maps)
 
     def _beside(self, target: PurePath, ending: str) -> PurePath:
         return self.free(beside(target, ending), beside(target, target.suffix + ending))
 
 
 def beside(path: PurePath, ending: str) -> PurePath:
-    """Return ``path`` with ``ending`` after its stem, of which as much is left out as makes the name 255 bytes at most."""
+    """Return ``path`` with ``ending`` after its stem, which is cut so that the name has at most 255 bytes."""
     stem, room = path.stem, _LONGEST - len(os.fsencode(ending))
     while stem and len(os.fsencode(stem)) > room:
         stem = stem[:-1]
@@ -91,19 +91,19 @@ def beside(path: PurePath, ending: str) -> PurePath:
 
 
 def plan_targets(relatives: Sequence[PurePath], names: Names) -> list[PurePath]:
-    """Return the output name of each input as if it kept its suffix; those that do keep it come first."""
+    """Return the output name of each input; inputs that keep their suffix have precedence."""
     wanted = [name.with_suffix(lossless_suffix(name.suffix, "RGB")) for name in relatives]
-    kept = [place for place, name in enumerate(relatives) if wanted[place].suffix == name.suffix]
-    changed = [place for place, name in enumerate(relatives) if wanted[place].suffix != name.suffix]
+    changed = [new.suffix != name.suffix for name, new in zip(relatives, wanted, strict=True)]
     targets: dict[int, PurePath] = {}
-    for place in [*kept, *changed]:
-        instead = relatives[place].with_name(relatives[place].name + wanted[place].suffix)
-        targets[place] = names.free(wanted[place], instead)
-    return [targets[place] for place in range(len(relatives))]
+    for number in sorted(range(len(relatives)), key=changed.__getitem__):
+        name = relatives[number]
+        fallback = name.with_name(name.name + wanted[number].suffix)
+        targets[number] = names.free(wanted[number], fallback)
+    return [targets[number] for number in range(len(relatives))]
 
 
 def conflicting_outputs(out: StorePath, given: Sequence[StorePath]) -> list[PurePath]:
-    """Return the files that a user handed over and that lie in ``out``, relative to it: no result may take their place."""
+    """Return the input files that lie in ``out``, relative to it: no result may replace them."""
     # The folder is resolved, not the file: a link's own name is what a result would replace.
     inside = [relative_to(place.parent, out) for place in given]
     return [
@@ -114,7 +114,7 @@ def conflicting_outputs(out: StorePath, given: Sequence[StorePath]) -> list[Pure
 
 
 def relative_to(place: StorePath, root: StorePath) -> PurePosixPath | None:
-    """Return where a folder lies in another one, or None."""
+    """Return a folder's path relative to ``root``, or None if it lies elsewhere."""
     if place.local is not None and root.local is not None:
         inside, around = place.local.resolve(), root.local.resolve()
         return PurePosixPath(inside.relative_to(around)) if inside.is_relative_to(around) else None
@@ -125,12 +125,12 @@ def relative_to(place: StorePath, root: StorePath) -> PurePosixPath | None:
 def write_completion(
     result: Completion, out: StorePath, names: OutputNames
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Write all there is of a completion, each file whole or not at all.
+    """Write the files of a completion, each atomically.
 
     Returns
     -------
     facts, files
-        What is known of it, as JSON values; and the SHA-256 of each file by its name.
+        `Completion.record` with the names, as JSON values; and each file's SHA-256 by name.
 
     Raises
     ------

@@ -1,0 +1,405 @@
+"""Completion, from tasks to completed images: frame, estimate, choose, blend, merge the windows."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pixmend.completion.amortized import amortized
+from pixmend.completion.animation import Preview
+from pixmend.completion.blend import BLENDS, Blend
+from pixmend.completion.latent import latent
+from pixmend.completion.observer import Observer
+from pixmend.completion.result import Candidate, Completion, Samples, SearchFrames, moments
+from pixmend.completion.task import Answer, CompletionOptions, Task, View
+from pixmend.completion.view import Frame, Window, WindowTask, frame_for, window_tasks
+from pixmend.images import Picture, Pixels, parse_colour, to_channels, to_pixels, to_tensor
+from pixmend.masks import Mask
+from pixmend.models import DCGAN, Calibration, known_error
+
+_AVERAGED = 8  # draws of an average, where an encoder can take each from another neighbour
+_ALIKE = 8 / 127.5  # root mean square difference, 8 grey levels, below which answers are alike
+
+
+def complete(
+    model: DCGAN,
+    tasks: Iterable[Task],
+    options: CompletionOptions,
+    *,
+    on_preview: Callable[[Preview], None] = lambda preview: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Completion]:
+    """Complete images in order, ``options.batch`` at a time; tasks are read as needed.
+
+    Parameters
+    ----------
+    on_preview
+        Called after every step.
+    should_stop
+        Asked after every step: on True, the current batch ends with its best answers so far, and no other begins.
+    """
+    remaining = iter(tasks)
+    while not should_stop() and (batch := list(islice(remaining, options.batch))):
+        yield from complete_batch(
+            model, batch, options, on_preview=on_preview, should_stop=should_stop
+        )
+
+
+def complete_batch(
+    model: DCGAN,
+    tasks: Sequence[Task],
+    options: CompletionOptions,
+    *,
+    on_preview: Callable[[Preview], None] = lambda preview: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[Completion]:
+    """Complete the images of one batch, each as it would be alone. Images without holes are returned unchanged.
+
+    Raises
+    ------
+    MaskError, ImageError
+        See `Task.check`.
+    """
+    options = for_model(model, options)
+    for task in tasks:
+        task.check()
+    windows = [window_tasks(task, options.view, model.settings.size) for task in tasks]
+    remaining = iter(list(chain.from_iterable(windows)))
+    completed: list[Completion] = []
+    while batch := list(islice(remaining, options.batch)):
+        completed += _complete_windows(model, batch, options, on_preview, should_stop)
+    results = iter(completed)
+    return [
+        _merge(parts, list(islice(results, len(parts)))) if parts else _unchanged(task, options)
+        for task, parts in zip(tasks, windows, strict=True)
+    ]
+
+
+def for_model(model: DCGAN, options: CompletionOptions) -> CompletionOptions:
+    """Return the options with their method set for this model: see `Method.for_model`."""
+    method = options.method.for_model(model)
+    if options.answer == "average" and method.uses_encoder(model):
+        restarts = max(method.restarts, _AVERAGED)
+        steps = method.steps if options.candidates > 1 else 0
+        method = replace(method, restarts=restarts, steps=steps)
+    return replace(options, method=method)
+
+
+def _complete_windows(
+    model: DCGAN,
+    parts: Sequence[WindowTask],
+    options: CompletionOptions,
+    on_preview: Callable[[Preview], None],
+    should_stop: Callable[[], bool],
+) -> list[Completion]:
+    started = time.perf_counter()
+    views = [_view(model, part.piece) for part in parts]
+    device = next(model.generator.parameters()).device
+    target = torch.stack([view.target for view in views]).to(device)  # [B, C, S, S]
+    known = torch.stack([view.known for view in views]).to(device)  # [B, 1, S, S]
+    frames, background = [view.frame for view in views], _background(model)
+
+    def on_step(step: int, losses: Sequence[float], best: Callable[[], Tensor]) -> None:
+        on_preview(Preview(step, parts, frames, losses, best, background))
+
+    observer = Observer(
+        on_step,
+        should_stop,
+        snapshots={*options.snapshots, *options.frames},
+        seconds=options.seconds,
+    )
+    encoded = options.method.uses_encoder(model)
+    estimate = amortized if encoded and not options.method.steps else latent
+    samples = estimate(model, target, known, options, observer)
+    judged = _judge(model, samples, target, known, options)
+    seconds = (time.perf_counter() - started) / len(parts)
+    return [
+        _completion(model, part.piece, view, judged, index, options, seconds)
+        for index, (part, view) in enumerate(zip(parts, views, strict=True))
+    ]
+
+
+@dataclass(frozen=True)
+class _ModelView:
+    """What the model sees of an image: where, its pixels [C, S, S] in [-1, 1], and their known share [1, S, S]."""
+
+    frame: Frame
+    target: Tensor
+    known: Tensor
+
+
+def _view(model: DCGAN, task: Task) -> _ModelView:
+    background, channels = _background(model), model.settings.channels
+    image = to_tensor(to_channels(task.picture.pixels, channels, background))
+    known = torch.from_numpy(task.mask.known)
+    frame = frame_for(known, model.card.get("fit", "crop"))
+    # Padding is transparent if the model knows alpha, else of the background's colour.
+    paint = np.array([[[*background, 0] if channels == "RGBA" else background]], np.uint8)
+    outside = to_tensor(to_channels(paint, channels, background)).flatten()
+    return _ModelView(frame, *frame.view(image, known, model.settings.size, outside))
+
+
+def _background(model: DCGAN) -> tuple[int, int, int]:
+    """Return the colour behind the model's training images."""
+    return parse_colour(str(model.card.get("background", "white")))
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """Samples, their mean [B, C, S, S] and variance [B, 1, S, S], and what calibration says of each image.
+
+    The losses of the mean, [B, 3], are computed only if it is an answer.
+    """
+
+    samples: Samples
+    mean: Tensor
+    variance: Tensor
+    mean_losses: Tensor | None
+    confidence: list[float | None]
+    out_of_domain: list[list[str]]
+
+
+@torch.no_grad()
+def _judge(
+    model: DCGAN, samples: Samples, target: Tensor, known: Tensor, options: CompletionOptions
+) -> _Judged:
+    mean, variance = moments(samples.images, samples.posterior, samples.log_weights)
+    mean_losses = None
+    if options.answer == "average":
+        losses = options.method.objective(model, target, known).of_images(mean)
+        mean_losses = torch.stack(losses.parts(), -1)
+    # Calibration was measured on the encoder's answers.
+    encoded = options.method.uses_encoder(model)
+    calibration = Calibration.of(model.card) if encoded else None
+    if calibration is None:
+        count = len(target)
+        return _Judged(samples, mean, variance, mean_losses, [None] * count, [[]] * count)
+    best = samples.images[torch.arange(len(target), device=target.device), samples.order[:, 0]]
+    confidence: list[float | None] = [*calibration.confidence(variance, known)]
+    reasons = _out_of_domain(model, calibration, best, target, known)
+    return _Judged(samples, mean, variance, mean_losses, confidence, reasons)
+
+
+def _out_of_domain(
+    model: DCGAN, calibration: Calibration, best: Tensor, target: Tensor, known: Tensor
+) -> list[list[str]]:
+    """Return why each image seems not to be of the model's domain; ``best`` are its answers [B, C, S, S]."""
+    errors = known_error(best, target, known).tolist()
+    distances = calibration.distances(
+        model.discriminator, known * target + (1 - known) * best
+    ).tolist()
+    missing = (1 - known).mean((1, 2, 3)).tolist()
+    domain = None if model.retrieval is None else model.retrieval.domain
+    scores = [0.0] * len(target) if domain is None else domain.anomaly_score(target, known).tolist()
+    far = "its known pixels lie {:.1f} times as far from the nearest training image as any should"
+    return [
+        [*([far.format(score)] if score > 1 else []), *calibration.reasons(*facts)]
+        for score, *facts in zip(scores, errors, distances, missing, strict=True)
+    ]
+
+
+def _completion(
+    model: DCGAN,
+    task: Task,
+    view: _ModelView,
+    judged: _Judged,
+    index: int,
+    options: CompletionOptions,
+    seconds: float,
+) -> Completion:
+    samples, steps = judged.samples, judged.samples.steps[index]
+    snapshots = {step: images[index] for step, images in samples.snapshots.items() if step <= steps}
+    return Completion(
+        name=task.name,
+        original=task.picture,
+        mask=task.mask,
+        candidates=tuple(_candidates(model, task, view, judged, index, options)),
+        uncertainty=_uncertainty(task, view.frame, judged.variance[index].cpu()),
+        snapshots={
+            step: to_pixels(image) for step, image in snapshots.items() if step in options.snapshots
+        },
+        history=samples.history[: steps + 1, index].cpu().numpy(),
+        method=options.method.name,
+        steps=steps,
+        seed=options.seed,
+        seconds=seconds,
+        confidence=judged.confidence[index],
+        warnings=(
+            *_mask_warnings(task.mask, view.known, options.view),
+            *(
+                f"unlike the images the model was trained on: {each}"
+                for each in judged.out_of_domain[index]
+            ),
+        ),
+        frames=(_search_frames(model, task, view, snapshots, options),) if options.frames else (),
+    )
+
+
+def _candidates(
+    model: DCGAN,
+    task: Task,
+    view: _ModelView,
+    judged: _Judged,
+    index: int,
+    options: CompletionOptions,
+) -> Iterator[Candidate]:
+    """Yield the answers of an image, blended: the mean first if it was asked for, then distinct draws."""
+    samples = judged.samples
+    images, losses, latents = (
+        each[index] for each in (samples.images, samples.losses, samples.latents)
+    )
+    order = samples.order[index]
+    chosen = order[_distinct(images[order].cpu(), _missing(view), options.candidates)].tolist()
+
+    def candidate(answer: Answer, image: Tensor, three: Tensor, draw: int) -> Candidate:
+        picture = _blend_in(model, task, view.frame, image.cpu(), options.method.blend)
+        total, contextual, perceptual = three.tolist()
+        z = latents[draw].cpu().numpy()
+        return Candidate(picture, answer, total, contextual, perceptual, z)
+
+    if judged.mean_losses is not None:
+        yield candidate("average", judged.mean[index], judged.mean_losses[index], chosen[0])
+        chosen = chosen[:-1]
+    for draw in chosen:
+        yield candidate("sharp", images[draw], losses[draw], draw)
+
+
+def _missing(view: _ModelView) -> Tensor:
+    """Return the model's pixels that are partly missing, bool [S, S]; all of them if the hole is too small to show."""
+    missing = view.known[0] < 1 - 1e-6
+    return missing if missing.any() else torch.ones_like(missing)
+
+
+def _distinct(images: Tensor, hole: Tensor, count: int) -> list[int]:
+    """Return positions of ``count`` of the answers [K, C, S, S] in order, those like an earlier one in the hole last."""
+    chosen: list[int] = []
+    alike: list[int] = []
+    for position, image in enumerate(images):
+        gaps = [float((image - images[each])[:, hole].square().mean().sqrt()) for each in chosen]
+        (alike if gaps and min(gaps) < _ALIKE else chosen).append(position)
+    return (chosen + alike)[:count]
+
+
+def _blend_in(model: DCGAN, task: Task, frame: Frame, image: Tensor, blend: Blend) -> Picture:
+    """Return the picture with G's image [C, S, S] blended into the hole, at the picture's own size and depth."""
+    pixels, background = task.picture.pixels, _background(model)
+    channels = task.picture.channels
+    native = to_tensor(to_channels(to_pixels(image, pixels.dtype), channels, background))
+    # The colours of fully transparent pixels are arbitrary: they must not flow into the hole.
+    original = to_tensor(to_channels(pixels, channels, background))
+    known = torch.from_numpy(task.mask.known)
+    blended = BLENDS[blend](original, frame.put_back(native, original), known)
+    if len(blended) == 4 and len(image) != 4:
+        # A model without alpha generates opaque pixels.
+        blended[3] = torch.where(known, original[3], torch.ones_like(original[3]))
+    return task.picture.replace_where(task.mask.hole, to_pixels(blended, pixels.dtype))
+
+
+def _uncertainty(task: Task, frame: Frame, variance: Tensor) -> NDArray[np.float32]:
+    """Return the standard deviation of each missing pixel in grey levels, float32 [H, W]."""
+    blank = torch.zeros(1, task.picture.height, task.picture.width)
+    deviation: NDArray[np.float32] = frame.put_back(variance.sqrt() * 127.5, blank)[0].numpy()
+    return np.where(task.mask.hole, deviation, np.float32(0))
+
+
+def _search_frames(
+    model: DCGAN,
+    task: Task,
+    view: _ModelView,
+    snapshots: dict[int, Tensor],
+    options: CompletionOptions,
+) -> SearchFrames:
+    def in_channels(image: Tensor) -> Pixels:
+        return to_channels(to_pixels(image), task.picture.channels, _background(model))
+
+    kept = {step: in_channels(snapshots[step]) for step in snapshots if step in options.frames}
+    return SearchFrames(view.frame, kept)
+
+
+def _mask_warnings(mask: Mask, known: Tensor, view: View) -> Iterator[str]:
+    """Yield what makes a mask hard to complete; ``known`` is the known share of each model pixel."""
+    if mask.missing > 0.95:
+        yield f"{mask.missing:.1%} is missing: there is little to go by"
+    if view == "whole" and known.min() > 0.5:
+        yield "the hole is finer than the model's pixels; view = window looks closer"
+
+
+def _unchanged(task: Task, options: CompletionOptions) -> Completion:
+    return Completion(
+        task.name,
+        task.picture,
+        task.mask,
+        (Candidate(task.picture, "sharp", 0.0, 0.0, 0.0, np.empty(0, np.float32)),),
+        np.zeros(task.mask.known.shape, np.float32),
+        method=options.method.name,
+        seed=options.seed,
+        warnings=("nothing is missing",),
+    )
+
+
+def _merge(parts: Sequence[WindowTask], completed: Sequence[Completion]) -> Completion:
+    """Return the completion of an image from those of its windows.
+
+    Its k-th answer has the k-th of each window; losses and histories are summed, snapshots lie side by side.
+    """
+    task, windows = parts[0].task, tuple(part.window for part in parts)
+    steps = [
+        step for step in completed[0].snapshots if all(step in each.snapshots for each in completed)
+    ]
+    length = max(len(each.history) for each in completed)
+    histories = [
+        np.pad(each.history, (0, length - len(each.history)), "edge") for each in completed
+    ]
+    uncertainty = np.zeros(task.mask.known.shape, np.float32)
+    for window, each in zip(windows, completed, strict=True):
+        part = uncertainty[window.rows, window.columns]
+        part[window.own] = each.uncertainty[window.own]
+    return replace(
+        completed[0],
+        original=task.picture,
+        mask=task.mask,
+        windows=windows,
+        candidates=tuple(
+            _merge_candidates(task.picture, windows, answers)
+            for answers in zip(*(each.candidates for each in completed), strict=True)
+        ),
+        uncertainty=uncertainty,
+        confidence=_merge_confidence(windows, completed),
+        snapshots={
+            step: np.concatenate([each.snapshots[step] for each in completed], axis=1)
+            for step in steps
+        },
+        history=np.sum(histories, axis=0),
+        steps=max(each.steps for each in completed),
+        frames=tuple(chain.from_iterable(each.frames for each in completed)),
+        seconds=sum(each.seconds for each in completed),
+        warnings=tuple(dict.fromkeys(chain.from_iterable(each.warnings for each in completed))),
+    )
+
+
+def _merge_candidates(
+    picture: Picture, windows: Sequence[Window], answers: Sequence[Candidate]
+) -> Candidate:
+    for window, answer in zip(windows, answers, strict=True):
+        picture = picture.with_part(answer.picture, window.rows, window.columns, window.own)
+    return replace(
+        answers[0],
+        picture=picture,
+        loss=sum(answer.loss for answer in answers),
+        contextual=sum(answer.contextual for answer in answers),
+        perceptual=sum(answer.perceptual for answer in answers),
+        z=answers[0].z if len(answers) == 1 else np.stack([answer.z for answer in answers]),
+    )
+
+
+def _merge_confidence(windows: Sequence[Window], completed: Sequence[Completion]) -> float | None:
+    """Return the mean over missing pixels."""
+    shares = [each.confidence for each in completed if each.confidence is not None]
+    if len(shares) < len(completed):
+        return None
+    return float(np.average(shares, weights=[window.own.sum() for window in windows]))

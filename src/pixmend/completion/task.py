@@ -1,0 +1,175 @@
+"""What to complete, and how: an image with its mask, and the options of a call."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from pixmend.completion.methods import Method
+from pixmend.errors import ImageError, InputError, MaskError, SettingsError
+from pixmend.images import EXTENSIONS, Picture, open_image
+from pixmend.masks import SHAPES, Mask, make_mask
+from pixmend.storage import StorePath
+
+Answer = Literal["sharp", "average"]
+View = Literal["whole", "window"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image to complete: the picture, its mask of the same size, and a name for messages."""
+
+    picture: Picture
+    mask: Mask
+    name: str = "image"
+
+    def check(self) -> None:
+        """Refuse an image that cannot be completed exactly.
+
+        Raises
+        ------
+        MaskError
+            See `Mask.check`.
+        ImageError
+            16-bit colour, whose known pixels could not be kept.
+        """
+        self.mask.check(self.picture.height, self.picture.width, self.name)
+        if self.picture.reduced:
+            raise ImageError(
+                f"{self.name}: 16-bit colour cannot be kept exactly; convert it to 8 bits a channel first"
+            )
+
+
+@dataclass(frozen=True)
+class CompletionOptions:
+    """How to complete.
+
+    Attributes
+    ----------
+    method
+        See `find_method`.
+    candidates
+        Distinct answers an image, best first.
+    snapshots
+        Steps after which the state of the search is kept; those past its last step are ignored.
+    seed
+        Random seed.
+    batch
+        Images (or windows of images) completed at a time: bounds memory, changes no result.
+    seconds
+        Time limit of each batch. The search then ignores the method's number of steps, which remains the length of its schedule.
+        Results depend on the clock. None: the method's number of steps.
+    answer
+        ``sharp``, a draw of G; or ``average``, the weighted mean of all answers, which errs least and blurs. The average precedes the
+        draws; an encoder makes it without a search.
+    view
+        What the model sees: the whole image, framed as its training images were, or a window around each hole (`windows_around`).
+        A window suits textures, and images far larger than the model.
+    frames
+        Steps after which a frame is kept for `animation_frames`.
+    """
+
+    method: Method
+    candidates: int = 1
+    snapshots: tuple[int, ...] = (500, 1000)
+    seed: int = 0
+    batch: int = 16
+    seconds: float | None = None
+    answer: Answer = "sharp"
+    view: View = "whole"
+    frames: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises
+        ------
+        SettingsError
+            A value is out of range.
+        """
+        if not 1 <= self.candidates <= 64:
+            raise SettingsError(
+                f"candidates = {self.candidates}: needs a whole number from 1 to 64"
+            )
+        if self.answer not in get_args(Answer):
+            raise SettingsError(f"answer = {self.answer!r}: needs sharp or average")
+        if self.batch < 1:
+            raise SettingsError(f"batch = {self.batch}: needs a whole number of at least 1")
+        if any(step < 0 for step in self.snapshots):
+            raise SettingsError(f"snapshots = {self.snapshots}: steps are counted from 0")
+        if self.seconds is not None and not (self.seconds > 0 and math.isfinite(self.seconds)):
+            raise SettingsError(f"seconds = {self.seconds}: needs a number above 0")
+        if self.view not in get_args(View):
+            raise SettingsError(f"view = {self.view!r}: there are {' and '.join(get_args(View))}")
+
+
+def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: ANN401
+    """Return the mask of a picture from a SPEC, a path or URL (a file, or a folder matched by stem), a PIL image or an array.
+
+    Raises
+    ------
+    MaskError
+        The mask does not parse, does not exist or does not fit.
+    """
+    if isinstance(mask, Mask):
+        return mask
+    if isinstance(mask, str) and mask.partition(":")[0] in SHAPES:
+        return make_mask(mask, picture.height, picture.width, seed=seed)
+    if isinstance(mask, np.ndarray):
+        return Mask.from_pixels(mask)
+    if not isinstance(mask, str | Path | StorePath):
+        return Mask.from_pixels(open_image(mask).pixels)
+    path = StorePath.of(mask)
+    if path.is_folder():
+        if picture.path is None:
+            raise MaskError(
+                f"mask {path}: an image without a file name has no stem; give a mask file"
+            )
+        path = _mask_in(path, picture.path.stem, picture.name)
+    elif not path.exists():
+        make_mask(str(mask), picture.height, picture.width)  # raises, naming the shapes
+    try:
+        return Mask.from_pixels(open_image(path).pixels)
+    except InputError as error:
+        raise MaskError(f"mask {error}") from error
+
+
+def mask_file(mask: str, image: StorePath) -> StorePath | None:
+    """Return the file of a mask folder that `open_mask` reads for an image; None if ``mask`` is no folder.
+
+    Raises
+    ------
+    MaskError
+        There is none, or several.
+    """
+    if mask.partition(":")[0] in SHAPES or not (folder := StorePath.of(mask)).is_folder():
+        return None
+    return _mask_in(folder, image.stem, str(image))
+
+
+def _mask_in(folder: StorePath, stem: str, name: str) -> StorePath:
+    masks = sorted(_masks_of_stem(folder, stem), key=str)
+    if not masks:
+        raise MaskError(f"{name}: no mask of that stem in {folder}; add {stem}.png (white = hole)")
+    if len(masks) > 1:
+        raise MaskError(
+            f"{name}: several masks of that stem: {', '.join(map(str, masks))}; keep one"
+        )
+    return masks[0]
+
+
+def _masks_of_stem(folder: StorePath, stem: str) -> list[StorePath]:
+    """Return the masks of a stem, each once on file systems that ignore case.
+
+    They are looked up by name or prefix: listing a folder of a million masks for each image would take far too long.
+    """
+    if folder.local is None:
+        paths = [folder / name for name in folder.beginning(f"{stem}.")]
+        return [each for each in paths if each.stem == stem and each.suffix.lower() in EXTENSIONS]
+    suffixes = [
+        each for end in EXTENSIONS for each in (end, end.upper(), f".{end[1:].capitalize()}")
+    ]
+    files = [path for each in suffixes if (path := folder.local / f"{stem}{each}").is_file()]
+    return [StorePath(path) for path in {path.stat().st_ino: path for path in files}.values()]
