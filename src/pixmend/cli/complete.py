@@ -1,7 +1,7 @@
 """pixmend complete."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -13,12 +13,13 @@ from pixmend.errors import SettingsError, StoppedError
 
 if TYPE_CHECKING:
     from pixmend.api import Model
+    from pixmend.cli.completion_run import CompletionRun
     from pixmend.client import RemoteModel
+    from pixmend.cluster import Completed
     from pixmend.completion import Answer, Blend, CompletionOptions, View
     from pixmend.storage import StorePath
 
 Inputs = Annotated[list[str], Argument(metavar="INPUT...", help="Images, folders, globs or URLs.")]
-Out = Annotated[str, Option("--out", help="Output folder or URL.")]
 MaskSpec = Annotated[
     str,
     Option(
@@ -35,8 +36,6 @@ MethodName = Annotated[
 ]
 Steps = Annotated[int | None, Option(help="Search steps; default: the method's.")]
 Seconds = Annotated[float | None, Option(help="Search time per batch, seconds; replaces --steps.")]
-Snapshots = Annotated[str, Option(help="Steps shown on the contact sheet.")]
-Candidates = Annotated[int, Option(help="Distinct candidates per image, best first.")]
 AnswerKind = Annotated[
     str, Option(help="sharp, or average: mean of samples, accurate but blurred.")
 ]
@@ -51,7 +50,6 @@ Animation = Annotated[
     Path | None, Option(help="GIF of the search; several images get a folder of that name.")
 ]
 Json = Annotated[bool, Option("--json", help="Print one JSON line per image on stdout.")]
-Batch = Annotated[int, Option(help="Images per batch; limits memory, changes no result.")]
 ServerUrl = Annotated[
     str | None,
     Option(metavar="URL", help="pixmend server that has MODEL; its token is in PIXMEND_TOKEN."),
@@ -61,13 +59,13 @@ ServerUrl = Annotated[
 def complete(
     model: ModelName,
     inputs: Inputs,
-    out: Out,
+    out: Annotated[str, Option("--out", help="Output folder or URL.")],
     mask: MaskSpec = "center",
     method: MethodName = "default",
     steps: Steps = None,
     seconds: Seconds = None,
-    snapshots: Snapshots = "500,1000",
-    candidates: Candidates = 1,
+    snapshots: Annotated[str, Option(help="Steps shown on the contact sheet.")] = "500,1000",
+    candidates: Annotated[int, Option(help="Distinct candidates per image, best first.")] = 1,
     answer: AnswerKind = "sharp",
     uncertainty: Uncertainty = False,
     seed: Seed = 0,
@@ -75,7 +73,7 @@ def complete(
     view: ViewName = "whole",
     animation: Animation = None,
     as_json: Json = False,
-    batch: Batch = 16,
+    batch: Annotated[int, Option(help="Images per batch; limits memory, changes no result.")] = 16,
     device: Device = "auto",
     server: ServerUrl = None,
     cluster: Cluster = None,
@@ -112,9 +110,9 @@ def complete(
     loaded = _load(model, device, server, animation)
     run = CompletionRun(loaded, files, mask, folder, options, uncertainty, animations, as_json)
     run.run()
-    _report(run.results, run.done, run.failures, len(run.failures), as_json)
+    _report(run, as_json)
     if run.stopped:
-        remaining = len(files) - run.done - len(run.failures)
+        remaining = len(files) - run.done - run.failed
         stderr.print(f"stopped: kept the best results so far; {remaining} not started")
     if run.stopped or run.failures:
         raise Exit(130 if run.stopped else 2)
@@ -192,25 +190,17 @@ def _complete_on(
         with completed.results.open() as lines:
             for line in lines:
                 print(line.decode(), end="")
-    earlier = f", {completed.kept:,} of them earlier" if completed.kept else ""
-    _report(
-        completed.results, completed.done, completed.failures, completed.failed, as_json, earlier
-    )
+    _report(completed, as_json, earlier=completed.kept)
     if completed.failed:
         raise Exit(2)
 
 
-def _report(
-    results: "StorePath",
-    done: int,
-    failures: Iterable[tuple[str, str]],
-    failed: int,
-    as_json: bool,
-    note: str = "",
-) -> None:
+def _report(outcome: "CompletionRun | Completed", as_json: bool, earlier: int = 0) -> None:
+    results, failed = outcome.results, outcome.failed
+    note = f", {earlier:,} of them earlier" if earlier else ""
     # With --json, stdout holds nothing but the records.
     console = stderr if as_json else stdout
-    console.print(f"{done:,} completed{note} -> {results.parent} (facts in {results.name})")
-    print_failures(failures)
+    console.print(f"{outcome.done:,} completed{note} -> {results.parent} (facts in {results.name})")
+    print_failures(outcome.failures)
     if failed:
-        stderr.print(f"{failed:,} of {done + failed:,} inputs failed")
+        stderr.print(f"{failed:,} of {outcome.done + failed:,} inputs failed")

@@ -7,30 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from pixmend import completion, images
 from pixmend.cli.input_files import InputFile, real_path
 from pixmend.cli.terminal import progress_bar, stderr, stop_on_signal
-from pixmend.completion import (
-    CompletionOptions,
-    Names,
-    Task,
-    animation_frames,
-    animation_steps,
-    beside,
-    conflicting_outputs,
-    open_mask,
-    plan_targets,
-    write_completion,
-)
+from pixmend.completion import CompletionOptions, Names, Task
 from pixmend.errors import InputError, SettingsError, StoreError
-from pixmend.images import (
-    Pixels,
-    contact_sheet,
-    encode_png,
-    lossless_suffix,
-    open_image,
-    thumbnail,
-    write_animation,
-)
+from pixmend.images import Pixels, encode_png, thumbnail
 from pixmend.storage import JsonlWriter, StorePath, parse_json, shared
 
 if TYPE_CHECKING:
@@ -69,6 +51,11 @@ class CompletionRun:
     stopped: bool = False
 
     @property
+    def failed(self) -> int:
+        """Number of failed inputs."""
+        return len(self.failures)
+
+    @property
     def results(self) -> StorePath:
         """One line of JSON per input."""
         return self.out / "results.jsonl"
@@ -91,15 +78,15 @@ class CompletionRun:
         options = self.model.for_model(self.options)
         rounds = options.method.steps + 1  # with the initial state
         if self.animations:
-            options = replace(options, frames=animation_steps(rounds - 1))
+            options = replace(options, frames=completion.animation_steps(rounds - 1))
         with stop_on_signal() as should_stop, progress_bar() as bar:
             total = len(self.inputs) * rounds
             task = bar.add_task("searching", total=total, note="")
 
             def show(preview: "Preview") -> None:
-                images = len({task.name for task in preview.tasks})  # one task per window
+                count = len({task.name for task in preview.tasks})  # one task per window
                 steps = min(preview.step + 1, rounds)  # --seconds may exceed the method's steps
-                completed = (self.done + len(self.failures)) * rounds + steps * images
+                completed = (self.done + self.failed) * rounds + steps * count
                 loss = sum(preview.losses) / len(preview.losses)
                 note = f"{self.done}/{len(self.inputs)} images, loss {loss:.2f}"
                 bar.update(task, completed=completed, note=note)
@@ -120,8 +107,8 @@ class CompletionRun:
         self._targets = self._plan()
         for item in self.inputs:
             try:
-                picture = open_image(item.path)
-                mask = open_mask(self.mask, picture, seed=self.options.seed)
+                picture = images.open_image(item.path)
+                mask = completion.open_mask(self.mask, picture, seed=self.options.seed)
                 task = Task(picture, mask, str(item.path))
                 task.check()
             except (InputError, StoreError) as error:
@@ -133,8 +120,8 @@ class CompletionRun:
     def _plan(self) -> dict[str, PurePath]:
         """Return the output name of each input."""
         given = [*(item.path for item in self.inputs), StorePath.of(self.mask)]
-        self._names.reserve(conflicting_outputs(self.out, given))
-        targets = plan_targets([item.relative for item in self.inputs], self._names)
+        self._names.reserve(completion.conflicting_outputs(self.out, given))
+        targets = completion.plan_targets([item.relative for item in self.inputs], self._names)
         return {str(item.path): target for item, target in zip(self.inputs, targets, strict=True)}
 
     def _write(self, result: "Completion") -> None:
@@ -142,11 +129,11 @@ class CompletionRun:
         target = self._targets[result.name]
         names = self._names.settle(
             target,
-            lossless_suffix(target.suffix, result.original.mode),
+            images.lossless_suffix(target.suffix, result.original.mode),
             candidates=len(result.candidates),
             uncertainty=self.uncertainty,
         )
-        facts, _ = write_completion(result, self.out, names)
+        facts, _ = completion.write_completion(result, self.out, names)
         if self.animations:
             facts["animation"] = str(self.animations.write(result, names.answers[0]))
         self._record(facts)
@@ -205,7 +192,7 @@ class Sheets:
         # Images without holes have no snapshots: their rows have gaps.
         captions = max(self._rows, key=len)
         rows = [[row.get(caption) for caption in captions] for row in self._rows]
-        sheet = contact_sheet(rows, list(captions), cell=_CELL_PIXELS, labels=self._labels)
+        sheet = images.contact_sheet(rows, list(captions), cell=_CELL_PIXELS, labels=self._labels)
         (self._folder / name).write_bytes(encode_png(sheet))
         self._rows, self._labels = [], []
 
@@ -237,8 +224,8 @@ class Animations:
 
     def write(self, result: "Completion", target: PurePath) -> Path:
         """Write the animation of the completion written as ``target``, and return its path."""
-        name = beside(target, f"{target.suffix}.gif")
+        name = completion.beside(target, f"{target.suffix}.gif")
         path = self._root if self._single else self._root / self._names.free(name, name)
-        frames = [thumbnail(frame, _FRAME_PIXELS) for frame in animation_frames(result)]
-        write_animation(frames, path)
+        frames = [thumbnail(frame, _FRAME_PIXELS) for frame in completion.animation_frames(result)]
+        images.write_animation(frames, path)
         return path

@@ -21,8 +21,6 @@ _REASONS = 3  # of inputs left out, in the summary
 Images = Annotated[
     str, Argument(help="Image folder, zip, idx file (.gz too) or TFRecords; path or URL.")
 ]
-RecordFolder = Annotated[str, Argument(help="Output folder or URL; the same command resumes.")]
-Size = Annotated[int, Option(help="Side of the square images, 8 to 1024 pixels.")]
 ChannelsName = Annotated[
     str | None, Option(metavar="L|RGB|RGBA", help="Channels; default: as the images need.")
 ]
@@ -33,19 +31,18 @@ MaxBad = Annotated[
     str | None,
     Option(metavar="N|FRACTION", help="Maximum unreadable inputs: a count such as 10, or 0.05."),
 ]
-ImagesPerShard = Annotated[int, Option(help="Maximum images per shard.")]
 
 
 def pack(
     images: Images,
-    records: RecordFolder,
-    size: Size = 64,
+    records: Annotated[str, Argument(help="Output folder or URL; the same command resumes.")],
+    size: Annotated[int, Option(help="Side of the square images, 8 to 1024 pixels.")] = 64,
     channels: ChannelsName = None,
     fit: FitName = "crop",
     background: Background = "white",
     workers: Workers = None,
     max_bad: MaxBad = None,
-    images_per_shard: ImagesPerShard = 4096,
+    images_per_shard: Annotated[int, Option(help="Maximum images per shard.")] = 4096,
     cluster: Cluster = None,
 ) -> None:
     """Pack images into TFRecord shards for training.

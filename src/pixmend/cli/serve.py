@@ -23,18 +23,9 @@ AllowHost = Annotated[list[str] | None, Option(help="More names of this server; 
 CorsOrigin = Annotated[
     list[str] | None, Option(help="Origins whose pages may call the API; may be repeated.")
 ]
-MaxBody = Annotated[float, Option("--max-body-mib", help="Maximum request body, MiB.")]
-MaxPixels = Annotated[int, Option(help="Maximum pixels per image.")]
-MaxCandidates = Annotated[int, Option(help="Maximum candidates per request, up to 64.")]
-MaxSteps = Annotated[int, Option(help="Maximum search steps.")]
-MaxSeconds = Annotated[float, Option(help="Maximum search time, seconds.")]
 MaxQueue = Annotated[int, Option(help="Maximum requests in the server; more get status 503.")]
-MaxStreams = Annotated[int, Option(help="Maximum concurrent streamed searches.")]
 Deadline = Annotated[float, Option(help="Maximum response time, seconds; searches then end early.")]
-Batch = Annotated[int, Option(help="Maximum requests per batch.")]
 BatchWait = Annotated[float, Option("--batch-wait-ms", help="Maximum wait to fill a batch, ms.")]
-Drain = Annotated[float, Option(help="Shutdown grace period after SIGTERM, seconds.")]
-Formats = Annotated[str, Option(help="Accepted image formats.")]
 
 
 def serve(
@@ -44,18 +35,18 @@ def serve(
     token: Token = "",
     allow_host: AllowHost = None,
     cors_origin: CorsOrigin = None,
-    max_body: MaxBody = 16,
-    max_pixels: MaxPixels = 4_000_000,
-    max_candidates: MaxCandidates = 16,
-    max_steps: MaxSteps = 5000,
-    max_seconds: MaxSeconds = 60,
+    max_body: Annotated[float, Option("--max-body-mib", help="Maximum request body, MiB.")] = 16,
+    max_pixels: Annotated[int, Option(help="Maximum pixels per image.")] = 4_000_000,
+    max_candidates: Annotated[int, Option(help="Maximum candidates per request, up to 64.")] = 16,
+    max_steps: Annotated[int, Option(help="Maximum search steps.")] = 5000,
+    max_seconds: Annotated[float, Option(help="Maximum search time, seconds.")] = 60,
     max_queue: MaxQueue = 64,
-    max_streams: MaxStreams = 8,
+    max_streams: Annotated[int, Option(help="Maximum concurrent streamed searches.")] = 8,
     deadline: Deadline = 120,
-    batch: Batch = 16,
+    batch: Annotated[int, Option(help="Maximum requests per batch.")] = 16,
     batch_wait: BatchWait = 5,
-    drain: Drain = 30,
-    formats: Formats = "png,jpeg,webp,bmp,gif,tiff",
+    drain: Annotated[float, Option(help="Shutdown grace period after SIGTERM, seconds.")] = 30,
+    formats: Annotated[str, Option(help="Accepted image formats.")] = "png,jpeg,webp,bmp,gif,tiff",
     device: Device = "auto",
 ) -> None:
     """Serve a web page for painting holes and completing them, and an HTTP API (extra: serve)."""

@@ -21,26 +21,23 @@ Data = Annotated[
 ]
 Run = Annotated[str, Argument(help="Run directory; the same command resumes.")]
 Recipe = Annotated[str | None, Option(help="Recipe name or TOML file.")]
-Steps = Annotated[int | None, Option(help="Training steps; default: the recipe's.")]
 Minutes = Annotated[
     float | None, Option(help="Training time; replaces --steps and selects the network size.")
 ]
 Overrides = Annotated[
     list[str] | None, Option("--set", metavar="KEY=VALUE", help="Any setting; may be repeated.")
 ]
-DryRun = Annotated[bool, Option("--dry-run", help="Show the settings and exit.")]
-SkipBad = Annotated[bool, Option("--skip-bad", help="Skip broken records.")]
 
 
 def train(
     data: Data,
     run: Run,
     recipe: Recipe = None,
-    steps: Steps = None,
+    steps: Annotated[int | None, Option(help="Training steps; default: the recipe's.")] = None,
     minutes: Minutes = None,
     override: Overrides = None,
-    dry_run: DryRun = False,
-    skip_bad: SkipBad = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show the settings and exit.")] = False,
+    skip_bad: Annotated[bool, Option("--skip-bad", help="Skip broken records.")] = False,
 ) -> None:
     """Train a DCGAN on a folder of images, or resume a run.
 
