@@ -60,7 +60,7 @@ def test_without_json_stdout_is_for_people(program, model, tmp_path):
     assert ran.out.startswith("1 completed")
 
 
-def test_warnings_are_told_on_stderr_and_in_the_record(program, model, tmp_path):
+def test_warnings_are_on_stderr_and_in_the_record(program, model, tmp_path):
     image = put(tmp_path / "a.png")
     for mask, words in (("random:0.97", "97.1% is missing"), ("none.png", "nothing is missing")):
         Image.new("L", (20, 24)).save(tmp_path / "none.png")
@@ -177,7 +177,7 @@ def test_16_bit_grey_is_read_and_written_as_16_bit_grey(program, model, tmp_path
     assert not np.array_equal(new, old)
 
 
-def test_windows_and_blends_by_name_and_misspelt(program, model, tmp_path):
+def test_windows_and_blends_by_correct_and_misspelt_name(program, model, tmp_path):
     path = put(tmp_path / "a.png", (80, 90, 3))
     hole = np.zeros((80, 90), np.uint8)
     hole[3:7, 3:7] = hole[70:76, 80:88] = 255
