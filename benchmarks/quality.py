@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from packing import cpu_name
 from torch import Tensor
-from training import PlainLoop, cpu_name
+from training import PlainLoop
 
 from pixmend.features import choose_features, kernel_distance
 from pixmend.models import sample_latents

@@ -13,14 +13,13 @@ which depends little on other programs. Prints a markdown table.
 
 import argparse
 import os
-import platform
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 
 import torch
+from packing import cpu_name
 from torch import Tensor, nn
 
 from pixmend.images import channel_count
@@ -215,15 +214,6 @@ def describe(options: argparse.Namespace, unit: float, limits: list[float]) -> s
         f"{unit / 1e6:.1f} MFLOP/sample, a step needs at least {_FEWEST} units, {needed / 1e9:.1f} GFLOP; sgemm before "
         f"and after {limits[0] / 1e9:.0f} and {limits[1] / 1e9:.0f} GFLOP/s, so at best {needed / max(limits):.2f} s/step.\n"
     )
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":
