@@ -1,4 +1,4 @@
-"""Do TensorFlow and pixmend read each other's records? Writes with each, reads with the other, compares every pixel.
+"""Check that TensorFlow and pixmend read each other's records, pixel by pixel.
 
 TensorFlow is no dependency of pixmend; run this in an environment of its own:
 
@@ -6,8 +6,9 @@ TensorFlow is no dependency of pixmend; run this in an environment of its own:
     interop/bin/pip install tensorflow-cpu numpy pillow pydantic google-crc32c
     PYTHONPATH=src interop/bin/python benchmarks/tensorflow_interop.py
 
-It makes its data in a temporary folder, prints a line a check, and exits with 1 if one fails. With a path as its
-argument it also writes there the fixture that tests/records reads: five small records written by TensorFlow.
+It creates its data in a temporary folder, prints a line per check, and exits with 1 if a check
+fails. Given a path, it also writes the fixture of tests/records there: five small records written
+by TensorFlow.
 """
 
 import sys
@@ -79,17 +80,17 @@ def read_ours(folder: Path, images: list[NDArray[np.uint8]]) -> bool:
     }
     names = set()
     for record in tf.data.TFRecordDataset(shards):
-        found = tf.io.parse_single_example(record, schema)
-        name = found["image/filename"].numpy().decode()
+        features = tf.io.parse_single_example(record, schema)
+        name = features["image/filename"].numpy().decode()
         number = int(name[-7:-4])
-        pixels = tf.io.decode_png(found["image/encoded"]).numpy()
-        shape = [int(found[f"image/{side}"]) for side in ("height", "width", "channels")]
+        pixels = tf.io.decode_png(features["image/encoded"]).numpy()
+        shape = [int(features[f"image/{side}"]) for side in ("height", "width", "channels")]
         good = [
             np.array_equal(pixels, images[number]),
             shape == [64, 64, 3],
-            int(found["image/class/label"]) == number % 3,
-            found["image/class/text"].numpy().decode() == f"Sample{number % 3:03d}",
-            found["image/format"].numpy() == b"png",
+            int(features["image/class/label"]) == number % 3,
+            features["image/class/text"].numpy().decode() == f"Sample{number % 3:03d}",
+            features["image/format"].numpy() == b"png",
         ]
         if not all(good):
             return False
@@ -131,7 +132,7 @@ def foreign_images(path: Path) -> Iterator[tuple[NDArray[np.uint8], str | None, 
 
 
 def decoded(content: bytes, *, is_png: bool) -> NDArray[np.uint8]:
-    """Decode with TensorFlow; its default for JPEG trades exactness for speed, up to 9 levels on noise."""
+    """Decode with TensorFlow, exactly: its default for JPEG is off by up to 9 levels on noise."""
     if is_png:
         return tf.io.decode_png(content).numpy()
     return tf.io.decode_jpeg(content, dct_method="INTEGER_ACCURATE").numpy()
@@ -190,7 +191,7 @@ def repack(folder: Path) -> bool:
 
 
 def write_fixture(path: Path) -> None:
-    """Five images whose pixels the tests can compute again: value = (17 y + 5 x + 80 c + 13 n) mod 256."""
+    """Write five images whose pixels tests recompute: (17 y + 5 x + 80 c + 13 n) mod 256."""
     with tf.io.TFRecordWriter(str(path)) as writer:
         for number, channels in enumerate((3, 3, 1, 4, 3)):
             pixels = pattern(number, channels)
@@ -220,7 +221,7 @@ def pattern(number: int, channels: int) -> NDArray[np.uint8]:
 
 
 def example(features: dict[str, object]) -> bytes:
-    """Serialise with TensorFlow's own classes, keys in order."""
+    """Serialise with TensorFlow's classes, keys in order."""
     kinds = {}
     for key, value in features.items():
         values = value if isinstance(value, list) else [value]

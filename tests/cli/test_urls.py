@@ -1,4 +1,4 @@
-"""The verbs on URLs: a real S3 server on this machine, and a store that fails now and then; the bytes are those of local paths."""
+"""The verbs on URLs, on a real local S3 server and on a flaky store; the bytes equal those of paths."""
 
 import json
 
@@ -25,7 +25,7 @@ def root(request):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Six images in two folders, and a mask for each."""
+    """Return a folder with six images in two sub-folders, and a mask for each."""
     for number in range(6):
         pixels = np.random.default_rng(number).integers(0, 256, (18, 14, 3), np.uint8)
         path = tmp_path / "in" / "ab"[number % 2] / f"{number}.png"
@@ -80,7 +80,7 @@ def test_complete_reads_masks_and_writes_by_url(root, folder, untrained, program
     }
 
 
-def test_what_fails_in_a_store_is_told_and_stops_nothing(folder, untrained, program):
+def test_failures_in_a_store_are_reported_and_stop_nothing(folder, untrained, program):
     root = StorePath.of(fresh(Counted) + "r")
     save_model(untrained("RGB"), folder / "m.safetensors")
     images = upload(folder / "in", root / "in")

@@ -353,7 +353,7 @@ def test_the_protocol_of_the_paper_prints_its_rows_above_ours(tasks):
     assert "| Yeh 2017, CelebA, published | 19.4 | 17.4 | 22.8 | 13.7 |" in ran.out
     assert "| classic:0.002, sharp, here |" in ran.out
     ran = run_beside(program, folder, "--out", folder / "o", "--protocol", "yeh2018")
-    assert "there is yeh2017" in ran.err
+    assert "the only protocol is yeh2017" in ran.err
 
 
 def test_a_full_disk_is_an_error_and_the_same_command_goes_on(

@@ -1,4 +1,4 @@
-"""A server's forms: a body in pieces, and what is made of its fields."""
+"""Fuzz targets of server forms: bodies in pieces, and tasks from their fields."""
 
 import asyncio
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ _LIMITS = Limits(pixels=4096, steps=100)
 
 
 def check_form(content: bytes) -> None:
-    """A body is a refusal of 400, 404, 415 or 422 in words, or a task within the limits; no file stays open.
+    """A body gives 400, 404, 415 or 422 with a message, or a task within limits; no file leaks.
 
-    The first byte says how large the pieces are in which it comes, the first line what kind it says it is.
+    The first byte sets the size of the pieces, the first line the declared content type.
     """
     piece = 1 + (content[0] if content else 0)
     kind, _, body = content[1:].partition(b"\n")
@@ -41,7 +41,7 @@ def check_form(content: bytes) -> None:
     assert "/" not in asked.task.name
 
 
-async def _asked(kind: bytes, body: bytes, piece: int) -> Any:  # noqa: ANN401 - the room's own
+async def _asked(kind: bytes, body: bytes, piece: int) -> Any:  # noqa: ANN401 - the server's own type
     pieces = [body[start : start + piece] for start in range(0, len(body), piece)] or [b""]
 
     async def receive() -> dict[str, Any]:
@@ -58,7 +58,7 @@ async def _asked(kind: bytes, body: bytes, piece: int) -> Any:  # noqa: ANN401 -
 
 
 def form_seeds() -> Iterator[bytes]:
-    """A whole form, one with a mask image, one with every field, and one that breaks off."""
+    """Yield a complete form, one with a mask image, one with every field, and a truncated one."""
     image = encode_png(np.zeros((6, 5, 1), np.uint8))
     mask = encode_png(np.eye(6, 5, dtype=np.uint8)[..., None] * np.uint8(255))
     whole = _form(image=image, mask_spec=b"center:0.5", steps=b"3")

@@ -1,14 +1,17 @@
-"""Films, sheets over many images and records on stdout of `pixmend complete`."""
+"""Animations, sheets of many images and records on stdout of `pixmend complete`."""
 
 import json
+from pathlib import PurePath
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pixmend.cli import watching
+from pixmend.cli import completion_run
+from pixmend.cli.input_files import InputFile
 from pixmend.errors import SettingsError
 from pixmend.models import save_model
+from pixmend.storage import StorePath
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def test_without_json_stdout_is_for_people(program, model, tmp_path):
     assert ran.out.startswith("1 completed")
 
 
-def test_warnings_are_told_on_stderr_and_in_the_record(program, model, tmp_path):
+def test_warnings_are_on_stderr_and_in_the_record(program, model, tmp_path):
     image = put(tmp_path / "a.png")
     for mask, words in (("random:0.97", "97.1% is missing"), ("none.png", "nothing is missing")):
         Image.new("L", (20, 24)).save(tmp_path / "none.png")
@@ -70,52 +73,53 @@ def test_warnings_are_told_on_stderr_and_in_the_record(program, model, tmp_path)
         assert np.array_equal(np.asarray(before), np.asarray(after))
 
 
-# Films
+# Animations
 
 
-def test_one_image_has_its_film_where_it_is_asked_for(program, model, tmp_path):
-    film = tmp_path / "films" / "my.gif"
-    ran = complete(program, model, put(tmp_path / "a.png"), "--film", film, "--json", out=tmp_path / "out")  # fmt: skip
+def test_one_image_has_its_animation_at_the_path_given(program, model, tmp_path):
+    path = tmp_path / "gifs" / "my.gif"
+    ran = complete(program, model, put(tmp_path / "a.png"), "--animation", path, "--json", out=tmp_path / "out")  # fmt: skip
     assert ran.code == 0, ran.err
-    with Image.open(film) as frames:
+    with Image.open(path) as frames:
         durations = [frames.info["duration"] for _ in map(frames.seek, range(frames.n_frames))]
         # Masked, steps 0 to 3, completed; frames that are alike are stored as one.
         assert sum(durations) == 5 * 150 + 1500
         assert len(durations) > 2
         assert frames.size == (200, 240)
-    assert json.loads(ran.out)["film"] == str(film)
+    assert json.loads(ran.out)["animation"] == str(path)
 
 
-def test_several_images_have_a_film_each_under_their_own_names(program, model, tmp_path):
+def test_several_images_have_an_animation_each_under_their_own_names(program, model, tmp_path):
     for name in ("a.png", "a.jpg", "sub/a.png"):
         put(tmp_path / "in" / name)
-    ran = complete(program, model, tmp_path / "in", "--film", tmp_path / "my.gif", "--json", out=tmp_path / "out")  # fmt: skip
+    ran = complete(program, model, tmp_path / "in", "--animation", tmp_path / "my.gif", "--json", out=tmp_path / "out")  # fmt: skip
     assert ran.code == 0, ran.err
-    films = sorted(path.relative_to(tmp_path / "my").as_posix() for path in (tmp_path / "my").rglob("*.gif"))  # fmt: skip
-    assert films == ["a.jpg.png.gif", "a.png.gif", "sub/a.png.gif"]
-    assert len({json.loads(line)["film"] for line in ran.out.splitlines()}) == 3
+    names = sorted(path.relative_to(tmp_path / "my").as_posix() for path in (tmp_path / "my").rglob("*.gif"))  # fmt: skip
+    assert names == ["a.jpg.png.gif", "a.png.gif", "sub/a.png.gif"]
+    assert len({json.loads(line)["animation"] for line in ran.out.splitlines()}) == 3
 
 
-@pytest.mark.parametrize(("film", "words"), [("a.mp4", "ends in .gif"), ("in.gif", "is an input")])
-def test_films_of_other_kinds_and_in_the_place_of_inputs_are_refused(program, model, tmp_path, film, words):  # fmt: skip
+@pytest.mark.parametrize(("name", "words"), [("a.mp4", "ends in .gif"), ("in.gif", "is an input")])
+def test_animations_of_other_kinds_and_in_the_place_of_inputs_are_refused(program, model, tmp_path, name, words):  # fmt: skip
     put(tmp_path / "in.gif")
-    ran = complete(program, model, tmp_path / "in.gif", "--film", tmp_path / film, out=tmp_path / "out")  # fmt: skip
+    ran = complete(program, model, tmp_path / "in.gif", "--animation", tmp_path / name, out=tmp_path / "out")  # fmt: skip
     assert ran.code == 2
     assert words in ran.err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_of_films_is_not_one_of_inputs(tmp_path):
-    inputs = [put(tmp_path / "in" / name) for name in ("a.png", "b.png")]
+def test_a_folder_of_animations_is_not_one_of_inputs(tmp_path):
+    paths = [put(tmp_path / "in" / name) for name in ("a.png", "b.png")]
+    inputs = [InputFile(StorePath(path), PurePath(path.name)) for path in paths]
     with pytest.raises(SettingsError, match="is an input"):
-        watching.Films(tmp_path / "in.gif", inputs, one=False)
+        completion_run.Animations(tmp_path / "in.gif", inputs)
 
 
 # Sheets
 
 
 def test_several_images_share_sheets_page_by_page(program, model, tmp_path, monkeypatch):
-    monkeypatch.setattr(watching, "_ROWS", 2)
+    monkeypatch.setattr(completion_run, "_SHEET_ROWS", 2)
     for name in ("a.png", "b.png", "sheet.png", "d.png", "e.png"):
         put(tmp_path / "in" / name)
     out = tmp_path / "out"
@@ -173,7 +177,7 @@ def test_16_bit_grey_is_read_and_written_as_16_bit_grey(program, model, tmp_path
     assert not np.array_equal(new, old)
 
 
-def test_windows_and_blends_by_name_and_misspelt(program, model, tmp_path):
+def test_windows_and_blends_by_correct_and_misspelt_name(program, model, tmp_path):
     path = put(tmp_path / "a.png", (80, 90, 3))
     hole = np.zeros((80, 90), np.uint8)
     hole[3:7, 3:7] = hole[70:76, 80:88] = 255
