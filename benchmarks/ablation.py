@@ -1,10 +1,12 @@
-"""What each option of training buys: short runs that differ in it alone, at equal steps, on one or more record folders.
+"""Compare options of training one at a time, in short runs of equal length, on one or more record folders.
 
-    python benchmarks/ablation.py OUT RECORDS [RECORDS ...] [--steps 400] [--variants default hinge] [--set filters=32]
+    python benchmarks/ablation.py OUT RECORDS [RECORDS ...] [--steps 400] [--variants default hinge]
+                                  [--set filters=32]
 
-Prints a markdown table a record folder: KID x 1000 and diversity of 1,024 samples, on the features of a fixed random network, and seconds
-a step (mean). OUT gets the runs, and for each record folder a picture of one line a variant, all of the same latents.
-Short runs say what an option does early; they do not say which model is best in the end.
+Prints a markdown table per record folder: KID x 1000 and diversity of 1,024 samples, in the
+features of a fixed random network, and mean seconds per step. OUT gets the runs, and a picture per
+record folder with a row of samples per variant, from the same latents. Short runs show the early
+effect of an option, not which model is best in the end.
 """
 
 import argparse
@@ -27,18 +29,21 @@ from pixmend.training import parse_overrides, resolve, train
 
 VARIANTS: dict[str, dict[str, object]] = {
     "default": {},
-    "no average": {"ema_decay": 0.0},
+    "no EMA": {"ema_decay": 0.0},
     "hinge": {"loss": "hinge"},
     "r1_gamma": {"r1_gamma": 1.0},
     "spectral norm": {"spectral_norm": True},
     "hinge, spectral norm": {"loss": "hinge", "spectral_norm": True},
     "diffaugment": {"diffaugment": "colour,translation,cutout"},
-    "augment, half": {"diffaugment": "colour,translation,cutout", "diffaugment_probability": 0.5},
+    "diffaugment, half": {
+        "diffaugment": "colour,translation,cutout",
+        "diffaugment_probability": 0.5,
+    },
     "translation": {"diffaugment": "translation"},
     "horizontal_flip": {"horizontal_flip": True},
     "cosine": {"lr_schedule": "cosine", "warmup": 0.05},
     "ttur": {"learning_rate": 1e-4, "discriminator_learning_rate": 4e-4},
-    "r1, augment": {"r1_gamma": 1.0, "diffaugment": "colour,translation,cutout"},
+    "r1, diffaugment": {"r1_gamma": 1.0, "diffaugment": "colour,translation,cutout"},
 }
 _SAMPLES = 1024
 _SHOWN = 16
@@ -68,7 +73,8 @@ def _compare(folder: Path, options: argparse.Namespace) -> None:
     print(f"\n{folder.name}: {len(real):,} images, {real.shape[1]} px, {records.channels}\n")
     print("| variant | KID x 1000 | diversity | s/step |\n|---|---|---|---|")
     print(
-        f"| (half of the images against the other) | {measure.floor():.1f} | 1.00 | |", flush=True
+        f"| (real images: one half against the other) | {measure.floor():.1f} | 1.00 | |",
+        flush=True,
     )
     rows = []
     for name in options.variants:
@@ -80,9 +86,9 @@ def _compare(folder: Path, options: argparse.Namespace) -> None:
         started = time.perf_counter()
         *_, last = train(records, run, settings)
         seconds = (time.perf_counter() - started) / last.step
-        drawn = _samples(load_model(run))
-        rows.append(drawn[:_SHOWN])
-        kid, diversity = measure.kid(drawn), measure.diversity(drawn)
+        fake = _samples(load_model(run))
+        rows.append(fake[:_SHOWN])
+        kid, diversity = measure.kid(fake), measure.diversity(fake)
         print(f"| {name} | {kid:.1f} | {diversity:.2f} | {seconds:.3f} |", flush=True)
         picture = grid(np.concatenate(rows), columns=_SHOWN, min_cell=48)
         (options.out / f"{folder.name}.png").write_bytes(encode_png(picture))
@@ -95,7 +101,7 @@ def _samples(model: DCGAN) -> NDArray[np.uint8]:
 
 
 class _Measure:
-    """Distances to a set of real images in the features of a random network that is the same in every run."""
+    """Distances to real images in the features of a random network, the same in every run."""
 
     def __init__(self, real: NDArray[np.uint8]) -> None:
         chosen = np.random.default_rng(0).permutation(len(real))[: 2 * _SAMPLES]
@@ -105,14 +111,14 @@ class _Measure:
         self._spread = _spread(self._real)
 
     def kid(self, images: NDArray[np.uint8]) -> float:
-        """Return 1000 times the unbiased squared MMD of the kernel (x y / d + 1)^3 (Binkowski 2018, section 4)."""
+        """Return 1000 x the unbiased MMD^2 of the kernel (x y / d + 1)^3 (Binkowski 2018, sec. 4)."""
         return 1000 * _mmd(self._real, self._scaled(_features(images)))
 
     def floor(self) -> float:
         return 1000 * _mmd(self._real[::2], self._real[1::2])
 
     def diversity(self, images: NDArray[np.uint8]) -> float:
-        """Return the mean distance between two samples, as a share of that between two real images."""
+        """Return the mean distance of two samples relative to that of two real images."""
         return _spread(self._scaled(_features(images))) / self._spread
 
     def _scaled(self, features: Tensor) -> Tensor:
@@ -121,11 +127,11 @@ class _Measure:
 
 @torch.no_grad()
 def _features(images: NDArray[np.uint8]) -> Tensor:
-    """Return [N, D]: at four depths of random strided convolutions, means over a 4 x 4 grid of places."""
-    found = []
+    """Return [N, D]: maps of three random strided convolutions, averaged over a 4 x 4 grid."""
+    features = []
     for part in np.array_split(images, max(1, len(images) // 256)):
         maps = torch.from_numpy(part.copy()).permute(0, 3, 1, 2).float() / 255
-        if maps.shape[1] == 4:  # what the eye sees: over white, and where it is opaque
+        if maps.shape[1] == 4:  # composited over white, with the alpha channel
             alpha = maps[:, 3:]
             maps = torch.cat([maps[:, :3] * alpha + 1 - alpha, alpha], 1)
         levels = []
@@ -134,11 +140,11 @@ def _features(images: NDArray[np.uint8]) -> Tensor:
             weight = torch.randn(shape, generator=generator_for(0, "ablation", "features", depth))
             maps = F.leaky_relu(F.conv2d(maps, weight / weight[0].numel() ** 0.5, None, 2, 1), 0.2)
             levels.append(F.adaptive_avg_pool2d(maps, min(4, maps.shape[2])).flatten(1))
-        found.append(torch.cat(levels, 1))
-    return torch.cat(found).double()
+        features.append(torch.cat(levels, 1))
+    return torch.cat(features).double()
 
 
-def _mmd(real: Tensor, drawn: Tensor) -> float:
+def _mmd(real: Tensor, fake: Tensor) -> float:
     def kernel(one: Tensor, other: Tensor) -> Tensor:
         return (one @ other.T / one.shape[1] + 1) ** 3
 
@@ -146,8 +152,8 @@ def _mmd(real: Tensor, drawn: Tensor) -> float:
         count = len(matrix)
         return (matrix.sum() - matrix.trace()) / (count * (count - 1))
 
-    within = without_self(kernel(real, real)) + without_self(kernel(drawn, drawn))
-    return float(within - 2 * kernel(real, drawn).mean())
+    within = without_self(kernel(real, real)) + without_self(kernel(fake, fake))
+    return float(within - 2 * kernel(real, fake).mean())
 
 
 def _spread(features: Tensor) -> float:

@@ -1,6 +1,7 @@
 """Hole PSNR and SSIM of methods, answers and baselines on held-out images, in one run.
 
-    python benchmarks/completion.py MODEL TRAIN_RECORDS HELD_OUT_RECORDS [--images 64] [--methods instant default yeh:0.1]
+    python benchmarks/completion.py MODEL TRAIN_RECORDS HELD_OUT_RECORDS [--images 64]
+                                    [--methods instant default yeh:0.1]
 
 Baselines and metrics are those of `pixmend evaluate`, which also tells how sure each figure is; this is the quick table. The held-out
 records must be of families (fonts, species) that are not in the training records. A method takes its own number of steps, or with
@@ -53,19 +54,19 @@ def main() -> None:
         spec: [make_mask(spec, *images.shape[1:3], seed=number) for number in range(len(images))]
         for spec in options.masks
     }
-    print("| |", " | ".join(f"{spec} PSNR | SSIM" for spec in masks), "| s an image |")
+    print("| |", " | ".join(f"{spec} PSNR | SSIM" for spec in masks), "| s/image |")
     print("|---" * (2 * len(masks) + 2) + "|")
     for each in methods:
         cells, seconds = [], []
         for drawn in masks.values():
             answers = each.run(images, drawn, lambda: False)
             triples = list(zip(answers, images, drawn, strict=True))
-            decibels = [psnr(found.pixels, image, mask.hole) for found, image, mask in triples]
+            decibels = [psnr(answer.pixels, image, mask.hole) for answer, image, mask in triples]
             similar = [
-                ssim_map(found.pixels, image)[mask.hole].mean() for found, image, mask in triples
+                ssim_map(answer.pixels, image)[mask.hole].mean() for answer, image, mask in triples
             ]
             cells += [f"{np.mean(decibels):.2f}", f"{np.mean(similar):.3f}"]
-            seconds += [found.seconds for found in answers]
+            seconds += [answer.seconds for answer in answers]
         print(f"| {each.label} |", " | ".join(cells), f"| {np.mean(seconds):.3f} |", flush=True)
 
 

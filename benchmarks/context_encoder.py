@@ -1,13 +1,18 @@
-"""The Context Encoder of Pathak et al. (2016) as a rival: trained on the same records, on holes of all kinds.
+"""The Context Encoder of Pathak et al. (2016) as a baseline, trained on all kinds of holes.
 
-    python benchmarks/context_encoder.py train MODEL.safetensors RECORDS [--minutes 60] [--filters 64]
+    python benchmarks/context_encoder.py train MODEL.safetensors RECORDS [--minutes 60]
+                                         [--filters 64]
     python benchmarks/context_encoder.py complete MODEL.safetensors TASKS OUT
 
-`train` goes on with MODEL where it exists, until it has learned for so many minutes. `complete` answers the tasks that `pixmend evaluate
-... --tasks TASKS` wrote; hand the answers over with `--completions context-encoder=OUT`. Encoder and decoder are section 3.1's at this
-size: halvings by 4 x 4 convolutions to a bottleneck without extent, and back (there 4,000 numbers for 128 px, here 8 per filter). The image
-comes with its hole in the mean colour and, since the hole is not always the same, the mask beside it; the loss is 0.999 of the hole's
-squared error and 0.001 of the adversarial loss of the completed image (equations 1 to 3; rates of section 4). Without channel-wise layers.
+`train` resumes MODEL if it exists, until its training time is used up. `complete` completes the
+tasks that `pixmend evaluate ... --tasks TASKS` wrote; evaluate its completions with `--completions
+context-encoder=OUT`.
+
+The architecture is that of section 3.1: 4 x 4 convolutions halve the image down to a 1 x 1
+bottleneck, and transposed ones restore it (4,000 units at 128 px there, 8 per filter here). The
+input is the image with its hole in the mean colour and, as the hole varies, the mask. The loss is
+0.999 x squared error of the hole + 0.001 x adversarial loss of the completed image (equations 1 to
+3; learning rates of section 4). There are no channel-wise layers.
 """
 
 import argparse
@@ -31,14 +36,14 @@ from pixmend.storage import write_bytes, write_text
 from pixmend.training.masking import sample_masks
 
 _BATCH = 64
-_RATE, _RATE_D = 2e-3, 2e-4  # section 4: the encoder's is ten times the discriminator's
+_RATE, _RATE_D = 2e-3, 2e-4  # section 4: the encoder's rate is ten times the discriminator's
 _RECONSTRUCTION, _ADVERSARIAL = 0.999, 0.001
 _KEEP_EVERY = 120  # seconds
 _FACTS = "facts.json"
 
 
 class ContextEncoder(nn.Module):
-    """Image with a hole [B, C, S, S] and mask [B, 1, S, S] in, image [B, C, S, S] out."""
+    """Maps an image with a hole [B, C, S, S] and its mask [B, 1, S, S] to an image [B, C, S, S]."""
 
     def __init__(self, size: int, channels: int, filters: int) -> None:
         super().__init__()
@@ -60,7 +65,7 @@ class ContextEncoder(nn.Module):
         self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
 
     def forward(self, images: Tensor, known: Tensor) -> Tensor:
-        """Complete images in [-1, 1]; known is 1 or 0."""
+        """Complete images in [-1, 1]; ``known`` is 1 or 0."""
         filled = torch.where(known > 0, images, self.mean)
         drawn: Tensor = self.layers(torch.cat([filled, known], 1))
         return torch.where(known > 0, images, drawn)
@@ -86,7 +91,7 @@ def main() -> None:
 
 
 def train(path: Path, records: Records, minutes: float, filters: int) -> None:
-    """Learn for so many minutes in all, and keep the nets every two."""
+    """Train for ``minutes`` in all, and save the networks every two minutes."""
     images = records.load_all(2**34)
     assert images is not None
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
@@ -114,7 +119,7 @@ def train(path: Path, records: Records, minutes: float, filters: int) -> None:
         draw = generator_for(0, "context encoder", "step", facts["steps"])
         chosen = torch.randint(count, (_BATCH,), generator=draw)
         real = pixels[chosen].float() / 127.5 - 1
-        # Kinds of holes follow the place in the batch, images do not.
+        # The kind of hole depends on the position in the batch, the image does not.
         error = step(net, judge, learns, judges, real, sample_masks(_BATCH, size, draw))
         facts["steps"] += 1
         facts["seconds"] = time.monotonic() - started
@@ -135,7 +140,7 @@ def step(
     real: Tensor,
     known: Tensor,
 ) -> float:
-    """Learn from a batch once; return the squared error over the holes."""
+    """Take one step; return the squared error over the holes."""
     completed = net(real, known)
     loss_d = (F.softplus(-judge(real)).mean() + F.softplus(judge(completed.detach())).mean()) / 2
     judges.zero_grad()
@@ -152,7 +157,7 @@ def step(
 
 
 def complete(model: Path, tasks: Path, out: Path) -> None:
-    """Answer every task whose answer is not there yet."""
+    """Complete every task that has no completion yet."""
     facts = facts_of(model)
     net = ContextEncoder(facts["size"], channel_count(facts["channels"]), facts["filters"])
     weights = load_file(model)
@@ -184,14 +189,14 @@ def complete(model: Path, tasks: Path, out: Path) -> None:
 
 
 def keep(path: Path, both: nn.ModuleDict, facts: dict[str, float]) -> None:
-    """Write both nets and what was done to them."""
+    """Write both networks and the facts of their training."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, save({key: value.contiguous() for key, value in both.state_dict().items()}))
     write_text(path.with_suffix(".json"), json.dumps(facts) + "\n")
 
 
 def facts_of(path: Path) -> dict[str, float]:
-    """Read what a kept net is and has done."""
+    """Read the facts of a saved network."""
     return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
 
 

@@ -1,10 +1,11 @@
-"""What one image costs at each stage, measured small and written as JSON: what benchmarks/scale.py reckons with.
+"""Measure the cost of one image at each stage and write it as JSON, the input of benchmarks/scale.py.
 
-    python benchmarks/costs.py [--out benchmarks/costs/measured.json] [--images 2000] [--steps 6] [--complete 16]
+    python benchmarks/costs.py [--out benchmarks/costs/measured.json] [--images 2000] [--steps 6]
+                               [--complete 16]
 
-All on one thread, in seconds of CPU time, which other programs on the machine hardly change. Sizes are those of the files of
-benchmarks/packing.py (PNG and JPEG of about 128 px, packed to 64 px) and of the default net (64 px, 64 filters, batch 64). Memory is
-what Python and NumPy hold.
+All figures are of one thread, in CPU seconds, which depend little on other programs. Images are the
+files of benchmarks/packing.py (PNG and JPEG of about 128 px, packed to 64 px); the network is the
+default one (64 px, 64 filters, batch 64). Memory is that of Python and NumPy.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import torch
 from packing import cpu_name, make_files
-from speed import jobs_of
+from speed import tasks_of
 from training import forward_flops, our_loop
 
 from pixmend.completion import METHODS, CompletionOptions, Task, complete
@@ -36,7 +37,7 @@ from pixmend.training.train_state import initial_state
 
 Cost = tuple[str, float, str]  # name, value, unit
 
-_UNITS = 11  # forwards of G or D a sample in a step: see benchmarks/training.py
+_UNITS = 11  # forward passes of G or D per sample and step: see benchmarks/training.py
 _ORDER = 1_000_000
 
 
@@ -49,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     where = f"{cpu_name()}, one thread, {datetime.now(UTC):%Y-%m-%d}, benchmarks/costs.py"
-    held = {}
+    costs = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, value, unit in (
             *of_packing(Path(folder), options.images),
@@ -57,12 +58,12 @@ def main() -> None:
             *of_completing(options.complete),
         ):
             print(f"{name}: {value:.3g} {unit}", flush=True)
-            held[name] = {"value": float(f"{value:.4g}"), "unit": unit, "source": where}
-    write_text(options.out, json.dumps(held, indent=1) + "\n")
+            costs[name] = {"value": float(f"{value:.4g}"), "unit": unit, "source": where}
+    write_text(options.out, json.dumps(costs, indent=1) + "\n")
 
 
 def of_packing(folder: Path, count: int) -> Iterator[Cost]:
-    """Yield what packing, and then opening the records, costs an image; they stay in ``folder``/records."""
+    """Yield the cost per image of packing to ``folder``/records and of opening the records."""
     images, out = folder / "images", folder / "records"
     total, _ = make_files(images, count)
     yield "input_bytes", total / count, "bytes an image"
@@ -82,13 +83,13 @@ def of_packing(folder: Path, count: int) -> Iterator[Cost]:
 
 
 def of_opening(folder: Path, records: Records) -> Iterator[Cost]:
-    """Yield what every process, and the first one, does for each image before the first step."""
+    """Yield the cost per image before the first step, of every process and of the first one."""
     count = len(records)
     seconds, _ = timed(lambda: open_split(folder / "once.json", records, seed=0, share=0.05))
-    # Measured apart: to watch memory makes it slower.
-    held = watched(lambda: open_split(folder / "again.json", records, seed=0, share=0.05))
+    # A separate call, because tracing memory is slow.
+    peak = watched(lambda: open_split(folder / "again.json", records, seed=0, share=0.05))
     yield "split_seconds", seconds / count, "s an image, in the first process"
-    yield "split_bytes", held / count, "bytes an image, in the first process"
+    yield "split_bytes", peak / count, "bytes an image, in the first process"
     order = Shuffle(_ORDER, 0)
     seconds, _ = timed(lambda: order.positions(0, 64))
     yield "order_seconds", seconds / _ORDER, "s an image and pass, in every process"
@@ -100,7 +101,7 @@ def of_opening(folder: Path, records: Records) -> Iterator[Cost]:
 
 
 def of_training(folder: Path, steps: int) -> Iterator[Cost]:
-    """Yield what a step of the default net at batch 64 costs."""
+    """Yield the cost of a training step of the default network at batch 64."""
     settings = resolve({"batch_size": 64})
     yield "image_flops", _UNITS * forward_flops(settings), "FLOP an image and step"
     step = our_loop(settings)
@@ -124,51 +125,51 @@ def of_training(folder: Path, steps: int) -> Iterator[Cost]:
 
 
 def exchanges(settings: TrainSettings) -> float:
-    """Return how often processes speak to each other in a step with synchronised statistics."""
-    asked = [0]
+    """Return the number of collectives in a step with synchronised batch norm."""
+    collectives = [0]
 
     class Counting(Group):
         def mean(self, tensor: torch.Tensor) -> torch.Tensor:
-            asked[0] += 2  # on the way forward, and back
+            collectives[0] += 2  # in the forward and in the backward pass
             return tensor
 
     state = initial_state(settings.model_copy(update={"batch_size": 4}), torch.device("cpu"))
     for network in (state.generator, state.discriminator):
         synchronise_batchnorm(network, Counting())
     real = torch.zeros(4, 3, settings.size, settings.size)
-    drawn = state.generator(torch.randn(4, settings.latent_dim))
-    for images in (real, drawn.detach(), drawn):  # D's step, real and drawn, and G's
+    fake = state.generator(torch.randn(4, settings.latent_dim))
+    for images in (real, fake.detach(), fake):  # D's step on real and fake images, and G's step
         state.discriminator(images)
-    return asked[0] + 3.0  # gradients of D and of G, and the losses
+    return collectives[0] + 3.0  # the gradients of D and of G, and the losses
 
 
 def of_completing(count: int) -> Iterator[Cost]:
-    """Yield what completing an image costs, with the bundled model."""
+    """Yield the cost of completing an image with the bundled model."""
     model = load_model("characters")
-    jobs = jobs_of(model, count, "center", None)
+    tasks = tasks_of(model, count, "center", None)
     for name in ("instant", "default"):
         options = CompletionOptions(METHODS[name], snapshots=(), batch=64)
-        run = partial(finish, model, jobs, options)
+        run = partial(finish, model, tasks, options)
         run()
         yield f"{name}_seconds", timed(run)[0] / count, "s an image of 32 px"
     yield "answer_bytes", 1000.0, "bytes an image of 32 px, as PNG, and its line of results.jsonl"
 
 
-def finish(model: DCGAN, jobs: Sequence[Task], options: CompletionOptions) -> None:
-    """Complete all of them."""
-    for _ in complete(model, jobs, options):
+def finish(model: DCGAN, tasks: Sequence[Task], options: CompletionOptions) -> None:
+    """Complete all tasks."""
+    for _ in complete(model, tasks, options):
         pass
 
 
 def timed(act: Callable[[], object]) -> tuple[float, object]:
-    """Return the seconds of CPU time that a call takes, and what it returns."""
+    """Return the CPU seconds of a call, and its result."""
     started = time.process_time()
     made = act()
     return time.process_time() - started, made
 
 
 def watched(act: Callable[[], object]) -> int:
-    """Return the most bytes that Python and NumPy hold during a call."""
+    """Return the peak memory of Python and NumPy during a call, bytes."""
     tracemalloc.start()
     act()
     _, most = tracemalloc.get_traced_memory()

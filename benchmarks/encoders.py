@@ -1,6 +1,7 @@
-"""The ways to train an encoder, each for the same time, on the same images: what completes best, and what that does to prior samples.
+"""Compare ways to train an encoder for the same time on the same images.
 
-    python benchmarks/encoders.py OUT RECORDS [--minutes 5] [--filters 32] [--memory 4096] [--threads 1] [--variants a b d]
+    python benchmarks/encoders.py OUT RECORDS [--minutes 5] [--filters 32] [--memory 4096]
+                                  [--threads 1] [--variants a b d]
 
 Without encoder, a short search fills the holes. (b): an encoder that conditions G; (d): (b) with retrieval images;
 (e): (d) with a harmonic fill; (f): (e) with a penalty on D's gradient; (g): (f) at twice the learning rate. All run at the same
@@ -21,8 +22,8 @@ from pixmend.training.monitor import MASKS, read_scores
 _VARIANTS = {
     "no encoder": {"encoder": "off"},
     "(b) conditional": {"encoder": "conditional"},
-    "(d) conditional, memory": {"encoder": "conditional", "retrieval_images": "MEMORY"},
-    "(e) conditional, memory, smooth": {
+    "(d) conditional, retrieval": {"encoder": "conditional", "retrieval_images": "MEMORY"},
+    "(e) conditional, retrieval, harmonic": {
         "encoder": "conditional",
         "retrieval_images": "MEMORY",
         "hole_init": "harmonic",
@@ -61,11 +62,11 @@ def main() -> None:
         for letter in options.variants
     }
     print(
-        f"{datetime.now(UTC):%Y-%m-%d}, {options.minutes:g} minutes each, all at once on {os.cpu_count()} cores, "
+        f"{datetime.now(UTC):%Y-%m-%d}, {options.minutes:g} minutes each, concurrently on {os.cpu_count()} cores, "
         f"{options.threads} threads each, {options.filters} filters, batch {options.batch}\n"
     )
     print(
-        "| variant | steps, best of all |",
+        "| variant | best step of all |",
         " | ".join(f"{spec}, dB" for spec in MASKS),
         "| KID x 1000 |",
     )
@@ -80,8 +81,8 @@ def main() -> None:
 def start(
     run: Path, options: argparse.Namespace, values: dict[str, str]
 ) -> "subprocess.Popen[str]":
-    """Start training a variant."""
-    held = {
+    """Start the training run of a variant."""
+    settings = {
         "latent_prior": "normal",
         "lr_schedule": "cosine",
         "steps": "10000000",
@@ -95,7 +96,7 @@ def start(
         "horizontal_flip": "false",
         **{key: value.replace("MEMORY", str(options.memory)) for key, value in values.items()},
     }
-    sets = [part for key, value in held.items() for part in ("--set", f"{key}={value}")]
+    sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     command = [sys.executable, "-m", "pixmend", "train", options.records, run]
     command += ["--minutes", str(options.minutes), *sets]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
@@ -109,7 +110,7 @@ def start(
 
 
 def row(name: str, scores: list[Scores]) -> str:
-    """Return a variant's best scores as a row of the table."""
+    """Return a variant's best scores as a table row."""
     best = next(each for each in reversed(scores) if each.best)
     values = " | ".join(f"{best.psnr[spec]:.2f}" if best.psnr else "" for spec in MASKS)
     return f"| {name} | {best.step:,} of {scores[-1].step:,} | {values} | {1000 * best.kid:.1f} |"

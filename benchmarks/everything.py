@@ -1,12 +1,14 @@
-"""Makes the tables of docs/benchmarks.md, one after the other, on this machine.
+"""Make the tables of docs/benchmarks.md on this machine, one after the other.
 
-    make bench                                                   under 20 minutes on two quiet cores
-    make bench PROFILE=full TRAIN=RECORDS HELD_OUT=RECORDS       hours; with a GPU, less
-    python benchmarks/everything.py [--profile small] [--only packing search] [--out FOLDER] [--train RECORDS --held-out RECORDS]
+    make bench                                                   under 20 minutes on two idle cores
+    make bench PROFILE=full TRAIN=RECORDS HELD_OUT=RECORDS       hours; less with a GPU
+    python benchmarks/everything.py [--profile small] [--only packing speed] [--out FOLDER]
+                                    [--train RECORDS --held-out RECORDS]
 
-Each table goes to OUT/NAME.md as it is made, and what is there is not made again: the same command goes on. OUT/machine.json says of which
-machine, versions, date and seeds they are. Without records the bundled characters are packed, those of even places to train on: enough to
-see that all works, too few for figures to be quoted. `tensorflow_interop.py` needs another environment, and is not run.
+Writes each table to OUT/NAME.md. Existing tables are skipped, so the same command resumes.
+OUT/machine.json records the machine, versions, date and seeds. Without records, the bundled
+characters are split into training and held-out records: enough to test the programs, too few to
+quote figures. `tensorflow_interop.py` needs another environment and is not run.
 """
 
 import argparse
@@ -29,7 +31,7 @@ from pixmend.storage import write_text
 HERE = Path(__file__).parent
 PROFILES = ("tiny", "small", "full")
 _DATA = ("TRAIN", "HELD_OUT")
-# By table: the program, what it is given in every profile, and what in tiny, small and full.
+# Table -> program, arguments of every profile, arguments of tiny, small and full.
 PLAN: dict[str, tuple[str, str, tuple[str, str, str]]] = {
     "packing": ("packing.py", "", ("--images 40 --workers 1", "--images 4000", "")),
     "cluster": (
@@ -37,7 +39,6 @@ PLAN: dict[str, tuple[str, str, tuple[str, str, str]]] = {
         "",
         ("pack --images 40 --workers 1", "pack --images 4000 --workers 1 2", "pack"),
     ),
-    "storage": ("storage.py", "", ("--images 20", "--images 1000", "")),
     "loading": (
         "loading.py",
         "",
@@ -48,7 +49,6 @@ PLAN: dict[str, tuple[str, str, tuple[str, str, str]]] = {
         "",
         ("--steps 1 --size 16 --filters 8 --batch 4", "--steps 5", "--steps 25"),
     ),
-    "search": ("search.py", "", ("--images 1 --restarts 1 --steps 2", "--images 4", "")),
     "completion": (
         "completion.py",
         "characters TRAIN HELD_OUT",
@@ -61,7 +61,7 @@ PLAN: dict[str, tuple[str, str, tuple[str, str, str]]] = {
     ),
     "searches": (
         "pixmend evaluate",
-        "characters HELD_OUT --out OUT/searches --methods default,seed,yeh,bamos,moodoki,chengbinjin,csgm,surgery",
+        "characters HELD_OUT --out OUT/searches --methods default,classic,yeh,bamos,moodoki,chengbinjin,csgm,surgery",
         ("--n 1 --masks center --seconds-per-image 0.1", "--n 4 --masks center", "--n 64"),
     ),
     "ablation": (
@@ -69,7 +69,7 @@ PLAN: dict[str, tuple[str, str, tuple[str, str, str]]] = {
         "OUT/ablation TRAIN",
         (
             "--steps 2 --variants default --set filters=4 batch_size=4",
-            "--steps 60 --variants default r1 hinge",
+            "--steps 60 --variants default r1_gamma hinge",
             "--steps 500",
         ),
     ),
@@ -136,7 +136,7 @@ def main() -> None:
 
 
 def make_table(name: str, profile: str, out: Path, given: dict[str, str]) -> bool:
-    """Run one benchmark unless its table is there; return whether it is now."""
+    """Run one benchmark unless its table exists; return whether the table exists now."""
     path = out / f"{name}.md"
     program, always, by_profile = PLAN[name]
     if path.exists():
@@ -161,14 +161,14 @@ def make_table(name: str, profile: str, out: Path, given: dict[str, str]) -> boo
 
 
 def start_of(program: str) -> Sequence[str]:
-    """Return what Python is to run."""
+    """Return the arguments of Python that start the program."""
     if program.startswith("pixmend"):
         return ["-m", *program.split()]
     return [str(HERE / program)]
 
 
 def bundled_records(out: Path) -> tuple[Path, Path]:
-    """Pack the bundled characters, in turns into training and held-out records."""
+    """Pack the bundled characters, alternately into training and held-out records."""
     paths = sorted(find_images(BUNDLED / "characters"))
     folders = []
     for part, name in enumerate(_DATA):
@@ -184,14 +184,14 @@ def bundled_records(out: Path) -> tuple[Path, Path]:
 
 
 def machine(profile: str, given: dict[str, str]) -> dict[str, object]:
-    """Return what the figures hang on."""
+    """Return the conditions of the figures."""
     import torch
 
     cpu = platform.processor() or platform.machine()
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "profile": profile,
-        "seeds": "0 throughout, as each program says",
+        "seeds": "0 in all programs",
         "records": {name: given[name] for name in _DATA},
         "cpu": cpu,
         "cores": os.cpu_count(),

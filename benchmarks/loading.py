@@ -1,10 +1,12 @@
-"""How fast training images stream from the shards, and how much memory that takes as their number grows.
+"""Measure how fast training images stream from shards, and the memory by number of images.
 
-    python benchmarks/loading.py [--images 10000 100000 1000000] [--size 64] [--small-from 1000000] [--read 20000]
+    python benchmarks/loading.py [--images 10000 100000 1000000] [--size 64]
+                                 [--small-from 1000000] [--read 20000]
 
-Writes shards of synthetic records (one of 997 soft pictures each, PNG) into a temporary folder; from `--small-from` images
-on they are of 32 px. Then, each in a fresh process and on files in the page cache: opens the records, streams `--read` images
-in batches of 64 as training does, and reports images/s and the growth of peak resident memory at each stage. Prints markdown.
+Writes shards of synthetic records (each one of 997 pictures, PNG) to a temporary folder; from
+`--small-from` images on they are of 32 px. A fresh process per row, with files in the page cache,
+opens the records, streams `--read` images in batches of 64 as training does, and reports images/s
+and the growth of peak resident memory at each stage. Prints a markdown table.
 """
 
 import argparse
@@ -61,7 +63,7 @@ def main() -> None:
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, load {load}.\n")
     print(
-        "| images | px | on disk | images/s | start | + records opened | + order | + streaming | peak |"
+        "| images | px | on disk | images/s | start | + open records | + order | + streaming | peak |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for count in options.images:
@@ -74,7 +76,7 @@ def main() -> None:
 
 
 def measure(folder: Path, count: int) -> dict[str, object]:
-    """Stream ``count`` images in a fresh process; memory in KiB."""
+    """Stream ``count`` images in a fresh process; return images/s and memory in KiB."""
     arguments = [sys.executable, "-c", _RUN, str(folder), str(count)]
     done = subprocess.run(arguments, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))
@@ -93,7 +95,7 @@ def row(count: int, size: int, total: int, result: dict[str, object]) -> str:
 
 
 def make_records(folder: Path, count: int, size: int) -> int:
-    """Write a folder of records as `pixmend.records.pack` would, but from a few pictures; return its bytes."""
+    """Write a record folder like `pixmend.records.pack`, from few pictures; return its bytes."""
     folder.mkdir()
     payloads = [payload(number, size) for number in range(997)]
     shards = []
@@ -115,7 +117,7 @@ def make_records(folder: Path, count: int, size: int) -> int:
 
 
 def payload(number: int, size: int) -> bytes:
-    """Return the record of a picture of soft stripes with a little grain."""
+    """Return the record of a picture of soft stripes with little noise."""
     random = np.random.default_rng(number)
     y, x = np.mgrid[:size, :size] / size
     waves = np.sin(

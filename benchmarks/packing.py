@@ -1,10 +1,10 @@
-"""How fast `pixmend pack` is, and how much memory it takes: N synthetic files of 128 px packed to 64 px.
+"""Measure speed and memory of `pixmend pack`: N synthetic files of 128 px packed to 64 px.
 
     python benchmarks/packing.py [--images 20000] [--workers 1 2] [--size 64]
 
-Half the files are PNG and half JPEG, of soft shapes, stripes and grain, 112 x 128 px or 128 x 112, so that they
-compress and decode as photographs do. Each run is a fresh process on files that are in the page cache. Prints a
-markdown table; the shards of all runs are compared, for equal input must give equal bytes.
+Half the files are PNG and half JPEG, of soft shapes, stripes and noise, 112 x 128 or 128 x 112 px,
+so that they compress and decode like photographs. Each run is a fresh process with files in the
+page cache. Prints a markdown table and compares the shards of all runs, which must be equal.
 """
 
 import argparse
@@ -43,21 +43,19 @@ def main() -> None:
         folder = Path(name) / "images"
         made = make_files(folder, options.images)
         print(describe(options.images, made))
-        print(
-            "| workers | seconds | images/s | peak RSS parent | peak RSS a worker | together at most |"
-        )
+        print("| workers | seconds | images/s | parent peak RSS | worker peak RSS | total |")
         print("|---|---|---|---|---|---|")
         digests = set()
         for workers in options.workers:
             result = run(folder, Path(name) / f"records-{workers}", options.size, workers)
             digests.add(result["digest"])
             print(row(workers, result), flush=True)
-        print(f"\nEqual bytes from all runs: {'yes' if len(digests) == 1 else 'NO'}.")
+        print(f"\nOutputs of all runs are equal: {'yes' if len(digests) == 1 else 'NO'}.")
     sys.exit(len(digests) != 1)
 
 
 def run(folder: Path, out: Path, size: int, workers: int) -> dict[str, float]:
-    """Pack in a fresh process and return its figures; memory in KiB."""
+    """Pack in a fresh process; return its figures, memory in KiB."""
     arguments = [sys.executable, "-c", _RUN, str(folder), str(out), str(size), str(workers)]
     done = subprocess.run(arguments, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout))
@@ -78,8 +76,8 @@ def describe(images: int, made: tuple[int, float]) -> str:
     count, seconds = made
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return (
-        f"{images:,} files, {count / images / 1000:.1f} kB each on average (made in {seconds:.0f} s), "
-        f"{datetime.now(UTC):%Y-%m-%d}, {cpu_name()}, {os.cpu_count()} cores, load before {load}, Python "
+        f"{images:,} files, {count / images / 1000:.1f} kB on average (written in {seconds:.0f} s), "
+        f"{datetime.now(UTC):%Y-%m-%d}, {cpu_name()}, {os.cpu_count()} cores, load {load} before, Python "
         f"{platform.python_version()}, Pillow {PIL.__version__}, NumPy {np.__version__}\n"
     )
 
@@ -94,7 +92,7 @@ def cpu_name() -> str:
 
 
 def make_files(folder: Path, count: int) -> tuple[int, float]:
-    """Write the files into ten classes; return their bytes and the seconds taken."""
+    """Write the files of ten classes; return their bytes and the seconds it took."""
     from PIL import Image
 
     start, total = time.monotonic(), 0
@@ -112,7 +110,7 @@ def make_files(folder: Path, count: int) -> tuple[int, float]:
 
 
 def picture(number: int) -> NDArray[np.uint8]:
-    """Return a few soft blobs of colour, stripes and a little grain, [128, 112, 3] or [112, 128, 3]."""
+    """Return blobs of colour, stripes and noise, uint8 [128, 112, 3] or [112, 128, 3]."""
     random = np.random.default_rng(number)
     height, width = (128, 112) if number % 4 < 2 else (112, 128)
     y, x = np.mgrid[:height, :width].astype(np.float32) / 128

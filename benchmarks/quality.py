@@ -1,13 +1,15 @@
-"""How long training takes to the same quality: ours against the plain loop, on the same images, in the same process.
+"""Measure the training time to equal quality: pixmend against the plain loop on the same images.
 
-    python benchmarks/quality.py RECORDS HELD_OUT [--minutes 5] [--filters 48] [--threads 2] [--ours r1_gamma=1 diffaugment=translation]
+    python benchmarks/quality.py RECORDS HELD_OUT [--minutes 5] [--filters 48] [--threads 2]
+                                 [--ours r1_gamma=1 diffaugment=translation]
 
-All loops take turns, one step each, on the same images, and each has a clock of its own; the plain loop (`training.PlainLoop`) is the
-one that PyTorch's public DCGAN tutorial describes. Every so many steps the KID (Binkowski 2018, on the features that a run's monitor
-takes) of 1,024 samples to as many images of families held out is taken: of the plain loop by its generator as it stands, with running
-batch statistics; of ours by the averaged generator that a run exports. `--ours` may be given several times, each a loop of ours with
-these settings beside the default one. Prints the curves, and for each loop the share of the plain loop's time after which it first had
-as good a score as the plain loop's best, and as its last.
+All loops take turns in one process, one step each, on the same images, each with its own clock. The
+plain loop (`training.PlainLoop`) is that of PyTorch's public DCGAN tutorial. At regular steps the
+KID (Binkowski 2018, in the features of a run's monitor) of 1,024 samples against as many images of
+held-out groups is measured: for the plain loop with its generator and running batch statistics, for
+pixmend with the EMA generator that a run exports. Each `--ours` adds a pixmend loop with these
+settings beside the default one. Prints the curves, and for each loop the fraction of the plain
+loop's time after which it reached the plain loop's best and last score.
 """
 
 import argparse
@@ -18,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from packing import cpu_name
 from torch import Tensor
-from training import PlainLoop, cpu_name
+from training import PlainLoop
 
 from pixmend.features import choose_features, kernel_distance
 from pixmend.models import sample_latents
@@ -41,8 +44,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("records", type=Path)
     parser.add_argument("held_out", type=Path)
-    parser.add_argument("--minutes", type=float, default=5, help="of all loops together")
-    parser.add_argument("--every", type=int, default=100, help="steps from one score to the next")
+    parser.add_argument("--minutes", type=float, default=5, help="time of all loops together")
+    parser.add_argument("--every", type=int, default=100, help="steps between scores")
     parser.add_argument("--filters", type=int, default=48)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -51,19 +54,19 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     records, held_out = Records(options.records), Records(options.held_out)
-    held = {
+    shared = {
         "size": records.size,
         "channels": records.channels,
         "filters": options.filters,
         "batch_size": options.batch,
     }
-    settings = resolve(held)
+    settings = resolve(shared)
     loops: dict[str, Plain | Ours] = {
         "plain eager loop": Plain(settings),
         "pixmend": Ours(settings),
     }
     for pairs in options.ours:
-        loops[f"pixmend, {' '.join(pairs)}"] = Ours(resolve(held, parse_overrides(pairs)))
+        loops[f"pixmend, {' '.join(pairs)}"] = Ours(resolve(shared, parse_overrides(pairs)))
     print(
         f"{datetime.now(UTC):%Y-%m-%d}, {cpu_name()}, {options.threads} threads, load {os.getloadavg()[0]:.1f}, "
         f"{len(records):,} images, {len(held_out):,} held out, {records.size} px, {settings.filters} filters, batch {settings.batch_size}\n"
@@ -79,7 +82,7 @@ def main() -> None:
 
 
 class Plain:
-    """The plain loop, fed with images."""
+    """The plain loop on given images."""
 
     def __init__(self, settings: TrainSettings) -> None:
         self.loop = PlainLoop(settings)
@@ -90,15 +93,15 @@ class Plain:
         self.loop.step()
 
     def samples(self, z: Tensor) -> Tensor:
-        """Return what its generator draws as it stands."""
+        """Generate images with the current weights."""
         self.loop.generator.eval()
-        drawn: Tensor = self.loop.generator(z[:, :, None, None])
+        images: Tensor = self.loop.generator(z[:, :, None, None])
         self.loop.generator.train()
-        return drawn
+        return images
 
 
 class Ours:
-    """One iteration as `pixmend.training.loop` takes it."""
+    """The training step of `pixmend.training.loop`."""
 
     def __init__(self, settings: TrainSettings) -> None:
         self.settings, self.state = settings, initial_state(settings, _CPU)
@@ -108,17 +111,17 @@ class Ours:
         state, settings = self.state, self.settings
         generator = generator_for(settings.seed, "z", str(state.step), "0")
         z = sample_latents(settings.networks(), settings.batch_size, generator)
-        drawn = generate(state.generator, None, None, z)
+        fake = generate(state.generator, None, None, z)
         real = real.contiguous(memory_format=torch.channels_last)
         seen = self.transform("real")(real)
-        loss = discriminator_step(state, seen, drawn.images, settings, self.transform("fake"))
-        loss = loss + generator_step(state, drawn, seen, settings, self.transform("generator"))
+        loss = discriminator_step(state, seen, fake.images, settings, self.transform("fake"))
+        loss = loss + generator_step(state, fake, seen, settings, self.transform("generator"))
         state.step += 1
         state.images += settings.batch_size
         float(loss.mean())
 
     def transform(self, of: str) -> Transform:
-        """Return what D sees images through in this step."""
+        """Return the augmentation of D's input in this step."""
         settings, count = self.settings, self.settings.batch_size
         generator = generator_for(settings.seed, "augment", self.state.step, of)
         return make_diffaugment(
@@ -126,10 +129,10 @@ class Ours:
         )
 
     def samples(self, z: Tensor) -> Tensor:
-        """Return what the averaged generator draws, with statistics of its own."""
+        """Generate images with the EMA weights and recomputed batch norm statistics."""
         frozen = recompute_batchnorm(self.state.ema, self.settings.networks(), seed=0)
-        drawn: Tensor = frozen(z)
-        return drawn
+        images: Tensor = frozen(z)
+        return images
 
 
 def race(
@@ -140,12 +143,12 @@ def race(
     minutes: float,
     every: int,
 ) -> dict[str, list[tuple[float, float]]]:
-    """Return for each loop its seconds and KID after every so many steps, until the time of all is up; prints each row."""
+    """Return (seconds, KID) curves of all loops until the time is up; print each row."""
     records, held_out = data
     features = choose_features(_CPU)
     order = Shuffle(len(records), 0)
     some = np.random.default_rng(0).permutation(len(held_out))[:_SAMPLES]
-    wanted = features(to_device(held_out.images(some), _CPU))
+    reference = features(to_device(held_out.images(some), _CPU))
     z = sample_latents(settings.networks(), _SAMPLES, generator_for(0, "scored"))
     seconds = dict.fromkeys(loops, 0.0)
     curves: dict[str, list[tuple[float, float]]] = {name: [] for name in loops}
@@ -161,29 +164,29 @@ def race(
         if step % every == 0:
             for name, loop in loops.items():
                 with torch.no_grad():
-                    drawn = torch.cat([loop.samples(part) for part in torch.split(z, 128)])
-                curves[name].append((seconds[name], kernel_distance(features(drawn), wanted)))
+                    images = torch.cat([loop.samples(part) for part in torch.split(z, 128)])
+                curves[name].append((seconds[name], kernel_distance(features(images), reference)))
             cells = (f"{curve[-1][0]:.0f} | {1000 * curve[-1][1]:.2f}" for curve in curves.values())
             print(f"| {step:,} | {' | '.join(cells)} |", flush=True)
     return curves
 
 
 def verdict(plain: list[tuple[float, float]], ours: list[tuple[float, float]]) -> str:
-    """Return in words when ours was as good as the plain loop came to be."""
+    """Describe when a loop reached the scores of the plain loop."""
     if not plain:
         return "too little time for one score"
     best = min(kid for _, kid in plain)
     when = next(seconds for seconds, kid in plain if kid == best)
-    told = [("best", when, best), ("last", *plain[-1])]
-    return "; ".join(_reached(ours, *score) for score in told)
+    scores = [("best", when, best), ("last", *plain[-1])]
+    return "; ".join(_reached(ours, *score) for score in scores)
 
 
 def _reached(ours: list[tuple[float, float]], which: str, when: float, kid: float) -> str:
     score = f"the plain loop's {which} score, {1000 * kid:.2f} after {when:.0f} s,"
-    reached = next((seconds for seconds, found in ours if found <= kid), None)
+    reached = next((seconds for seconds, value in ours if value <= kid), None)
     if reached is None:
-        return f"{score} it did not reach"
-    return f"{score} it had after {reached:.0f} s, {reached / when:.2f} of the time"
+        return f"{score} not reached"
+    return f"{score} reached after {reached:.0f} s, {reached / when:.2f} of the time"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""What 10^6, 10^8 and 10^9 images take: time, money and bytes of each stage, and which term of each is the first bottleneck.
+"""Estimate time, money and storage of each stage for 10^6 to 10^9 images, and its bottlenecks.
 
-    python benchmarks/scale.py [--costs FILE ...] [--images 1000000 100000000 1000000000] [--cores 64 1024] [--gpus 1 8 64]
+    python benchmarks/scale.py [--costs FILE ...] [--images 1000000 100000000 1000000000]
+                               [--cores 64 1024] [--gpus 1 8 64]
 
-No measurement: arithmetic on the costs of one image in the JSON files of benchmarks/costs (benchmarks/costs.py measures them; what is
-assumed says so), and before these in files given with --costs. A stage's time is the largest of its terms where they overlap and their
-sum where they do not; the largest term is the bottleneck. Then the simulations of benchmarks/stragglers.py. Prints markdown.
+This is arithmetic, not a measurement: it uses the costs of one image in benchmarks/costs/*.json
+(measured by benchmarks/costs.py, or assumed where the file says so), overridden by --costs files.
+The time of a stage is the largest of its overlapping terms plus its sequential terms; the largest
+term is the bottleneck. Then prints the simulations of benchmarks/stragglers.py. Prints markdown.
 """
 
 import argparse
@@ -19,25 +21,25 @@ Costs = Mapping[str, float]
 
 HERE = Path(__file__).parent
 _SHARD = 4096  # images
-_BATCH = 64  # images a GPU and step
+_BATCH = 64  # images per GPU and step
 _STEPS = 100_000
 _MONTH = 30 * 24 * 3600
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What one stage takes.
+    """The estimate of one stage.
 
     Attributes
     ----------
     terms
-        Seconds of what goes on at the same time, by name: the largest is the time.
+        Seconds of overlapping work, by name: the largest counts.
     before
-        Seconds of what must be done before, by name: they add up.
+        Seconds of sequential work before, by name: the sum counts.
     dollars, bytes
-        Of computing and requests; written, to be kept.
+        Cost of computing and requests; size of the output.
     memory
-        Bytes that the process which holds most holds.
+        Bytes of the largest process.
     """
 
     terms: Mapping[str, float]
@@ -48,12 +50,12 @@ class Stage:
 
     @property
     def seconds(self) -> float:
-        """From start to end."""
+        """Total time."""
         return max(self.terms.values()) + sum(self.before.values())
 
     @property
     def bottlenecks(self) -> str:
-        """The largest term, and the next one, which is the bottleneck when that is mended."""
+        """The two largest terms: the bottleneck, and the next one."""
         everything = {**self.terms, **self.before}
         first, second, *_ = sorted(everything, key=everything.__getitem__, reverse=True)
         return f"{first}, {duration(everything[first])}; {second}, {duration(everything[second])}"
@@ -65,11 +67,11 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[10**6, 10**8, 10**9])
     parser.add_argument("--cores", type=int, nargs="+", default=[64, 1024])
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64])
-    parser.add_argument("--workers", type=int, default=1000, help="of the simulation")
-    parser.add_argument("--simulated", type=int, default=10**8, help="images of its jobs")
+    parser.add_argument("--workers", type=int, default=1000, help="workers of the simulation")
+    parser.add_argument("--simulated", type=int, default=10**8, help="images of the simulation")
     options = parser.parse_args()
     costs = read_costs([*sorted(HERE.glob("costs/*.json")), *options.costs])
-    head = "| images | on | time | $ | written | $ a month to keep | most memory | first bottleneck; the next |"
+    head = "| images | on | time | $ | output | $/month to store | peak memory | bottleneck; the next one |"
     for name, workers, unit in (
         ("pack", options.cores, "core"),
         ("train", options.gpus, "GPU"),
@@ -85,21 +87,21 @@ def main() -> None:
 
 
 def read_costs(paths: Sequence[Path]) -> dict[str, float]:
-    """Return the value of each cost."""
-    held: dict[str, float] = {}
+    """Return the costs by name; later files override earlier ones."""
+    costs: dict[str, float] = {}
     for path in paths:
-        held |= {name: float(fact["value"]) for name, fact in json.loads(path.read_text()).items()}
-    return held
+        costs |= {name: float(fact["value"]) for name, fact in json.loads(path.read_text()).items()}
+    return costs
 
 
 def packing(costs: Costs, images: int, cores: int) -> Stage:
-    """Read every image once, write shards; workers do not speak to each other."""
+    """Read every image once and write shards; workers do not communicate."""
     hosts = max(1, cores // int(costs["host_cores"]))
     moved = images * (costs["input_bytes"] + costs["record_bytes"])
     terms = {
         "decoding": images * costs["pack_seconds"] / cores,
         "network": moved / (hosts * costs["host_bandwidth"]),
-        "requests of one prefix": images / costs["read_requests_rate"],
+        "requests per prefix": images / costs["read_requests_rate"],
     }
     listing = images / 1000 * costs["list_requests_seconds"]
     kept = images * (costs["record_bytes"] + costs["note_bytes"])
@@ -109,23 +111,25 @@ def packing(costs: Costs, images: int, cores: int) -> Stage:
 
 
 def training(costs: Costs, images: int, gpus: int) -> Stage:
-    """Take 100,000 steps, each of 64 images a GPU."""
-    share = 2 * (gpus - 1) / gpus  # of the gradients, that a ring sends (Patarasuk and Yuan 2009)
+    """Take 100,000 steps, each of 64 images per GPU."""
+    share = (
+        2 * (gpus - 1) / gpus
+    )  # of the gradients sent by a ring all-reduce (Patarasuk and Yuan 2009)
     exchanged = share * costs["gradient_bytes"] / costs["exchange_bandwidth"]
-    met = costs["exchanges"] * costs["exchange_latency"] if gpus > 1 else 0.0
+    latency = costs["exchanges"] * costs["exchange_latency"] if gpus > 1 else 0.0
     arithmetic = _BATCH * costs["image_flops"] / costs["gpu_rate"]
     step = arithmetic + costs["gpu_step_overhead"]
     passes = _STEPS * _BATCH * gpus / images
     on_host = min(gpus, int(costs["host_gpus"]))
     read = _STEPS * _BATCH * costs["read_seconds"]
     terms = {
-        "steps": _STEPS * (step + exchanged + met),
-        "decoding, a thread a GPU": read,
+        "steps": _STEPS * (step + exchanged + latency),
+        "decoding, one thread per GPU": read,
         "network": _STEPS * _BATCH * on_host * costs["record_bytes"] / costs["host_bandwidth"],
     }
     before = {
-        "held-out families, in the first process": images * costs["split_seconds"],
-        "orders of passes": images * costs["order_seconds"] * max(1.0, passes),
+        "held-out groups, in the first process": images * costs["split_seconds"],
+        "order of each pass": images * costs["order_seconds"] * max(1.0, passes),
     }
     time = max(terms.values()) + sum(before.values())
     money = gpus * time / 3600 * costs["gpu_price"]
@@ -134,13 +138,13 @@ def training(costs: Costs, images: int, gpus: int) -> Stage:
 
 
 def completing(costs: Costs, images: int, cores: int) -> Stage:
-    """Complete every image by the method `default` and write the answer."""
+    """Complete every image with the method `default` and write the result."""
     hosts = max(1, cores // int(costs["host_cores"]))
     moved = images * (costs["input_bytes"] + costs["answer_bytes"])
     terms = {
         "G, E and blending": images * costs["default_seconds"] / cores,
         "network": moved / (hosts * costs["host_bandwidth"]),
-        "requests of one prefix": 2 * images / costs["read_requests_rate"],
+        "requests per prefix": 2 * images / costs["read_requests_rate"],
     }
     listing = images / 1000 * costs["list_requests_seconds"]
     requests = images * (costs["read_request_price"] + costs["write_request_price"])
@@ -152,7 +156,7 @@ STAGES = {"pack": packing, "train": training, "complete": completing}
 
 
 def dollars(costs: Costs, cores: int, terms: Mapping[str, float]) -> float:
-    """Return what the cores cost while the stage's terms last."""
+    """Return the price of the cores for the duration of the overlapping terms."""
     return cores * max(terms.values()) / 3600 * costs["cpu_core_price"]
 
 

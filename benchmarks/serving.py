@@ -1,10 +1,12 @@
-"""Requests a second, latency and memory of `pixmend serve` under clients that ask without pause.
+"""Measure throughput, latency and memory of `pixmend serve` under saturating clients.
 
-    python benchmarks/serving.py [MODEL] [--seconds 10] [--clients 1 8 32 128] [--methods instant default]
+    python benchmarks/serving.py [MODEL] [--seconds 10] [--clients 1 8 32 128]
+                                 [--methods instant default]
 
-Two servers in processes of their own, one that completes waiting requests together and one that does not (--batch 1), take turns in one
-run. Each client asks for one image after another; each answer is compared with what its own request got when it was asked alone, so a
-lost or mixed-up answer is seen. A last round asks more than the queue holds: answers must be right or 503. Prints markdown.
+Two servers in their own processes take turns: one batches waiting requests, the other does not
+(--batch 1). Each client sends one request after another. Every answer is compared with the answer
+to the same request on its own, so that lost or mixed-up answers are noticed. A last round exceeds
+the queue: answers must be correct or 503. Prints a markdown table.
 """
 
 import argparse
@@ -39,10 +41,10 @@ def main() -> None:
     options = parser.parse_args()
     images = sorted((BUNDLED / "characters").rglob("*.png"))[:32]
     print(
-        f"{options.model}, {options.seconds:g} s a row, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} CPUs, "
+        f"{options.model}, {options.seconds:g} s per row, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} CPUs, "
         f"{platform.processor() or platform.machine()}, load {os.getloadavg()[0]:.1f} at the start\n"
     )
-    head = "| method | clients | batch up to | requests/s | p50 ms | p95 ms | p99 ms | images a batch | memory MiB | wrong |"
+    head = "| method | clients | maximum batch | requests/s | p50 ms | p95 ms | p99 ms | images/batch | memory MiB | wrong |"
     print(head + "\n" + "|---" * 10 + "|")
     roomy = ("--max-queue", 2 * max(options.clients))
     with (
@@ -56,22 +58,22 @@ def main() -> None:
                 for server in (together, apart):
                     row = load(server, requests, alone, count, options.seconds)
                     print(f"| {method} | {count} | {server.batch} |", row, flush=True)
-        time.sleep(3)  # a server at rest gives back what it took
-        print(f"\nmemory at rest, MiB: {together.idle:.0f} before, {together.memory():.0f} after")
+        time.sleep(3)  # an idle server frees memory
+        print(f"\nidle memory, MiB: {together.idle:.0f} before, {together.memory():.0f} after")
     overload(options, requests, alone)
 
 
 def overload(options: argparse.Namespace, requests: list[bytes], alone: dict[bytes, bytes]) -> None:
-    """Ask more than a queue of 8 holds."""
+    """Send more requests than a queue of 8 holds."""
     with serving(options.model, options.batch, "--max-queue", 8) as server:
         answers = hammer(server, requests, 64, min(5.0, options.seconds))
-    told = Counter(status for _, status, _, _ in answers)
+    statuses = Counter(status for _, status, _, _ in answers)
     wrong = sum(status == 200 and content != alone[body] for body, status, content, _ in answers)
-    print(f"\noverload, 64 clients and a queue of 8: {dict(told)}, {wrong} wrong")
+    print(f"\noverload, 64 clients and a queue of 8: {dict(statuses)}, {wrong} wrong")
 
 
 class Process:
-    """A server that runs, seen from outside."""
+    """A running server, observed through HTTP."""
 
     def __init__(self, process: subprocess.Popen[str], batch: int) -> None:
         self.process, self.batch = process, batch
@@ -81,7 +83,7 @@ class Process:
         self.idle = 0.0
 
     def metric(self, name: str) -> float:
-        """Return a value of /metrics."""
+        """Return a metric of /metrics."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.request("GET", "/metrics")
         text = connection.getresponse().read().decode()
@@ -89,7 +91,7 @@ class Process:
         return float(re.search(rf"^{name} (\S+)$", text, re.MULTILINE)[1])
 
     def memory(self) -> float:
-        """Resident MiB."""
+        """Return the resident memory, MiB."""
         return self.metric("process_resident_memory_bytes") / 2**20
 
 
@@ -125,14 +127,14 @@ def serving(model: str, batch: int, *more: object) -> Iterator[Process]:
 
 
 def request_of(image: bytes, method: str) -> bytes:
-    """Return a form with an image and a method."""
+    """Return a multipart form with an image and a method."""
     field = f'--x\r\nContent-Disposition: form-data; name="method"\r\n\r\n{method}\r\n'
     file = '--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
     return field.encode() + file.encode() + image + b"\r\n--x--\r\n"
 
 
 def ask(port: int, body: bytes, connection: HTTPConnection | None = None) -> tuple[int, bytes]:
-    """Return status and content of an answer."""
+    """Send a request; return status and content."""
     connection = connection or HTTPConnection("127.0.0.1", port, timeout=300)
     connection.request("POST", "/v1/completions", body, _HEADERS)
     answer = connection.getresponse()
@@ -140,7 +142,7 @@ def ask(port: int, body: bytes, connection: HTTPConnection | None = None) -> tup
 
 
 def hammer(server: Process, requests: list[bytes], clients: int, seconds: float) -> list[Answer]:
-    """Return (request, status, content, seconds) of every request of so many clients in so long."""
+    """Return (request, status, content, seconds) of each request that the clients sent."""
     end = time.monotonic() + seconds
 
     def client(number: int) -> list[Answer]:
@@ -148,9 +150,9 @@ def hammer(server: Process, requests: list[bytes], clients: int, seconds: float)
         done = []
         while time.monotonic() < end or not done:
             body = requests[(number + len(done) * 7) % len(requests)]
-            begun = time.monotonic()
+            start = time.monotonic()
             status, content = ask(server.port, body, connection)
-            done.append((body, status, content, time.monotonic() - begun))
+            done.append((body, status, content, time.monotonic() - start))
         connection.close()
         return done
 
@@ -161,18 +163,18 @@ def hammer(server: Process, requests: list[bytes], clients: int, seconds: float)
 def load(
     server: Process, requests: list[bytes], alone: dict[bytes, bytes], clients: int, seconds: float
 ) -> str:
-    hammer(server, requests, min(clients, 4), seconds / 10)  # warm
+    hammer(server, requests, min(clients, 4), seconds / 10)  # warm-up
     server.idle = server.idle or server.memory()
     batches, images = (server.metric(f"pixmend_batch_size_{kind}") for kind in ("count", "sum"))
-    begun = time.monotonic()
+    start = time.monotonic()
     answers = hammer(server, requests, clients, seconds)
-    passed = time.monotonic() - begun
+    elapsed = time.monotonic() - start
     wrong = sum(content != alone[body] for body, _, content, _ in answers)
     p50, p95, p99 = 1000 * np.percentile([each[3] for each in answers], (50, 95, 99))
     size = (server.metric("pixmend_batch_size_sum") - images) / max(
         1, server.metric("pixmend_batch_size_count") - batches
     )
-    return f"{len(answers) / passed:.1f} | {p50:.0f} | {p95:.0f} | {p99:.0f} | {size:.1f} | {server.memory():.0f} | {wrong} |"
+    return f"{len(answers) / elapsed:.1f} | {p50:.0f} | {p95:.0f} | {p99:.0f} | {size:.1f} | {server.memory():.0f} | {wrong} |"
 
 
 if __name__ == "__main__":

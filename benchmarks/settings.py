@@ -1,10 +1,12 @@
-"""What each setting of the search buys, one at a time, and what seams each blend leaves.
+"""Compare settings of the search one at a time, and the seams that each blend leaves.
 
-    python benchmarks/settings.py [--images 16] [--masks center half random:0.8] [--steps 100] [--restarts 2] [--held-out RECORDS]
+    python benchmarks/settings.py [--images 16] [--masks center half random:0.8] [--steps 100]
+                                  [--restarts 2] [--held-out RECORDS]
 
-The model is the bundled one without its encoder, the images its bundled glyphs, of fonts that it was not trained on, or those of records.
-Each row differs from the first in one thing. Prints mean hole PSNR in dB, pasted. A seam is the mean absolute difference of neighbours of
-which one is known and one missing, over that of the same neighbours in the originals; its rows are of `instant`, encoder and all.
+Uses the bundled model without its encoder on its bundled glyphs, of unseen fonts, or on records.
+Each row differs from the first in one setting. Prints mean hole PSNR in dB of pasted results. The
+boundary ratio is the mean absolute difference of neighbours across the hole's border, relative to
+that of the same neighbours in the originals; its rows are of `instant`, with the encoder.
 """
 
 import argparse
@@ -17,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from speed import jobs_of
+from speed import tasks_of
 
 from pixmend.completion import METHODS, Completion, CompletionOptions, Method, Task, complete
 from pixmend.completion.objective import latent_norm
@@ -41,29 +43,31 @@ def main() -> None:
         f"{options.images} glyphs, {options.steps} steps, {datetime.now(UTC):%Y-%m-%d}, {platform.processor() or platform.machine()}, "
         f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}\n"
     )
-    asked = {mask: jobs_of(model, options.images, mask, options.held_out) for mask in options.masks}
-    alone = replace(model, encoder=None, retrieval=None)
+    tasks = {
+        mask: tasks_of(model, options.images, mask, options.held_out) for mask in options.masks
+    }
+    plain = replace(model, encoder=None, retrieval=None)
     base = replace(_BASE, steps=options.steps, restarts=options.restarts)
-    print("| setting |", " | ".join(asked), "|")
-    print("|---" * (1 + len(asked)) + "|")
+    print("| setting |", " | ".join(tasks), "|")
+    print("|---" * (1 + len(tasks)) + "|")
     for name, method in _variants(base).items():
-        cells = [f"{_psnr(_run(alone, method, jobs), jobs):.2f}" for jobs in asked.values()]
+        cells = [f"{_psnr(_run(plain, method, part), part):.2f}" for part in tasks.values()]
         print(f"| {name} |", " | ".join(cells), "|", flush=True)
-    print("\n| seam of |", " | ".join(asked), "|")
-    print("|---" * (1 + len(asked)) + "|")
+    print("\n| boundary ratio of |", " | ".join(tasks), "|")
+    print("|---" * (1 + len(tasks)) + "|")
     for blend in ("paste", "feather", "poisson"):
         method = replace(METHODS["instant"], blend=blend)
-        cells = [f"{_seam(_run(model, method, jobs), jobs):.2f}" for jobs in asked.values()]
+        cells = [f"{_ratio(_run(model, method, part), part):.2f}" for part in tasks.values()]
         print(f"| {blend} |", " | ".join(cells), "|", flush=True)
 
 
 def _variants(base: Method) -> dict[str, Method]:
-    """Return methods by what sets them apart from the first."""
+    """Return variants of ``base`` by the setting that differs."""
     return {
         f"window {base.weight_window}, lambda {base.lambda_perceptual}, bank {base.init_pool}, {base.restarts} restarts": base,
         "window 3": replace(base, weight_window=3),
         "window 15": replace(base, weight_window=15),
-        "no window: known pixels alike": replace(base, weight_window=0, min_weight=1.0),
+        "no window: equal weights": replace(base, weight_window=0, min_weight=1.0),
         "lambda 0": replace(base, lambda_perceptual=0.0),
         "lambda 1": replace(base, lambda_perceptual=1.0),
         "norm prior 0.01": replace(base, terms=((latent_norm, 0.01),)),
@@ -78,31 +82,33 @@ def _variants(base: Method) -> dict[str, Method]:
     }
 
 
-def _run(model: DCGAN, method: Method, jobs: Sequence[Task]) -> list[Completion]:
-    return list(complete(model, jobs, CompletionOptions(method, snapshots=(), batch=64)))
+def _run(model: DCGAN, method: Method, tasks: Sequence[Task]) -> list[Completion]:
+    return list(complete(model, tasks, CompletionOptions(method, snapshots=(), batch=64)))
 
 
-def _psnr(found: Sequence[Completion], jobs: Sequence[Task]) -> float:
-    pairs = zip(found, jobs, strict=True)
+def _psnr(results: Sequence[Completion], tasks: Sequence[Task]) -> float:
+    pairs = zip(results, tasks, strict=True)
     return float(
-        np.mean([psnr(_drawn(each), job.picture.pixels, job.mask.hole) for each, job in pairs])
+        np.mean(
+            [psnr(_best(result), task.picture.pixels, task.mask.hole) for result, task in pairs]
+        )
     )
 
 
-def _seam(found: Sequence[Completion], jobs: Sequence[Task]) -> float:
-    """Return the mean gradient across the borders of all holes over that of the originals."""
+def _ratio(results: Sequence[Completion], tasks: Sequence[Task]) -> float:
+    """Return the boundary ratio over all holes."""
     ours, theirs = (
-        sum(_across(pixels, job.mask.hole) for pixels, job in pairs)
+        sum(_border_steps(pixels, task.mask.hole) for pixels, task in pairs)
         for pairs in (
-            [(_drawn(each), job) for each, job in zip(found, jobs, strict=True)],
-            [(job.picture.pixels, job) for job in jobs],
+            [(_best(result), task) for result, task in zip(results, tasks, strict=True)],
+            [(task.picture.pixels, task) for task in tasks],
         )
     )
     return ours / theirs
 
 
-def _across(pixels: Pixels, hole: np.ndarray) -> float:  # type: ignore[type-arg]
-    """Return the sum of absolute differences over the pairs of neighbours of which one is missing."""
+def _border_steps(pixels: Pixels, hole: np.ndarray) -> float:  # type: ignore[type-arg]
+    """Return the sum of absolute differences of neighbours across the hole's border."""
     values, total = pixels.astype(np.float64), 0.0
     for axis in (0, 1):
         steps = np.abs(np.diff(values, axis=axis)).mean(2)
@@ -110,8 +116,8 @@ def _across(pixels: Pixels, hole: np.ndarray) -> float:  # type: ignore[type-arg
     return total
 
 
-def _drawn(found: Completion) -> Pixels:
-    return found.candidates[0].picture.pixels
+def _best(result: Completion) -> Pixels:
+    return result.candidates[0].picture.pixels
 
 
 if __name__ == "__main__":

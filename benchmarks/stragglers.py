@@ -1,10 +1,11 @@
-"""Stragglers and failures, simulated: what a job of many workers wastes, with a ledger of its shards and without.
+"""Simulate stragglers and failures: the work that a large job wastes, with and without a ledger.
 
-A job is shards of equal work. A worker takes the next one that is not done, keeps it until it is done, and writes it to the ledger.
-Workers differ in speed, some are stragglers, and each dies at random moments: what it had of the shard at hand is lost, the shard is
-taken by another, and the worker comes back after a while. The driver dies too: then every shard at hand is lost, and the ledger says
-which are done. A straggler keeps its shard: nobody begins it a second time. Every draw is of one seed. `benchmarks/scale.py` prints the
-tables.
+A job consists of shards of equal work. A worker takes the next open shard, keeps it until it is
+done, and records it in the ledger. Workers differ in speed, some are stragglers, and each fails at
+random: its current shard is lost and goes to another worker, and it restarts after a while. If the
+driver fails, all current shards are lost, and the ledger tells which ones are done. A straggler
+keeps its shard: no shard is started twice. All draws come from one seed. `benchmarks/scale.py`
+prints the tables.
 """
 
 import heapq
@@ -21,18 +22,18 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Crowd:
-    """The workers of a job, and its driver.
+    """The workers and the driver of a job.
 
     Attributes
     ----------
     count, spread
-        How many; standard deviation of the logarithm of their speeds.
+        Number of workers; standard deviation of their log speed.
     stragglers, slowness
-        Share of them that is slower, and how many times.
+        Fraction of slow workers, and their slow-down.
     failures, driver_failures
-        Mean seconds between the failures of a worker and of the driver, exponentially distributed; infinity for none.
+        Mean seconds between failures of a worker and of the driver, exponential; or infinity.
     restart
-        Seconds until one is back; of the driver, until all are.
+        Seconds until a worker is back, or all after a failure of the driver.
     """
 
     count: int
@@ -46,18 +47,18 @@ class Crowd:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job, in seconds of one worker but for `seconds`.
+    """The result of a job; times but `seconds` are summed over workers.
 
     Attributes
     ----------
     seconds
-        From start to end.
+        Total time.
     worked, wasted
-        On shards in all, and of that on what was lost.
+        Time on shards, and its part on lost shards.
     idle
-        With no shard left to take, until the last was done.
+        Waiting time at the end, without an open shard.
     failures, driver_failures
-        How many ended a shard at hand, and how many ended all of them.
+        Failures that lost one shard, and that lost all current ones.
     """
 
     seconds: float
@@ -69,27 +70,25 @@ class Outcome:
 
     @property
     def share(self) -> float:
-        """Wasted share of the work."""
+        """Wasted fraction of the work."""
         return self.wasted / self.worked
 
 
 @dataclass
 class _Job:
-    """A job under way: `free` and `busy` are heaps of what happens next, to whom."""
+    """The state of a job; `free` and `busy` are heaps of the next events."""
 
     shards: int
-    free: list[tuple[float, int]]  # since when a worker could take a shard
-    busy: list[
-        tuple[float, int, float, bool]
-    ]  # when, who, since when, and whether the shard is done then
-    last: list[float]  # when each worker last worked
+    free: list[tuple[float, int]]  # time at which the worker became free, worker
+    busy: list[tuple[float, int, float, bool]]  # end, worker, start, success
+    last: list[float]  # end of each worker's last shard
     worked: float = 0.0
     wasted: float = 0.0
     failures: int = 0
     driver_failures: int = 0
 
     def end(self, now: float, worker: int, since: float, back: float, *, well: bool) -> None:
-        """Take a shard from a worker: it is done, or to be done again."""
+        """End the shard of a worker: it is done, or open again."""
         self.worked += now - since
         self.last[worker] = now
         if not well:
@@ -99,9 +98,9 @@ class _Job:
 
 
 def simulate(shards: int, seconds: float, crowd: Crowd, *, seed: int = _SEED) -> Outcome:
-    """Run a job of ``shards``, each of so many ``seconds`` for a worker of speed 1.
+    """Run a job of ``shards``, each of ``seconds`` of work for a worker of speed 1.
 
-    Speeds are drawn once for each worker. Failures have no memory, so what the next shard of a worker meets is drawn when it takes it.
+    Speeds are drawn once per worker. Failures are memoryless, so they are drawn per shard.
     """
     random = np.random.default_rng(seed)
     speeds = np.exp(crowd.spread * random.standard_normal(crowd.count))
@@ -138,33 +137,35 @@ def simulate(shards: int, seconds: float, crowd: Crowd, *, seed: int = _SEED) ->
 
 
 def expected_waste(seconds: float, failures: float) -> float:
-    """Return the wasted share of work on shards of so many seconds, by workers of one speed: 1 - x / (e^x - 1), x = seconds / failures.
+    """Return the wasted fraction for equal workers: 1 - x / (e^x - 1), x = seconds / failures.
 
-    An attempt lasts until its end or a failure, (1 - e^-x) / rate on the mean, and e^x of them are made for each that is of use.
+    An attempt takes (1 - e^-x) / rate on average, and e^x attempts are needed per success.
     """
     x = seconds / failures
     return 1 - x / math.expm1(x)
 
 
 def interval(save: float, failures: float) -> float:
-    """Return the seconds of work between checkpoints that waste least, sqrt(2 save failures) (Young 1974)."""
+    """Return the optimal seconds between checkpoints, sqrt(2 save failures) (Young 1974)."""
     return math.sqrt(2 * save * failures)
 
 
 def tables(costs: Costs, *, workers: int = 1000, images: int = 10**8) -> str:
-    """Return the tables of the simulation of a job of so many images as markdown."""
+    """Return the markdown tables of the simulated job."""
     return "\n\n".join(
         ("### Stragglers and failures", of_shards(costs, workers, images), of_checkpoints(costs))
     )
 
 
 def of_shards(costs: Costs, workers: int, images: int) -> str:
-    """Return the table of jobs, by images a shard; the first of each are those of `pixmend pack` and `pixmend complete` on a cluster."""
+    """Return the table of jobs by images per shard, first those of `pixmend pack` and `complete`."""
     lines = [
-        f"{images:,} images, {workers:,} workers, speeds spread by 10 %, 2 % of them five times slower; each worker fails every "
-        f"{costs['worker_failures'] / 3600:.0f} h, as the driver does, and is back after {costs['restart_seconds']:.0f} s; seed {_SEED}.\n",
-        "| job | images a shard | s a shard | time | times the ideal | failures, of the driver | work lost | by the formula | "
-        "idle at the end | failures if nothing were kept |",
+        f"{images:,} images, {workers:,} workers, log speeds spread by 10 %, 2 % of workers five times slower; a worker "
+        f"fails every "
+        f"{costs['worker_failures'] / 3600:.0f} h on average, like the driver, "
+        f"and restarts after {costs['restart_seconds']:.0f} s; seed {_SEED}.\n",
+        "| job | images/shard | s/shard | time | ratio to ideal | failures, of the driver | work lost | formula | "
+        "idle at the end | failures without a ledger |",
         "|---" * 10 + "|",
     ]
     failures, restart = costs["worker_failures"], costs["restart_seconds"]
@@ -178,7 +179,7 @@ def of_shards(costs: Costs, workers: int, images: int) -> str:
             shards, seconds = -(-images // size), size * costs[cost]
             met = simulate(shards, seconds, crowd)
             ideal = shards * seconds / workers
-            # A job that keeps nothing must get through without one: e^(time / time between failures) attempts.
+            # Without a ledger a job must finish without a failure: e^(time / mean time) attempts.
             attempts = math.exp(min(ideal * (workers + 1) / failures, 700))
             cells = (
                 *(job, f"{size:,}", f"{seconds:,.1f}", f"{met.seconds / 3600:,.2f} h"),
@@ -191,15 +192,15 @@ def of_shards(costs: Costs, workers: int, images: int) -> str:
 
 
 def tried(attempts: float) -> str:
-    """Return how many failures to expect before a first attempt gets through."""
+    """Return the expected number of failures before the first success."""
     return f"{attempts - 1:,.1f}" if attempts < 1e6 else f"10^{math.log10(attempts):.0f}"
 
 
 def of_checkpoints(costs: Costs) -> str:
-    """Return the table of training, whose processes all stop with one of them, by hosts."""
+    """Return the table of training by hosts; one failed process stops all."""
     save, down = costs["checkpoint_seconds"], costs["restart_seconds"]
     lines = [
-        "| hosts of a run | a failure in | best s between checkpoints | work lost there | every 600 s | every 3,600 s |",
+        "| hosts | mean time to failure | best s between checkpoints | work lost | every 600 s | every 3,600 s |",
         "|---" * 6 + "|",
     ]
     for hosts in (1, 8, 64, 1000):
@@ -215,8 +216,8 @@ def of_checkpoints(costs: Costs) -> str:
 
 
 def lost(between: float, save: float, down: float, failures: float) -> float:
-    """Return the share of time that is no training: saving, what is done twice after a failure, and the restart."""
+    """Return the fraction of time lost to saving, repeated steps and restarts."""
     whole = between + save
-    # Until a stretch and its save are through, with a restart after each failure: (failures + down) (e^x - 1).
+    # Expected time of an interval and its save: (failures + down) (e^x - 1).
     took = (failures + down) * math.expm1(whole / failures)
     return 1 - between / took

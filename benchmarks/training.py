@@ -1,4 +1,4 @@
-"""How fast a step of training is: against the machine's own limit and against a plain eager loop.
+"""Compare the speed of a training step with the machine's limit and with a plain eager loop.
 
     python benchmarks/training.py [--steps 12] [--size 64] [--filters 64] [--batch 64] [--threads 2]
 
@@ -13,14 +13,13 @@ Prints markdown.
 
 import argparse
 import os
-import platform
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 
 import torch
+from packing import cpu_name
 from torch import Tensor, nn
 
 from pixmend.images import channel_count
@@ -32,12 +31,12 @@ from pixmend.training.step import discriminator_step, generator_step
 from pixmend.training.train_state import initial_state
 
 _WARM_UP = 2
-# Forwards of G or D a sample, a weight or an input gradient costing as much as a forward. D's step: G once, then D
-# forward and its two gradients for real and for generated images. G's step: D forward and the gradient of its
-# input, and G's two gradients.
+# Forward passes per sample; a weight or input gradient costs as much as a forward pass. D's step:
+# G once, then D forward and its two gradients for real and for fake images. G's step: D forward and
+# the gradient of its input, and G's two gradients.
 _FEWEST = 1 + 2 * 3 + 2 + 2
 _OURS = _FEWEST
-# The tutorial keeps D's generated images too, but computes D's weight gradients in G's step.
+# The tutorial reuses D's fake images too, but computes D's weight gradients in G's step.
 _PLAIN = _FEWEST + 1
 
 
@@ -65,15 +64,15 @@ def main() -> None:
 
 
 def forward_flops(settings: TrainSettings) -> float:
-    """Return the FLOPs of one forward of G or of D for one image: the mean of the two, counted from the layers' shapes."""
+    """Return the mean FLOPs of a forward pass of G and of D for one image."""
     networks = settings.networks()
     total = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal total
         assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
-        # A multiplication and an addition for each weight and each place it is used at: a convolution's weights at each
-        # pixel of its output, a transposed one's at each of its input.
+        # Two FLOPs per weight and position: a convolution's positions are those of its output, a
+        # transposed one's those of its input.
         places = inputs[0] if isinstance(module, nn.ConvTranspose2d) else output
         total += 2 * module.weight.numel() * (places[0, 0].numel() if places.ndim == 4 else 1)
 
@@ -87,7 +86,7 @@ def forward_flops(settings: TrainSettings) -> float:
 
 
 def sgemm(clock: Callable[[], float], side: int = 2048, repeats: int = 12) -> float:
-    """Return the best rate of a float32 product of two square matrices, in FLOP/s."""
+    """Return the best rate of a float32 product of square matrices, FLOP/s."""
     left, right, best = torch.randn(side, side), torch.randn(side, side), float("inf")
     out = torch.empty(side, side)
     for _ in range(repeats):
@@ -98,7 +97,7 @@ def sgemm(clock: Callable[[], float], side: int = 2048, repeats: int = 12) -> fl
 
 
 class PlainLoop:
-    """One iteration of the loop of PyTorch's public DCGAN tutorial."""
+    """The training step of PyTorch's public DCGAN tutorial."""
 
     def __init__(self, settings: TrainSettings) -> None:
         networks = settings.networks()
@@ -156,7 +155,7 @@ def plain_discriminator(widths: list[int], start: int, colours: int) -> nn.Seque
 
 
 def our_loop(settings: TrainSettings) -> Callable[[], None]:
-    """Return one iteration as `pixmend.training.loop` takes it, with the images at hand."""
+    """Return the training step of `pixmend.training.loop` on images in memory."""
     state, networks = initial_state(settings, torch.device("cpu")), settings.networks()
     real = torch.rand(settings.batch_size, 3, settings.size, settings.size) * 2 - 1
     real = real.contiguous(memory_format=torch.channels_last)
@@ -164,9 +163,9 @@ def our_loop(settings: TrainSettings) -> Callable[[], None]:
     def step() -> None:
         generator = generator_for(settings.seed, "z", str(state.step), "0")
         z = sample_latents(networks, settings.batch_size, generator)
-        drawn = generate(state.generator, None, None, z)
-        loss_d = discriminator_step(state, real, drawn.images, settings).mean()
-        loss_g = generator_step(state, drawn, real, settings).mean()
+        fake = generate(state.generator, None, None, z)
+        loss_d = discriminator_step(state, real, fake.images, settings).mean()
+        loss_g = generator_step(state, fake, real, settings).mean()
         state.step += 1
         _ = float(loss_d), float(loss_g)
 
@@ -176,7 +175,7 @@ def our_loop(settings: TrainSettings) -> Callable[[], None]:
 def interleaved(
     loops: dict[str, Callable[[], None]], steps: int, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
-    """Return the seconds of each step of each loop, the loops taking turns."""
+    """Return the seconds of each step of each loop; the loops take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for number in range(_WARM_UP + steps):
         for name, step in loops.items():
@@ -193,7 +192,7 @@ def table(
     needed = _FEWEST * forward_flops(settings) * settings.batch_size
     plain = seconds["plain eager loop"]
     lines = [
-        "| loop | units a sample | s a step, median | least | images/s, median | best | times the plain loop, median | best | "
+        "| loop | units/sample | s/step, median | min | images/s, median | best | speed-up, median | best | "
         "utilisation, median | best |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -213,18 +212,9 @@ def describe(options: argparse.Namespace, unit: float, limits: list[float]) -> s
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {cpu_name()}, {options.threads} threads, load {load}, torch {torch.__version__}.\n"
         f"{options.filters} filters, {options.size} px, RGB, kernel 4, batch {options.batch}: a forward unit is "
-        f"{unit / 1e6:.1f} MFLOP a sample, the step needs {_FEWEST} at the fewest, {needed / 1e9:.1f} GFLOP a step; sgemm before "
-        f"and after {limits[0] / 1e9:.0f} and {limits[1] / 1e9:.0f} GFLOP/s, so {needed / max(limits):.2f} s a step at best.\n"
+        f"{unit / 1e6:.1f} MFLOP/sample, a step needs at least {_FEWEST} units, {needed / 1e9:.1f} GFLOP; sgemm before "
+        f"and after {limits[0] / 1e9:.0f} and {limits[1] / 1e9:.0f} GFLOP/s, so at best {needed / max(limits):.2f} s/step.\n"
     )
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

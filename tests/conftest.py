@@ -1,12 +1,13 @@
-"""What all tests share: one thread, so that they run beside each other, and tiny untrained models."""
+"""Fixtures of all tests: one torch thread, so that tests run in parallel, and tiny untrained models."""
 
 import sys
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
 
+import tools.untrained
 from pixmend.cli import main
 from pixmend.models import (
     DCGAN,
@@ -27,7 +28,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def browser():
-    """Return Chromium, headless; tests that look at pages are skipped without one, and say so."""
+    """Return headless Chromium; tests of pages are skipped without it."""
     from tests.browser import chromium
 
     with chromium() as running:
@@ -36,34 +37,16 @@ def browser():
 
 @pytest.fixture(scope="session")
 def untrained():
-    """Return a maker of tiny models whose draws differ from pixel to pixel, as an untrained net's hardly do."""
-
-    def make(channels="L", *, size=16, fit="crop", latent_dim=6):
-        settings = DCGANSettings(
-            size=size,
-            channels=channels,
-            filters=8,
-            latent_dim=latent_dim,
-            latent_prior="uniform",
-        )
-        generator, discriminator = Generator(settings), Discriminator(settings)
-        initialise(generator, generator_for(0, "generator"))
-        initialise(discriminator, generator_for(0, "discriminator"))
-        with torch.no_grad():
-            generator.to_image.weight.mul_(20)
-        for network in (generator, discriminator):
-            network.eval().requires_grad_(False)
-        return DCGAN(settings, generator, discriminator, {"fit": fit, "background": "white"})
-
-    return make
+    """Return a maker of tiny untrained models with a uniform prior."""
+    return partial(tools.untrained.untrained, latent_prior="uniform")
 
 
 @pytest.fixture(scope="session")
 def lively():
-    """Return a maker of untrained models that draw a different image for each z, and whose D tells them apart.
+    """Return a maker of untrained models whose images depend on z, and whose D tells them apart.
 
-    Batch statistics are those of one batch of draws, and G's last layer is made loud: laws about one image's answer
-    say nothing where all answers are one grey. The models are shared: tests must not change them.
+    Batch norm statistics are those of one batch of samples, and G's last layer is amplified: laws of
+    completion mean nothing if all images are grey. The models are shared: tests must not change them.
     """
 
     @cache
@@ -101,7 +84,7 @@ def s3_url():
 
 @pytest.fixture
 def bucket(s3_url, monkeypatch, request):
-    """Return the URL of a bucket of this test's own, on a real S3 server of this machine."""
+    """Return the URL of a new bucket on a real local S3 server."""
     for name, value in environment_for(s3_url).items():
         monkeypatch.setenv(name, value)
     name = f"b{abs(hash(request.node.nodeid))}"
@@ -111,7 +94,7 @@ def bucket(s3_url, monkeypatch, request):
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command did."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -120,7 +103,7 @@ class Ran:
 
 @pytest.fixture
 def program(monkeypatch, capsys):
-    """Return a runner of the whole program in this process, as `pixmend ARGUMENTS` would be."""
+    """Return a function that runs `pixmend ARGUMENTS` in this process."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["pixmend", *map(str, arguments)])
@@ -130,7 +113,7 @@ def program(monkeypatch, capsys):
             main()
         except SystemExit as stop:
             code = int(stop.code or 0)
-        said = capsys.readouterr()
-        return Ran(code, said.out, said.err)
+        output = capsys.readouterr()
+        return Ran(code, output.out, output.err)
 
     return run

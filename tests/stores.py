@@ -17,6 +17,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
+from pixmend.storage import StorePath
+
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "s3cr3t-of-tests"}
 
 
@@ -212,6 +214,13 @@ def fresh(kind):
     kind.pseudo_dirs[:] = [""]
     kind.calls = count()
     return f"{kind.protocol}://"
+
+
+def upload(folder, path):
+    """Copy a local folder to a store."""
+    for file in StorePath.of(folder).files():
+        (path / file.name).upload(folder / file.name)
+    return path
 
 
 def environment_for(url):

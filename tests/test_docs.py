@@ -11,7 +11,7 @@ import pytest
 import typer
 from nbclient import NotebookClient
 
-from pixmend.cli.app import app
+from pixmend.cli.main import app
 from pixmend.completion import METHODS
 from pixmend.masks import SHAPES
 from pixmend.training import TrainSettings, recipe_names

@@ -1,4 +1,4 @@
-"""What tests the project names things that are there."""
+"""The tools start, and name existing modules and tests."""
 
 import importlib
 from pathlib import Path
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("name", ROOMS)
-def test_a_room_of_mutants_names_modules_and_tests_that_are_there(name):
+def test_a_room_of_mutants_names_existing_modules_and_tests(name):
     room = ROOMS[name]
     for module in room.modules:
         importlib.import_module(module)
@@ -22,5 +22,5 @@ def test_a_room_of_mutants_names_modules_and_tests_that_are_there(name):
 def test_every_module_of_a_tool_can_be_imported(tool):
     files = [path for path in sorted((ROOT / "tools" / tool).glob("*.py")) if path.stem != "hunt"]
     assert len(files) > 2
-    for path in files:  # but the hunt, which needs the extra fuzz
+    for path in files:  # all but the hunt, which needs the extra fuzz
         importlib.import_module(f"tools.{tool}.{path.stem}")

@@ -1,1 +1,1 @@
-"""What tests the project rather than the product: promises by force, fuzzing, mutants, the supply chain."""
+"""Tools that test the project: prove, fuzz, mutation, supply."""

@@ -248,7 +248,7 @@ def evaluate(
     other
         A second model, to compare with the first.
     completions, engine, on_images, on_step, should_stop
-        See `pixmend.evaluation.evaluate`; an engine is `pixmend.cluster.Evaluating`.
+        See `pixmend.evaluation.evaluate`; for an engine, `pixmend.cluster`.
 
     Raises
     ------

@@ -1,7 +1,8 @@
 """Devices, and the group of processes that compute together.
 
-A group always exists: a single process is a group of one, whose operations do nothing. torchrun starts larger groups;
-all their processes then call the same operations in the same order. Only this module communicates between them.
+A group always exists: a single process is a group of one, whose operations do nothing. torchrun
+starts larger groups; all their processes then call the same operations in the same order. Only this
+module communicates between them.
 """
 
 import contextlib
@@ -95,8 +96,9 @@ SINGLE_PROCESS = Group()
 def open_group() -> Iterator[Group]:
     """Join the group of torchrun's environment variables; without them, be a group of one.
 
-    Only one process raises a user error; the others exit quietly with code 2, whether they met the same error or lost
-    their peer. SettingsError if the variables are incomplete, PeerError if another process ended without an error.
+    Only one process raises a user error; the others exit quietly with code 2, whether they met the
+    same error or lost their peer. SettingsError if the variables are incomplete, PeerError if
+    another process ended without an error.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield SINGLE_PROCESS
@@ -104,14 +106,16 @@ def open_group() -> Iterator[Group]:
     group = _join()
     try:
         yield group
-        # The main process may still be writing, and torchrun ends all processes with the first that exits.
+        # The main process may still be writing, and torchrun ends all processes with the first that
+        # exits.
         group.any(False)
     except BaseException as error:
         if not group.is_first_to_fail() and isinstance(error, PixmendError | StoppedError):
             raise SystemExit(2) from error
         raise
     finally:
-        # gloo's threads must not outlive the interpreter. nccl may wait for a dead process: it ends with this one.
+        # gloo's threads must not outlive the interpreter. nccl may wait for a dead process: it ends
+        # with this one.
         if dist.get_backend() == "gloo" or sys.exception() is None:
             dist.destroy_process_group()
 
@@ -139,7 +143,7 @@ def describe_device(device: torch.device) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _DistributedGroup(Group):
-    """A group of several processes: tensors by gloo (CPU) or nccl (GPU), JSON values by their store."""
+    """Several processes: tensors by gloo (CPU) or nccl (GPU), JSON values by their store."""
 
     store: Store = field(kw_only=True)
 
@@ -154,8 +158,8 @@ class _DistributedGroup(Group):
             count = torch.cuda.device_count()
             if self.local_rank >= count:
                 raise SettingsError(
-                    f"{self.local_world} processes on a host of {count} GPUs; start as many as GPUs "
-                    f"(torchrun --nproc-per-node {count}), or set device=cpu"
+                    f"{self.local_world} processes on a host of {count} GPUs; start as many as "
+                    f"GPUs (torchrun --nproc-per-node {count}), or set device=cpu"
                 )
             device = torch.device("cuda", self.local_rank)
             torch.cuda.set_device(device)
@@ -220,7 +224,7 @@ class _DistributedGroup(Group):
 
 
 class _Mean(torch.autograd.Function):
-    """The mean over the processes, which is its own adjoint: each value has equal weight in each process's mean."""
+    """The mean over the processes; its own adjoint, as all values have equal weights."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, group: _DistributedGroup) -> Tensor:  # noqa: ANN401
@@ -264,10 +268,11 @@ def _join() -> _DistributedGroup:
 
 @contextlib.contextmanager
 def _peer_errors() -> Iterator[None]:
-    """Raise a PeerError where gloo, nccl or the store raise a RuntimeError for a closed connection."""
+    """Raise a PeerError for the RuntimeError of a closed connection."""
     try:
         yield
     except RuntimeError as error:
         raise PeerError(
-            "another process of the group ended, or cannot be reached; the last checkpoint is good: run the same command again"
+            "another process of the group ended, or cannot be reached; "
+            "the last checkpoint is good: run the same command again"
         ) from error

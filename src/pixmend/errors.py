@@ -14,12 +14,13 @@ Each names the file, the field and the fix, in one line.
     ├── RunError             a run directory holds another run, or no usable checkpoint
     │   ├── DivergedError    training met values that are not finite
     │   └── PeerError        another process of the group ended
-    ├── StoreError           a store is unreachable, refuses or keeps failing; the file itself may be good
+    ├── StoreError           a store is unreachable, refuses or keeps failing; its file may be good
     ├── ServerError          a pixmend server is unreachable or refuses
     ├── ClusterError         a cluster is unreachable, or its machines do not match
     └── OutputError          a result cannot be written
 
-StoppedError is not an error but the way out of a loop on request. Any other exception is a bug and keeps its traceback.
+StoppedError is not an error but the way out of a loop on request. Any other exception is a bug and
+keeps its traceback.
 """
 
 
@@ -69,7 +70,7 @@ class ModelFileError(PixmendError):
 
 
 class VersionError(ModelFileError):
-    """A model file or checkpoint has a version that this program cannot read; the file itself may be good."""
+    """A model file or checkpoint has a version that this program cannot read."""
 
 
 class RunError(PixmendError):
@@ -104,4 +105,4 @@ class OutputError(PixmendError):
 
 
 class StoppedError(Exception):
-    """The user asked to stop: ends the current work; finished work is safe, and the same command continues."""
+    """The user asked to stop; finished work is safe, and the same command continues."""

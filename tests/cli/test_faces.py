@@ -1,4 +1,4 @@
-"""What the user sees: one line for each mistake, nothing half-written, and verbs that tell what there is."""
+"""What users see: one line per mistake, no half-written file, and verbs that list what exists."""
 
 import builtins
 import json
@@ -93,7 +93,7 @@ def test_a_damaged_model_is_one_line(program, model, image, tmp_path, damage, wo
     assert not out.exists()
 
 
-def test_a_flipped_byte_of_a_model_is_told_or_harmless(program, model, tmp_path):
+def test_a_flipped_byte_of_a_model_is_reported_or_harmless(program, model, tmp_path):
     content, path = model.read_bytes(), tmp_path / "tiny.safetensors"
     rng = np.random.default_rng(0)
     header = int.from_bytes(content[:8], "little") + 8
@@ -129,7 +129,7 @@ def test_an_output_that_cannot_be_written_is_one_line(program, model, image, tmp
     assert (tmp_path / "out").read_text() == "in the way"
 
 
-def test_sample_tells_by_which_ending_it_writes(program, model, tmp_path):
+def test_sample_names_the_suffixes_it_writes(program, model, tmp_path):
     is_one_line(program("sample", model, "--out", tmp_path / "grid.jpg"), "grid.jpg", ".png")
     assert not (tmp_path / "grid.jpg").exists()
 
@@ -153,7 +153,7 @@ def test_a_bug_keeps_its_traceback(program, model, image, tmp_path, monkeypatch)
 # Verbs
 
 
-def test_sample_draws_as_many_images_as_asked_and_the_same_for_a_seed(program, model, tmp_path):
+def test_sample_generates_count_images_that_depend_on_the_seed(program, model, tmp_path):
     for name, seed in (("a.png", 1), ("b.png", 1), ("c.png", 2)):
         ran = program("sample", model, "--out", tmp_path / name, "--count", 6, "--seed", seed)
         assert ran.code == 0, ran.err
@@ -163,7 +163,7 @@ def test_sample_draws_as_many_images_as_asked_and_the_same_for_a_seed(program, m
         assert grid.size == (2 * 66 + 2, 3 * 66 + 2)
 
 
-def test_a_walk_is_a_film_that_moves_in_small_steps_and_ends_near_where_it_began(lively):
+def test_a_walk_is_an_animation_that_moves_in_small_steps_and_ends_near_where_it_began(lively):
     from pixmend.api import Model
 
     frames = Model(lively(), "cpu").walk(40, corners=4).astype(float)
@@ -174,7 +174,7 @@ def test_a_walk_is_a_film_that_moves_in_small_steps_and_ends_near_where_it_began
     assert np.abs(frames[-1] - frames[0]).mean() < across
 
 
-def test_info_tells_settings_and_card_and_its_json_is_json(program, model, tmp_path):
+def test_info_shows_settings_and_card_and_its_json_is_valid(program, model, tmp_path):
     text = program("info", model)
     assert text.code == 0
     assert "settings.latent_dim" in text.out
@@ -184,7 +184,7 @@ def test_info_tells_settings_and_card_and_its_json_is_json(program, model, tmp_p
     is_one_line(program("info", tmp_path / "nothing"), "nothing")
     # A file with a memory says so to who may want to pass it on.
     held = json.loads(program("info", "characters", "--json").out)["contains"]
-    assert held == "16,384 of its training images, which anyone who has the file can see"
+    assert held == "16,384 training images, visible to anyone who has the file"
     assert "contains" not in facts
 
 
@@ -206,15 +206,22 @@ def test_info_reads_the_log_of_a_run_that_was_killed_in_the_middle_of_a_line(pro
     assert "last line of log" not in json.loads(program("info", run, "--json").out)
 
 
-def test_doctor_says_what_is_there(program):
+def test_doctor_lists_the_installation(program):
     ran = program("doctor")
     assert ran.code == 0, ran.err
-    for word in (pixmend.__version__, "torch", "pillow", "device", "threads", "all there"):
+    for word in (
+        pixmend.__version__,
+        "torch",
+        "pillow",
+        "device",
+        "threads",
+        "installation complete",
+    ):
         assert word in ran.out
 
 
 @pytest.mark.parametrize("missing", ["torch", "safetensors"])
-def test_doctor_says_what_is_missing_and_how_to_get_it(program, monkeypatch, missing):
+def test_doctor_names_missing_packages_and_how_to_install_them(program, monkeypatch, missing):
     from importlib import metadata
 
     version, real_import = metadata.version, builtins.__import__
@@ -236,7 +243,7 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(program, monkeypatch, mis
     assert f"pip install {missing}" in ran.out + ran.err
 
 
-def test_demo_writes_what_it_says(program, monkeypatch, tmp_path):
+def test_demo_writes_the_files_it_names(program, monkeypatch, tmp_path):
     from dataclasses import replace
 
     quick = replace(METHODS["default"], steps=2, init_pool=4)

@@ -1,4 +1,4 @@
-"""Which files a command line names, and that no result takes another file's place."""
+"""Inputs named by a command line, and results that never replace another file."""
 
 import json
 from pathlib import Path, PurePath
@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixmend.cli.outputs import expand_inputs
+from pixmend.cli.input_files import expand_inputs
 from pixmend.completion import Names
 from pixmend.errors import InputError
 from pixmend.models import save_model
+from pixmend.storage import StorePath
 
 
 @pytest.fixture(scope="module")
@@ -57,20 +58,20 @@ def test_files_folders_and_globs_are_each_taken_once_in_order(tmp_path):
     for name in ("b.png", "a.png", "sub/c.PNG", "notes.txt"):
         put(tmp_path / name) if not name.endswith("txt") else (tmp_path / name).touch()
     given = [str(tmp_path / "b.png"), str(tmp_path), str(tmp_path / "*.png")]
-    found = expand_inputs(given, but=tmp_path / "out")
+    found = expand_inputs(given, out=StorePath(tmp_path / "out"))
     assert [item.relative.as_posix() for item in found] == ["b.png", "a.png", "sub/c.PNG"]
 
 
-def test_a_name_with_the_letters_of_a_glob_is_the_file_of_that_name(tmp_path):
+def test_a_file_name_that_looks_like_a_glob_is_that_file(tmp_path):
     put(tmp_path / "a[1].png")
-    (found,) = expand_inputs([str(tmp_path / "a[1].png")], but=tmp_path / "out")
+    (found,) = expand_inputs([str(tmp_path / "a[1].png")], out=StorePath(tmp_path / "out"))
     assert found.path.name == "a[1].png"
 
 
 def test_a_glob_without_a_match_and_a_missing_file_are_named(tmp_path):
     for name in ("nothing-*.png", "missing.png"):
         with pytest.raises(InputError, match=r"check the path") as caught:
-            expand_inputs([str(tmp_path / name)], but=tmp_path / "out")
+            expand_inputs([str(tmp_path / name)], out=StorePath(tmp_path / "out"))
         assert name in str(caught.value)
 
 
@@ -123,7 +124,7 @@ def test_one_name_in_two_folders_is_two_results(program, model, tmp_path):
             assert left_half_is_kept(line["file"], out / line["output"])
 
 
-def test_kinds_keep_their_suffix_where_it_can_hold_them(program, model, tmp_path):
+def test_lossless_formats_keep_their_suffix(program, model, tmp_path):
     expected = {"a.jpg": "a.png", "b.tif": "b.tif", "c.PNG": "c.PNG", "d.bmp": "d.bmp", "e.gif": "e.png",
                 "f.webp": "f.webp"}  # fmt: skip
     for name in expected:
@@ -133,7 +134,7 @@ def test_kinds_keep_their_suffix_where_it_can_hold_them(program, model, tmp_path
     assert {Path(line["file"]).name: line["output"] for line in facts(out)} == expected
 
 
-def test_a_cmyk_photograph_keeps_its_inks_and_what_the_camera_said(program, model, tmp_path):
+def test_a_cmyk_photograph_keeps_its_inks_and_metadata(program, model, tmp_path):
     exif = Image.Exif()
     exif[0x010F] = "the maker"
     exif.get_ifd(0x8769)[0x829A] = 0.5
@@ -232,7 +233,7 @@ def test_sheets_show_the_snapshots_and_candidates_asked_for(program, model, tmp_
     assert (line["steps"], line["seed"], line["method"], line["missing"]) == (6, 0, "classic", 0.5)
 
 
-def test_an_odd_name_is_no_trouble(program, model, tmp_path):
+def test_odd_names_work(program, model, tmp_path):
     for name in ("[red]a.png", "ü 字 😀.png", "-a.png", "a.b.c.png"):
         put(tmp_path / "in" / name)
     (tmp_path / "in" / "[bold]bad[dim].png").write_text("a text")

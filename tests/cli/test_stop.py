@@ -46,7 +46,7 @@ def test_ctrl_c_writes_the_best_so_far_and_says_so(program, model, inputs, tmp_p
     ran = program("complete", model, inputs, *options)
     assert ran.code == 130
     assert "2 completed" in ran.out
-    assert "stopped: kept the best found so far; 1 not begun" in ran.err
+    assert "stopped: kept the best results so far; 1 not started" in ran.err
     assert "Traceback" not in ran.err
     assert signal.getsignal(signal.SIGINT) == before
     first, second = facts(out)
@@ -65,7 +65,7 @@ def test_a_time_budget_completes_all_images(program, model, inputs, tmp_path):
 
 
 @pytest.mark.parametrize("seconds", ["0", "-2", "nan"])
-def test_a_budget_that_is_no_time_is_told_in_one_line(program, model, inputs, tmp_path, seconds):
+def test_an_invalid_time_budget_is_refused_in_one_line(program, model, inputs, tmp_path, seconds):
     ran = program("complete", model, inputs, "--out", tmp_path / "out", f"--seconds={seconds}")
     assert ran.code == 2
     assert ran.err.startswith("error: seconds = ")

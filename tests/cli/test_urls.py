@@ -1,4 +1,4 @@
-"""The verbs on URLs: a real S3 server on this machine, and a store that fails now and then; the bytes are those of local paths."""
+"""The verbs on URLs, on a real local S3 server and on a flaky store; the bytes equal those of paths."""
 
 import json
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 from pixmend.models import save_model
 from pixmend.storage import JsonlWriter, StorePath, jsonl
-from tests.stores import Counted, Flaky, fresh
+from tests.stores import Counted, Flaky, fresh, upload
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def root(request):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Six images in two folders, and a mask for each."""
+    """Return a folder with six images in two sub-folders, and a mask for each."""
     for number in range(6):
         pixels = np.random.default_rng(number).integers(0, 256, (18, 14, 3), np.uint8)
         path = tmp_path / "in" / "ab"[number % 2] / f"{number}.png"
@@ -38,18 +38,13 @@ def folder(tmp_path):
     return tmp_path
 
 
-def upload(folder, place):
-    for name, _ in StorePath.of(folder).files():
-        (place / name).upload(folder / name)
-    return place
-
-
 def all_of(place, *, but=()):
-    return {name: (place / name).read_bytes() for name, _ in place.files() if name not in but}
+    names = [file.name for file in place.files()]
+    return {name: (place / name).read_bytes() for name in names if name not in but}
 
 
 def facts_of(place):
-    lines = [json.loads(line) for line in (place / "results.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (place / "results.jsonl").read_bytes().splitlines()]
     return {line["output"]: line["file"] for line in lines}
 
 
@@ -85,7 +80,7 @@ def test_complete_reads_masks_and_writes_by_url(root, folder, untrained, program
     }
 
 
-def test_what_fails_in_a_store_is_told_and_stops_nothing(folder, untrained, program):
+def test_failures_in_a_store_are_reported_and_stop_nothing(folder, untrained, program):
     root = StorePath.of(fresh(Counted) + "r")
     save_model(untrained("RGB"), folder / "m.safetensors")
     images = upload(folder / "in", root / "in")
@@ -196,10 +191,10 @@ def test_credentials_rights_and_buckets_are_told_in_one_line_without_a_secret(
 
     from s3fs import S3FileSystem
 
-    from pixmend.storage import filesystems
+    from pixmend.storage import urls
 
     def anew():
-        filesystems.file_system.cache_clear()
+        urls.file_system.cache_clear()
         S3FileSystem.clear_instance_cache()
 
     def reset_auth(count):
@@ -247,11 +242,11 @@ def test_a_file_of_lines_is_whole_in_a_store_at_the_end_and_now_and_then(monkeyp
     place = StorePath.of(fresh(Counted) + "r/results.jsonl")
     with pytest.raises(ZeroDivisionError), JsonlWriter(place, "first\n") as written:  # noqa: PT012
         written.add("second")
-        assert place.read_text() == "first\n"
+        assert place.read_bytes() == b"first\n"
         monkeypatch.setattr(jsonl, "_SECONDS", 0.0)
         written.add("third")
-        assert place.read_text() == "first\nsecond\nthird\n"
+        assert place.read_bytes() == b"first\nsecond\nthird\n"
         monkeypatch.setattr(jsonl, "_SECONDS", 1e9)
         written.add("fourth")
         1 / 0  # noqa: B018
-    assert place.read_text() == "first\nsecond\nthird\nfourth\n"
+    assert place.read_bytes() == b"first\nsecond\nthird\nfourth\n"

@@ -1,4 +1,4 @@
-"""Three machines on one: each a raylet with its own object store and one core."""
+"""A Ray cluster of three nodes on one machine, each with an object store and one core."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ _CONFIG = {
 
 
 class Patience:
-    """Time as Ray's starter of nodes is to see it: the 30 seconds that it gives a machine are 90."""
+    """A slow clock for Ray's node launcher: its timeout of 30 seconds becomes 90."""
 
     sleep = staticmethod(time.sleep)
     time = staticmethod(time.time)
@@ -46,7 +46,7 @@ class Patience:
 
 
 class Machines:
-    """The cluster, and what befalls it."""
+    """The cluster, and the faults that befall it."""
 
     def __init__(self, environment):
         import ray
@@ -78,7 +78,7 @@ class Machines:
         )
 
     def workers(self, name):
-        """Return the processes of a kind of worker."""
+        """Return the processes of a worker class."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
@@ -91,15 +91,15 @@ class Machines:
         return found
 
     def kill_worker(self, name):
-        """Kill one at work."""
+        """Kill a worker."""
         os.kill(self.workers(name)[0], signal.SIGKILL)
 
     def kill_node(self):
-        """Take a machine away in the middle of what it does."""
+        """Remove a node while it works."""
         self._cluster.remove_node(self._others.pop(), allow_graceful=False)
 
     def mend(self):
-        """Bring back what was killed."""
+        """Restore removed nodes."""
         for _ in range(8):
             # A machine gives up where its helpers take over 15 seconds, as they do on one that is busy with other tests.
             with contextlib.suppress(Exception), mock.patch.dict(os.environ, self._environment):
@@ -135,17 +135,16 @@ def cluster(machines):
 
 
 @pytest.fixture
-def quiet_pens(monkeypatch):
-    """Let workers report to nobody, as those of `OneMachine` do."""
+def quiet_reporters(monkeypatch):
+    """Let workers of `OneMachine` report to nobody."""
     from .one_machine import Reporter
 
-    for room in ("packing", "part"):
-        monkeypatch.setattr(f"pixmend.cluster.{room}.Reporter", Reporter)
+    monkeypatch.setattr("pixmend.cluster.worker_pool.Reporter", Reporter)
 
 
 @pytest.fixture
 def make_images(tmp_path):
-    """Return a maker of folders of small colour images in two classes."""
+    """Return a factory of folders of small colour images in two classes."""
 
     def make(count, name="images", side=12):
         folder = tmp_path / name
@@ -160,7 +159,7 @@ def make_images(tmp_path):
 
 
 def tree(folder):
-    """All files under a folder but hidden ones, by their relative names."""
+    """Return the contents of all files under a folder but hidden ones, by relative name."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))

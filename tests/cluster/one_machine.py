@@ -1,22 +1,20 @@
-"""A cluster of this process alone: no Ray, one core, one worker at a time."""
+"""A cluster in this process, without Ray: one core, one worker at a time."""
 
-from types import SimpleNamespace
-
-from .test_pool import FakeCluster
+from .test_worker_pool import FakeCluster
 
 
 class Reporter:
-    """Writes to no board."""
+    """Reports to nobody."""
 
-    def __init__(self, board):
+    def __init__(self, progress):
         pass
 
-    def report(self, number, note):
+    def report(self, number, progress):
         return False
 
 
 class OneMachine(FakeCluster):
-    """Something may happen before each of its workers begins."""
+    """Calls ``happen`` before each worker starts."""
 
     cpus = 1
 
@@ -25,9 +23,9 @@ class OneMachine(FakeCluster):
         self._happen = happen
         self.ray.put = lambda value: value
 
-    def fit(self, device):
-        return SimpleNamespace(workers=1, gpus=0)
+    def workers_for(self, device):
+        return 1, 0
 
-    def start(self, kind, gpus=0):
+    def start(self, worker_class, *, gpus=0):
         self._happen()
-        return super().start(kind, gpus)
+        return super().start(worker_class, gpus=gpus)

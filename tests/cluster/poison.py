@@ -1,4 +1,4 @@
-"""What workers of the test cluster do to poisoned images: die, as a decoder with a fault would. And the stores that they know."""
+"""Images that kill workers of the test cluster, as a decoder with a fault would; and the workers' stores."""
 
 import functools
 import os
@@ -10,7 +10,7 @@ POISON = b"poison"
 
 
 def arm():
-    """Make decoders die of files that end in POISON; a worker process calls it when it starts."""
+    """Make decoders crash on files that end in POISON; each worker process calls this at its start."""
     from pixmend.images import image_files
     from pixmend.records import shards
     from tests import stores  # noqa: F401 - makes them known to a worker
@@ -27,6 +27,6 @@ def arm():
 
 
 def poison(path):
-    """Save a good image that only an armed decoder dies of."""
+    """Save a valid image that crashes only an armed decoder."""
     Image.new("RGB", (9, 9), "red").save(path)
     path.write_bytes(path.read_bytes() + POISON)

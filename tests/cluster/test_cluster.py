@@ -1,4 +1,4 @@
-"""Three machines do what one process does, to the byte, whatever dies; in one file, for each starts a cluster of its own."""
+"""Three nodes write the bytes of one process, whatever dies; in one file, to share one cluster."""
 
 import json
 import os
@@ -9,13 +9,14 @@ import pytest
 from PIL import Image
 
 from pixmend import api, records
-from pixmend.cluster import Evaluating, Packing, complete
+from pixmend.cluster import EvaluationJob, PackingJob, complete
 from pixmend.completion import CompletionOptions, find_method
 from pixmend.errors import ClusterError, OutputError, StoppedError
 from pixmend.evaluation import EvaluationSpec
 from pixmend.models import save_model
 from pixmend.records import PackSettings
 from pixmend.storage import StorePath
+from tests.stores import upload
 
 from .conftest import tree
 from .poison import poison
@@ -35,20 +36,20 @@ def model(untrained, tmp_path):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr("pixmend.cluster.inputs._PART", PART)
+    monkeypatch.setattr("pixmend.cluster.input_listing._PART", PART)
 
 
 def pack_with_faults(folder, out, cluster, faults):
     def strike(progress):
         if faults and progress.done > PACKED * (3 - len(faults)) / 4:
-            faults.pop(0)("_Packer")
+            faults.pop(0)("PackingWorker")
 
-    engine = Packing(cluster)
+    engine = PackingJob(cluster)
     return records.pack(folder, out, SETTINGS, engine=engine, on_progress=strike)
 
 
 def alone(program, model, folder, out, *more):
-    """Complete as one process does."""
+    """Complete in one process."""
     return program(
         "complete", model, folder, "--out", out, "--method", "classic", "--steps", 2, "--snapshots", 1,
         "--candidates", 2, "--batch", 4, "--uncertainty", *more,
@@ -56,13 +57,13 @@ def alone(program, model, folder, out, *more):
 
 
 def pictures(out):
-    """All results but the account, and the sheets over many images, which only one process writes."""
+    """Return all results but `results.jsonl` and the sheets, which only one process writes."""
     account = {"results.jsonl"} | {path.name for path in out.glob("sheet*.png")}
     return {name: content for name, content in tree(out).items() if name not in account}
 
 
 def facts(out):
-    """The account without what a clock says."""
+    """Return the facts without times."""
     found = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key != "seconds"} for line in found]
 
@@ -86,7 +87,7 @@ def test_a_worker_and_a_machine_die_and_the_records_are_those_of_one_process(
 def test_an_image_that_kills_its_worker_is_left_out_and_named(cluster, make_images, tmp_path):
     folder = make_images(40)
     poison(folder / "Sample001" / "img00010x.png")
-    manifest = records.pack(folder, tmp_path / "out", SETTINGS, engine=Packing(cluster))
+    manifest = records.pack(folder, tmp_path / "out", SETTINGS, engine=PackingJob(cluster))
     assert (manifest.count, manifest.left_out) == (40, 1)
     lines = map(json.loads, (tmp_path / "out" / "inputs.jsonl").read_text().splitlines())
     (bad,) = [line for line in lines if "reason" in line]
@@ -103,11 +104,11 @@ def test_a_shard_that_fails_is_told_after_a_second_try_and_the_others_stay(
     module = sys.modules["pixmend.records.packing"]  # whose name in its room is the function's
     monkeypatch.setattr(module, "clean", lambda folder, keep: blocker.mkdir(exist_ok=True))
     with pytest.raises(OutputError, match=r"1 of 3 shards failed twice.*images-00001"):
-        records.pack(folder, out, SETTINGS, engine=Packing(cluster))
+        records.pack(folder, out, SETTINGS, engine=PackingJob(cluster))
     monkeypatch.undo()
     blocker.rmdir()
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("images-0000[02]*")}
-    assert records.pack(folder, out, SETTINGS, engine=Packing(cluster)).count == 40
+    assert records.pack(folder, out, SETTINGS, engine=PackingJob(cluster)).count == 40
     assert before == {path.name: path.stat().st_mtime_ns for path in out.glob("images-0000[02]*")}
 
 
@@ -117,12 +118,12 @@ def test_a_wish_to_stop_is_heard_and_the_same_call_goes_on(cluster, make_images,
     seen = []
     with pytest.raises(StoppedError):
         records.pack(
-            folder, out, SETTINGS, engine=Packing(cluster),
+            folder, out, SETTINGS, engine=PackingJob(cluster),
             on_progress=lambda progress: seen.append(progress.done), should_stop=lambda: max(seen, default=0) > 40,
         )  # fmt: skip
     assert not (out / "manifest.json").exists()
     assert list(out.glob("*.tfrecord"))
-    assert records.pack(folder, out, SETTINGS, engine=Packing(cluster)).count == PACKED
+    assert records.pack(folder, out, SETTINGS, engine=PackingJob(cluster)).count == PACKED
     assert not list(out.glob(".*.tmp"))
 
 
@@ -130,7 +131,7 @@ def test_a_wish_to_stop_is_heard_and_the_same_call_goes_on(cluster, make_images,
 def test_machines_of_other_versions_are_refused(cluster, make_images, tmp_path, monkeypatch):
     monkeypatch.setattr("pixmend.__version__", "9.9")
     with pytest.raises(ClusterError, match=r"node .*: pixmend is .* there and 9.9 here"):
-        records.pack(make_images(4), tmp_path / "out", SETTINGS, engine=Packing(cluster))
+        records.pack(make_images(4), tmp_path / "out", SETTINGS, engine=PackingJob(cluster))
 
 
 def test_a_worker_and_a_machine_die_and_the_completions_are_those_of_one_process(
@@ -139,7 +140,7 @@ def test_a_worker_and_a_machine_die_and_the_completions_are_those_of_one_process
     folder, out = make_images(COMPLETED, side=18), tmp_path / "three"
     (folder / "img00000.png").write_bytes(b"no image")
     assert alone(program, model, folder, tmp_path / "one").code == 2
-    faults = [lambda: machines.kill_worker("Completer"), machines.kill_node]
+    faults = [lambda: machines.kill_worker("CompletionWorker"), machines.kill_node]
 
     def strike(progress):
         if faults and progress.done > COMPLETED * (3 - len(faults)) / 4:
@@ -207,7 +208,7 @@ def test_an_evaluation_has_the_figures_of_one_process(cluster, model, make_image
     records.pack(make_images(5, "train", side=13), data, settings, workers=1)
     spec = EvaluationSpec(("center", "random:0.5"), ["classic:0.002", "mean"], batch=3)
     api.evaluate(model, folder, tmp_path / "one", spec, train_data=data)
-    engine = Evaluating(cluster, [model], spec, data, workers=1)
+    engine = EvaluationJob(cluster, [model], spec, data, workers=1)
     steps = []
     api.evaluate(
         model, folder, tmp_path / "three", spec,
@@ -239,8 +240,7 @@ def test_a_store_is_packed_and_completed_as_a_folder_is(
         hole[number : number + 6, 4:12] = 255
         Image.fromarray(hole).save(masks / path.name)
     for local in (folder, masks):
-        for name, _ in StorePath(local).files():
-            (StorePath.of(bucket) / local.name / name).upload(local / name)
+        upload(local, StorePath.of(bucket) / local.name)
     on = ("--cluster", machines.address)
     packed = ("--size", 8, "--images-per-shard", 4)
     assert program("pack", f"{bucket}/images", f"{bucket}/records", *packed, *on).code == 0
@@ -259,7 +259,7 @@ def test_a_store_is_packed_and_completed_as_a_folder_is(
 def test_a_store_that_fails_or_is_slow_gives_the_same_bytes(
     kind, machines, model, make_images, program, tmp_path
 ):
-    """The workers' own calls fail, one in fifty, and writes leave half a file."""
+    """One in fifty calls of the workers fails, and writes leave half a file."""
     folder, url = make_images(PACKED, side=18), f"{kind}://{tmp_path}"
     on = ("--cluster", machines.address)
     packed = ("--size", 8, "--images-per-shard", 16)
@@ -276,5 +276,5 @@ def test_a_store_that_fails_or_is_slow_gives_the_same_bytes(
 
 def stored(url):
     """All files at a URL but hidden ones, by their relative names."""
-    names = [name for name, _ in StorePath.of(url).files() if not name.startswith(".")]
+    names = [file.name for file in StorePath.of(url).files() if not file.name.startswith(".")]
     return {name: (StorePath.of(url) / name).read_bytes() for name in names}

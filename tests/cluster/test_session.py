@@ -1,12 +1,13 @@
-"""What is said where there is no cluster."""
+"""Errors without a cluster, and the worker contract."""
 
 import socket
 import sys
+from dataclasses import replace
 
 import pytest
 
 from pixmend.cluster import connect
-from pixmend.cluster.session import Versions
+from pixmend.cluster.session import WorkerContract
 from pixmend.errors import ClusterError
 
 
@@ -32,17 +33,17 @@ def test_a_cluster_that_is_not_there_is_told_at_once(address, monkeypatch):
 
 
 def test_equal_versions_are_accepted_and_each_other_one_is_named():
-    here = Versions.here()
-    here.check()
-    other = Versions(here.pixmend, "2.7", here.torch, "0.9", here.pillow)
+    here = WorkerContract.here()
+    here.accept()
+    other = replace(here, versions={**here.versions, "python": "2.7", "numpy": "0.9"})
     with pytest.raises(
         ClusterError, match=r"python is .* there and 2\.7 here, numpy is .* there and 0\.9 here"
     ):
-        other.check()
+        other.accept()
 
 
-def test_a_film_and_a_server_are_refused_beside_a_cluster(program, tmp_path):
-    for more in (("--film", tmp_path / "a.gif"), ("--server", "http://127.0.0.1:1")):
+def test_an_animation_and_a_server_are_refused_beside_a_cluster(program, tmp_path):
+    for more in (("--animation", tmp_path / "a.gif"), ("--server", "http://127.0.0.1:1")):
         ran = program(
             "complete", "characters", tmp_path, "--out", tmp_path / "o", "--cluster", "auto", *more
         )

@@ -11,7 +11,8 @@ from pixmend import storage
 from tools.prove import crash, disk, hostile, machines, mutate, numerics, soak, underway
 from tools.prove.children import attempt, program
 from tools.prove.tally import Row, Scale, markdown
-from tools.prove.world import make_world, untrained, verbs_of
+from tools.prove.world import make_world, verbs_of
+from tools.untrained import untrained
 
 SMALL = Scale(kills=2, lines=2, rooms=2, rounds=1, mutants=60, machines=2, soak_minutes=0.05)
 VERBS = ("pack", "train", "complete", "evaluate")

@@ -14,7 +14,8 @@ from PIL import Image
 
 from pixmend.errors import InputError
 from pixmend.records import PackSettings, Records, find_source, pack
-from pixmend.records.containers import read_zip_member
+from pixmend.records.containers import read_zip
+from pixmend.storage import StorePath
 
 from .helpers import every, noise
 
@@ -38,8 +39,15 @@ def packed(source: Path) -> Records:
     return Records(out)
 
 
+def read_member(path: Path, place: tuple[int, ...]) -> bytes:
+    (content,) = read_zip(StorePath(path), [place])
+    if isinstance(content, InputError):
+        raise content
+    return content
+
+
 def reasons(records: Records) -> dict[str, str]:
-    lines = map(json.loads, (records.path / "inputs.jsonl").read_text().splitlines())
+    lines = map(json.loads, (records.path / "inputs.jsonl").read_bytes().splitlines())
     return {line["name"]: line["reason"] for line in lines if "reason" in line}
 
 
@@ -47,7 +55,7 @@ def reasons(records: Records) -> dict[str, str]:
 def test_zip_members_in_order_of_name_with_classes(tmp_path: Path, method: int) -> None:
     members = {"set/B/2.png": png(2), "set/A/1.PNG": png(1), "set/readme.txt": b"hi"}
     records = packed(zip_of(tmp_path / "set.zip", members, method))
-    assert records.classes == ("A", "B")
+    assert records.manifest.classes == ("A", "B")
     assert records.names([0, 1]) == ["set.zip/set/A/1.PNG", "set.zip/set/B/2.png"]
     assert np.array_equal(every(records), [noise(1, 8, 8), noise(2, 8, 8)])
 
@@ -109,7 +117,7 @@ def test_a_member_larger_than_it_says_is_cut_off(tmp_path: Path) -> None:
         info = archive.infolist()[0]
     tracemalloc.start()
     with pytest.raises(InputError, match="size or checksum"):
-        read_zip_member(path, (info.header_offset, info.compress_size, 100, 8, info.CRC))
+        read_member(path, (info.header_offset, info.compress_size, 100, 8, info.CRC))
     assert tracemalloc.get_traced_memory()[1] < 10**6
     tracemalloc.stop()
 
@@ -119,10 +127,10 @@ def test_a_flipped_byte_in_a_stored_member_is_found(tmp_path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         info = archive.infolist()[0]
     place = (info.header_offset, info.compress_size, info.file_size, 0, info.CRC)
-    assert read_zip_member(path, place) == b"x" * 100
+    assert read_member(path, place) == b"x" * 100
     path.write_bytes(path.read_bytes().replace(b"x" * 100, b"x" * 99 + b"y"))
     with pytest.raises(InputError, match="size or checksum"):
-        read_zip_member(path, place)
+        read_member(path, place)
 
 
 def test_an_encrypted_member_says_so(tmp_path: Path) -> None:
@@ -140,7 +148,7 @@ def test_a_member_that_says_it_is_huge_is_left_out(tmp_path: Path) -> None:
     content[entry + 24 : entry + 28] = struct.pack("<I", 600 * 2**20)
     path.write_bytes(content)
     with pytest.raises(InputError, match="bomb"):
-        list(find_source(path).items())
+        list(find_source(path).images())
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"PK\x03\x04" + bytes(100), b"no zip"])
@@ -188,7 +196,7 @@ def test_idx_folder(mnist: tuple[Path, np.ndarray]) -> None:
     order = [12, 13, 14, *range(12)]  # t10k comes before train
     assert np.array_equal(every(records)[:, :, 1:8, 0], images[order])
     assert records.labels(range(15)).tolist() == [-1, -1, -1, *range(10), 0, 1]
-    assert records.classes == tuple("0123456789")
+    assert records.manifest.classes == tuple("0123456789")
     assert records.names([0, 14]) == [
         "t10k-images.idx3-ubyte/0",
         "train-images-idx3-ubyte.gz/11",
@@ -212,7 +220,7 @@ def test_a_cut_idx_loses_only_its_end(mnist: tuple[Path, np.ndarray]) -> None:
 def test_labels_that_do_not_fit(mnist: tuple[Path, np.ndarray], shape: tuple[int, ...]) -> None:
     labels = gzip.compress(idx(np.zeros(shape, np.uint8)))
     (mnist[0] / "train-labels-idx1-ubyte.gz").write_bytes(labels)
-    found = {item.file: item.reason for item in find_source(mnist[0]).items()}
+    found = {item.file: item.reason for item in find_source(mnist[0]).images()}
     assert "labels for 12" in found["train-images-idx3-ubyte.gz"]
 
 
@@ -222,7 +230,7 @@ def test_idx_of_other_shapes_and_labels_that_do_not_fit(mnist: tuple[Path, np.nd
     (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros(3, np.uint8))))
     (folder / "huge-idx3-ubyte").write_bytes(idx(images[:1])[:4] + b"\xff" * 12)
     (folder / "text-idx3-ubyte.gz").write_text("text")
-    found = {item.file: item.reason for item in find_source(folder).items()}
+    found = {item.file: item.reason for item in find_source(folder).images()}
     assert "cut short" in found["t10k-images.idx3-ubyte"]
     assert "labels for 12" in found["train-images-idx3-ubyte.gz"]
     assert "out of range" in found["huge-idx3-ubyte"]
@@ -238,6 +246,6 @@ def test_a_member_over_the_limit_is_left_out(tmp_path: Path) -> None:
     entry = content.index(b"PK\x01\x02", content.index(b"PK\x01\x02") + 4)
     content[entry + 24 : entry + 28] = struct.pack("<I", 600 * 2**20)
     path.write_bytes(content)
-    found = {item.name: item.reason for item in find_source(path).items()}
+    found = {item.name: item.reason for item in find_source(path).images()}
     assert not found["a.zip/a.png"]
     assert "over the limit" in found["a.zip/b.png"]

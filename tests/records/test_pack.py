@@ -20,9 +20,8 @@ from pixmend.cli.pack import pack as verb
 from pixmend.errors import InputError, OutputError, PixmendError, SettingsError, StoppedError
 from pixmend.records import Manifest, PackProgress, PackSettings, Records, pack
 from pixmend.records.manifest import read_index
-from pixmend.records.shards import ShardJob, ShardResult
-from pixmend.records.shared_progress import Row, SharedProgress
-from pixmend.records.workers import pack_shard
+from pixmend.records.pack_progress import ProgressFile, ShardProgress, ShardResult
+from pixmend.records.shards import ShardJob, pack_shard
 
 from .helpers import every, folder_bytes, noise
 
@@ -282,10 +281,10 @@ def test_inputs_that_changed_while_stopped_are_packed_again(
 
 def dawdle(job: ShardJob) -> ShardResult:
     """A shard that takes half a minute unless somebody asks to stop."""
-    with SharedProgress(job.board) as board:
-        board.report(job.number, Row(1, 0, "first", ""))
+    with ProgressFile(job.progress) as progress:
+        progress.report(job.number, ShardProgress(1, 0, "first", ""))
         for _ in range(300):
-            if board.stopped:
+            if progress.stopped:
                 raise StoppedError
             time.sleep(0.1)
     raise AssertionError("nobody asked to stop")
@@ -309,8 +308,8 @@ def test_a_shard_asked_to_stop_leaves_nothing(
     make_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop_then_pack(job: ShardJob, _: object) -> ShardResult:
-        with SharedProgress(job.board) as board:
-            board.stop()
+        with ProgressFile(job.progress) as progress:
+            progress.stop()
         return pack_shard(job)
 
     monkeypatch.setattr("pixmend.records.workers.pack_shard", stop_then_pack)
@@ -360,7 +359,7 @@ def test_a_full_disk_is_an_output_error(
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pixmend.records.shards.write_record", full)
+    monkeypatch.setattr("pixmend.records.shards.frame_record", full)
     with pytest.raises(OutputError, match="disk is full"):
         pack(make_folder(3), tmp_path / "out", SETTINGS, workers=1)
 

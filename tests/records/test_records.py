@@ -18,7 +18,8 @@ from .helpers import every, noise
 def test_any_order_gives_the_images_of_their_numbers(packed: tuple[Path, Manifest]) -> None:
     records = Records(packed[0])
     assert (len(records), records.size, records.channels) == (10, 8, "RGB")
-    assert (records.fit, records.background) == ("crop", "white")
+    settings = records.manifest.settings
+    assert (settings.fit, settings.background) == ("crop", "white")
     assert records.digest == packed[1].digest
     order = np.array([9, 0, 4, 4, 3])
     images = records.images(order)

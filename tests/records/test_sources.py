@@ -12,8 +12,8 @@ from PIL import Image
 
 from pixmend.errors import InputError
 from pixmend.records import Manifest, PackSettings, Records, find_source, pack
-from pixmend.records.listing import shard_count, write_listing
-from pixmend.records.sources import ImageSource, item_to_line, source_from_line
+from pixmend.records.packing import shard_count
+from pixmend.records.sources import ImageSource, source_from_line, source_to_line, write_image_list
 from pixmend.storage import StorePath
 
 from .helpers import every, noise
@@ -28,7 +28,7 @@ def write(folder: Path, *names: str) -> Path:
 
 
 def found(folder: Path) -> list[tuple[str, str | None]]:
-    return [(item.name, item.class_text) for item in find_source(folder).items()]
+    return [(item.name, item.class_text) for item in find_source(folder).images()]
 
 
 def test_sub_folders_are_classes(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_labels_are_the_order_of_class_texts(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", *(f"Sample{n:03d}/a.png" for n in (12, 1, 3)), "none.png")
     pack(folder, tmp_path / "out", PackSettings(size=8), workers=1)
     records = Records(tmp_path / "out")
-    assert records.classes == ("Sample001", "Sample003", "Sample012")
+    assert records.manifest.classes == ("Sample001", "Sample003", "Sample012")
     assert records.labels([0, 1, 2, 3]).tolist() == [0, 1, 2, -1]
     assert records.names([3, 0]) == ["none.png", "Sample001/a.png"]
 
@@ -91,7 +91,7 @@ def test_hidden_files_and_folders_named_like_images(tmp_path: Path) -> None:
 def test_a_pipe_named_like_an_image_does_not_hang(tmp_path: Path) -> None:
     write(tmp_path, "a.png")
     os.mkfifo(tmp_path / "pipe.png")
-    items = {item.name: item.reason for item in find_source(tmp_path).items()}
+    items = {item.name: item.reason for item in find_source(tmp_path).images()}
     assert not items["a.png"]
     assert "not a regular file" in items["pipe.png"]
 
@@ -110,14 +110,14 @@ def test_names_that_are_no_text_are_kept_apart_from_paths(tmp_path: Path) -> Non
 def test_containers_beside_images_are_reported_not_mixed_in(tmp_path: Path) -> None:
     write(tmp_path, "a.png")
     (tmp_path / "the-same.zip").write_bytes(b"whatever")
-    reasons = {item.name: item.reason for item in find_source(tmp_path).items()}
+    reasons = {item.name: item.reason for item in find_source(tmp_path).images()}
     assert not reasons["a.png"]
     assert "pack it by itself" in reasons["the-same.zip"]
 
 
-def test_items_survive_as_lines() -> None:
+def test_sources_survive_as_lines() -> None:
     item = ImageSource("zip", "a\udcff.zip", "ü/x.png", None, (1, 2), (3, 4), "why")
-    line = item_to_line(item)
+    line = source_to_line(item)
     assert line.isascii()
     assert source_from_line(line) == item
 
@@ -143,8 +143,8 @@ def test_the_output_inside_the_source_is_no_input(make_folder: Callable[..., Pat
     out = folder / "records"
     first = pack(folder, out, PackSettings(size=8), workers=1)
     assert pack(folder, out, PackSettings(size=8), workers=1) == first
-    listing = write_listing(find_source(folder), folder.parent / "list", outside=out)
-    assert len(listing) == 6
+    images = write_image_list(find_source(folder), folder.parent / "list", outside=StorePath(out))
+    assert images.count == 6
 
 
 def test_records_inside_the_folder_of_their_source_do_not_take_its_place(tmp_path: Path) -> None:
@@ -184,19 +184,20 @@ def test_the_number_of_shards(inputs: int, most: int, shards: int) -> None:
     assert shard_count(inputs, most) == shards
 
 
-def test_any_line_of_a_listing_is_found_and_few_starts_are_kept(tmp_path: Path) -> None:
+def test_a_list_is_cut_into_even_shares_and_sampled_evenly(tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(150):  # empty files are listed like any others
         (folder / f"{'x' * (number % 7)}{number:03d}.png").touch()
     source = find_source(folder)
-    listing = write_listing(source, tmp_path / "listing", outside=StorePath(tmp_path / "out"))
-    items = list(source.items())
-    assert (len(listing), len(listing.starts)) == (150, 3)
-    numbers = [149, 0, 63, 64, 65, 128, 127]
-    assert list(listing.items(numbers)) == [items[number] for number in numbers]
-    lines = (tmp_path / "listing").read_bytes().splitlines(keepends=True)
-    for start, stop in ((0, 150), (63, 65), (64, 128), (5, 5), (149, 150)):
-        content = b"".join(lines[start:stop])
-        assert listing.digest_of(start, stop) == hashlib.sha256(content).hexdigest()
-        assert listing.start_of(start) == sum(map(len, lines[:start]))
+    images = write_image_list(source, tmp_path / "list", outside=StorePath(tmp_path / "out"))
+    sources = list(source.images())
+    assert images.count == 150
+    assert list(images.sample(64)) == [sources[number * 150 // 64] for number in range(64)]
+    assert list(images.sample(1000)) == sources
+    lines = (tmp_path / "list").read_bytes().splitlines(keepends=True)
+    for count in (1, 4, 150):
+        edges = [150 * number // count for number in range(count + 1)]
+        for share, start, stop in zip(images.shares(count), edges, edges[1:], strict=False):
+            digest = hashlib.sha256(b"".join(lines[start:stop])).hexdigest()
+            assert share == (start, sum(map(len, lines[:start])), stop - start, digest)

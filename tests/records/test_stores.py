@@ -14,7 +14,7 @@ import pytest
 from pixmend.errors import InputError, OutputError, RecordError, StoppedError, StoreError
 from pixmend.records import Manifest, PackSettings, Records, pack, provenance
 from pixmend.storage import BlockCache, StorePath, cache
-from tests.stores import Counted, Flaky, Slow, fresh
+from tests.stores import Counted, Flaky, Slow, fresh, upload
 
 from .helpers import every, folder_bytes
 
@@ -35,15 +35,9 @@ def root(request):
     return StorePath.of(fresh({"flaky": Flaky, "slow": Slow}[request.param]) + "root")
 
 
-def upload(folder, place):
-    for name, _ in StorePath.of(folder).files():
-        (place / name).upload(folder / name)
-    return place
-
-
 def all_of(place):
     """All that a record folder holds, but for the note of where it came from."""
-    names = [name for name, _ in place.files()]
+    names = [file.name for file in place.files()]
     return {name: (place / name).read_bytes() for name in names if name != ".pack.json"}
 
 
@@ -79,8 +73,8 @@ def test_containers_in_a_store_are_read_where_they_lie(kind, make_folder, packed
     if kind == "zip":
         folder = make_folder(9, name="zipped")
         with zipfile.ZipFile(local / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, _ in StorePath.of(folder).files():
-                archive.write(folder / name, name)
+            for file in StorePath.of(folder).files():
+                archive.write(folder / file.name, file.name)
     elif kind == "idx":
         pixels = np.random.default_rng(0).integers(0, 256, (9, 10, 12), np.uint8)
         header = b"\0\0\x08\x03" + np.array(pixels.shape, ">u4").tobytes()
@@ -94,7 +88,7 @@ def test_containers_in_a_store_are_read_where_they_lie(kind, make_folder, packed
     upload(local, place)
     assert pack(place, tmp_path / "there", SETTINGS) == here
     assert here.count >= 9
-    (one, *_) = [name for name, _ in place.files()]
+    (one, *_) = [file.name for file in place.files()]
     if kind != "tfrecord":
         assert pack(place / one, tmp_path / "one", SETTINGS).count == here.count
 
@@ -107,12 +101,12 @@ def test_a_stopped_run_goes_on_in_a_store_and_keeps_whole_shards(make_folder, tm
 
     with pytest.raises(StoppedError):
         pack(folder, place, SETTINGS, workers=1, should_stop=enough)
-    begun = {entry.name: entry.version for entry in place.entries() if "tfrecord" in entry.name}
+    begun = {entry.name: entry.version for entry in place.files() if "tfrecord" in entry.name}
     assert len(begun) == 2
     with pytest.raises(InputError, match="not finished"):
         Records(place)
     pack(folder, place, SETTINGS, workers=1)
-    after = {entry.name: entry.version for entry in place.entries()}
+    after = {entry.name: entry.version for entry in place.files()}
     assert {name: after[name] for name in begun} == begun  # not written again
     pack(folder, tmp_path / "here", SETTINGS, workers=1)
     assert all_of(place) == folder_bytes(tmp_path / "here")
@@ -200,21 +194,21 @@ def test_the_folder_of_another_job_is_refused_and_left_alone(make_folder, tmp_pa
 
 
 def test_of_two_jobs_that_begin_at_once_one_is_refused(make_folder, monkeypatch):
-    from pixmend.records.folder import Origin
+    from pixmend.records.folder import PackOrigin
 
     folder, place = make_folder(12), StorePath.of(fresh(Counted) + "r")
-    mine = Origin.claim
+    mine = PackOrigin.claim
 
     def claim(self, where):
-        monkeypatch.setattr(Origin, "claim", mine)
+        monkeypatch.setattr(PackOrigin, "claim", mine)
         other = self.model_copy(update={"source": "s3://other", "listing": "0" * 64})
         other.claim(where)  # a moment earlier
         mine(self, where)
 
-    monkeypatch.setattr(Origin, "claim", claim)
+    monkeypatch.setattr(PackOrigin, "claim", claim)
     with pytest.raises(OutputError, match="another source, s3://other"):
         pack(folder, place, SETTINGS, workers=1)
-    assert [name for name, _ in place.files()] == [".pack.json"]
+    assert [file.name for file in place.files()] == [".pack.json"]
 
 
 def test_of_two_runs_of_one_command_the_slower_finds_what_the_faster_finished(
@@ -222,14 +216,14 @@ def test_of_two_runs_of_one_command_the_slower_finds_what_the_faster_finished(
 ):
     module = sys.modules["pixmend.records.packing"]  # whose name in its room is the function's
     folder, place = make_folder(12), StorePath.of(fresh(Counted) + "r")
-    mine, found = module._Run._finish, []
+    mine, found = module._Run.finish, []
 
     def finish(self, summary):
-        monkeypatch.setattr(module._Run, "_finish", mine)
+        monkeypatch.setattr(module._Run, "finish", mine)
         found.append(pack(folder, place, SETTINGS, workers=1))  # a moment earlier
         return mine(self, summary)
 
-    monkeypatch.setattr(module._Run, "_finish", finish)
+    monkeypatch.setattr(module._Run, "finish", finish)
     assert pack(folder, place, SETTINGS, workers=1) == found[0]
     assert len(every(Records(place))) == 12
 

@@ -1,4 +1,4 @@
-"""Servers on ports of their own, in this process; one of them, and one browser, for all tests."""
+"""Servers in this process; most tests share one server and one browser."""
 
 import io
 import threading
@@ -16,7 +16,7 @@ from pixmend.serve import AccessPolicy, Catalogue, Limits, Server, create_app, l
 
 @dataclass(frozen=True)
 class Served:
-    """A server that runs."""
+    """A running server."""
 
     url: str
     server: Server
@@ -48,10 +48,10 @@ def png(height=24, width=20, *, seed=0, mode="RGB", **options):
 
 
 @contextmanager
-def serving(catalogue, limits=None, door=None):
+def serving(catalogue, limits=None, policy=None):
     listening = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server = Server(create_app(catalogue, limits or Limits(), door or AccessPolicy()))
+    server = Server(create_app(catalogue, limits or Limits(), policy or AccessPolicy()))
     thread = threading.Thread(target=server.serve_on, args=[listening])
     thread.start()
     try:
@@ -65,7 +65,7 @@ def serving(catalogue, limits=None, door=None):
 
 @pytest.fixture(scope="session")
 def catalogue(lively, tmp_path_factory):
-    """Return the bundled model, which answers in one pass, and a tiny one that searches."""
+    """Return the bundled model, which completes in one pass, and a tiny one that searches."""
     path = tmp_path_factory.mktemp("served") / "tiny.safetensors"
     save_model(lively(), path)
     return Catalogue.load(["characters", str(path)], device="cpu")
@@ -79,5 +79,5 @@ def served(catalogue):
 
 @pytest.fixture
 def limited(catalogue):
-    """Return a maker of servers with other limits."""
-    return lambda door=None, **limits: serving(catalogue, Limits(**limits), door)
+    """Return a factory of servers with other limits."""
+    return lambda policy=None, **limits: serving(catalogue, Limits(**limits), policy)

@@ -1,8 +1,9 @@
-"""What programs rely on: equal bytes, equal answers in any company, refusals in sentences."""
+"""The API: bytes equal to the command line's, batch independence, errors in sentences."""
 
 import base64
 import io
 import json
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -336,6 +337,15 @@ def test_a_client_waits_where_the_server_is_busy_and_tells_its_words(served, lim
             Client(server.url, patience=0).complete(pixels)
         assert client.complete(pixels, method="instant").candidates
         first.result()
+
+
+def test_without_httpx_the_extra_is_named(monkeypatch, program, tmp_path):
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    monkeypatch.delitem(sys.modules, "pixmend.client")
+    where = ("--out", tmp_path / "out", "--server", "http://127.0.0.1:9")
+    ran = program("complete", "characters", EXAMPLES[0], *where)
+    assert ran.code == 2
+    assert ran.err.strip().endswith("--server needs httpx; pip install 'pixmend[client]'")
 
 
 def test_no_thread_is_left_behind(served):

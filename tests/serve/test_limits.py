@@ -1,4 +1,4 @@
-"""Every limit holds, and nobody comes in who should not."""
+"""Limits and access control."""
 
 import http.client
 import io
@@ -99,7 +99,7 @@ def test_a_full_server_says_when_to_come_again_and_mixes_nothing_up(limited):
 
 
 def half_a_form(server, length):
-    """Return a connection that has sent the head of a request and the first three bytes of its body."""
+    """Return a connection that has sent a request's head and three bytes of its body."""
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=30)
     connection.putrequest("POST", "/v1/completions")
     connection.putheader("content-type", "multipart/form-data; boundary=x")
@@ -131,7 +131,7 @@ def test_only_so_many_searches_are_watched(limited):
         first = pool.submit(events, server, lambda heard: len(heard) > 10, **SEARCH)
         until(lambda: server.metric("pixmend_streams") == 1)
         answer = server.post("/v1/completions/stream")
-        is_problem(answer, 503, "watched")
+        is_problem(answer, 503, "are streamed")
         assert answer.headers["retry-after"]
         first.result()
         until(lambda: server.metric("pixmend_streams") == 0)
@@ -166,7 +166,7 @@ def test_a_limit_that_is_none_is_told(name, value):
         Limits(**{name: value})
 
 
-# The door
+# Access
 
 
 def test_hosts_by_other_names_and_pages_of_other_sites_are_refused(served):

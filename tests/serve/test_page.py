@@ -1,4 +1,4 @@
-"""The whole story in a real browser: open, paint, complete, compare, undo, download; by mouse, by keyboard, on a phone."""
+"""The page in a real browser: open, paint, complete, compare, undo, download; by mouse, keyboard and touch."""
 
 import io
 import zipfile
@@ -17,7 +17,7 @@ SHOTS = Path(__file__).parent / "shots"  # written where the folder is, to be lo
 
 @pytest.fixture
 def visit(browser, served):
-    """Return a maker of pages; what the console or a policy complains of fails the test."""
+    """Return a factory of pages; any console error or policy violation fails the test."""
     contexts, faults = [], []
 
     def open_page(path="/", **options):
@@ -44,7 +44,7 @@ def choose(page, file=EXAMPLE):
 
 
 def drag(page, *points):
-    """Drag over the stage between points given as shares of the image."""
+    """Drag over the stage between points, given as fractions of the image."""
     box = page.locator("#stage").bounding_box()
     side = min(box["width"], box["height"]) - 80  # of a square that the fitted image covers, nearly
     left, top = box["x"] + (box["width"] - side) / 2, box["y"] + (box["height"] - side) / 2

@@ -1,4 +1,4 @@
-"""Whatever comes in, the server has an answer that is not its own fault, and is no larger afterwards."""
+"""No request, however malformed, causes a server error or leaves memory behind."""
 
 import gc
 import os
@@ -44,7 +44,7 @@ def test_the_document_is_kept_and_no_request_that_it_describes_is_a_server_error
 
 
 def fuzzed(rng):
-    """Return the bytes of a request whose form is true, broken, cut, or of another length than it says, and whether it ends."""
+    """Return a request with a valid, malformed, truncated or mislabelled form, and whether it ends."""
     image = bytearray(png(16, 16, seed=rng.randrange(50)))
     for _ in range(rng.choice((0, 0, 1, 4, 40))):
         image[rng.randrange(len(image))] = rng.randrange(256)
@@ -87,7 +87,7 @@ def fuzzed(rng):
 
 
 def status_of(port, request, ends):
-    """Return the status of the answer to bytes sent as they are; 0 where the server only hangs up."""
+    """Return the status of the response to raw bytes; 0 if the server closes the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         try:
             connection.sendall(request)

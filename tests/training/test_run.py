@@ -183,7 +183,7 @@ def test_sigterm_saves_says_so_and_the_same_command_goes_on(record_folder, tmp_p
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on" in said
+    assert "run the same command again to resume" in said
     assert "Traceback" not in said
     _, header = final_tensors(tmp_path / "run")
     assert f"stopped at step {header['step']}" in said.replace(",", "")

@@ -149,7 +149,7 @@ def test_a_wish_to_stop_told_to_one_process_stops_both_after_the_same_step(recor
     wait_for_checkpoint(starter, run, "")
     os.kill(process_of_rank(1, starter.pid), signal.SIGTERM)
     _, said = starter.communicate(timeout=60)
-    assert said.count("the same command goes on") == 1
+    assert said.count("run the same command again to resume") == 1
     assert f"stopped at step {final_tensors(run)[1]['step']}" in said
 
 

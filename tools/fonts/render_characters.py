@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Render the characters 0-9, A-Z and a-z of many fonts, one small picture each.
+"""Render the characters 0-9, A-Z and a-z of many fonts, one small image each.
 
-The result is laid out as the computer fonts part of Chars74K (``EnglishFnt``) is: black glyphs
-on white, one folder per class, from ``Sample001`` (``0``) to ``Sample062`` (``z``)::
+The layout is that of Chars74K's computer fonts (``EnglishFnt``): black glyphs on white, one folder
+per class, from ``Sample001`` (``0``) to ``Sample062`` (``z``)::
 
     python tools/fonts/render_characters.py FONTS_FOLDER OUT --size 64
 
 writes ``OUT/train/Sample001/<family>__<face>.png``, ``OUT/heldout/Sample001/...``,
-``OUT/faces.csv`` (what was kept) and ``OUT/dropped.csv`` (what was not, and why).  Whole font
-families are held out: those that ``characters_fonts.toml`` names under ``held_out``.  Only the
+``OUT/faces.csv`` (rendered faces) and ``OUT/dropped.csv`` (other files, with the reason).  The font
+families listed under ``held_out`` in ``characters_fonts.toml`` are held out as a whole.  Only the
 packages listed there are rendered; give ``--fonts`` an empty file to render any folder of fonts.
-The same fonts give the same files.  Needs numpy, Pillow and fontTools.
+Equal fonts give equal files.  Needs numpy, Pillow and fontTools.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ FONT_SUFFIXES = {".ttf", ".otf", ".pfb"}
 DEFAULT_FONTS = Path(__file__).with_name("characters_fonts.toml")
 
 MARGIN = 0.11  # of the side, left empty on each side of the largest glyphs
-OVERSAMPLING = 4  # glyphs are drawn this much larger, so that hinting does not bend them
-PROBE = 32  # side of the pictures that faces are compared at
-MIN_INK = 0.004  # of the picture: with less a glyph counts as blank
-MIN_DISTINCT = 0.8  # of the glyphs: fewer differ in unicase faces and in rows of empty boxes
+OVERSAMPLING = 4  # glyphs are drawn this much larger, so that hinting does not distort them
+PROBE = 32  # side of the images that faces are compared at
+MIN_INK = 0.004  # of the image: a glyph with less counts as blank
+MIN_DISTINCT = 0.8  # of the glyphs: unicase faces and empty boxes have fewer distinct ones
 SAME_FACE = 0.012  # mean absolute difference: the same face in another file
 NEAR_FACE = 0.04  # mean absolute difference: too alike to be in both splits
 
@@ -63,7 +63,7 @@ class Face:
 
     @property
     def label(self) -> str:
-        """Name of the family and of the face, as in the names of the files."""
+        """Name of the family and of the face, as in file names."""
         return f"{slug(self.family)}__{slug(self.style)}"
 
 
@@ -77,7 +77,7 @@ class Drop:
 
 @dataclass(frozen=True)
 class FontList:
-    """What the list of fonts says; an empty one lets every font in."""
+    """The list of fonts; an empty list admits every font."""
 
     packages: dict[str, str] = field(default_factory=dict)
     held_out: frozenset[str] = frozenset()
@@ -95,11 +95,11 @@ class FontList:
 
 
 class UnusableFontError(Exception):
-    """The file holds no face that can be rendered; the message says why."""
+    """The file has no face that can be rendered; the message is the reason."""
 
 
 def slug(text: str) -> str:
-    """Lower-case letters, digits and hyphens only."""
+    """Reduce ``text`` to lower-case letters, digits and hyphens."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unnamed"
 
 
@@ -114,7 +114,7 @@ def expand_characters(spec: str) -> str:
 
 
 def class_folder(character: str) -> str:
-    """Chars74K's name for the class: ``Sample001`` is ``0``, ``Sample062`` is ``z``."""
+    """Return Chars74K's name of the class: ``Sample001`` is ``0``, ``Sample062`` is ``z``."""
     return f"Sample{CHARACTERS.index(character) + 1:03d}"
 
 
@@ -145,7 +145,7 @@ def sfnt_names(path: Path, characters: str) -> tuple[str, str]:
 
 
 def face_names(path: Path, characters: str) -> tuple[str, str]:
-    """Return the names of the family and the style, whatever the format."""
+    """Return the names of the family and the style, of any format."""
     read = type1_names if path.suffix.lower() == ".pfb" else sfnt_names
     family, style = read(path, characters)
     return " ".join(family.split()), " ".join(style.split())
@@ -163,7 +163,7 @@ def glyph_extents(font: ImageFont.FreeTypeFont, characters: str) -> list[float]:
 
 
 def draw_glyph(font: ImageFont.FreeTypeFont, character: str, side: int) -> Image.Image:
-    """Draw a glyph, white on black, with its bounding box in the middle of a square."""
+    """Draw a glyph, white on black, with its bounding box centred in a square."""
     left, top, right, bottom = font.getbbox(character)
     canvas = Image.new("L", (side, side), 0)
     corner = ((side - (right - left)) / 2 - left, (side - (bottom - top)) / 2 - top)
@@ -174,18 +174,18 @@ def draw_glyph(font: ImageFont.FreeTypeFont, character: str, side: int) -> Image
 def render_face(path: Path, characters: str, size: int) -> Pixels:
     """Render all characters of a face, black on white.
 
-    One scale serves the whole face, so that ``o`` stays smaller than ``O``: the one at which
-    nine glyphs in ten fit inside the margins.  The rest (a wide ``W``, the swash of a ``Q``) are
-    scaled down one by one, for else a single flourish would make a whole face tiny.
+    One scale serves the whole face, so that ``o`` stays smaller than ``O``: the scale at which
+    nine glyphs in ten fit inside the margins.  The others (a wide ``W``, the swash of a ``Q``) are
+    scaled down individually, or a single flourish would make the whole face tiny.
 
     Parameters
     ----------
     path
         The font.
     characters
-        What to render.
+        Characters to render.
     size
-        Side of each picture in pixels.
+        Side of each image in pixels.
 
     Returns
     -------
@@ -208,8 +208,8 @@ def render_face(path: Path, characters: str, size: int) -> Pixels:
     return np.stack(pictures)
 
 
-def check_pictures(pictures: Pixels) -> None:
-    """Raise if the pictures look like blanks or like one box repeated."""
+def check_images(pictures: Pixels) -> None:
+    """Raise if the images look blank or like one box repeated."""
     ink = 1 - pictures.reshape(len(pictures), -1).mean(axis=1) / 255
     if ink.min() < MIN_INK:
         raise UnusableFontError("has blank glyphs")
@@ -221,35 +221,35 @@ def check_pictures(pictures: Pixels) -> None:
 
 
 def probe_file(path: Path, root: Path, characters: str) -> Face | Drop:
-    """Open a font file and look at its glyphs at a small size."""
+    """Open a font file and check its glyphs at a small size."""
     try:
         family, style = face_names(path, characters)
         pictures = render_face(path, characters, PROBE)
-        check_pictures(pictures)
+        check_images(pictures)
     except UnusableFontError as error:
         return Drop(path, str(error))
-    except Exception as error:  # broken fonts fail in many ways, and none should stop the rest
+    except Exception as error:  # broken fonts fail in many ways; none may stop the others
         return Drop(path, f"broken: {type(error).__name__}: {error}"[:100])
     package = path.relative_to(root).parts[0] if path.parent != root else ""
     return Face(path, package, family, style, pictures)
 
 
 def find_fonts(root: Path) -> list[Path]:
-    """Return every font file below a folder, in a fixed order, each real file once."""
+    """Return every font file below a folder, sorted, each real file once."""
     paths = (p for p in root.rglob("*") if p.suffix.lower() in FONT_SUFFIXES)
     return sorted(p for p in paths if p.is_file() and not p.is_symlink())
 
 
 def difference(one: Pixels, other: Pixels) -> float:
-    """Return the mean absolute difference of two faces, in units of black to white."""
+    """Return the mean absolute difference of two faces, in [0, 1]."""
     return float(np.abs(one.astype(np.int16) - other.astype(np.int16)).mean()) / 255
 
 
 class NearestFace:
     """Finds a face that differs from another by less than a limit.
 
-    Comparing means over blocks of pixels bounds the true difference from below, so only the few
-    faces that are close in the coarse view are compared pixel by pixel.
+    The difference of block means is a lower bound, so only the few faces within the limit there
+    are compared pixel by pixel.
     """
 
     def __init__(self) -> None:
@@ -281,7 +281,7 @@ class NearestFace:
 def split_faces(
     faces: Iterable[Face], held_out: frozenset[str]
 ) -> tuple[list[Face], list[Face], list[Drop]]:
-    """Part the faces in those to train on and those held out, and drop the repeats.
+    """Split the faces into training and held-out ones, and drop duplicates.
 
     Parameters
     ----------
@@ -293,8 +293,8 @@ def split_faces(
     Returns
     -------
     train, heldout, dropped
-        A held-out face that hardly differs from a training face is dropped, and so is a face
-        that another file of its own split already holds.
+        Dropped are held-out faces that hardly differ from a training face, and faces that another
+        file of the same split already contains.
     """
     drops: list[Drop] = []
     train, heldout = NearestFace(), NearestFace()
@@ -320,7 +320,7 @@ def encode_face(path: Path, characters: str, size: int) -> list[bytes]:
 
 
 class Writer:
-    """Writes the pictures, leaving out any that its class already has pixel for pixel."""
+    """Writes images, except exact duplicates within a class."""
 
     def __init__(self, out: Path, characters: str) -> None:
         self.out = out
@@ -331,7 +331,7 @@ class Writer:
         self._labels: set[str] = set()
 
     def unique_label(self, face: Face) -> str:
-        """Return a file name for the face that no other face has."""
+        """Return a unique file name for the face."""
         label, number = face.label, 2
         while label in self._labels:
             label, number = f"{face.label}-{number}", number + 1
@@ -353,7 +353,7 @@ class Writer:
 
 
 def wanted(path: Path, root: Path, fonts: FontList) -> bool:
-    """Say whether the list of fonts lets this file in."""
+    """Return whether the list of fonts admits this file."""
     relative = path.relative_to(root)
     listed = not fonts.packages or relative.parts[0] in fonts.packages
     return listed and f"{relative.parts[0]}/{relative.name}" not in fonts.excluded
@@ -370,7 +370,7 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]
 def probe_all(
     pool: ProcessPoolExecutor, paths: Sequence[Path], root: Path, characters: str
 ) -> tuple[list[Face], list[Drop]]:
-    """Look at all files; return the usable faces and the rest."""
+    """Check all files; return the usable faces and the dropped files."""
     probe = partial(probe_file, root=root, characters=characters)
     probed = list(pool.map(probe, paths, chunksize=8))
     faces = [item for item in probed if isinstance(item, Face)]
@@ -407,7 +407,7 @@ def write_tables(
 
 
 def report(writer: Writer, splits: dict[str, list[Face]], drops: list[Drop]) -> None:
-    """Print what was written and which files are broken."""
+    """Print the counts of written and dropped files, and the broken ones."""
     for drop in drops:
         if drop.reason.startswith("broken"):
             print(f"skipped {drop.path}: {drop.reason}", file=sys.stderr)
@@ -418,7 +418,7 @@ def report(writer: Writer, splits: dict[str, list[Face]], drops: list[Drop]) -> 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Render everything that the command line asks for; return the exit status."""
+    """Render all fonts; return the exit status."""
     root, out = args.fonts_folder, args.out
     fonts = FontList.read(args.fonts) if args.fonts else FontList()
     paths = [path for path in find_fonts(root) if wanted(path, root, fonts)]
@@ -438,17 +438,19 @@ def run(args: argparse.Namespace) -> int:
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Render the characters of many fonts.")
-    parser.add_argument("fonts_folder", type=Path, help="folder with one sub-folder per package")
-    parser.add_argument("out", type=Path, help="folder to write to")
-    parser.add_argument("--size", type=int, default=128, help="side of a picture in pixels")
+    parser.add_argument("fonts_folder", type=Path, help="Folder with one sub-folder per package.")
+    parser.add_argument("out", type=Path, help="Output folder.")
+    parser.add_argument("--size", type=int, default=128, help="Side of an image in pixels.")
     parser.add_argument(
         "--fonts",
         type=Path,
         default=DEFAULT_FONTS if DEFAULT_FONTS.is_file() else None,
-        help="list of fonts (TOML): which packages to take, which families to hold out",
+        help="List of fonts (TOML): packages to render, families to hold out.",
     )
-    parser.add_argument("--characters", default="0-9A-Za-z", help="what to render, with ranges")
-    parser.add_argument("--workers", type=int, default=2, help="number of processes")
+    parser.add_argument(
+        "--characters", default="0-9A-Za-z", help="Characters to render, with ranges."
+    )
+    parser.add_argument("--workers", type=int, default=2, help="Number of processes.")
     args = parser.parse_args(argv)
     args.characters = expand_characters(args.characters)
     if unknown := set(args.characters) - set(CHARACTERS):
@@ -458,7 +460,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
-    # fontTools warns at length about harmless flaws of old fonts.
+    # fontTools warns about harmless flaws of old fonts.
     logging.getLogger("fontTools").setLevel(logging.CRITICAL)
     return run(parse_arguments(argv))
 

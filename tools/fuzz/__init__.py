@@ -1,8 +1,8 @@
-"""What strangers' bytes are put through: one target a reader, each with the promise that must hold whatever the bytes.
+"""Fuzzing of every reader of untrusted bytes: one target per reader, with a promise that must hold.
 
-    make fuzz SECONDS=600            all targets in turn, coverage-guided (atheris); findings land in fuzz/findings
-    python -m tools.fuzz replay            the kept inputs, once, with the share of lines they reach
+    make fuzz SECONDS=600        all targets in turn under atheris; findings land in fuzz/findings
+    python -m tools.fuzz replay  the kept inputs, once, with their line coverage
 
-A target takes bytes and returns nothing; it raises when a promise is broken. `tests/fuzz/` puts the kept inputs through the targets on
-every run of the tests, without atheris.
+A target takes bytes and returns nothing; it raises when a promise is broken. `tests/fuzz/` runs the
+kept inputs through the targets on every test run, without atheris.
 """

@@ -1,4 +1,4 @@
-"""`python -m tools.fuzz hunt` runs every target under atheris; `python -m tools.fuzz replay` runs the kept inputs and shows their reach."""
+"""`python -m tools.fuzz hunt` runs atheris on the targets, `replay` runs the kept inputs."""
 
 import argparse
 import hashlib
@@ -16,25 +16,25 @@ from tools.fuzz.reach import lines_of, lines_run
 from tools.fuzz.targets import CORPORA, TARGETS, kept_inputs
 
 _HERE = Path(__file__).parent
-_WORK = _HERE / "work"  # what the hunts found out, kept between them
+_WORK = _HERE / "work"  # results of all hunts
 _FINDINGS = _HERE / "findings"
 _LOG = _WORK / "hunts.jsonl"
 
 
 @dataclass(frozen=True)
 class Hunt:
-    """What one hunt came to.
+    """The result of one hunt.
 
     Attributes
     ----------
     executions, seconds, cpu_seconds
-        Inputs run, and how long that took.
+        Inputs executed, and the time they took.
     edges, features
-        libFuzzer's coverage: edges reached, and edges with how often.
+        libFuzzer's coverage: edges, and edges with hit counts.
     corpus
-        Inputs that each reach something no other does.
+        Inputs that each add coverage.
     finding
-        The file of an input that broke a promise, if any.
+        File of an input that broke a promise, if any.
     """
 
     target: str
@@ -51,9 +51,9 @@ def main() -> None:
     """Run one of the verbs."""
     parser = argparse.ArgumentParser(prog="python -m tools.fuzz", description=__doc__)
     parser.add_argument("verb", choices=["hunt", "replay", "keep", "total"])
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}")
-    parser.add_argument("--seconds", type=float, default=60, help="of all hunts together")
-    parser.add_argument("--turn", type=float, default=60, help="seconds of one hunt at the most")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument("--seconds", type=float, default=60, help="Total time, seconds.")
+    parser.add_argument("--turn", type=float, default=60, help="Maximum time per hunt, seconds.")
     asked = parser.parse_args()
     if unknown := set(asked.targets) - set(TARGETS):
         parser.error(f"no such target: {', '.join(sorted(unknown))}")
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def _hunt_in_turn(names: list[str], seconds: float, turn: float) -> int:
-    """Give each target its turn, until the time is over; return 1 if a promise was broken."""
+    """Fuzz the targets in turn until the time is up; return 1 if a promise was broken."""
     turn = max(1.0, min(turn, seconds / len(names)))
     end, findings = time.monotonic() + seconds, 0
     while time.monotonic() < end:
@@ -104,7 +104,7 @@ def _hunt(name: str, seconds: float) -> Hunt:
         ran = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     finding = re.findall(r"Test unit written to (\S+)", ran.stderr)
     if ran.returncode and not finding:
-        raise RuntimeError(f"{name} did not run:\n{ran.stderr[-3000:]}")
+        raise RuntimeError(f"{name} failed to run:\n{ran.stderr[-3000:]}")
     if finding:
         Path(f"{finding[0]}.txt").write_text((ran.stdout + ran.stderr)[-20_000:], encoding="utf-8")
     statistic = re.findall(r"#\d+\s+.*cov: (\d+) ft: (\d+) corp: (\d+)", ran.stderr) or [(0, 0, 0)]
@@ -122,7 +122,7 @@ def _hunt(name: str, seconds: float) -> Hunt:
 
 
 def _replay(names: list[str]) -> None:
-    """Run every kept input once and print how much of its modules each target reaches."""
+    """Run every kept input once and print the line coverage of each target."""
     for name in names:
         target, inputs = TARGETS[name], kept_inputs(name)
         can = lines_of(target.modules)
@@ -134,7 +134,7 @@ def _replay(names: list[str]) -> None:
 
 
 def _keep(names: list[str]) -> None:
-    """Keep of what the hunts found, smallest first, each input that reaches a line no other does."""
+    """Keep the inputs of the hunts that add line coverage, smallest first."""
     for name in names:
         target, kept = TARGETS[name], kept_inputs(name)
         can = lines_of(target.modules)
@@ -151,7 +151,7 @@ def _keep(names: list[str]) -> None:
 
 
 def _total(names: list[str]) -> None:
-    """Print what all hunts so far came to, as a table."""
+    """Print a table of all hunts so far."""
     hunts = list(_hunts())
     print(
         "\n| target | executions | CPU minutes | edges | inputs | findings |\n|---|---|---|---|---|---|"

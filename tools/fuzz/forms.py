@@ -1,4 +1,4 @@
-"""A server's forms: a body in pieces, and what is made of its fields."""
+"""Fuzz targets of server forms: bodies in pieces, and tasks from their fields."""
 
 import asyncio
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from starlette.requests import Request
 
 from pixmend.images import encode_png
 from pixmend.serve import Catalogue, Limits
-from pixmend.serve.forms import asked_of, read_form
-from pixmend.serve.problems import Problem
+from pixmend.serve.requests import parse_form, read_form
+from pixmend.serve.security import Problem
 from tools.fuzz.models import write_tiny_model
 
 __all__ = ["check_form", "form_seeds"]
@@ -22,9 +22,9 @@ _LIMITS = Limits(pixels=4096, steps=100)
 
 
 def check_form(content: bytes) -> None:
-    """A body is a refusal of 400, 404, 415 or 422 in words, or a task within the limits; no file stays open.
+    """A body gives 400, 404, 415 or 422 with a message, or a task within limits; no file leaks.
 
-    The first byte says how large the pieces are in which it comes, the first line what kind it says it is.
+    The first byte sets the size of the pieces, the first line the declared content type.
     """
     piece = 1 + (content[0] if content else 0)
     kind, _, body = content[1:].partition(b"\n")
@@ -35,13 +35,13 @@ def check_form(content: bytes) -> None:
         assert problem.detail
         problem.to_json()
         return
-    assert asked.job.picture.height * asked.job.picture.width <= _LIMITS.pixels
+    assert asked.task.picture.height * asked.task.picture.width <= _LIMITS.pixels
     assert asked.options.method.steps <= _LIMITS.steps
     assert 1 <= asked.options.candidates <= _LIMITS.candidates
-    assert "/" not in asked.job.name
+    assert "/" not in asked.task.name
 
 
-async def _asked(kind: bytes, body: bytes, piece: int) -> Any:  # noqa: ANN401 - the room's own
+async def _asked(kind: bytes, body: bytes, piece: int) -> Any:  # noqa: ANN401 - the server's own type
     pieces = [body[start : start + piece] for start in range(0, len(body), piece)] or [b""]
 
     async def receive() -> dict[str, Any]:
@@ -51,14 +51,14 @@ async def _asked(kind: bytes, body: bytes, piece: int) -> Any:  # noqa: ANN401 -
     form = await read_form(Request({"type": "http", "method": "POST", "headers": headers}, receive))
     files = [value.file for _, value in form.multi_items() if isinstance(value, UploadFile)]
     try:
-        return asked_of(form, _catalogue(), _LIMITS)
+        return parse_form(form, _catalogue(), _LIMITS)
     finally:
         await form.close()
         assert all(file.closed for file in files)
 
 
 def form_seeds() -> Iterator[bytes]:
-    """A whole form, one with a mask image, one with every field, and one that breaks off."""
+    """Yield a complete form, one with a mask image, one with every field, and a truncated one."""
     image = encode_png(np.zeros((6, 5, 1), np.uint8))
     mask = encode_png(np.eye(6, 5, dtype=np.uint8)[..., None] * np.uint8(255))
     whole = _form(image=image, mask_spec=b"center:0.5", steps=b"3")

@@ -1,4 +1,4 @@
-"""One target under atheris, in a process of its own: `python -m tools.fuzz.hunt NAME [libFuzzer's options]`."""
+"""Fuzz one target with atheris: `python -m tools.fuzz.hunt NAME [libFuzzer options]`."""
 
 import sys
 
@@ -10,9 +10,9 @@ _GUIDING = ["pixmend", "PIL", "python_multipart", "starlette.formparsers", "toml
 
 
 def main() -> None:
-    """Hunt until libFuzzer's options say stop, or a promise is broken."""
+    """Fuzz until libFuzzer's limits are reached or a promise is broken."""
     target = TARGETS[sys.argv.pop(1)]
-    # Coverage guides the bytes through this project and the parsers under it, which are imported here.
+    # atheris instruments modules imported here: this project and the parsers below it.
     with atheris.instrument_imports(include=_GUIDING):
         for seed in target.seeds():
             target.check(seed)

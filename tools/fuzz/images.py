@@ -1,4 +1,4 @@
-"""Images with what they carry, masks as images, and masks as words."""
+"""Fuzz targets of images with metadata, mask images and mask specs."""
 
 import contextlib
 import io
@@ -22,12 +22,12 @@ __all__ = [
     "mask_spec_seeds",
 ]
 
-_MOST = 16_384  # pixels: what is larger is slower, not deeper
+_MOST = 16_384  # pixels: larger images are slower without adding coverage
 _SUFFIXES = (".png", ".tif", ".webp", ".bmp")
 
 
 def check_image(content: bytes) -> None:
-    """An image is refused in words, or comes back from every lossless kind of file as it was, metadata included."""
+    """An image is refused with a message, or survives every lossless format with its metadata."""
     try:
         picture = decode_image(content, max_pixels=_MOST)
     except ImageError as error:
@@ -38,7 +38,10 @@ def check_image(content: bytes) -> None:
     assert picture.pixels.shape[2] in (1, 3, 4)
     for suffix in sorted({lossless_suffix(each, picture.mode) for each in _SUFFIXES}):
         again = decode_image(image_bytes(picture, suffix))
-        if (suffix, again.mode) == (".webp", "RGB"):  # it holds no alpha that hides nothing
+        if (suffix, again.mode) == (
+            ".webp",
+            "RGB",
+        ):  # WebP stores no alpha that is opaque everywhere
             assert picture.mode == "RGB" or (picture.native[..., 3] == 255).all()
             assert np.array_equal(again.native, picture.native[..., :3])
             continue
@@ -51,7 +54,7 @@ def check_image(content: bytes) -> None:
 
 
 def check_mask_image(content: bytes) -> None:
-    """A mask image is refused in words, or is a mask of its size that its own picture gives again."""
+    """A mask image is refused with a message, or gives a mask of its size that round-trips."""
     with contextlib.suppress(ImageError, MaskError):
         picture = decode_image(content, max_pixels=_MOST)
         mask = Mask.from_pixels(picture.pixels)
@@ -62,7 +65,7 @@ def check_mask_image(content: bytes) -> None:
 
 
 def check_mask_spec(content: bytes) -> None:
-    """A SPEC is refused in words, or gives a mask of the size asked for, the same each time."""
+    """A spec is refused with a message, or gives a deterministic mask of the requested size."""
     spec = content[2:].decode("utf-8", "replace")
     height, width = (1 + byte % 24 for byte in (content + b"\x17\x0f")[:2])
     try:
@@ -76,7 +79,7 @@ def check_mask_spec(content: bytes) -> None:
 
 
 def mask_spec_seeds() -> Iterator[bytes]:
-    """The specs of the help, and numbers that are none."""
+    """Yield the specs of the help text, and invalid numbers."""
     specs = (
         "center half:left random:0.8 grid lowres:4 strokes:0.25 center:nan lowres:\u0664 half:up"
     )
@@ -86,7 +89,7 @@ def mask_spec_seeds() -> Iterator[bytes]:
 
 @cache
 def image_seeds() -> tuple[bytes, ...]:
-    """One file of each kind and mode, some with EXIF, a profile, a resolution or transparency."""
+    """Yield a file of each format and mode, some with EXIF, ICC profile, resolution or alpha."""
     generator = np.random.default_rng(1)
     colour = Image.fromarray(generator.integers(0, 256, (5, 7, 4), np.uint8))
     exif = Image.Exif()
@@ -123,7 +126,7 @@ def image_seeds() -> tuple[bytes, ...]:
 mask_image_seeds = image_seeds
 
 
-def _file(image: Image.Image, kind: str, **options: Any) -> bytes:  # noqa: ANN401 - each kind has its own
+def _file(image: Image.Image, kind: str, **options: Any) -> bytes:  # noqa: ANN401 - options differ by format
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Model files and checkpoints: damaged ones, and ones whose maker wanted harm and put the digest right."""
+"""Fuzz targets of model files and checkpoints, damaged or malicious with a valid digest."""
 
 import contextlib
 import json
@@ -35,22 +35,22 @@ __all__ = ["check_checkpoint", "check_model", "checkpoint_seeds", "model_seeds",
 _TINY = {"size": 16, "channels": "L", "filters": 4, "latent_dim": 2}
 Tensors = dict[str, Tensor]
 _CHANGES: tuple[Callable[[Tensors], Tensors], ...] = (
-    lambda held: held,
-    lambda held: dict(list(held.items())[1:]),
-    lambda held: {name: value.to(torch.bfloat16) for name, value in held.items()},
-    lambda held: {name: value.to(torch.int8) for name, value in held.items()},
-    lambda held: {name: value[:1] if value.ndim else value for name, value in held.items()},
-    lambda held: {name: value * float("nan") for name, value in held.items()},
-    lambda held: held | {"more": torch.zeros(2, 0)},
-    lambda held: held | {"retrieval_images": torch.zeros(4, dtype=torch.float64)},
+    lambda tensors: tensors,
+    lambda tensors: dict(list(tensors.items())[1:]),
+    lambda tensors: {name: value.to(torch.bfloat16) for name, value in tensors.items()},
+    lambda tensors: {name: value.to(torch.int8) for name, value in tensors.items()},
+    lambda tensors: {name: value[:1] if value.ndim else value for name, value in tensors.items()},
+    lambda tensors: {name: value * float("nan") for name, value in tensors.items()},
+    lambda tensors: tensors | {"more": torch.zeros(2, 0)},
+    lambda tensors: tensors | {"retrieval_images": torch.zeros(4, dtype=torch.float64)},
 )
 
 
 def check_model(content: bytes) -> None:
-    """A model file is refused in words, or holds networks in evaluation mode that nothing trains.
+    """A model file is refused with a message, or gives frozen networks in evaluation mode.
 
-    Of the first byte, the lowest bit takes what follows for the JSON header over whole weights, its digest put right, and the next
-    three say what is wrong with the weights.
+    If the lowest bit of the first byte is set, the rest is the JSON header of intact weights, with
+    its digest corrected; the next three bits select a change of the weights.
     """
     path = scratch() / "model.safetensors"
     path.write_bytes(_file_of(content, "model", _model_tensors()))
@@ -66,25 +66,25 @@ def check_model(content: bytes) -> None:
 
 
 def check_checkpoint(content: bytes) -> None:
-    """A checkpoint is refused in words, or is whole; beside a good one a bad one never stops a run.
+    """A checkpoint is refused with a message, or is complete and can be restored.
 
-    The first byte is as of `check_model`.
+    The first byte is that of `check_model`.
     """
     folder = fresh("checkpoints")
     path = folder / "step-00000009.safetensors"
     path.write_bytes(_file_of(content, "checkpoint", _state_tensors()))
     try:
-        found = newest_checkpoint(folder)
+        checkpoint = newest_checkpoint(folder)
     except (ModelFileError, RunError):
         return
-    assert found is not None
-    assert found.step >= 0
+    assert checkpoint is not None
+    assert checkpoint.step >= 0
     with contextlib.suppress(ModelFileError):
-        found.restore(_state())
+        checkpoint.restore(_state())
 
 
 def model_seeds() -> Iterator[bytes]:
-    """Small files of other contents, and headers over whole weights."""
+    """Yield small files of other content, and headers of intact weights."""
     yield b"\0" + save({"a": torch.zeros(2)}, {"pixmend": '{"format": 1, "kind": "model"}'})
     header = read_header(_whole_model())
     yield b"\1" + json.dumps(header).encode()
@@ -94,7 +94,7 @@ def model_seeds() -> Iterator[bytes]:
 
 
 def checkpoint_seeds() -> Iterator[bytes]:
-    """Headers of both formats over a whole state."""
+    """Yield headers of both formats with a complete state."""
     counts = {"step": 7, "images": 28, "skipped": 1, "skipped_in_row": 0, "rollbacks": 0}
     for change in range(len(_CHANGES)):
         header = counts | {"format": 2, "kind": "checkpoint"}
@@ -117,7 +117,7 @@ def _file_of(content: bytes, kind: str, right: Tensors) -> bytes:
 
 
 def write_tiny_model() -> Path:
-    """Write a model file with networks of 16 px alone; return where."""
+    """Write a model file of 16 px without an encoder; return its path."""
     path = scratch() / "tiny.safetensors"
     settings = DCGANSettings.model_validate(_TINY)
     save_model(DCGAN(settings, Generator(settings), Discriminator(settings)), path)

@@ -1,4 +1,4 @@
-"""How much of a module its kept inputs reach: lines of functions that ran, of those that can."""
+"""Line coverage of the kept inputs: executed lines of functions, of all lines of functions."""
 
 import importlib
 import inspect
@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 
 __all__ = ["Line", "lines_of", "lines_run"]
 
-Line: TypeAlias = tuple[str, int]  # a file and a number
+Line: TypeAlias = tuple[str, int]  # file, line number
 
 
 def lines_run(
     check: Callable[[bytes], None], inputs: Iterable[bytes], within: frozenset[Line]
 ) -> frozenset[Line]:
-    """Return which of the lines ``within`` run when ``check`` is given every input."""
+    """Return the lines of ``within`` that ``check`` executes on the inputs."""
     files = {file for file, _ in within}
     ran: set[Line] = set()
 
@@ -39,7 +39,7 @@ def lines_run(
 
 
 def lines_of(modules: Iterable[str]) -> frozenset[Line]:
-    """Return the lines of all functions in ``modules``; those outside run on import, whatever the input."""
+    """Return the lines of all functions in ``modules``; other lines run on import."""
     files = [inspect.getfile(importlib.import_module(name)) for name in modules]
     return frozenset(
         (file, line)

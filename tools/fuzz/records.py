@@ -1,4 +1,4 @@
-"""Records: shards, the messages in them, their index and the manifest."""
+"""Fuzz targets of records: shards, their messages, their index and the manifest."""
 
 import contextlib
 import hashlib
@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from pixmend.errors import InputError, PixmendError, RecordError
-from pixmend.images import encode_png
+from pixmend.images import decode_image, encode_png
 from pixmend.records import (
     Manifest,
     PackSettings,
@@ -22,11 +22,12 @@ from pixmend.records import (
     ShardInfo,
     decode_example,
     encode_example,
-    read_foreign,
     read_record_at,
     read_records,
+    scan_records,
     write_record,
 )
+from pixmend.records.containers import image_of_example
 from pixmend.records.manifest import write_index
 from pixmend.records.tfrecord import map_file, masked_crc
 from tools.fuzz.scratch import fresh, scratch
@@ -47,21 +48,27 @@ _SHARD = "images-00000-of-00001.tfrecord"
 
 
 def check_shard(content: bytes) -> None:
-    """A shard gives the records that are whole, the same strictly and leniently, and an error for every other byte.
+    """A shard gives its intact records, strictly and leniently, and an error otherwise.
 
-    The first byte's lowest bit has all checksums put right, so that what lies under them is reached.
+    If the lowest bit of the first byte is set, all checksums are corrected, to reach the code
+    behind them.
     """
     body = content[1:]
     path = scratch() / "shard.tfrecord"
     path.write_bytes(_with_right_checksums(body) if content[:1] and content[0] & 1 else body)
     strict: list[tuple[int, bytes]] = []
     broken: list[RecordError] = []
+    lenient: list[tuple[int, bytes]] = []
     whole = True
     try:
         strict.extend(read_records(path))
     except RecordError:
         whole = False
-    lenient = list(read_records(path, skip_bad=True, on_bad=broken.append))
+    for offset, payload in scan_records(path):
+        if isinstance(payload, RecordError):
+            broken.append(payload)
+        else:
+            lenient.append((offset, payload))
     assert whole != bool(broken)
     assert lenient[: len(strict)] == strict
     assert not whole or lenient == strict
@@ -74,22 +81,21 @@ def check_shard(content: bytes) -> None:
 
 
 def check_example(content: bytes) -> None:
-    """A message is refused, or decodes to what encodes to the same again; as a foreign record it is an image or refused."""
+    """A message is refused, or round-trips; as a foreign record it is an image or refused."""
     with contextlib.suppress(RecordError):
         once = encode_example(decode_example(content))
         assert encode_example(decode_example(once)) == once
-    path = scratch() / "foreign.tfrecord"
-    path.write_bytes(_framed([content]))
     with contextlib.suppress(InputError):
-        for image in read_foreign([path]):
-            assert image.pixels.ndim == 3
-            assert image.pixels.shape[2] in (1, 3, 4)
+        image = image_of_example(decode_example(content))
+        pixels = decode_image(image).pixels if isinstance(image, bytes) else image
+        assert pixels.ndim == 3
+        assert pixels.shape[2] in (1, 3, 4)
 
 
 def check_index(content: bytes) -> None:
-    """Whatever the index says, images come back right or not at all; with ``skip_bad`` opening always succeeds.
+    """With any index, images are correct or refused; with ``skip_bad`` opening always succeeds.
 
-    The first byte's lowest bit puts count and checksum of the index right.
+    The lowest bit of the first byte corrects count and checksum of the index.
     """
     folder, body = _record_folder(), content[1:]
     if content[:1] and content[0] & 1:
@@ -103,14 +109,14 @@ def check_index(content: bytes) -> None:
         strict = Records(folder)
         assert len(strict) == len(right)
         for index in range(len(strict)):
-            # An index may say the order wrong, but a place where no record starts is an error.
+            # An index may reorder records, but an offset without a record is an error.
             assert strict.images([index]).tobytes() in right
 
 
 def check_manifest(content: bytes) -> None:
-    """A manifest is refused in words, or is one whose folder opens or is refused.
+    """A manifest is refused with a message, or its folder opens or is refused.
 
-    The first byte's lowest bit puts the digest right.
+    The lowest bit of the first byte corrects the digest.
     """
     folder, body = _record_folder(), content[1:]
     if content[:1] and content[0] & 1:
@@ -130,7 +136,7 @@ def check_manifest(content: bytes) -> None:
 
 
 def shard_seeds() -> Iterator[bytes]:
-    """Whole shards, with and without checksums to be put right, and a broken one."""
+    """Yield intact shards, with and without corrected checksums, and a broken one."""
     shard = _framed([b"", b"a", b"\0" * 40, b"record" * 10])
     yield b"\1" + shard
     yield b"\0" + shard
@@ -140,7 +146,7 @@ def shard_seeds() -> Iterator[bytes]:
 
 
 def example_seeds() -> Iterator[bytes]:
-    """A message of ours, of every kind of value, and of the foreign schemas."""
+    """Yield messages of this project, of every type of value, and of foreign schemas."""
     yield _examples()[0]
     yield encode_example({"a": [1, -1], "b": [0.5, 1e30], "c": [b"x", b""], "d": []})
     yield encode_example({"image_raw": bytes(12), "height": 2, "width": 2, "depth": 3, "label": 7})
@@ -149,7 +155,7 @@ def example_seeds() -> Iterator[bytes]:
 
 
 def index_seeds() -> Iterator[bytes]:
-    """The right index, and right and wrong offsets."""
+    """Yield the correct index, and correct and wrong offsets."""
     index = _right_index()
     yield b"\0" + index
     yield b"\1" + index[_HEADER.size :]
@@ -158,7 +164,7 @@ def index_seeds() -> Iterator[bytes]:
 
 
 def manifest_seeds() -> Iterator[bytes]:
-    """The right manifest, as it is and to be put right."""
+    """Yield the correct manifest, with and without digest correction."""
     text = _right_manifest()
     yield b"\0" + text
     yield b"\1" + text
@@ -167,7 +173,7 @@ def manifest_seeds() -> Iterator[bytes]:
 
 
 def _with_right_checksums(body: bytes) -> bytes:
-    """Walk the records that the lengths tell of, and put both checksums of each right as far as there is room."""
+    """Walk the records by their lengths, and correct both checksums of each that fits."""
     fixed, place = bytearray(body), 0
     while place + 16 <= len(fixed):
         fixed[place + 8 : place + 12] = struct.pack(
@@ -239,7 +245,7 @@ def _right_index() -> bytes:
 
 
 def _record_folder() -> Path:
-    """Return a whole folder of three images, written anew."""
+    """Return a new record folder of three images."""
     folder = fresh("records")
     (folder / _SHARD).write_bytes(_framed(list(_examples())))
     (folder / _SHARD).with_suffix(".index").write_bytes(_right_index())

@@ -1,4 +1,4 @@
-"""A folder for what must be read from a file: in memory where there is such a place, gone with the process."""
+"""A temporary folder of this process, in memory where possible."""
 
 import atexit
 import shutil
@@ -19,7 +19,7 @@ def scratch() -> Path:
 
 
 def fresh(name: str) -> Path:
-    """Return an empty folder of this name in it."""
+    """Return an empty folder of that name in `scratch`."""
     folder = scratch() / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -1,4 +1,4 @@
-"""The targets by name: what reads the bytes, which modules that should reach, and what it starts from."""
+"""Fuzz targets by name: the check, the modules it covers and its seeds."""
 
 import importlib
 from collections.abc import Callable, Iterable
@@ -18,13 +18,14 @@ class Target:
     Attributes
     ----------
     room, subject
-        Where it is: ``check_SUBJECT`` and ``SUBJECT_seeds`` of ``fuzz/ROOM.py``, imported when needed: not all wait for torch.
+        The functions ``check_SUBJECT`` and ``SUBJECT_seeds`` of ``fuzz/ROOM.py``, imported lazily
+        because some need torch.
     modules
-        Whose lines count as coverage.
+        Modules of the coverage.
     words
-        What a mutation may write as a whole.
+        Dictionary of the mutations.
     longest
-        Bytes of an input at the most: what is longer is slower, not deeper.
+        Maximum bytes of an input; longer ones are slower without adding coverage.
     """
 
     room: str
@@ -35,13 +36,13 @@ class Target:
 
     @property
     def check(self) -> Callable[[bytes], None]:
-        """What raises when a promise is broken by the bytes."""
+        """The function that raises if the bytes break a promise."""
         check: Callable[[bytes], None] = self._get(f"check_{self.subject}")
         return check
 
     @property
     def seeds(self) -> Callable[[], Iterable[bytes]]:
-        """What makes the inputs to start from, by the library itself."""
+        """The generator of initial inputs, made by the library itself."""
         seeds: Callable[[], Iterable[bytes]] = self._get(f"{self.subject}_seeds")
         return seeds
 
@@ -58,7 +59,7 @@ TARGETS = {
     "example": Target(
         "records",
         "example",
-        ("pixmend.records.tfrecord", "pixmend.records.foreign"),
+        ("pixmend.records.tfrecord", "pixmend.records.containers"),
         (b"image/encoded", b"image_raw", b"height", b"width", b"depth", b"image/class/label"),
     ),
     "index": Target(
@@ -70,7 +71,7 @@ TARGETS = {
     "manifest": Target(
         "records",
         "manifest",
-        ("pixmend.records.manifest", "pixmend.records.settings"),
+        ("pixmend.records.manifest",),
         (b'"format"', b'"settings"', b'"shards"', b'"sha256"', b'"count"', b"null", b"1e400"),
     ),
     "model": Target(
@@ -130,7 +131,7 @@ TARGETS = {
     "multipart": Target(
         "forms",
         "form",
-        ("pixmend.serve.forms",),
+        ("pixmend.serve.requests",),
         (
             b"--b\r\n",
             b"--b--",
@@ -145,6 +146,6 @@ TARGETS = {
 
 
 def kept_inputs(name: str) -> list[bytes]:
-    """Return the inputs that are kept for a target, smallest first, after its seeds."""
+    """Return the seeds of a target, then its kept inputs, smallest first."""
     kept = [path.read_bytes() for path in sorted((CORPORA / name).glob("*"))]
     return [*TARGETS[name].seeds(), *sorted(kept, key=len)]

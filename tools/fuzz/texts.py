@@ -1,4 +1,4 @@
-"""Settings: recipes as files, and overrides as words."""
+"""Fuzz targets of settings: recipe files and overrides."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ __all__ = ["check_settings", "settings_seeds"]
 
 
 def check_settings(content: bytes) -> None:
-    """A recipe, or a line of overrides, is refused in words, or gives settings that are read back from what a run keeps of them."""
+    """A recipe or override is refused with a message, or gives settings that round-trip."""
     path = scratch() / "recipe.toml"
     path.write_bytes(content)
     with contextlib.suppress(SettingsError):
@@ -28,9 +28,9 @@ def _check_kept(values: dict[str, object]) -> None:
 
 
 def settings_seeds() -> Iterator[bytes]:
-    """The recipes that come along, without their comments, and values of every kind."""
+    """Yield the bundled recipes without comments, and values of every type."""
     for path in recipe_names().values():
         lines = path.read_text(encoding="utf-8").splitlines()
         yield "\n".join(line for line in lines if line and line[0] != "#").encode()
-    yield b'augment = "colour, cutout"\nr1 = 1e3\nminutes = 0.5\nspectral_norm = true\nseed = 0x7f\n'
+    yield b'diffaugment = "colour, cutout"\nr1_gamma = 1e3\nminutes = 0.5\nspectral_norm = true\nseed = 0x7f\n'
     yield b"background = '#f0e0d0'\ndevice = \"cuda:1\"\n"

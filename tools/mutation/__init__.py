@@ -1,4 +1,4 @@
-"""Do the tests notice? The code is changed on purpose in one place at a time; tests that still pass let a mutant live.
+"""Mutation testing: change the code in one place; the mutant survives if the tests still pass.
 
-make mutants SAMPLE=60           a drawn sample of each room's mutants; the table, and bench/mutants.json with every survivor
+make mutants SAMPLE=60           a random sample of each room; bench/mutants.json lists the survivors
 """

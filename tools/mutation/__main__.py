@@ -1,4 +1,4 @@
-"""`python -m tools.mutation`: mutants of each room against its tests, a table, and every survivor by name."""
+"""`python -m tools.mutation` runs the mutants of each room against its tests."""
 
 import argparse
 import importlib.util
@@ -20,7 +20,7 @@ from tools.mutation.trial import Reach, in_child, lives, tests_of
 
 @dataclass(frozen=True)
 class Room:
-    """Modules, and the tests that answer for them (paths and options of pytest)."""
+    """Modules and their tests (paths and options of pytest)."""
 
     modules: tuple[str, ...]
     tests: tuple[str, ...]
@@ -35,11 +35,11 @@ ROOMS = {
     "records": Room(
         (
             *("pixmend.records.tfrecord", "pixmend.records.manifest"),
-            *("pixmend.records.dataset", "pixmend.records.foreign"),
+            *("pixmend.records.dataset", "pixmend.records.containers"),
         ),
         (
             *("tests/records/test_framing.py", "tests/records/test_example.py"),
-            *("tests/records/test_records.py", "tests/records/test_foreign.py"),
+            *("tests/records/test_records.py", "tests/records/test_tfrecord_sources.py"),
         ),
     ),
     "objective": Room(
@@ -57,18 +57,18 @@ ROOMS = {
 
 
 def main() -> None:
-    """Try the mutants and tell."""
+    """Run the mutants and print the results."""
     parser = argparse.ArgumentParser(prog="python -m tools.mutation", description=__doc__)
-    parser.add_argument("rooms", nargs="*", metavar="ROOM", help=f"of {', '.join(ROOMS)}")
-    parser.add_argument("--sample", type=int, default=60, help="mutants of a room; 0 = all")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("rooms", nargs="*", metavar="ROOM", help=", ".join(ROOMS))
+    parser.add_argument("--sample", type=int, default=60, help="Mutants per room; 0 for all.")
+    parser.add_argument("--seed", type=int, default=0, help="Random seed of the sample.")
     parser.add_argument("--out", type=Path, default=Path("bench/mutants.json"))
     asked = parser.parse_args()
     results = {name: _tried(ROOMS[name], asked.sample, asked.seed) for name in asked.rooms or ROOMS}
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(
-        "\n| room | mutants | tried | killed | of these by time | share |\n|---|---|---|---|---|---|"
+        "\n| room | mutants | run | killed | of these timed out | killed % |\n|---|---|---|---|---|---|"
     )
     for name, found in results.items():
         killed = found["tried"] - len(found["lives"])
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def _tried(room: Room, sample: int, seed: int) -> dict[str, Any]:
-    """Try a sample of a room's mutants; return counts and the survivors."""
+    """Run a sample of a room's mutants; return counts and survivors."""
     tests_of(room.tests)
     files = [_file_of(module) for module in room.modules]
     everything = [
@@ -108,14 +108,14 @@ def _tried(room: Room, sample: int, seed: int) -> dict[str, Any]:
 def _verdict(file: str, mutant: Mutant, reach: Reach) -> str:
     tests = reach.tests_at(mutant.line, mutant.line + mutant.before.count("\n"))
     if not tests:
-        # A line that runs on import alone: a constant, say. Any test may notice.
+        # A line that runs on import only, such as a constant: any test may notice.
         tests = sorted(reach.seconds, key=lambda test: reach.seconds[test])
     seconds = sum(reach.seconds[test] for test in tests)
     return lives(file, mutant.source, tests, seconds=seconds)
 
 
 def _reach(file: str, tests: tuple[str, ...]) -> Reach:
-    """Run the tests as they are, in a child, and return which reach what."""
+    """Run the unchanged tests in a child; return which test reaches which line."""
     reach, started = Reach(file), time.monotonic()
     kept = Path(tempfile.mkdtemp()) / "reach.json"
 
@@ -128,7 +128,7 @@ def _reach(file: str, tests: tuple[str, ...]) -> Reach:
         return status
 
     if in_child(run, cpu_seconds=600) != 0:
-        sys.exit(f"the tests fail without any mutant: {' '.join(tests)}")
+        sys.exit(f"the tests fail without a mutant: {' '.join(tests)}")
     lines, seconds = json.loads(kept.read_text(encoding="utf-8"))
     shutil.rmtree(kept.parent)
     print(

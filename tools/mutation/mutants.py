@@ -1,4 +1,4 @@
-"""The ways a line is changed: one mutant is one small fault of the kind that people make."""
+"""Mutants of a module: each is one small, typical fault."""
 
 import ast
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ _BINARY: dict[type[ast.operator], type[ast.operator]] = {
     ast.LShift: ast.RShift,
     ast.RShift: ast.LShift,
 }
-# What a program says is for people; what it is typed as, for mypy.
+# Messages are for people, annotations for mypy.
 _SPOKEN = (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom, ast.Assert)
 
 
@@ -42,11 +42,11 @@ class Mutant:
     Attributes
     ----------
     line
-        Where, from 1.
+        Line number, from 1.
     before, after
-        The text that was changed.
+        The text before and after the change.
     source
-        The whole module, changed.
+        The changed source of the whole module.
     """
 
     line: int
@@ -71,7 +71,7 @@ def mutants_of(source: str) -> Iterator[Mutant]:
 
 
 def _changeable(node: ast.AST) -> Iterator[ast.expr | ast.stmt]:
-    """Yield the parts of a tree that do something, outside of types, docstrings and messages."""
+    """Yield the executable nodes of a tree, without types, docstrings and messages."""
     if isinstance(node, ast.expr | ast.stmt) and not isinstance(node, _SPOKEN):
         yield node
     if isinstance(node, ast.Raise):
@@ -137,13 +137,13 @@ def _is_none(node: ast.expr) -> bool:
 
 
 def _replaced(source: str, node: ast.expr | ast.stmt, after: str) -> str:
-    """Return ``source`` with ``after`` in the place of ``node``; what lies behind it keeps its line."""
-    lines = source.encode().splitlines(keepends=True)  # columns of ast count bytes
+    """Return ``source`` with ``node`` replaced by ``after``; later lines keep their numbers."""
+    lines = source.encode().splitlines(keepends=True)  # column offsets of ast count bytes
     end_line, end_column = node.end_lineno or node.lineno, node.end_col_offset or 0
     head = b"".join(lines[: node.lineno - 1]) + lines[node.lineno - 1][: node.col_offset]
     tail = lines[end_line - 1][end_column:] + b"".join(lines[end_line:])
     kept = b"\n" * (end_line - node.lineno)
     text = after.encode()
-    # Within brackets an expression may go on over lines; after a statement they are empty.
+    # Line breaks inside brackets are harmless; after a statement they are blank lines.
     changed = text + kept if isinstance(node, ast.stmt) else text[:-1] + kept + text[-1:]
     return (head + changed + tail).decode()

@@ -1,4 +1,4 @@
-"""One mutant against the tests that reach its line, in a forked child: nothing is imported anew that the fault does not touch."""
+"""Run one mutant against the tests that reach its line, in a forked child."""
 
 import gc
 import importlib.machinery
@@ -24,14 +24,14 @@ _MOST_MEMORY = 8 * 2**30
 
 @dataclass
 class Reach:
-    """Which lines of a file each test reaches, and how long it takes.
+    """The lines of a file that each test reaches, and its time.
 
     Attributes
     ----------
     lines
-        Of a test's id, numbers of lines.
+        Test id -> line numbers.
     seconds
-        Of a test's id, CPU seconds.
+        Test id -> CPU seconds.
     """
 
     file: str
@@ -39,14 +39,14 @@ class Reach:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def tests_at(self, first: int, last: int) -> list[str]:
-        """Return the tests that reach one of these lines, quickest first."""
+        """Return the tests that reach one of these lines, fastest first."""
         wanted = set(range(first, last + 1))
         reaching = [test for test, lines in self.lines.items() if lines & wanted]
         return sorted(reaching, key=lambda test: self.seconds[test])
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        """Note what a test reaches."""
+        """Record the lines that a test reaches."""
         reached: set[int] = set()
 
         def watch(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
@@ -66,20 +66,20 @@ class Reach:
 
 
 def tests_of(arguments: Sequence[str]) -> None:
-    """Import the tests, so that children need not."""
+    """Import the tests, so that children need not import them."""
     if pytest.main([*_QUIET, "--collect-only", "-qq", *arguments]) != 0:
         raise RuntimeError(f"the tests cannot be collected: {' '.join(arguments)}")
 
 
 def lives(file: str, source: str, tests: Sequence[str], *, seconds: float) -> str:
-    """Return whether the tests pass over a mutant: "lives", "killed" or "timed out".
+    """Return the outcome of a mutant: "lives", "killed" or "timed out".
 
     Parameters
     ----------
     file, source
-        The module's file, and what it says now.
+        The module's file and its mutated source.
     seconds
-        CPU seconds that the tests take without it.
+        CPU seconds of the tests without the mutant.
     """
 
     def run() -> int:
@@ -94,7 +94,7 @@ def lives(file: str, source: str, tests: Sequence[str], *, seconds: float) -> st
 
 
 def in_child(run: Callable[[], int], *, cpu_seconds: float) -> int:
-    """Run in a forked child that says nothing; return its exit status, or minus the signal that ended it."""
+    """Run in a silent forked child; return its exit status, or minus the signal that ended it."""
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -113,7 +113,7 @@ def in_child(run: Callable[[], int], *, cpu_seconds: float) -> int:
 
 
 def _swap_code(file: str, source: str) -> bool:
-    """Give the one function that differs its new code; return False where something else differs."""
+    """Replace the code of the one function that differs; return False if anything else differs."""
     before = compile(Path(file).read_text(encoding="utf-8"), file, "exec")
     changed = _differing(before, compile(source, file, "exec"))
     if changed is None:
@@ -127,7 +127,7 @@ def _swap_code(file: str, source: str) -> bool:
 
 
 def _differing(before: CodeType, after: CodeType) -> tuple[CodeType, CodeType] | None:
-    """Return the outermost function that differs, if that is all: it may lie in classes."""
+    """Return the outermost function that differs, if nothing else does; it may be a method."""
     parts = [each for each in before.co_consts if isinstance(each, CodeType)]
     others = [each for each in after.co_consts if isinstance(each, CodeType)]
     differ = [(a, b) for a, b in zip(parts, others, strict=False) if a != b]
@@ -143,7 +143,7 @@ def _differing(before: CodeType, after: CodeType) -> tuple[CodeType, CodeType] |
 
 
 def _load_instead(file: str, source: str) -> None:
-    """Forget this project's modules and tests; when they are imported again, ``file`` says ``source``."""
+    """Unload this project's modules and tests; the next import of ``file`` gets ``source``."""
     for name in list(sys.modules):
         if name.partition(".")[0] in ("pixmend", "tests", "conftest"):
             del sys.modules[name]

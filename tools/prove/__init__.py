@@ -1,5 +1,5 @@
-"""`make prove`: what the project promises, tried by breaking things, and told as a table of counts.
+"""`make prove`: try to break the project's promises, and count the outcomes in a table.
 
-Each section is a function from a `Scale` to `Row`s: what was tried how often, what became of it, and every outcome that breaks a
-promise. `python -m tools.prove` runs them.
+Each section is a function from a `Scale` to `Row`s: the number of trials, their outcomes, and every
+outcome that breaks a promise. `python -m tools.prove` runs the sections.
 """

@@ -1,4 +1,4 @@
-"""`python -m tools.prove --profile quick`: run every section, print a table, write JSON; exit code 1 if a promise is broken."""
+"""`python -m tools.prove --profile quick` runs all sections; exits with 1 if a promise is broken."""
 
 import argparse
 import json
@@ -45,11 +45,13 @@ SECTIONS: dict[str, Callable[[Scale, Path], list[Row]]] = {
 
 
 def main() -> int:
-    """Run what the command line asks for."""
+    """Run the sections, print a table and write JSON."""
     parser = argparse.ArgumentParser(prog="prove", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--profile", choices=PROFILES, default="quick")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, metavar="SECTION", help=", ".join(SECTIONS))  # fmt: skip
-    parser.add_argument("--soak-minutes", type=float, help="in place of the profile's")
+    parser.add_argument(
+        "--soak-minutes", type=float, help="Minutes of the soak test; default: the profile's."
+    )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--json", type=Path, default=Path("prove.json"))
     options = parser.parse_args()

@@ -1,6 +1,6 @@
-"""Programs in children of this process, which can be killed, starved and measured.
+"""Run programs in forked children that can be killed, starved of memory and measured.
 
-The process that imports torch never runs a verb: each sitting is a fork of it, so that hundreds of them start in no time.
+The parent imports torch but never runs a verb: children fork from it, so that hundreds start fast.
 """
 
 import contextlib
@@ -21,23 +21,23 @@ from pixmend.errors import PixmendError
 
 __all__ = ["Child", "Ended", "attempt", "open_streams", "program", "start"]
 
-_HALTED = 180  # seconds after which a child is taken to hang
+_HALTED = 180  # seconds after which a child counts as hung
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a child ended.
+    """The end of a child process.
 
     Attributes
     ----------
     code
-        Its exit code; minus the signal's number if one ended it.
+        Its exit code, or minus the number of the signal that ended it.
     said
-        What it wrote on stdout and stderr.
+        Its stdout and stderr.
     peak
-        MiB of memory that it took at most beyond what it was born with; 0 where it was killed.
+        Peak memory beyond that at the fork, MiB; 0 if it was killed.
     hung
-        Whether it had to be ended for taking too long.
+        Whether it was ended because it took too long.
     """
 
     code: int
@@ -48,12 +48,12 @@ class Ended:
 
     @property
     def killed(self) -> bool:
-        """Whether SIGKILL ended it."""
+        """Whether it ended by SIGKILL."""
         return self.code == -signal.SIGKILL and not self.hung
 
     @property
     def kind(self) -> str:
-        """The outcome in a word: ``done``, ``refused`` (exit code 2), ``killed``, ``hung``, ``crashed`` (a signal) or ``bug``."""
+        """The outcome: ``done``, ``refused`` (exit code 2), ``killed``, ``hung``, ``crashed`` (a signal) or ``bug``."""
         if self.hung or self.killed:
             return "hung" if self.hung else "killed"
         if self.code < 0:
@@ -62,24 +62,24 @@ class Ended:
 
     @property
     def is_clean(self) -> bool:
-        """Whether it ended well, or with words for a user and no traceback."""
+        """Whether it succeeded, or failed with a message and without a traceback."""
         return self.kind in ("done", "refused") and "Traceback" not in self.said
 
     @property
     def last_words(self) -> str:
-        """The end of what it said, in a line."""
+        """The end of its output, in one line."""
         return " / ".join(self.said.strip().splitlines()[-4:])[-600:]
 
 
 class Child:
-    """A child at work."""
+    """A running child."""
 
     def __init__(self, pid: int, said: Path, told: int) -> None:
         self.pid, self._said, self._told = pid, said, told
         self._begun = time.monotonic()
 
     def end(self, kill_after: float | None = None, *, patience: float = _HALTED) -> Ended:
-        """Wait until it ends, and SIGKILL it after ``kill_after`` seconds if that comes before."""
+        """Wait for its end; SIGKILL it after ``kill_after`` seconds."""
         limit = patience if kill_after is None else kill_after
         status = self._wait(limit)
         hung = False
@@ -108,9 +108,10 @@ class Child:
 
 
 def start(work: Callable[[], object], *, memory_mib: float | None = None) -> Child:
-    """Begin ``work`` in a child, with no more address space than ``memory_mib`` beyond its own if given.
+    """Start ``work`` in a child, optionally with only ``memory_mib`` of additional address space.
 
-    It ends with 0; with 2, after a line, for a `PixmendError`; with 1, after a traceback, for anything else; or as `SystemExit` says.
+    Its exit code is 0; 2 with a line for a `PixmendError`; 1 with a traceback for other exceptions;
+    or that of `SystemExit`.
     """
     descriptor, name = tempfile.mkstemp(prefix="prove-", suffix=".said")
     read, write = os.pipe()
@@ -139,18 +140,18 @@ def start(work: Callable[[], object], *, memory_mib: float | None = None) -> Chi
 
 
 def attempt(work: Callable[[], object], *, memory_mib: float | None = None) -> Ended:
-    """Do ``work`` in a child and return how that ended."""
+    """Run ``work`` in a child and return its end."""
     return start(work, memory_mib=memory_mib).end()
 
 
 def open_streams() -> None:
-    """Open stdout and stderr anew on what lies under them now, as in a terminal of UTF-8."""
+    """Reopen stdout and stderr on their current file descriptors, in UTF-8."""
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
 def program(*arguments: object) -> Callable[[], None]:
-    """Return the work of `pixmend ARGUMENTS`."""
+    """Return a function that runs `pixmend ARGUMENTS`."""
 
     def run() -> None:
         sys.argv = ["pixmend", *map(os.fspath, map(_text, arguments))]
@@ -171,14 +172,14 @@ def _code_of(work: Callable[[], object]) -> int:
     except PixmendError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except BaseException:  # the child must never come back into its parent's code
+    except BaseException:  # the child must not return to the parent's code
         traceback.print_exc()
         return 1
     return 0
 
 
 def _measure_anew() -> int:
-    """Forget the parent's peak memory; return the bytes now in use."""
+    """Reset the peak memory inherited from the parent; return the bytes in use."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return _status("VmHWM")

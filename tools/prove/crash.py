@@ -1,4 +1,4 @@
-"""SIGKILL at random moments and at the lines of a write: nothing reported done is lost, nothing is half-written, every rerun completes."""
+"""SIGKILL at random moments and at lines of a write: nothing reported is lost, every rerun completes."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ def crash(scale: Scale, folder: Path) -> list[Row]:
 
 
 def kill_at_random(verb: Verb, folder: Path, kills: int, seed: int) -> Row:
-    """Kill sittings at moments drawn from the time that a whole one takes; look after each, and compare each end with a whole one's."""
+    """Kill runs at random moments, check the folder after each, and compare the final results."""
     with counted(f"{verb.name}: SIGKILL at random moments") as row:
         seconds, whole = _whole(verb, folder / "whole", row)
         generator = np.random.default_rng(seed)
@@ -60,12 +60,12 @@ def kill_at_random(verb: Verb, folder: Path, kills: int, seed: int) -> Row:
 
 
 def kill_at_lines(verb: Verb, folder: Path, lines: int, seed: int) -> Row:
-    """Kill before lines of `atomic_write`, spread over all writes of the command, then let the same command end."""
+    """Kill before lines of `atomic_write` over all writes of a command, then rerun it."""
     with counted(f"{verb.name}: SIGKILL at lines of a write") as row:
         whole = verb.result(folder / "whole")
         last = _lines_of(verb, folder / "counted", row)
         row.figures["lines of its writes"] = last
-        # One is drawn from each of equal parts, but the first line and the last are always tried.
+        # One line of each of equal intervals; the first and the last line always.
         parts = np.linspace(1, last + 1, lines + 1, dtype=int)
         drawn = np.random.default_rng(seed).integers(
             parts[:-1], np.maximum(parts[1:], parts[:-1] + 1)
@@ -84,27 +84,27 @@ def kill_at_lines(verb: Verb, folder: Path, lines: int, seed: int) -> Row:
 
 
 def _whole(verb: Verb, out: Path, row: Row) -> tuple[float, dict[str, str]]:
-    """Return the seconds and the result of a sitting that nobody disturbs."""
+    """Return the seconds and the result of an undisturbed run."""
     ended = attempt(verb.command(out))
     row.expect(ended.code == 0, f"undisturbed: {ended.kind}: {ended.last_words}")
     return ended.seconds, verb.result(out)
 
 
 def _lines_of(verb: Verb, out: Path, row: Row) -> int:
-    """Return how many lines of `atomic_write` an undisturbed sitting comes to."""
+    """Return the number of lines of `atomic_write` that an undisturbed run executes."""
     command, told = verb.command(out), out.with_name(f"{out.name}.lines")
 
-    # A verb may end by an exit of its own, so each line is told as it is passed.
+    # A verb may exit by itself, so each line is reported immediately.
     ended = attempt(lambda: _trace(command, lambda passed: told.write_text(str(passed))))
     row.expect(ended.code == 0, f"undisturbed: {ended.kind}: {ended.last_words}")
     return int(told.read_text())
 
 
 def look(verb: Verb, out: Path, before: frozenset[str], row: Row) -> frozenset[str]:
-    """Check a folder as it is; return what is reported done there, of which nothing may be missing that was before."""
+    """Check a folder; return what is reported done, which must include all earlier reports."""
     try:
         now = verb.done(out)
-    except Exception as error:  # whatever a reader meets in it, the folder is not what was promised
+    except Exception as error:  # any exception of a reader means that the folder is broken
         row.expect(False, f"{out.name}: half-written: {type(error).__name__}: {error}")
         return before
     row.expect(before <= now, f"{out.name}: lost what was done: {sorted(before - now)[:3]}")
@@ -112,7 +112,7 @@ def look(verb: Verb, out: Path, before: frozenset[str], row: Row) -> frozenset[s
 
 
 def compare(verb: Verb, out: Path, whole: dict[str, str], row: Row) -> None:
-    """Hold a finished folder against an undisturbed run's, and look for what was left behind."""
+    """Compare a finished folder with that of an undisturbed run, and check for leftovers."""
     try:
         found = verb.result(out)
     except Exception as error:  # as above
@@ -125,7 +125,7 @@ def compare(verb: Verb, out: Path, whole: dict[str, str], row: Row) -> None:
 
 
 def at_line(number: int, work: Callable[[], None]) -> Callable[[], None]:
-    """Return ``work`` with a SIGKILL before the ``number``-th line that `atomic_write` comes to."""
+    """Return ``work`` with a SIGKILL before the ``number``-th line of `atomic_write`."""
 
     def kill(passed: int) -> None:
         if passed == number:
@@ -135,7 +135,7 @@ def at_line(number: int, work: Callable[[], None]) -> Callable[[], None]:
 
 
 def _trace(work: Callable[[], None], at: Callable[[int], None]) -> None:
-    """Do ``work`` and tell ``at`` before each line of `atomic_write` how many came to now."""
+    """Run ``work``; call ``at`` with the count before each line of `atomic_write`."""
     code, passed = storage.atomic_write.__wrapped__.__code__, 0
 
     def local(frame: object, event: str, arg: object) -> object:

@@ -1,4 +1,4 @@
-"""Disks that are full or not to be written: one line, exit code 2, no file half-written; with room the same command completes."""
+"""Full, limited and read-only disks: one line, exit code 2, whole files; with space a rerun completes."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ _DISK = 8 * 2**20
 
 
 def disk(scale: Scale, folder: Path) -> list[Row]:
-    """Fill the disk of every verb, bound its files, and take its rights away."""
+    """Fill the disk of every verb, limit its file size, and remove its permissions."""
     world = make_world(folder / "world")
     rows = []
     for verb in verbs_of(world):
@@ -34,7 +34,7 @@ def disk(scale: Scale, folder: Path) -> list[Row]:
 
 
 def full_disk(verb: Verb, folder: Path, rooms: int) -> Row:
-    """Run a verb on a file system with ever more room left, from none to all that it needs; then give it room and run it again."""
+    """Run a verb with increasing free space, from none to all it needs; then free space and rerun."""
     with counted(f"{verb.name}: disk full (tmpfs)") as row:
         if not can_mount():
             row.left_out = "needs the right to mount a file system"
@@ -58,7 +58,7 @@ def full_disk(verb: Verb, folder: Path, rooms: int) -> Row:
 def file_limit(
     verb: Verb, folder: Path, limits: Sequence[int] = (0, 100, 1000, 4000, 20_000)
 ) -> Row:
-    """Refuse every byte of a file beyond a limit, as a quota does, at sizes that let some files through and not others."""
+    """Limit the file size, as a quota does, at limits that only some files exceed."""
     with counted(f"{verb.name}: files limited in size") as row:
         ended = attempt(verb.command(folder / "whole"))
         row.expect(ended.code == 0, f"undisturbed: {ended.last_words}")
@@ -73,7 +73,7 @@ def file_limit(
 
 
 def read_only(verb: Verb, folder: Path) -> Row:
-    """Run a verb into folders that it has no right to write: a new one, and one that is finished."""
+    """Run a verb into read-only folders, a new and a finished one."""
     disk = small_disk if can_mount() else _plain
     with counted(f"{verb.name}: folder read-only") as row, disk(folder / "fixed") as place:
         ended = attempt(verb.command(place / "whole"))
@@ -95,7 +95,7 @@ def can_mount() -> bool:
 
 @contextmanager
 def small_disk(place: Path, size: int = _DISK) -> Iterator[Path]:
-    """Mount an empty file system in memory at ``place`` and take it away again."""
+    """Mount an empty file system in memory at ``place``; unmount it at the end."""
     place.mkdir(parents=True)
     _run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place)
     try:
@@ -119,7 +119,7 @@ def _rerun(verb: Verb, out: Path, whole: dict[str, str], before: frozenset[str],
 
 
 def _measure(verb: Verb, out: Path, row: Row) -> int:
-    """Return the bytes that an undisturbed run leaves."""
+    """Return the bytes that an undisturbed run writes."""
     ended = attempt(verb.command(out))
     row.expect(ended.code == 0, f"undisturbed: {ended.last_words}")
     free = os.statvfs(out)
@@ -127,7 +127,7 @@ def _measure(verb: Verb, out: Path, row: Row) -> int:
 
 
 def _fill(place: Path, room: int) -> None:
-    """Leave so many bytes free."""
+    """Fill the file system up to the given free bytes."""
     free = os.statvfs(place)
     with (place / "filler").open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, max(1, free.f_bavail * free.f_frsize - room))
@@ -150,13 +150,13 @@ def _limited(limit: int, work: Callable[[], None]) -> Callable[[], None]:
             for stream in (sys.stdout, sys.stderr):
                 stream.flush()
                 os.dup2(file, stream.fileno())
-            os.waitpid(carrier, 0)  # all that was said is in the file now
+            os.waitpid(carrier, 0)  # the whole output is in the file now
 
     return run
 
 
 def _carry_to(file: int) -> tuple[int, int]:
-    """Begin a process, without a limit, that writes to ``file`` what comes through a pipe; return its id and the pipe's end."""
+    """Start a process without limits that copies a pipe to ``file``; return its id and the pipe."""
     read, write = os.pipe()
     carrier = os.fork()
     if carrier == 0:

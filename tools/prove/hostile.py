@@ -1,4 +1,4 @@
-"""Files made to do harm: each is refused with a clear error or does none, within a bound on memory."""
+"""Hostile files: each is refused with a clear error or harmless, within bounded memory."""
 
 import io
 import json
@@ -20,7 +20,8 @@ from pixmend.storage import write_text
 from pixmend.training import read_recipe, resolve
 from tools.prove.children import Ended, attempt, program
 from tools.prove.tally import Row, Scale, counted
-from tools.prove.world import SIDE, make_images, untrained
+from tools.prove.world import SIDE, make_images
+from tools.untrained import untrained
 
 __all__ = [
     "MEMORY_MIB",
@@ -35,7 +36,7 @@ __all__ = [
     "zips",
 ]
 
-# The largest image that is let in has 64 million pixels: of 4 bytes as decoded, and held about three times while it is taken apart.
+# The largest accepted image has 64 million pixels of 4 bytes, with about three copies at a time.
 MEMORY_MIB = 1024.0
 _BRIEFLY = ("--methods", "classic:0.002", "--masks", "center")
 _DEEP = b'{"a":' * 500_000 + b"1" + b"}" * 500_000
@@ -44,11 +45,11 @@ _PROMISES: dict[str, dict[str, object]] = {
     "a memory of a million images": {"retrieval_images": 1_000_000},
     "settings that are no settings": {"size": "a" * 10**6},
 }
-_FAR_MORE = 6 * MEMORY_MIB  # where a child is cut off, so that a bomb does not take the machine
+_FAR_MORE = 6 * MEMORY_MIB  # address space of a child, so that a bomb cannot exhaust the machine
 
 
 def hostile(scale: Scale, folder: Path) -> list[Row]:
-    """Try them all."""
+    """Try all kinds of hostile files."""
     del scale
     return tried(
         folder, [bombs_of_images, zips, polyglots, names, links, model_files, settings_files]
@@ -56,7 +57,7 @@ def hostile(scale: Scale, folder: Path) -> list[Row]:
 
 
 def tried(folder: Path, kinds: Sequence[Callable[[Path, Path], Row]]) -> list[Row]:
-    """Try some kinds of hostile files, each in a folder of its own, beside a good model."""
+    """Try kinds of hostile files, each in its own folder with a good model."""
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model.safetensors"
     save_model(untrained(), model)
@@ -64,7 +65,7 @@ def tried(folder: Path, kinds: Sequence[Callable[[Path, Path], Row]]) -> list[Ro
 
 
 def judge(row: Row, what: str, ended: Ended, *, refused: bool | None = None) -> None:
-    """Take down how a program took a file: ended clean, within memory, and if told so refused or not."""
+    """Record how a program handled a file: clean end, bounded memory, and the expected refusal."""
     row.note(ended.kind)
     row.most("most MiB", ended.peak)
     row.expect(ended.is_clean, f"{what}: {ended.kind}: {ended.last_words}")
@@ -74,7 +75,7 @@ def judge(row: Row, what: str, ended: Ended, *, refused: bool | None = None) -> 
 
 
 def bombs_of_images(folder: Path, model: Path) -> Row:
-    """Small files of huge images, and of huge things beside an image."""
+    """Small files of huge images, or with huge metadata."""
     with counted("image bombs") as row:
         folder.mkdir()
         for name, content in bombs().items():
@@ -115,7 +116,7 @@ def bombs() -> dict[str, bytes]:
 
 
 def zips(folder: Path, model: Path) -> Row:
-    """Zip bombs, members that climb, and members that lie."""
+    """Zip bombs, path traversal, and members with false headers."""
     with counted("zips: bombs, members that climb") as row:
         folder.mkdir()
         outside = folder / "outside"
@@ -149,7 +150,7 @@ def zips(folder: Path, model: Path) -> Row:
 
 
 def polyglots(folder: Path, model: Path) -> Row:
-    """Files that are two things at once, or another thing than they say: read as the image that they are, or not at all."""
+    """Polyglot and mislabelled files: read as the image that they are, or refused."""
     with counted("polyglots") as row:
         folder.mkdir()
         image = encode_png(np.full((SIDE, SIDE, 1), 9, np.uint8))
@@ -180,7 +181,7 @@ def polyglots(folder: Path, model: Path) -> Row:
 
 
 def names(folder: Path, model: Path) -> Row:
-    """File names that no terminal, JSON or shell likes, in one folder: all are used, none is lost."""
+    """File names that trouble terminals, JSON or shells: all are used, none is lost."""
     with counted("odd file names") as row:
         folder.mkdir()
         odd = [b"new\nline.png", b"not-utf8-\xff\xfe.png", b"tab\t.png", b"-rf.png", b"[bold]x.png", b"$(id).png",
@@ -213,7 +214,7 @@ def names(folder: Path, model: Path) -> Row:
 
 
 def links(folder: Path, model: Path) -> Row:
-    """Try links to nowhere, to themselves, in circles, to devices; pipes that nobody writes to."""
+    """Dangling, circular and device links, and pipes without a writer."""
     with counted("links, pipes, devices") as row:
         images = folder / "images"
         make_images(images, 4)
@@ -239,7 +240,7 @@ def links(folder: Path, model: Path) -> Row:
 
 
 def model_files(folder: Path, model: Path) -> Row:
-    """Model files whose headers are huge, deep, or promise networks that they do not hold."""
+    """Model files with huge or deep headers, or without the networks that they declare."""
     with counted("model files") as row:
         folder.mkdir()
         content = model.read_bytes()
@@ -266,7 +267,7 @@ def model_files(folder: Path, model: Path) -> Row:
 
 
 def settings_files(folder: Path, model: Path) -> Row:
-    """Try settings files with a million keys, deep ones, and values of a million digits."""
+    """Try settings files with a million keys, deep nesting, or values of a million digits."""
     with counted("settings files") as row:
         folder.mkdir()
         del model
@@ -340,14 +341,14 @@ def _jpeg_of(width: int, height: int) -> bytes:
 
 
 def _zeros(mebibytes: int) -> bytes:
-    """Return so many zeros, deflated: one block over and over, for compressing them all would take longer than the test."""
+    """Return deflated zeros, by repeating one block, which is faster than compressing all."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     block = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
     return block * mebibytes + packer.flush()
 
 
 def _zip_bomb(path: Path) -> None:
-    """Members that say they hold little and hold much, and one that says how much it holds."""
+    """Members with false small sizes, and one with its true size."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for number in range(3):
             archive.writestr(f"{number}.png", _zeros(600))
@@ -357,7 +358,7 @@ def _zip_bomb(path: Path) -> None:
 
 
 def _overlapping(path: Path) -> None:
-    """One member of 10 MiB of zeros that 2,000 entries of the directory share (Fifield 2019)."""
+    """One member of 10 MiB of zeros shared by 2,000 directory entries (Fifield 2019)."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("0.png", bytes(10 * 2**20))
         (first,) = archive.infolist()

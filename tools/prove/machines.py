@@ -1,4 +1,4 @@
-"""Hypothesis state machines: any order of packing, killing, changing, damaging; and of training, killing, resuming, tampering."""
+"""Hypothesis state machines of packing and of training: any order of kills, changes and damage."""
 
 import os
 import shutil
@@ -39,7 +39,7 @@ _PACKING = PackSettings(size=8, channels="L", images_per_shard=3)
 _NAMES = st.sampled_from(["a.png", "b.png", "x/c.png", "x/d.png", "y/e.png", "y/f.png", "y/g.png"])
 _SEEDS = st.integers(0, 99)
 _LINES = st.integers(1, 220)
-_LENGTH = 12  # rules in a sequence
+_LENGTH = 12  # rules per sequence
 _TRAINING = resolve(
     {"size": 16, "channels": "L", "filters": 4, "latent_dim": 6, "batch_size": 4, "grid_images": 4,
      "checkpoint_every": 2, "log_every": 1, "device": "cpu", "monitor": False, "keep_checkpoints": 2},
@@ -54,7 +54,7 @@ def machines(scale: Scale, folder: Path) -> list[Row]:
 
 
 def run_machine(machine: type["_Machine"], sequences: int) -> Row:
-    """Try ``sequences`` sequences of rules of a machine; a broken promise comes with the shortest sequence that breaks it."""
+    """Run ``sequences`` random sequences of a machine's rules; report the shortest failing one."""
     with counted(machine.what) as row:
         machine.seen = row.counts
         few = hypothesis.settings(
@@ -67,11 +67,11 @@ def run_machine(machine: type["_Machine"], sequences: int) -> Row:
             phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
             suppress_health_check=list(hypothesis.HealthCheck),
         )
-        # Most of the time would be the disk's.
+        # Syncing the disk would dominate the time.
         with mock.patch("os.fsync"):
             try:
                 run_state_machine_as_test(machine, settings=few)
-            except Exception as error:  # whatever a rule met is the finding
+            except Exception as error:  # any exception of a rule is the finding
                 notes = "; ".join(getattr(error, "__notes__", ()))
                 row.expect(False, f"{type(error).__name__}: {error}; {notes}")
         row.tried = sum(row.counts.values())
@@ -79,7 +79,7 @@ def run_machine(machine: type["_Machine"], sequences: int) -> Row:
 
 
 class _Machine(RuleBasedStateMachine):
-    """A machine with a folder of its own, that counts what it did."""
+    """A machine with its own folder that counts its rules."""
 
     what = ""
     seen: ClassVar[Counter[str]] = Counter()
@@ -96,7 +96,7 @@ class _Machine(RuleBasedStateMachine):
 
 
 class PackMachine(_Machine):
-    """A folder of images that changes, packed again and again, interrupted anywhere: in the end it is as if packed once."""
+    """Repeated, interrupted packing of a changing folder: the result equals that of one run."""
 
     what = "pack: change, interrupt, kill, damage, rerun"
 
@@ -109,13 +109,13 @@ class PackMachine(_Machine):
 
     @rule(name=_NAMES, seed=_SEEDS)
     def put(self, name: str, seed: int) -> None:
-        """Add an image, or change one."""
+        """Add or change an image."""
         self._put(name, seed)
         self.note("image put")
 
     @rule(name=_NAMES)
     def spoil(self, name: str) -> None:
-        """Make an image, or add one, that cannot be read."""
+        """Add an unreadable image, or make one unreadable."""
         (self.images / name).parent.mkdir(exist_ok=True)
         (self.images / name).write_bytes(b"no image")
         self.note("image spoilt")
@@ -129,7 +129,7 @@ class PackMachine(_Machine):
 
     @rule(looks=st.integers(0, 12))
     def interrupt(self, looks: int) -> None:
-        """Pack, and wish to stop after so many looks."""
+        """Pack, and stop after some checks."""
         left = iter(range(looks))
         try:
             self._pack(self.out, should_stop=lambda: next(left, None) is None)
@@ -138,7 +138,7 @@ class PackMachine(_Machine):
 
     @rule(line=_LINES)
     def kill(self, line: int) -> None:
-        """Pack, and be killed at a line of a write."""
+        """Pack, and kill the process at a line of a write."""
         ended = attempt(at_line(line, lambda: self._pack(self.out)))
         assert ended.killed or ended.is_clean, ended.last_words
         self.note("killed" if ended.killed else "not killed")
@@ -146,7 +146,7 @@ class PackMachine(_Machine):
     @precondition(lambda self: list(self.out.glob("images-*")))
     @rule(data=st.data(), keep=st.sampled_from([None, 0, 0.5]))
     def damage(self, data: st.DataObject, keep: float | None) -> None:
-        """Delete or cut a shard or an index; an index alone may stay so, as it is read off the shard."""
+        """Delete or truncate a shard or an index; an index may be rebuilt from its shard."""
         path = data.draw(st.sampled_from(sorted(self.out.glob("images-*"))))
         if keep is None:
             path.unlink()
@@ -157,7 +157,7 @@ class PackMachine(_Machine):
 
     @rule()
     def finish(self) -> None:
-        """Pack to the end: the bytes are those of a folder packed at once."""
+        """Pack to the end: the bytes equal those of a fresh folder."""
         fresh = self.folder / "fresh"
         shutil.rmtree(fresh, ignore_errors=True)
         try:
@@ -167,10 +167,10 @@ class PackMachine(_Machine):
         try:
             self._pack(self.out)
         except InputError:
-            assert fresh is None, "refused what can be packed"
+            assert fresh is None, "refused images that can be packed"
             self.note("refused as nothing can be read")
             return
-        assert fresh is not None, "packed what should be refused"
+        assert fresh is not None, "packed records that should be refused"
         found, wanted = _contents(self.out), _contents(fresh)
         lost = {name for name in wanted if name.endswith(".index") and name not in found}
         same = {name for name in wanted if found.get(name) == wanted[name]}
@@ -184,7 +184,7 @@ class PackMachine(_Machine):
 
     @invariant()
     def a_manifest_is_kept(self) -> None:
-        """Where there is a manifest, it is whole and its shards are what it says."""
+        """Check that a manifest, if any, is whole and matches its shards."""
         if not self.damaged and hasattr(self, "out") and (self.out / "manifest.json").exists():
             assert len(_all(Records(self.out))) == Manifest.read(self.out).count
 
@@ -202,7 +202,7 @@ class PackMachine(_Machine):
 
 
 class RunMachine(_Machine):
-    """A run that is stopped, killed, resumed, lengthened, tampered with: in the end its weights are those of a run left in peace."""
+    """A run that is stopped, killed, resumed, extended, damaged: its weights equal undisturbed ones."""
 
     what = "run: train, kill, resume, export, tamper"
 
@@ -213,7 +213,7 @@ class RunMachine(_Machine):
 
     @rule(more=st.integers(0, 3), stop_after=st.none() | st.integers(1, 4))
     def train(self, more: int, stop_after: int | None) -> None:
-        """Train on, to the end or until a wish to stop."""
+        """Resume training, to the end or until a stop."""
         self.steps = max(1, self.steps + more)
         if not self._can_go_on():
             return
@@ -224,7 +224,7 @@ class RunMachine(_Machine):
 
     @rule(line=_LINES, more=st.integers(0, 3))
     def kill(self, line: int, more: int) -> None:
-        """Train on, and be killed at a line of a write; then resume to the end."""
+        """Resume training, kill it at a line of a write, then resume to the end."""
         self.steps = max(1, self.steps + more)
         if not self._can_go_on():
             return
@@ -237,7 +237,7 @@ class RunMachine(_Machine):
         assert ended.killed or ended.code == 0, ended.last_words
         self.note("killed" if ended.killed else "not killed")
         for path in self.run.checkpoints.glob("*.safetensors"):
-            if path.read_bytes() != damaged.get(path):  # what was tampered with may lie there yet
+            if path.read_bytes() != damaged.get(path):  # damaged checkpoints may remain
                 read_tensors(path, kind="checkpoint")
         _train(self.run.path, self.steps)
         self._is_as_left_in_peace()
@@ -245,15 +245,15 @@ class RunMachine(_Machine):
     @precondition(lambda self: list(self.run.checkpoints.glob("*.safetensors")))
     @rule(data=st.data(), how=st.sampled_from(["cut", "flip", "delete", "swap"]))
     def tamper(self, data: st.DataObject, how: str) -> None:
-        """Damage a checkpoint; a damaged one is never resumed from."""
+        """Damage a checkpoint; training must not resume from it."""
         path = data.draw(st.sampled_from(sorted(self.run.checkpoints.glob("*.safetensors"))))
         content = bytearray(path.read_bytes())
         if how == "delete":
             path.unlink()
-        elif how == "swap":  # another step's under this one's name: the step is told by the content
+        elif how == "swap":  # another step's content: the step comes from the content, not the name
             other = sorted(self.run.checkpoints.glob("*.safetensors"))[0]
             path.write_bytes(other.read_bytes())
-        elif content:  # not cut to nothing before
+        elif content:  # not emptied before
             at = data.draw(st.integers(0, len(content) - 1))
             content[at] ^= 1
             path.write_bytes(content[:at] if how == "cut" else content)
@@ -262,7 +262,7 @@ class RunMachine(_Machine):
     @precondition(lambda self: self.run.model.exists())
     @rule(at=st.floats(0, 1, exclude_max=True))
     def tamper_with_model(self, at: float) -> None:
-        """Flip a bit of the model file: it is refused, and the next sitting writes it anew."""
+        """Flip a bit of the model file: it is refused, and the next run rewrites it."""
         content = bytearray(self.run.model.read_bytes())
         content[int(len(content) * at)] ^= 4
         self.run.model.write_bytes(content)
@@ -277,12 +277,12 @@ class RunMachine(_Machine):
     @precondition(lambda self: self.run.model.exists())
     @rule()
     def use(self) -> None:
-        """Load what was exported, and draw from it."""
+        """Load the exported model and sample from it."""
         assert load_model(self.run.model).settings == _TRAINING.networks()
         self.note("exported model loaded")
 
     def _can_go_on(self) -> bool:
-        """Whether a checkpoint is whole or none is there; else training refuses, and the run is begun anew."""
+        """Whether a checkpoint is intact or none exists; else training refuses, and the run restarts."""
         paths = list(self.run.checkpoints.glob("*.safetensors"))
         if not paths or any(_is_whole(path) for path in paths):
             return True
@@ -291,7 +291,7 @@ class RunMachine(_Machine):
         except RunError:
             self.note("refused: no checkpoint is whole")
         else:
-            raise AssertionError("trained on from checkpoints none of which is whole")
+            raise AssertionError("resumed although no checkpoint is intact")
         shutil.rmtree(self.run.path)
         return False
 
@@ -309,7 +309,7 @@ class RunMachine(_Machine):
 
 @cache
 def _records() -> Records:
-    """Return records of a dozen images, kept as long as the process."""
+    """Return records of a dozen images, cached per process."""
     folder = Path(tempfile.mkdtemp(prefix="prove-records-"))
     for number in range(12):
         pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 1), np.uint8)
@@ -320,7 +320,7 @@ def _records() -> Records:
 
 @cache
 def _in_peace(steps: int) -> tuple[int, dict[str, torch.Tensor]]:
-    """Return what a run of so many steps comes to that nobody disturbs."""
+    """Return the result of an undisturbed run of ``steps`` steps."""
     folder = Path(tempfile.mkdtemp(prefix="prove-peace-"))
     _train(folder / "run", steps)
     newest = max((folder / "run" / "checkpoints").glob("*.safetensors"))
@@ -330,7 +330,7 @@ def _in_peace(steps: int) -> tuple[int, dict[str, torch.Tensor]]:
 
 
 def _train(run: Path, steps: int, stop_after: int | None = None) -> None:
-    """Train to so many steps, or until a wish to stop after so many looks."""
+    """Train to ``steps`` steps, or until a stop after the given number of checks."""
     looks = iter(range(stop_after)) if stop_after is not None else None
     settings = resolve(_TRAINING.model_dump(exclude_none=True), {"steps": steps})
     quick = partial(export.recompute_batchnorm, batches=1, batch_size=4)

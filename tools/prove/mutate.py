@@ -1,4 +1,4 @@
-"""Images damaged in every way that comes to mind: each opens, or is refused in a line; nothing crashes, and memory stays bounded."""
+"""Damaged images of every format: each opens or is refused in one line, within bounded memory."""
 
 import io
 import json
@@ -20,18 +20,18 @@ from tools.prove.tally import Row, Scale, counted
 
 __all__ = ["damaged", "mutants", "mutate", "originals"]
 
-_AT_ONCE = 500  # in one child
+_AT_ONCE = 500  # images per child
 _ODD = (0, 1, 2, 127, 128, 254, 255)
 
 
 def mutants(scale: Scale, folder: Path) -> list[Row]:
-    """Try as many damaged images of every format as the scale says."""
+    """Try damaged images of every format."""
     folder.mkdir(parents=True, exist_ok=True)
     return [damaged(kind, scale.mutants, scale.seed) for kind in originals()]
 
 
 def damaged(kind: str, count: int, seed: int) -> Row:
-    """Decode ``count`` damaged images of a format in children, each of which says before an image which one it is."""
+    """Decode ``count`` damaged images of a format in children that announce each image first."""
     with counted(f"damaged {kind}") as row:
         for first in range(0, count, _AT_ONCE):
             numbers = range(first, min(count, first + _AT_ONCE))
@@ -55,7 +55,7 @@ def damaged(kind: str, count: int, seed: int) -> Row:
 
 
 def originals() -> dict[str, list[bytes]]:
-    """Return format -> small images of several modes and ways to store them."""
+    """Return format -> small files of several modes and encodings."""
     rng = np.random.default_rng(0)
     grey = Image.fromarray(rng.integers(0, 256, (11, 9), np.uint8))
     colour = Image.fromarray(rng.integers(0, 256, (11, 9, 3), np.uint8))
@@ -78,12 +78,12 @@ def originals() -> dict[str, list[bytes]]:
 
 
 def mutate(content: bytes, others: list[bytes], rng: random.Random) -> bytes:
-    """Damage a file once to several times: bits, odd bytes and numbers, pieces lost, doubled, swapped, taken from another file."""
+    """Damage a file a few times: flip, overwrite, delete, duplicate, swap or splice."""
     found = bytearray(content)
     for _ in range(rng.choice((1, 1, 1, 1, 2, 8))):
         if not found:
             break
-        # Heads are small and say the most.
+        # Headers are small and matter most.
         at = rng.randrange(min(len(found), rng.choice((16, 64, *[len(found)] * 4))))
         length = min(rng.choice((1, 2, 4, 32)), len(found) - at)
         match rng.randrange(9):
@@ -108,7 +108,7 @@ def mutate(content: bytes, others: list[bytes], rng: random.Random) -> bytes:
                 found[at : at + length] = other[start_at : start_at + 32]
             case _:
                 found[at:at] = rng.randbytes(length)
-    # Without right checksums damage would end at the first of them.
+    # With wrong checksums the decoder would stop at the first chunk.
     return _checked_again(bytes(found)) if rng.random() < 0.5 else bytes(found)
 
 
@@ -138,7 +138,7 @@ def _saved(image: Image.Image, kind: str, options: dict[str, object]) -> bytes:
 
 
 def _checked_again(content: bytes) -> bytes:
-    """Return a PNG with right checksums; anything else as it is."""
+    """Return a PNG with correct checksums; other formats unchanged."""
     if not content.startswith(b"\x89PNG\r\n\x1a\n"):
         return content
     found, at = bytearray(content), 8

@@ -1,4 +1,4 @@
-"""Answers that hang on image and model, not on how the machine sums: threads, memory formats, compilers, extreme numbers."""
+"""Results that do not depend on the machine: threads, memory formats, compilers, extreme numbers."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -32,14 +32,14 @@ __all__ = [
     "threads",
 ]
 
-LEVELS = 1  # grey levels between two ways of computing the same on one device
+LEVELS = 1  # grey levels between two ways on one device
 DEVICE_LEVELS = 2  # ... and between a CPU and a GPU
 _MASKS = ("center", "half:left", "random:0.8", "grid")
 Pixels: TypeAlias = NDArray[np.uint8]
 
 
 def numerics(scale: Scale, folder: Path) -> list[Row]:
-    """Compare ways of computing, and try extreme inputs."""
+    """Compare ways to compute the same answers, and try extreme inputs."""
     del scale, folder
     images = shown_images()
     return [
@@ -55,18 +55,18 @@ def numerics(scale: Scale, folder: Path) -> list[Row]:
 
 
 def shown_images() -> list[Pixels]:
-    """Return characters that the bundled model has not seen, uint8 [H, W]."""
+    """Return characters unseen by the bundled model, uint8 [H, W]."""
     paths = sorted((BUNDLED / "characters").rglob("*.png"))[::40]
     return [open_image(path).pixels[..., 0] for path in paths]
 
 
 def threads(images: list[Pixels]) -> Row:
-    """Compute with one thread and with two."""
+    """Compare one thread with two."""
     return _compared("1 and 2 threads", lambda: _answers(load(), images), lambda: _in_threads(2, images))  # fmt: skip
 
 
 def channels_last(images: list[Pixels]) -> Row:
-    """Compute with weights that are contiguous and with weights whose channels come last."""
+    """Compare contiguous with channels-last weights."""
 
     def last() -> list[Pixels]:
         return _answers(_channels_last(), images)
@@ -75,12 +75,12 @@ def channels_last(images: list[Pixels]) -> Row:
 
 
 def denormals(images: list[Pixels]) -> Row:
-    """Compute with denormal numbers and with zero in their place."""
+    """Compare denormal numbers with flushing them to zero."""
     return _compared("denormals kept and flushed", lambda: _answers(load(), images), lambda: _flushed(images))  # fmt: skip
 
 
 def extreme_inputs(method: str = "default") -> Row:
-    """Complete constant and black-and-white images with holes of one pixel, of all but one, and of everything."""
+    """Complete constant and black-and-white images with holes from one pixel to everything."""
     with counted(f"constant images, holes of 1 pixel to all ({method})") as row:
         model = load()
         grids = np.indices((32, 32)).sum(0) % 2 * np.uint8(255)
@@ -111,7 +111,7 @@ def _holes(shape: tuple[int, ...]) -> dict[str, NDArray[np.bool_]]:
 
 
 def _compared(what: str, first: Callable[[], list[Pixels]], second: Callable[[], list[Pixels]], levels: int = LEVELS) -> Row:  # fmt: skip
-    """Hold two ways of computing the same answers against each other."""
+    """Compare two ways to compute the same answers."""
     with counted(f"{what}: within {levels} grey level{'s' * (levels > 1)}") as row:
         for number, (left, right) in enumerate(zip(first(), second(), strict=True)):
             apart = int(np.abs(left.astype(int) - right).max())
@@ -122,7 +122,7 @@ def _compared(what: str, first: Callable[[], list[Pixels]], second: Callable[[],
 
 
 def _answers(model: Model, images: list[Pixels]) -> list[Pixels]:
-    """Return the instant answers, and what G draws in eight fixed places: an answer's arithmetic, without a search to magnify it."""
+    """Return the answers of `instant`, and G at eight fixed latents, without a search."""
     found = [model.complete(image, mask, method="instant").best for image in images for mask in _MASKS]  # fmt: skip
     return found + list(model.sample(8))
 
@@ -158,7 +158,7 @@ def _flushed(images: list[Pixels]) -> list[Pixels]:
 
 
 def compiled(images: list[Pixels]) -> Row:
-    """Hold the networks as torch.compile makes them against themselves, in a child: a compiler leaves threads and files behind."""
+    """Compare compiled networks with eager ones, in a child: torch.compile leaves threads and files."""
 
     def compare() -> None:
         networks = load_model("characters")
@@ -186,7 +186,7 @@ def compiled(images: list[Pixels]) -> Row:
 
 
 def on_a_gpu(images: list[Pixels]) -> Row:
-    """Compute on the CPU and on a GPU, where one is at hand."""
+    """Compare the CPU with a GPU, if there is one."""
     if not torch.cuda.is_available():
         return Row(f"CPU and GPU: within {DEVICE_LEVELS} grey levels", left_out="no GPU here")
 
@@ -197,7 +197,7 @@ def on_a_gpu(images: list[Pixels]) -> Row:
 
 
 def denormal_weights(images: list[Pixels]) -> Row:
-    """Complete with a G whose first weights are denormal: slow on some machines, but finite and the same twice."""
+    """Complete with denormal first weights of G: finite and repeatable, if slow."""
     with counted("weights that are denormal") as row:
         networks: DCGAN = load_model("characters")
         generator: Generator = networks.generator

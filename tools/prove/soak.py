@@ -1,4 +1,4 @@
-"""A server under mixed load with faults, for minutes: no wrong answer, no error of its own, flat memory and files."""
+"""A server under mixed load with faults: no wrong answer, no server error, constant memory and files."""
 
 import contextlib
 import os
@@ -20,13 +20,13 @@ from tools.prove.tally import Row, Scale, counted
 
 __all__ = ["GROWTH_MIB", "soak"]
 
-GROWTH_MIB = 64.0  # of resident memory from the second fifth of the time to the last
+GROWTH_MIB = 64.0  # growth of resident memory from the second fifth of the time to the last
 _HEADERS = {"Content-Type": "multipart/form-data; boundary=x", "Accept": "image/png"}
 _METHODS = ("instant", "instant", "instant", "default")
 
 
 def soak(scale: Scale, folder: Path) -> list[Row]:
-    """Serve for so many minutes."""
+    """Run the server under load for the given minutes."""
     del folder
     what = f"serve: {scale.soak_minutes:g} minutes of mixed load with faults"
     with counted(what) as row, _serving() as port_and_pid:
@@ -35,7 +35,7 @@ def soak(scale: Scale, folder: Path) -> list[Row]:
 
 
 class _Load:
-    """Clients of every kind, and what they saw."""
+    """Clients of every kind, and their observations."""
 
     def __init__(self, port: int, pid: int, row: Row, seed: int) -> None:
         self.port, self.pid, self.row, self.seed = port, pid, row, seed
@@ -45,7 +45,7 @@ class _Load:
         self.alone: dict[bytes, bytes] = {}
 
     def run(self, seconds: float) -> None:
-        """Ask everything once alone, then all at once until the time is over, then once more."""
+        """Send each request alone, then all concurrently until the time is up, then each once more."""
         for body in self.bodies:
             status, content = self._ask(body)
             self._expect(status == 200, f"alone: status {status}")
@@ -71,14 +71,14 @@ class _Load:
             try:
                 told = kind(rng)
             except (OSError, HTTPException) as error:
-                # The server may hang up on whoever misbehaves, never on the honest.
+                # The server may disconnect misbehaving clients only.
                 told = f"{kind.__name__[1:]}: hung up on"
                 self._expect(kind != self._honest, f"an honest client lost its connection: {error}")
             with self.lock:
                 self.row.note(told.replace("_", " "))
 
     def _watch(self, end: float) -> list[tuple[float, int]]:
-        """Return (resident MiB, open files) of the server, a few times a second."""
+        """Sample (resident MiB, open files) of the server a few times per second."""
         found = []
         while time.monotonic() < end:
             found.append(_held(self.pid))
@@ -119,17 +119,17 @@ class _Load:
         return "honest: right" if status == 200 else "honest: busy"
 
     def _cut(self, rng: random.Random) -> str:
-        """Send a part, or all, and go before the answer comes."""
+        """Send a request, or a part of it, and disconnect before the answer."""
         request = _request(rng.choice(self.bodies))
         with self._connect() as connection:
             connection.sendall(request[: rng.randrange(1, len(request) + 1)])
             time.sleep(rng.choice((0, 0.01, 0.2)))
-            if rng.random() < 0.5:  # a reset, where a close would be polite
+            if rng.random() < 0.5:  # reset instead of close
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         return "cut off"
 
     def _slow_reader(self, rng: random.Random) -> str:
-        """Take an answer a few bytes at a time."""
+        """Read an answer a few bytes at a time."""
         body = rng.choice(self.bodies)
         with self._connect() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -158,7 +158,7 @@ class _Load:
         return "slow writer: " + head.split()[1].decode()
 
     def _malformed(self, rng: random.Random) -> str:
-        """Send a request with bytes changed, or none at all; any answer will do but an error of the server's own."""
+        """Send a damaged or empty request; any answer but a 5xx is fine."""
         request = bytearray(_request(rng.choice(self.bodies)))
         for _ in range(rng.choice((1, 4, 40))):
             request[rng.randrange(len(request))] = rng.randrange(256)
@@ -174,7 +174,7 @@ class _Load:
         return f"malformed: {status or 'hung up on'}"
 
     def _watcher(self, rng: random.Random) -> str:
-        """Watch a search, and leave in its midst."""
+        """Stream a search, and disconnect midway."""
         body = _form(
             rng.choice(sorted((BUNDLED / "characters").rglob("*.png"))).read_bytes(), "classic"
         )
@@ -194,7 +194,7 @@ class _Load:
 
 @contextmanager
 def _serving() -> Iterator[tuple[int, int]]:
-    """Run a server in a process of its own; give its port and process id."""
+    """Run a server in its own process; yield its port and process id."""
     command = [sys.executable, "-m", "pixmend", "serve", "characters", "--port", "0", "--deadline", "60"]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:  # fmt: skip
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""What a section of the proof comes to: rows of counts, with every broken promise in words."""
+"""The result of a section: rows of counts, with every broken promise."""
 
 import sys
 import time
@@ -13,26 +13,26 @@ __all__ = ["Row", "Scale", "counted", "markdown"]
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything is tried.
+    """Numbers of trials.
 
     Attributes
     ----------
     kills
-        SIGKILLs at random moments, of each verb.
+        SIGKILLs at random moments, per verb.
     lines
-        SIGKILLs before a line of `atomic_write`, of each verb.
+        SIGKILLs before a line of `atomic_write`, per verb.
     rooms
-        Sizes at which a disk is full, of each verb.
+        Sizes of a full disk, per verb.
     rounds
-        Times that files are changed under way, of each verb.
+        Runs with changing files, per verb.
     mutants
-        Damaged images, of each format.
+        Damaged images, per format.
     machines
-        Sequences of steps of each Hypothesis state machine.
+        Sequences per Hypothesis state machine.
     soak_minutes
-        For which the server is under mixed load.
+        Duration of the soak test.
     seed
-        Of all that is drawn.
+        Random seed.
     """
 
     kills: int
@@ -47,22 +47,22 @@ class Scale:
 
 @dataclass
 class Row:
-    """One line of the table.
+    """One row of the table.
 
     Attributes
     ----------
     what
-        What was done to which verb or file.
+        The trial, and its verb or file.
     tried
-        How often.
+        Number of trials.
     counts
-        Outcome -> how often.
+        Outcome -> count.
     wrong
-        Each outcome that breaks a promise, in a line that says how to see it again.
+        Broken promises, each in a line that tells how to reproduce it.
     left_out
-        Why it could not be tried here; empty if it was.
+        Why it could not be tried here, or empty.
     figures
-        What was measured, by name.
+        Measurements by name.
     """
 
     what: str
@@ -74,18 +74,18 @@ class Row:
     seconds: float = 0.0
 
     def note(self, outcome: str) -> None:
-        """Count one trial and what became of it."""
+        """Count one trial and its outcome."""
         self.tried += 1
         self.counts[outcome] += 1
 
     def expect(self, holds: bool, otherwise: str) -> None:
-        """Take ``otherwise`` down as a broken promise unless ``holds``."""
+        """Record ``otherwise`` as a broken promise unless ``holds``."""
         if not holds:
             print(f"WRONG  {self.what}: {otherwise}", file=sys.stderr, flush=True)
             self.wrong.append(otherwise)
 
     def most(self, name: str, value: float) -> None:
-        """Keep the largest value of a figure."""
+        """Record the largest value of a measurement."""
         self.figures[name] = max(value, self.figures.get(name, value))
 
     def as_json(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class Row:
 
 @contextmanager
 def counted(what: str) -> Iterator[Row]:
-    """Give a row to fill, and note how long that took."""
+    """Yield a row to fill, and time it."""
     row, begun = Row(what), time.monotonic()
     try:
         yield row

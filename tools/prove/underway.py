@@ -1,4 +1,4 @@
-"""What changes while a verb is at work: files that go, change or shrink, a worker that dies, a clock that goes back."""
+"""Changes while a verb runs: files deleted, changed or truncated, a dead worker, a clock set back."""
 
 import itertools
 import os
@@ -33,7 +33,7 @@ def under_way(scale: Scale, folder: Path) -> list[Row]:
 
 
 def files_change(name: str, folder: Path, rounds: int, seed: int) -> Row:
-    """Delete, change and cut inputs while a verb reads them; then put them back and let the same command end."""
+    """Delete, change and truncate inputs while a verb reads them; then restore them and rerun."""
     with counted(f"{name}: files deleted, changed, cut under way") as row:
         world = make_world(folder / "world")
         (verb,) = (verb for verb in verbs_of(world) if verb.name == name)
@@ -57,7 +57,7 @@ def files_change(name: str, folder: Path, rounds: int, seed: int) -> Row:
 
 
 def clock(verb: Verb, folder: Path) -> Row:
-    """Run a verb twice while every look at the clock finds it a minute earlier than the last, and the inputs are from the future."""
+    """Run a verb twice with a clock that goes back a minute per call, and inputs from the future."""
     with counted(f"{verb.name}: clock going backwards") as row:
         _whole(verb, folder / "whole", row)
         whole = verb.result(folder / "whole")
@@ -71,7 +71,7 @@ def clock(verb: Verb, folder: Path) -> Row:
 
 
 def worker_dies(folder: Path, how: str) -> Row:
-    """End one of two workers of `pack` as the system does that is out of memory, or let one run out of it; then run it again."""
+    """Kill a worker of `pack` as the OOM killer does, or limit its memory; then rerun."""
     with counted(f"pack: a worker {how}") as row:
         place = folder / how.replace(" ", "-")
         images, out = place / "images", place / "records"
@@ -83,7 +83,7 @@ def worker_dies(folder: Path, how: str) -> Row:
         (_kill_a_worker if how == "killed" else _starve_a_worker)(child, row)
         ended = child.end()
         row.note(ended.kind)
-        # A worker that is short of memory may say so itself, at any length, before it ends.
+        # A worker without memory may print errors of any length before it ends.
         told = ended.said.rpartition("error: ")[2].strip()
         refused = ended.code == 2 and "\n" not in told
         row.expect(ended.code == 0 or refused, f"{ended.kind}: {ended.last_words}")
@@ -106,7 +106,7 @@ def _whole(verb: Verb, out: Path, row: Row) -> float:
 
 
 def _disturb(child: Child, inputs: Path, generator: np.random.Generator, seconds: float) -> None:
-    """Do something to a file every few moments, for about as long as the work takes."""
+    """Disturb a file every few moments, for about the duration of the work."""
     for _ in range(6):
         time.sleep(float(generator.uniform(0, seconds / 6)))
         files = sorted(path for path in inputs.rglob("*") if path.is_file())
@@ -126,7 +126,7 @@ def _disturb(child: Child, inputs: Path, generator: np.random.Generator, seconds
 
 
 def _put_back(kept: Path, inputs: Path) -> None:
-    """Bring every file back with the content and the times it had."""
+    """Restore the content and times of every file."""
     shutil.rmtree(inputs)
     shutil.copytree(kept, inputs)
 
@@ -143,7 +143,7 @@ def _backwards(work: Callable[[], None]) -> Callable[[], None]:
 
 
 def _workers_of(pid: int) -> list[int]:
-    """Return the children of a process that run a pool's work."""
+    """Return the child processes that are pool workers."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -172,7 +172,7 @@ def _kill_a_worker(child: Child, row: Row) -> None:
 
 
 def _starve_a_worker(child: Child, row: Row) -> None:
-    """Leave a worker no memory beyond what it has just then."""
+    """Limit a worker to its current memory."""
     for worker in _wait_for_workers(child, row)[:1]:
         size = int(Path(f"/proc/{worker}/statm").read_text().split()[0]) * resource.getpagesize()
         resource.prlimit(worker, resource.RLIMIT_AS, (size, size))

@@ -1,4 +1,4 @@
-"""A small world to break: images, records, a model, and the four verbs that write, each with what must hold of its folder."""
+"""A small world to break: images, records, a model, and four verbs with the promises of their folders."""
 
 import csv
 import hashlib
@@ -15,22 +15,13 @@ import torch._dynamo
 from pixmend.evaluation.results import ResultRow
 from pixmend.images import encode_png, open_image
 from pixmend.masks import make_mask
-from pixmend.models import (
-    DCGAN,
-    DCGANSettings,
-    Discriminator,
-    Generator,
-    initialise,
-    load_model,
-    read_tensors,
-    save_model,
-)
+from pixmend.models import load_model, read_tensors, save_model
 from pixmend.records import Manifest, PackSettings, pack
 from pixmend.records.tfrecord import read_records
-from pixmend.rng import generator_for
 from pixmend.storage import sha256_of
 from pixmend.training import export
 from tools.prove.children import program
+from tools.untrained import untrained
 
 __all__ = ["Verb", "World", "leftovers", "make_world", "verbs_of"]
 
@@ -52,7 +43,7 @@ _TRAINING = {
 
 @dataclass(frozen=True)
 class World:
-    """Where everything lies.
+    """Paths of the inputs.
 
     Attributes
     ----------
@@ -76,13 +67,13 @@ class Verb:
     Attributes
     ----------
     name
-        As on the command line.
+        Its name on the command line.
     command
-        From the folder to the work.
+        Output folder -> function to run.
     done
-        From the folder, as it is at any moment, to what is reported done there; raises where something is half-written.
+        Output folder at any moment -> reports of finished work; raises for half-written files.
     result
-        From a finished folder to all of it that must not depend on what happened on the way.
+        Finished output folder -> everything that interruptions must not change.
     """
 
     name: str
@@ -92,9 +83,9 @@ class Verb:
 
 
 def make_world(folder: Path, *, images: int = 12) -> World:
-    """Make a small world in an empty folder."""
+    """Create a small world in an empty folder."""
     torch.set_num_threads(1)
-    # Most of a tiny run would be spent in these.
+    # They would dominate the time of a tiny run.
     export.recompute_batchnorm = partial(export.recompute_batchnorm, batches=1, batch_size=8)
     world = World(folder / "images", folder / "records", folder / "model.safetensors")
     make_images(world.images, images)
@@ -105,7 +96,7 @@ def make_world(folder: Path, *, images: int = 12) -> World:
 
 
 def make_images(folder: Path, count: int, *, first: int = 0) -> None:
-    """Write images of a size of their own each, in two sub-folders."""
+    """Write images of different sizes to two sub-folders."""
     for number in range(first, first + count):
         shape = (SIDE + number % 3, SIDE + number % 5, 1)
         pixels = np.random.default_rng(number).integers(0, 256, shape, np.uint8)
@@ -114,23 +105,8 @@ def make_images(folder: Path, count: int, *, first: int = 0) -> None:
         path.write_bytes(encode_png(pixels))
 
 
-def untrained(channels: str = "L") -> DCGAN:
-    """Return a tiny model whose draws differ from pixel to pixel."""
-    settings = DCGANSettings.model_validate(
-        {"size": SIDE, "channels": channels, "filters": 8, "latent_dim": 6}
-    )
-    generator, discriminator = Generator(settings), Discriminator(settings)
-    initialise(generator, generator_for(0, "generator"))
-    initialise(discriminator, generator_for(0, "discriminator"))
-    with torch.no_grad():
-        generator.to_image.weight.mul_(20)
-    for network in (generator, discriminator):
-        network.eval().requires_grad_(False)
-    return DCGAN(settings, generator, discriminator, {"fit": "crop", "background": "white"})
-
-
 def verbs_of(world: World) -> list[Verb]:
-    """Return the four verbs as they are used on this world."""
+    """Return the four verbs with this world's inputs."""
     settings = [f"--set={key}={value}" for key, value in _TRAINING.items()]
 
     def packing(out: Path) -> Callable[[], None]:
@@ -170,7 +146,7 @@ def leftovers(out: Path) -> list[str]:
 
 
 def _packed(out: Path) -> frozenset[str]:
-    """Shards under their final names are whole; a manifest's are those it names."""
+    """Check that shards with final names are whole and match the manifest."""
     shards = sorted(out.glob("images-*.tfrecord"))
     for shard in shards:
         for _ in read_records(shard):
@@ -183,7 +159,7 @@ def _packed(out: Path) -> frozenset[str]:
 
 
 def _trained(out: Path) -> frozenset[str]:
-    """Every checkpoint is whole, and the model file if there is one; done are the steps of the newest."""
+    """Check all checkpoints and the model file; return the steps of the newest checkpoint."""
     paths = out.glob("checkpoints/*.safetensors")
     steps = [0, *(int(read_tensors(path, kind="checkpoint")[1]["step"]) for path in paths)]
     if (out / "model.safetensors").exists():
@@ -192,7 +168,7 @@ def _trained(out: Path) -> frozenset[str]:
 
 
 def _completed(out: Path, images: Path) -> frozenset[str]:
-    """Each whole line's files are there and whole, with the known pixels of the input."""
+    """Check that each result's files are whole and have the input's known pixels."""
     found = set()
     for facts in _whole_lines(out / "results.jsonl"):
         original, answer = (open_image(path) for path in (facts["file"], out / facts["output"]))
@@ -211,12 +187,12 @@ def _whole_lines(path: Path) -> list[dict[str, str]]:
         try:
             lines.append(json.loads(line))
         except ValueError:
-            continue  # what a kill cut off is no report
+            continue  # a truncated line is no report
     return lines
 
 
 def _evaluated(out: Path) -> frozenset[str]:
-    """Each whole row's answer is there and whole."""
+    """Check that each row's answer is whole."""
     rows = _rows(out)
     for row in rows:
         who = f"{row.method}-{row.answer}" if row.answer else row.method
@@ -234,7 +210,7 @@ def _rows(out: Path) -> list[ResultRow]:
         try:
             found.append(ResultRow.from_cells(cells))
         except ValueError:
-            continue  # the head
+            continue  # the header
     return found
 
 
@@ -243,7 +219,7 @@ def _records_result(out: Path) -> dict[str, str]:
 
 
 def _run_result(out: Path) -> dict[str, str]:
-    """All files but those with times of day; logs by their steps."""
+    """Return hashes of all files without times of day, and the steps of logs."""
     steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
     timed = {"log.jsonl", "report.html", ".lock"}
     return _digests(out, lambda path: path.name not in timed) | {"log": str(steps)}
@@ -265,7 +241,7 @@ def _evaluation_result(out: Path) -> dict[str, str]:
 
 
 def _digests(folder: Path, wanted: Callable[[Path], bool]) -> dict[str, str]:
-    """Return file -> hash of its content."""
+    """Return file -> hash."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))

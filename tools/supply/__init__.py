@@ -1,6 +1,6 @@
-"""What is shipped, and what it stands on: what the packages hold, their licences, sizes, floors and hashes.
+"""The supply chain: package contents; licences, sizes, floors and hashes of dependencies.
 
-make supply        build, look inside, list licences, measure sizes and the import; each over its bound is an error
+make supply        build, inspect, list licences, measure sizes and import, within bounds
 make smoke         install wheel and sdist into empty environments and use them
-make lock          requirements.lock anew: every package of the development set with the hashes of all its files
+make lock          regenerate requirements.lock, the development set with all hashes
 """

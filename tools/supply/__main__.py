@@ -1,4 +1,4 @@
-"""`python -m tools.supply VERB`: floors, licences, sizes, imports, lock, contents or smoke; exit code 1 where a bound is broken."""
+"""`python -m tools.supply VERB` checks floors, licences, sizes, imports, lock or contents."""
 
 import argparse
 import subprocess
@@ -19,16 +19,16 @@ _ROOT = Path(__file__).parent.parent.parent
 _LICENCES = _ROOT / "docs" / "licences.md"
 _SHIPPED = ("pixmend[serve]",)
 _ALL = ("pixmend[dev]",)
-# 10^6 bytes on disk, without torch and what torch alone needs. NumPy and SciPy, each with a BLAS of its own, are most of it.
+# 10^6 bytes on disk, without torch and its own needs; mostly NumPy and SciPy with a BLAS each.
 _MOST_CORE = 230
 _MOST_OF_OURS = 60  # the core without these two
 _MOST_SERVE = 10
 _MOST_WHEEL = 14  # with the bundled model
 _NUMERICAL = ("torch", "numpy", "scipy")
-# CPU seconds; what a good machine does in a tenth of it, and an import of torch by mistake in no machine.
+# CPU seconds: ten times a good machine's, but too few to import torch by mistake.
 _MOST_IMPORT = 1.5
 _HEAVY = ("torch", "numpy", "scipy", "PIL", "fastapi", "ray", "rich")
-# A licence that would bind who ships a program with this library in it.
+# Licences that would bind distributors of programs that include this library.
 _BINDING = ("GPL", "General Public", "SSPL", "Commons Clause", "not stated")
 _BINDING_BUT = ("LGPL", "Lesser")
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.supply", description=__doc__)
     parser.add_argument("verb", choices=verbs)
     parser.add_argument(
-        "files", nargs="*", type=Path, help="wheel and sdist, where they are asked for"
+        "files", nargs="*", type=Path, help="Wheel and sdist, for contents and smoke."
     )
     asked = parser.parse_args()
     found = verbs[asked.verb](asked.files)
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def _floors(_: Sequence[Path]) -> list[str]:
-    """Print the floors of all requirements but torch as constraints: torch is installed first, and alone."""
+    """Print the floors of all requirements but torch, which is installed first, as constraints."""
     with (_ROOT / "pyproject.toml").open("rb") as file:
         project: dict[str, Any] = tomllib.load(file)["project"]
     lists = [project["dependencies"], *project["optional-dependencies"].values()]
@@ -70,12 +70,12 @@ def _floors(_: Sequence[Path]) -> list[str]:
 
 
 def _licences(_: Sequence[Path]) -> list[str]:
-    """Write docs/licences.md; object to a licence that would bind whoever ships pixmend."""
+    """Write docs/licences.md; reject licences that would bind distributors of pixmend."""
     shipped, everything = closure(_SHIPPED), closure(_ALL)
     lines = [
         "# Licences",
         "",
-        "What `pip install pixmend[serve]` brings along, and below it what only the tests need, by the packages' own metadata.",
+        "Dependencies of `pip install pixmend[serve]`, then those of the tests only, from package metadata.",
         "Written by `make supply`.",
         "",
     ]
@@ -97,7 +97,7 @@ def _licences(_: Sequence[Path]) -> list[str]:
 
 
 def _sizes(_: Sequence[Path]) -> list[str]:
-    """Print what the core takes on disk without torch, by package."""
+    """Print the disk size of the core without torch, by package."""
     core = closure(["pixmend"], without=["torch"])
     ours = {name: package for name, package in core.items() if name not in _NUMERICAL}
     serve = {k: v for k, v in closure(_SHIPPED, without=["torch"]).items() if k not in core}
@@ -120,13 +120,13 @@ def _sizes(_: Sequence[Path]) -> list[str]:
 def _size(name: str, package: Distribution) -> float:
     if name != "pixmend":
         return megabytes(package)
-    # Of an editable installation the metadata name no file.
+    # The metadata of an editable installation list no files.
     files = (_ROOT / "src" / "pixmend").rglob("*")
     return sum(f.stat().st_size for f in files if f.is_file() and f.suffix != ".pyc") / 1e6
 
 
 def _imports(_: Sequence[Path]) -> list[str]:
-    """Print what `import pixmend` and `pixmend --help` take, and object to heavy packages in them."""
+    """Print the time of `import pixmend` and of the CLI; reject heavy packages in them."""
     found = []
     for statement in ("import pixmend", "import pixmend.cli"):
         code = (
@@ -139,7 +139,7 @@ def _imports(_: Sequence[Path]) -> list[str]:
         ]
         seconds = min(float(run.stdout.splitlines()[0]) for run in runs)
         loaded = set(runs[0].stdout.splitlines()[1].split())
-        print(f"{statement}: {seconds:.2f} CPU seconds with the interpreter's own")
+        print(f"{statement}: {seconds:.2f} CPU seconds, interpreter included")
         if seconds > _MOST_IMPORT:
             found.append(f"{statement} takes {seconds:.2f} CPU seconds, more than {_MOST_IMPORT}")
         heavy = sorted(loaded & set(_HEAVY) - ({"rich"} if "cli" in statement else set()))
@@ -148,7 +148,7 @@ def _imports(_: Sequence[Path]) -> list[str]:
 
 
 def _lock(_: Sequence[Path]) -> list[str]:
-    """Object to a package of the development set that requirements.lock has not, or at another version, or without hashes."""
+    """Reject packages that requirements.lock lacks, or has without hashes or at another version."""
     text = (_ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line.split() for line in text.splitlines() if "==" in line and line[0] != "#"]
     locked = {line[0].partition("==")[0]: line for line in lines}
@@ -167,7 +167,7 @@ def _lock(_: Sequence[Path]) -> list[str]:
 
 
 def _contents(files: Sequence[Path]) -> list[str]:
-    """Look into wheel and sdist."""
+    """Check the contents of wheel and sdist."""
     found = [] if files else ["no file was built"]
     for file in files:
         wheel, names = file.suffix == ".whl", names_in(file)
@@ -180,7 +180,7 @@ def _contents(files: Sequence[Path]) -> list[str]:
 
 
 def _smoke(files: Sequence[Path]) -> list[str]:
-    """Install each into an empty environment, far from the repository, and complete an image there."""
+    """Install each package into an empty environment outside the repository; complete an image."""
     found = []
     for file in files:
         with tempfile.TemporaryDirectory() as folder:
@@ -204,7 +204,7 @@ def _smoke(files: Sequence[Path]) -> list[str]:
                     break
             else:
                 drawn = len(list((place / "demo").rglob("*.png")))
-                print(f"{file.name}: installed into an empty environment, drew {drawn} images")
+                print(f"{file.name}: installed into an empty environment, generated {drawn} images")
                 found += [] if drawn else [f"{file.name}: the demo drew nothing"]
     return found
 

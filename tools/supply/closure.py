@@ -1,4 +1,4 @@
-"""The packages that an installation brings along, by their own metadata."""
+"""Dependencies of an installation, by package metadata."""
 
 from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -11,12 +11,12 @@ __all__ = ["closure", "licence_of", "megabytes"]
 
 
 def closure(roots: Iterable[str], *, without: Iterable[str] = ()) -> dict[str, Distribution]:
-    """Return what requirements such as ``pixmend[serve]`` bring along, by name in order, themselves included.
+    """Return the transitive dependencies of requirements such as ``pixmend[serve]``, sorted.
 
     Parameters
     ----------
     without
-        Names of packages that are left out, with what only they need.
+        Packages to exclude, with dependencies that only they have.
     """
     left_out = set(map(canonicalize_name, without))
     found: dict[str, Distribution] = {}
@@ -32,7 +32,7 @@ def closure(roots: Iterable[str], *, without: Iterable[str] = ()) -> dict[str, D
         try:
             found[name] = distribution(name)
         except PackageNotFoundError:
-            continue  # of another platform's, or of an extra that is not installed
+            continue  # of another platform, or of an extra that is not installed
         waiting.extend(_needs(found[name], wanted.extras))
     return dict(sorted(found.items()))
 
@@ -46,7 +46,7 @@ def _needs(package: Distribution, extras: Iterable[str]) -> Iterator[Requirement
 
 
 def licence_of(package: Distribution) -> str:
-    """Return a package's licence as its metadata have it, as short as they have it."""
+    """Return a package's licence from its metadata, in the shortest form."""
     facts = package.metadata
     expression = facts.get("License-Expression")
     if expression:
@@ -63,6 +63,6 @@ def licence_of(package: Distribution) -> str:
 
 
 def megabytes(package: Distribution) -> float:
-    """Return what a package's files take on disk, in 10^6 bytes; compiled bytecode is not counted."""
+    """Return the disk size of a package's files in 10^6 bytes, without bytecode."""
     files = (Path(str(package.locate_file(file))) for file in package.files or ())
     return sum(f.stat().st_size for f in files if f.suffix != ".pyc" and f.is_file()) / 1e6

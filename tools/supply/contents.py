@@ -1,4 +1,4 @@
-"""What a wheel and an sdist hold, and what they must not."""
+"""Contents of wheel and sdist: required and forbidden files."""
 
 import tarfile
 import zipfile
@@ -14,12 +14,11 @@ _MUST = (
     "pixmend/serve/page/index.html",
 )
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".npz", ".onnx", ".tfrecord")
-_TOOLS = ("fuzz/", "mutation/", "prove/", "bench/")
-_NEVER = ("tests/", ".git/", "__pycache__/", ".venv", ".pyc", *_TOOLS)
+_NEVER = ("tests/", "tools/", "bench/", ".git/", "__pycache__/", ".venv", ".pyc")
 
 
 def names_in(archive: Path) -> list[str]:
-    """Return the names of a wheel's or an sdist's files; an sdist's are told from its top folder and ``src/``."""
+    """Return the file names of a wheel or sdist; an sdist's without its top folder and ``src/``."""
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as opened:
             return opened.namelist()
@@ -29,18 +28,15 @@ def names_in(archive: Path) -> list[str]:
 
 
 def objections(names: Iterable[str], *, wheel: bool) -> list[str]:
-    """Return what is wrong with a package of these files, a line each."""
-    held = set(names)
+    """Return the faults of a package with these files, one line each."""
+    files = set(names)
     must = [*_MUST, *([] if wheel else ["README.md", "LICENSE", "pyproject.toml"])]
-    if not wheel:
-        # Recipes lie at the top of the repository, and are put into the package when a wheel is built.
-        must = [name.removeprefix("pixmend/") if "recipes" in name else name for name in must]
-    found = [f"{name} is missing" for name in must if name not in held]
-    for name in sorted(held):
+    faults = [f"{name} is missing" for name in must if name not in files]
+    for name in sorted(files):
         if any(part in f"/{name}" for part in (f"/{never}" for never in _NEVER)):
-            found.append(f"{name} is not to be shipped")
+            faults.append(f"{name} must not be shipped")
         if name.endswith(_WEIGHTS) and not name.startswith("pixmend/bundled/"):
-            found.append(f"{name} holds weights or data")
+            faults.append(f"{name} contains weights or data")
         if wheel and not name.startswith(("pixmend/", "pixmend-")):
-            found.append(f"{name} is outside the package")
-    return found
+            faults.append(f"{name} is outside the package")
+    return faults

@@ -1,5 +1,5 @@
-"""The command line: one file a verb. Only this room prints."""
+"""The command line, one file per verb; no other room prints."""
 
-from pixmend.cli.app import main
+from pixmend.cli.main import main
 
 __all__ = ["main"]

@@ -1,8 +1,11 @@
 """pixmend doctor."""
 
-import typer
+from typer import Exit
 
-_PACKAGES = (
+import pixmend
+from pixmend.cli.terminal import stdout
+
+_PACKAGES = [
     "torch",
     "numpy",
     "pillow",
@@ -11,51 +14,49 @@ _PACKAGES = (
     "typer",
     "rich",
     "google-crc32c",
-)
+]
 
 
 def doctor() -> None:
-    """Show device, threads and versions; what is missing, and how to get it."""
+    """Check the installation: device, threads, versions and missing packages."""
     import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    import pixmend
-    from pixmend.cli.terminal import out
+    from importlib import metadata
 
     problems = []
-    out.print(f"pixmend   {pixmend.__version__}")
-    out.print(f"python    {platform.python_version()} on {platform.system()} {platform.machine()}")
+    stdout.print(f"pixmend   {pixmend.__version__}")
+    stdout.print(
+        f"python    {platform.python_version()} on {platform.system()} {platform.machine()}"
+    )
     for name in _PACKAGES:
         try:
-            out.print(f"{name:<13} {version(name)}")
-        except PackageNotFoundError:
+            stdout.print(f"{name:<13} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
             problems.append(f"{name} is missing: pip install {name}")
-    # What is missing cannot be imported, and most of pixmend imports it.
+    # Most of pixmend cannot be imported while a package is missing.
     problems = problems or _examine()
     for problem in problems:
-        out.print(f"missing   {problem}", markup=False)
+        stdout.print(f"missing   {problem}")
     if problems:
-        raise typer.Exit(2)
-    out.print("all there")
+        raise Exit(2)
+    stdout.print("installation complete")
 
 
 def _examine() -> list[str]:
-    """Show the device and the bundled models, and return what is wrong with what is installed."""
+    """Print the device and the bundled models; return problems of the installed packages."""
     import torch
     from google_crc32c import implementation
 
-    from pixmend.cli.terminal import out
     from pixmend.distributed import choose_device, describe_device
     from pixmend.models import BUNDLED, load_model
 
-    out.print(f"device    {describe_device(choose_device())}")
+    stdout.print(f"device    {describe_device(choose_device())}")
     if not torch.cuda.is_available():
-        out.print("          no CUDA GPU seen by torch: training takes hours; completing is fine")
+        stdout.print(
+            "          torch sees no CUDA GPU: training takes hours, completion is fast enough"
+        )
     for path in sorted(BUNDLED.glob("*.safetensors")):
         load_model(path)
-        out.print(f"bundled   {path.stem} ({path.stat().st_size / 1e6:.1f} MB, whole)")
+        stdout.print(f"bundled   {path.stem} ({path.stat().st_size / 1e6:.1f} MB, intact)")
     if implementation == "c":
         return []
-    return [
-        "google-crc32c runs in pure Python, slowly: reinstall it from a wheel for this platform"
-    ]
+    return ["google-crc32c runs as slow pure Python: install its wheel for this platform"]

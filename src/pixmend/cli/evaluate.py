@@ -1,200 +1,215 @@
 """pixmend evaluate."""
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
-from pixmend.cli.clustered import CLUSTER_HELP
+from pixmend.cli.options import Cluster, Device, ModelName, Seed
+from pixmend.cli.terminal import print_failures, progress_bar, stderr, stdout, stop_on_signal
+from pixmend.errors import ModelFileError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from rich.progress import Progress
 
-    from pixmend.evaluation import Evaluation, Step
+    from pixmend.evaluation import Evaluation, EvaluationSpec, Step
     from pixmend.storage import StorePath
+
+ModelAndImages = Annotated[
+    list[str],
+    Argument(
+        metavar="[OTHER] IMAGES...",
+        help="Undamaged images: a record folder, or files, folders, globs or URLs; "
+        "optionally after a second model to compare.",
+    ),
+]
+Out = Annotated[str | None, Option("--out", help="Folder for the report and the results.")]
+Masks = Annotated[str, Option(help="Comma-separated masks.")]
+Methods = Annotated[
+    str | None,
+    Option(
+        help="Comma-separated methods of complete, optionally with :FRACTION of their steps, and "
+        "baselines: mean, nearest, telea, navier-stokes, biharmonic. "
+        "Default: default, instant and all available baselines."
+    ),
+]
+Completions = Annotated[
+    list[str] | None,
+    Option(metavar="NAME=FOLDER", help="Another tool's completions of the tasks, as method NAME."),
+]
+Tasks = Annotated[str | None, Option(help="Write masked images here for another tool, and exit.")]
+ProtocolName = Annotated[
+    str | None, Option(help="yeh2017: that paper's masks, with its published table.")
+]
+TrainData = Annotated[
+    str | None,
+    Option(
+        help="Training records: for mean, nearest, read rate and sample KID, and to exclude copies."
+    ),
+]
+Count = Annotated[int, Option("--n", min=1, help="Random images, the same for every method.")]
+Candidates = Annotated[int, Option(help="Candidates per image; the best one is scored separately.")]
+Seconds = Annotated[
+    float | None, Option("--seconds-per-image", help="Search time, seconds; replaces the steps.")
+]
+Batch = Annotated[int, Option(help="Images per batch; an interruption loses at most one batch.")]
 
 
 def evaluate(
-    model: Annotated[
-        str, typer.Argument(help="A model file, a run directory or a bundled model's name.")
-    ],
-    images: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[OTHER] IMAGES...",
-            help="A record folder, or images, folders, globs or URLs; whole ones. Before them, if you like, a second model to compare.",
-        ),
-    ],
-    out: Annotated[
-        str | None, typer.Option("--out", help="The folder for report and results.")
-    ] = None,
-    masks: Annotated[
-        str, typer.Option(help="What is missing, with commas between.")
-    ] = "center,half,random:0.8,grid,strokes",
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            help="With commas between: methods of complete, each with :SHARE of its steps if you like, and the rivals "
-            "mean, nearest, telea, navier-stokes, biharmonic; if not given, default, instant and all rivals at hand."
-        ),
-    ] = None,
-    completions: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=FOLDER", help="Another tool's answers to the tasks, as a method NAME."
-        ),
-    ] = None,
-    tasks: Annotated[
-        str | None,
-        typer.Option(help="Write the images with holes here, for another tool, and stop."),
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(help="yeh2017: the masks of that paper, and its published table beside ours."),
-    ] = None,
-    train_data: Annotated[
-        str | None,
-        typer.Option(
-            help="The records that the model was trained on: for mean and nearest, read rate, KID of samples, and to leave out copies."
-        ),
-    ] = None,
-    count: Annotated[
-        int, typer.Option("--n", min=1, help="Images, drawn; the same for all.")
-    ] = 512,
-    candidates: Annotated[
-        int, typer.Option(help="Answers an image; the best of them is a figure of its own.")
-    ] = 1,
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            "--seconds-per-image", help="Time of each search, in place of the method's steps."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of all draws.")] = 0,
-    batch: Annotated[
-        int, typer.Option(help="Images at a time; what is lost at most when stopped.")
-    ] = 16,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
-    cluster: Annotated[
-        str | None, typer.Option(metavar="auto|ray://HOST", help=CLUSTER_HELP)
-    ] = None,
+    model: ModelName,
+    images: ModelAndImages,
+    out: Out = None,
+    masks: Masks = "center,half,random:0.8,grid,strokes",
+    methods: Methods = None,
+    completions: Completions = None,
+    tasks: Tasks = None,
+    protocol: ProtocolName = None,
+    train_data: TrainData = None,
+    count: Count = 512,
+    candidates: Candidates = 1,
+    seconds: Seconds = None,
+    seed: Seed = 0,
+    batch: Batch = 16,
+    device: Device = "auto",
+    cluster: Cluster = None,
 ) -> None:
-    """Judge a model on images that it has not seen, beside what completes images without one, or beside another model.
+    """Evaluate a model on unseen images against model-free baselines or another model.
 
-    OUT gets report.html (opens offline), report.json, results.csv with a row for each image, mask and method, and the answers. The
-    same command goes on where it was stopped; more masks, methods or images add to what is there.
+    OUT gets report.html (works offline), report.json, the completions, and results.csv with a row
+    per image, mask and method. Run the same command again to resume, or with more masks, methods
+    or images to add them.
     """
     from pixmend import api
-    from pixmend.cli.clustered import evaluating_on
-    from pixmend.cli.terminal import errors, progress_bar, stop_on_signal
-    from pixmend.cli.terminal import out as said
-    from pixmend.errors import SettingsError
-    from pixmend.evaluation import YEH_MASKS, EvaluationSpec, parse_completions
-    from pixmend.storage import StorePath
+    from pixmend.evaluation import parse_completions
 
-    if protocol not in (None, "yeh2017"):
-        raise SettingsError(f"--protocol {protocol}: there is yeh2017")
-    if out is None and tasks is None:
-        raise SettingsError("--out: give the folder for report and results (or --tasks FOLDER)")
-    spec = EvaluationSpec(
-        masks=YEH_MASKS if protocol else tuple(_words(masks)),
-        methods=None if methods is None else _words(methods),
-        count=count,
-        candidates=candidates,
-        seconds=seconds,
-        seed=seed,
-        batch=batch,
-    )
+    spec = _spec(protocol, masks, methods, count, candidates, seconds, seed, batch)
     other, images = _second_model(images)
-    report = None if out is None else StorePath.of(out).on_this_machine("a report")
-    asked = None if tasks is None else StorePath.of(tasks).on_this_machine("what is asked")
-    given, names = _inputs(images, report or asked or Path("tasks"))
+    if tasks is not None:
+        _write_tasks(model, images, tasks, spec, train_data)
+        return
+    report = _folder(out, "a report")
+    source, names = _source(images, report)
+    with contextlib.ExitStack() as stack:
+        engine = None
+        if cluster is not None:
+            from pixmend.cluster import EvaluationJob, connect
 
-    with (
-        evaluating_on(
-            None if tasks else cluster,
-            [model, *([other] if other else [])],
-            spec,
-            train_data,
-            device,
-        ) as engine,
-        stop_on_signal() as should_stop,
-        progress_bar() as bar,
-    ):
-        choosing = bar.add_task("choosing images", total=None, note="")
-        task = bar.add_task("completing", total=None, note="", visible=False)
+            models = [model] if other is None else [model, other]
+            connected = stack.enter_context(connect(cluster))
+            engine = EvaluationJob(connected, models, spec, train_data, device)
+        should_stop = stack.enter_context(stop_on_signal())
+        progress = _Progress(stack.enter_context(progress_bar()))
+        evaluation = api.evaluate(
+            model, source, report, spec,
+            train_data=train_data, names=names, other=other,
+            completions=parse_completions(completions or []), device=device, engine=engine,
+            on_images=progress.on_images, on_step=progress.on_step, should_stop=should_stop,
+        )  # fmt: skip
+    _show(evaluation)
+    if evaluation.held_out.failed:
+        raise Exit(2)
 
-        def chosen(done: int, total: int) -> None:
-            bar.update(choosing, completed=done, total=total)
 
-        def show(step: "Step") -> None:
-            bar.update(choosing, visible=False)
-            note = f"{step.label}, {step.mask}"
-            bar.update(task, completed=step.done, total=step.total, note=note, visible=True)
+def _write_tasks(
+    model: str,
+    images: list[str],
+    tasks: str,
+    spec: "EvaluationSpec",
+    train_data: str | None,
+) -> None:
+    from pixmend import api
 
-        if asked is not None:
-            written = api.write_tasks(
-                model, given, asked, spec, train_data=train_data, names=names, on_images=chosen
-            )
-            said.print(f"{written} tasks in {asked}", markup=False)
-            return
-        assert report is not None
-        found = api.evaluate(
-            model,
-            given,
-            report,
-            spec,
-            train_data=train_data,
-            names=names,
-            other=other,
-            completions=parse_completions(completions or []),
-            device=device,
-            engine=engine,
-            on_images=chosen,
-            on_step=show,
-            should_stop=should_stop,
+    folder = _folder(tasks, "a folder of tasks")
+    source, names = _source(images, folder)
+    with progress_bar() as bar:
+        written = api.write_tasks(
+            model, source, folder, spec, train_data=train_data, names=names,
+            on_images=_Progress(bar).on_images,
+        )  # fmt: skip
+    stdout.print(f"{written} tasks in {folder}")
+
+
+class _Progress:
+    """Two bars: choosing the images, then completing them."""
+
+    def __init__(self, bar: "Progress") -> None:
+        self._bar = bar
+        self._choosing = bar.add_task("choosing images", total=None, note="")
+        self._completing = bar.add_task("completing", total=None, note="", visible=False)
+
+    def on_images(self, done: int, total: int) -> None:
+        self._bar.update(self._choosing, completed=done, total=total)
+
+    def on_step(self, step: "Step") -> None:
+        self._bar.update(self._choosing, visible=False)
+        note = f"{step.label}, {step.mask}"
+        self._bar.update(
+            self._completing, completed=step.done, total=step.total, note=note, visible=True
         )
-    for reason in found.unavailable:
-        errors.print(f"left out: {reason}", markup=False)
-    for name, reason in found.held_out.failed:
-        errors.print(f"failed: {reason if name in reason else f'{name}: {reason}'}", markup=False)
-    _show(found)
-    if found.held_out.failed:
-        raise typer.Exit(2)
 
 
-def _show(found: "Evaluation") -> None:
+def _show(evaluation: "Evaluation") -> None:
     from rich.table import Table
+    from rich.text import Text
 
-    from pixmend.cli.terminal import errors, out
     from pixmend.evaluation import YEH_MASKS, yeh_table
 
-    summary, held = found.summary, found.held_out
-    if len(held.images) < found.spec.count and len(held.images) < 100:
-        errors.print(
-            f"only {len(held.images)} images to judge by ({len(held.duplicates)} are training images): intervals are wide",
-            markup=False,
+    summary, held_out = evaluation.summary, evaluation.held_out
+    for reason in evaluation.unavailable:
+        stderr.print(f"left out: {reason}")
+    print_failures(held_out.failed)
+    images, copies = len(held_out.images), len(held_out.duplicates)
+    if images < evaluation.spec.count and images < 100:
+        stderr.print(
+            f"only {images} images left ({copies} are training images): intervals are wide"
         )
-    table = Table(title=f"hole PSNR, dB, of {len(held.images)} images")
-    table.add_column("")
+    table = Table("", title=f"hole PSNR, dB, of {images} images")
     for mask in summary.masks:
         table.add_column(mask, justify="right")
     for label in summary.labels:
         cells = [summary.cells[label, mask] for mask in summary.masks]
-        shown = [f"[bold]{c.psnr.mean:.2f}[/]" if c.best else f"{c.psnr.mean:.2f}" for c in cells]
-        table.add_row(label, *shown)
-    out.print(table)
-    if found.spec.masks == YEH_MASKS:
-        out.print(yeh_table(summary), markup=False)
-    out.print(found.verdict, markup=False)
-    for finding in found.diagnostics:
-        out.print(f"- {finding.fact} {finding.advice}", markup=False)
-    out.print(f"report  {found.report}\nresults {found.results}", markup=False)
+        values = [Text(f"{c.psnr.mean:.2f}", style="bold" if c.best else "") for c in cells]
+        table.add_row(label, *values)
+    stdout.print(table)
+    if evaluation.spec.masks == YEH_MASKS:
+        stdout.print(yeh_table(summary))
+    stdout.print(evaluation.verdict)
+    for finding in evaluation.diagnostics:
+        stdout.print(f"- {finding.fact} {finding.advice}")
+    stdout.print(f"report  {evaluation.report}\nresults {evaluation.results}")
+
+
+def _spec(
+    protocol: str | None,
+    masks: str,
+    methods: str | None,
+    count: int,
+    candidates: int,
+    seconds: float | None,
+    seed: int,
+    batch: int,
+) -> "EvaluationSpec":
+    from pixmend.evaluation import YEH_MASKS, EvaluationSpec
+
+    if protocol not in (None, "yeh2017"):
+        raise SettingsError(f"--protocol {protocol}: the only protocol is yeh2017")
+    names = None if methods is None else _split(methods)
+    mask_specs = YEH_MASKS if protocol else tuple(_split(masks))
+    return EvaluationSpec(mask_specs, names, count, candidates, seconds, seed, batch)
+
+
+def _folder(text: str | None, content: str) -> Path:
+    from pixmend.storage import StorePath
+
+    if text is None:
+        raise SettingsError("--out: give the folder for report and results (or --tasks FOLDER)")
+    return StorePath.of(text).on_this_machine(content)
 
 
 def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
-    """Return the second model, where the first of several inputs is one, and the images."""
-    from pixmend.errors import ModelFileError
+    """Split off the second model if the first of several inputs is one."""
     from pixmend.models import find_model
 
     first = images[0]
@@ -208,19 +223,19 @@ def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
     return (first, images[1:]) if file.suffix == ".safetensors" else (None, images)
 
 
-def _inputs(
+def _source(
     images: list[str], out: Path
-) -> "tuple[StorePath | Sequence[Path | StorePath], Sequence[str] | None]":
-    """Return a record folder, or files and their names."""
-    from pixmend.cli.outputs import expand_inputs
+) -> "tuple[StorePath | Sequence[StorePath], Sequence[str] | None]":
+    """Return a record folder, or image files and their names."""
+    from pixmend.cli.input_files import expand_inputs
     from pixmend.storage import StorePath
 
     if len(images) == 1 and (StorePath.of(images[0]) / "manifest.json").is_file():
         return StorePath.of(images[0]), None
-    found = expand_inputs(images, but=out)
-    names = (str(item.relative).encode(errors="backslashreplace") for item in found)
-    return [item.path for item in found], [name.decode() for name in names]
+    files = expand_inputs(images, out=StorePath(out))
+    names = (str(file.relative).encode(errors="backslashreplace") for file in files)
+    return [file.path for file in files], [name.decode() for name in names]
 
 
-def _words(text: str) -> list[str]:
+def _split(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]

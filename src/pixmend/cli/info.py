@@ -1,47 +1,41 @@
 """pixmend info."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from rich.table import Table
+from typer import Argument, Option
+
+from pixmend.cli.terminal import stdout
 
 
 def info(
-    path: Annotated[
-        str, typer.Argument(help="A model, a checkpoint, a run directory or a record folder.")
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    path: Annotated[str, Argument(help="Model, checkpoint, run directory or record folder.")],
+    as_json: Annotated[bool, Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
-    """Show what a model, run or record folder holds."""
-    import json
-
+    """Show the contents of a model, run or record folder."""
     facts = _facts(path)
     if as_json:
         print(json.dumps(facts, indent=1))
         return
-    from rich.table import Table
-
-    from pixmend.cli.terminal import out
-
     table = Table(show_header=False, box=None, pad_edge=False)
-    for key, value in _flat(facts):
-        table.add_row(key, str(value))
-    out.print(table, markup=False)
+    for key, value in _rows(facts):
+        table.add_row(key, value)
+    stdout.print(table)
 
 
 def _facts(path: str) -> dict[str, Any]:
     folder = Path(path)
     if (folder / "manifest.json").is_file():
-        return _records(folder)
+        from pixmend.records import Manifest
+
+        manifest = Manifest.read(folder).model_dump(mode="json")
+        return {"kind": "records", "path": str(folder), **manifest}
     if (folder / "run.json").is_file():
         return _run(folder)
     return _model(path)
-
-
-def _records(folder: Path) -> dict[str, Any]:
-    from pixmend.records import Manifest
-
-    return {"kind": "records", "path": str(folder), **Manifest.read(folder).model_dump(mode="json")}
 
 
 def _run(folder: Path) -> dict[str, Any]:
@@ -49,23 +43,19 @@ def _run(folder: Path) -> dict[str, Any]:
 
     run = RunDirectory(folder)
     last = _last_line(run.log)
-    facts = {
+    return {
         "kind": "run",
         "path": str(folder),
         "settings": read_recipe(run.settings),
         "checkpoints": [path.name for path in sorted(run.checkpoints.glob("step-*.safetensors"))],
         "model": str(run.model) if run.model.exists() else "none yet",
         "film": str(run.film) if run.film.exists() else "none yet",
+        **({} if last is None else {"last line of log": last}),
     }
-    if last is not None:
-        facts["last line of log"] = last
-    return facts
 
 
 def _last_line(log: Path) -> dict[str, Any] | None:
-    """Return the last whole line of a log: a run that was killed may have left half a line after it."""
-    import json
-
+    """Return the last whole line of a log; a killed run may leave half a line after it."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     for line in reversed(lines):
         try:
@@ -75,42 +65,27 @@ def _last_line(log: Path) -> dict[str, Any] | None:
     return None
 
 
-def _model(model: str) -> dict[str, Any]:
+def _model(name: str) -> dict[str, Any]:
     from pixmend.models import find_model, read_header
 
-    path = find_model(model)
+    path = find_model(name)
     header = read_header(path)
-    return {
-        "kind": header["kind"],
-        "path": str(path),
-        "size": f"{path.stat().st_size / 1e6:.1f} MB",
-        **_inside(header),
-        **{key: value for key, value in header.items() if key != "kind"},
-    }
+    facts = {"kind": header.pop("kind"), "path": str(path)}
+    facts["size"] = f"{path.stat().st_size / 1e6:.1f} MB"
+    if count := header.get("retrieval_count", 0):
+        # Whoever passes the file on should know this.
+        facts["contains"] = f"{count:,} training images, visible to anyone who has the file"
+    return {**facts, **header}
 
 
-def _inside(header: dict[str, Any]) -> dict[str, str]:
-    """Return what a file's holder should know before it is passed on."""
-    count = header.get("retrieval_count", 0)
-    if not count:
-        return {}
-    return {"contains": f"{count:,} of its training images, which anyone who has the file can see"}
-
-
-def _flat(facts: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
+def _rows(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield one row per value; keys of nested values are joined by dots."""
     for key, value in facts.items():
         if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list) and len(value) > 12:
-            rows.append(
-                (
-                    prefix + key,
-                    f"{', '.join(map(str, value[:8]))} ... ({len(value)} in all; --json shows all)",
-                )
-            )
+            yield from _rows(value, f"{prefix}{key}.")
         elif isinstance(value, list):
-            rows.append((prefix + key, ", ".join(map(str, value))))
+            shown = ", ".join(map(str, value if len(value) <= 12 else value[:8]))
+            more = "" if len(value) <= 12 else f" ... ({len(value)} in all; --json shows all)"
+            yield prefix + key, shown + more
         else:
-            rows.append((prefix + key, value))
-    return rows
+            yield prefix + key, str(value)

@@ -1,62 +1,55 @@
 """pixmend pack."""
 
+import contextlib
+import itertools
+import json
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
-from pixmend.cli.clustered import CLUSTER_HELP
+from pixmend.cli.options import Cluster
+from pixmend.cli.terminal import progress_bar, stdout, stop_on_signal
+from pixmend.errors import SettingsError
 
 if TYPE_CHECKING:
     from pixmend.records import Manifest, PackProgress
     from pixmend.storage import StorePath
 
-_REASONS = 3  # of inputs left out, shown at the end
+_REASONS = 3  # of inputs left out, in the summary
+
+Images = Annotated[
+    str, Argument(help="Image folder, zip, idx file (.gz too) or TFRecords; path or URL.")
+]
+ChannelsName = Annotated[
+    str | None, Option(metavar="L|RGB|RGBA", help="Channels; default: as the images need.")
+]
+FitName = Annotated[str, Option(metavar="crop|pad|stretch", help="How an image becomes square.")]
+Background = Annotated[str, Option(help="Colour behind transparency and around padded images.")]
+Workers = Annotated[int | None, Option(help="Processes or cluster workers; default: one per core.")]
+MaxBad = Annotated[
+    str | None,
+    Option(metavar="N|FRACTION", help="Maximum unreadable inputs: a count such as 10, or 0.05."),
+]
 
 
 def pack(
-    images: Annotated[
-        str,
-        typer.Argument(
-            help="A folder of images; or a zip, an idx file (.gz too), TFRecords; or a URL."
-        ),
-    ],
-    records: Annotated[
-        str, typer.Argument(help="The folder to write, or its URL; the same command goes on.")
-    ],
-    size: Annotated[int, typer.Option(help="Side of the square images, 8 to 1024.")] = 64,
-    channels: Annotated[
-        str | None,
-        typer.Option(metavar="L|RGB|RGBA", help="Decided by the images if not given."),
-    ] = None,
-    fit: Annotated[
-        str, typer.Option(metavar="crop|pad|stretch", help="How an image becomes square.")
-    ] = "crop",
-    background: Annotated[
-        str, typer.Option(help="The colour behind alpha and around padded images.")
-    ] = "white",
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Processes, or of a cluster workers; one a core if not given."),
-    ] = None,
-    max_bad: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|SHARE", help="Give up over so many unreadable inputs: 10, or 0.05."
-        ),
-    ] = None,
-    images_per_shard: Annotated[int, typer.Option(help="No shard holds more.")] = 4096,
-    cluster: Annotated[
-        str | None, typer.Option(metavar="auto|ray://HOST", help=CLUSTER_HELP)
-    ] = None,
+    images: Images,
+    records: Annotated[str, Argument(help="Output folder or URL; the same command resumes.")],
+    size: Annotated[int, Option(help="Side of the square images, 8 to 1024 pixels.")] = 64,
+    channels: ChannelsName = None,
+    fit: FitName = "crop",
+    background: Background = "white",
+    workers: Workers = None,
+    max_bad: MaxBad = None,
+    images_per_shard: Annotated[int, Option(help="Maximum images per shard.")] = 4096,
+    cluster: Cluster = None,
 ) -> None:
-    """Pack a folder of images into TFRecord shards to train on.
+    """Pack images into TFRecord shards for training.
 
-    Sub-folders are class labels. What cannot be read is left out and listed in RECORDS/inputs.jsonl. Running the same
-    command again goes on where it was stopped.
+    Sub-folders are class labels. Unreadable inputs are left out; RECORDS/inputs.jsonl lists them
+    with the reason. Run the same command again to resume.
     """
-    from pixmend.cli.clustered import packing_on
-    from pixmend.cli.terminal import progress_bar, stop_on_signal
     from pixmend.records import PackSettings
     from pixmend.records import pack as pack_records
     from pixmend.storage import StorePath
@@ -71,13 +64,16 @@ def pack(
         }
     )
     limit = _parse_limit(max_bad)
-    place = StorePath.of(records)
+    folder = StorePath.of(records)
     start = time.monotonic()
-    with (
-        packing_on(cluster, workers) as engine,
-        stop_on_signal() as should_stop,
-        progress_bar() as bar,
-    ):
+    with contextlib.ExitStack() as stack:
+        engine = None
+        if cluster is not None:
+            from pixmend.cluster import Packing, connect
+
+            engine = Packing(stack.enter_context(connect(cluster)), workers)
+        should_stop = stack.enter_context(stop_on_signal())
+        bar = stack.enter_context(progress_bar())
         task = bar.add_task("packing", total=None, note="listing")
 
         def show(progress: "PackProgress") -> None:
@@ -85,73 +81,51 @@ def pack(
             bar.update(task, completed=progress.done, total=progress.total, note=note)
 
         manifest = pack_records(
-            images,
-            place,
-            settings,
-            workers=workers,
-            engine=engine,
-            max_bad=limit,
-            on_progress=show,
-            should_stop=should_stop,
-        )
-        already = bar.tasks[task].total is None
-    _show(manifest, place, None if already else time.monotonic() - start)
+            images, folder, settings, workers=workers, engine=engine, max_bad=limit,
+            on_progress=show, should_stop=should_stop,
+        )  # fmt: skip
+        packed_before = bar.tasks[task].total is None
+    _show(manifest, folder, None if packed_before else time.monotonic() - start)
 
 
 def _parse_limit(text: str | None) -> int | float | None:
-    from pixmend.errors import SettingsError
-
     if text is None:
         return None
     try:
         return int(text) if text.isdigit() else float(text)
     except ValueError:
         raise SettingsError(
-            f"--max-bad: {text!r} is no number; give a count, or a share below 1 such as 0.05"
+            f"--max-bad: {text!r} is not a number; give a count, or a fraction such as 0.05"
         ) from None
 
 
 def _show(manifest: "Manifest", records: "StorePath", seconds: float | None) -> None:
-    from pixmend.cli.terminal import out
-
     settings = manifest.settings
     classes = f", {_count(len(manifest.classes), 'class', 'classes')}" if manifest.classes else ""
+    shards = _count(len(manifest.shards), "shard", "shards")
     megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
-    out.print(
-        f"{_count(manifest.count, 'image', 'images')} of {settings.size} px {settings.channels}{classes}"
-        f" in {_count(len(manifest.shards), 'shard', 'shards')}, {megabytes:,.1f} MB -> {records}"
-        f" ({_speed(manifest.count, seconds)})",
-        markup=False,
+    speed = "packed before"
+    if seconds is not None:
+        speed = f"{seconds:,.1f} s, {manifest.count / max(seconds, 1e-9):,.0f} images/s"
+    stdout.print(
+        f"{_count(manifest.count, 'image', 'images')} of {settings.size} px {settings.channels}"
+        f"{classes} in {shards}, {megabytes:,.1f} MB -> {records} ({speed})"
     )
-    out.print(_left_out(manifest, records), markup=False)
-
-
-def _speed(images: int, seconds: float | None) -> str:
-    if seconds is None:
-        return "packed before"
-    return f"{seconds:,.1f} s, {images / max(seconds, 1e-9):,.0f} images/s"
+    stdout.print(_left_out(manifest, records))
 
 
 def _left_out(manifest: "Manifest", records: "StorePath") -> str:
     from pixmend.records import INPUTS_NAME
 
-    listed = f"every input is listed in {records / INPUTS_NAME}"
+    listing = f"{records / INPUTS_NAME} lists every input"
     if not manifest.left_out:
-        return f"nothing left out; {listed}"
-    reasons = "; ".join(f"{line['name']}: {line['reason']}" for line in _first_bad(records))
-    more = "; ..." if manifest.left_out > _REASONS else ""
-    return f"left out {manifest.left_out:,}: {reasons}{more}; {listed}"
-
-
-def _first_bad(records: "StorePath") -> list[dict[str, Any]]:
-    import itertools
-    import json
-
-    from pixmend.records import INPUTS_NAME
-
+        return f"nothing left out; {listing}"
     with (records / INPUTS_NAME).open() as file:
         lines = (json.loads(line) for line in file if b'"reason"' in line)
-        return list(itertools.islice((line for line in lines if "reason" in line), _REASONS))
+        failed = list(itertools.islice((line for line in lines if "reason" in line), _REASONS))
+    reasons = "; ".join(f"{line['name']}: {line['reason']}" for line in failed)
+    more = "; ..." if manifest.left_out > _REASONS else ""
+    return f"left out {manifest.left_out:,}: {reasons}{more}; {listing}"
 
 
 def _count(number: int, one: str, many: str) -> str:

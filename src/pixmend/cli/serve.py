@@ -1,83 +1,65 @@
 """pixmend serve."""
 
 import logging
+import secrets
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
+
+from pixmend.cli.options import Device
+from pixmend.cli.terminal import stdout
+from pixmend.errors import SettingsError
+
+Models = Annotated[
+    list[str], Argument(metavar="MODEL...", help="Model files, run directories or bundled models.")
+]
+Host = Annotated[str, Option(help="Listen address; any but loopback requires a token.")]
+Port = Annotated[int, Option(help="Port; 0 takes a free one.")]
+Token = Annotated[
+    str,
+    Option(envvar="PIXMEND_TOKEN", help="Bearer token; random if required and not given."),
+]
+AllowHost = Annotated[list[str] | None, Option(help="More names of this server; may be repeated.")]
+CorsOrigin = Annotated[
+    list[str] | None, Option(help="Origins whose pages may call the API; may be repeated.")
+]
+MaxQueue = Annotated[int, Option(help="Maximum requests in the server; more get status 503.")]
+Deadline = Annotated[float, Option(help="Maximum response time, seconds; searches then end early.")]
+BatchWait = Annotated[float, Option("--batch-wait-ms", help="Maximum wait to fill a batch, ms.")]
 
 
 def serve(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL...", help="Model files, run directories or bundled models' names."
-        ),
-    ],
-    host: Annotated[
-        str,
-        typer.Option(help="The address to listen on; one that others can reach demands a token."),
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 for any that is free.")] = 8000,
-    token: Annotated[
-        str,
-        typer.Option(
-            envvar="PIXMEND_TOKEN",
-            help="What requests must bear; made and printed if not given where one is demanded.",
-        ),
-    ] = "",
-    allow_host: Annotated[
-        list[str] | None, typer.Option(help="Further names of this server; may be repeated.")
-    ] = None,
-    cors_origin: Annotated[
-        list[str] | None, typer.Option(help="Sites whose pages may call the API; may be repeated.")
-    ] = None,
-    max_body_mib: Annotated[float, typer.Option(help="Of a request.")] = 16,
-    max_pixels: Annotated[int, typer.Option(help="Of an image.")] = 4_000_000,
-    max_candidates: Annotated[int, typer.Option(help="Of a request, 64 at the most.")] = 16,
-    max_steps: Annotated[int, typer.Option(help="Of a search.")] = 5000,
-    max_seconds: Annotated[float, typer.Option(help="Of a time budget.")] = 60,
-    max_queue: Annotated[
-        int, typer.Option(help="Requests inside the server; one more is refused with 503.")
-    ] = 64,
-    max_streams: Annotated[int, typer.Option(help="Searches watched at a time.")] = 8,
-    deadline: Annotated[
-        float,
-        typer.Option(
-            help="Seconds from a request to its answer; a search then ends with its best so far."
-        ),
-    ] = 120,
-    batch: Annotated[int, typer.Option(help="Requests completed together.")] = 16,
-    batch_wait_ms: Annotated[
-        float, typer.Option(help="For how long the first of them waits for others.")
-    ] = 5,
-    drain: Annotated[float, typer.Option(help="Seconds after SIGTERM for what is inside.")] = 30,
-    formats: Annotated[
-        str, typer.Option(help="Image formats that are opened.")
-    ] = "png,jpeg,webp,bmp,gif,tiff",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
+    models: Models,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    token: Token = "",
+    allow_host: AllowHost = None,
+    cors_origin: CorsOrigin = None,
+    max_body: Annotated[float, Option("--max-body-mib", help="Maximum request body, MiB.")] = 16,
+    max_pixels: Annotated[int, Option(help="Maximum pixels per image.")] = 4_000_000,
+    max_candidates: Annotated[int, Option(help="Maximum candidates per request, up to 64.")] = 16,
+    max_steps: Annotated[int, Option(help="Maximum search steps.")] = 5000,
+    max_seconds: Annotated[float, Option(help="Maximum search time, seconds.")] = 60,
+    max_queue: MaxQueue = 64,
+    max_streams: Annotated[int, Option(help="Maximum concurrent streamed searches.")] = 8,
+    deadline: Deadline = 120,
+    batch: Annotated[int, Option(help="Maximum requests per batch.")] = 16,
+    batch_wait: BatchWait = 5,
+    drain: Annotated[float, Option(help="Shutdown grace period after SIGTERM, seconds.")] = 30,
+    formats: Annotated[str, Option(help="Accepted image formats.")] = "png,jpeg,webp,bmp,gif,tiff",
+    device: Device = "auto",
 ) -> None:
-    """Serve a page to paint holes in and have them completed, and the same as an HTTP API. Needs the extra serve."""
-    from pixmend.errors import SettingsError
-
+    """Serve a web page for painting holes and completing them, and an HTTP API (extra: serve)."""
     try:
         from pixmend.serve import AccessPolicy, Catalogue, Limits, Server, create_app, listen
     except ModuleNotFoundError as error:
         raise SettingsError(f"serve needs {error.name}; pip install 'pixmend[serve]'") from error
     limits = Limits(
-        max_body_mib,
-        max_pixels,
-        max_candidates,
-        max_steps,
-        max_seconds,
-        max_queue,
-        max_streams,
-        deadline,
-        batch,
-        batch_wait_ms,
-        drain,
+        max_body, max_pixels, max_candidates, max_steps, max_seconds, max_queue, max_streams,
+        deadline, batch, batch_wait, drain,
         tuple(name.strip().upper() for name in formats.split(",") if name.strip()),
-    )
-    door = AccessPolicy(
+    )  # fmt: skip
+    policy = AccessPolicy(
         frozenset({"127.0.0.1", "localhost", "::1", host, *(allow_host or [])}),
         literal_hosts=host in ("0.0.0.0", "::"),  # noqa: S104 - compared, not bound
         token=_token_for(host, token),
@@ -85,25 +67,21 @@ def serve(
     )
     catalogue = Catalogue.load(models, device=device)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    app = create_app(catalogue, limits, door)
-    listening = listen(host, port)
-    _say(host, listening.getsockname()[1], door.token)
-    Server(app).serve_on(listening)
+    app = create_app(catalogue, limits, policy)
+    listener = listen(host, port)
+    _print_url(host, listener.getsockname()[1], policy.token)
+    Server(app).serve_on(listener)
+
+
+def _print_url(host: str, port: int, token: str | None) -> None:
+    name = f"[{host}]" if ":" in host else host
+    # The fragment stays in the browser: it appears in no log.
+    stdout.print(f"http://{name}:{port}/{f'#token={token}' if token else ''}")
+    if token:
+        stdout.print(f"for programs: Authorization: Bearer {token}")
 
 
 def _token_for(host: str, token: str) -> str | None:
-    import secrets
-
     from pixmend.serve import is_loopback
 
     return token or (None if is_loopback(host) else secrets.token_urlsafe(24))
-
-
-def _say(host: str, port: int, token: str | None) -> None:
-    """Print the address to open; what follows # stays in the browser and is in no log."""
-    from pixmend.cli.terminal import out
-
-    name = f"[{host}]" if ":" in host else host
-    out.print(f"http://{name}:{port}/{f'#token={token}' if token else ''}", markup=False)
-    if token:
-        out.print(f"for programs: Authorization: Bearer {token}", markup=False)

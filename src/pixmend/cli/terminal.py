@@ -1,8 +1,8 @@
-"""What the verbs share of the terminal."""
+"""Terminal output, progress bars and signals of the verbs."""
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -16,12 +16,19 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-out = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+# No markup and no emoji codes: messages contain file names.
+stdout = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+stderr = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def print_failures(failures: Iterable[tuple[str, str]]) -> None:
+    """Print the name and reason of each failed input on stderr."""
+    for name, reason in failures:
+        stderr.print(f"failed: {reason if name in reason else f'{name}: {reason}'}")
 
 
 def progress_bar() -> Progress:
-    """Return a bar with count, rate in words, time passed and time to go, on stderr so that stdout stays clean."""
+    """Return a bar with count, note, elapsed and remaining time, on stderr to keep stdout clean."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -30,34 +37,34 @@ def progress_bar() -> Progress:
         TimeElapsedColumn(),
         TextColumn("eta"),
         TimeRemainingColumn(),
-        console=errors,
+        console=stderr,
     )
 
 
 @contextmanager
 def quiet_unless(speaking: bool) -> Iterator[None]:
-    """Show nothing within the block unless ``speaking``: of several processes one speaks for all."""
-    out.quiet = errors.quiet = not speaking
+    """Silence the terminal within the block unless ``speaking``: one process prints for a group."""
+    stdout.quiet = stderr.quiet = not speaking
     try:
         yield
     finally:
-        out.quiet = errors.quiet = False
+        stdout.quiet = stderr.quiet = False
 
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or SIGTERM into a wish to stop, which the caller asks for; a second Ctrl-C stops at once."""
-    wished = threading.Event()
+    """Yield a function that tells whether Ctrl-C or SIGTERM came; a second Ctrl-C interrupts."""
+    stop = threading.Event()
 
-    def wish(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         del frame
-        if wished.is_set() and number == signal.SIGINT:
+        if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        wished.set()
+        stop.set()
 
-    before = {number: signal.signal(number, wish) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield wished.is_set
+        yield stop.is_set
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

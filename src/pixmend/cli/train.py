@@ -1,104 +1,95 @@
 """pixmend train."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Exit, Option
+
+from pixmend.cli.terminal import progress_bar, quiet_unless, stderr, stdout, stop_on_signal
+from pixmend.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pixmend.distributed import Group
     from pixmend.records import Records
     from pixmend.storage import StorePath
     from pixmend.training import Scores, TrainSettings
 
+Data = Annotated[
+    str, Argument(help="Record folder, or image folder (packed into RUN first); path or URL.")
+]
+Run = Annotated[str, Argument(help="Run directory; the same command resumes.")]
+Recipe = Annotated[str | None, Option(help="Recipe name or TOML file.")]
+Minutes = Annotated[
+    float | None, Option(help="Training time; replaces --steps and selects the network size.")
+]
+Overrides = Annotated[
+    list[str] | None, Option("--set", metavar="KEY=VALUE", help="Any setting; may be repeated.")
+]
+
 
 def train(
-    data: Annotated[
-        str,
-        typer.Argument(
-            help="A record folder, or a folder of images (packed into RUN first), or its URL."
-        ),
-    ],
-    run: Annotated[
-        str, typer.Argument(help="The run directory; the same command goes on with it.")
-    ],
-    recipe: Annotated[str | None, typer.Option(help="A recipe by name, or a TOML file.")] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Iterations; the recipe's if not given.")
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(help="Time in place of steps; chooses a net that fits it, unless told."),
-    ] = None,
-    override: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting; may be repeated."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the settings and stop.")] = False,
-    skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave broken records out instead of stopping.")
-    ] = False,
+    data: Data,
+    run: Run,
+    recipe: Recipe = None,
+    steps: Annotated[int | None, Option(help="Training steps; default: the recipe's.")] = None,
+    minutes: Minutes = None,
+    override: Overrides = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Show the settings and exit.")] = False,
+    skip_bad: Annotated[bool, Option("--skip-bad", help="Skip broken records.")] = False,
 ) -> None:
-    """Train a DCGAN on a folder of images, or go on with a run.
+    """Train a DCGAN on a folder of images, or resume a run.
 
-    A checkpoint, a grid of samples and the model file are written every 2,000 steps (checkpoint_every). Ctrl-C saves and stops; the same
-    command resumes.
+    Every 2,000 steps (checkpoint_every) it writes a checkpoint, a sample grid and the model file.
+    Ctrl-C saves and stops.
     """
     from pixmend import api, training
-    from pixmend.cli.terminal import quiet_unless, stop_on_signal
     from pixmend.distributed import open_group
     from pixmend.storage import StorePath
 
     with open_group() as group, quiet_unless(group.is_main):
         overrides = training.parse_overrides(override or [])
-        if steps is not None:
-            overrides["steps"] = steps
-        if minutes is not None:
-            overrides["minutes"] = minutes
-        wanted = api.plan_training(recipe, overrides)
-        place, folder = StorePath.of(data), StorePath.of(run).on_this_machine("a run")
+        given = {"steps": steps, "minutes": minutes}
+        overrides |= {name: value for name, value in given.items() if value is not None}
+        plan = api.plan_training(recipe, overrides)
+        source, folder = StorePath.of(data), StorePath.of(run).on_this_machine("a run")
         if dry_run:
-            _show_plan(place, folder, wanted)
+            _show_plan(source, folder, plan)
             return
         with stop_on_signal() as should_stop:
-            packed = _prepare(
-                place, folder, wanted, group, skip_bad=skip_bad, should_stop=should_stop
+            records = _prepare(
+                source, folder, plan, group, skip_bad=skip_bad, should_stop=should_stop
             )
-            settings = api.resolve_training(wanted, packed, folder, group=group)
-            _show(settings, packed, folder, group)
-            stopped = _train(packed, folder, settings, place, group, should_stop)
+            settings = api.resolve_training(plan, records, folder, group=group)
+            _show_settings(settings, records, folder, group)
+            stopped = _train(records, folder, settings, source, group, should_stop)
     if stopped:
-        raise typer.Exit(130)
+        raise Exit(130)
 
 
-def _show_plan(data: "StorePath", run: Path, wanted: dict[str, Any]) -> None:
+def _show_plan(data: "StorePath", run: Path, plan: dict[str, Any]) -> None:
     from pixmend import api, training
-    from pixmend.cli.terminal import out
-    from pixmend.errors import InputError
 
     if (data / "manifest.json").is_file():
-        settings = api.resolve_training(wanted, api.prepare_records(data, run, wanted), run)
+        settings = api.resolve_training(plan, api.prepare_records(data, run, plan), run)
     elif data.exists():
-        settings = training.resolve(wanted)
+        settings = training.resolve(plan)
     else:
         raise InputError(f"{data}: no such folder; check the path")
-    out.print(training.to_toml(settings), end="", markup=False)
+    stdout.print(training.to_toml(settings), end="")
 
 
 def _prepare(
     data: "StorePath",
     run: Path,
-    wanted: dict[str, Any],
+    plan: dict[str, Any],
     group: "Group",
     *,
     skip_bad: bool,
-    should_stop: "Callable[[], bool]",
+    should_stop: Callable[[], bool],
 ) -> "Records":
     from pixmend import api
-    from pixmend.cli.terminal import errors, progress_bar
     from pixmend.records import PackProgress
 
     with progress_bar() as bar:
@@ -108,81 +99,70 @@ def _prepare(
             note = f"{progress.bad} left out" if progress.bad else ""
             bar.update(task, completed=progress.done, total=progress.total, note=note, visible=True)
 
-        packed = api.prepare_records(
-            data,
-            run,
-            wanted,
-            skip_bad=skip_bad,
-            on_progress=show,
-            should_stop=should_stop,
-            group=group,
-        )
-    for problem in packed.bad:
-        errors.print(f"left out: {problem}", markup=False)
-    return packed
+        records = api.prepare_records(
+            data, run, plan,
+            skip_bad=skip_bad, on_progress=show, should_stop=should_stop, group=group,
+        )  # fmt: skip
+    for problem in records.bad:
+        stderr.print(f"left out: {problem}")
+    return records
 
 
-def _show(settings: "TrainSettings", packed: "Records", run: Path, group: "Group") -> None:
-    from pixmend.cli.terminal import out
+def _show_settings(
+    settings: "TrainSettings", records: "Records", run: Path, group: "Group"
+) -> None:
     from pixmend.distributed import describe_device
     from pixmend.training import to_toml
 
-    out.print(to_toml(settings), end="", markup=False)
+    stdout.print(to_toml(settings), end="")
     device = describe_device(group.device(settings.device))
     processes = f", {group.world} processes" if group.world > 1 else ""
-    out.print(f"{len(packed):,} images, {device}{processes} -> {run}", markup=False)
-    if len(packed) < settings.batch_size:
-        out.print(
-            f"only {len(packed)} images: fewer than a batch; a few hundred are the least for good samples",
-            markup=False,
+    stdout.print(f"{len(records):,} images, {device}{processes} -> {run}")
+    if len(records) < settings.batch_size:
+        stdout.print(
+            f"only {len(records)} images, less than a batch; good samples take a few hundred"
         )
 
 
 def _train(
-    packed: "Records",
+    records: "Records",
     run: Path,
     settings: "TrainSettings",
     data: "StorePath",
     group: "Group",
-    should_stop: "Callable[[], bool]",
+    should_stop: Callable[[], bool],
 ) -> bool:
-    """Train, and say how it goes; return whether it was stopped before the end."""
+    """Train with progress on the terminal; return whether a signal stopped it."""
     from pixmend import training
-    from pixmend.cli.terminal import errors, out, progress_bar
 
     event = note = ""
     with progress_bar() as bar:
-        whole = settings.steps if settings.minutes is None else round(settings.minutes * 60)
-        task = bar.add_task("training", total=whole, note="")
+        total = settings.steps if settings.minutes is None else round(settings.minutes * 60)
+        task = bar.add_task("training", total=total, note="")
         for now in training.train(
-            packed, run, settings, data_name=str(data), should_stop=should_stop, group=group
+            records, run, settings, data_name=str(data), should_stop=should_stop, group=group
         ):
             if now.event == "resumed":
-                errors.print(f"resumed at step {now.step:,}")
+                stderr.print(f"resumed at step {now.step:,}")
             if now.scores is not None:
                 _show_scores(now.scores)
             if now.warning:
-                errors.print(f"warning: {now.warning}", markup=False)
+                stderr.print(f"warning: {now.warning}")
             if math.isfinite(now.loss_d) and math.isfinite(now.loss_g):
                 note = f"D {now.loss_d:.3f} G {now.loss_g:.3f} {now.images_per_second:.0f} images/s"
                 if settings.minutes is not None:
                     note = f"step {now.step:,} {note}"
-            bar.update(task, completed=round(now.done * whole), note=note)
+            bar.update(task, completed=round(now.done * total), note=note)
             event = now.event or event
     if event == "stopped":
-        errors.print(f"stopped at step {now.step:,}, saved; the same command goes on", markup=False)
+        stderr.print(f"stopped at step {now.step:,}, saved; run the same command again to resume")
         return True
-    directory = training.RunDirectory(run)
-    out.print(
-        f"model  {directory.model}\nfilm   {directory.film}\nreport {directory.report}",
-        markup=False,
-    )
+    files = training.RunDirectory(run)
+    stdout.print(f"model  {files.model}\nfilm   {files.film}\nreport {files.report}")
     return False
 
 
 def _show_scores(scores: "Scores") -> None:
-    from pixmend.cli.terminal import errors
-
     parts = [f"KID {scores.kid:.4f} ({scores.features} features)"]
     if scores.psnr:
         values = " / ".join(f"{value:.1f}" for value in scores.psnr.values())
@@ -190,7 +170,7 @@ def _show_scores(scores: "Scores") -> None:
     parts.append(f"diversity {scores.diversity:.2f}")
     if scores.nearest is not None:
         parts.append(f"novelty {scores.nearest:.2f}")
-    best = ", the best so far" if scores.best else ""
-    errors.print(f"step {scores.step:,}: {', '.join(parts)}{best}", markup=False)
+    best = ", best so far" if scores.best else ""
+    stderr.print(f"step {scores.step:,}: {', '.join(parts)}{best}")
     for warning in scores.warnings:
-        errors.print(f"warning: {warning}", markup=False)
+        stderr.print(f"warning: {warning}")

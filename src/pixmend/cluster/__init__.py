@@ -1,38 +1,34 @@
-"""Packing, completing and evaluating on a Ray cluster: the verbs of one process, their jobs handed to workers.
+"""Packing, completion and evaluation on a Ray cluster.
 
     with connect("auto") as cluster:
-        records.pack(images, out, settings, engine=Packing(cluster))
+        records.pack(images, out, settings, engine=PackingJob(cluster))
         complete(cluster, model, folder, out, options)
         spec = EvaluationSpec()
-        api.evaluate(model, images, out, spec, engine=Evaluating(cluster, [model], spec))
+        api.evaluate(model, images, out, spec, engine=EvaluationJob(cluster, [model], spec))
 
-driver: listing ─jobs, one a worker at a time─▶ workers ─files, whole, then their note─▶ OUT
-        progress, failures ◀──── board (who is how far) ◀──── reports
-
-What is written does not depend on how many workers there are, nor on which of them die: a job writes the files it would
-write anywhere, and a note that it is done, with their hashes, last. Whoever runs the same command again, on any number
-of machines, does what has no note.
+The driver cuts the inputs into jobs, and each worker does one job at a time: it writes whole files
+and, last, a note with their hashes. So results depend neither on the number of workers nor on which
+of them die, and the same command on any cluster does what has no note.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Cluster", "Completed", "Evaluating", "Packing", "complete", "connect"]
-
-# Names and their modules: workers that pack images need not wait for torch.
+# Workers that pack images need not wait for torch.
 _MODULES = {
     "Cluster": "session",
-    "Completed": "completing",
-    "Evaluating": "evaluating",
-    "Packing": "packing",
-    "complete": "completing",
+    "CompletionSummary": "completion_job",
+    "EvaluationJob": "evaluation_job",
+    "PackingJob": "packing_job",
+    "complete": "completion_job",
     "connect": "session",
 }
+__all__ = ["Cluster", "CompletionSummary", "EvaluationJob", "PackingJob", "complete", "connect"]
 
 if TYPE_CHECKING:
-    from pixmend.cluster.completing import Completed, complete
-    from pixmend.cluster.evaluating import Evaluating
-    from pixmend.cluster.packing import Packing
+    from pixmend.cluster.completion_job import CompletionSummary, complete
+    from pixmend.cluster.evaluation_job import EvaluationJob
+    from pixmend.cluster.packing_job import PackingJob
     from pixmend.cluster.session import Cluster, connect
 
 

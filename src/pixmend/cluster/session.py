@@ -1,4 +1,4 @@
-"""A Ray cluster, reached or started: the only module that imports Ray, and not before a cluster is asked for."""
+"""A Ray cluster, joined or started; Ray is imported only when a cluster is asked for."""
 
 import contextlib
 import importlib.metadata
@@ -6,140 +6,101 @@ import os
 import platform
 import socket
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import pixmend
 from pixmend.errors import ClusterError
+from pixmend.storage import StorePath
 
-_PORT = 10001  # of Ray's own client server
-_KNOCK_SECONDS = 10
-_DECIDING = ("torch", "numpy", "pillow")  # packages whose versions decide bytes, besides our own
-
-
-@dataclass(frozen=True)
-class Versions:
-    """What must be the same on every machine, lest equal inputs give unequal bytes."""
-
-    pixmend: str
-    python: str
-    torch: str
-    numpy: str
-    pillow: str
-
-    @classmethod
-    def here(cls) -> "Versions":
-        """Return those of this process."""
-        python = ".".join(platform.python_version_tuple()[:2])
-        return cls(pixmend.__version__, python, *map(importlib.metadata.version, _DECIDING))
-
-    def check(self) -> None:
-        """Refuse to work for a driver of these versions on a machine of others.
-
-        Raises
-        ------
-        ClusterError
-            Names the machine and what differs.
-        """
-        ours = asdict(Versions.here())
-        other = [
-            f"{name} is {ours[name]} there and {wanted} here"
-            for name, wanted in asdict(self).items()
-            if ours[name] != wanted
-        ]
-        if other:
-            raise ClusterError(
-                f"node {platform.node()}: {', '.join(other)}; install the same versions on all machines"
-            )
+_CLIENT_PORT = 10001
+_CONNECT_SECONDS = 10
+_PACKAGES = ("torch", "numpy", "pillow")  # their versions decide bytes
+_ADDRESSES = "give auto, ray://HOST or HOST:PORT of a running Ray cluster"
 
 
 @dataclass(frozen=True)
 class WorkerContract:
-    """What the driver asks of every worker: its own versions, and paths as they are in its own folder."""
+    """What driver and workers must share, lest equal inputs give unequal bytes."""
 
-    versions: Versions
-    folder: str
+    versions: dict[str, str]  # of pixmend, Python and the packages that decide bytes
+    folder: str  # that relative paths start from
 
     @classmethod
     def here(cls) -> "WorkerContract":
-        """Return those of this process."""
-        return cls(Versions.here(), str(Path.cwd()))
+        """Return the contract of this process."""
+        versions = {
+            "pixmend": pixmend.__version__,
+            "python": ".".join(platform.python_version_tuple()[:2]),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        }
+        return cls(versions, str(Path.cwd()))
 
     def accept(self) -> None:
-        """Work as the driver does.
-
-        Raises
-        ------
-        ClusterError
-            See `Versions.check`.
-        """
-        self.versions.check()
-        # Where it is not there, whole paths and URLs are none the worse for it.
+        """Work in the driver's folder; other versions are a ClusterError that names the machine."""
+        ours = WorkerContract.here().versions
+        differences = [
+            f"{name} is {ours[name]} there and {version} here"
+            for name, version in self.versions.items()
+            if ours[name] != version
+        ]
+        if differences:
+            raise ClusterError(
+                f"node {platform.node()}: {', '.join(differences)}; "
+                "install the same versions on all machines"
+            )
+        # A machine without the folder can still use absolute paths and URLs.
         with contextlib.suppress(OSError):
             os.chdir(self.folder)
 
 
-class Fit(NamedTuple):
-    """How many workers, and GPUs for each."""
-
-    workers: int
-    gpus: int
+def missing_on_node(path: StorePath) -> ClusterError:
+    """Return the error of a worker that does not see a path."""
+    return ClusterError(
+        f"node {platform.node()}: sees no {path}; all machines need the same folders: "
+        "a shared file system, or URLs"
+    )
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A connection to Ray.
-
-    Attributes
-    ----------
-    ray
-        The module, so that nobody else imports it.
-    cpus, gpus
-        Of all nodes together.
-    """
+    """A connection to Ray, and the CPUs and GPUs of all nodes."""
 
     ray: ModuleType
     cpus: int
     gpus: int
 
-    def fit(self, device: str) -> "Fit":
-        """Return how many workers that hold a model fit: one a GPU where there is any and it is wanted, else one a core."""
+    def workers_for(self, device: str) -> tuple[int, int]:
+        """Return how many model workers fit, and GPUs for each: one a GPU if wanted, or a core."""
         if self.gpus and device in ("auto", "cuda"):
-            return Fit(self.gpus, 1)
-        return Fit(self.cpus, 0)
+            return self.gpus, 1
+        return self.cpus, 0
 
-    def start(self, kind: type, *arguments: object, cpus: float = 1, gpus: float = 0) -> Any:  # noqa: ANN401 - Ray's handle
-        """Start an actor of class ``kind``; it is never restarted behind our back."""
-        options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
-        return self.ray.remote(kind).options(**options).remote(*arguments)
+    def start(self, worker_class: type, *, gpus: float = 0) -> Any:  # noqa: ANN401 - Ray's handle
+        """Start an actor on one CPU; Ray does not restart it."""
+        options = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+        return self.ray.remote(worker_class).options(**options).remote()
 
-    def start_here(self, kind: type) -> Any:  # noqa: ANN401 - Ray's handle
-        """Start an actor without demands on this node (with a client, the head), again if it dies."""
+    def start_here(self, actor_class: type) -> Any:  # noqa: ANN401 - Ray's handle
+        """Start an actor on this node (with a client, on the head); Ray restarts it."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), True)
         options = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here}
-        return self.ray.remote(kind).options(**options).remote()
+        return self.ray.remote(actor_class).options(**options).remote()
 
 
 @contextlib.contextmanager
 def connect(address: str) -> Iterator[Cluster]:
     """Connect to a cluster for the length of the block.
 
-    Parameters
-    ----------
-    address
-        ``auto``: the cluster that RAY_ADDRESS names or that this machine belongs to, else Ray started on this machine alone;
-        ``ray://HOST[:10001]`` from outside the cluster; or ``HOST:PORT`` of its head from inside.
-
-    Raises
-    ------
-    ClusterError
-        No Ray is installed, nothing answers there, or it has no core to work on.
+    ``auto`` is the cluster of RAY_ADDRESS or of this machine, or else Ray started on this machine
+    alone; ``ray://HOST[:10001]`` reaches one from outside, ``HOST:PORT`` of its head from inside.
+    ClusterError: Ray is not installed, the cluster cannot be reached, or it has no CPU.
     """
-    # Ray's own reports of its use are the user's to allow.
+    # Usage reports to Ray's makers are the user's to allow.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -147,9 +108,9 @@ def connect(address: str) -> Iterator[Cluster]:
         raise ClusterError(
             f"--cluster {address}: Ray is not installed; pip install 'pixmend[cluster]'"
         ) from None
-    ours = not ray.is_initialized()
-    if ours:
-        _reach(ray, address)
+    owned = not ray.is_initialized()
+    if owned:
+        _connect(ray, address)
     try:
         resources = ray.cluster_resources()
         cluster = Cluster(ray, int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
@@ -157,57 +118,49 @@ def connect(address: str) -> Iterator[Cluster]:
             raise ClusterError(f"--cluster {address}: it has no CPU to work on; add a node")
         yield cluster
     finally:
-        if ours:
+        if owned:
             ray.shutdown()
 
 
-def _reach(ray: ModuleType, address: str) -> None:
+def _connect(ray: ModuleType, address: str) -> None:
     named = os.environ.get("RAY_ADDRESS") if address == "auto" else address
     if named:
-        _knock(named)
-    quiet = {"log_to_driver": False, "configure_logging": True, "logging_level": "ERROR"}
+        _probe(named)
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if not named:
-            # What is left of a cluster that died would be taken for one that is there.
-            alone = None if _is_current() else "local"
-            ray.init(alone, include_dashboard=False, **quiet)
-        elif named.startswith("ray://"):
-            ray.init(_with_port(named), logging_level="ERROR", log_to_driver=False)
+            # Ray would take the remains of a dead cluster for a running one.
+            local = None if _is_member() else "local"
+            ray.init(local, include_dashboard=False, **quiet)
         else:
-            ray.init(named, **quiet)
-    # Whatever Ray's parsers and clients raise, it is one thing for the user.
+            ray.init(_with_port(named), **quiet)
     except (ConnectionError, ValueError, RuntimeError, AssertionError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ClusterError(
-            f"--cluster {address}: cannot be reached: {reason}; give auto, ray://HOST or HOST:PORT of a running Ray "
-            f"cluster of this Python and Ray {ray.__version__}"
+            f"--cluster {address}: cannot be reached: {reason}; {_ADDRESSES} of this Python and "
+            f"Ray {ray.__version__}"
         ) from error
 
 
-def _is_current() -> bool:
-    """Whether this machine belongs to a cluster that runs, by the note that `ray start` leaves."""
-    note = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # noqa: S108 - Ray's own place
+def _is_member() -> bool:
+    """Whether this machine belongs to a running cluster, by the file that `ray start` writes."""
+    file = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # noqa: S108
     try:
-        _knock(note.read_text(encoding="utf-8").strip())
+        _probe(file.read_text(encoding="utf-8").strip())
     except (OSError, ClusterError):
         return False
     return True
 
 
-def _knock(address: str) -> None:
-    """Fail at once where nothing listens: Ray's clients would ask again for minutes.
-
-    Raises
-    ------
-    ClusterError
-        There is no such machine or port.
-    """
+def _probe(address: str) -> None:
+    """Raise ClusterError at once if nothing listens; Ray's own clients would retry for minutes."""
     host, _, port = _with_port(address).removeprefix("ray://").rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+        connection = socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS)
+        connection.close()
     except (OSError, ValueError) as error:
         raise ClusterError(
-            f"--cluster {address}: cannot be reached: {error}; give auto, ray://HOST or HOST:PORT of a running Ray cluster"
+            f"--cluster {address}: cannot be reached: {error}; {_ADDRESSES}"
         ) from None
 
 
@@ -215,4 +168,4 @@ def _with_port(address: str) -> str:
     if not address.startswith("ray://"):
         return address
     host = address.removeprefix("ray://").rstrip("/")
-    return f"ray://{host}" if ":" in host.rpartition("]")[2] else f"ray://{host}:{_PORT}"
+    return f"ray://{host}" if ":" in host.rpartition("]")[2] else f"ray://{host}:{_CLIENT_PORT}"

@@ -10,7 +10,6 @@ results.csv, answers/    a row and a picture per answer
 report.html, report.json
 """
 
-from pixmend.evaluation.aggregation import Summary
 from pixmend.evaluation.baselines import BASELINES
 from pixmend.evaluation.evaluated_methods import ModelUnderTest, find_methods, select_methods
 from pixmend.evaluation.external_methods import parse_completions, write_tasks
@@ -38,7 +37,6 @@ __all__ = [
     "HeldOut",
     "ModelUnderTest",
     "Step",
-    "Summary",
     "TrainingImages",
     "choose_held_out",
     "evaluate",

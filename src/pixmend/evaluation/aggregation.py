@@ -44,30 +44,30 @@ def mean_interval(values: ArrayLike, groups: ArrayLike) -> Interval:
     independent. For a comparison, pass paired differences.
     """
     x = np.asarray(values, np.float64)
-    low, high, count = _bootstrap(x, np.ones(len(x)), groups)
-    return Interval(float(x.mean()), low, high, len(x), count)
+    return _bootstrap(x, np.ones(len(x)), groups, mean=float(x.mean()))
 
 
 def ratio_interval(numerators: ArrayLike, denominators: ArrayLike, groups: ArrayLike) -> Interval:
     """Return the ratio of the sums of two [N] and its interval; 1 if both sums are 0."""
     # The offset, a thousandth of a grey level, gives two flat sets a ratio of 1.
     x, y = (np.asarray(values, np.float64) + 1e-3 for values in (numerators, denominators))
-    low, high, count = _bootstrap(x, y, groups)
-    _, of_image = np.unique(np.asarray(groups), return_inverse=True)
-    ratio = np.bincount(of_image, x).sum() / np.bincount(of_image, y).sum()
-    return Interval(float(ratio), low, high, len(x), count)
+    return _bootstrap(x, y, groups)
 
 
 def _bootstrap(
-    numerators: NDArray[np.float64], denominators: NDArray[np.float64], groups: ArrayLike
-) -> tuple[float, float, int]:
-    """Return the ends of the interval of the ratio of sums, and the number of groups."""
+    numerators: NDArray[np.float64],
+    denominators: NDArray[np.float64],
+    groups: ArrayLike,
+    mean: float | None = None,
+) -> Interval:
+    """Return the interval of the ratio of sums, and the ratio itself unless ``mean`` is given."""
     _, of_image = np.unique(np.asarray(groups), return_inverse=True)
     tops, floors = np.bincount(of_image, numerators), np.bincount(of_image, denominators)
     count = len(tops)
     draws = array_generator_for(0, "bootstrap").integers(0, count, (_DRAWS, count))
-    low, high = np.quantile(tops[draws].sum(1) / floors[draws].sum(1), _LEVELS)
-    return float(low), float(high), count
+    low, high = np.quantile(tops[draws].sum(1) / floors[draws].sum(1), _LEVELS).tolist()
+    ratio = float(tops.sum() / floors.sum()) if mean is None else mean
+    return Interval(ratio, low, high, len(numerators), count)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,6 @@ class Summary:
     leads: dict[str, Interval]  # by mask: paired difference of these two; {} without both
     errors: dict[str, list[CalibrationBin]]  # by our labels: calibration of predicted errors
     shares: dict[str, list[CalibrationBin]]  # and of confidences
-    features: str  # of KID and Fréchet distance
     pairs: tuple[Pair, ...]  # the methods that two models share
 
     @property
@@ -144,17 +143,12 @@ class Summary:
         """Whether all methods have a figure."""
         return all(name in cell.figures for cell in self.cells.values())
 
-    def highest(self, mask: str, name: str) -> float:
-        """Return the highest mean of a figure."""
-        return max(self.cells[label, mask].figures[name].mean for label in self.labels)
-
 
 def summarise(
     rows: Sequence[ResultRow],
     methods: Sequence[EvaluatedMethod],
     masks: Sequence[str],
-    features: str,
-    realism: Sequence[Realism],
+    realism: Realism,
 ) -> Summary:
     """Aggregate complete rows, one for each image, mask and method."""
     labels = tuple(method.label for method in methods)
@@ -165,9 +159,7 @@ def summarise(
     for mask in columns:
         best = max(labels, key=lambda label: float(table.values(label, mask, "psnr").mean()))
         for label in labels:
-            own = [each for each in realism if each.label == label and mask in (each.mask, ALL)]
-            behind = None if label == best else table.difference(best, label, mask)
-            cells[label, mask] = table.cell(label, mask, own, behind)
+            cells[label, mask] = table.cell(label, mask, best, realism)
 
     def best_of(labels: Sequence[str]) -> str | None:
         return max(labels, key=lambda label: cells[label, columns[-1]].psnr.mean, default=None)
@@ -189,7 +181,6 @@ def summarise(
             label: _bins(rows, label, "predicted_error", "observed_error", 2) for label in ours
         },
         shares={label: _bins(rows, label, "confidence", "correct", 1) for label in ours},
-        features=features,
         pairs=_pairs(table, ours, columns),
     )
 
@@ -214,9 +205,7 @@ class _Table:
         differences = self.values(label, mask, name) - self.values(other, mask, name)
         return mean_interval(differences, self._groups)
 
-    def cell(
-        self, label: str, mask: str, realism: Sequence[Realism], behind: Interval | None
-    ) -> Cell:
+    def cell(self, label: str, mask: str, best: str, realism: Realism) -> Cell:
         figures = {}
         for name in METRICS:
             values = self.values(label, mask, name)
@@ -232,7 +221,10 @@ class _Table:
             self._columns(label, mask, name).ravel() for name in ("seconds", "peak_mib")
         )
         seconds, peaks = seconds[~np.isnan(seconds)], peaks[~np.isnan(peaks)]
-        complete = len(realism) == (len(self._masks) if mask == ALL else 1)
+        places = [(label, each) for each in (self._masks if mask == ALL else [mask])]
+        kid = fid = None
+        if all(place in realism for place in places):
+            kid, fid = np.mean([realism[place] for place in places], axis=0).tolist()
         return Cell(
             label,
             mask,
@@ -240,9 +232,9 @@ class _Table:
             missing=float(self._columns(label, mask, "missing").mean()),
             seconds=float(seconds.mean()) if len(seconds) else None,
             peak_mib=float(peaks.max()) if len(peaks) else None,
-            kid=float(np.mean([each.kid for each in realism])) if complete else None,
-            fid=float(np.mean([each.fid for each in realism])) if complete else None,
-            behind=behind,
+            kid=kid,
+            fid=fid,
+            behind=None if label == best else self.difference(best, label, mask),
         )
 
     def _columns(self, label: str, mask: str, name: str) -> NDArray[np.float64]:

@@ -30,7 +30,7 @@ _INVERTED = 8  # images
 
 @dataclass(frozen=True)
 class SelfInversion:
-    """A search's completions of G's own samples: G can reproduce them, so errors are the search's."""
+    """A search's completions of G's own samples, whose errors are the search's alone."""
 
     label: str
     mask: str
@@ -85,42 +85,30 @@ def _mean_psnr(answers: Sequence[Images], images: Images, holes: Sequence[Region
 
 def verdict(summary: Summary) -> str:
     """Return in one or two sentences whether the model beats the baselines, or which model wins."""
-    if summary.pairs:
-        return _compare_models(summary)
+    texts = _TEXTS["verdict"]
+    if summary.pairs:  # compared by the method in which A is best
+        pair = max(summary.pairs, key=lambda pair: summary.total(pair.first).psnr.mean)
+        gap, method = pair.psnr[summary.over_all], pair.first.removeprefix("A:")
+        name = {1: "model_b", -1: "model_a", 0: "models_equal"}[gap.sign]
+        return str(texts[name].format(gap=texts["gap"].format(**asdict(gap), method=method)))
     ours, baseline, lead = summary.best_ours, summary.best_baseline, summary.lead
     if ours is None or baseline is None or lead is None:
         best = str(ours or baseline)
-        sentence = f"{best} completes best, {summary.total(best).psnr.mean:.2f} dB"
-        return f"{sentence}; there is no baseline." if ours else f"Baselines only: {sentence}."
+        name = "ours_only" if ours else "baselines_only"
+        return str(texts[name].format(best=best, psnr=summary.total(best).psnr.mean))
     totals = [summary.total(label) for label in (ours, baseline)]
-    scores = ", ".join(f"{total.label} {total.psnr.mean:.2f} dB" for total in totals)
-    interval = f"95 % interval {lead.low:+.2f} to {lead.high:+.2f} dB"
-    if lead.groups < 2:
-        return f"One group of images is not enough for a comparison: {scores}."
-    if lead.sign == 0:
-        return (
-            "The model and the best baseline cannot be told apart: "
-            f"the difference is {lead.mean:+.2f} dB ({interval}): {scores}."
-        )
-    outcome, opposite = ("wins", "loses") if lead.sign > 0 else ("loses", "wins")
-    relation = "over" if lead.sign > 0 else "to"
-    exceptions = [mask for mask, each in summary.leads.items() if each.sign == -lead.sign]
-    return (
-        f"The model {outcome} by {abs(lead.mean):.2f} dB {relation} the best baseline "
-        f"({interval}): {scores}."
-        + (f" It {opposite} under {_enumerate(exceptions)}." if exceptions else "")
+    name = {1: "wins", -1: "loses", 0: "equal" if lead.groups > 1 else "one_group"}[lead.sign]
+    sentence = texts[name].format(
+        scores=", ".join(f"{total.label} {total.psnr.mean:.2f} dB" for total in totals),
+        interval=texts["interval"].format(**asdict(lead)),
+        mean=lead.mean,
+        size=abs(lead.mean),
     )
-
-
-def _compare_models(summary: Summary) -> str:
-    """Compare two models by the method in which A is best."""
-    pair = max(summary.pairs, key=lambda pair: summary.total(pair.first).psnr.mean)
-    gap, method = pair.psnr[summary.over_all], pair.first.removeprefix("A:")
-    span = f"{gap.mean:+.2f} dB, 95 % interval {gap.low:+.2f} to {gap.high:+.2f}, by {method}"
-    if gap.sign == 0:
-        return f"A and B cannot be told apart: B - A is {span}."
-    winner, loser = ("B", "A") if gap.sign > 0 else ("A", "B")
-    return f"{winner} completes better than {loser}: B - A is {span}."
+    exceptions = [mask for mask, each in summary.leads.items() if each.sign * lead.sign < 0]
+    if exceptions:
+        opposite = "loses" if lead.sign > 0 else "wins"
+        sentence += f" It {opposite} under {_enumerate(exceptions)}."
+    return str(sentence)
 
 
 def diagnose(

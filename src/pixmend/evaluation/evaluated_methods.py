@@ -118,20 +118,10 @@ def find_methods(
     *,
     prefix: str = "",
 ) -> list[EvaluatedMethod]:
-    """Return methods by name; `default` adds its average if the model has an inpainter.
+    """Return methods by name; SettingsError for an unknown or an unavailable one.
 
-    Parameters
-    ----------
-    names
-        Names of `pixmend.completion.METHODS`, with an optional ``:share`` of their steps, and
-        baselines.
-    prefix
-        Marks the model's methods when two models are compared.
-
-    Raises
-    ------
-    SettingsError
-        Unknown name (the message lists the names), or a baseline with a missing requirement.
+    The names are those of `pixmend.completion.METHODS`, with an optional ``:share`` of their steps,
+    and of baselines. `default` adds its average if there is an inpainter. ``prefix`` names the model.
     """
     spec = spec or EvaluationSpec()
     methods: list[EvaluatedMethod] = []

@@ -74,7 +74,7 @@ class ExternalMethod:
         self.seconds = _seconds_per_image(folder / "facts.json")
 
     def digest(self, masks: Sequence[str], count: int) -> str:
-        """Return a hash of the answers to the first ``count`` images; InputError if any is missing."""
+        """Return a hash of the answers to ``count`` images; InputError if any is missing."""
         paths = [_path_of(mask, number) for mask in masks for number in range(count)]
         missing = [path for path in paths if not (self._folder / path).is_file()]
         if missing:
@@ -96,9 +96,9 @@ class ExternalMethod:
         path = self._folder / _path_of(shape, number)
         answer = to_eight_bits(open_image(path).pixels)
         if answer.shape[:2] != image.shape[:2]:
-            size, wanted = (f"{each.shape[1]} x {each.shape[0]}" for each in (answer, image))
+            size, task = (f"{each.shape[1]} x {each.shape[0]}" for each in (answer, image))
             raise InputError(
-                f"{path}: {size}, but the image is {wanted}; save answers in the size of the task"
+                f"{path}: {size}, but the image is {task}; save answers in the size of the task"
             )
         answer = to_channels(answer, _MODES[image.shape[-1]]).astype(np.uint8)
         error = rmse(answer, image, mask.known)

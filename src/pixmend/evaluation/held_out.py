@@ -110,7 +110,7 @@ def choose_held_out(
 ) -> HeldOut:
     """Draw up to ``count`` images without replacement, skipping near-duplicates of training images.
 
-    A larger ``count`` extends the same sequence. ``on_progress`` receives (images chosen, total).
+    A larger ``count`` extends the same sequence. ``on_progress`` receives (images selected, total).
 
     Raises
     ------
@@ -119,13 +119,13 @@ def choose_held_out(
     """
     order = array_generator_for(seed, "evaluate", "images").permutation(len(source.names))
     retrieval = None if train is None else Retrieval(channels_first(train.images))
-    chosen: dict[int, Images] = {}
+    selection: dict[int, Images] = {}
     duplicates: list[str] = []
     failed: list[tuple[str, str]] = []
     examined = 0
-    while len(chosen) < count and examined < len(order):
+    while len(selection) < count and examined < len(order):
         # At most as many as are still needed, so that the chunk size does not affect `examined`.
-        indices = order[examined : examined + min(_CHUNK, count - len(chosen))].tolist()
+        indices = order[examined : examined + min(_CHUNK, count - len(selection))].tolist()
         examined += len(indices)
         candidates = {}
         for index in indices:
@@ -138,17 +138,17 @@ def choose_held_out(
             if is_copy:
                 duplicates.append(source.names[index])
             else:
-                chosen[index] = image
-        on_progress(len(chosen), min(count, len(order)))
-    if not chosen:
+                selection[index] = image
+        on_progress(len(selection), min(count, len(order)))
+    if not selection:
         raise _no_images(len(order), duplicates, failed)
     all_groups, shared = _groups(source, train)
-    groups = [all_groups[index] for index in chosen]
+    groups = [all_groups[index] for index in selection]
     return HeldOut(
-        images=np.stack(list(chosen.values())),
-        names=[source.names[index] for index in chosen],
+        images=np.stack(list(selection.values())),
+        names=[source.names[index] for index in selection],
         groups=groups,
-        labels=[source.labels[index] for index in chosen],
+        labels=[source.labels[index] for index in selection],
         examined=examined,
         available=len(order),
         duplicates=sorted(duplicates),

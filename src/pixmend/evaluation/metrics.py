@@ -6,6 +6,7 @@ Metrics of the hole measure a completion; metrics of the whole image allow compa
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -53,12 +54,8 @@ def ssim_map(answer: Pixels, image: Pixels) -> NDArray[np.float64]:
     """
     from scipy.ndimage import gaussian_filter
 
-    def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        smoothed: NDArray[np.float64] = gaussian_filter(
-            values, (_SIGMA, _SIGMA, 0), mode="mirror", radius=(_RADIUS, _RADIUS, 0)
-        )
-        return smoothed
-
+    window = {"sigma": (_SIGMA, _SIGMA, 0), "radius": (_RADIUS, _RADIUS, 0)}
+    smooth = partial(gaussian_filter, mode="mirror", **window)
     x, y = answer.astype(np.float64) / 255, image.astype(np.float64) / 255
     mean_x, mean_y = smooth(x), smooth(y)
     variance_x, variance_y = smooth(x * x) - mean_x**2, smooth(y * y) - mean_y**2

@@ -4,6 +4,7 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -28,14 +29,7 @@ MIN_IMAGES = 50  # KID of fewer images is meaningless
 _MAX_IMAGES = 512  # samples and training images compared
 
 
-@dataclass(frozen=True)
-class Realism:
-    """A method's answers under one mask: KID, 0 for the originals, and Fréchet distance."""
-
-    label: str
-    mask: str
-    kid: float
-    fid: float
+Realism: TypeAlias = dict[tuple[str, str], tuple[float, float]]  # (label, mask) -> (KID, Fréchet)
 
 
 @dataclass(frozen=True)
@@ -53,14 +47,15 @@ class SampleQuality:
 
 def measure_realism(
     held_out: HeldOut, rows: Sequence[ResultRow], store: ResultStore, should_stop: ShouldStop
-) -> tuple[str, list[Realism]]:
-    """Return the name of the features, and each method's realism under each mask.
+) -> tuple[str, Realism]:
+    """Return the name of the features, and KID and Fréchet distance of each method's answers.
 
-    There is none for fewer than `MIN_IMAGES` images, and of methods with missing answers.
+    KID of the originals is 0. There are none for fewer than `MIN_IMAGES` images, nor for methods
+    with missing answers.
     """
     features = choose_features(torch.device("cpu"))
     if len(held_out.images) < MIN_IMAGES:
-        return features.name, []
+        return features.name, {}
 
     originals = functools.cache(lambda: features(to_tensor(held_out.images)))
 
@@ -70,7 +65,7 @@ def measure_realism(
         x, y = originals(), features(to_tensor(answers))
         return [paired_kernel_distance(x, y), frechet_distance(x, y)]
 
-    realism = []
+    realism: Realism = {}
     digest = _hash(held_out.images)
     for label, mask in dict.fromkeys((row.label, row.mask) for row in rows):
         keys = [row.key for row in rows if (row.label, row.mask) == (label, mask)]
@@ -78,8 +73,8 @@ def measure_realism(
         if len(answers) == len(keys):
             images = np.stack(answers)
             name = f"realism {features.name} {_hash(images)} {digest}"
-            figures = store.cached(name, functools.partial(distances, images))
-            realism.append(Realism(label, mask, *figures))
+            kid, fid = store.cached(name, functools.partial(distances, images))
+            realism[label, mask] = kid, fid
     return features.name, realism
 
 

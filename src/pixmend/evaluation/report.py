@@ -53,7 +53,6 @@ def write_report(evaluation: Evaluation, store: ResultStore) -> None:
     write_text(store.folder / "report.json", facts + "\n")
     summary, held_out = evaluation.summary, evaluation.held_out
     best = summary.best_ours or summary.best_baseline
-    sign = 0 if summary.lead is None else summary.lead.sign
     page = render(
         "evaluation/report.html",
         evaluation=evaluation,
@@ -61,11 +60,9 @@ def write_report(evaluation: Evaluation, store: ResultStore) -> None:
         held_out=held_out,
         title=Path(evaluation.settings["model"]).name,
         groups=len(set(held_out.groups)),
-        mood={1: "won", -1: "lost", 0: "even"}[sign],
         best=summary.total(best) if best else None,
-        lowest_kid=_lowest_kid(summary),
         charts=_charts(summary),
-        samples=_samples(evaluation),
+        picture=_picture,
         gallery=_gallery(evaluation.spec, held_out, evaluation.rows, summary, store),
         baselines={name: BASELINES[name] for name in summary.labels if name in BASELINES},
     )
@@ -92,7 +89,7 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
         "errors": summary.errors,
         "shares": summary.shares,
         "pairs": summary.pairs,
-        "features": summary.features,
+        "features": evaluation.settings["features"],
         "self_inversion": evaluation.inversion,
         "samples": evaluation.samples and evaluation.samples[0],
         "originals_class_correct": evaluation.originals_class_correct,
@@ -119,14 +116,6 @@ def _cell_as_json(cell: Cell) -> dict[str, Any]:
         **values,
         "as_good_as_the_best": cell.as_good,
     }
-
-
-def _lowest_kid(summary: Summary) -> dict[str, float]:
-    """Return the lowest KID of each mask; {} if a method has none."""
-    kids = {place: cell.kid for place, cell in summary.cells.items() if cell.kid is not None}
-    if len(kids) < len(summary.cells):
-        return {}
-    return {mask: min(kids[label, mask] for label in summary.labels) for mask in summary.masks}
 
 
 def _charts(summary: Summary) -> list[str]:
@@ -187,19 +176,6 @@ def _calibration_chart(title: str, note: str, bins: dict[str, list[CalibrationBi
     xs = [x for each in series for x, _ in each.points]
     diagonal = Series("as predicted", [(x, x) for x in (min(xs), max(xs))], dashed=True)
     return line_chart(title, note, [*series, diagonal], across="predicted")
-
-
-def _samples(evaluation: Evaluation) -> dict[str, Any] | None:
-    if evaluation.samples is None:
-        return None
-    quality, samples, nearest = evaluation.samples
-    return {
-        "quality": quality,
-        "lines": {
-            title: [_picture(image, f"{title} {n}") for n, image in enumerate(images, 1)]
-            for title, images in (("samples", samples), ("nearest training images", nearest))
-        },
-    }
 
 
 class _Picture(NamedTuple):

@@ -99,17 +99,8 @@ class BatchResult:
 class ResultStore:
     """The folder of an evaluation; opening it reads the results of earlier calls.
 
-    Parameters
-    ----------
-    plan
-        JSON values on which all rows depend, among them ``batch``, the images per batch.
-
-    Raises
-    ------
-    RunError
-        The folder holds an evaluation with another plan.
-    OutputError
-        The folder cannot be written.
+    ``plan`` has the JSON values on which all rows depend, among them ``batch``, the images per
+    batch. RunError if the folder holds an evaluation with another plan.
     """
 
     def __init__(self, folder: Path, plan: dict[str, Any]) -> None:

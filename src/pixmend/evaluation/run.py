@@ -312,7 +312,7 @@ def _judge(
     rows, accuracy, reason = classify_answers(rows, held_out, train, store)
     store.write(rows)  # in one order, whatever was done when
     features, realism = measure_realism(held_out, rows, store, should_stop)
-    summary = summarise(rows, methods, spec.masks, features, realism)
+    summary = summarise(rows, methods, spec.masks, realism)
     count, training = len(held_out.images), None if train is None else len(train.images)
     random_features = _RANDOM_FEATURES if features == "random" else None
     few_images = None if realism else f"KID needs {MIN_IMAGES} images, and there are {count}"

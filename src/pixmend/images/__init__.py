@@ -1,7 +1,7 @@
 """Images: the only room with PIL, image files, alpha, EXIF and ICC.
 
-Outside, pixels are uint8 (or uint16, for 16-bit grey) arrays [H, W, C]; inside, float32 tensors [C, H, W] in [-1, 1]. The
-conversion is here and nowhere else.
+Outside, pixels are uint8 (or uint16, for 16-bit grey) arrays [H, W, C]; inside, float32 tensors [C,
+H, W] in [-1, 1]. The conversion is here and nowhere else.
 """
 
 from pixmend.images.drawing import contact_sheet, grid, thumbnail, write_animation

@@ -40,7 +40,7 @@ def contact_sheet(
     cell: int = 128,
     labels: Sequence[str] = (),
 ) -> Pixels:
-    """Arrange rows of images [H, W, C] under captions as uint8 [H', W', 3], each a `thumbnail` of ``cell`` pixels.
+    """Arrange rows of images, as thumbnails of ``cell`` pixels, under captions: uint8 [H, W, 3].
 
     None leaves a cell empty. ``labels`` are written above the rows.
     """
@@ -68,7 +68,7 @@ def contact_sheet(
 
 
 def thumbnail(pixels: Pixels, cell: int) -> Pixels:
-    """Return an image [H, W, C] as uint8 [h, w, 3], the longer side at most ``cell`` pixels, alpha over a checkerboard.
+    """Return an image as uint8 [h, w, 3], at most ``cell`` pixels, alpha over a checkerboard.
 
     Small images are enlarged by a whole factor with crisp pixels, large ones reduced.
     """

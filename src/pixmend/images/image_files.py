@@ -21,8 +21,8 @@ MAX_PIXELS = 64_000_000  # 8,000 x 8,000: more is refused as a decompression bom
 MAX_BYTES = 512 * 2**20
 # Decoders that run other programs or follow links in the file (EPS, MPO sidecars ...) stay off.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-# Description, make, model, software, date, artist, host, copyright: TIFF tags about the image. Other tags describe the
-# storage in that file, and would be wrong in another.
+# Description, make, model, software, date, artist, host, copyright: TIFF tags about the image.
+# Other tags describe the storage in that file, and would be wrong in another.
 _TIFF_TAGS = (270, 271, 272, 305, 306, 315, 316, 33432)
 _EXIF_GROUPS = (0x8769, 0x8825)  # camera, GPS
 _TIFF = (".tif", ".tiff")
@@ -35,7 +35,7 @@ _DECODER_ERRORS = (
 
 
 def find_images(folder: Path) -> Iterator[Path]:
-    """Yield the image files under ``folder``, sorted by path; hidden files and folders are skipped."""
+    """Yield the image files under ``folder``, sorted by path, without hidden ones."""
     for path in sorted(folder.rglob("*")):
         if _is_image(path.relative_to(folder)) and path.is_file():
             yield path
@@ -53,14 +53,14 @@ def images_at(place: StorePath) -> Iterator[Path | StorePath]:
 
 def images_in(folder: StorePath) -> Iterator[str]:
     """Yield the relative names of `find_images` for a folder in a store."""
-    return (name for name, _ in folder.files() if _is_image(PurePosixPath(name)))
+    return (name for name, *_ in folder.files() if _is_image(PurePosixPath(name)))
 
 
 def open_image(source: Any) -> Picture:  # noqa: ANN401 - a path, a URL, a PIL image or an array
     """Open a path or URL, a PIL image or an array [H, W] or [H, W, C] as an upright `Picture`.
 
-    EXIF rotation is applied and its tag removed; of an animation the first frame is used. ImageError if it is missing,
-    damaged, over the limits, or of a mode that cannot be kept.
+    EXIF rotation is applied and its tag removed; of an animation the first frame is used.
+    ImageError if it is missing, damaged, over the limits, or of a mode that cannot be kept.
     """
     if isinstance(source, Picture):
         return source
@@ -70,7 +70,8 @@ def open_image(source: Any) -> Picture:  # noqa: ANN401 - a path, a URL, a PIL i
         return picture_from_pil(ImageOps.exif_transpose(source))
     if not isinstance(source, str | os.PathLike | StorePath):
         raise ImageError(
-            f"image: a {type(source).__name__} is no image; give a path, a PIL image or a NumPy array"
+            f"image: a {type(source).__name__} is no image; "
+            "give a path, a PIL image or a NumPy array"
         )
     place = StorePath.of(source if isinstance(source, str | StorePath) else Path(source))
     return decode_image(_read(place), place.local or place)
@@ -83,7 +84,7 @@ def decode_image(
     max_pixels: int = MAX_PIXELS,
     formats: tuple[str, ...] = FORMATS,
 ) -> Picture:
-    """Decode the bytes of an image file of one of ``formats``; ``path`` names it in messages. See `open_image`."""
+    """Decode an image file of one of ``formats``; ``path`` is for messages. See `open_image`."""
     name = str(path or "image")
     too_large = f"more than {max_pixels / 1e6:.0f} million pixels; scale it down first"
     try:
@@ -97,7 +98,8 @@ def decode_image(
                 _mark_reduced(image)
                 image.load()
                 if image.format == "TIFF":
-                    # Only after loading, which turns a TIFF upright and takes all its tags for EXIF.
+                    # Only after loading, which turns a TIFF upright and takes all its tags for
+                    # EXIF.
                     _keep_tiff_tags(image)
                 return picture_from_pil(ImageOps.exif_transpose(image), path)
     except UnidentifiedImageError:
@@ -110,7 +112,8 @@ def decode_image(
     except ImageError:
         raise
     except MemoryError:
-        # If the machine is short of memory this raises again: the image may be good, and must not be skipped.
+        # If the machine is short of memory this raises again: the image may be good, and must not
+        # be skipped.
         bytearray(4 * max_pixels)
         raise ImageError(f"{name}: {too_large}") from None
     except Exception as error:
@@ -123,7 +126,8 @@ def decode_image(
 def encode_png(pixels: Pixels, *, quick: bool = False) -> bytes:
     """Return uint8 [H, W, C] (or uint16 [H, W, 1]) as a PNG; equal pixels give equal bytes.
 
-    ``quick`` encodes runs only (zlib's Z_RLE): in half the time, equally small on photographs, a fifth larger on drawings.
+    ``quick`` encodes runs only (zlib's Z_RLE): in half the time, equally small on photographs, a
+    fifth larger on drawings.
     """
     flat = np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     buffer = io.BytesIO()
@@ -145,7 +149,7 @@ def png_bytes(picture: Picture) -> bytes:
 
 
 def lossless_suffix(suffix: str, mode: str) -> str:
-    """Return the suffix for saving a picture of ``mode`` exactly: its own ``suffix`` where possible.
+    """Return the suffix to save a picture of ``mode`` exactly: its own if possible.
 
     A WebP file stores no fully opaque alpha: it opens as RGB, with equal pixels.
     """
@@ -163,7 +167,7 @@ def save_image(picture: Picture, path: Path) -> None:
 
 
 def image_bytes(picture: Picture, suffix: str) -> bytes:
-    """Return a picture with its metadata as a file, without loss for a suffix of `lossless_suffix`."""
+    """Return a picture and its metadata as a file; lossless for a `lossless_suffix`."""
     kind = suffix.lower()
     options: dict[str, Any] = dict(picture.info)
     if kind == ".webp":

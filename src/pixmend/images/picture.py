@@ -12,7 +12,8 @@ from pixmend.errors import ImageError
 from pixmend.images.pixels import Channels, Pixels, to_channels, to_eight_bits
 from pixmend.storage import StorePath
 
-# Channels of `Picture.pixels` by stored mode. Palettes cannot hold new colours, so they open as RGB or RGBA.
+# Channels of `Picture.pixels` by stored mode. Palettes cannot hold new colours, so they open as RGB
+# or RGBA.
 _CHANNELS: dict[str, Channels] = {
     "1": "L",
     "L": "L",
@@ -39,7 +40,8 @@ class Picture:
     Attributes
     ----------
     native
-        Stored samples, [H, W] or [H, W, bands]: bool, uint8, uint16, or floats in [0, 1] from an array.
+        Stored samples, [H, W] or [H, W, bands]: bool, uint8, uint16, or floats in [0, 1] from an
+        array.
     mode
         PIL's name of the stored mode: 1, L, LA, RGB, RGBA, CMYK or I;16.
     path
@@ -94,7 +96,7 @@ class Picture:
         return np.issubdtype(self.native.dtype, np.floating)
 
     def replace_where(self, hole: NDArray[np.bool_], pixels: Pixels) -> "Picture":
-        """Return the picture with ``pixels`` where ``hole`` [H, W] is True; all other stored samples stay unchanged.
+        """Return the picture with ``pixels`` in the hole [H, W]; other samples are unchanged.
 
         ``pixels`` [H, W, C] have the depth of `pixels`, with C of 1, 3 or 4.
         """
@@ -108,7 +110,7 @@ class Picture:
     def with_part(
         self, part: "Picture", rows: slice, columns: slice, where: NDArray[np.bool_]
     ) -> "Picture":
-        """Return the picture with the stored samples of ``part`` (see `part`) where ``where`` [h, w] is True."""
+        """Return the picture with the stored samples of `part` where ``where`` [h, w] is True."""
         native = self.native.copy()
         native[rows, columns][where] = part.native[where]
         return replace(self, native=native)
@@ -141,7 +143,7 @@ class Picture:
 
 
 def picture_from_pil(image: Image.Image, path: Path | StorePath | None = None) -> Picture:
-    """Return a loaded PIL image as a picture; ImageError for modes that cannot be kept, such as 32-bit float."""
+    """Return a loaded PIL image as a picture; ImageError for other modes, such as 32-bit float."""
     info = {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key)}
     if "dpi" in info and not _is_resolution(info["dpi"]):
         del info["dpi"]
@@ -157,17 +159,18 @@ def picture_from_pil(image: Image.Image, path: Path | StorePath | None = None) -
 
 
 def picture_from_array(array: NDArray[Any]) -> Picture:
-    """Return an array as a picture: uint8 or floats [H, W], [H, W, 1 or 3 or 4], or uint16 [H, W] or [H, W, 1].
+    """Return an array as a picture.
 
-    Floats are in [0, 1] and come back as floats; their completions have 16 bits. ImageError for other arrays.
+    It is uint8 or floats, [H, W] or [H, W, 1 or 3 or 4], or uint16, [H, W] or [H, W, 1]. Floats are
+    in [0, 1] and come back as floats; their completions have 16 bits. ImageError for other arrays.
     """
     bands = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
     floats = np.issubdtype(array.dtype, np.floating)
     mode = _ARRAY_MODES.get((np.uint8 if floats else array.dtype.type, bands))
     if mode is None or not array.size:
         raise ImageError(
-            f"image: an array of {array.dtype} {list(array.shape)} is no image; give uint8 or floats in [0, 1] "
-            "[H, W], [H, W, 3] or [H, W, 4], or uint16 [H, W]"
+            f"image: an array of {array.dtype} {list(array.shape)} is no image; "
+            "give uint8 or floats in [0, 1] [H, W], [H, W, 3] or [H, W, 4], or uint16 [H, W]"
         )
     if floats:
         _check_range(array)
@@ -185,13 +188,14 @@ def _check_range(array: NDArray[Any]) -> None:
     bad = array.size - np.count_nonzero(np.isfinite(array))
     if bad:
         raise ImageError(
-            f"image: {bad} of its {array.size} values are NaN or infinite; give floats in [0, 1], and mark "
-            "missing pixels in the mask alone"
+            f"image: {bad} of its {array.size} values are NaN or infinite; "
+            "give floats in [0, 1], and mark missing pixels in the mask alone"
         )
     low, high = float(array.min()), float(array.max())
     if low < -1e-6 or high > 1 + 1e-6:  # tolerates rounding of resampled values
         raise ImageError(
-            f"image: floats must be in [0, 1], and these reach from {low:g} to {high:g}; scale them, or give uint8"
+            f"image: floats must be in [0, 1], and these reach from {low:g} to {high:g}; "
+            "scale them, or give uint8"
         )
 
 
@@ -210,5 +214,6 @@ def _to_kept_mode(image: Image.Image, path: Path | StorePath | None) -> Image.Im
         if values.size and values.min() >= 0 and values.max() <= 65535:
             return Image.fromarray(values.astype(np.uint16))
     raise ImageError(
-        f"{path or 'image'}: pixels of mode {image.mode} cannot be kept exactly; convert it to 8-bit or 16-bit grey, or to RGB"
+        f"{path or 'image'}: pixels of mode {image.mode} cannot be kept exactly; "
+        "convert it to 8-bit or 16-bit grey, or to RGB"
     )

@@ -37,7 +37,7 @@ def to_tensor(pixels: Pixels) -> "Tensor":
 
 
 def to_pixels(values: "Tensor", dtype: type[np.generic] | np.dtype[Any] = np.uint8) -> Pixels:
-    """Map float [..., C, H, W] in [-1, 1] to uint8 or uint16 [..., H, W, C], rounding to the nearest level."""
+    """Map float [..., C, H, W] in [-1, 1] to the nearest levels, uint8 or uint16 [..., H, W, C]."""
     top = np.iinfo(np.dtype(dtype)).max
     levels = ((values.detach().float() + 1) * (top / 2)).round().clamp(0, top)
     return np.ascontiguousarray(levels.movedim(-3, -1).cpu().numpy().astype(dtype))
@@ -62,8 +62,9 @@ def parse_colour(text: str) -> Colour:
 def to_channels(pixels: Pixels, channels: Channels, background: Colour = _WHITE) -> Pixels:
     """Convert uint8 or uint16 [H, W, 1 or 3 or 4] to the given channels.
 
-    Alpha is composited on ``background`` unless ``channels`` has alpha: then the hidden colour of fully transparent
-    pixels, an artefact of the drawing program, becomes ``background``. Colour becomes grey by ITU-R 601 luma, as in PIL.
+    Alpha is composited on ``background`` unless ``channels`` has alpha: then the hidden colour of
+    fully transparent pixels, an artefact of the drawing program, becomes ``background``. Colour
+    becomes grey by ITU-R 601 luma, as in PIL.
     """
     count = channel_count(channels)
     if pixels.shape[-1] == count:
@@ -90,8 +91,9 @@ def to_channels(pixels: Pixels, channels: Channels, background: Colour = _WHITE)
 def fit_square(pixels: Pixels, size: int, fit: Fit, background: Colour = _WHITE) -> Pixels:
     """Resize uint8 [H, W, C] to [size, size, C].
 
-    ``crop`` keeps the centre square, ``pad`` surrounds the image with ``background`` (transparent in RGBA), ``stretch``
-    ignores the proportions. Resampling is Lanczos, on colours premultiplied by alpha so that hidden ones do not bleed.
+    ``crop`` keeps the centre square, ``pad`` surrounds the image with ``background`` (transparent
+    in RGBA), ``stretch`` ignores the proportions. Resampling is Lanczos, on colours premultiplied
+    by alpha so that hidden ones do not bleed.
     """
     height, width, count = pixels.shape
     if fit == "crop":

@@ -24,10 +24,10 @@ _DRAWS = 8
 
 @dataclass(frozen=True)
 class Calibration:
-    """Measurements on held-out images, JSON values only: the model card holds them under "calibration".
+    """Measurements on held-out images as JSON values, "calibration" in the model card.
 
-    Thresholds are Tukey's far-out fences (1977, section 2C), the upper quartile plus three interquartile ranges: a few
-    held-out images of a strange family do not move them.
+    Thresholds are Tukey's far-out fences (1977, section 2C), the upper quartile plus three
+    interquartile ranges: a few unusual held-out images do not move them.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Calibration:
         return asdict(self)
 
     def confidence(self, variance: Tensor, known: Tensor) -> list[float]:
-        """Return the calibrated share of missing pixels that will be correct, for [B, 1, S, S] both."""
+        """Return the calibrated share of correct missing pixels; [B, 1, S, S] both."""
         predicted = predicted_correct(variance, known).tolist()
         return [float(np.interp(share, self.predicted, self.observed)) for share in predicted]
 
@@ -77,14 +77,14 @@ class Calibration:
 
 
 def predicted_correct(variance: Tensor, known: Tensor) -> Tensor:
-    """Return the expected share of correct missing pixels, [B], for normal errors; [B, 1, S, S] both."""
+    """Return the expected share of correct missing pixels, [B], for normal errors."""
     missing = (1 - known).flatten(1)
     chance = torch.erf(CORRECT_TOLERANCE / (2 * variance.flatten(1)).clamp_min(1e-12).sqrt())
     return (chance * missing).sum(1) / missing.sum(1).clamp_min(1e-6)
 
 
 def observed_correct(images: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """Return the share of correct missing pixels, [B], by the mean absolute error over the channels."""
+    """Return the share of correct missing pixels, [B], by the mean over the channels."""
     missing = (1 - known).flatten(1)
     correct = ((images - target).abs().mean(1) <= CORRECT_TOLERANCE).flatten(1).to(missing.dtype)
     return (correct * missing).sum(1) / missing.sum(1).clamp_min(1e-6)
@@ -96,7 +96,8 @@ def calibrate(
 ) -> Calibration | None:
     """Calibrate a model on held-out images; None without an inpainter.
 
-    ``held_out`` [N, C, S, S] and ``training`` [M, C, S, S] are in [-1, 1], ``known`` [K, N, 1, S, S] are K masks an image.
+    ``held_out`` [N, C, S, S] and ``training`` [M, C, S, S] are in [-1, 1], ``known`` [K, N, 1, S,
+    S] are K masks an image.
     """
     if model.inpainter is None:
         return None

@@ -1,10 +1,10 @@
-"""The DCGAN of Radford, Metz and Chintala (2015): a generator and a discriminator that mirror each other.
+"""The DCGAN of Radford, Metz and Chintala (2015): generator G and discriminator D.
 
     z [B, latent_dim] --G--> image [B, C, size, size] in [-1, 1] --D--> logit [B]
 
-Rules of section 3: strided convolutions instead of pooling, batch norm except at G's output and D's input, no hidden
-fully connected layers, ReLU and a final tanh in G, LeakyReLU 0.2 in D. D returns logits: the losses apply the sigmoid
-where it is numerically stable.
+Rules of section 3: strided convolutions instead of pooling, batch norm except at G's output and D's
+input, no hidden fully connected layers, ReLU and a final tanh in G, LeakyReLU 0.2 in D. D returns
+logits: the losses apply the sigmoid where it is numerically stable.
 """
 
 from itertools import pairwise
@@ -18,7 +18,7 @@ from pixmend.models.settings import DCGANSettings
 
 
 class Generator(nn.Module):
-    """G: a projection of z to `start` x `start` maps, then transposed convolutions (Radford 2015, figure 1)."""
+    """G: a projection of z, then transposed convolutions (Radford 2015, figure 1)."""
 
     def __init__(self, settings: DCGANSettings) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Discriminator(nn.Module):
         return self.logit(self.features(images)[-1])
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Return the maps after each layer, from [B, filters, size / 2, size / 2] to [B, widths[-1], start, start]."""
+        """Return the maps after each layer, the last [B, widths[-1], start, start]."""
         maps = [images]
         for layer in self.downs:
             maps.append(layer(maps[-1]))
@@ -89,7 +89,7 @@ def down(narrow: int, wide: int, kernel: int) -> nn.Sequential:
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw weights from N(0, 0.02) and batch-norm gains from N(1, 0.02), and zero biases (Radford 2015, section 4)."""
+    """Draw weights from N(0, 0.02), batch-norm gains from N(1, 0.02) (Radford 2015, section 4)."""
     with torch.no_grad():
         for part in module.modules():
             if isinstance(part, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):

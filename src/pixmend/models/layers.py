@@ -1,18 +1,19 @@
-"""Strided convolutions of a DCGAN, faster in training on a CPU; weights, names and values are torch's.
+"""Strided convolutions, faster in training on a CPU; weights and values are torch's.
 
-A kernel of 4 with stride 2 over C channels is a kernel of 2 with stride 1 over the 4 C channels of 2 x 2 blocks of pixels.
-Two neighbouring outputs of a kernel (g0, g1) take three products instead of four (Winograd 1980; Lavin and Gray 2016, F(2, 2)):
+A kernel of 4 with stride 2 over C channels is a kernel of 2 with stride 1 over the 4 C channels of
+2 x 2 blocks of pixels. Two neighbouring outputs of a kernel (g0, g1) take three products instead of
+four (Winograd 1980; Lavin and Gray 2016, F(2, 2)):
 
     y0 = d0 g0 + d1 g1 = (d0 - d1) g0 + d1 (g0 + g1)
     y1 = d1 g0 + d2 g1 = d1 (g0 + g1) + (d2 - d1) g1
 
 Along both axes, 9 matrix products replace 16, on tiles of 2 x 2 outputs:
 
-    V [9, tiles, 4 narrow] of the fine maps, U [9, wide, 4 narrow] of the weights, M [9, tiles, wide] of the coarse maps
-    convolution: M = V U'    transposed convolution: V = M U    gradient of the weights: U = M' V
+    fine maps V [9, tiles, 4 narrow], weights U [9, wide, 4 narrow], coarse maps M [9, tiles, wide]
+    convolution M = V U', transposed convolution V = M U, gradient of the weights U = M' V
 
-The transforms back are the transposes. All factors are 0, 1 and -1, so rounding errors stay those of slightly longer sums.
-The last layer of G, with few channels, is one matrix product and a fold.
+The transforms back are the transposes. All factors are 0, 1 and -1, so rounding errors stay those
+of slightly longer sums. The last layer of G, with few channels, is one matrix product and a fold.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,7 +37,7 @@ _ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise") and bool(
 
 
 class Projection(nn.Linear):
-    """z [B, latent_dim] -> [B, maps] without bias; in evaluation mode no row or gradient depends on the others.
+    """z [B, latent_dim] -> [B, maps]; in evaluation mode no row or gradient depends on others.
 
     With a partial block of columns, the order of a row's sums depends on its position in the batch.
     Zero padding of z and weights to whole blocks avoids this and changes no sum.
@@ -54,7 +55,7 @@ class Projection(nn.Linear):
 
 
 class Downsample(nn.Conv2d):
-    """Convolution of stride 2: [B, narrow, 2 s, 2 s] -> [B, wide, s, s], kernel 4 or 5."""
+    """Convolution of stride 2: [B, narrow, 2 s, 2 s] -> [B, wide, s, s]."""
 
     def __init__(self, narrow: int, wide: int, kernel: int, *, bias: bool = True) -> None:
         super().__init__(narrow, wide, kernel, 2, 1 if kernel == 4 else 2, bias=bias)
@@ -68,7 +69,7 @@ class Downsample(nn.Conv2d):
 
 
 class Upsample(nn.ConvTranspose2d):
-    """Transposed convolution of stride 2: [B, wide, s, s] -> [B, narrow, 2 s, 2 s], kernel 4 or 5."""
+    """Transposed convolution of stride 2: [B, wide, s, s] -> [B, narrow, 2 s, 2 s]."""
 
     def __init__(self, wide: int, narrow: int, kernel: int, *, bias: bool = True) -> None:
         # Side of the output: (s - 1) * 2 - 2 * padding + kernel + output_padding = 2 s.
@@ -100,12 +101,12 @@ def _is_faster(layer: Downsample | Upsample, maps: Tensor, side: int) -> bool:
 class _Gradient(torch.autograd.Function):
     """Gradient of sum(coarse * convolve(fine, weight)) by one operand, given the other two.
 
-    The form is linear in each operand, so the gradient by ``fine`` is the transposed convolution and the gradient by
-    ``coarse`` the convolution; and gradients of gradients are of the same form.
+    The form is linear in each operand, so the gradient by ``fine`` is the transposed convolution
+    and the gradient by ``coarse`` the convolution; and gradients of gradients are of the same form.
     """
 
     @staticmethod
-    def forward(ctx: Any, by: str, *operands: Tensor | None) -> Tensor:  # noqa: ANN401 - torch's context
+    def forward(ctx: Any, by: str, *operands: Tensor | None) -> Tensor:  # noqa: ANN401
         ctx.by = by
         ctx.save_for_backward(*operands)
         function = {"fine": transposed_convolve, "weight": weight_gradient, "coarse": convolve}[by]
@@ -141,11 +142,12 @@ def convolve(fine: Tensor, weight: Tensor) -> Tensor:
 
 
 def transposed_convolve(weight: Tensor, coarse: Tensor) -> Tensor:
-    """Return the transposed convolution [B, narrow, 2 s, 2 s] of [B, wide, s, s] with [wide, narrow, 4, 4]."""
+    """Return the transposed convolution [B, narrow, 2 s, 2 s] of [B, wide, s, s]."""
     wide, narrow = weight.shape[:2]
     batch, side = len(coarse), coarse.shape[-1]
     if narrow <= _MAX_COLOURS:
-        # [16 narrow, wide] x [B, wide, s, s]: what each coarse pixel adds to the 4 x 4 fine ones around it.
+        # [16 narrow, wide] x [B, wide, s, s]: what each coarse pixel adds to the 4 x 4 fine ones
+        # around it.
         added = weight.reshape(wide, -1).mT @ coarse.reshape(batch, wide, -1)
         return F.fold(added, (2 * side, 2 * side), 4, padding=1, stride=2).contiguous(
             memory_format=torch.channels_last
@@ -191,14 +193,15 @@ def _products(left: Iterable[Tensor], right: Iterable[Tensor]) -> list[Tensor]:
 def _product(left: Tensor, right: Tensor) -> Tensor:
     if not (_ONEDNN and left.dtype == torch.float32):
         return left @ right
-    # torch's own product is MKL's, up to half as fast on CPUs of other makers as oneDNN's kernels, which torch uses in
-    # convolutions. No public function of torch multiplies matrices by oneDNN; without this one, the line above serves.
+    # torch's own product is MKL's, up to half as fast on CPUs of other makers as oneDNN's kernels,
+    # which torch uses in convolutions. No public function of torch multiplies matrices by oneDNN;
+    # without this one, the line above serves.
     product: Tensor = torch.ops.mkldnn._linear_pointwise(left, right.mT, None, "none", [], "")
     return product
 
 
 def _fine_to_v(fine: Tensor) -> Tensor:
-    """Return V [9, tiles, 4 narrow]: along both axes, of blocks d0, d1, d2 of pixels: d0 - d1, d1, d2 - d1.
+    """Return V [9, tiles, 4 narrow]: along both axes d0 - d1, d1, d2 - d1 of blocks of pixels.
 
     A tile's blocks are the 6 x 6 pixels around its 4 x 4; pixels beyond the maps are 0.
     """
@@ -245,14 +248,14 @@ def _add(parts: Sequence[Tensor] | Tensor, blocks: Tensor) -> None:
 
 
 def _weight_to_u(weight: Tensor) -> list[Tensor]:
-    """Return U, nine of [wide, 4 narrow]: along each axis, of a kernel g0, g1 of blocks: g0, g0 + g1, g1."""
+    """Return U, nine of [wide, 4 narrow]: along both axes g0, g0 + g1, g1."""
     wide, narrow = weight.shape[:2]
     blocks = weight.permute(0, 2, 3, 1).view(wide, 2, 2, 2, 2, narrow)
     return [u.view(wide, 4 * narrow) for u in _expand_pairs(blocks.permute(1, 3, 0, 2, 4, 5))]
 
 
 def _coarse_to_m(coarse: Tensor) -> list[Tensor]:
-    """Return M, nine of [tiles, wide], of [B, wide, s, s]: the transpose of y0 = m0 + m1, y1 = m1 + m2."""
+    """Return M, nine of [tiles, wide]: the transpose of y0 = m0 + m1, y1 = m1 + m2."""
     pairs = _tile_pairs(coarse.permute(0, 2, 3, 1))
     return [m.view(-1, coarse.shape[1]) for m in _expand_pairs(pairs)]
 

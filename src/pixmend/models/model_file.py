@@ -1,7 +1,7 @@
 """Model files and checkpoints: weights as safetensors, settings and card as JSON in the header.
 
-The model file is all that training and completion share. It contains no code, so opening one runs none, and a digest over
-all weights detects damage.
+The model file is all that training and completion share. It contains no code, so opening one runs
+none, and a digest over all weights detects damage.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ from pixmend.models.retrieval import Retrieval
 from pixmend.models.settings import DCGANSettings
 from pixmend.storage import atomic_write, parse_json
 
-# Format written, by kind; raised when older programs cannot read a newer file. All formats up to it are read.
-# Checkpoints: 1 without, 2 with the counts of skipped steps and rollbacks.
+# Format written, by kind; raised when older programs cannot read a newer file. All formats up to it
+# are read. Checkpoints: 1 without, 2 with the counts of skipped steps and rollbacks.
 FORMATS = {"model": 1, "checkpoint": 2}
 BUNDLED = Path(__file__).parent.parent / "bundled"
 _MAX_HEADER = 8 * 2**20
@@ -34,9 +34,10 @@ _MAX_NAMES = 80  # characters of unknown names in a message
 
 
 def find_model(model: str | Path) -> Path:
-    """Return the file of a model file, a run directory or the name of a bundled model; else raise a ModelFileError.
+    """Return the file of a model: a file, a run directory or the name of a bundled model.
 
-    A run directory stands for its best model by the monitor, or without one for its last.
+    ModelFileError if there is none. A run directory stands for its best model by the monitor, or
+    without one for its last.
     """
     path = Path(model)
     bundled = BUNDLED / f"{model}.safetensors"
@@ -58,7 +59,7 @@ def find_model(model: str | Path) -> Path:
 
 
 def load_model(model: str | Path) -> DCGAN:
-    """Load a model in evaluation mode; ``model`` and errors as in `find_model` and `read_tensors`."""
+    """Load a model in evaluation mode; see `find_model` and `read_tensors`."""
     path = find_model(model)
     tensors, header = read_tensors(path, kind="model")
     _check_version(path, header)
@@ -111,7 +112,7 @@ def save_model(model: DCGAN, path: Path) -> None:
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], *, kind: str, header: Mapping[str, Any]
 ) -> None:
-    """Write tensors and a JSON header atomically; the new file is read back before it replaces the old one.
+    """Write tensors and a JSON header atomically; the file is read back first.
 
     OutputError if it cannot be written, or reads back damaged.
     """
@@ -135,7 +136,8 @@ def write_tensors(
 def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read tensors and header of `write_tensors`.
 
-    ModelFileError if the file is missing, truncated, altered, of another kind or of another version.
+    ModelFileError if the file is missing, truncated, altered, of another kind or of another
+    version.
     """
     header = read_header(path)
     if header.get("kind") != kind:
@@ -143,7 +145,8 @@ def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
     try:
         if os.fsencode(path).isascii():
             with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
         else:
             tensors = load(path.read_bytes())  # safe_open takes UTF-8 names only
     except (SafetensorError, OSError, ValueError) as error:
@@ -178,7 +181,8 @@ def read_header(path: Path) -> dict[str, Any]:
     newest = FORMATS[header["kind"]]
     if header.get("format") not in range(1, newest + 1):
         raise VersionError(
-            f"{path}: of format {header.get('format')}; this pixmend reads formats up to {newest}: use the version that wrote it"
+            f"{path}: of format {header.get('format')}; this pixmend reads formats up to {newest}: "
+            "use the version that wrote it"
         )
     # Older files have no header digest.
     if header.get("header_digest", digest := _header_digest(header)) != digest:
@@ -189,14 +193,15 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def _check_version(path: Path, header: Mapping[str, Any]) -> None:
-    """Refuse a model with settings of another version: it is not damaged, and a new export does not help."""
+    """Refuse a model with settings of another version, which no new export would mend."""
     settings = header.get("settings")
     values = settings if isinstance(settings, dict) else {}
     unknown = sorted(values.keys() - DCGANSettings.model_fields.keys())
     if unknown:
         names = ", ".join(map(ascii, unknown))[:_MAX_NAMES]
         raise ModelFileError(
-            f"{path}: a model of another version of pixmend (unknown settings: {names}); use that version, or train it again"
+            f"{path}: a model of another version of pixmend (unknown settings: {names}); "
+            "use that version, or train it again"
         )
 
 

@@ -69,9 +69,10 @@ class Retrieval:
         )
 
     def distances(self, target: Tensor, known: Tensor, *, exact: bool = True) -> Tensor:
-        """Return sum M (y - m)^2 - sum M y^2 for each image m, [B, N], in squared grey levels; see `nearest`.
+        """Return sum M (y - m)^2 - sum M y^2 for each image m, [B, N], in squared grey levels.
 
-        The term left out is the same for all m. With ``exact``, sums are in float64, exact for 8-bit images.
+        The term left out is the same for all m. With ``exact``, sums are in float64, exact for
+        8-bit images.
         """
         dtype = torch.float64 if exact else torch.float32
         weights = known.expand_as(target).flatten(1).to(dtype)  # [B, P]
@@ -154,12 +155,13 @@ class OutOfDomain:
     images
         In grey levels, [N, P] with P = C * S * S.
     variance
-        Mean squared difference of each pixel between a training image and its nearest, at least the mean over pixels, as
-        the known pixels may be the varied or the uniform part of an image: [P].
+        Mean squared difference of each pixel from the nearest training image, [P], at least the
+        mean over pixels, as the known pixels may be the varied or the uniform part of an image.
     threshold
-        Largest root mean square difference, in units of ``variance``, of an image of the domain: Tukey's far-out fence
-        (1977, section 2C), the upper quartile of training images plus three interquartile ranges, but at least twice
-        that quartile, since very similar training images are narrower than their domain.
+        Largest root mean square difference, in units of ``variance``, of an image of the domain:
+        Tukey's far-out fence (1977, section 2C), the upper quartile of training images plus three
+        interquartile ranges, but at least twice that quartile, since very similar training images
+        are narrower than their domain.
     """
 
     images: Tensor
@@ -168,7 +170,7 @@ class OutOfDomain:
 
     @classmethod
     def of(cls, images: Tensor) -> Self | None:
-        """Measure each of a sample of training images, uint8 [N, C, S, S], against as many others; None if too few."""
+        """Compare a sample of training images, uint8 [N, C, S, S], with as many others, if any."""
         count = min(_MAX_SAMPLE, len(images) // 2)
         if count < _MIN_SAMPLE:
             return None
@@ -183,7 +185,7 @@ class OutOfDomain:
         return cls(references, variance, max(upper + 3 * (upper - lower), 2 * upper))
 
     def anomaly_score(self, target: Tensor, known: Tensor) -> Tensor:
-        """Return the distance to the nearest image on the known pixels, in units of the threshold, [B]; see `nearest`."""
+        """Return the distance to the nearest image on the known pixels, [B]; 1 = threshold."""
         weights = known.expand_as(target).flatten(1)
         pixels = (target.flatten(1) + 1) * 127.5
         gaps = (pixels - self.images[_nearest(self.images, pixels, weights)]).square()
@@ -192,15 +194,16 @@ class OutOfDomain:
 
 
 def _nearest(images: Tensor, pixels: Tensor, weights: Tensor) -> Tensor:
-    """Return the number of the image [N, P] that differs least from each row of ``pixels`` [B, P], [B]."""
+    """Return the image [N, P] that differs least from each row of ``pixels`` [B, P], [B]."""
     return (weights @ images.square().T - 2 * (weights * pixels) @ images.T).argmin(1)
 
 
 def _rounding_error(pixels: Tensor, weights: Tensor) -> Tensor:
-    """Return a bound on the error of `Retrieval._approximate_distances` for float64 ``pixels`` [B, P], [B].
+    """Return a bound on the error of `Retrieval._approximate_distances`, [B].
 
-    A sum of P products in any order errs by at most n u / (1 - n u) of the sum of absolute values, with n = P + 2
-    roundings a product (Higham 2002, section 3.1), and one more for the difference of both sums. Values are at most 255.
+    A sum of P products in any order errs by at most n u / (1 - n u) of the sum of absolute values,
+    with n = P + 2 roundings a product (Higham 2002, section 3.1), and one more for the difference
+    of both sums. Values are at most 255.
     """
     count = pixels.shape[1] + 3
     growth = count * _ROUNDOFF / (1 - count * _ROUNDOFF)

@@ -42,7 +42,8 @@ class DCGANSettings(BaseModel):
         most = MAX_PIXELS // self.size**2
         if self.retrieval_images > most:
             raise ValueError(
-                f"retrieval_images = {self.retrieval_images} exceeds what a model file can hold: at most {most} at {self.size} px"
+                f"retrieval_images = {self.retrieval_images} exceeds what a model file can hold: "
+                f"at most {most} at {self.size} px"
             )
         if self.retrieval_images and not self.inpainter_filters:
             raise ValueError("retrieval_images needs an inpainter: set inpainter_filters = 32")

@@ -1,9 +1,9 @@
-"""Records: images ready to be learnt from, in the TFRecord shards that TensorFlow reads too.
+"""Records: packed training images, in TFRecord shards that TensorFlow reads too.
 
 folder | zip | idx.gz | TFRecords
     │ find_source            what is there, in order of name
     ▼
-items ──write_listing──▶ a file of lines, cut into even shares
+ImageSource ──write_image_list──▶ a file of lines, cut into even shares
     │ pack_shard, one worker process a shard
     │   read ▸ decode ▸ fit ▸ PNG ▸ tf.train.Example ▸ frame with masked CRC32C
     ▼
@@ -16,24 +16,22 @@ uint8 [B, size, size, C], labels, names
 """
 
 from pixmend.records.dataset import Records
-from pixmend.records.foreign import ForeignImage, read_foreign
 from pixmend.records.groups import Provenance, groups_of, provenance
-from pixmend.records.manifest import INPUTS_NAME, Manifest, ShardInfo
+from pixmend.records.manifest import INPUTS_NAME, Manifest, PackSettings, ShardInfo
+from pixmend.records.pack_progress import PackProgress
 from pixmend.records.packing import pack
-from pixmend.records.settings import PackSettings
-from pixmend.records.shared_progress import PackProgress
-from pixmend.records.sources import ImageSource, Source, find_source
+from pixmend.records.sources import ImageSource, find_source
 from pixmend.records.tfrecord import (
     decode_example,
     encode_example,
     read_record_at,
     read_records,
+    scan_records,
     write_record,
 )
 
 __all__ = [
     "INPUTS_NAME",
-    "ForeignImage",
     "ImageSource",
     "Manifest",
     "PackProgress",
@@ -41,15 +39,14 @@ __all__ = [
     "Provenance",
     "Records",
     "ShardInfo",
-    "Source",
     "decode_example",
     "encode_example",
     "find_source",
     "groups_of",
     "pack",
     "provenance",
-    "read_foreign",
     "read_record_at",
     "read_records",
+    "scan_records",
     "write_record",
 ]

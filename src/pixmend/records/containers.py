@@ -1,7 +1,10 @@
-"""Containers of images: zips, and the idx files of MNIST, gzipped or not.
+"""Containers of images: zips, the idx files of MNIST, and TFRecords of any origin.
 
-A zip's members are decompressed in memory: no file is written under a name from the archive. An idx file holds
-one array of uint8 images; its labels lie in a second file beside it. The idx format (LeCun, Cortes and Burges, "The MNIST database")::
+``*_members`` lists the images of a container; ``read_*`` yields the contents at given places. Both
+raise an InputError where the container itself cannot be read. A zip's members are decompressed in
+memory: no file is written under a name from the archive. An idx file holds one array of uint8
+images; its labels are in a second file beside it. The idx format (LeCun, Cortes and Burges, "The
+MNIST database"), gzipped or not::
 
     uint8    0, 0, type (8 is uint8), number of dimensions
     uint32   each dimension, big-endian
@@ -11,34 +14,49 @@ one array of uint8 images; its labels lie in a second file beside it. The idx fo
 import gzip
 import itertools
 import math
+import os
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePosixPath
-from typing import IO, NamedTuple, cast
+from pathlib import PurePosixPath
+from typing import IO, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixmend.errors import InputError
+from pixmend.errors import InputError, RecordError
 from pixmend.images import EXTENSIONS
-from pixmend.storage import StorePath
+from pixmend.records.tfrecord import (
+    Features,
+    decode_example,
+    first_bytes,
+    first_int,
+    map_file,
+    read_record_at,
+    scan_records,
+)
+from pixmend.storage import Blocks, Buffer, CachedFile, StorePath
+
+Content: TypeAlias = bytes | NDArray[np.uint8]  # an image file's bytes, or raw pixels [H, W, C]
+Place: TypeAlias = tuple[int, ...]  # where in a container, in the terms of its kind
 
 MAX_MEMBER_BYTES = 512 * 2**20
+_MAX_SIDE = 8192
+_MAX_RATIO = 1032  # of deflate and gzip; a zip over it has members that share their bytes
 
 
 class Member(NamedTuple):
-    """One image in a container: its name there, its class, where it lies, and why it is left out if it is."""
+    """One image in a container: its name and class there, and why it is left out, if it is."""
 
     name: str
     class_text: str | None
-    place: tuple[int, ...]
+    place: Place
     reason: str = ""
 
 
 def class_depth(files: Iterable[str]) -> int:
-    """Return the level of folders that tells files apart: the first below which there are several.
+    """Return the level of folders that are the classes: the first below which there are several.
 
     An archive unpacked as English/Fnt/Sample001 ... has its classes two levels down. Where nothing
     branches, the first level is the class.
@@ -52,84 +70,74 @@ def class_depth(files: Iterable[str]) -> int:
         elif parents != common:
             branches = True
             pairs = zip(common, parents, strict=False)
-            same = itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
-            common = [name for name, _ in same]
+            common = [
+                name for name, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
+            ]
     return len(common) if branches and common is not None else 0
 
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., lengths of name and of extra field
 _ENCRYPTED = 0x1
-_MAX_RATIO = 1032  # of deflate and gzip; a zip over it has members that share their bytes
 _SLACK = 2**20
 
 
-def zip_members(path: StorePath | Path) -> Iterator[Member]:
+def zip_members(path: StorePath) -> Iterator[Member]:
     """Yield the images of a zip in order of name.
 
-    A member's place is (header's offset, compressed bytes, bytes, method, CRC-32).
-
-    Raises
-    ------
-    InputError
-        Not a zip, a broken one, or a bomb of overlapping members.
+    A member's place is (header's offset, compressed bytes, bytes, method, CRC-32). An InputError
+    says that this is no zip, a broken one, or a bomb of overlapping members.
     """
-    place = StorePath.of(path)
     try:
-        with place.open() as file, zipfile.ZipFile(file) as archive:
-            infos = archive.infolist()
+        with path.open() as file, zipfile.ZipFile(file) as archive:
+            infos = [info for info in archive.infolist() if not info.is_dir()]
     except (zipfile.BadZipFile, NotImplementedError, struct.error) as error:
         raise InputError(f"{path}: not a zip, or a broken one: {error}; make it anew") from error
     except (OSError, ValueError, EOFError, OverflowError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     total = sum(info.file_size for info in infos)
-    if total > _MAX_RATIO * place.size() + _SLACK:
+    if total > _MAX_RATIO * path.size() + _SLACK:
         raise InputError(
-            f"{path}: a zip bomb: it claims to hold {total:,} bytes, more than zip can; leave it out"
+            f"{path}: a zip bomb: it claims {total:,} bytes, more than a zip can hold; leave it out"
         )
-    found = sorted(
-        ((_safe_name(info.filename), info) for info in infos if not info.is_dir()),
+    named = [(_safe_name(info.filename), info) for info in infos]
+    images = sorted(
+        ((name, info) for name, info in named if _is_image(name)),
         key=lambda pair: (pair[0], pair[1].header_offset),
     )
-    images = [(name, info) for name, info in found if _is_image(name)]
     depth = class_depth(name for name, _ in images)
     for name, info in images:
-        parents = name.split("/")[:-1]
-        text = parents[depth] if len(parents) > depth else None
-        where = (
-            info.header_offset,
-            info.compress_size,
-            info.file_size,
-            info.compress_type,
-            info.CRC,
+        place = (
+            *(info.header_offset, info.compress_size, info.file_size),
+            *(info.compress_type, info.CRC),
         )
-        yield Member(name, text, where, _objection(info))
+        yield Member(name, class_of(name, depth), place, _objection(info))
 
 
-def read_zip_member(path: StorePath | Path, place: tuple[int, ...]) -> bytes:
-    """Return the bytes of the member at ``place``, never more than the archive declared.
-
-    Raises
-    ------
-    InputError
-        The member is damaged or says less than it holds.
-    """
-    archive = StorePath.of(path)
-    try:
-        with archive.open() as file:
-            return read_open_zip(file, archive.size(), place)
-    except OSError as error:
-        raise InputError(f"the archive is damaged: {error}") from error
+def class_of(name: str, depth: int) -> str | None:
+    """Return the folder at a level of a file's path, or None if the file is above it."""
+    parents = name.split("/")[:-1]
+    return parents[depth] if len(parents) > depth else None
 
 
-def read_open_zip(file: IO[bytes], file_size: int, place: tuple[int, ...]) -> bytes:
-    """Return the bytes of the member at ``place`` of an open archive; see `read_zip_member`."""
+def read_zip(path: StorePath, places: Iterable[Place]) -> Iterator[bytes | InputError]:
+    """Yield the members at ``places``, or their errors; never more bytes than declared."""
+    size = path.size()
+    with path.open() as file:
+        for place in places:
+            try:
+                yield _read_member(file, size, place)
+            except InputError as error:
+                yield error
+
+
+def _read_member(file: IO[bytes], file_size: int, place: Place) -> bytes:
     offset, compressed_size, size, method, crc = place
     try:
         file.seek(offset)
         signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
         if signature != b"PK\x03\x04":
             raise InputError("the archive is damaged: no member starts where it says")
-        file.seek(name_bytes + extra_bytes, 1)
+        file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
         content = file.read(min(compressed_size, file_size))
         if method == zipfile.ZIP_DEFLATED:
             content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size + 1)
@@ -152,10 +160,10 @@ def _objection(info: zipfile.ZipInfo) -> str:
 
 
 def _safe_name(name: str) -> str:
-    """Return a member's name without what would make it absolute or climb: it is a label, not a path."""
+    """Return a member's name without what would make it absolute or climb: a label, not a path."""
     parts = name.replace("\\", "/").split("/")
-    kept = [part for part in parts if part not in ("", ".", "..") and not part.endswith(":")]
-    return "/".join(kept).encode("utf-8", "replace").decode()
+    safe = [part for part in parts if part not in ("", ".", "..") and not part.endswith(":")]
+    return "/".join(safe).encode("utf-8", "replace").decode()
 
 
 def _is_image(name: str) -> bool:
@@ -165,19 +173,14 @@ def _is_image(name: str) -> bool:
 
 
 _UINT8 = 8
-_MAX_SIDE = 8192
 _DAMAGE = (OSError, EOFError, zlib.error, struct.error)
 
 
 def idx_members(path: StorePath) -> Iterator[Member]:
-    """Yield the images of an idx file, named by number; their classes are the labels of the file beside it.
+    """Yield the images of an idx file, named by number; a file beside it has their classes.
 
-    A member's place is its number.
-
-    Raises
-    ------
-    InputError
-        Not an idx file of images, a damaged one, or one whose labels do not fit it.
+    A member's place is its number. An InputError says that the file is damaged, not of images, or
+    does not fit its labels.
     """
     with _open_idx(path) as file:
         shape = _read_idx_shape(file, path)
@@ -195,38 +198,29 @@ def idx_members(path: StorePath) -> Iterator[Member]:
         yield Member(f"{number:0{width}d}", text, (number,))
 
 
-def read_idx_images(
-    path: StorePath, numbers: Iterable[int]
-) -> Iterator[NDArray[np.uint8] | InputError]:
-    """Yield the images [H, W, C] of ascending ``numbers``, or for each what went wrong, reading the file once."""
+def read_idx(path: StorePath, places: Iterable[Place]) -> Iterator[NDArray[np.uint8] | InputError]:
+    """Yield the images [H, W, C] at ascending ``places``, or their errors, in one pass."""
     with _open_idx(path) as file:
-        try:
-            shape = _read_idx_shape(file, path)
-        except InputError as error:
-            yield from (error for _ in numbers)
-            return
-        size, following = math.prod(shape[1:]), 0
-        for number in numbers:
+        height, width, *channels = _read_idx_shape(file, path)[1:]
+        size, following = math.prod((height, width, *channels)), 0
+        for (number,) in places:
+            damage = "cut short"
             try:
-                file.seek((number - following) * size, 1)
+                file.seek((number - following) * size, os.SEEK_CUR)
                 content = file.read(size)
             except _DAMAGE as error:
-                content = b""
-                damage = f"damaged: {error}; fetch it again"
-            else:
-                damage = "cut short; fetch it again"
+                content, damage = b"", f"damaged: {error}"
             following = number + 1
             if len(content) == size:
-                height, width, *channels = shape[1:]
                 yield np.frombuffer(content, np.uint8).reshape(height, width, *(channels or [1]))
             else:
-                yield InputError(damage)
+                yield InputError(f"{damage}; fetch it again")
 
 
 def _open_idx(path: StorePath) -> IO[bytes]:
     try:
-        packed = path.suffix.lower() == ".gz"
-        return cast("IO[bytes]", gzip.open(path.local or path.open())) if packed else path.open()
+        gzipped = path.suffix.lower() == ".gz"
+        return cast("IO[bytes]", gzip.open(path.local or path.open())) if gzipped else path.open()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -243,21 +237,109 @@ def _read_idx_shape(file: IO[bytes], path: StorePath) -> tuple[int, ...]:
 
 
 def _labels_beside(path: StorePath, count: int) -> NDArray[np.uint8] | None:
-    """Return the labels [N] of the images of ``path``, or None when no file of labels lies beside it."""
-    name = path.name.removesuffix(".gz")
+    """Return the labels [N] of the images of ``path``, or None if no file beside it holds them."""
+    images = path.name.removesuffix(".gz")
+    name = images
     for old, new in (("idx3", "idx1"), ("idx4", "idx1"), ("images", "labels")):
         name = name.replace(old, new)
-    for candidate in (path.with_name(f"{name}.gz"), path.with_name(name)):
-        if name != path.name.removesuffix(".gz") and candidate.is_file():
-            with _open_idx(candidate) as file:
-                shape = _read_idx_shape(file, candidate)
-                try:
-                    content = file.read(count + 1)
-                except _DAMAGE as error:
-                    raise InputError(f"{candidate}: damaged: {error}; fetch it again") from error
-            if shape != (count,) or len(content) != count:
-                raise InputError(
-                    f"{candidate}: holds {list(shape)} labels for {count} images; fetch both again"
-                )
-            return np.frombuffer(content, np.uint8)
-    return None
+    candidates = [path.with_name(f"{name}.gz"), path.with_name(name)] if name != images else []
+    file_path = next(filter(StorePath.is_file, candidates), None)
+    if file_path is None:
+        return None
+    with _open_idx(file_path) as file:
+        shape = _read_idx_shape(file, file_path)
+        try:
+            content = file.read(count + 1)
+        except _DAMAGE as error:
+            raise InputError(f"{file_path}: damaged: {error}; fetch it again") from error
+    if shape != (count,) or len(content) != count:
+        raise InputError(
+            f"{file_path}: holds {list(shape)} labels for {count} images; fetch both again"
+        )
+    return np.frombuffer(content, np.uint8)
+
+
+_ENCODED_KEYS = ("image/encoded", "image_encoded", "encoded")
+_RAW_KEYS = ("image_raw", "image/raw", "image")
+_HEIGHT_KEYS = ("height", "image/height")
+_WIDTH_KEYS = ("width", "image/width")
+_DEPTH_KEYS = ("depth", "channels", "image/channels")
+_LABEL_KEYS = ("image/class/label", "label", "image/label", "class/label")
+_TEXT_KEYS = ("image/class/text", "text", "label", "image/label", "class/text")
+_NAME_KEYS = ("image/filename", "filename", "file_name")
+_SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+
+
+def tfrecord_members(path: StorePath) -> Iterator[Member]:
+    """Yield the records of a TFRecord file, named by the file name in them or else by number.
+
+    A member's place is its offset. A broken record is a member that is left out.
+    """
+    numbers = itertools.count()
+    for offset, payload in scan_records(path):
+        try:
+            if isinstance(payload, RecordError):
+                raise payload
+            features = decode_example(payload)
+        except RecordError as error:
+            yield Member(f"{offset}", None, (offset,), str(error).removeprefix(f"{path}: "))
+            continue
+        label = first_int(features, _LABEL_KEYS)
+        text = _text(features, _TEXT_KEYS) or (str(label) if label >= 0 else None)
+        parts = _text(features, _NAME_KEYS).replace("\\", "/").split("/")
+        name = "/".join(part for part in parts if part not in ("", ".", ".."))
+        number = next(numbers)
+        yield Member(name or f"{number:08d}", text, (offset,))
+
+
+def read_tfrecord(path: StorePath, places: Iterable[Place]) -> Iterator[Content | InputError]:
+    """Yield the images at ``places``, or their errors."""
+    remote = path.local is None
+    buffer: Buffer = _store_buffer(path) if remote else map_file(path)
+    for (offset,) in places:
+        try:
+            payload = read_record_at(buffer, offset, path.name)
+            yield image_of_example(decode_example(payload))
+        except RecordError as error:
+            yield error
+
+
+def image_of_example(features: Features) -> Content:
+    """Return a record's image, by the usual schemas.
+
+    Known are ``image/encoded`` (TensorFlow's own), ``image_raw`` with ``height`` and ``width`` (raw
+    bytes HWC; channels from the length, or ``depth``), and ``image`` as an image file. A
+    RecordError says that there is none of these, or that its length does not fit.
+    """
+    if encoded := first_bytes(features, _ENCODED_KEYS):
+        return encoded
+    content = first_bytes(features, _RAW_KEYS)
+    if not content:
+        raise RecordError(
+            f"holds no image: its keys are {', '.join(sorted(features)) or 'none'}; "
+            "known are image/encoded, image, or image_raw with height and width"
+        )
+    height, width = first_int(features, _HEIGHT_KEYS), first_int(features, _WIDTH_KEYS)
+    fits = height > 0 and width > 0 and len(content) in [height * width * c for c in (1, 3, 4)]
+    # One schema keeps raw pixels under a key, another an image file; a length that fits decides.
+    if not fits and content.startswith(_SIGNATURES):
+        return content
+    return _raw_pixels(content, height, width, first_int(features, _DEPTH_KEYS))
+
+
+def _raw_pixels(content: bytes, height: int, width: int, depth: int) -> NDArray[np.uint8]:
+    if not (0 < height <= _MAX_SIDE and 0 < width <= _MAX_SIDE):
+        raise RecordError(f"height {height} and width {width} are out of range, or missing")
+    channels, rest = divmod(len(content), height * width)
+    if rest or channels not in (1, 3, 4) or depth not in (-1, channels):
+        shape = f"{height} x {width}" + (f" x {depth}" if depth > 0 else "")
+        raise RecordError(f"image_raw holds {len(content):,} bytes, which is not {shape} of uint8")
+    return np.frombuffer(content, np.uint8).reshape(height, width, channels)
+
+
+def _store_buffer(path: StorePath) -> Buffer:
+    return Blocks([CachedFile(path, path.size(), "")], None).file(0)
+
+
+def _text(features: Features, keys: Iterable[str]) -> str:
+    return first_bytes(features, keys).decode("utf-8", "replace")

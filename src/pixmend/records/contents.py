@@ -1,103 +1,92 @@
-"""The contents of items, fetched in order; each container is opened once."""
+"""The contents of image sources, fetched in order; each container is opened once."""
 
-import hashlib
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pixmend.errors import InputError, RecordError
-from pixmend.records.containers import MAX_MEMBER_BYTES, read_idx_images, read_open_zip
-from pixmend.records.foreign import foreign_content
+from pixmend.errors import InputError
+from pixmend.records.containers import (
+    MAX_MEMBER_BYTES,
+    Content,
+    Place,
+    read_idx,
+    read_tfrecord,
+    read_zip,
+)
 from pixmend.records.sources import ImageSource
-from pixmend.records.tfrecord import decode_example, map_file, read_record_at
-from pixmend.storage import RangeBuffer, Ranged, StorePath
+from pixmend.storage import StorePath
 
-Content: TypeAlias = bytes | NDArray[np.uint8]  # an image file's bytes, or raw pixels [H, W, C]
-
-_THREADS = 16  # files of a store that are being fetched
-_PREFETCH_BYTES = 64 * 2**20  # of these, unless one alone is larger
+_Result: TypeAlias = tuple[ImageSource, Content | InputError]
+_THREADS = 16
+_PREFETCH_BYTES = 64 * 2**20  # of files being fetched, unless one alone is larger
 
 
-def contents(
-    root: StorePath, items: Iterable[ImageSource]
-) -> Iterator[tuple[ImageSource, Content | InputError]]:
-    """Yield each item with its content, or with what went wrong: one bad item never loses the rest."""
-    if root.local is None:
-        yield from _from_store(root, items)
+def contents(root: StorePath, sources: Iterable[ImageSource]) -> Iterator[_Result]:
+    """Yield each source with its content, or with its error: a bad source never loses the rest.
+
+    Image files in a store are prefetched, to hide its latency.
+    """
+    if root.local is not None:
+        yield from _contents(root, sources)
         return
-    yield from _of_containers(root, items)
-
-
-def sha256(content: Content) -> str:
-    """Return the SHA-256 of an image file's bytes, or of raw pixels in C order, in hexadecimal."""
-    plain = content if isinstance(content, bytes) else content.tobytes()
-    return hashlib.sha256(plain).hexdigest()
-
-
-def _of_containers(
-    root: StorePath, items: Iterable[ImageSource]
-) -> Iterator[tuple[ImageSource, Content | InputError]]:
-    for (kind, file), group in itertools.groupby(items, key=lambda item: (item.kind, item.file)):
-        path = root / file
-        batch = list(group)
-        readable = [item for item in batch if not item.reason]
-        reader = {"image": _files, "zip": _zipped, "idx": _idx, "tfrecord": _recorded}[kind]
-        results = reader(path, readable)
-        for item in batch:
-            yield item, InputError(item.reason) if item.reason else next(results)
-
-
-def _from_store(
-    root: StorePath, items: Iterable[ImageSource]
-) -> Iterator[tuple[ImageSource, Content | InputError]]:
-    """Yield as `contents`, prefetching image files to hide the store's latency."""
     waiting: deque[tuple[ImageSource, Future[Content | InputError]]] = deque()
     with ThreadPoolExecutor(_THREADS) as threads:
         try:
-            for kind, group in itertools.groupby(items, key=lambda item: item.kind):
+            for kind, group in itertools.groupby(sources, key=lambda source: source.kind):
                 if kind != "image":
-                    for item, content in _of_containers(root, group):
-                        yield from _all(waiting)
-                        yield item, content
+                    yield from _contents(root, group)
                     continue
-                for item in group:
-                    waiting.append((item, threads.submit(_file_or_error, root / item.file, item)))
-                    while len(waiting) > 1 and _enough(waiting):
-                        first, future = waiting.popleft()
-                        yield first, future.result()
-                yield from _all(waiting)
+                for source in group:
+                    waiting.append((source, threads.submit(_image_file, root, source)))
+                    while len(waiting) > 1 and _is_full([each for each, _ in waiting]):
+                        yield _first(waiting)
+                while waiting:
+                    yield _first(waiting)
         finally:
             for _, future in waiting:
                 future.cancel()
 
 
-def _enough(waiting: Iterable[tuple[ImageSource, Future[Content | InputError]]]) -> bool:
-    sizes = [item.stamp[0] for item, _ in waiting]
-    return len(sizes) > _THREADS or sum(sizes) > _PREFETCH_BYTES
+def _contents(root: StorePath, sources: Iterable[ImageSource]) -> Iterator[_Result]:
+    for (kind, file), group in itertools.groupby(sources, key=lambda each: (each.kind, each.file)):
+        if kind == "image":
+            yield from ((source, _image_file(root, source)) for source in group)
+            continue
+        batch = list(group)
+        places = [source.place for source in batch if not source.reason]
+        contents = _READERS[kind](root / file, places)
+        failure: InputError | None = None
+        for source in batch:
+            if source.reason:
+                yield source, InputError(source.reason)
+                continue
+            try:
+                content = failure or next(contents)
+            except InputError as error:  # of the container: there are no more
+                content = failure = error
+            yield source, content
 
 
-def _all(
-    waiting: deque[tuple[ImageSource, Future[Content | InputError]]],
-) -> Iterator[tuple[ImageSource, Content | InputError]]:
-    while waiting:
-        item, future = waiting.popleft()
-        yield item, future.result()
+_Reader: TypeAlias = Callable[[StorePath, Iterable[Place]], Iterator[Content | InputError]]
+_READERS: dict[str, _Reader] = {"zip": read_zip, "idx": read_idx, "tfrecord": read_tfrecord}
 
 
-def _files(path: StorePath, items: list[ImageSource]) -> Iterator[Content | InputError]:
-    for item in items:
-        yield _file_or_error(path, item)
+def _is_full(waiting: list[ImageSource]) -> bool:
+    return len(waiting) > _THREADS or sum(each.version[0] for each in waiting) > _PREFETCH_BYTES
 
 
-def _file_or_error(path: StorePath, item: ImageSource) -> Content | InputError:
-    """Return an image file's bytes, or what went wrong."""
-    if item.reason:
-        return InputError(item.reason)
+def _first(waiting: deque[tuple[ImageSource, Future[Content | InputError]]]) -> _Result:
+    source, future = waiting.popleft()
+    return source, future.result()
+
+
+def _image_file(root: StorePath, source: ImageSource) -> Content | InputError:
+    """Return an image file's bytes, or the error."""
+    if source.reason:
+        return InputError(source.reason)
+    path = root / source.file
     try:
         content = path.read_bytes(0, MAX_MEMBER_BYTES + 1)
     except InputError as error:
@@ -105,39 +94,3 @@ def _file_or_error(path: StorePath, item: ImageSource) -> Content | InputError:
     if len(content) > MAX_MEMBER_BYTES:
         return InputError(f"over the limit of {MAX_MEMBER_BYTES >> 20} MiB a file")
     return content or InputError("the file is empty")
-
-
-def _zipped(path: StorePath, items: list[ImageSource]) -> Iterator[Content | InputError]:
-    try:
-        size = path.size()
-        file = path.open()
-    except InputError as error:
-        yield from (error for _ in items)
-        return
-    with file:
-        for item in items:
-            try:
-                yield read_open_zip(file, size, item.place)
-            except InputError as error:
-                yield error
-
-
-def _idx(path: StorePath, items: list[ImageSource]) -> Iterator[Content | InputError]:
-    try:
-        yield from read_idx_images(path, (item.place[0] for item in items))
-    except InputError as error:
-        yield from (error for _ in items)
-
-
-def _recorded(path: StorePath, items: list[ImageSource]) -> Iterator[Content | InputError]:
-    try:
-        buffer: RangeBuffer = map_file(path) if path.local is not None else Ranged(path)
-    except InputError as error:
-        yield from (error for _ in items)
-        return
-    for item in items:
-        try:
-            payload = read_record_at(buffer, item.place[0], path.name)
-            yield foreign_content(decode_example(payload))
-        except RecordError as error:
-            yield error

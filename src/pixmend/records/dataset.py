@@ -1,4 +1,4 @@
-"""Records read back: any images by number, decoded on demand from mapped shards, or from ranges of a store's."""
+"""Random access to packed images, decoded on demand from mapped shards or ranges of a store's."""
 
 import mmap
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixmend.errors import ImageError, InputError, MissingError, RecordError, StoppedError
-from pixmend.images import Channels, Fit, channel_count, decode_image
+from pixmend.images import Channels, channel_count, decode_image
 from pixmend.records.manifest import Manifest, ShardInfo, read_index
 from pixmend.records.tfrecord import (
     Features,
@@ -20,51 +20,31 @@ from pixmend.records.tfrecord import (
     map_file,
     read_record_at,
     read_records,
+    scan_records,
 )
-from pixmend.storage import Blocks, CachedFile, RangeBuffer, StorePath, default_cache
+from pixmend.storage import Blocks, Buffer, CachedFile, StorePath, default_cache
 
-_MAX_MAPS = 256  # open at once; each holds a file descriptor
-_READS_PER_RELEASE = (
-    512  # between two times that mapped pages are given back; each read maps 64 KiB or so
-)
+_MAX_MAPS = 256  # each holds a file descriptor
+_READS_PER_RELEASE = 512  # each read maps 64 KiB or so
 _CHUNK = 256  # images between two calls of on_progress
-_THREADS = 16  # indices fetched from a store
-_FETCH = 64  # images whose blocks are fetched at once
+_PREFETCH = 64  # images whose blocks are fetched at once
+_THREADS = 16
+_FIX = "pack the folder again, or read the rest with --skip-bad"
 
 
 class Records:
-    """A folder of records that `pack` wrote.
+    """A folder of records that `pack` wrote, or its URL. Picklable and thread-safe.
 
-    Opening reads the manifest and the indices; memory grows by 16 bytes an image. Picklable and
-    thread-safe. Shards in a store are read by ranges through a cache of bounded size (`pixmend.storage.default_cache`).
+    Opening reads the manifest and the indices; memory grows by 16 bytes per image. Shards in a
+    store are read by ranges, through a bounded cache (`pixmend.storage.default_cache`).
 
     Parameters
     ----------
-    path
-        The folder, or its URL.
     skip_bad
-        Check every record at opening and leave broken ones out of the numbering; `bad` names
-        them.
+        Verify every record at opening, and leave broken ones out of the numbering; ``bad`` has a
+        message for each. Otherwise a missing or truncated shard is a RecordError.
     should_stop
-        Called before each shard is opened.
-
-    Attributes
-    ----------
-    path
-        The folder.
-    manifest
-        Its settings, classes and shards.
-    bad
-        The records that ``skip_bad`` left out, a line each.
-
-    Raises
-    ------
-    InputError
-        No records there, or unfinished ones.
-    RecordError
-        A shard is missing or of another length than was written.
-    StoppedError
-        ``should_stop`` returned True.
+        Called before each shard is opened; a StoppedError ends the opening if it returns True.
     """
 
     def __init__(
@@ -76,29 +56,31 @@ class Records:
     ) -> None:
         self.path = StorePath.of(path)
         self.manifest = Manifest.read(self.path)
+        self._reads = 0
+        self._maps: dict[int, bytes | mmap.mmap] = {}
+        self._blocks: Blocks | None = None
+        self._sizes: dict[str, int] = {}
         remote = self.path.local is None
-        self._sizes = dict(self.path.files()) if remote else {}
-        self._blocks = self._in_blocks() if remote else None
-        self._maps: dict[int, RangeBuffer] = {}
-        find = self._scan if skip_bad else self._checked_index
+        if remote:
+            self._sizes = {file.name: file.bytes for file in self.path.files()}
+            shards = self.manifest.shards
+            files = [CachedFile(self.path / each.name, each.bytes, each.sha256) for each in shards]
+            self._blocks = Blocks(files, default_cache())
+        bad: dict[int, list[str]] = {number: [] for number in range(len(self.manifest.shards))}
 
-        def offsets_of(number: int) -> tuple[NDArray[np.int64], list[str]]:
+        def open_shard(number: int) -> NDArray[np.int64]:
             if should_stop():
                 raise StoppedError
-            bad: list[str] = []
-            return find(number, bad), bad
+            return self._scan(number, bad[number]) if skip_bad else self._checked_index(number)
 
-        numbers = range(len(self.manifest.shards))
         if remote:
             with ThreadPoolExecutor(_THREADS) as threads:
-                found = list(threads.map(offsets_of, numbers))
+                offsets = list(threads.map(open_shard, bad))
         else:
-            found = [offsets_of(number) for number in numbers]
-        offsets = [part for part, _ in found]
-        self.bad = tuple(line for _, bad in found for line in bad)
+            offsets = list(map(open_shard, bad))
+        self.bad = tuple(message for messages in bad.values() for message in messages)
         self._offsets = np.concatenate([np.empty(0, np.int64), *offsets])
-        self._shards = np.repeat(np.arange(len(offsets)), [len(part) for part in offsets])
-        self._reads = 0
+        self._shards = np.repeat(np.arange(len(offsets)), [len(each) for each in offsets])
 
     @property
     def size(self) -> int:
@@ -112,87 +94,59 @@ class Records:
         return self.manifest.settings.channels
 
     @property
-    def fit(self) -> Fit:
-        """How the images were made square."""
-        return self.manifest.settings.fit
-
-    @property
-    def background(self) -> str:
-        """The colour that alpha was composited on, and that ``pad`` added."""
-        return self.manifest.settings.background
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class texts, by label."""
-        return self.manifest.classes
-
-    @property
     def digest(self) -> str:
-        """SHA-256 of settings and shards: equal digests, equal images."""
+        """SHA-256 of settings and shards: equal digests mean equal images."""
         return self.manifest.digest
 
     def __len__(self) -> int:
         return len(self._offsets)
 
     def images(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-        """Return images as uint8 [B, size, size, C].
-
-        Raises
-        ------
-        RecordError
-            A record is broken; names the shard and the offset.
-        """
+        """Return images as uint8 [B, size, size, C]; a RecordError names shard and offset."""
         batch = np.empty((len(indices), *self._shape), np.uint8)
         for place, index in enumerate(indices):
-            if self._blocks is not None and place % _FETCH == 0:
-                self._blocks.fetch(map(self._range, indices[place : place + _FETCH]))
+            if self._blocks is not None and place % _PREFETCH == 0:
+                self._blocks.prefetch(map(self._range, indices[place : place + _PREFETCH]))
             batch[place] = self._pixels(int(index))
         return batch
 
     def labels(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-        """Return labels as int64 [B], -1 for images of no class."""
+        """Return labels as int64 [B], -1 for images without a class."""
         features = (self._features(int(index)) for index in indices)
-        return np.array([first_int(found, ["image/class/label"]) for found in features], np.int64)
+        return np.array([first_int(each, ["image/class/label"]) for each in features], np.int64)
 
     def names(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> list[str]:
         """Return the names of the files that the images came from."""
         features = (self._features(int(index)) for index in indices)
-        return [
-            first_bytes(found, ["image/filename"]).decode("utf-8", "replace") for found in features
-        ]
+        names = (first_bytes(each, ["image/filename"]) for each in features)
+        return [name.decode("utf-8", "replace") for name in names]
 
     def payload(self, index: int) -> bytes:
-        """Return a record as it lies in its shard: a serialised tf.train.Example.
-
-        Raises
-        ------
-        RecordError
-            The record is broken; names the shard and the offset.
-        """
+        """Return a record as stored: a serialised tf.train.Example."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         self._reads += 1
         if self._reads % _READS_PER_RELEASE == 0:
             self._release_pages()
         number = int(self._shards[index])
-        return read_record_at(self._map(number), int(self._offsets[index]), self._name(number))
+        return read_record_at(self._buffer(number), int(self._offsets[index]), self._name(number))
 
     def load_all(
         self, limit_bytes: int, *, on_progress: Callable[[int, int], None] | None = None
     ) -> NDArray[np.uint8] | None:
-        """Return all images as one uint8 [N, size, size, C] if that takes ``limit_bytes`` at most, else None.
+        """Return all images as uint8 [N, size, size, C], or None if they exceed ``limit_bytes``.
 
         ``on_progress`` receives (decoded, total).
         """
         if len(self) * int(np.prod(self._shape)) > limit_bytes:
             return None
-        everything = np.empty((len(self), *self._shape), np.uint8)
+        images = np.empty((len(self), *self._shape), np.uint8)
         for start in range(0, len(self), _CHUNK):
             stop = min(start + _CHUNK, len(self))
-            everything[start:stop] = self.images(range(start, stop))
+            images[start:stop] = self.images(range(start, stop))
             if on_progress is not None:
                 on_progress(stop, len(self))
-        return everything
+        return images
 
     def __getstate__(self) -> dict[str, Any]:
         # Maps stay with the process that made them.
@@ -219,63 +173,49 @@ class Records:
         except RecordError as error:
             raise self._broken(index, str(error)) from error
 
+    def _broken(self, index: int, reason: str) -> RecordError:
+        shard, offset = self._name(int(self._shards[index])), int(self._offsets[index])
+        return RecordError(
+            f"{shard}: record at byte {offset:,}: {reason}; pack the folder again",
+            shard=shard,
+            offset=offset,
+        )
+
+    def _name(self, number: int) -> str:
+        return str(self.path / self.manifest.shards[number].name)
+
     def _range(self, index: int | np.integer[Any]) -> tuple[int, int, int]:
-        """Return in which shard a record lies, and from and to which byte."""
+        """Return the shard of a record, and the bytes [start, stop) there."""
         number, place = int(self._shards[index]), int(index) % len(self)
         last = place + 1 == len(self) or self._shards[place + 1] != number
         stop = self.manifest.shards[number].bytes if last else int(self._offsets[place + 1])
         return number, int(self._offsets[index]), stop
 
-    def _in_blocks(self) -> Blocks:
-        return Blocks(
-            [
-                CachedFile(self.path / shard.name, shard.bytes, shard.sha256)
-                for shard in self.manifest.shards
-            ],
-            default_cache(),
-        )
-
-    def _map(self, number: int) -> RangeBuffer:
+    def _buffer(self, number: int) -> Buffer:
         if self._blocks is not None:
             return self._blocks.file(number)
-        found = self._maps.get(number)
-        if found is None:
+        buffer = self._maps.get(number)
+        if buffer is None:
             if len(self._maps) >= _MAX_MAPS:
                 # Not closed, as another thread may be reading; the last reference closes them.
                 self._maps = {}
-            found = self._maps[number] = map_file(self.path / self.manifest.shards[number].name)
-        return found
+            buffer = self._maps[number] = map_file(self.path / self.manifest.shards[number].name)
+        return buffer
 
     def _release_pages(self) -> None:
-        """Release the pages the maps have read: they stay in the page cache, but no longer count as this process's memory."""
-        for found in list(self._maps.values()):
-            if isinstance(found, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-                found.madvise(mmap.MADV_DONTNEED)
+        """Return mapped pages: they stay in the page cache, but not in this process's memory."""
+        for buffer in list(self._maps.values()):
+            if isinstance(buffer, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                buffer.madvise(mmap.MADV_DONTNEED)
 
-    def _name(self, number: int) -> str:
-        return str(self.path / self.manifest.shards[number].name)
-
-    def _broken(self, index: int, what: str) -> RecordError:
-        shard, offset = self._name(int(self._shards[index])), int(self._offsets[index])
-        return RecordError(
-            f"{shard}: record at byte {offset:,}: {what}; pack the folder again",
-            shard=shard,
-            offset=offset,
-        )
-
-    def _length(self, path: StorePath) -> int:
-        try:
-            return path.size() if path.local is not None else self._sizes[path.name]
-        except (MissingError, KeyError):
-            raise RecordError(f"{path}: no such file; {_FIX}", shard=str(path)) from None
-        except InputError as error:
-            raise RecordError(f"{error}; {_FIX}", shard=str(path)) from error
-
-    def _checked_index(self, number: int, _: list[str]) -> NDArray[np.int64]:
-        """Return the offsets of a shard of the right length; its records are checked when they are read."""
+    def _checked_index(self, number: int) -> NDArray[np.int64]:
+        """Return the offsets of a shard of the right length; its records are verified when read."""
         shard = self.manifest.shards[number]
         path = self.path / shard.name
-        length = self._length(path)
+        try:
+            length = path.size() if path.local is not None else self._sizes[shard.name]
+        except (MissingError, KeyError):
+            raise RecordError(f"{path}: no such file; {_FIX}", shard=str(path)) from None
         if length != shard.bytes:
             raise RecordError(
                 f"{path}: ends at byte {length:,} instead of {shard.bytes:,}; {_FIX}",
@@ -294,26 +234,36 @@ class Records:
         return offsets
 
     def _scan(self, number: int, bad: list[str]) -> NDArray[np.int64]:
-        """Return the offsets of the whole records of a shard, and add the broken ones to ``bad``."""
+        """Return the offsets of the whole records of a shard, and add the errors to ``bad``."""
         shard = self.manifest.shards[number]
         path = self.path / shard.name
-        known = _index_or_none(path, shard)
-        good: list[int] = []
-        broken: list[RecordError] = []
+        index = _index_or_none(path, shard)
+        whole: list[int] = []
         try:
-            if known is None:
-                records = read_records(path, skip_bad=True, on_bad=broken.append)
-                good.extend(offset for offset, _ in records)
+            if index is None:
+                payloads = scan_records(path)
             else:
                 buffer = map_file(path) if self._blocks is None else self._blocks.file(number)
-                good.extend(_good_offsets(buffer, str(path), known, broken))
+                payloads = _payloads_at(buffer, str(path), index)
+            for offset, payload in payloads:
+                if isinstance(payload, RecordError):
+                    bad.append(str(payload))
+                else:
+                    whole.append(offset)
         except InputError as error:
             bad.append(str(error))
-        bad.extend(str(error) for error in broken)
-        return np.array(good, np.int64)
+        return np.array(whole, np.int64)
 
 
-_FIX = "pack the folder again, or read the rest with --skip-bad"
+def _payloads_at(
+    buffer: Buffer, name: str, offsets: NDArray[np.int64]
+) -> Iterator[tuple[int, bytes | RecordError]]:
+    """Yield as `scan_records`; the index locates the record after a broken one."""
+    for offset in offsets.tolist():
+        try:
+            yield offset, read_record_at(buffer, offset, name)
+        except RecordError as error:
+            yield offset, error
 
 
 def _index_or_none(path: StorePath, shard: ShardInfo) -> NDArray[np.int64] | None:
@@ -322,16 +272,3 @@ def _index_or_none(path: StorePath, shard: ShardInfo) -> NDArray[np.int64] | Non
     except RecordError:
         return None
     return offsets if len(offsets) == shard.count else None
-
-
-def _good_offsets(
-    buffer: RangeBuffer, name: str, offsets: NDArray[np.int64], broken: list[RecordError]
-) -> Iterator[int]:
-    """Yield the offsets of whole records; the index locates the record after a broken one."""
-    for offset in offsets.tolist():
-        try:
-            read_record_at(buffer, offset, name)
-        except RecordError as error:
-            broken.append(error)
-        else:
-            yield offset

@@ -1,4 +1,4 @@
-"""The folder that records are packed into: who may write there, and what it was begun with."""
+"""The folder that records are packed into: its lock, its origin and its clean-up."""
 
 import contextlib
 import fcntl
@@ -16,8 +16,8 @@ from pixmend.records.manifest import (
     ORIGIN_NAME,
     SHARD_FILE,
     Manifest,
+    PackSettings,
 )
-from pixmend.records.settings import PackSettings
 from pixmend.storage import StorePath, make_folder, parse_json
 
 _TEMPORARY = re.compile(
@@ -26,8 +26,8 @@ _TEMPORARY = re.compile(
 _FIX = "choose another folder, or delete this one"
 
 
-class Origin(BaseModel):
-    """What a folder of records was begun with: settings, source, and the digest of its list of inputs."""
+class PackOrigin(BaseModel):
+    """What a record folder is made from: settings, source, and the digest of its inputs' list."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,122 +35,110 @@ class Origin(BaseModel):
     source: str
     listing: str
 
-    def write(self, folder: StorePath) -> None:
-        """Write it into ``folder``, where it stays beside the records."""
-        (folder / ORIGIN_NAME).write_bytes(self._content())
-
     def claim(self, folder: StorePath) -> None:
-        """Write it into ``folder`` unless another run has begun there meanwhile: a store has no locks.
+        """Write it into ``folder``, where it stays beside the records.
 
-        Raises
-        ------
-        OutputError
-            Another run was faster, with other settings or another source.
+        Stores have no locks, so another run may have claimed the folder: see `check`.
         """
-        if folder.local is not None:  # its lock is held
-            self.write(folder)
-        elif not (folder / ORIGIN_NAME).create(self._content()):
-            before = _read_origin(folder)
-            if before is not None:
-                _check_same(folder, before, self)
-            self.write(folder)
+        content = f"{self.model_dump_json(indent=1)}\n".encode()
+        path = folder / ORIGIN_NAME
+        if folder.local is None:
+            if path.create(content):
+                return
+            self.check(folder)
+        path.write_bytes(content)
 
-    def _content(self) -> bytes:
-        return f"{self.model_dump_json(indent=1)}\n".encode()
+    def check(self, folder: StorePath) -> bool:
+        """Return whether ``folder`` has the same list of inputs; False where it has no origin.
+
+        Other settings or another source are an OutputError.
+        """
+        path = folder / ORIGIN_NAME
+        try:
+            earlier = PackOrigin.model_validate(parse_json(path.read_bytes()))
+        except MissingError:
+            return False
+        except (InputError, ValueError, ValidationError, SettingsError) as error:
+            raise OutputError(f"{path}: cannot be read; {_FIX}") from error
+        there, here = earlier.settings.model_dump(), self.settings.model_dump()
+        differences = ", ".join(
+            f"{key} is {there[key]} there and {here[key]} here"
+            for key in there
+            if there[key] != here[key]
+        )
+        if differences:
+            raise OutputError(f"{folder}: holds records of other settings: {differences}; {_FIX}")
+        if earlier.source != self.source and earlier.listing != self.listing:
+            raise OutputError(
+                f"{folder}: holds records of another source, {earlier.source}; {_FIX}"
+            )
+        return earlier.listing == self.listing
 
 
 @contextlib.contextmanager
-def locked(out: StorePath) -> Iterator[None]:
-    """Make ``out`` and hold it for this process alone; freed when the process ends, however it ends.
+def locked(folder: StorePath) -> Iterator[None]:
+    """Make ``folder`` and hold an exclusive lock until the process ends or the block does.
 
-    In a store nothing can be held: there two runs of the same command write the same bytes, and `Origin.claim` keeps others away.
-
-    Raises
-    ------
-    OutputError
-        It cannot be made, holds something else than records, or another process is packing into it.
+    It is an OutputError if another process packs into it, or it holds anything but records. A
+    store has no locks: two runs of one command write the same bytes there, and `PackOrigin.claim`
+    keeps other runs away.
     """
-    if out.local is None:
-        # One look, not a list of all: where one file of ours is, the others are ours too.
-        begun = any((out / name).is_file() for name in (MANIFEST_NAME, ORIGIN_NAME))
-        _check_names(out, {name for name, _ in itertools.islice(out.files(), 0 if begun else 1)})
+    if folder.local is None:
+        # One look instead of a full listing: where one of these is, the other files are ours too.
+        begun = any((folder / name).is_file() for name in (MANIFEST_NAME, ORIGIN_NAME))
+        _check_names(
+            folder, {file.name for file in itertools.islice(folder.files(), 0 if begun else 1)}
+        )
         yield
         return
-    make_folder(out.local)
+    make_folder(folder.local)
     try:
-        names = {path.name for path in out.local.iterdir()}
-        handle = os.open(out.local, os.O_RDONLY)
+        names = {path.name for path in folder.local.iterdir()}
+        handle = os.open(folder.local, os.O_RDONLY)
     except OSError as error:
-        raise OutputError(f"{out}: cannot be opened: {error.strerror}; {_FIX}") from error
+        raise OutputError(f"{folder}: cannot be opened: {error.strerror}; {_FIX}") from error
     try:
-        _check_names(out, names)
+        _check_names(folder, names)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise OutputError(
-                f"{out}: another `pixmend pack` is writing there; wait for it, or choose another folder"
+                f"{folder}: another `pixmend pack` is writing there; "
+                "wait for it, or choose another folder"
             ) from None
         yield
     finally:
         os.close(handle)
 
 
-def _check_names(out: StorePath, names: set[str]) -> None:
+def _check_names(folder: StorePath, names: set[str]) -> None:
     visible = any(not name.startswith(".") for name in names)
     if visible and not names & {MANIFEST_NAME, ORIGIN_NAME}:
         raise OutputError(
-            f"{out}: the folder holds other files and no records; choose a new or an empty one"
+            f"{folder}: the folder holds other files and no records; choose a new or an empty one"
         )
 
 
-def previous_run(out: StorePath, current: Origin) -> Manifest | None:
-    """Return the manifest of ``out`` if it holds just what ``current`` would make, else None to pack on.
-
-    Raises
-    ------
-    OutputError
-        It holds, or was begun with, other settings or another source.
-    """
-    origin = _read_origin(out)
-    if not (out / MANIFEST_NAME).is_file():
-        if origin is not None:
-            _check_same(out, origin, current)
+def finished_manifest(folder: StorePath, origin: PackOrigin) -> Manifest | None:
+    """Return the manifest of ``folder`` if it holds all that ``origin`` makes, else None."""
+    if not (folder / MANIFEST_NAME).is_file():
+        origin.check(folder)
         return None
     try:
-        manifest = Manifest.read(out)
+        manifest = Manifest.read(folder)
     except InputError as error:
-        raise OutputError(f"{out}: holds records that cannot be read; {_FIX}") from error
-    if origin is None:
-        raise OutputError(f"{out}: holds records of unknown origin; {_FIX}")
-    _check_same(out, origin, current)
-    sizes = dict(out.files())
+        raise OutputError(f"{folder}: holds records that cannot be read; {_FIX}") from error
+    if not (folder / ORIGIN_NAME).is_file():
+        raise OutputError(f"{folder}: holds records of unknown origin; {_FIX}")
+    same = origin.check(folder)
+    sizes = {file.name: file.bytes for file in folder.files()}
     whole = all(sizes.get(shard.name) == shard.bytes for shard in manifest.shards)
-    return manifest if whole and origin.listing == current.listing else None
+    return manifest if same and whole else None
 
 
-def clean(out: StorePath, keep: frozenset[str]) -> None:
-    """Remove temporary files of runs that were killed, and shards not among the names to ``keep``."""
-    for name, _ in list(out.files()):
-        stale = SHARD_FILE.fullmatch(name) and f"{name.rpartition('.')[0]}.tfrecord" not in keep
+def clean(folder: StorePath, shards: frozenset[str]) -> None:
+    """Remove temporary files of killed runs, and all shards but ``shards``."""
+    for name, *_ in list(folder.files()):
+        stale = SHARD_FILE.fullmatch(name) and f"{name.rpartition('.')[0]}.tfrecord" not in shards
         if stale or _TEMPORARY.fullmatch(name):
-            (out / name).remove(missing_ok=True)
-
-
-def _read_origin(out: StorePath) -> Origin | None:
-    try:
-        return Origin.model_validate(parse_json((out / ORIGIN_NAME).read_bytes()))
-    except MissingError:
-        return None
-    except (InputError, ValueError, ValidationError, SettingsError) as error:
-        raise OutputError(f"{out / ORIGIN_NAME}: cannot be read; {_FIX}") from error
-
-
-def _check_same(out: StorePath, before: Origin, now: Origin) -> None:
-    then, here = before.settings.model_dump(), now.settings.model_dump()
-    other = [
-        f"{key} is {then[key]} there and {here[key]} here" for key in then if then[key] != here[key]
-    ]
-    if other:
-        raise OutputError(f"{out}: holds records of other settings: {', '.join(other)}; {_FIX}")
-    if before.source != now.source and before.listing != now.listing:
-        raise OutputError(f"{out}: holds records of another source, {before.source}; {_FIX}")
+            (folder / name).remove(missing_ok=True)

@@ -1,14 +1,16 @@
-"""Which images belong together: two faces of one font, two frames of one walk, are no test of each other.
+"""Groups of related images: two faces of one font must not be split between training and test.
 
-A family is read off the file names, by the first of these rules that gives usable families:
+The group of an image is read off its file name, by the first rule that gives usable groups:
 
-1. The text before ``__`` in the stem, where there is one (``clear-sans__bold.png``: clear-sans); else the stem's leading word,
-   up to the first of ``- _ + .``, space or a digit (``archer+female-bow-1.png``: archer), or its leading number (``25-female.png``:
-   25, as ``025.png``). A number without a suffix is an item's place in a container (``train-images-idx3-ubyte.gz/25``), and says nothing.
-2. The trailing number, across classes (``Sample001/img001-00007.png``: 7, which is the font in Chars74K).
-3. Each file for itself.
+1. The text before ``__`` in the stem (``clear-sans__bold.png``: clear-sans); without one, the
+   leading word, up to the first of ``- _ + .``, space or a digit (``archer+female-bow-1.png``:
+   archer), or the leading number (``25-female.png``: 25, as ``025.png``). A number without a suffix
+   is a position in a container (``train-images-idx3-ubyte.gz/25``), and says nothing.
+2. The trailing number, across classes (``Sample001/img001-00007.png``: 7, the font in Chars74K).
+3. Each file is its own group.
 
-Families are usable when there are at least 10, none holds more than a quarter of the images, and they are not just the classes.
+Groups are usable if there are at least 10, none has more than a quarter of the images, and they are
+not just the classes.
 """
 
 import hashlib
@@ -25,35 +27,28 @@ from pixmend.records.dataset import Records
 from pixmend.records.manifest import INPUTS_NAME
 from pixmend.storage import parse_json
 
-_FEWEST = 10
-_LARGEST_SHARE = 0.25
-_SEPARATORS = "-_+. "
-_LEADING = re.compile(r"(\d+)|([^\d\-_+. ]+)")
-_PLACE = re.compile(r"[^/]/\d+$")
+_MIN_GROUPS = 10
+_MAX_SHARE = 0.25
+_LEADING = re.compile(r"[-_+. ]*(?:(\d+)|([^\d\-_+. ]+))")
+_POSITION = re.compile(r"[^/]/\d+$")
 _TRAILING = re.compile(r"(\d+)\W*$")
 
 
 def groups_of(names: Sequence[str], labels: Sequence[str | int | None]) -> list[str]:
-    """Return the family of each image, [N].
+    """Return the group of each image, [N], from the names of files and the classes.
 
-    Parameters
-    ----------
-    names
-        Of the files, as `Records.names` gives them; folders are left out of account, so that a family spans classes.
-    labels
-        The class of each image: families that are the classes over again say nothing.
+    Folders are ignored, so that a group spans classes.
     """
     stems = [_stem(name) for name in names]
     by_word = [
-        name if _PLACE.search(name) else _word(stem)
+        name if _POSITION.search(name) else _word(stem)
         for name, stem in zip(names, stems, strict=True)
     ]
     if _usable(by_word) and not _same_partition(by_word, labels):
         return by_word
-    by_number = [_number(stem) or f"{index} {stem}" for index, stem in enumerate(stems)]
-    if _usable(by_number):
-        return by_number
-    return [f"{index} {stem}" for index, stem in enumerate(stems)]
+    alone = [f"{index} {stem}" for index, stem in enumerate(stems)]
+    by_number = [_number(stem) or own for stem, own in zip(stems, alone, strict=True)]
+    return by_number if _usable(by_number) else alone
 
 
 def _stem(name: str) -> str:
@@ -66,26 +61,26 @@ def _word(stem: str) -> str:
     before, mark, _ = stem.partition("__")
     if mark and before:
         return before.casefold()
-    found = _LEADING.match(stem.lstrip(_SEPARATORS))
-    if found is None:
+    match = _LEADING.match(stem)
+    if match is None:
         return stem
-    number, word = found.groups()
+    number, word = match.groups()
     return _plain(number) if number else word.casefold()
 
 
 def _number(stem: str) -> str:
-    found = _TRAILING.search(stem)
-    return _plain(found[1]) if found else ""
+    match = _TRAILING.search(stem)
+    return _plain(match[1]) if match else ""
 
 
 def _plain(number: str) -> str:
-    # Not int(): that refuses numbers of more than 4,300 digits.
+    # Not int(), which refuses numbers of more than 4,300 digits.
     return number.lstrip("0") or "0"
 
 
 def _usable(groups: Sequence[str]) -> bool:
     counts = Counter(groups)
-    return len(counts) >= _FEWEST and max(counts.values()) <= _LARGEST_SHARE * len(groups)
+    return len(counts) >= _MIN_GROUPS and max(counts.values()) <= _MAX_SHARE * len(groups)
 
 
 def _same_partition(groups: Sequence[str], labels: Sequence[str | int | None]) -> bool:
@@ -99,37 +94,24 @@ _PNG_END = b"IEND\xaeB`\x82"
 
 @dataclass(frozen=True)
 class Provenance:
-    """What tells records apart.
+    """What tells records apart, [N] each."""
 
-    Attributes
-    ----------
-    names, labels
-        Of each record's file and class, [N]; a label is a class text or number, None or -1 where there is none.
-    digests
-        uint64 [N]; equal for equal pixels: records are PNGs that one encoder wrote.
-    """
-
-    names: list[str]
-    labels: list[str | int | None]
-    digests: NDArray[np.uint64]
+    names: list[str]  # of the files
+    labels: list[str | int | None]  # class text or number, None or -1 without
+    digests: NDArray[np.uint64]  # equal for equal pixels, because one encoder wrote all PNGs
 
 
 def provenance(records: Records) -> Provenance:
-    """Return the origin of every record, in their order.
+    """Return the provenance of every record; a RecordError names a broken one.
 
-    A record's Example takes 83 µs to decode, its line of inputs.jsonl 3 µs and its digest 7 to 13 (measured): a million
-    records take 20 seconds this way and two minutes the other.
-
-    Raises
-    ------
-    RecordError
-        A record is broken.
+    Names and classes are read from inputs.jsonl, 3 µs a record; decoding an Example takes 83 µs.
     """
-    names, labels = _listed(records) or _recorded(records)
-    digests = np.fromiter(
-        (_digest(records.payload(index)) for index in range(len(records))), np.uint64, len(records)
-    )
-    return Provenance(names, labels, digests)
+    everything = range(len(records))
+    facts = _listed(records)
+    if facts is None:
+        facts = records.names(everything), [int(label) for label in records.labels(everything)]
+    digests = (_digest(records.payload(index)) for index in everything)
+    return Provenance(*facts, np.fromiter(digests, np.uint64, len(records)))
 
 
 def _digest(payload: bytes) -> int:
@@ -139,23 +121,15 @@ def _digest(payload: bytes) -> int:
 
 
 def _listed(records: Records) -> tuple[list[str], list[str | int | None]] | None:
-    """Read the list that `pack` left beside the shards, or return None where it does not match them."""
+    """Return names and classes from inputs.jsonl, or None where it does not match the records."""
     if len(records) != records.manifest.count:  # renumbered, as some were left out
         return None
-    names: list[str] = []
-    labels: list[str | int | None] = []
     try:
         with (records.path / INPUTS_NAME).open() as lines:
-            for line in lines:
-                facts = parse_json(line)
-                if "reason" not in facts:
-                    names.append(str(facts["name"]))
-                    labels.append(facts["class"])
+            inputs = [parse_json(line) for line in lines]
+        facts = [(str(each["name"]), each["class"]) for each in inputs if "reason" not in each]
     except (InputError, OSError, ValueError, KeyError, TypeError):
         return None
-    return (names, labels) if len(names) == len(records) else None
-
-
-def _recorded(records: Records) -> tuple[list[str], list[str | int | None]]:
-    everything = range(len(records))
-    return records.names(everything), [int(label) for label in records.labels(everything)]
+    if len(facts) != len(records):
+        return None
+    return [name for name, _ in facts], [label for _, label in facts]

@@ -1,4 +1,4 @@
-"""The manifest and the shard indices of a record folder.
+"""The settings, manifest and shard indices of a record folder.
 
 An index holds the offset of each record of a shard, little-endian::
 
@@ -15,13 +15,22 @@ import re
 import struct
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pixmend.errors import InputError, MissingError, RecordError, SettingsError
-from pixmend.records.settings import PackSettings
+from pixmend.images import Channels, Fit, parse_colour
 from pixmend.records.tfrecord import masked_crc
 from pixmend.storage import StorePath, parse_json
 
@@ -30,10 +39,48 @@ INPUTS_NAME = "inputs.jsonl"
 ORIGIN_NAME = ".pack.json"
 SHARD_FILE = re.compile(r"images-\d{5,}-of-\d{5,}\.(tfrecord|index)")
 _FORMAT = 1
+_FIX = "pack the folder again"
+_FIX_INDEX = "pack the folder again, or read on with --skip-bad"
+
+
+class PackSettings(BaseModel):
+    """What decides the bytes of the shards, besides the images; a SettingsError names the field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(default=64, ge=8, le=1024)  # side of the square images, in pixels
+    # None samples the images: RGBA if one has transparency, else L if all are grey, else RGB.
+    channels: Channels | None = None
+    fit: Fit = "crop"  # the centre square; or ``pad`` to a square, or ``stretch``
+    background: str = "white"  # or #rrggbb: the colour shown through alpha and added by ``pad``
+    images_per_shard: int = Field(default=4096, ge=1, le=100_000)  # maximum
+
+    @field_validator("background")
+    @classmethod
+    def _known_colour(cls, value: str) -> str:
+        parse_colour(value)
+        return value
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _for_users(
+        cls,
+        data: Any,  # noqa: ANN401 - pydantic passes on whatever it was given
+        handler: ModelWrapValidatorHandler["PackSettings"],
+    ) -> "PackSettings":
+        try:
+            return handler(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "settings"
+            expected = first["msg"].removeprefix("Input should be ")
+            raise SettingsError(
+                f"{field}: {first['input']!r} cannot be used; it should be {expected}"
+            ) from error
 
 
 class ShardInfo(BaseModel):
-    """One shard: its file's name, images, bytes and SHA-256."""
+    """One shard: its file name, number of images, bytes and SHA-256."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -45,36 +92,20 @@ class ShardInfo(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The summary of a record folder; `Manifest.read` opens it.
-
-    Attributes
-    ----------
-    format
-        Version of the folder's layout.
-    settings
-        As packed: ``channels`` is never None here.
-    count
-        Images, over all shards.
-    left_out
-        Inputs that could not be used; ``inputs.jsonl`` says which and why.
-    classes
-        Class texts; the label of a class is its place in this list.
-    shards
-        In order; image i is the i-th over all of them.
-    """
+    """The summary of a record folder; `Manifest.read` opens it."""
 
     model_config = ConfigDict(frozen=True)
 
-    format: int = _FORMAT
-    settings: PackSettings
-    count: int = Field(ge=0)
-    left_out: int = Field(ge=0)
-    classes: tuple[str, ...] = ()
-    shards: tuple[ShardInfo, ...] = ()
+    format: int = _FORMAT  # version of the folder's layout
+    settings: PackSettings  # with ``channels`` decided
+    count: int = Field(ge=0)  # images in all shards
+    left_out: int = Field(ge=0)  # unusable inputs; ``inputs.jsonl`` lists them with the reason
+    classes: tuple[str, ...] = ()  # class texts, by label
+    shards: tuple[ShardInfo, ...] = ()  # image i is the i-th of all of them
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over the settings and every shard's SHA-256: equal digests, equal images in equal order."""
+        """SHA-256 of settings and shards: equal digests mean equal images in equal order."""
         parts = [self.settings.model_dump_json(), *(shard.sha256 for shard in self.shards)]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -88,11 +119,8 @@ class Manifest(BaseModel):
     def read(cls, folder: StorePath | Path) -> "Manifest":
         """Read the manifest of a record folder.
 
-        Raises
-        ------
-        InputError
-            No records there, unfinished ones, or a manifest that was altered or is of another
-            version.
+        An InputError says that records are missing or unfinished, or that the manifest was altered
+        or has another version.
         """
         path = StorePath.of(folder) / MANIFEST_NAME
         try:
@@ -100,25 +128,20 @@ class Manifest(BaseModel):
         except MissingError:
             raise InputError(_no_records(path.parent)) from None
         except InputError as error:
-            raise InputError(f"{error}; {_AGAIN}") from error
+            raise InputError(f"{error}; {_FIX}") from error
         except ValueError as error:
-            raise InputError(f"{path}: cannot be read: {error}; {_AGAIN}") from error
+            raise InputError(f"{path}: cannot be read: {error}; {_FIX}") from error
         version = content.get("format") if isinstance(content, dict) else None
         if version != _FORMAT:
-            raise InputError(
-                f"{path}: format {version!r} is not known here (only {_FORMAT}); {_AGAIN}"
-            )
+            raise InputError(f"{path}: unknown format {version!r} (only {_FORMAT}); {_FIX}")
         digest = content.pop("digest", None)
         try:
             manifest = cls.model_validate(content)
         except (ValidationError, SettingsError) as error:
-            raise InputError(f"{path}: not a manifest of records; {_AGAIN}") from error
+            raise InputError(f"{path}: not a manifest of records; {_FIX}") from error
         if manifest.digest != digest or manifest.count != sum(s.count for s in manifest.shards):
-            raise InputError(f"{path}: altered since it was written; {_AGAIN}")
+            raise InputError(f"{path}: altered since it was written; {_FIX}")
         return manifest
-
-
-_AGAIN = "pack the folder again"
 
 
 def _no_records(folder: StorePath) -> str:
@@ -126,47 +149,37 @@ def _no_records(folder: StorePath) -> str:
         return f"{folder}: no such folder; give one that `pixmend pack` wrote"
     if (folder / ORIGIN_NAME).exists():
         return f"{folder}: the packing was not finished; run the same `pixmend pack` again"
-    return f"{folder}: holds no records ({MANIFEST_NAME}); make some with `pixmend pack {folder} RECORDS`"
+    return (
+        f"{folder}: holds no records ({MANIFEST_NAME}); "
+        f"make some with `pixmend pack {folder} RECORDS`"
+    )
 
 
 _INDEX_HEADER = struct.Struct("<8sQII")
 _INDEX_MAGIC = b"PXMINDEX"
 
 
-def index_path(shard: StorePath | Path) -> StorePath:
-    """Return where the index of ``shard`` lies: beside it, under ``.index``."""
-    place = StorePath.of(shard)
-    return place.with_name(f"{place.stem}.index")
+def _index_path(shard: StorePath | Path) -> StorePath:
+    path = StorePath.of(shard)
+    return path.with_name(f"{path.stem}.index")
 
 
 def write_index(shard: StorePath | Path, offsets: NDArray[np.uint64]) -> None:
-    """Write the index of ``shard`` atomically; ``offsets`` is [N]."""
+    """Write the index of ``shard`` beside it, atomically; ``offsets`` is [N]."""
     body = offsets.astype("<u8").tobytes()
-    index_path(shard).write_bytes(
-        _INDEX_HEADER.pack(_INDEX_MAGIC, len(offsets), masked_crc(body), 0) + body
-    )
+    header = _INDEX_HEADER.pack(_INDEX_MAGIC, len(offsets), masked_crc(body), 0)
+    _index_path(shard).write_bytes(header + body)
 
 
 def read_index(shard: StorePath | Path) -> NDArray[np.int64]:
-    """Return the offsets [N] of the records of ``shard``.
-
-    Raises
-    ------
-    RecordError
-        The index is missing, broken or of another kind.
-    """
-    path = index_path(shard)
+    """Return the offsets [N] of the records of ``shard``; a RecordError if there is no index."""
+    path = _index_path(shard)
     try:
         content = path.read_bytes()
     except InputError as error:
         raise RecordError(f"{error}; {_FIX_INDEX}", shard=str(shard)) from error
-    magic, count, crc, _ = (
-        _INDEX_HEADER.unpack_from(content) if len(content) >= _INDEX_HEADER.size else (b"", 0, 0, 0)
-    )
-    body = content[_INDEX_HEADER.size :]
-    if magic != _INDEX_MAGIC or len(body) != 8 * count or masked_crc(body) != crc:
+    header, body = content[: _INDEX_HEADER.size], content[_INDEX_HEADER.size :]
+    count, rest = divmod(len(body), 8)
+    if rest or header != _INDEX_HEADER.pack(_INDEX_MAGIC, count, masked_crc(body), 0):
         raise RecordError(f"{path}: not an index, or a broken one; {_FIX_INDEX}", shard=str(shard))
     return np.frombuffer(body, "<u8").astype(np.int64)
-
-
-_FIX_INDEX = "pack the folder again, or read on with --skip-bad"

@@ -1,4 +1,4 @@
-"""From images to records: list the inputs, cut the list into shards, write each shard, write the manifest."""
+"""From images to records: list the inputs, write each shard of the list, then the manifest."""
 
 import contextlib
 import hashlib
@@ -15,21 +15,33 @@ import numpy as np
 from pixmend.errors import InputError, MissingError, OutputError, SettingsError, StoppedError
 from pixmend.images import Channels
 from pixmend.records.contents import contents
-from pixmend.records.folder import Origin, clean, locked, previous_run
-from pixmend.records.listing import Listing, shard_count, write_listing
-from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME, ORIGIN_NAME, Manifest, ShardInfo
-from pixmend.records.settings import PackSettings
-from pixmend.records.shards import ShardJob, ShardResult, kept_result, pixels_of
-from pixmend.records.shared_progress import PackProgress, SharedProgress
-from pixmend.records.sources import Source, find_source
-from pixmend.records.summary import Limit, PackSummary
-from pixmend.records.workers import Engine, run_jobs
+from pixmend.records.folder import PackOrigin, clean, finished_manifest, locked
+from pixmend.records.manifest import (
+    INPUTS_NAME,
+    MANIFEST_NAME,
+    ORIGIN_NAME,
+    Manifest,
+    PackSettings,
+    ShardInfo,
+)
+from pixmend.records.pack_progress import PackProgress, PackSummary, ProgressFile
+from pixmend.records.shards import ShardJob, finished_result, pixels_of
+from pixmend.records.sources import (
+    ImageCollection,
+    ImageList,
+    find_source,
+    is_same_file,
+    write_image_list,
+)
+from pixmend.records.workers import PackEngine, run_jobs
 from pixmend.storage import StorePath, make_folder
 
-_WORK = ".pack"  # the sub-folder of an unfinished run
-_SAMPLED = 64  # images that decide the channels
+_WORK = ".pack"  # the subfolder of an unfinished run
+_CHANNEL_SAMPLES = 64  # images that decide the channels
 _SMALL_BYTES = 8 * 2**20
-_VERSION = 1  # of what a shard holds: raised when equal inputs give other bytes than before
+_MAX_SPREAD = 16  # shards that a small folder is cut into, so that as many workers have work
+_MIN_SPREAD_IMAGES = 64  # ... as long as each has this many
+_VERSION = 1  # of a shard's content: raised when equal inputs give other bytes than before
 
 
 def pack(
@@ -38,39 +50,31 @@ def pack(
     settings: PackSettings,
     *,
     workers: int | None = None,
-    engine: Engine | None = None,
+    engine: PackEngine | None = None,
     max_bad: int | float | None = None,
     on_progress: Callable[[PackProgress], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Manifest:
     """Pack the images of ``source`` into record shards in the folder ``out``; both may be URLs.
 
-    Equal inputs and settings give equal bytes, whatever the number of workers. The same call resumes
-    a stopped run: whole shards of unchanged inputs stay. A finished folder returns at once.
+    Equal inputs and settings give equal bytes, whatever the number of workers. The same call
+    resumes a stopped run: whole shards of unchanged inputs stay. A finished folder returns at once.
+    It is an InputError if no image is readable, or too many are not, and an OutputError if ``out``
+    is not writable or holds something else.
 
     Parameters
     ----------
     source
         A folder, zip, idx file, TFRecord or image; see `find_source`.
     workers
-        Processes; by default one a core. With 1, everything happens in this process.
+        Processes; by default one per core. With 1, everything happens in this process.
     engine
         Writes the shards instead of local processes; ``workers`` is ignored.
     max_bad
-        Most inputs left out, as a count or as a share (a float below 1). By default any number.
+        Maximum of unusable inputs, as a count or a share (a float below 1). Unlimited by default.
     on_progress, should_stop
-        Called a few times a second; workers stop at their next image when ``should_stop`` is True.
-
-    Raises
-    ------
-    InputError
-        Nothing to pack, no image readable, or too many that are not.
-    OutputError
-        ``out`` cannot be written, or holds something else.
-    SettingsError
-        ``workers`` or ``max_bad`` is out of range.
-    StoppedError
-        ``should_stop`` returned True; finished shards stay.
+        Called a few times a second. Where ``should_stop`` returns True, workers stop at their next
+        image and a StoppedError is raised.
     """
 
     def check_stop() -> None:
@@ -78,54 +82,75 @@ def pack(
             raise StoppedError
 
     out = StorePath.of(out)
-    images = _source_outside(StorePath.of(source), out)
-    limit = Limit.of(max_bad)
+    collection = _find_source(StorePath.of(source), out)
+    _check_limits(workers, max_bad)
+    with _work_folder(out) as work:
+        run = _begin(collection, out, settings, work, check_stop)
+        manifest = finished_manifest(out, run.origin)
+        if manifest is not None:
+            # Notes of a process that was killed after it wrote its manifest.
+            (out / _WORK).remove_folder()
+            return manifest
+        with ProgressFile(work / "progress") as progress:
+            count = run.image_list.count
+            summary = PackSummary(collection.path, count, progress, max_bad, on_progress)
+            run.write(summary, workers, engine, check_stop)
+            try:
+                return run.finish(summary)
+            except MissingError:
+                # A store has no locks: another run of the same command may have finished first.
+                if (manifest := finished_manifest(out, run.origin)) is None:
+                    raise
+                return manifest
+
+
+def shard_count(images: int, images_per_shard: int) -> int:
+    """Return the number of shards: a function of these numbers alone, never of the machine."""
+    spread = min(_MAX_SPREAD, -(-images // _MIN_SPREAD_IMAGES))
+    return max(1, -(-images // images_per_shard), spread)
+
+
+def _find_source(path: StorePath, out: StorePath) -> ImageCollection:
+    collection = find_source(path, outside=None if _is_same(out, path) else out)
+    if not collection.file and _is_same(out, collection.root):
+        raise OutputError(f"{out}: records cannot go into the source itself; choose another folder")
+    return collection
+
+
+def _check_limits(workers: int | None, max_bad: int | float | None) -> None:
     if workers is not None and workers < 1:
         raise SettingsError(f"workers: {workers} cannot be used; it should be 1 or more")
-    with _work_folder(out) as work:
-        run = _begin(images, out, settings, work, check_stop)
-        finished = previous_run(out, run.origin)
-        if finished is not None:
-            # Notes of a process killed after it wrote its manifest.
-            (out / _WORK).remove_folder()
-            return finished
-        with SharedProgress(work / "board") as board:
-            summary = PackSummary(images.path, len(run.listing), board, limit, on_progress)
-            run.write(summary, workers, engine, check_stop)
-            return run.finish(summary)
-
-
-def _source_outside(path: StorePath, out: StorePath) -> Source:
-    source = find_source(path, outside=None if _is_same(out, path) else out)
-    if not source.file and _is_same(out, source.root):
-        raise OutputError(f"{out}: records cannot go into the source itself; choose another folder")
-    return source
+    if max_bad is not None and not (max_bad >= 0 and (isinstance(max_bad, int) or max_bad < 1)):
+        raise SettingsError(
+            f"max_bad: {max_bad!r} cannot be used; give a count, or a share below 1 such as 0.05"
+        )
 
 
 def _begin(
-    source: Source,
+    collection: ImageCollection,
     out: StorePath,
     settings: PackSettings,
     work: Path,
     check_stop: Callable[[], None],
 ) -> "_Run":
     """List the inputs and decide the channels."""
-    listing = write_listing(source, work / "listing.jsonl", outside=out, check_stop=check_stop)
-    if not len(listing):
+    path = work / "listing.jsonl"
+    image_list = write_image_list(collection, path, outside=out, check_stop=check_stop)
+    if not image_list.count:
         raise InputError(
-            f"{source.path}: no image in it; give a folder, zip or idx file with images"
+            f"{collection.path}: no image in it; give a folder, zip or idx file with images"
         )
     if settings.channels is None:
-        channels = _channels_of(source, listing, check_stop)
+        channels = _sample_channels(collection, image_list, check_stop)
         settings = settings.model_copy(update={"channels": channels})
-    return _Run(source, out, settings, listing, work)
+    return _Run(collection, out, settings, image_list, work)
 
 
 @contextlib.contextmanager
 def _work_folder(out: StorePath) -> Iterator[Path]:
-    """Lock ``out`` and yield its work folder; empty folders are removed at the end.
+    """Lock ``out`` and yield its work folder; folders that stay empty are removed at the end.
 
-    For a store, the work folder is a temporary folder of this machine.
+    For a store, the work folder is a temporary local one.
     """
     if out.local is None:
         with locked(out), tempfile.TemporaryDirectory(prefix="pixmend-") as name:
@@ -136,11 +161,11 @@ def _work_folder(out: StorePath) -> Iterator[Path]:
     with locked(out):
         try:
             make_folder(work)
-            (work / "board").unlink(missing_ok=True)
+            (work / "progress").unlink(missing_ok=True)
             yield work
         finally:
             (work / "listing.jsonl").unlink(missing_ok=True)
-            (work / "board").unlink(missing_ok=True)
+            (work / "progress").unlink(missing_ok=True)
             for folder in [work] if existed else [work, out.local]:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
@@ -148,30 +173,54 @@ def _work_folder(out: StorePath) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class _Run:
-    """The source, output and settings of one packing."""
+    """One packing."""
 
-    source: Source
+    collection: ImageCollection
     out: StorePath
     settings: PackSettings
-    listing: Listing
+    image_list: ImageList
     work: Path
 
     @cached_property
-    def origin(self) -> Origin:
-        """What the folder is begun with."""
-        source = _printable(self.source.path)
-        return Origin(settings=self.settings, source=source, listing=self.listing.digest)
+    def origin(self) -> PackOrigin:
+        path = self.collection.path
+        text = str(path)
+        if path.local is not None:
+            text = os.fsencode(path.local.resolve()).decode("utf-8", "backslashreplace")
+        return PackOrigin(settings=self.settings, source=text, listing=self.image_list.digest)
 
     @cached_property
     def jobs(self) -> list[ShardJob]:
         """One job per shard: even shares of the list."""
-        return list(self._jobs())
+        labels = {text: label for label, text in enumerate(self.image_list.classes)}
+        count = shard_count(self.image_list.count, self.settings.images_per_shard)
+        common = json.dumps([_VERSION, self.settings.model_dump(), labels], sort_keys=True)
+        jobs = []
+        for number, share in enumerate(self.image_list.shares(count)):
+            first, start, length, digest = share
+            name = f"images-{number:05d}-of-{count:05d}"
+            job = ShardJob(
+                number=number,
+                path=self.out / f"{name}.tfrecord",
+                inputs=self.out / _WORK / f"{name}.inputs.jsonl",
+                note=self.out / _WORK / f"{name}.done.json",
+                key=hashlib.sha256(f"{common}{first}:{digest}".encode()).hexdigest(),
+                root=self.collection.root,
+                image_list=self.image_list.path,
+                start=start,
+                count=length,
+                settings=self.settings,
+                labels=labels,
+                progress=self.work / "progress",
+            )
+            jobs.append(job)
+        return jobs
 
     def write(
         self,
         summary: PackSummary,
         workers: int | None,
-        engine: Engine | None,
+        engine: PackEngine | None,
         check_stop: Callable[[], None],
     ) -> None:
         """Claim the folder and write the shards that it lacks."""
@@ -183,112 +232,74 @@ class _Run:
 
         def on_change() -> None:
             check_stop()
-            summary.refresh()
+            summary.update()
 
-        board, on_result = summary.board, summary.add
+        progress, on_result = summary.progress, summary.add
+        summary.running = {job.number for job in self.jobs}
         if engine is not None:
-            summary.begin((), [job.number for job in self.jobs])
-            engine.run(self.jobs, board=board, on_change=on_change, on_result=on_result)
+            engine.run(self.jobs, progress=progress, on_change=on_change, on_result=on_result)
             clean(self.out, names)  # temporary files of workers that died
             return
-        results: dict[int, ShardResult] = {}
         for job in self.jobs:
             check_stop()
-            if (result := kept_result(job)) is not None:
-                results[job.number] = result
-        rest = [job for job in self.jobs if job.number not in results]
-        summary.begin(results.values(), [job.number for job in rest])
-        if not (self.source.root.shared and self.out.shared):
+            if (result := finished_result(job)) is not None:
+                on_result(result)
+        rest = [job for job in self.jobs if job.number in summary.running]
+        if not (self.collection.root.shared and self.out.shared):
             workers = 1
-        workers = min(workers or _default_workers(self.listing), max(1, len(rest)))
-        run_jobs(rest, workers=workers, board=board, on_change=on_change, on_result=on_result)
+        workers = min(workers or _default_workers(self.image_list), max(1, len(rest)))
+        run_jobs(rest, workers=workers, progress=progress, on_change=on_change, on_result=on_result)
 
     def finish(self, summary: PackSummary) -> Manifest:
         """Merge the inputs' lines and write the manifest, which completes the folder."""
-        try:
-            return self._finish(summary)
-        except MissingError:
-            # A store has no locks: another run of the same command may have finished first.
-            if (manifest := previous_run(self.out, self.origin)) is None:
-                raise
-            return manifest
-
-    def _jobs(self) -> Iterator[ShardJob]:
-        labels = {text: label for label, text in enumerate(self.listing.classes)}
-        total = len(self.listing)
-        count = shard_count(total, self.settings.images_per_shard)
-        common = json.dumps([_VERSION, self.settings.model_dump(), labels], sort_keys=True)
-        for number in range(count):
-            start, stop = (total * edge // count for edge in (number, number + 1))
-            name = f"images-{number:05d}-of-{count:05d}"
-            key = f"{common}{start}:{self.listing.digest_of(start, stop)}"
-            work = self.out / _WORK
-            yield ShardJob(
-                number=number,
-                path=self.out / f"{name}.tfrecord",
-                inputs=work / f"{name}.inputs.jsonl",
-                note=work / f"{name}.done.json",
-                key=hashlib.sha256(key.encode()).hexdigest(),
-                root=self.source.root,
-                listing=self.listing.path,
-                start=self.listing.start_of(start),
-                count=stop - start,
-                settings=self.settings,
-                labels=labels,
-                board=self.work / "board",
-            )
-
-    def _finish(self, summary: PackSummary) -> Manifest:
         results = [summary.results[job.number] for job in self.jobs]
         if not any(result.count for result in results):
             clean(self.out, frozenset())
             (self.out / ORIGIN_NAME).remove(missing_ok=True)
             (self.out / _WORK).remove_folder()
             reasons = summary.first_reasons()
-            raise InputError(f"{self.source.path}: no image in it can be read: {reasons}")
+            raise InputError(f"{self.collection.path}: no image in it can be read: {reasons}")
         with (self.out / INPUTS_NAME).writing() as merged:
             for job in self.jobs:
                 job.inputs.copy_to(merged)
+        shards = [
+            ShardInfo(name=job.path.name, count=done.count, bytes=done.bytes, sha256=done.sha256)
+            for job, done in zip(self.jobs, results, strict=True)
+        ]
         manifest = Manifest(
             settings=self.settings,
             count=sum(result.count for result in results),
             left_out=sum(result.bad for result in results),
-            classes=self.listing.classes,
-            shards=tuple(
-                ShardInfo(
-                    name=job.path.name, count=done.count, bytes=done.bytes, sha256=done.sha256
-                )
-                for job, done in zip(self.jobs, results, strict=True)
-            ),
+            classes=self.image_list.classes,
+            shards=tuple(shards),
         )
         manifest.write(self.out)
         (self.out / _WORK).remove_folder()
         return manifest
 
 
-def _default_workers(listing: Listing) -> int:
+def _default_workers(image_list: ImageList) -> int:
     """Return the number of cores, or 1 for small sources."""
-    if listing.bytes < _SMALL_BYTES:
+    if image_list.bytes < _SMALL_BYTES:
         return 1
     # Not every system says which cores this process may use.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _channels_of(source: Source, listing: Listing, check_stop: Callable[[], None]) -> Channels:
+def _sample_channels(
+    collection: ImageCollection, image_list: ImageList, check_stop: Callable[[], None]
+) -> Channels:
     """Sample the inputs: RGBA if any has transparency, else L if all are grey, else RGB."""
-    sampled = min(_SAMPLED, len(listing))
-    numbers = [number * len(listing) // sampled for number in range(sampled)]
     grey: list[bool] = []
-    for _, content in contents(source.root, listing.items(numbers)):
+    for _, content in contents(collection.root, image_list.sample(_CHANNEL_SAMPLES)):
         check_stop()
         try:
             if isinstance(content, InputError):
                 continue
             pixels, _ = pixels_of(content)
         except InputError:
-            continue  # it is reported when its turn comes
-        top = np.iinfo(pixels.dtype).max
-        if pixels.shape[-1] == 4 and bool((pixels[..., 3] < top).any()):
+            continue  # reported when its shard is written
+        if pixels.shape[-1] == 4 and bool((pixels[..., 3] < np.iinfo(pixels.dtype).max).any()):
             return "RGBA"
         colour = pixels[..., :3]
         grey.append(bool((colour == colour[..., :1]).all()))
@@ -298,10 +309,4 @@ def _channels_of(source: Source, listing: Listing, check_stop: Callable[[], None
 def _is_same(left: StorePath, right: StorePath) -> bool:
     if left.local is None or right.local is None:
         return left == right
-    return left.local.exists() and right.local.exists() and left.local.samefile(right.local)
-
-
-def _printable(path: StorePath) -> str:
-    if path.local is None:
-        return str(path)
-    return os.fsencode(path.local.resolve()).decode("utf-8", "backslashreplace")
+    return is_same_file(left.local, right.local)

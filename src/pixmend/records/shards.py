@@ -1,4 +1,4 @@
-"""One shard: its share of the inputs, decoded, fitted and written as records. Runs in a worker process."""
+"""One shard: its share of the inputs, decoded, fitted and written as records by a worker."""
 
 import hashlib
 import json
@@ -6,12 +6,12 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixmend.errors import InputError
+from pixmend.errors import InputError, StoppedError
 from pixmend.images import (
     Channels,
     channel_count,
@@ -21,117 +21,100 @@ from pixmend.images import (
     parse_colour,
     to_channels,
 )
-from pixmend.records.contents import Content, contents, sha256
-from pixmend.records.manifest import read_index, write_index
-from pixmend.records.settings import PackSettings
-from pixmend.records.shared_progress import Row
-from pixmend.records.sources import ImageSource
-from pixmend.records.tfrecord import encode_example, write_record
+from pixmend.records.containers import Content
+from pixmend.records.contents import contents
+from pixmend.records.manifest import PackSettings, read_index, write_index
+from pixmend.records.pack_progress import (
+    FIRST_REASONS,
+    ProgressFile,
+    ShardProgress,
+    ShardResult,
+)
+from pixmend.records.sources import ImageSource, source_from_line
+from pixmend.records.tfrecord import encode_example, frame_record
 from pixmend.storage import StorePath, parse_json
 
-FIRST_REASONS = 3  # how many of the inputs left out are named in messages
-_LOOK_EVERY = 16  # images between two reports, besides the first
+_REPORT_EVERY = 16  # images, besides the first
 
 
 @dataclass(frozen=True)
 class ShardJob:
-    """What a worker needs to write one shard; small, whatever the number of images.
+    """What a worker needs to write one shard; small, whatever the number of images."""
 
-    Attributes
-    ----------
-    number
-        Which shard, from 0: its row on the board.
-    path
-        The shard to write; its index and inputs go beside it.
-    inputs
-        Where to write what became of each input, one line of JSON each.
-    note, key
-        Where to write that the shard is done, and the digest of all that decides its bytes.
-    root
-        The folder that items' files are relative to.
-    listing, start, count
-        The file of items, the byte at which this shard's begin, and how many there are.
-    settings
-        With ``channels`` decided.
-    labels
-        Class text to label.
-    board
-        The file of progress and of the stop request.
-    """
-
-    number: int
+    number: int  # from 0
     path: StorePath
-    inputs: StorePath
-    note: StorePath
-    key: str
-    root: StorePath
-    listing: Path
-    start: int
+    inputs: StorePath  # what became of each input
+    note: StorePath  # written last: the shard is done
+    key: str  # digest of all that decides the shard's bytes
+    root: StorePath  # of the sources' files
+    image_list: Path  # the file of sources, of which this shard has
+    start: int  # those from this byte
     count: int
-    settings: PackSettings
-    labels: dict[str, int]
-    board: Path
+    settings: PackSettings  # with ``channels`` decided
+    labels: dict[str, int]  # from class text to label
+    progress: Path  # the `ProgressFile`
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines of the shard's sources."""
+        with self.image_list.open("rb") as file:
+            file.seek(self.start)
+            for _ in range(self.count):
+                yield file.readline()
 
 
-@dataclass(frozen=True)
-class ShardResult:
-    """The result of a shard: its images, inputs left out, bytes, SHA-256 and the first reasons."""
+def pack_shard(job: ShardJob, on_report: Callable[[], None] = lambda: None) -> ShardResult:
+    """Write a shard, reporting its progress until a stop is requested."""
+    with ProgressFile(job.progress) as file:
 
-    number: int
-    count: int
-    bad: int
-    bytes: int
-    sha256: str
-    reasons: tuple[str, ...]
+        def report(progress: ShardProgress) -> None:
+            if file.stopped:
+                raise StoppedError
+            file.report(job.number, progress)
+            on_report()
+
+        return write_shard(job, map(source_from_line, job.lines()), on_progress=report)
 
 
 def write_shard(
     job: ShardJob,
-    items: Iterable[ImageSource],
+    sources: Iterable[ImageSource],
     *,
-    on_row: Callable[[Row], None],
+    on_progress: Callable[[ShardProgress], None],
     before: Callable[[int], None] = lambda position: None,
 ) -> ShardResult:
-    """Write one shard of these items, its index and its lines of inputs, each atomically, and last the note that it is done.
+    """Write a shard, its index and its lines of inputs, each atomically, and last its note.
 
-    Parameters
-    ----------
-    on_row
-        Called with the progress; may raise, and no shard is written.
-    before
-        Called with the position of each item before it is decoded.
-
-    Raises
-    ------
-    OutputError
-        A file cannot be written.
+    ``on_progress`` may raise, and no shard is written. ``before`` is called with the position of
+    each source before it is decoded.
     """
     offsets: array[int] = array("Q")
     reasons: list[str] = []
-    bad = 0
-    with job.path.writing() as raw, job.inputs.writing() as log:
-        shard = _Hashed(raw)
-        for done, (item, line, record) in enumerate(_records(job, items, before), 1):
-            if record is None:
-                bad += 1
-                if len(reasons) < FIRST_REASONS:
-                    reasons.append(f"{item.name}: {line['reason']}")
+    bad = size = 0
+    digest = hashlib.sha256()
+    with job.path.writing() as shard, job.inputs.writing() as inputs:
+        for done, (source, line, record) in enumerate(_records(job, sources, before), 1):
+            if record is not None:
+                framed = frame_record(record)
+                digest.update(framed)
+                offsets.append(size)
+                size += shard.write(framed)
             else:
-                offsets.append(write_record(shard, record))
-            log.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-            if done % _LOOK_EVERY in (0, 1) or done == job.count:
-                on_row(Row(done, bad, item.name, *reasons[:1]))
+                bad += 1
+                reasons.append(f"{source.name}: {line['reason']}")
+            inputs.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            if done % _REPORT_EVERY in (0, 1) or done == job.count:
+                on_progress(ShardProgress(done, bad, source.name, *reasons[:1]))
+            del reasons[FIRST_REASONS:]
         write_index(job.path, np.array(offsets, np.uint64))
-    result = ShardResult(
-        job.number, len(offsets), bad, shard.tell(), shard.hexdigest(), tuple(reasons)
-    )
+    sha256 = digest.hexdigest()
+    result = ShardResult(job.number, len(offsets), bad, size, sha256, tuple(reasons))
     facts = {"key": job.key, "version": _version(job.path), **asdict(result)}
     job.note.write_bytes(json.dumps(facts).encode())
     return result
 
 
-def kept_result(job: ShardJob) -> ShardResult | None:
-    """Return the result of a shard that an earlier run finished from the same inputs, or None if it did not."""
+def finished_result(job: ShardJob) -> ShardResult | None:
+    """Return the result of a shard that is there, whole and of the same inputs, else None."""
     try:
         note = parse_json(job.note.read_bytes())
         if note.pop("key") != job.key or not job.inputs.is_file():
@@ -139,7 +122,7 @@ def kept_result(job: ShardJob) -> ShardResult | None:
         version = note.pop("version")
         result = ShardResult(**note | {"reasons": tuple(note["reasons"])})
         index = read_index(job.path)
-        # A store's own version of the file spares fetching it all; another run may have left its own.
+        # In a store, an equal version spares reading the shard.
         same = job.path.local is None and _version(job.path) == version
         whole = len(index) == result.count and (same or job.path.sha256() == result.sha256)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError):
@@ -148,13 +131,7 @@ def kept_result(job: ShardJob) -> ShardResult | None:
 
 
 def pixels_of(content: Content) -> tuple[NDArray[Any], str]:
-    """Return an input's pixels uint8 or uint16 [H, W, C], upright, and the name of their mode.
-
-    Raises
-    ------
-    ImageError
-        Not an image, damaged, or over the limits.
-    """
+    """Return an input's upright pixels, uint8 or uint16 [H, W, C], and the name of their mode."""
     if isinstance(content, bytes):
         picture = decode_image(content)
         return picture.pixels, picture.mode
@@ -180,31 +157,32 @@ def square_of(
 
 
 def _records(
-    job: ShardJob, items: Iterable[ImageSource], before: Callable[[int], None]
+    job: ShardJob, sources: Iterable[ImageSource], before: Callable[[int], None]
 ) -> Iterator[tuple[ImageSource, dict[str, Any], bytes | None]]:
-    """Yield each item with its line of inputs and its record, None if it is left out."""
-    for position, (item, content) in enumerate(contents(job.root, items)):
+    """Yield each source with its line of inputs.jsonl and its record, None if it is left out."""
+    for position, (source, content) in enumerate(contents(job.root, sources)):
         before(position)
-        line: dict[str, Any] = {"name": item.name}
+        line: dict[str, Any] = {"name": source.name}
         record = None
         try:
             if isinstance(content, InputError):
                 raise content
-            line |= {"sha256": sha256(content), "bytes": _size(content)}
+            encoded = content if isinstance(content, bytes) else content.tobytes()
+            line |= {"sha256": hashlib.sha256(encoded).hexdigest(), "bytes": len(encoded)}
             pixels, mode = pixels_of(content)
             height, width = pixels.shape[:2]
-            line |= {"height": height, "width": width, "mode": mode, "class": item.class_text}
-            record = _record(item, pixels, job)
+            line |= {"height": height, "width": width, "mode": mode, "class": source.class_text}
+            record = _record(source, pixels, job)
         except InputError as error:
             line["reason"] = str(error).removeprefix("image: ")
-        yield item, line, record
+        yield source, line, record
 
 
-def _record(item: ImageSource, pixels: NDArray[Any], job: ShardJob) -> bytes:
+def _record(source: ImageSource, pixels: NDArray[Any], job: ShardJob) -> bytes:
     channels = job.settings.channels
     assert channels is not None
     square = square_of(pixels, job.settings, channels)
-    text = item.class_text
+    text = source.class_text
     return encode_example(
         {
             "image/encoded": encode_png(square, quick=True),
@@ -212,7 +190,7 @@ def _record(item: ImageSource, pixels: NDArray[Any], job: ShardJob) -> bytes:
             "image/height": square.shape[0],
             "image/width": square.shape[1],
             "image/channels": square.shape[2],
-            "image/filename": item.name,
+            "image/filename": source.name,
             "image/class/label": -1 if text is None else job.labels[text],
             "image/class/text": text or "",
         }
@@ -220,28 +198,4 @@ def _record(item: ImageSource, pixels: NDArray[Any], job: ShardJob) -> bytes:
 
 
 def _version(path: StorePath) -> str:
-    return "" if path.local is not None else path.entry().version
-
-
-def _size(content: Content) -> int:
-    return len(content) if isinstance(content, bytes) else content.nbytes
-
-
-class _Hashed:
-    """A file being written whose SHA-256 grows with it, so that it need not be read again."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._hash = hashlib.sha256()
-        self._bytes = 0
-
-    def write(self, content: bytes) -> int:
-        self._hash.update(content)
-        self._bytes += len(content)
-        return self._file.write(content)
-
-    def tell(self) -> int:
-        return self._bytes
-
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
+    return "" if path.local is not None else path.info().version

@@ -1,4 +1,4 @@
-"""TFRecord framing: a file of length-prefixed payloads, each under its own checksum.
+"""TFRecord files and the tf.train.Example messages in them.
 
 A record is, in this order and little-endian (TensorFlow,
 ``tensorflow/core/lib/io/record_writer.h``)::
@@ -8,20 +8,19 @@ A record is, in this order and little-endian (TensorFlow,
     bytes   payload[length]
     uint32  masked CRC32C of the payload
 
-and a shard is records one after the other, with no header and no end mark. The mask, a rotation by
-15 bits and an addition, keeps a checksum of data that itself holds checksums from being trivially
-right.
+A file is records one after the other, without header or end mark. The mask (a rotation by 15 bits
+and an addition) keeps a checksum of data that contains checksums from being trivially right.
 
-The payload is a tf.train.Example, a map from names to lists of one kind of value. Its wire format (protocol buffers;
-``tensorflow/core/example/example.proto``, ``feature.proto``)::
+A payload is a tf.train.Example, a map from names to lists of values of one kind. Its wire format
+(protocol buffers; ``tensorflow/core/example/example.proto``, ``feature.proto``)::
 
-    Example  { Features features = 1; }
-    Features { map<string, Feature> feature = 1; }          an entry is { key = 1; value = 2; }
-    Feature  { oneof { BytesList = 1; FloatList = 2; Int64List = 3; } }
-    BytesList { repeated bytes = 1; }   FloatList { repeated float = 1; }   Int64List { repeated
-    int64 = 1; }
+    Example   { Features features = 1; }
+    Features  { map<string, Feature> feature = 1; }          an entry is { key = 1; value = 2; }
+    Feature   { oneof { BytesList = 1; FloatList = 2; Int64List = 3; } }
+    BytesList { repeated bytes = 1; }   FloatList { repeated float = 1; }
+    Int64List { repeated int64 = 1; }
 
-Numbers are packed (one length-delimited run); parsers must also take them one by one. A negative
+Numbers are packed (one length-delimited run); parsers must also accept them one by one. A negative
 int64 is its 64-bit two's complement, a varint of ten bytes.
 """
 
@@ -29,16 +28,14 @@ import mmap
 import os
 import struct
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import IO, TypeAlias
 
 import google_crc32c
 
 from pixmend.errors import InputError, MissingError, RecordError
-from pixmend.storage import RangeBuffer, StorePath
-
-Buffer: TypeAlias = bytes | mmap.mmap
+from pixmend.storage import Buffer, StorePath
 
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
@@ -54,87 +51,62 @@ def masked_crc(content: bytes) -> int:
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
-class Appendable(Protocol):
-    """What a record can be written to: a binary file, or what counts or hashes on the way to one."""
+def frame_record(payload: bytes) -> bytes:
+    """Return ``payload`` as a record."""
+    length = _LENGTH.pack(len(payload))
+    return length + _CRC.pack(masked_crc(length)) + payload + _CRC.pack(masked_crc(payload))
 
-    def write(self, content: bytes, /) -> int: ...  # noqa: D102
-    def tell(self) -> int: ...  # noqa: D102
 
-
-def write_record(file: Appendable, payload: bytes) -> int:
+def write_record(file: IO[bytes], payload: bytes) -> int:
     """Append one record to ``file``; return the byte at which it starts."""
     offset = file.tell()
-    length = _LENGTH.pack(len(payload))
-    header = length + _CRC.pack(masked_crc(length))
-    file.write(header + payload + _CRC.pack(masked_crc(payload)))
+    file.write(frame_record(payload))
     return offset
 
 
-def read_records(
-    path: StorePath | Path,
-    *,
-    skip_bad: bool = False,
-    on_bad: Callable[[RecordError], None] | None = None,
-) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, payload) of every record of a shard, in order.
+def read_records(path: StorePath | Path) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, payload) of every record of a file; a RecordError names a broken one."""
+    for offset, payload in scan_records(path):
+        if isinstance(payload, RecordError):
+            raise payload
+        yield offset, payload
 
-    Parameters
-    ----------
-    skip_bad
-        Go on after a broken record instead of raising: past the payload when only the payload is
-        broken, else at the next place where a header's checksum is right.
-    on_bad
-        Told of each broken record that is skipped.
 
-    Raises
-    ------
-    RecordError
-        A record is broken and ``skip_bad`` is not set; names the shard and the offset.
-    InputError
-        The file is missing or unreadable.
+def scan_records(path: StorePath | Path) -> Iterator[tuple[int, bytes | RecordError]]:
+    """Yield as `read_records`, but broken records as their errors.
+
+    Where a length is broken, reading resumes at the next header with a valid checksum.
     """
     buffer = map_file(path)
     offset = 0
     while offset < len(buffer):
         following = None
+        payload: bytes | RecordError
         try:
             length = _read_length(buffer, offset, str(path))
             following = offset + _OVERHEAD + length
-            yield offset, _read_payload(buffer, offset, length, str(path))
+            payload = _read_payload(buffer, offset, length, str(path))
         except RecordError as error:
-            if not skip_bad:
-                raise
-            if on_bad is not None:
-                on_bad(error)
+            payload = error
+        yield offset, payload
         offset = _resync(buffer, offset + 1) if following is None else following
 
 
-def read_record_at(buffer: RangeBuffer, offset: int, shard: str = "record") -> bytes:
-    """Return the payload of the record that starts at byte ``offset``, both checksums checked.
-
-    Raises
-    ------
-    RecordError
-        The record is broken; ``shard`` names the file in the message.
-    """
+def read_record_at(buffer: Buffer, offset: int, shard: str = "record") -> bytes:
+    """Return the payload of the record at byte ``offset``, with both checksums verified."""
     return _read_payload(buffer, offset, _read_length(buffer, offset, shard), shard)
 
 
-def map_file(path: StorePath | Path) -> Buffer:
-    """Map a shard into memory, read-only; an empty file, which cannot be mapped, is empty bytes.
+def map_file(path: StorePath | Path) -> bytes | mmap.mmap:
+    """Map a file into memory, read-only; an empty one, which cannot be mapped, is empty bytes.
 
-    A store's file is fetched into a temporary one, which goes with the map.
-
-    Raises
-    ------
-    InputError
-        The file is missing or unreadable.
+    A store's file is first copied to a temporary one, which lives as long as the map.
     """
-    place = StorePath.of(path)
+    source = StorePath.of(path)
     try:
-        with place.open() if place.local is not None else tempfile.TemporaryFile() as file:
-            if place.local is None:
-                place.copy_to(file)
+        with source.open() if source.local is not None else tempfile.TemporaryFile() as file:
+            if source.local is None:
+                source.copy_to(file)
                 file.flush()
             if not file.seek(0, os.SEEK_END):
                 return b""
@@ -145,18 +117,17 @@ def map_file(path: StorePath | Path) -> Buffer:
         raise InputError(f"{path}: cannot be read: {error}") from error
 
 
-def _read_length(buffer: RangeBuffer, offset: int, shard: str) -> int:
-    """Return the length of the record at ``offset``, proven by its checksum and by the end of the file."""
+def _read_length(buffer: Buffer, offset: int, shard: str) -> int:
+    """Return the payload length of the record at ``offset``, verified by its checksum."""
     room = len(buffer) - offset - _OVERHEAD
     if offset < 0 or room < 0:
         raise _broken(shard, offset, "the file ends within this record: it was cut short")
-    head = buffer[offset : offset + _HEADER_BYTES]
-    header = head[:8]
-    if _CRC.unpack_from(head, 8)[0] != masked_crc(header):
-        if offset == 0 and buffer[:2] == _GZIP:
+    header = buffer[offset : offset + _HEADER_BYTES]
+    if _CRC.unpack_from(header, 8)[0] != masked_crc(header[:8]):
+        if offset == 0 and header.startswith(_GZIP):
             raise _broken(shard, 0, "the file is compressed with gzip: decompress it")
         raise _broken(shard, offset, "the checksum of its length is wrong")
-    length = int(_LENGTH.unpack(header)[0])
+    length = int(_LENGTH.unpack_from(header)[0])
     if length > room:
         raise _broken(
             shard, offset, f"it is {length:,} bytes long but the file ends after {room:,}"
@@ -164,7 +135,7 @@ def _read_length(buffer: RangeBuffer, offset: int, shard: str) -> int:
     return length
 
 
-def _read_payload(buffer: RangeBuffer, offset: int, length: int, shard: str) -> bytes:
+def _read_payload(buffer: Buffer, offset: int, length: int, shard: str) -> bytes:
     start = offset + _HEADER_BYTES
     payload = buffer[start : start + length]
     if _CRC.unpack(buffer[start + length : start + length + 4])[0] != masked_crc(payload):
@@ -172,28 +143,28 @@ def _read_payload(buffer: RangeBuffer, offset: int, length: int, shard: str) -> 
     return payload
 
 
-def _resync(buffer: Buffer, start: int) -> int:
-    """Return the next byte from ``start`` that starts a header with a right checksum, or the end of the file.
+def _resync(buffer: bytes | mmap.mmap, start: int) -> int:
+    """Return the next offset from ``start`` of a header with a valid checksum, or the file's end.
 
-    A chance hit is one in 2**32 places, and its payload would still have to pass its own checksum.
+    A chance hit is one in 2**32 offsets, and its payload would still have to pass its own checksum.
     """
     last = len(buffer) - _OVERHEAD
-    # The upper half of a length under 4 GiB is zero: looking for that alone passes over nearly all
-    # bytes at once.
-    place = buffer.find(b"\0\0\0\0", start + 4) - 4
-    while start <= place <= last:
-        length = _LENGTH.unpack_from(buffer, place)[0]
-        if length <= last - place and _CRC.unpack_from(buffer, place + 8)[0] == masked_crc(
-            buffer[place : place + 8]
+    # The upper half of a length under 4 GiB is zero, so a search for zeros skips nearly all bytes.
+    offset = buffer.find(b"\0\0\0\0", start + 4) - 4
+    while start <= offset <= last:
+        length = _LENGTH.unpack_from(buffer, offset)[0]
+        if length <= last - offset and _CRC.unpack_from(buffer, offset + 8)[0] == masked_crc(
+            buffer[offset : offset + 8]
         ):
-            return place
-        place = buffer.find(b"\0\0\0\0", place + 5) - 4
+            return offset
+        offset = buffer.find(b"\0\0\0\0", offset + 5) - 4
     return len(buffer)
 
 
-def _broken(shard: str, offset: int, what: str) -> RecordError:
+def _broken(shard: str, offset: int, reason: str) -> RecordError:
     return RecordError(
-        f"{shard}: record at byte {offset:,}: {what}; fetch or pack the file again, or read the rest with --skip-bad",
+        f"{shard}: record at byte {offset:,}: {reason}; "
+        "fetch or pack the file again, or read the rest with --skip-bad",
         shard=shard,
         offset=offset,
     )
@@ -203,17 +174,15 @@ Value: TypeAlias = bytes | str | int | float | Sequence[bytes] | Sequence[int] |
 Feature: TypeAlias = list[bytes] | list[int] | list[float]
 Features: TypeAlias = dict[str, Feature]
 
-_VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
+_VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5  # wire types
 _BYTES, _FLOATS, _INTS = 1, 2, 3  # the members of Feature's oneof
-_FLOAT = struct.Struct("<f")
-_Span: TypeAlias = tuple[int, int]  # [start, end) of bytes in the message
 
 
 def encode_example(features: Mapping[str, Value]) -> bytes:
     """Return ``features`` as a serialised tf.train.Example; equal features give equal bytes.
 
-    Keys are written in sorted order, which the format leaves open. Text becomes UTF-8; a single value
-    is a list of one; an empty sequence is a feature of no kind.
+    Keys are written in sorted order, which the format leaves open. Text becomes UTF-8, a single
+    value a list of one, and an empty sequence a feature of no kind.
     """
     entries = b"".join(
         _delimited(1, _delimited(1, key.encode()) + _delimited(2, _encode_feature(features[key])))
@@ -223,39 +192,25 @@ def encode_example(features: Mapping[str, Value]) -> bytes:
 
 
 def decode_example(payload: bytes) -> Features:
-    """Return the features of a serialised tf.train.Example.
-
-    Raises
-    ------
-    RecordError
-        The message is malformed.
-    """
+    """Return the features of a serialised tf.train.Example; a RecordError if it is malformed."""
     features: Features = {}
-    for number, wire, content in _fields(payload, (0, len(payload))):
-        if number == 1 and wire == _DELIMITED and isinstance(content, tuple):
-            for inner, kind, entry in _fields(payload, content):
-                if inner == 1 and kind == _DELIMITED and isinstance(entry, tuple):
-                    key, feature = _decode_entry(payload, entry)
-                    features[key] = feature
+    for number, message in _fields(payload, _DELIMITED):
+        if number == 1:
+            entries = (entry for field, entry in _fields(message, _DELIMITED) if field == 1)
+            features.update(map(_decode_entry, entries))
     return features
 
 
 def first_bytes(features: Features, keys: Iterable[str]) -> bytes:
-    """Return the first bytes under the first of ``keys`` that has any, or none at all."""
-    for key in keys:
-        for value in features.get(key, [])[:1]:
-            if isinstance(value, bytes):
-                return value
-    return b""
+    """Return the first bytes under the first of ``keys`` that has any, else empty bytes."""
+    values = (value for key in keys for value in features.get(key, [])[:1])
+    return next((value for value in values if isinstance(value, bytes)), b"")
 
 
 def first_int(features: Features, keys: Iterable[str]) -> int:
-    """Return the first integer under the first of ``keys`` that has one, or -1."""
-    for key in keys:
-        for value in features.get(key, [])[:1]:
-            if isinstance(value, int):
-                return value
-    return -1
+    """Return the first integer under the first of ``keys`` that has one, else -1."""
+    values = (value for key in keys for value in features.get(key, [])[:1])
+    return next((value for value in values if isinstance(value, int)), -1)
 
 
 def _encode_feature(value: Value) -> bytes:
@@ -264,17 +219,19 @@ def _encode_feature(value: Value) -> bytes:
     values = [value] if isinstance(value, bytes | int | float) else list(value)
     if not values:
         return b""
-    if all(isinstance(item, bytes) for item in values):
-        return _delimited(_BYTES, b"".join(_delimited(1, item) for item in values))  # type: ignore[arg-type]
-    if all(isinstance(item, int) for item in values):
-        return _delimited(_INTS, _delimited(1, b"".join(map(_int64, values))))  # type: ignore[arg-type]
+    encoded = [item for item in values if isinstance(item, bytes)]
+    if len(encoded) == len(values):
+        return _delimited(_BYTES, b"".join(_delimited(1, item) for item in encoded))
+    integers = [item for item in values if isinstance(item, int)]
+    if len(integers) == len(values):
+        return _delimited(_INTS, _delimited(1, b"".join(map(_int64, integers))))
     return _delimited(_FLOATS, _delimited(1, struct.pack(f"<{len(values)}f", *values)))
 
 
 def _int64(value: int) -> bytes:
     if not -(2**63) <= value < 2**63:
         raise ValueError(f"{value} does not fit an int64")
-    return _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
+    return _varint(value % 2**64)
 
 
 def _delimited(number: int, content: bytes) -> bytes:
@@ -282,115 +239,96 @@ def _delimited(number: int, content: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    out = bytearray()
+    encoded = bytearray()
     while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    out.append(value)
-    return bytes(out)
+    encoded.append(value)
+    return bytes(encoded)
 
 
-def _decode_entry(payload: bytes, span: _Span) -> tuple[str, Feature]:
-    key, feature = "", list[bytes]()  # what protocol buffers say of a missing key and value
-    decoded: Feature = feature
-    for number, wire, content in _fields(payload, span):
-        if wire != _DELIMITED or not isinstance(content, tuple):
-            continue
+def _decode_entry(message: bytes) -> tuple[str, Feature]:
+    key = ""  # the default of protocol buffers, as an empty feature is
+    feature: Feature = []
+    for number, content in _fields(message, _DELIMITED):
         if number == 1:
             try:
-                key = payload[content[0] : content[1]].decode()
+                key = content.decode()
             except UnicodeDecodeError:
-                raise _malformed(content[0], "a feature's name is not UTF-8") from None
+                raise _malformed("a feature's name is not UTF-8") from None
         elif number == 2:
-            decoded = _decode_feature(payload, content)
-    return key, decoded
+            feature = _decode_feature(content)
+    return key, feature
 
 
-def _decode_feature(payload: bytes, span: _Span) -> Feature:
-    decoded: Feature = []
-    for number, wire, content in _fields(payload, span):
-        if wire != _DELIMITED or not isinstance(content, tuple):
-            continue
-        # Of a oneof written twice, the last counts.
+def _decode_feature(message: bytes) -> Feature:
+    feature: Feature = []
+    for number, content in _fields(message, _DELIMITED):
+        # The last member of a oneof counts.
         if number == _BYTES:
-            decoded = [
-                payload[inner[0] : inner[1]]
-                for field, kind, inner in _fields(payload, content)
-                if field == 1 and kind == _DELIMITED and isinstance(inner, tuple)
-            ]
+            feature = [value for field, value in _fields(content, _DELIMITED) if field == 1]
         elif number == _FLOATS:
-            decoded = list(_floats(payload, content))
+            feature = [value for run in _runs(content, _FIXED32) for value in _floats(run)]
         elif number == _INTS:
-            decoded = list(_ints(payload, content))
-    return decoded
+            feature = [value for run in _runs(content, _VARINT) for value in _int64s(run)]
+    return feature
 
 
-def _floats(payload: bytes, span: _Span) -> Iterator[float]:
-    for number, wire, content in _fields(payload, span):
-        if number != 1 or not isinstance(content, tuple) or wire not in (_DELIMITED, _FIXED32):
-            continue
-        start, end = content
-        if (end - start) % 4:
-            raise _malformed(start, "a run of floats is not a multiple of 4 bytes")
-        yield from (value for (value,) in _FLOAT.iter_unpack(payload[start:end]))
+def _runs(message: bytes, single: int) -> Iterator[bytes]:
+    """Yield the encoded numbers of a list: packed runs, or single ones of that wire type."""
+    return (run for number, run in _fields(message, _DELIMITED, single) if number == 1)
 
 
-def _ints(payload: bytes, span: _Span) -> Iterator[int]:
-    for number, wire, content in _fields(payload, span):
-        if number != 1:
-            continue
-        if wire == _VARINT and isinstance(content, int):
-            yield _signed(content)
-        elif wire == _DELIMITED and isinstance(content, tuple):
-            place, end = content
-            while place < end:
-                value, place = _read_varint(payload, place, end)
-                yield _signed(value)
+def _floats(run: bytes) -> tuple[float, ...]:
+    count, rest = divmod(len(run), 4)
+    if rest:
+        raise _malformed("a run of floats is not a multiple of 4 bytes")
+    return struct.unpack(f"<{count}f", run)
 
 
-def _signed(value: int) -> int:
-    return value - 2**64 if value >= 2**63 else value
+def _int64s(run: bytes) -> Iterator[int]:
+    start = 0
+    while start < len(run):
+        value, start = _read_varint(run, start)
+        yield value - 2**64 if value >= 2**63 else value
 
 
-def _fields(payload: bytes, span: _Span) -> Iterator[tuple[int, int, int | _Span]]:
-    """Yield (field number, wire type, content) of a message; content is a varint's value or a span of bytes."""
-    place, end = span
-    while place < end:
-        tag, start = _read_varint(payload, place, end)
+def _fields(message: bytes, *wires: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (field number, encoded value) of the fields of these wire types; others are skipped."""
+    start, end = 0, len(message)
+    while start < end:
+        tag, start = _read_varint(message, start)
         number, wire = tag >> 3, tag & 7
         if not 0 < number < 2**29:
-            raise _malformed(place, f"there is no field number {number}")
+            raise _malformed(f"there is no field number {number}")
         if wire == _VARINT:
-            value, place = _read_varint(payload, start, end)
-            yield number, wire, value
-            continue
-        if wire == _DELIMITED:
-            length, start = _read_varint(payload, start, end)
+            length = _read_varint(message, start)[1] - start
+        elif wire == _DELIMITED:
+            length, start = _read_varint(message, start)
         elif wire in (_FIXED32, _FIXED64):
             length = 4 if wire == _FIXED32 else 8
         else:
-            raise _malformed(place, f"wire type {wire} is not of this format")
+            raise _malformed(f"wire type {wire} is not of this format")
         if length > end - start:
-            raise _malformed(
-                place, f"a field of {length} bytes has only {end - start} left to be in"
-            )
-        place = start + length
-        yield number, wire, (start, place)
+            raise _malformed(f"a field of {length} bytes has only {end - start} left to be in")
+        if wire in wires:
+            yield number, message[start : start + length]
+        start += length
 
 
-def _read_varint(payload: bytes, place: int, end: int) -> tuple[int, int]:
-    """Return (value, place after it); the bits beyond 64 are dropped, as protocol buffers do."""
+def _read_varint(message: bytes, start: int) -> tuple[int, int]:
+    """Return (value, position after it); bits beyond 64 are dropped, as protocol buffers do."""
     value = 0
     for shift in range(0, 70, 7):
-        if place >= end:
-            raise _malformed(place, "it ends within a number")
-        byte = payload[place]
-        place += 1
+        if start >= len(message):
+            raise _malformed("it ends within a number")
+        byte = message[start]
+        start += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value & 0xFFFF_FFFF_FFFF_FFFF, place
-    raise _malformed(place, "a number is longer than ten bytes")
+            return value % 2**64, start
+    raise _malformed("a number is longer than ten bytes")
 
 
-def _malformed(place: int, what: str) -> RecordError:
-    return RecordError(f"not a tf.train.Example: at byte {place} of the record, {what}")
+def _malformed(reason: str) -> RecordError:
+    return RecordError(f"not a tf.train.Example: {reason}")

@@ -1,95 +1,100 @@
-"""A completion as JSON and as an image file."""
+"""A completion as JSON, as an image file, and as the schema of both."""
 
 import base64
+import math
 from typing import Any
 
-import numpy as np
+from pydantic import BaseModel
 
 from pixmend.completion import Candidate, Completion
-from pixmend.images import Picture, Pixels, encode_png, image_bytes, lossless_suffix, png_bytes
-from pixmend.serve.forms import CompletionRequest
+from pixmend.images import Pixels, encode_png, image_bytes, lossless_suffix, png_bytes
+from pixmend.serve.requests import CompletionRequest
 
-_TYPES = {
-    ".png": "image/png",
-    ".tif": "image/tiff",
-    ".tiff": "image/tiff",
-    ".webp": "image/webp",
-    ".bmp": "image/bmp",
-}
+
+class ImageFile(BaseModel):
+    """A candidate in the uploaded file's format, if that is lossless and not PNG."""
+
+    suffix: str
+    type: str
+    data: str
+
+
+class CandidateAnswer(BaseModel):
+    """One candidate; a lower loss fits better."""
+
+    image: str
+    answer: str
+    loss: float | None
+    contextual: float | None
+    perceptual: float | None
+    z: list[Any] | None
+    file: ImageFile | None
+
+
+class Snapshot(BaseModel):
+    """The generated image after some steps."""
+
+    step: int
+    image: str
+
+
+class CompletionAnswer(BaseModel):
+    """A completion; images are PNG files in base64."""
+
+    file: str
+    method: str
+    steps: int
+    seed: int
+    answer: str
+    missing: float
+    confidence: float | None
+    windows: int
+    seconds: float
+    warnings: list[str]
+    model: str
+    width: int
+    height: int
+    mean_uncertainty: float
+    unlike: bool
+    stopped: str | None
+    candidates: list[CandidateAnswer]
+    uncertainty: str
+    snapshots: list[Snapshot]
+    history: list[float] | None
+    uncertainty_values: str | None
 
 
 def best_png(completion: Completion) -> bytes:
-    """Return the best answer as a PNG: of a PNG, the bytes that `pixmend complete` writes."""
+    """Return the best candidate as the PNG that `pixmend complete` writes."""
     return png_bytes(completion.candidates[0].picture)
 
 
 def answer_json(
-    completion: Completion, asked: CompletionRequest, stopped: str | None
+    completion: Completion, request: CompletionRequest, stopped: str | None
 ) -> dict[str, Any]:
-    """Return all of a completion as JSON values; images are PNGs in base64."""
+    """Return a completion as the JSON value of `CompletionAnswer`."""
     facts = completion.record()
-    full = asked.full
-    return {
-        **{key: facts[key] for key in _FACTS},
-        "model": asked.offer.id,
-        "width": completion.original.width,
-        "height": completion.original.height,
-        "mean_uncertainty": facts["uncertainty"],
-        "unlike": any(words.startswith("unlike ") for words in completion.warnings),
-        "stopped": stopped,
-        "candidates": [_candidate(each, asked) for each in completion.candidates],
-        "uncertainty": data_png(completion.uncertainty_pixels()),
-        "snapshots": [
-            {"step": step, "image": data_png(pixels)}
-            for step, pixels in completion.snapshots.items()
-        ],
-        "history": completion.history.tolist() if full else None,
-        "uncertainty_values": base64_of(completion.uncertainty.astype("<f4").tobytes())
-        if full
-        else None,
-    }
-
-
-_FACTS = (
-    "file",
-    "method",
-    "steps",
-    "seed",
-    "answer",
-    "missing",
-    "confidence",
-    "windows",
-    "seconds",
-    "warnings",
-)
-
-
-def _candidate(candidate: Candidate, asked: CompletionRequest) -> dict[str, Any]:
-    suffix = lossless_suffix(asked.suffix, candidate.picture.mode).lower()
-    facts = {
-        "image": base64_of(png_bytes(candidate.picture)),
-        "answer": candidate.answer,
-        "loss": _number(candidate.loss),
-        "contextual": _number(candidate.contextual),
-        "perceptual": _number(candidate.perceptual),
-        "z": np.asarray(candidate.z).tolist() if asked.full else None,
-        "file": None,
-    }
-    if suffix != ".png":  # what the page hands out, and what the command line would write
-        facts["file"] = _file(candidate.picture, suffix)
-    return facts
-
-
-def _file(picture: Picture, suffix: str) -> dict[str, str]:
-    return {
-        "suffix": suffix,
-        "type": _TYPES[suffix],
-        "data": base64_of(image_bytes(picture, suffix)),
-    }
-
-
-def _number(value: float) -> float | None:
-    return value if np.isfinite(value) else None  # JSON has no NaN
+    values = base64_of(completion.uncertainty.astype("<f4").tobytes()) if request.full else None
+    answer = CompletionAnswer(
+        **facts
+        | {
+            "model": request.model.id,
+            "width": completion.original.width,
+            "height": completion.original.height,
+            "mean_uncertainty": facts["uncertainty"],
+            "unlike": any(each.startswith("unlike ") for each in completion.warnings),
+            "stopped": stopped,
+            "candidates": [_candidate(each, request) for each in completion.candidates],
+            "uncertainty": data_png(completion.uncertainty_pixels()),
+            "snapshots": [
+                {"step": step, "image": data_png(pixels)}
+                for step, pixels in completion.snapshots.items()
+            ],
+            "history": completion.history.tolist() if request.full else None,
+            "uncertainty_values": values,
+        }
+    )
+    return answer.model_dump()
 
 
 def data_png(pixels: Pixels) -> str:
@@ -98,5 +103,29 @@ def data_png(pixels: Pixels) -> str:
 
 
 def base64_of(content: bytes) -> str:
-    """Return bytes as ASCII."""
+    """Return bytes in base64."""
     return base64.b64encode(content).decode()
+
+
+def finite(value: float) -> float | None:
+    """Return a number, or None for those that JSON lacks."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _candidate(candidate: Candidate, request: CompletionRequest) -> dict[str, Any]:
+    picture = candidate.picture
+    suffix = lossless_suffix(request.suffix, picture.mode).lower()
+    file = None
+    if suffix != ".png":
+        name = "tiff" if suffix == ".tif" else suffix.removeprefix(".")
+        data = base64_of(image_bytes(picture, suffix))
+        file = {"suffix": suffix, "type": f"image/{name}", "data": data}
+    return {
+        "image": base64_of(png_bytes(picture)),
+        "answer": candidate.answer,
+        "loss": finite(candidate.loss),
+        "contextual": finite(candidate.contextual),
+        "perceptual": finite(candidate.perceptual),
+        "z": candidate.z.tolist() if request.full else None,
+        "file": file,
+    }

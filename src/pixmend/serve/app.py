@@ -1,49 +1,47 @@
-"""The API and the page, as an ASGI application."""
+"""The HTTP API and the page, as an ASGI application."""
 
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive
 
 import pixmend
-from pixmend.serve import describe
+from pixmend.serve import openapi
 from pixmend.serve.answers import answer_json, best_png
-from pixmend.serve.catalogue import Catalogue, ServedModel
-from pixmend.serve.feed import Feed, event
-from pixmend.serve.forms import CompletionRequest, asked_of, mask_png, read_form
-from pixmend.serve.guard import AccessPolicy, Guard
-from pixmend.serve.limits import Limits
-from pixmend.serve.metrics import Metrics
-from pixmend.serve.problems import Problem, problem_response
-from pixmend.serve.work import Work, Worker
+from pixmend.serve.catalogue import Catalogue
+from pixmend.serve.events import EventResponse, SearchEvents, event
+from pixmend.serve.prometheus import Metrics
+from pixmend.serve.requests import form_schema, mask_png, parse_form, read_form
+from pixmend.serve.security import AccessPolicy, Guard, Limits, Problem
+from pixmend.serve.worker import Work, Worker
 
 _PAGE = Path(__file__).parent / "page"
+_T = TypeVar("_T")
 
 
 def create_app(
-    catalogue: Catalogue, limits: Limits | None = None, door: AccessPolicy | None = None
+    catalogue: Catalogue, limits: Limits | None = None, policy: AccessPolicy | None = None
 ) -> FastAPI:
-    """Return the application that offers these models."""
-    limits, door, metrics = limits or Limits(), door or AccessPolicy(), Metrics()
-    models = {name: offer.model for name, offer in catalogue.items()}
-    service = Service(catalogue, limits, metrics, Worker(models, limits, metrics))
+    """Return the application that serves these models."""
+    limits, policy = limits or Limits(), policy or AccessPolicy()
+    service = Service(catalogue, limits)
 
     @asynccontextmanager
-    async def life(app: FastAPI) -> AsyncIterator[None]:
-        for offer in catalogue.values():
-            _ = offer.examples, offer.samples  # drawn once, before the device has other work
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        for model in catalogue.values():
+            _ = model.examples, model.samples  # generated before the device has other work
         service.worker.start()
         yield
         await asyncio.to_thread(service.worker.close)
@@ -55,323 +53,278 @@ def create_app(
         summary="Completes the missing pixels of an image.",
         docs_url=None,
         redoc_url=None,
-        lifespan=life,
+        lifespan=lifespan,
+        exception_handlers=dict.fromkeys(
+            (Problem, HTTPException, RequestValidationError, Exception), _answer_error
+        ),
     )
     app.state.service = service
-    _add_routes(app, service)
-    _add_page(app)
-    if door.origins:
+    for router in (_completions, _models, _operation, _page):
+        app.include_router(router)
+    app.mount("/page", StaticFiles(directory=_PAGE))
+    if policy.origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=sorted(door.origins),
+            allow_origins=sorted(policy.origins),
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type"],
         )
-    app.add_middleware(Guard, door=door, limits=limits, metrics=metrics)
-    _add_handlers(app)
+    app.add_middleware(Guard, policy=policy, limits=limits, metrics=service.metrics)
     return app
 
 
 class Service:
-    """What answers requests: reads forms, lets them wait for the worker, writes answers."""
+    """Turns completion requests into work for the device thread, and its results into answers."""
 
-    def __init__(
-        self, catalogue: Catalogue, limits: Limits, metrics: Metrics, worker: Worker
-    ) -> None:
-        self.catalogue, self.limits, self.metrics, self.worker = catalogue, limits, metrics, worker
-        self.pool = ThreadPoolExecutor(2, "pixmend-codec")  # for what PIL decodes and encodes
-        self.watched: dict[str, Work | None] = {}
+    def __init__(self, catalogue: Catalogue, limits: Limits) -> None:
+        self.catalogue, self.limits, self.metrics = catalogue, limits, Metrics()
+        self.worker = Worker(limits, self.metrics)
+        self.pool = ThreadPoolExecutor(2, "pixmend-codec")  # decodes and encodes images
+        self.streams: dict[str, Work | None] = {}  # None: its form is being read
+        self.metrics.streams.set_function(
+            lambda: sum(work is not None for work in self.streams.values())
+        )
 
-    def offer(self, name: str) -> ServedModel:
-        """Return a model by id."""
-        if name not in self.catalogue:
-            raise Problem(
-                404, "model", f"There is no such model here; there are {', '.join(self.catalogue)}."
-            )
-        return self.catalogue[name]
-
-    async def read(self, request: Request) -> tuple[CompletionRequest, float]:
-        """Return what a request asks for, and its deadline."""
-        deadline = time.monotonic() + self.limits.deadline
-        try:
-            form = await asyncio.wait_for(read_form(request), self.limits.deadline)
-        except TimeoutError:
-            raise Problem(
-                408, "slow", "The request took too long to arrive; send it anew."
-            ) from None
-        run = asyncio.get_running_loop().run_in_executor
-        try:
-            asked = await run(self.pool, asked_of, form, self.catalogue, self.limits)
-        finally:
-            await form.close()
-        return asked, deadline
-
-    async def complete(self, request: Request) -> Response:
-        """Answer with JSON, or with the best answer as a PNG where that is what is accepted."""
-        asked, deadline = await self.read(request)
-        work = Work(asked.job, asked.options, asked.offer.id, deadline)
+    async def complete(self, http: Request) -> Response:
+        """Answer with JSON, or with the best candidate as a PNG if only that is accepted."""
+        work = await self._read(http)
         self.worker.submit(work)
         answer = asyncio.wrap_future(work.answer)
-        leaving: asyncio.Future[None] = asyncio.ensure_future(_left(request.receive))
+        disconnect: asyncio.Future[None] = asyncio.ensure_future(_disconnected(http.receive))
         try:
-            waiting: set[asyncio.Future[Any]] = {answer, leaving}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            futures: set[asyncio.Future[Any]] = {answer, disconnect}
+            await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            work.gone = not answer.done()
-            leaving.cancel()
-        if work.gone:
+            work.abandoned = not answer.done()
+            disconnect.cancel()
+        if work.abandoned:
             answer.cancel()
-            return Response(status_code=499)  # nobody is there to read it
+            return Response(status_code=499)  # nobody reads it
         error = answer.exception()
-        if error is not None:  # what is no refusal is in the log by now
-            raise error if isinstance(error, Problem) else _bug()
-        completion, stopped = answer.result(), work.stopped()
-        run = asyncio.get_running_loop().run_in_executor
+        if error is not None:  # the worker has logged what is not a refusal
+            raise _problem_of(error)
+        completion, stopped = answer.result(), work.stop_reason
         headers = {"Pixmend-Stopped": stopped} if stopped else None
-        if _wants_png(request.headers.get("accept", "")):
-            return Response(await run(self.pool, best_png, completion), 200, headers, "image/png")
-        return JSONResponse(
-            await run(self.pool, answer_json, completion, asked, stopped), 200, headers
-        )
+        if _wants_png(http.headers.get("accept", "")):
+            return Response(await self.run(best_png, completion), 200, headers, "image/png")
+        content = await self.run(answer_json, completion, work.request, stopped)
+        return JSONResponse(content, 200, headers)
 
-    async def stream(self, request: Request) -> Response:
-        """Answer with events: what the search has come to, and in the end the whole answer."""
-        if len(self.watched) >= self.limits.streams:
-            raise Problem(
-                503,
-                "streams",
-                "As many searches are watched as this server allows; try again in a moment.",
-                retry_after=self.worker.patience,
-            )
+    async def stream(self, http: Request) -> Response:
+        """Answer with the events of the search, and finally the answer."""
+        if len(self.streams) >= self.limits.streams:
+            message = "As many searches are streamed as this server allows; try again in a moment."
+            raise Problem(503, "streams", message, retry_after=self.worker.retry_after)
         key = secrets.token_urlsafe(16)
-        self.watched[key] = None  # the place is taken before anything is awaited
+        self.streams[key] = None  # reserved before the first await
         try:
-            asked, deadline = await self.read(request)
-            feed = Feed(asked.options.snapshots)
-            work = Work(asked.job, asked.options, asked.offer.id, deadline, watch=feed)
+            work = await self._read(http)
+            work.on_preview = events = SearchEvents(work.request.options.snapshots)
             self.worker.submit(work)
         except BaseException:
-            del self.watched[key]
+            del self.streams[key]
             raise
-        self.watched[key] = work
-        self.metrics.streams.set(len(self.watched))
-        return _Events(
-            self._events(key, work, asked, feed),
-            media_type="text/event-stream",
-            on_end=lambda: self._end(key, work),
-        )
+        self.streams[key] = work
 
-    async def mask(self, spec: str, width: int, height: int, seed: int) -> bytes:
-        """Return the mask that a shape names as a PNG."""
-        most = self.limits.pixels
-        if min(width, height) < 1 or width * height > most or not 0 <= seed < 2**53:
-            raise Problem(
-                422, "field", f"A mask has 1 to {most:,} pixels; give width, height and seed."
-            )
-        run = asyncio.get_running_loop().run_in_executor
-        return await run(self.pool, mask_png, spec, width, height, seed)
+        def on_end() -> None:
+            work.abandoned = True
+            del self.streams[key]
+
+        return EventResponse(self._events(key, work, events), on_end)
 
     def cancel(self, key: str) -> None:
-        """End a watched search; its stream goes on to the answer with the best so far."""
-        work = self.watched.get(key)
+        """End a streamed search; its stream continues to the best result so far."""
+        work = self.streams.get(key)
         if work is None:
-            raise Problem(404, "search", "That search has ended, or never was.")
-        work.enough = True
+            raise Problem(404, "search", "That search has ended, or never existed.")
+        work.cancelled = True
 
-    def _end(self, key: str, work: Work) -> None:
-        work.gone = True
-        self.watched.pop(key, None)
-        self.metrics.streams.set(len(self.watched))
+    async def run(self, function: Callable[..., _T], *arguments: object) -> _T:
+        """Run a function on the codec threads."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self.pool, function, *arguments)
 
-    async def _events(
-        self, key: str, work: Work, asked: CompletionRequest, feed: Feed
-    ) -> AsyncIterator[bytes]:
-        steps = asked.options.method.steps
-        yield event("accepted", {"id": key, "steps": steps, "method": asked.options.method.name})
-        answer = asyncio.wrap_future(work.answer)
-        async for part in feed.until(answer):
-            yield part
-        error = None if answer.cancelled() else answer.exception()
-        if isinstance(error, Problem):
-            yield event("error", error.to_json())
-        elif error is not None or answer.cancelled():
-            yield event("error", _bug().to_json())
-        else:
-            run = asyncio.get_running_loop().run_in_executor
-            told = await run(self.pool, answer_json, answer.result(), asked, work.stopped())
-            yield event("done", told)
-
-
-class _Events(StreamingResponse):
-    """A stream that tells when it has ended, however it did."""
-
-    def __init__(self, content: AsyncIterator[bytes], *, media_type: str, on_end: Any) -> None:  # noqa: ANN401
-        super().__init__(content, media_type=media_type)
-        self._on_end = on_end
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401
+    async def _read(self, http: Request) -> Work:
+        deadline = time.monotonic() + self.limits.deadline
         try:
-            await super().__call__(scope, receive, send)
+            form = await asyncio.wait_for(read_form(http), self.limits.deadline)
+        except TimeoutError:
+            message = "The request took too long to arrive; send it again."
+            raise Problem(408, "slow", message) from None
+        try:
+            request = await self.run(parse_form, form, self.catalogue, self.limits)
+            return Work(request, deadline)
         finally:
-            self._on_end()
+            await form.close()
+
+    async def _events(self, key: str, work: Work, events: SearchEvents) -> AsyncIterator[bytes]:
+        method = work.request.options.method
+        yield event("accepted", {"id": key, "steps": method.steps, "method": method.name})
+        answer = asyncio.wrap_future(work.answer)
+        async for each in events.until(answer):
+            yield each
+        error = asyncio.CancelledError() if answer.cancelled() else answer.exception()
+        if error is not None:
+            yield event("error", _problem_of(error).to_json())
+        else:
+            content = await self.run(answer_json, answer.result(), work.request, work.stop_reason)
+            yield event("done", content)
 
 
-async def _left(receive: Receive) -> None:
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+_Service = Annotated[Service, Depends(_service)]
+_UNAUTHORIZED = openapi.problems(401)
+_completions = APIRouter(tags=["completions"], responses=_UNAUTHORIZED)
+_models = APIRouter(tags=["models"], responses=_UNAUTHORIZED)
+_operation = APIRouter(tags=["operation"], responses=_UNAUTHORIZED)
+_page = APIRouter(include_in_schema=False)
+_FORM = {"requestBody": form_schema()}
+
+
+@_completions.post("/v1/completions", responses=openapi.COMPLETION, openapi_extra=_FORM)
+async def complete(request: Request, service: _Service) -> Response:
+    """Complete an image."""
+    return await service.complete(request)
+
+
+@_completions.post(
+    "/v1/completions/stream",
+    status_code=200,
+    response_class=EventResponse,
+    responses=openapi.STREAM,
+    openapi_extra=_FORM,
+)
+async def stream(request: Request, service: _Service) -> Response:
+    """Complete an image and stream the search."""
+    return await service.stream(request)
+
+
+@_completions.post(
+    "/v1/completions/{search}/cancel", status_code=202, responses=openapi.problems(404)
+)
+async def cancel(search: str, service: _Service) -> dict[str, str]:
+    """End a streamed search with its best result so far."""
+    service.cancel(search)
+    return {"status": "ending"}
+
+
+@_models.get("/v1/models")
+async def models(service: _Service) -> dict[str, Any]:
+    """List the models and the limits."""
+    limits = service.limits
+    return {
+        "models": [model.facts() for model in service.catalogue.values()],
+        "limits": {
+            "body_bytes": limits.body,
+            "pixels": limits.pixels,
+            "candidates": limits.candidates,
+            "steps": limits.steps,
+            "seconds": limits.seconds,
+            "formats": [name.lower() for name in limits.formats],
+        },
+    }
+
+
+@_models.get("/v1/models/{model}", responses=openapi.problems(404))
+async def model(model: str, service: _Service) -> dict[str, Any]:
+    """Describe a model."""
+    return service.catalogue.find(model).facts()
+
+
+@_models.get("/v1/models/{model}/samples", **openapi.png(404))
+async def samples(model: str, service: _Service) -> Response:
+    """Show generated images."""
+    return openapi.PngResponse(service.catalogue.find(model).samples)
+
+
+@_models.get("/v1/models/{model}/examples/{number}", **openapi.png(404, 422))
+async def example(model: str, number: int, service: _Service) -> Response:
+    """Return an image to try."""
+    examples = service.catalogue.find(model).examples
+    if not 0 <= number < len(examples):
+        raise Problem(404, "example", f"There are examples 0 to {len(examples) - 1}.")
+    return openapi.PngResponse(examples[number])
+
+
+@_models.get("/v1/masks/{spec}", **openapi.png(404, 422))
+async def mask(spec: str, width: int, height: int, service: _Service, seed: int = 0) -> Response:
+    """Draw the mask of a shape, white = hole."""
+    maximum = service.limits.pixels
+    if min(width, height) < 1 or width * height > maximum or not 0 <= seed < 2**53:
+        message = f"A mask has 1 to {maximum:,} pixels; give width, height and seed."
+        raise Problem(422, "field", message)
+    return openapi.PngResponse(await service.run(mask_png, spec, width, height, seed))
+
+
+@_operation.get("/healthz")
+async def health() -> dict[str, str]:
+    """Tell whether the process is alive."""
+    return {"status": "ok"}
+
+
+@_operation.get("/readyz", responses=openapi.problems(503))
+async def ready(service: _Service) -> dict[str, str]:
+    """Tell whether the server accepts work."""
+    if not service.worker.alive:
+        message = "The server is not ready; try again later."
+        raise Problem(503, "leaving", message, retry_after=5)
+    return {"status": "ready"}
+
+
+@_operation.get("/metrics", response_class=PlainTextResponse)
+async def metrics(service: _Service) -> Response:
+    """Return the metrics for Prometheus."""
+    return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+@_page.get("/")
+async def page() -> Response:
+    """Return the page."""
+    return FileResponse(_PAGE / "index.html")
+
+
+@_page.get("/docs")
+async def docs() -> Response:
+    """Return the documentation of the API."""
+    return FileResponse(_PAGE / "docs.html")
+
+
+async def _answer_error(request: Request, error: Exception) -> Response:
+    return _problem_of(error).response()
+
+
+def _problem_of(error: BaseException) -> Problem:
+    match error:
+        case Problem():
+            return error
+        case HTTPException(status_code=404):
+            return Problem(404, "http", "There is nothing at this address; see /docs.")
+        case HTTPException(status_code=405):
+            return Problem(405, "http", "This address takes another method; see /docs.")
+        case HTTPException():
+            return Problem(error.status_code, "http", str(error.detail))
+        case RequestValidationError():
+            errors = [
+                {"field": str(each["loc"][-1]), "message": str(each["msg"])}
+                for each in error.errors()
+            ]
+            return Problem(
+                422, "field", "A part of the address is invalid; see /docs.", errors=errors
+            )
+        case _:
+            return Problem(500, "bug", "Something went wrong in the server; see its log.")
+
+
+async def _disconnected(receive: Receive) -> None:
     """Return when the client has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 def _wants_png(accept: str) -> bool:
-    kinds = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
-    return "image/png" in kinds and "application/json" not in kinds
-
-
-def _bug() -> Problem:
-    return Problem(500, "bug", "Something went wrong in the server; its log says what.")
-
-
-def _add_routes(app: FastAPI, service: Service) -> None:
-    @app.post(
-        "/v1/completions",
-        tags=["completions"],
-        summary="Complete an image",
-        **describe.completion(),
-    )
-    async def complete(request: Request) -> Response:
-        return await service.complete(request)
-
-    @app.post(
-        "/v1/completions/stream",
-        tags=["completions"],
-        summary="Complete an image and watch",
-        **describe.stream(),
-    )
-    async def stream(request: Request) -> Response:
-        return await service.stream(request)
-
-    @app.post(
-        "/v1/completions/{search}/cancel",
-        tags=["completions"],
-        status_code=202,
-        summary="End a watched search with its best so far",
-        **describe.plain(404),
-    )
-    async def cancel(search: str) -> dict[str, str]:
-        service.cancel(search)
-        return {"status": "ending"}
-
-    @app.get("/v1/models", tags=["models"], summary="The models", **describe.plain())
-    async def models() -> dict[str, Any]:
-        limits = service.limits
-        return {
-            "models": [offer.facts() for offer in service.catalogue.values()],
-            "limits": {
-                "body_bytes": limits.body,
-                "pixels": limits.pixels,
-                "candidates": limits.candidates,
-                "steps": limits.steps,
-                "seconds": limits.seconds,
-                "formats": [name.lower() for name in limits.formats],
-            },
-        }
-
-    @app.get(
-        "/v1/models/{model}", tags=["models"], summary="A model and its card", **describe.plain(404)
-    )
-    async def model(model: str) -> dict[str, Any]:
-        return service.offer(model).facts()
-
-    @app.get(
-        "/v1/models/{model}/samples",
-        tags=["models"],
-        summary="Images drawn from it",
-        **describe.image(404),
-    )
-    async def samples(model: str) -> Response:
-        return Response(service.offer(model).samples, media_type="image/png")
-
-    @app.get(
-        "/v1/models/{model}/examples/{number}",
-        tags=["models"],
-        summary="An image to try",
-        **describe.image(404, 422),
-    )
-    async def example(model: str, number: int) -> Response:
-        found = service.offer(model).examples
-        if not 0 <= number < len(found):
-            raise Problem(404, "example", f"There are examples 0 to {len(found) - 1}.")
-        return Response(found[number], media_type="image/png")
-
-    @app.get(
-        "/v1/masks/{spec}",
-        tags=["models"],
-        summary="A mask of a shape, white = hole",
-        **describe.image(404, 422),
-    )
-    async def mask(spec: str, width: int, height: int, seed: int = 0) -> Response:
-        return Response(await service.mask(spec, width, height, seed), media_type="image/png")
-
-    @app.get(
-        "/healthz", tags=["operation"], summary="Whether the process lives", **describe.plain()
-    )
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.get("/readyz", tags=["operation"], summary="Whether it takes work", **describe.plain(503))
-    async def ready() -> dict[str, str]:
-        if not service.worker.alive:
-            raise Problem(
-                503, "leaving", "The server is not ready; try again later.", retry_after=5
-            )
-        return {"status": "ready"}
-
-    @app.get("/metrics", tags=["operation"], summary="For Prometheus", **describe.text())
-    async def metrics() -> Response:
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
-
-
-def _add_page(app: FastAPI) -> None:
-    @app.get("/", include_in_schema=False)
-    async def page() -> Response:
-        return FileResponse(_PAGE / "index.html")
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return FileResponse(_PAGE / "docs.html")
-
-    app.mount("/page", StaticFiles(directory=_PAGE))
-
-
-def _add_handlers(app: FastAPI) -> None:
-    @app.exception_handler(Problem)
-    async def told(request: Request, problem: Problem) -> Response:
-        return problem_response(problem)
-
-    @app.exception_handler(HTTPException)
-    async def framework(request: Request, error: HTTPException) -> Response:
-        words = {
-            404: "There is nothing at this address; see /docs.",
-            405: "This address takes another method; see /docs.",
-        }
-        return problem_response(
-            Problem(error.status_code, "http", words.get(error.status_code, str(error.detail)))
-        )
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> Response:
-        errors = [
-            {"field": str(each["loc"][-1]), "message": str(each["msg"])} for each in error.errors()
-        ]
-        return problem_response(
-            Problem(
-                422,
-                "field",
-                "A part of the address is not what it should be; see /docs.",
-                errors=errors,
-            )
-        )
-
-    @app.exception_handler(Exception)
-    async def bug(request: Request, error: Exception) -> Response:
-        return problem_response(_bug())
+    types = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
+    return "image/png" in types and "application/json" not in types

@@ -1,4 +1,4 @@
-"""A server process: its socket, and how it leaves."""
+"""The server process: its socket and its shutdown."""
 
 import asyncio
 import contextlib
@@ -15,42 +15,26 @@ from pixmend.errors import SettingsError
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
-    if host == "localhost":
-        return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; port 0 is any that is free.
-
-    Raises
-    ------
-    SettingsError
-        The address is not ours, or taken.
-    """
+    """Return a listening socket, for port 0 at any free one; a taken address is SettingsError."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        family, kind, protocol, _, address = found[0]
-        made = socket.socket(family, kind, protocol)
-        try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind(address)
-            made.listen(256)
-        except BaseException:
-            made.close()
-            raise
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server(address, family=family, backlog=256, dualstack_ipv6=dual)
     except (OSError, OverflowError) as error:
         raise SettingsError(
             f"host {host}, port {port}: cannot listen there ({error}); choose another --port"
         ) from error
-    return made
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, with a way out of our own: the first signal drains, a second ends at once."""
+    """A uvicorn server whose first signal drains it, and whose second ends it at once."""
 
     def __init__(self, app: FastAPI) -> None:
         service = app.state.service
@@ -70,12 +54,12 @@ class Server(uvicorn.Server):
         )
 
     def serve_on(self, listening: socket.socket) -> None:
-        """Serve until a signal comes or `leave` is called."""
+        """Serve until a signal arrives or `leave` is called."""
         with contextlib.closing(listening):
             asyncio.run(self.serve([listening]))
 
     def leave(self) -> None:
-        """Take no more requests, answer those inside, end."""
+        """Refuse new requests, answer those inside, and end."""
         self._worker.drain(self._drain)
         self.force_exit = self.should_exit
         self.should_exit = True
@@ -84,9 +68,8 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave on SIGTERM and SIGINT."""
         loop = asyncio.get_running_loop()
-        try:
+        # Only the main thread can handle signals.
+        with contextlib.suppress(RuntimeError, ValueError):
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(number, self.leave)
-        except (RuntimeError, ValueError):  # not the main thread
-            pass
         yield

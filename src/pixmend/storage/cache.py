@@ -1,8 +1,8 @@
-"""A disk cache of file blocks of a store, of bounded size.
+"""A bounded disk cache of file blocks of a store.
 
-The cache is a fixed number of slots, each a file of one block. The block alone decides its slot, so any number of processes share one
-folder without coordination, and it never outgrows its slots. The blocks of one data set take consecutive slots: a data set that fits
-is cached whole, and collisions of a larger one are spread evenly.
+The cache is a fixed number of slots, each a file of one block. The block alone decides its slot, so
+any number of processes share one folder without coordination. The blocks of a data set take
+consecutive slots: one that fits is cached whole, and the collisions of a larger one spread evenly.
 
 A slot is, little-endian::
 
@@ -10,11 +10,13 @@ A slot is, little-endian::
     uint32    CRC32C of the block
     bytes     the block
 
-Slots are written in place. A truncated or doubly written slot has a wrong checksum, and its block is read from the store again.
+Slots are written in place. A truncated or doubly written slot has a wrong checksum, and its block
+is read from the store again. (fsspec's caches bound neither their size nor detect damage.)
 """
 
 import contextlib
 import hashlib
+import itertools
 import os
 import struct
 import threading
@@ -23,50 +25,49 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import google_crc32c
 
 from pixmend.errors import OutputError, SettingsError
 from pixmend.storage.local import make_folder
-from pixmend.storage.ranged import RangeBuffer
 from pixmend.storage.remote import StorePath
 
 BLOCK_BYTES = 2**18
 _HEADER = struct.Struct("<32sI")
-_MEMORY_BLOCKS = 128  # blocks in memory
-_THREADS = 16  # ranges being fetched
-_RUN = 16  # blocks fetched as one range where blocks are read in order
-_DEFAULT_MIB = 4096
+_MEMORY_BLOCKS = 128
+_THREADS = 16
+_RUN = 16  # blocks of one request, where blocks are read in order
+_DEFAULT_MIB = "4096"
+
+
+class Buffer(Protocol):
+    """Sliceable bytes, such as a mapped file."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: slice, /) -> bytes: ...
 
 
 class BlockCache:
-    """A folder of slots; see the module.
-
-    Parameters
-    ----------
-    folder
-        Made when the first block is stored.
-    limit_bytes
-        Maximum bytes of all slots; at least one block.
-    """
+    """A folder of slots of at most ``limit_bytes``, but at least one block; see the module."""
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self.folder = folder
         self.slots = max(1, limit_bytes // (BLOCK_BYTES + _HEADER.size))
-        self._trim()
+        with contextlib.suppress(OSError):  # slots of an earlier, larger cache
+            for path in folder.glob("[0-9a-f]" * 4 + "/" + "[0-9a-f]" * 8):
+                if int(path.name, 16) >= self.slots:
+                    path.unlink(missing_ok=True)
 
     def get(self, key: bytes, number: int) -> bytes | None:
-        """Return the block of ``key`` (32 bytes) from slot ``number``, or None if it is missing or damaged."""
+        """Return the block of ``key`` (32 bytes) from slot ``number``, or None without it."""
         try:
             content = self._slot(number).read_bytes()
-        except OSError:
+            slot_key, crc = _HEADER.unpack_from(content)
+        except (OSError, struct.error):
             return None
-        if len(content) < _HEADER.size:
-            return None
-        block_key, crc = _HEADER.unpack_from(content)
         block = content[_HEADER.size :]
-        return block if block_key == key and google_crc32c.value(block) == crc else None
+        return block if slot_key == key and google_crc32c.value(block) == crc else None
 
     def put(self, key: bytes, number: int, block: bytes) -> None:
         """Store a block; failures (a full disk, no permission) are ignored."""
@@ -79,136 +80,100 @@ class BlockCache:
         slot = number % self.slots
         return self.folder / f"{slot >> 10:04x}" / f"{slot:08x}"
 
-    def _trim(self) -> None:
-        """Remove the slots of an earlier, larger cache."""
-        with contextlib.suppress(OSError):
-            for path in self.folder.glob("[0-9a-f]" * 4 + "/" + "[0-9a-f]" * 8):
-                if int(path.name, 16) >= self.slots:
-                    path.unlink(missing_ok=True)
-
 
 def default_cache() -> BlockCache | None:
-    """Return the cache set by the environment: PIXMEND_CACHE (a folder) and PIXMEND_CACHE_MIB (0 for none).
-
-    Raises
-    ------
-    SettingsError
-        PIXMEND_CACHE_MIB is not a whole number.
-    """
-    text = os.environ.get("PIXMEND_CACHE_MIB", str(_DEFAULT_MIB))
-    if not text.isascii() or not text.isdigit():
-        raise SettingsError(f"PIXMEND_CACHE_MIB: {text!r} is no whole number of MiB, such as 4096")
-    if int(text) == 0:
+    """Return the cache that PIXMEND_CACHE (a folder) and PIXMEND_CACHE_MIB (or 0) configure."""
+    limit = os.environ.get("PIXMEND_CACHE_MIB", _DEFAULT_MIB)
+    if not limit.isascii() or not limit.isdigit():
+        raise SettingsError(f"PIXMEND_CACHE_MIB: {limit!r} is no whole number of MiB, such as 4096")
+    if int(limit) == 0:
         return None
-    given, home = os.environ.get("PIXMEND_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    folder = Path(given) if given else Path(home or "~/.cache") / "pixmend" / "blocks"
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    folder = Path(os.environ.get("PIXMEND_CACHE") or caches / "pixmend" / "blocks")
     try:
-        return BlockCache(folder.expanduser(), int(text) << 20)
+        return BlockCache(folder.expanduser(), int(limit) << 20)
     except RuntimeError:  # the user has no home folder, as in some containers
         return None
 
 
 class CachedFile(NamedTuple):
-    """One file of a data set: its path, its size in bytes, and the digest of its content, which keys the cache."""
+    """A file, its size in bytes, and the digest of its content, which keys the cache."""
 
-    place: StorePath
+    path: StorePath
     bytes: int
     digest: str
 
 
 class Blocks:
-    """The files of a data set in a store, read in blocks and cached in memory and on disk.
+    """Files in a store, cached by blocks in memory and on disk. Picklable and thread-safe."""
 
-    Picklable and thread-safe.
-    """
-
-    def __init__(self, parts: Sequence[CachedFile], cache: BlockCache | None) -> None:
-        self._parts = list(parts)
+    def __init__(self, files: Sequence[CachedFile], cache: BlockCache | None) -> None:
+        self._files = list(files)
         self._cache = cache
-        # [parts]: the number of each file's first block, from an offset of the data set.
-        digest = hashlib.sha256("".join(part.digest for part in parts).encode()).digest()
-        self._first: list[int] = []
-        following = int.from_bytes(digest[:6], "little")
-        for part in parts:
-            self._first.append(following)
-            following += _count(part.bytes)
-        self._reset()
+        # [files]: the number of each file's first block, from an offset of the data set.
+        digest = hashlib.sha256("".join(file.digest for file in files).encode()).digest()
+        counts = (_block_count(file.bytes) for file in files)
+        offset = int.from_bytes(digest[:6], "little")
+        self._first = list(itertools.accumulate(counts, initial=offset))
+        self._memory: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._latest: dict[int, int] = {}  # of each file, the last block in memory
+        self._lock = threading.Lock()
 
-    def file(self, number: int) -> RangeBuffer:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Blocks, (self._files, self._cache)
+
+    def file(self, number: int) -> Buffer:
         """Return a file as a buffer."""
-        return _BlockFile(self, number, self._parts[number].bytes)
+        return _BlockFile(self, number, self._files[number].bytes)
 
-    def fetch(self, ranges: Iterable[tuple[int, int, int]]) -> None:
-        """Fetch the ranges (file, start, stop) into memory concurrently, up to the memory limit."""
-        requested = dict.fromkeys(
-            (file, block) for file, start, stop in ranges for block in _touched(start, stop)
+    def prefetch(self, ranges: Iterable[tuple[int, int, int]]) -> None:
+        """Load the ranges (file, start, stop) into memory concurrently, up to half its limit."""
+        blocks = dict.fromkeys(
+            (file, block) for file, start, stop in ranges for block in _blocks_of(start, stop)
         )
         with self._lock:
-            missing = [pair for pair in requested if pair not in self._memory][
-                : _MEMORY_BLOCKS // 2
-            ]
+            missing = [each for each in blocks if each not in self._memory][: _MEMORY_BLOCKS // 2]
         if len(missing) < 2:
             return
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="pixmend-blocks") as threads:
-            for _ in threads.map(lambda pair: self.block(*pair, alone=True), missing):
+            for _ in threads.map(lambda each: self.block(*each, alone=True), missing):
                 pass
 
-    def block(self, file: int, block: int, *, alone: bool = False) -> bytes:
+    def block(self, file: int, number: int, *, alone: bool = False) -> bytes:
         """Return a block; sequential reads fetch the following blocks too, unless ``alone``."""
         with self._lock:
-            cached = self._memory.get((file, block))
-            if cached is not None:
-                self._memory.move_to_end((file, block))
-                return cached
-            run = _RUN if not alone and self._latest.get(file) == block - 1 else 1
-        stored = None
+            block = self._memory.get((file, number))
+            if block is not None:
+                self._memory.move_to_end((file, number))
+                return block
+            run = _RUN if not alone and self._latest.get(file) == number - 1 else 1
         if self._cache is not None:
-            stored = self._cache.get(self._key(file, block), self._number(file, block))
-        if stored is not None:
-            self._remember(file, block, [stored])
-            return stored
-        return self._fetched(file, block, run)[0]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"parts": self._parts, "cache": self._cache, "first": self._first}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._parts, self._cache, self._first = state["parts"], state["cache"], state["first"]
-        self._reset()
-
-    def _reset(self) -> None:
-        self._memory: OrderedDict[tuple[int, int], bytes] = OrderedDict()
-        self._latest: dict[int, int] = {}  # of each file, the last block that was asked for
-        self._lock = threading.Lock()
-
-    def _fetched(self, file: int, block: int, run: int) -> list[bytes]:
-        """Fetch up to ``run`` blocks with one request, and cache them."""
-        part = self._parts[file]
-        start, stop = block * BLOCK_BYTES, min((block + run) * BLOCK_BYTES, part.bytes)
-        content = part.place.read_bytes(start, stop)
-        blocks = [
-            content[at : at + BLOCK_BYTES] for at in range(0, max(1, len(content)), BLOCK_BYTES)
-        ]
-        if self._cache is not None and len(content) == stop - start:
-            for offset, content_block in enumerate(blocks):
-                number = block + offset
-                self._cache.put(self._key(file, number), self._number(file, number), content_block)
-        self._remember(file, block, blocks)
-        return blocks
-
-    def _remember(self, file: int, block: int, blocks: list[bytes]) -> None:
+            block = self._cache.get(*self._slot(file, number))
+        blocks = [block] if block is not None else self._fetch(file, number, run)
         with self._lock:
-            for offset, content_block in enumerate(blocks):
-                self._memory[file, block + offset] = content_block
-            self._latest[file] = block + len(blocks) - 1
+            for offset, each in enumerate(blocks):
+                self._memory[file, number + offset] = each
+            self._latest[file] = number + len(blocks) - 1
             while len(self._memory) > _MEMORY_BLOCKS:
                 self._memory.popitem(last=False)
+        return blocks[0]
 
-    def _number(self, file: int, block: int) -> int:
-        return self._first[file] + block
+    def _fetch(self, file: int, number: int, run: int) -> list[bytes]:
+        """Fetch up to ``run`` blocks with one request, and cache them on disk."""
+        path, size, _ = self._files[file]
+        start, stop = number * BLOCK_BYTES, min((number + run) * BLOCK_BYTES, size)
+        content = path.read_bytes(start, stop)
+        starts = range(0, max(1, len(content)), BLOCK_BYTES)
+        blocks = [content[start : start + BLOCK_BYTES] for start in starts]
+        if self._cache is not None and len(content) == stop - start:
+            for offset, block in enumerate(blocks):
+                self._cache.put(*self._slot(file, number + offset), block)
+        return blocks
 
-    def _key(self, file: int, block: int) -> bytes:
-        return hashlib.sha256(f"{self._parts[file].digest} {block}".encode()).digest()
+    def _slot(self, file: int, number: int) -> tuple[bytes, int]:
+        """Return the key of a block, and the number of its slot."""
+        key = hashlib.sha256(f"{self._files[file].digest} {number}".encode()).digest()
+        return key, self._first[file] + number
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,15 +189,15 @@ class _BlockFile:
         start, stop, _ = key.indices(self.size)
         if stop <= start:
             return b""
-        touched = _touched(start, stop)
-        content = b"".join(self.blocks.block(self.number, block) for block in touched)
-        base = touched.start * BLOCK_BYTES
+        numbers = _blocks_of(start, stop)
+        content = b"".join(self.blocks.block(self.number, number) for number in numbers)
+        base = numbers.start * BLOCK_BYTES
         return content[start - base : stop - base]
 
 
-def _touched(start: int, stop: int) -> range:
-    return range(start // BLOCK_BYTES, _count(stop))
+def _blocks_of(start: int, stop: int) -> range:
+    return range(start // BLOCK_BYTES, _block_count(stop))
 
 
-def _count(size: int) -> int:
+def _block_count(size: int) -> int:
     return -(-size // BLOCK_BYTES)

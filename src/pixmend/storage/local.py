@@ -1,6 +1,7 @@
 """Atomic writes, locks, hashes and JSON of local files.
 
-A reader sees the old content or the new one, at every moment and after a crash.
+At every moment, and after a crash, a reader sees either the old content or the new one. Whatever
+writes raises `OutputError` where a path is not writable or the disk is full, and changes nothing.
 """
 
 import contextlib
@@ -23,13 +24,8 @@ def atomic_write(
 ) -> Iterator[IO[bytes]]:
     """Open a file that replaces ``path`` when the block succeeds, and is discarded otherwise.
 
-    The content goes to a temporary file in the same folder, is flushed to the disk, checked by ``verify`` if
-    given (which raises when the file is not good), renamed over ``path``, and the folder is flushed too.
-
-    Raises
-    ------
-    OutputError
-        The folder cannot be written or the disk is full; ``path`` is as it was before.
+    The content goes to a temporary file in the same folder and is flushed to the disk. ``verify``
+    may raise to reject it. Then the file is renamed to ``path`` and the folder is flushed too.
     """
     temporary: Path | None = None
     try:
@@ -49,9 +45,10 @@ def atomic_write(
             verify(temporary)
         temporary.replace(path)
         temporary = None
-        _sync_folder(path.parent)
+        with _opened_folder(path.parent) as folder:
+            os.fsync(folder)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {reason_of(error)}") from error
+        raise write_failure(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -64,41 +61,29 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write ``content`` to ``path`` atomically, as UTF-8; surrogates of undecodable file names are escaped."""
+    """Write ``content`` to ``path`` atomically, as UTF-8; lone surrogates are escaped."""
     write_bytes(path, content.encode(errors="backslashreplace"))
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append ``line`` and a newline to ``path`` in one write, so that a crash leaves at most one partial last line.
-
-    Raises
-    ------
-    OutputError
-        The disk is full or not writable; ``path`` is as long as it was before.
-    """
-    content, done = line.encode(errors="backslashreplace") + b"\n", 0
+    """Append ``line`` and a newline; a crash leaves at most one partial last line."""
+    content, written = line.encode(errors="backslashreplace") + b"\n", 0
     try:
         with path.open("ab", buffering=0) as file:
-            before = file.tell()
+            length = file.tell()
             try:
-                while done < len(content):  # a disk that fills up accepts a part first
-                    done += file.write(content[done:])
+                while written < len(content):  # a disk that fills up accepts a part first
+                    written += file.write(content[written:])
             except OSError:
                 with contextlib.suppress(OSError):
-                    file.truncate(before)
+                    file.truncate(length)
                 raise
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {reason_of(error)}") from error
+        raise write_failure(path, error) from error
 
 
 def make_folder(path: Path) -> None:
-    """Make ``path`` and its parents.
-
-    Raises
-    ------
-    OutputError
-        It cannot be made, or a file stands in the way.
-    """
+    """Make ``path`` and its parents."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -106,7 +91,7 @@ def make_folder(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of `atomic_write` that a killed process left; needs the folder's lock."""
+    """Remove temporary files of killed processes; the caller must hold the folder's lock."""
     for path in folder.glob(".*.????????.tmp"):
         with contextlib.suppress(OSError):
             path.unlink()
@@ -114,16 +99,9 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def shared(folder: Path, parts: Iterable[Path]) -> Iterator[None]:
-    """Hold a shared lock of ``folder``; its first holder removes leftovers of killed processes in ``parts``.
-
-    Raises
-    ------
-    OutputError
-        It cannot be made.
-    """
+    """Make ``folder`` and hold a shared lock; its first holder removes leftovers in ``parts``."""
     make_folder(folder)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    with _opened_folder(folder) as handle:
         with contextlib.suppress(OSError):  # other holders exist, or the file system has no locks
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for part in parts:
@@ -131,14 +109,42 @@ def shared(folder: Path, parts: Iterable[Path]) -> Iterator[None]:
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield
+
+
+@contextlib.contextmanager
+def temporary_file() -> Iterator[Path]:
+    """Yield an empty temporary file; it is removed after the block."""
+    try:
+        descriptor, name = tempfile.mkstemp(prefix="pixmend-", suffix=".tmp")
+    except OSError as error:
+        raise OutputError(
+            f"{tempfile.gettempdir()}: cannot be written: {error.strerror}; "
+            "set TMPDIR to another folder"
+        ) from error
+    os.close(descriptor)
+    try:
+        yield Path(name)
     finally:
-        os.close(handle)
+        Path(name).unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - any JSON value
+    """Parse JSON, or raise a ValueError whatever the damage."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def write_failure(path: object, error: OSError) -> OutputError:
+    """Return the error to raise where ``path`` cannot be written."""
+    return OutputError(f"{path}: cannot be written: {reason_of(error)}")
 
 
 def reason_of(error: OSError) -> str:
@@ -152,10 +158,11 @@ def reason_of(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _sync_folder(folder: Path) -> None:
+@contextlib.contextmanager
+def _opened_folder(folder: Path) -> Iterator[int]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -165,17 +172,3 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
-
-
-def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - any JSON value
-    """Parse JSON that may be damaged.
-
-    Raises
-    ------
-    ValueError
-        It is not JSON, not UTF-8, or nested too deeply.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error

@@ -1,72 +1,75 @@
-"""`StorePath`, a path or URL with whole and ranged reads, atomic writes and listings.
+"""`StorePath`: a local path or URL with ranged reads, atomic writes and listings.
 
-Local paths use `pixmend.storage.local`; URLs (``s3://``, ``gs://``, ``memory://`` ...) use fsspec. Credentials come from the store's own
-configuration, or from the URL, and are never shown.
+Local paths use `pixmend.storage.local`; URLs (``s3://``, ``gs://``, ``memory://`` ...) use fsspec.
+Credentials come from the store's own configuration, or from the URL, and are never shown.
 """
 
 import contextlib
 import errno
 import hashlib
+import io
 import os
-import secrets
 import shutil
-from collections.abc import Callable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePath, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from pixmend.errors import InputError, MissingError, OutputError, StoreError
-from pixmend.storage.entries import Child, Entry, children_here, children_there, entry_of
-from pixmend.storage.filesystems import BUCKETS, open_store, parse, renamed, shown, temporary_file
-from pixmend.storage.local import atomic_write, reason_of, write_bytes
-from pixmend.storage.ranged import open_ranged
-from pixmend.storage.retry import attempt, reading, writing
+from pixmend.storage.local import atomic_write, temporary_file, write_failure
+from pixmend.storage.retry import read_error, retry, write_error
+from pixmend.storage.urls import BUCKETS, open_store, parse_url, redact, staged
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 
 T = TypeVar("T")
-_PART_BYTES = 8 * 2**20  # read at once of a file that is fetched whole
-_THREADS = 16  # files removed
+_CHUNK_BYTES = 8 * 2**20  # of one read, where a whole file is fetched
+_BUFFER_BYTES = 2**20  # of one read, in an open file of a store
+_THREADS = 16
+
+# A content tag comes first: a modification time changes when equal content is written again.
+_VERSION_KEYS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "mtime", "created")
+
+
+class FileInfo(NamedTuple):
+    """A file in a folder."""
+
+    name: str  # relative to the listed folder
+    bytes: int
+    version: str  # only compared for equality: it may be a time of any clock
+
+
+_Child: TypeAlias = tuple[str, FileInfo | None]  # a relative path, and None for a folder
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class StorePath:
-    """A file or folder, on this machine or in a store; `StorePath.of` makes one. It can be handed to other processes.
+    """A local path or URL of a file or folder; `StorePath.of` makes one. Picklable.
 
-    All methods raise one line for what a user can mend: `MissingError` for what is not target, `InputError` for what cannot be read,
-    `StoreError` where a store is at fault and the file may be good, `OutputError` for what cannot be written.
-
-    Attributes
-    ----------
-    local
-        The path if it is on this machine, else None.
+    All methods raise one-line errors: `MissingError` and `InputError` for what cannot be read,
+    `StoreError` where the store is at fault and the file may be good, and `OutputError` for what
+    cannot be written.
     """
 
-    local: Path | None
-    _url: str = ""  # without a slash at its end
-    _query: str = ""  # with its question mark: of signed addresses it is a secret
+    local: Path | None  # None for a URL
+    _url: str = ""  # without a trailing slash
+    _query: str = ""  # with its question mark; of signed addresses it is a secret
 
     @classmethod
     def of(cls, path: "StorePath | Path | str") -> "StorePath":
-        """Return the StorePath of a path or URL; ``file://`` is local.
-
-        Raises
-        ------
-        InputError
-            A URL of several, or one with credentials where the store takes them from elsewhere.
-        """
+        """Return the StorePath of a path or URL; ``file://`` is local."""
         if isinstance(path, StorePath):
             return path
-        if isinstance(path, Path):
-            return cls(path)
-        found = parse(path)
-        return cls(found) if isinstance(found, Path) else cls(None, *found)
+        parsed = path if isinstance(path, Path) else parse_url(path)
+        return cls(parsed) if isinstance(parsed, Path) else cls(None, *parsed)
 
     def __str__(self) -> str:
-        return shown(self._url) if self.local is None else str(self.local)
+        return redact(self._url) if self.local is None else str(self.local)
 
     def __repr__(self) -> str:
         return f"StorePath({str(self)!r})"
@@ -78,7 +81,7 @@ class StorePath:
 
     @property
     def name(self) -> str:
-        """The last part of the path."""
+        """The last component."""
         return self.local.name if self.local is not None else self._url.rpartition("/")[2]
 
     @property
@@ -88,104 +91,65 @@ class StorePath:
 
     @property
     def suffix(self) -> str:
-        """The end of the name, from its last dot."""
+        """The file extension, with its dot."""
         return PurePosixPath(self.name).suffix
 
     @property
     def parent(self) -> "StorePath":
-        """The folder that it is in."""
+        """The containing folder."""
         if self.local is not None:
             return StorePath(self.local.parent)
         return StorePath(None, self._url.rpartition("/")[0], self._query)
 
     def with_name(self, name: str) -> "StorePath":
-        """Return the path of that name in the same folder."""
+        """Return the path of another name in the same folder."""
         return self.parent / name
 
     @property
     def shared(self) -> bool:
-        """Whether other processes see the same files there; ``memory://`` is of one process."""
+        """Whether other processes see the same files; ``memory://`` belongs to one process."""
         return not self._url.startswith("memory:")
 
     def on_this_machine(self, what: str) -> Path:
-        """Return the path.
-
-        Raises
-        ------
-        OutputError
-            It is in a store, where ``what`` cannot be.
-        """
+        """Return the local path; an OutputError names ``what`` where it is a URL."""
         if self.local is None:
             raise OutputError(f"{self}: {what} is kept on this machine; give a folder")
         return self.local
 
     def read_bytes(self, start: int | None = None, stop: int | None = None) -> bytes:
-        """Return the content, or the bytes [start, stop) of it; fewer if it ends earlier."""
+        """Return the content, or its bytes [start, stop); fewer if the file ends earlier."""
         first = start or 0
         if stop is not None and stop <= first:
             return b""
         if self.local is not None:
-            path = self.local
-
-            def read() -> bytes:
-                with path.open("rb") as file:
-                    file.seek(first)
-                    return file.read() if stop is None else file.read(stop - first)
-
-            return self._reading(read)
+            with self.open() as file:
+                file.seek(first)
+                return self._read(lambda: file.read(-1 if stop is None else stop - first))
         store, target = self._store()
         try:
-            return self._reading(lambda: bytes(store.cat_file(target, start=start, end=stop)))
+            return self._read(lambda: bytes(store.cat_file(target, start=start, end=stop)))
         except StoreError:
-            if start is not None and start >= self.size():  # some stores refuse empty ranges
+            if start is not None and start >= self.size():  # some stores reject empty ranges
                 return b""
             raise
-
-    def read_text(self) -> str:
-        """Return the content, which is UTF-8."""
-        return self.read_bytes().decode()
 
     def open(self) -> IO[bytes]:
         """Open a seekable file for reading; a store's file is fetched 1 MiB at a time."""
         if self.local is not None:
             path = self.local
-            return self._reading(lambda: path.open("rb"))
-        return open_ranged(self)
+            return self._read(lambda: path.open("rb"))
+        return cast("IO[bytes]", io.BufferedReader(_StoreFile(self), _BUFFER_BYTES))
 
     def write_bytes(self, content: bytes) -> None:
         """Write ``content`` atomically."""
         with self.writing() as file:
             file.write(content)
 
-    def create(self, content: bytes) -> bool:
-        """Write ``content`` unless the file exists; return whether it was written. Atomic where the store supports it."""
-        if self.local is not None:
-            beside = self.local.with_name(f".{secrets.token_hex(8)}.tmp")
-            write_bytes(beside, content)
-            try:
-                os.link(beside, self.local)
-            except FileExistsError:
-                return False
-            except OSError as error:
-                raise _unwritable(self, error) from error
-            finally:
-                beside.unlink(missing_ok=True)
-            return True
-        store, path = self._store()
-        try:
-            attempt(lambda: store.pipe_file(path, content, mode="create"))
-        except FileExistsError:
-            # An earlier attempt may have succeeded without its response.
-            return self.read_bytes() == content
-        except Exception as error:
-            raise writing(str(self), error) from None
-        return True
-
     @contextlib.contextmanager
     def writing(self) -> Iterator[IO[bytes]]:
         """Open a file that replaces this one when the block succeeds, and is discarded otherwise.
 
-        For a store it is first written to a temporary file of this machine.
+        For a store it is a temporary local file until then.
         """
         if self.local is not None:
             with atomic_write(self.local) as file:
@@ -196,146 +160,114 @@ class StorePath:
                 with path.open("wb") as file:
                     yield file
             except OSError as error:
-                raise OutputError(f"{path}: cannot be written: {reason_of(error)}") from error
+                raise write_failure(path, error) from error
             self.upload(path)
 
     def upload(self, path: Path) -> None:
-        """Write the content of a local file."""
-        if self.local is not None:
-            with atomic_write(self.local) as file, path.open("rb") as content:
-                shutil.copyfileobj(content, file)
-            return
+        """Copy a local file to this URL atomically."""
         store, target = self._store()
         size = path.stat().st_size
 
         def put() -> None:
-            with renamed(store, target) as name:
+            with staged(store, target) as name:
                 store.put_file(str(path), name)
             arrived = int(store.info(target)["size"])
             if arrived != size:
                 raise OSError(errno.EIO, f"{arrived} of {size} bytes arrived")
 
-        self._writing(put)
+        try:
+            retry(put)
+        except Exception as error:
+            raise write_error(str(self), error) from None
 
-    def download(self, path: Path) -> None:
-        """Write the content to a local file, in constant memory.
+    def create(self, content: bytes) -> bool:
+        """Write ``content`` to this URL unless it exists; return whether it was written.
 
-        Raises
-        ------
-        InputError
-            It changed while it was read.
+        Exclusive where the store supports it.
         """
-        with atomic_write(path) as file:
-            self.copy_to(file)
+        store, target = self._store()
+        try:
+            retry(lambda: store.pipe_file(target, content, mode="create"))
+        except FileExistsError:
+            # An earlier attempt may have succeeded without its response.
+            return self.read_bytes() == content
+        except Exception as error:
+            raise write_error(str(self), error) from None
+        return True
 
     def copy_to(self, file: IO[bytes]) -> None:
-        """Append the content to an open file, in constant memory; see `download`."""
-        if self.local is not None:
-            with self.open() as content:
-                shutil.copyfileobj(content, file)
-            return
-        before = self.entry()
-        for start in range(0, before.bytes, _PART_BYTES):
-            part = self.read_bytes(start, min(start + _PART_BYTES, before.bytes))
-            file.write(part)
-        if self.entry() != before:
+        """Append the content to an open file, in constant memory; InputError if it changes."""
+        before = self.info()
+        with self.open() as content:
+            shutil.copyfileobj(content, file, _CHUNK_BYTES)
+        if self.info() != before:
             raise InputError(f"{self}: changed while it was read; run the same command again")
 
     def sha256(self) -> str:
         """Return the SHA-256 of the content, in hexadecimal."""
-        digest = hashlib.sha256()
         with self.open() as file:
-            while part := file.read(_PART_BYTES):
-                digest.update(part)
-        return digest.hexdigest()
+            return hashlib.file_digest(cast("io.BufferedReader", file), "sha256").hexdigest()
 
     def exists(self) -> bool:
-        """Whether a file or folder is target."""
-        try:
-            self._info()
-        except MissingError:
-            return False
-        return True
+        """Whether it is a file or folder."""
+        return self._kind() != ""
 
     def is_file(self) -> bool:
-        """Whether a file is target."""
-        try:
-            return bool(self._info()["type"] == "file")
-        except MissingError:
-            return False
+        """Whether it is a file."""
+        return self._kind() == "file"
 
     def is_folder(self) -> bool:
-        """Whether a folder is target."""
-        try:
-            return bool(self._info()["type"] == "directory")
-        except MissingError:
-            return False
+        """Whether it is a folder."""
+        return self._kind() == "directory"
 
     def size(self) -> int:
-        """Return the bytes of the file."""
-        return self.entry().bytes
+        """Return the file's size in bytes."""
+        return self.info().bytes
 
-    def entry(self) -> Entry:
-        """Return the file's name, bytes and version."""
-        return entry_of(self.name, self._info())
+    def info(self) -> FileInfo:
+        """Return the file's name, size and version."""
+        return _file_info(self.name, self._stat())
 
-    def files(self) -> Iterator[tuple[str, int]]:
-        """Yield (relative name, bytes) of every file below the folder; see `entries`."""
-        for entry in self.entries():
-            yield entry.name, entry.bytes
+    def files(self) -> Iterator[FileInfo]:
+        """Yield every file below the folder, sorted by name within each folder.
 
-    def entries(self) -> Iterator[Entry]:
-        """Yield every file below the folder, sorted by name within each folder; nothing if it is missing.
-
-        Memory holds the names of one folder and its parents. Links to folders are not followed.
+        A missing folder has none. Memory holds the names of one folder and its parents. Links to
+        folders are not followed.
         """
-        pending: list[Child] = [("", True, None)]
+        pending: list[_Child] = [("", None)]
         while pending:
-            path, is_folder, found = pending.pop()
-            if found is not None:
-                yield found
-            elif is_folder:
-                pending.extend(reversed(self._children(path)))
+            path, file = pending.pop()
+            if file is not None:
+                yield file
+            else:
+                children = sorted(self._children(path), key=lambda child: child[0])
+                pending.extend(reversed(children))
 
     def beginning(self, start: str) -> list[str]:
-        """Return the sorted names of this folder's files that begin with ``start``; stores that can filter do so."""
-        if self.local is not None:
-            return sorted(
-                path.name
-                for path in self.local.iterdir()
-                if path.name.startswith(start) and path.is_file()
-            )
+        """Return the sorted names of a store's files in this folder that begin with ``start``."""
         store, target = self._store()
-        # Never both options, which older s3fs refuses. Matches in sub-folders are dropped below.
-        options = {"prefix": start} if self._protocol in BUCKETS else {"maxdepth": 1}
-        found = self._reading(lambda: store.find(target, **options))
-        names = (str(path).removeprefix(f"{target.rstrip('/')}/") for path in found)
+        # Never both options, which older s3fs rejects. Files of subfolders are dropped below.
+        buckets = self._url.partition("://")[0] in BUCKETS
+        options = {"prefix": start} if buckets else {"maxdepth": 1}
+        paths = self._read(lambda: store.find(target, **options))
+        names = (str(path).removeprefix(f"{target.rstrip('/')}/") for path in paths)
         return sorted(name for name in names if name.startswith(start) and "/" not in name)
 
     def remove(self, *, missing_ok: bool = False) -> None:
-        """Remove the file.
-
-        Raises
-        ------
-        MissingError
-            There is none, unless ``missing_ok``. Some stores do not report it.
-        """
-        if self.local is not None:
-            try:
-                self.local.unlink(missing_ok=missing_ok)
-            except FileNotFoundError:
-                raise MissingError(f"{self}: no such file") from None
-            except OSError as error:
-                raise _unwritable(self, error) from error
-            return
-        store, target = self._store()
+        """Remove the file; MissingError if there is none, which some stores do not report."""
         try:
-            attempt(lambda: store.rm_file(target))
+            if self.local is not None:
+                self.local.unlink()
+            else:
+                store, target = self._store()
+                retry(lambda: store.rm_file(target))
         except FileNotFoundError:
             if not missing_ok:
                 raise MissingError(f"{self}: no such file") from None
         except Exception as error:
-            raise writing(str(self), error) from None
+            if self.local is not None and isinstance(error, OSError):
+                raise write_failure(self, error) from error
+            raise write_error(str(self), error) from None
 
     def remove_folder(self) -> None:
         """Remove the folder and its content, if it exists."""
@@ -344,57 +276,117 @@ class StorePath:
             return
         # One by one, because fsspec's recursive removal treats ? and * as patterns.
         with ThreadPoolExecutor(_THREADS) as threads:
-            found = [self / name for name, _ in self.files()]
-            for done in [threads.submit(place.remove, missing_ok=True) for place in found]:
-                done.result()
+            paths = [self / file.name for file in self.files()]
+            list(threads.map(lambda path: path.remove(missing_ok=True), paths))
 
-    def _children(self, folder: str) -> list[Child]:
-        """Return (relative path, whether it is a folder, the file) of what is in a sub-folder, by name."""
+    def _children(self, folder: str) -> Iterable[_Child]:
+        """Return the files and folders of a subfolder, in any order."""
         if self.local is not None:
-            return children_here(self.local, folder)
-        place = self / folder if folder else self
-        store, target = place._store()
+            return _local_children(self.local, folder)
+        path = self / folder if folder else self
+        store, target = path._store()
         try:
-            infos = place._reading(lambda: store.ls(target, detail=True))
+            listing = path._read(lambda: store.ls(target, detail=True))
         except MissingError:
             return []
-        return children_there(infos, target, folder)
+        return _store_children(listing, target, folder)
 
-    def _info(self) -> dict[str, Any]:
+    def _kind(self) -> str:
+        """Return ``file``, ``directory``, ``other``, or nothing where it is missing."""
+        try:
+            return str(self._stat()["type"])
+        except MissingError:
+            return ""
+
+    def _stat(self) -> Mapping[str, Any]:
+        """Return type, size and version keys, as fsspec does."""
         if self.local is not None:
-            path = self.local
-            status = self._reading(path.stat)
-            kind = "directory" if path.is_dir() else "file" if path.is_file() else "other"
+            status = self._read(self.local.stat)
+            kinds = {stat.S_IFDIR: "directory", stat.S_IFREG: "file"}
+            kind = kinds.get(stat.S_IFMT(status.st_mode), "other")
             return {"type": kind, "size": status.st_size, "mtime": status.st_mtime_ns}
         store, target = self._store()
-        return cast("dict[str, Any]", self._reading(lambda: store.info(target)))
+        return cast("Mapping[str, Any]", self._read(lambda: store.info(target)))
 
-    def _reading(self, action: Callable[[], T]) -> T:
+    def _read(self, action: Callable[[], T]) -> T:
+        """Call ``action``, in a store with retries, and raise one-line errors."""
         try:
-            return action() if self.local is not None else attempt(action)
-        except NotADirectoryError:
-            raise MissingError(f"{self}: no such file or folder; check the path") from None
-        except OSError as error:
-            if self.local is None or isinstance(error, FileNotFoundError):
-                raise reading(str(self), error) from None
-            raise InputError(f"{self}: cannot be read: {error.strerror or error}") from error
+            return action() if self.local is not None else retry(action)
         except Exception as error:
-            raise reading(str(self), error) from None
-
-    def _writing(self, action: Callable[[], T]) -> T:
-        try:
-            return attempt(action)
-        except Exception as error:
-            raise writing(str(self), error) from None
-
-    @property
-    def _protocol(self) -> str:
-        return self._url.partition("://")[0]
+            shown = read_error(str(self), error)
+            if self.local is None or not isinstance(shown, StoreError):
+                raise shown from None
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{self}: cannot be read: {reason}") from error
 
     def _store(self) -> "tuple[AbstractFileSystem, str]":
-        store = open_store(self._url, str(self))
-        return store, str(store._strip_protocol(self._url + self._query))
+        return open_store(self._url + self._query, str(self))
 
 
-def _unwritable(place: StorePath, error: OSError) -> OutputError:
-    return OutputError(f"{place}: cannot be written: {reason_of(error)}")
+class _StoreFile(io.RawIOBase):
+    """A store's file as a seekable stream of ranged reads."""
+
+    def __init__(self, path: StorePath) -> None:
+        self._path = path
+        self._size = path.size()
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: "memoryview[int]") -> int:  # type: ignore[override]
+        stop = min(self._position + len(buffer), self._size)
+        content = self._path.read_bytes(self._position, stop)
+        buffer[: len(content)] = content
+        self._position += len(content)
+        return len(content)
+
+
+def _local_children(root: Path, folder: str) -> Iterator[_Child]:
+    """Yield the children of ``folder``, relative to ``root``; none if it is missing."""
+    try:
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # just removed
+                    if entry.is_dir(follow_symlinks=False):
+                        yield path, None
+                    elif entry.is_file():
+                        status = entry.stat()
+                        yield path, FileInfo(path, status.st_size, str(status.st_mtime_ns))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise InputError(f"{root / folder}: cannot be read: {error.strerror}") from error
+
+
+def _store_children(
+    listing: Iterable[Mapping[str, Any]], target: str, folder: str
+) -> Iterator[_Child]:
+    """Yield the children in a store's listing of ``target``, which is ``folder`` below the root."""
+    for status in listing:
+        full = str(status["name"])
+        name = full.rstrip("/").rpartition("/")[2]
+        # Skip a folder's marker object, and a file listed as a folder.
+        if full.strip("/") == target.strip("/") or name in ("", ".", ".."):
+            continue
+        path = f"{folder}/{name}" if folder else name
+        if status["type"] == "directory":
+            yield path, None
+        elif not full.endswith("/"):
+            yield path, _file_info(path, status)
+
+
+def _file_info(name: str, status: Mapping[str, Any]) -> FileInfo:
+    """Return the info of a file from its status in fsspec's terms."""
+    version = next((status[key] for key in _VERSION_KEYS if status.get(key) is not None), None)
+    text = repr(version.timestamp()) if isinstance(version, datetime) else str(version)
+    return FileInfo(name, int(status.get("size") or 0), text.strip('"'))

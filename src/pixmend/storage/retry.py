@@ -1,7 +1,7 @@
-"""Retries of a store's calls, and error messages that hold no secret.
+"""Retries of store calls, and error messages without secrets.
 
-Transient failures (throttling, dropped connections, timeouts) are retried with exponential back-off. Lasting ones (nothing there, no
-rights, no credentials) are raised at once.
+Transient failures (throttling, dropped connections, timeouts) are retried with exponential
+back-off. Permanent ones (missing file, bucket, permission or credentials) are raised at once.
 """
 
 import errno
@@ -14,140 +14,112 @@ from pixmend.errors import MissingError, OutputError, PixmendError, StoreError
 
 T = TypeVar("T")
 
-ATTEMPTS = 6
+_ATTEMPTS = 6
 _FIRST_WAIT = 0.1  # seconds, before the second attempt
-# Errors of a refused request; 500 and 503 have other numbers.
-_REFUSALS = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EROFS, errno.ENOSPC)
-_LASTING = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
-# Packages with error classes of their own for network failures.
-_STORES = {
-    "adlfs",
-    "aiobotocore",
-    "aiohttp",
-    "azure",
-    "botocore",
-    "fsspec",
-    "gcsfs",
-    "google",
-    "s3fs",
-}
-_NO_CREDENTIALS = ("NoCredentials", "PartialCredentials", "DefaultCredentials", "ProfileNotFound")
-_NO_RIGHTS = ("AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch")
-_UNREACHABLE = ("EndpointConnection", "ConnectorError", "ConnectTimeout", "ConnectionRefused")
-_SET_CREDENTIALS = (
-    "credentials are missing; set them as the store's own tools want them "
-    "(S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile)"
+# Errors of a rejected request; 500 and 503 have other numbers.
+_PERMANENT_NUMBERS = (
+    *(errno.EINVAL, errno.ENOSYS, errno.EPERM),
+    *(errno.EACCES, errno.EROFS, errno.ENOSPC),
 )
-_CLOCK = "the clock of this machine is wrong, and the store refuses what is signed at another time than its own; set the clock"
-_EXPIRED = "the credentials have expired; get new ones"
-# S3's codes for a wrong clock and for expired credentials.
-_OUT_OF_TIME = {
-    "RequestTimeTooSkewed": _CLOCK,
-    "RequestExpired": _CLOCK,
-    "ExpiredToken": _EXPIRED,
-    "ExpiredTokenException": _EXPIRED,
-    "TokenRefreshRequired": _EXPIRED,
+_PERMANENT = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
+# Packages whose own exceptions stand for network failures.
+_STORE_PACKAGES = frozenset(
+    ["adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs"]
+)
+_NO_BUCKET = "NoSuchBucket BucketNotFound"
+# S3 codes and parts of class names of permanent errors, with the remedy; the first match counts.
+_REMEDIES = {
+    _NO_BUCKET: "no such bucket; check its name, or make it first",
+    "NoCredentials PartialCredentials DefaultCredentials ProfileNotFound": (
+        "credentials are missing; set them as the store's own tools want them "
+        "(S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile)"
+    ),
+    "RequestTimeTooSkewed RequestExpired": (
+        "the clock of this machine is wrong, so the store rejects the signature of the request; "
+        "set the clock"
+    ),
+    "ExpiredToken TokenRefreshRequired": "the credentials have expired; get new ones",
+    # Last, because expired credentials and wrong clocks are raised as PermissionError too.
+    "AccessDenied Forbidden InvalidAccessKeyId SignatureDoesNotMatch PermissionError": (
+        "no permission; ask for rights on this bucket, or use other credentials"
+    ),
 }
+_UNREACHABLE = "EndpointConnection ConnectorError ConnectTimeout ConnectionRefused"
 
 
-def attempt(action: Callable[[], T], wait: Callable[[float], None] = time.sleep) -> T:
-    """Call ``action``, retrying transient errors; lasting errors and bugs are raised at once."""
-    for number in range(1, ATTEMPTS):
+def retry(action: Callable[[], T]) -> T:
+    """Call ``action`` up to six times while its errors are transient."""
+    for attempt in range(_ATTEMPTS - 1):
         try:
             return action()
         except Exception as error:
-            if not is_transient(error):
+            if not _is_transient(error):
                 raise
-        # Jitter of 50 to 100 %, so that many workers do not retry at once. It affects no result, so it needs no seed.
-        longest = _FIRST_WAIT * 2 ** (number - 1)
-        wait(longest * (0.5 + secrets.randbelow(1000) / 2000))
+        # Jitter of 50 to 100 % keeps workers from retrying in step. It affects no result.
+        time.sleep(_FIRST_WAIT * 2**attempt * (0.5 + secrets.randbelow(1000) / 2000))
     return action()
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether the error is transient."""
-    if not _is_store_error(error) or isinstance(error, _LASTING):
-        return False
-    if isinstance(error, OSError) and error.errno in _REFUSALS:
-        return False
-    if _has_name(error, _NO_CREDENTIALS) or _code(error) in _OUT_OF_TIME:
-        return False
-    return not (_without_rights(error) or _no_bucket(error))
-
-
-def reading(path: str, error: Exception) -> Exception:
-    """Return the error to raise where ``path`` cannot be read: one line, or ``error`` itself if it is a bug."""
-    if isinstance(error, FileNotFoundError) and not _no_bucket(error):
+def read_error(path: str, error: Exception) -> Exception:
+    """Return the one-line error to raise where ``path`` cannot be read; a bug is returned as is."""
+    missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+    if missing and not _matches(error, _NO_BUCKET):
         return MissingError(f"{path}: no such file or folder; check the path")
-    if isinstance(error, PixmendError) or not _is_store_error(error):
+    if not _is_store_error(error):
         return error
     return StoreError(f"{path}: cannot be read: {_describe(error)}")
 
 
-def writing(path: str, error: Exception) -> Exception:
-    """Return the error to raise where ``path`` cannot be written: one line, or ``error`` itself if it is a bug."""
-    if isinstance(error, PixmendError) or not _is_store_error(error):
+def write_error(path: str, error: Exception) -> Exception:
+    """Return the one-line error to raise where ``path`` cannot be written, as `read_error`."""
+    if not _is_store_error(error):
         return error
-    if isinstance(error, FileNotFoundError) and not _no_bucket(error):
+    if isinstance(error, FileNotFoundError) and not _matches(error, _NO_BUCKET):
         return OutputError(f"{path}: cannot be written: no such bucket or folder; make it first")
     return OutputError(f"{path}: cannot be written: {_describe(error)}")
 
 
-def _describe(error: BaseException) -> str:
-    """Describe the error and its remedy; a store's own message is never shown, as it may hold a key or a signed URL."""
-    if _no_bucket(error):
-        return "no such bucket; check its name, or make it first"
-    if _has_name(error, _NO_CREDENTIALS):
-        return _SET_CREDENTIALS
-    # Checked before permissions, because both are raised as the same class.
-    if _code(error) in _OUT_OF_TIME:
-        return _OUT_OF_TIME[_code(error)]
-    if _without_rights(error):
-        return "no permission; ask for rights on this bucket, or use other credentials"
-    if _has_name(error, _UNREACHABLE) or isinstance(error, ConnectionRefusedError):
+def _is_transient(error: Exception) -> bool:
+    permanent = isinstance(error, _PERMANENT) or _remedy(error) is not None
+    if permanent or not _is_store_error(error):
+        return False
+    return not (isinstance(error, OSError) and error.errno in _PERMANENT_NUMBERS)
+
+
+def _describe(error: Exception) -> str:
+    """Describe the error and its remedy; the store's own message may hold a key or a signed URL."""
+    if (remedy := _remedy(error)) is not None:
+        return remedy
+    if _matches(error, _UNREACHABLE):
         return (
             "the store cannot be reached; check the network and the endpoint (S3: AWS_ENDPOINT_URL)"
         )
     reason = type(error).__name__
     if isinstance(error, OSError) and error.errno:
         reason += f", {errno.errorcode.get(error.errno, error.errno)}"
-    again = f"failed {ATTEMPTS} times in a row" if is_transient(error) else "refuses"
-    return f"the store {again} ({reason}); run the same command again later"
+    failure = f"failed {_ATTEMPTS} times in a row" if _is_transient(error) else "refuses"
+    return f"the store {failure} ({reason}); run the same command again later"
 
 
-def _is_store_error(error: BaseException) -> bool:
-    module = type(error).__module__.partition(".")[0]
-    return isinstance(error, OSError | EOFError) or module in _STORES
+def _remedy(error: Exception) -> str | None:
+    return next((text for names, text in _REMEDIES.items() if _matches(error, names)), None)
 
 
-def _without_rights(error: BaseException) -> bool:
-    return (
-        isinstance(error, PermissionError)
-        or _has_name(error, _NO_RIGHTS)
-        or _code(error) in _NO_RIGHTS
-    )
+def _is_store_error(error: Exception) -> bool:
+    if isinstance(error, PixmendError):
+        return False
+    package = type(error).__module__.partition(".")[0]
+    return isinstance(error, OSError | EOFError) or package in _STORE_PACKAGES
 
 
-def _no_bucket(error: BaseException) -> bool:
-    return _code(error) == "NoSuchBucket" or _has_name(error, ("NoSuchBucket", "BucketNotFound"))
-
-
-def _has_name(error: BaseException, names: tuple[str, ...]) -> bool:
-    """Whether the class name of the error, or of one of its causes, contains one of ``names``."""
+def _matches(error: Exception, names: str) -> bool:
+    """Whether a class name or S3 code of the error or a cause contains one of ``names``."""
+    identifiers: list[str] = []
     cause: BaseException | None = error
     while cause is not None:
-        if any(name in type(cause).__name__ for name in names):
-            return True
-        cause = cause.__cause__
-    return False
-
-
-def _code(error: BaseException) -> str:
-    """Return the code of an S3 response, which botocore keeps on the original error."""
-    cause: BaseException | None = error
-    while cause is not None:
-        response = getattr(cause, "response", None)
+        identifiers += [each.__name__ for each in type(cause).__mro__]
+        response = getattr(cause, "response", None)  # botocore's, of S3
         if isinstance(response, dict):
-            return str(response.get("Error", {}).get("Code", ""))
+            identifiers.append(str(response.get("Error", {}).get("Code", "")))
         cause = cause.__cause__
-    return ""
+    return any(name in each for name in names.split() for each in identifiers)

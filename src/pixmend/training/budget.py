@@ -257,4 +257,6 @@ def _retrieval_images(images: int, given: Mapping[str, Any]) -> int:
 
 
 def _format_of(records: Records) -> dict[str, Any]:
-    return {key: getattr(records, key) for key in _FORMAT}
+    settings = records.manifest.settings
+    values = records.size, records.channels, settings.fit, settings.background
+    return dict(zip(_FORMAT, values, strict=True))

@@ -36,9 +36,9 @@ def export_model(
         "training_images": len(split.training),
         "held_out_images": len(split.held_out),
         "data_digest": records.digest,
-        "classes": len(records.classes),
-        "fit": records.fit,
-        "background": records.background,
+        "classes": len(records.manifest.classes),
+        "fit": records.manifest.settings.fit,
+        "background": records.manifest.settings.background,
         "training": settings.model_dump(mode="json", exclude_none=True),
     }
     networks = settings.networks()

@@ -69,10 +69,9 @@ def train(
         if trainer.restore():
             trainer.warn(shares_warning(before, settings, group))
             yield trainer.progress("resumed")
-        if trainer.load_images(should_stop):
+        if not trainer.open(should_stop):
             yield trainer.progress("stopped")
             return
-        trainer.start()
         event = ""
         while trainer.done < 1 and event != "stopped":
             losses, event = _NO_LOSSES, ""
@@ -137,7 +136,7 @@ class Trainer:
         )
 
     def restore(self, *, rollbacks: int = 0) -> bool:
-        """Restore the last checkpoint, if any, or the initial state; return whether there is one."""
+        """Restore the last checkpoint, or the initial state; return whether there is one."""
         self.state = initial_state(self.settings, self.device, self.group)
         checkpoint = None
         if self.group.is_main:
@@ -156,20 +155,20 @@ class Trainer:
                 self.clock.earlier = seconds
         return restored
 
-    def load_images(self, should_stop: Callable[[], bool]) -> bool:
-        """Decode the images; return whether a process was asked to stop meanwhile."""
+    def open(self, should_stop: Callable[[], bool]) -> bool:
+        """Decode the images, and prepare the first step unless a process is asked to stop."""
+        stopped = False
         try:
             self.loader.open(should_stop)
         except StoppedError:
-            return self.group.any(True)
-        return self.group.any(False)
-
-    def start(self) -> None:
-        """Prepare the first step of this session."""
+            stopped = True
+        if self.group.any(stopped):
+            return False
         self.callbacks.open()
         self._export_if_missing()  # a kill may have come between checkpoint and export
         self._started = time.monotonic()
         self.done = self.clock.done(self.state.step)
+        return True
 
     def step(self) -> tuple[float, float]:
         """Take a step; return the mean losses of D and G, NaN if it was skipped."""

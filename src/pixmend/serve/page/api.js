@@ -1,9 +1,9 @@
-// The server's API. Every refusal becomes an Error whose message is a sentence.
+// The server's API. Every problem becomes an Error with its sentence as message.
 
-const kept = new URLSearchParams(location.hash.slice(1)).get('token');
-if (kept) {
-  sessionStorage.setItem('token', kept);
-  history.replaceState(null, '', location.pathname);  // it stays out of bookmarks and shared links
+const token = new URLSearchParams(location.hash.slice(1)).get('token');
+if (token) {
+  sessionStorage.setItem('token', token);
+  history.replaceState(null, '', location.pathname);  // keeps the token out of bookmarks and shared links
 }
 
 async function call(path, options = {}) {
@@ -18,9 +18,9 @@ async function call(path, options = {}) {
     throw new Error('The server cannot be reached. Is it still running?');
   }
   if (!answer.ok) {
-    let words = `The server answered ${answer.status}. Try again, or look at its log.`;
-    try { words = (await answer.json()).detail ?? words; } catch { /* not ours */ }
-    throw Object.assign(new Error(words), { status: answer.status, after: Number(answer.headers.get('Retry-After')) });
+    let message = `The server answered ${answer.status}. Try again, or see its log.`;
+    try { message = (await answer.json()).detail ?? message; } catch { /* not this server's JSON */ }
+    throw Object.assign(new Error(message), { status: answer.status, after: Number(answer.headers.get('Retry-After')) });
   }
   return answer;
 }
@@ -29,18 +29,18 @@ export const json = async (path, options) => (await call(path, options)).json();
 export const blob = async (path, options) => (await call(path, { ...options, headers: { Accept: '*/*' } })).blob();
 
 export function form(fields) {
-  const made = new FormData();
+  const data = new FormData();
   for (const [name, value] of Object.entries(fields)) {
-    if (value instanceof Blob) made.append(name, value, value.name ?? `${name}.png`);
-    else if (value !== null && value !== undefined && value !== '') made.append(name, String(value));
+    if (value instanceof Blob) data.append(name, value, value.name ?? `${name}.png`);
+    else if (value !== null && value !== undefined && value !== '') data.append(name, String(value));
   }
-  return made;
+  return data;
 }
 
 export const complete = (fields, signal) => json('/v1/completions', { method: 'POST', body: form(fields), signal });
 
-// Calls hear(event, data) for each event until the stream ends.
-export async function watch(fields, hear, signal) {
+// Calls onEvent(event, data) for each event until the stream ends.
+export async function watch(fields, onEvent, signal) {
   const answer = await call('/v1/completions/stream', { method: 'POST', body: form(fields), signal, headers: { Accept: 'text/event-stream' } });
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
@@ -52,7 +52,7 @@ export async function watch(fields, hear, signal) {
     for (const part of parts) {
       const name = /^event: (.*)$/m.exec(part);
       const data = /^data: (.*)$/m.exec(part);
-      if (name && data) hear(name[1], JSON.parse(data[1]));
+      if (name && data) onEvent(name[1], JSON.parse(data[1]));
     }
   }
 }

@@ -1,12 +1,12 @@
-// Reads the OpenAPI document and writes it as a page.
+// Shows the OpenAPI document as a page.
 
 function element(tag, content, ...children) {
-  const made = Object.assign(document.createElement(tag), content === null ? {} : { textContent: content });
-  made.append(...children);
-  return made;
+  const result = Object.assign(document.createElement(tag), content === null ? {} : { textContent: content });
+  result.append(...children);
+  return result;
 }
 
-// What may be wider than the page can be scrolled by keyboard too.
+// Focusable, so that wide code can be scrolled by keyboard.
 const code = (text) => Object.assign(element('pre', text), { tabIndex: 0 });
 
 function table(head, rows) {
@@ -30,20 +30,20 @@ function fields(operation) {
 }
 
 function section(path, method, operation) {
-  const made = element('section', null, element('h3', `${operation.summary}`), element('p', null, element('code', `${method.toUpperCase()} ${path}`)));
+  const result = element('section', null, element('h3', operation.description.replace(/\.$/, '')), element('p', null, element('code', `${method.toUpperCase()} ${path}`)));
   const rows = fields(operation);
-  if (rows.length) made.append(table(['field', 'kind', 'default', 'meaning'], rows));
+  if (rows.length) result.append(table(['field', 'kind', 'default', 'meaning'], rows));
   const answers = Object.entries(operation.responses).map(([status, { description, content }]) => [status, Object.keys(content ?? {}).join(', '), description]);
-  made.append(table(['status', 'type', 'when'], answers));
+  result.append(table(['status', 'type', 'when'], answers));
   const example = Object.values(operation.responses['200']?.content ?? {}).map((each) => each.example).find(Boolean);
-  if (example) made.append(code(typeof example === 'string' ? example : JSON.stringify(example, null, 2)));
-  return made;
+  if (example) result.append(code(typeof example === 'string' ? example : JSON.stringify(example, null, 2)));
+  return result;
 }
 
 document.querySelectorAll('pre').forEach((each) => { each.textContent = each.textContent.replaceAll('ORIGIN', location.origin); });
-const told = await (await fetch('/openapi.json')).json();
+const openapi = await (await fetch('/openapi.json')).json();
 const groups = new Map();
-for (const [path, methods] of Object.entries(told.paths)) {
+for (const [path, methods] of Object.entries(openapi.paths)) {
   for (const [method, operation] of Object.entries(methods)) {
     const tag = operation.tags?.[0] ?? 'other';
     groups.set(tag, [...(groups.get(tag) ?? []), section(path, method, operation)]);

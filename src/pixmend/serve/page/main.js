@@ -1,4 +1,4 @@
-// The page: which parts there are, and what follows from what the visitor does.
+// The page: connects its elements with the stage and the API.
 
 import * as api from './api.js';
 import { openMany } from './many.js';
@@ -13,32 +13,32 @@ const SHAPES = [['center:0.5', 'Centre'], ['half:left', 'Left half'], ['half:rig
 
 const fail = (error) => { $('error').textContent = error?.message ?? String(error); };
 const say = (words) => { $('status').textContent = words; };
-const guarded = (action) => async (...given) => { $('error').textContent = ''; try { await action(...given); } catch (error) { fail(error); } };
+const guarded = (action) => async (...values) => { $('error').textContent = ''; try { await action(...values); } catch (error) { fail(error); } };
 
-// What a link repeats
+// Links: settings, example and mask shape
 
 const FIELDS = ['method', 'steps', 'seconds', 'candidates', 'seed', 'answer', 'blend', 'view'];
 
 function linkOf() {
-  const told = new URLSearchParams({ model: page.model.id, effort: $('effort').value });
-  for (const name of FIELDS) if ($(name).value !== '') told.set(name, $(name).value);
-  if (page.example !== null) told.set('example', page.example);
-  if (stage.mask.spec) told.set('mask', stage.mask.spec);
-  return `${location.origin}/#${told}`;
+  const parameters = new URLSearchParams({ model: page.model.id, effort: $('effort').value });
+  for (const name of FIELDS) if ($(name).value !== '') parameters.set(name, $(name).value);
+  if (page.example !== null) parameters.set('example', page.example);
+  if (stage.mask.spec) parameters.set('mask', stage.mask.spec);
+  return `${location.origin}/#${parameters}`;
 }
 
-async function follow(told) {
-  if (told.get('model')) choose(page.models.find((each) => each.id === told.get('model')) ?? page.model);
-  if (told.get('effort')) { $('effort').value = told.get('effort'); showEffort(); }
-  for (const name of FIELDS) if (told.get(name)) $(name).value = told.get(name);
-  if (told.get('example')) await openExample(Number(told.get('example')));
-  if (told.get('mask') && page.file) await shape(told.get('mask'));
+async function follow(parameters) {
+  if (parameters.get('model')) choose(page.models.find((each) => each.id === parameters.get('model')) ?? page.model);
+  if (parameters.get('effort')) { $('effort').value = parameters.get('effort'); showEffort(); }
+  for (const name of FIELDS) if (parameters.get(name)) $(name).value = parameters.get(name);
+  if (parameters.get('example')) await openExample(Number(parameters.get('example')));
+  if (parameters.get('mask') && page.file) await shape(parameters.get('mask'));
 }
 
 // Models
 
 async function start() {
-  const told = new URLSearchParams(location.hash.slice(1));
+  const parameters = new URLSearchParams(location.hash.slice(1));
   const { models, limits } = await api.json('/v1/models');
   Object.assign(page, { models, limits });
   $('model').replaceChildren(...models.map((each) => new Option(each.id, each.id)));
@@ -46,15 +46,15 @@ async function start() {
   $('steps').max = limits.steps;
   $('seconds').max = limits.seconds;
   choose(models[0]);
-  await follow(told);
+  await follow(parameters);
 }
 
 function choose(model) {
   page.model = model;
   $('model').value = model.id;
-  $('method').replaceChildren(new Option('as the effort says', ''), ...model.methods.map((name) => new Option(name, name)));
+  $('method').replaceChildren(new Option('set by the effort', ''), ...model.methods.map((name) => new Option(name, name)));
   const middle = Math.min(1, model.efforts.length - 1);
-  Object.assign($('effort'), { max: model.efforts.length - 1, value: model.encoder === 'off' ? model.efforts.length - 2 : middle });
+  Object.assign($('effort'), { max: model.efforts.length - 1, value: model.inpainter ? middle : model.efforts.length - 2 });
   showEffort();
   showExamples().catch(fail);
 }
@@ -68,29 +68,29 @@ function showEffort() {
 
 async function showExamples() {
   const { id, examples } = page.model;
-  const made = await Promise.all(Array.from({ length: examples }, async (_, number) => {
+  const buttons = await Promise.all(Array.from({ length: examples }, async (_, number) => {
     const button = picture(URL.createObjectURL(await api.blob(`/v1/models/${id}/examples/${number}`)), '', `Example ${number + 1}`);
     button.addEventListener('click', guarded(() => openExample(number)));
     return button;
   }));
-  if (page.model.id === id) $('examples').replaceChildren(...made);
+  if (page.model.id === id) $('examples').replaceChildren(...buttons);
 }
 
 function picture(source, caption, label, kind = 'button') {
-  const made = document.createElement(kind);
+  const element = document.createElement(kind);
   const image = new Image();
   image.src = source;
   image.alt = kind === 'button' ? '' : label;
-  made.append(image, caption);
-  if (kind === 'button') { made.type = 'button'; made.setAttribute('aria-label', label); }
-  return made;
+  element.append(image, caption);
+  if (kind === 'button') { element.type = 'button'; element.setAttribute('aria-label', label); }
+  return element;
 }
 
 async function showModel() {
   $('samples').src = URL.createObjectURL(await api.blob(`/v1/models/${page.model.id}/samples`));
   $('about-title').textContent = page.model.id;
-  const { card, size, channels, encoder } = page.model;
-  const facts = { size: `${size} × ${size} pixels`, channels, encoder, ...card };
+  const { card, size, channels, inpainter } = page.model;
+  const facts = { size: `${size} × ${size} pixels`, channels, inpainter, ...card };
   $('card').replaceChildren(...Object.entries(facts).filter(([, value]) => typeof value !== 'object').flatMap(([name, value]) => {
     const term = Object.assign(document.createElement('dt'), { textContent: name.replaceAll('_', ' ') });
     return [term, Object.assign(document.createElement('dd'), { textContent: value })];
@@ -159,7 +159,7 @@ function maskChanged() {
   $('mask-export').disabled = !count;
   $('go').disabled = !page.file || !count || page.search !== null;
   const share = count / Math.max(1, mask.pixels.length);
-  $('mask-facts').textContent = count ? `${count.toLocaleString()} pixels are missing (${(100 * share).toFixed(share < .1 ? 1 : 0)} %).` : 'Nothing is painted yet.';
+  $('mask-facts').textContent = count ? `${count.toLocaleString()} pixels missing (${(100 * share).toFixed(share < .1 ? 1 : 0)} %).` : 'Nothing is painted yet.';
 }
 
 // Completing
@@ -178,7 +178,7 @@ async function complete() {
   const stop = new AbortController();
   page.search = stop;
   busy(true);
-  say('Waiting for its turn …');
+  say('Waiting in the queue …');
   $('result').hidden = $('search').hidden = true;
   $('strip').replaceChildren();
   const losses = [];
@@ -186,13 +186,13 @@ async function complete() {
   $('stop').onclick = guarded(async () => { say('Stopping …'); if (id) await api.cancel(id); });
   try {
     let outcome = null;
-    const hear = (name, told) => {
-      if (name === 'accepted') { id = told.id; page.steps = told.steps; say(told.steps ? 'Searching …' : 'Completing …'); }
-      if (name === 'step' || name === 'snapshot') seen(name, told, losses);
-      if (name === 'done' || name === 'error') outcome = [name, told];
+    const onEvent = (name, data) => {
+      if (name === 'accepted') { id = data.id; page.steps = data.steps; say(data.steps ? 'Searching …' : 'Completing …'); }
+      if (name === 'step' || name === 'snapshot') showStep(name, data, losses);
+      if (name === 'done' || name === 'error') outcome = [name, data];
     };
-    await api.watch({ image: page.file, mask: await stage.mask.toBlob(), ...settings() }, hear, stop.signal);
-    if (!outcome) throw new Error('The connection broke off. Try again.');
+    await api.watch({ image: page.file, mask: await stage.mask.toBlob(), ...settings() }, onEvent, stop.signal);
+    if (!outcome) throw new Error('The connection was lost. Try again.');
     if (outcome[0] === 'error') throw new Error(outcome[1].detail);
     await showAnswer(outcome[1]);
   } catch (error) {
@@ -213,52 +213,52 @@ function busy(is) {
   maskChanged();
 }
 
-async function seen(name, told, losses) {
+async function showStep(name, data, losses) {
   $('search').hidden = !page.steps;
-  losses.push([told.step, told.loss]);
-  say(`Step ${told.step.toLocaleString()}, loss ${told.loss?.toFixed(2)}`);
-  if (page.steps) Object.assign($('progress'), { max: page.steps, value: Math.min(told.step, page.steps) });
+  losses.push([data.step, data.loss]);
+  say(`Step ${data.step.toLocaleString()}, loss ${data.loss?.toFixed(2)}`);
+  if (page.steps) Object.assign($('progress'), { max: page.steps, value: Math.min(data.step, page.steps) });
   const least = Math.min(...losses.map(([, loss]) => loss));
-  const [most, last] = [losses[0][1], told.step || 1];
+  const [most, last] = [losses[0][1], data.step || 1];
   const points = losses.map(([step, loss]) => `${300 * step / last},${4 + 52 * (1 - (loss - least) / (most - least || 1))}`);
   $('curve').firstElementChild.setAttribute('points', points.join(' '));
-  if (name === 'snapshot') $('strip').append(picture(pictures.url(told.image), `after ${told.step.toLocaleString()}`, `After ${told.step} steps`, 'figure'));
-  const image = await pictures.bitmap(told.image);
+  if (name === 'snapshot') $('strip').append(picture(pictures.url(data.image), `after ${data.step.toLocaleString()}`, `After ${data.step} steps`, 'figure'));
+  const image = await pictures.bitmap(data.image);
   if (!page.search) return;
   stage.live = image;
   stage.draw();
 }
 
-async function showAnswer(told) {
-  page.answer = told;
+async function showAnswer(answer) {
+  page.answer = answer;
   stage.live = null;
-  const images = await Promise.all(told.candidates.map(({ image }) => pictures.bitmap(image)));
-  stage.unsure = pictures.heat(await pictures.bitmap(told.uncertainty));
-  $('gallery').replaceChildren(...told.candidates.map((each, number) => {
+  const images = await Promise.all(answer.candidates.map(({ image }) => pictures.bitmap(image)));
+  stage.unsure = pictures.heat(await pictures.bitmap(answer.uncertainty));
+  $('gallery').replaceChildren(...answer.candidates.map((each, number) => {
     const score = each.loss === null ? '' : each.loss.toFixed(2);
     const button = picture(pictures.url(each.image), `${number + 1}: ${score}`, `Answer ${number + 1}, loss ${score}`);
     button.addEventListener('click', () => pick(images, number));
     return button;
   }));
-  $('unlike').hidden = !told.unlike && !told.warnings.length;
-  $('unlike').textContent = words(told);
-  $('facts').textContent = factsOf(told);
+  $('unlike').hidden = !answer.unlike && !answer.warnings.length;
+  $('unlike').textContent = warningOf(answer);
+  $('facts').textContent = factsOf(answer);
   $('result').hidden = $('compare').hidden = false;
-  say(told.stopped === 'cancelled' ? 'Stopped; this is the best so far.' : told.stopped ? 'Time is up; this is the best so far.' : 'Done.');
+  say(answer.stopped === 'cancelled' ? 'Stopped; this is the best so far.' : answer.stopped ? 'Time is up; this is the best so far.' : 'Done.');
   pick(images, 0);
   const narrow = matchMedia('(max-width: 60rem)').matches;
   $(narrow ? 'stage-area' : 'result').scrollIntoView({ block: 'nearest', behavior: 'smooth' });
 }
 
-function words({ unlike, warnings }) {
+function warningOf({ unlike, warnings }) {
   const others = warnings.filter((each) => !each.startsWith('unlike ')).map((each) => `${each[0].toUpperCase()}${each.slice(1)}.`);
-  const strange = `This image does not look like those that the model “${page.model.id}” has learned from, so take the answer for a guess. A model trained on images of this kind would do better.`;
-  return [...(unlike ? [strange] : []), ...others].join(' ');
+  const unlikeText = `This image is unlike the training images of the model “${page.model.id}”, so take the answer for a guess. A model trained on such images would do better.`;
+  return [...(unlike ? [unlikeText] : []), ...others].join(' ');
 }
 
 function factsOf({ confidence, method, steps, seconds, seed }) {
-  const sure = confidence === null ? '' : `About ${Math.round(100 * confidence)} % of the missing pixels should be right. `;
-  return `${sure}Method ${method}, ${steps.toLocaleString()} steps, ${seconds.toFixed(2)} s, seed ${seed}. The best answer comes first; less loss fits what is known better.`;
+  const sure = confidence === null ? '' : `About ${Math.round(100 * confidence)} % of the missing pixels should be correct. `;
+  return `${sure}Method ${method}, ${steps.toLocaleString()} steps, ${seconds.toFixed(2)} s, seed ${seed}. The best answer comes first; a lower loss fits the known pixels better.`;
 }
 
 function pick(images, number) {
@@ -336,15 +336,15 @@ document.addEventListener('keydown', (event) => {
 });
 
 const images = (items) => [...items].filter(({ type }) => type.startsWith('image/'));
-const given = guarded(async (files) => {
+const openFiles = guarded(async (files) => {
   if (files.length > 1) openMany(files, { settings, stage, limits: page.limits });
   else if (files.length) await open(files[0]);
-  else throw new Error('That is no image. Drop a PNG, JPEG, WebP, BMP or GIF file.');
+  else throw new Error('That is not an image. Drop a PNG, JPEG, WebP, BMP or GIF file.');
 });
 const frame = $('stage-frame');
 for (const name of ['dragenter', 'dragover']) document.addEventListener(name, (event) => { event.preventDefault(); frame.classList.add('dropping'); });
 document.addEventListener('dragleave', (event) => { if (!event.relatedTarget) frame.classList.remove('dropping'); });
-document.addEventListener('drop', (event) => { event.preventDefault(); frame.classList.remove('dropping'); given(images(event.dataTransfer.files)); });
-document.addEventListener('paste', (event) => { if (event.clipboardData.files.length) given(images(event.clipboardData.files)); });
+document.addEventListener('drop', (event) => { event.preventDefault(); frame.classList.remove('dropping'); openFiles(images(event.dataTransfer.files)); });
+document.addEventListener('paste', (event) => { if (event.clipboardData.files.length) openFiles(images(event.clipboardData.files)); });
 
 guarded(start)();

@@ -5,15 +5,15 @@ import * as pictures from './pictures.js';
 import { zip } from './zip.js';
 
 const $ = (id) => document.getElementById(id);
-const AT_A_TIME = 4;
+const CONCURRENCY = 4;
 let context = null;
 let stop = null;
 
-export function openMany(files, given) {
-  context = given;
-  const { mask } = given.stage;
+export function openMany(files, settings) {
+  context = settings;
+  const { mask } = settings.stage;
   const painted = mask.count > 0;
-  $('many-mask').textContent = mask.spec ? ` (${mask.spec})` : painted ? ` (as painted, for images of ${mask.width} × ${mask.height})` : ' (none is painted: the centre)';
+  $('many-mask').textContent = mask.spec ? ` (${mask.spec})` : painted ? ` (as painted, for images of ${mask.width} × ${mask.height})` : ' (nothing is painted, so the centre)';
   reset();
   $('many').showModal();
   if (files.length) run(files);
@@ -31,19 +31,19 @@ async function run(files) {
   stop = new AbortController();
   const { signal } = stop;
   const { stage } = context;
-  const what = stage.mask.spec || !stage.mask.count ? { mask_spec: stage.mask.spec ?? 'center' } : { mask: await stage.mask.toBlob() };
-  const fields = { ...context.settings(), ...what };
+  const mask = stage.mask.spec || !stage.mask.count ? { mask_spec: stage.mask.spec ?? 'center' } : { mask: await stage.mask.toBlob() };
+  const fields = { ...context.settings(), ...mask };
   const images = files.filter(({ type }) => type.startsWith('image/'));
   const done = [];
-  const taken = new Set();
+  const names = new Set();
   let failed = 0;
   Object.assign($('many-progress'), { max: Math.max(1, images.length), value: 0, hidden: false });
-  const waiting = [...images];
+  const queue = [...images];
   const work = async () => {
-    for (let file = waiting.shift(); file && !signal.aborted; file = waiting.shift()) {
+    for (let file = queue.shift(); file && !signal.aborted; file = queue.shift()) {
       try {
-        const { candidates: [best] } = await patiently(() => api.complete({ ...fields, image: file }, signal), signal);
-        done.push([nameFor(file, best, taken), pictures.bytes(best.file?.data ?? best.image)]);
+        const { candidates: [best] } = await retry(() => api.complete({ ...fields, image: file }, signal), signal);
+        done.push([nameFor(file, best, names), pictures.bytes(best.file?.data ?? best.image)]);
       } catch (error) {
         if (error.name === 'AbortError') return;
         failed += 1;
@@ -53,7 +53,7 @@ async function run(files) {
       $('many-status').textContent = `${done.length} of ${images.length} completed${failed ? `, ${failed} not` : ''}`;
     }
   };
-  await Promise.all(Array.from({ length: AT_A_TIME }, work));
+  await Promise.all(Array.from({ length: CONCURRENCY }, work));
   if (signal.aborted) return;
   if (!images.length) $('many-status').textContent = 'There are no images among these files.';
   $('many-zip').hidden = !done.length;
@@ -61,11 +61,11 @@ async function run(files) {
   $('many-zip').onclick = () => pictures.save(zip(done), 'completed.zip');
 }
 
-// A server that is busy says for how long.
-async function patiently(ask, signal) {
+// Retries while the server is busy, as long as it asks to wait.
+async function retry(request, signal) {
   for (let tries = 0; ; tries++) {
     try {
-      return await ask();
+      return await request();
     } catch (error) {
       if (error.status !== 503 || tries >= 20 || signal.aborted) throw error;
       await new Promise((resolve) => setTimeout(resolve, 1000 * (error.after || 1)));
@@ -73,12 +73,12 @@ async function patiently(ask, signal) {
   }
 }
 
-function nameFor(file, best, taken) {
+function nameFor(file, best, names) {
   const stem = (file.webkitRelativePath || file.name).replace(/\.[^./]*$/, '').split('/').filter((part) => part && part !== '..').join('/');
   const suffix = best.file?.suffix ?? '.png';
   let name = stem + suffix;
-  for (let number = 2; taken.has(name); number++) name = `${stem}-${number}${suffix}`;
-  taken.add(name);
+  for (let number = 2; names.has(name); number++) name = `${stem}-${number}${suffix}`;
+  names.add(name);
   return name;
 }
 

@@ -1,4 +1,4 @@
-// The hole: one byte a pixel, 1 = missing, with what was before it to go back to.
+// The hole: one byte a pixel, 1 = missing; with undo and redo.
 
 const DEPTH = 60;
 
@@ -9,7 +9,7 @@ export class Mask {
     this.pixels = new Uint8Array(width * height);
     this.past = [];
     this.future = [];
-    this.spec = null;  // the shape it was made by, as long as nothing was painted since
+    this.spec = null;  // its mask shape, until something is painted
   }
 
   get count() { return this.pixels.reduce((sum, value) => sum + value, 0); }
@@ -33,7 +33,7 @@ export class Mask {
     return true;
   }
 
-  // A round brush of so many pixels across along a line between pixels.
+  // Paints a line with a round brush; size is its diameter in pixels.
   stroke(x0, y0, x1, y1, size, value) {
     const steps = Math.max(1, Math.ceil(2 * Math.hypot(x1 - x0, y1 - y0)));
     for (let i = 0; i <= steps; i++) this.#dab(x0 + (x1 - x0) * i / steps, y0 + (y1 - y0) * i / steps, size / 2, value);
@@ -59,7 +59,7 @@ export class Mask {
     for (let y = top; y <= bottom; y++) for (let x = left; x <= right; x++) this.#set(x, y, value);
   }
 
-  // Fills a polygon by the even-odd rule, over the middles of pixels.
+  // Fills a polygon by the even-odd rule at pixel centres.
   lasso(points, value) {
     for (let y = 0; y < this.height; y++) {
       const cuts = [];
@@ -74,7 +74,7 @@ export class Mask {
     }
   }
 
-  // Takes white (half and above) of an image of the same size for missing.
+  // Takes the mask from an image of the same size: white (half and above) = missing.
   take(data, spec = null) {
     this.begin();
     for (let i = 0; i < this.pixels.length; i++) {
@@ -85,7 +85,7 @@ export class Mask {
 
   clear() { this.begin(); this.pixels.fill(0); }
 
-  // Black and white, opaque: what a canvas encodes of it is exact.
+  // Opaque black and white, which a canvas encodes exactly.
   async toBlob() {
     const canvas = new OffscreenCanvas(this.width, this.height);
     const image = new ImageData(this.width, this.height);

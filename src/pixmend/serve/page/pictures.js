@@ -1,4 +1,4 @@
-// Between files, base64 and what a canvas can draw.
+// Conversions between files, base64 and canvas images.
 
 export const url = (base64) => `data:image/png;base64,${base64}`;
 
@@ -22,16 +22,16 @@ export function pixels(image) {
   return context.getImageData(0, 0, image.width, image.height).data;
 }
 
-// Grey as heat: clear where it is sure, yellow to red where it is not.
+// Uncertainty as a heat map: transparent where certain, yellow to red where not.
 export function heat(image) {
   const canvas = new OffscreenCanvas(image.width, image.height);
-  const made = new ImageData(image.width, image.height);
+  const colours = new ImageData(image.width, image.height);
   const grey = pixels(image);
   for (let i = 0; i < grey.length; i += 4) {
     const share = grey[i] / 255;
-    made.data.set([255, Math.round(220 * (1 - share)), 0, Math.round(235 * Math.sqrt(share))], i);
+    colours.data.set([255, Math.round(220 * (1 - share)), 0, Math.round(235 * Math.sqrt(share))], i);
   }
-  canvas.getContext('2d').putImageData(made, 0, 0);
+  canvas.getContext('2d').putImageData(colours, 0, 0);
   return canvas;
 }
 

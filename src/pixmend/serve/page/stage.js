@@ -1,4 +1,4 @@
-// The canvas: shows image, hole, search and answers; turns pointers, touch, pen and keys into painting, zoom and pan.
+// The canvas: shows image, hole, search and answers; pointers and keys paint, zoom and pan.
 
 import { Mask } from './mask.js';
 
@@ -13,7 +13,7 @@ export class Stage extends EventTarget {
     this.mask = new Mask(0, 0);
     this.tool = 'brush';
     this.size = 6;
-    this.live = null;        // what the search has come to
+    this.live = null;        // the newest preview of the search
     this.answer = null;
     this.unsure = null;      // a canvas
     this.showUnsure = false;
@@ -21,10 +21,10 @@ export class Stage extends EventTarget {
     this.peek = false;
     this.scale = 1;
     this.offset = [0, 0];
-    this.cursor = null;      // of the keyboard, in pixels of the image
+    this.cursor = null;      // keyboard cursor, in image pixels
     this.pointers = new Map();
     this.space = false;
-    this.draft = null;       // rectangle or lasso in the making
+    this.draft = null;       // unfinished rectangle or lasso
     new ResizeObserver(() => this.#resized()).observe(canvas);
     this.#listen();
   }
@@ -44,12 +44,12 @@ export class Stage extends EventTarget {
     if (!this.image) return;
     const { clientWidth: width, clientHeight: height } = this.canvas;
     const scale = Math.min((width - 24) / this.image.width, (height - 24) / this.image.height);
-    this.scale = scale > 1 ? Math.floor(scale) : scale;  // whole pixels where they are enlarged
+    this.scale = scale > 1 ? Math.floor(scale) : scale;  // whole factors when enlarging
     this.offset = [(width - this.image.width * this.scale) / 2, (height - this.image.height * this.scale) / 2];
     this.draw();
   }
 
-  // To be called after any change to the mask from outside.
+  // Call after changing the mask from outside.
   changed() {
     this.hole = holePicture(this.mask);
     this.draw();
@@ -197,7 +197,7 @@ export class Stage extends EventTarget {
     } else this.draw();
   }
 
-  // A second finger: what the first began was no stroke.
+  // A second finger turns the first one's stroke into a pinch.
   #abandon() {
     if (!this.draft) return;
     this.draft = null;
@@ -234,7 +234,7 @@ export class Stage extends EventTarget {
     if (event.key in zooms) this.zoom(zooms[event.key], box.left + box.width / 2, box.top + box.height / 2);
   }
 
-  // A short press of Tab goes on, as everywhere; held, it shows the original.
+  // A short press of Tab moves the focus as usual; holding it shows the original.
   #keyUp(event) {
     if (event.code === 'Space') this.space = false;
     if (event.key !== 'Tab' || !this.peek) return;
@@ -255,7 +255,7 @@ export class Stage extends EventTarget {
     this.draw();
   }
 
-  // Enter paints a dab; of a rectangle and a lasso, it begins and ends them.
+  // Enter paints a dab, and begins and ends a rectangle or lasso.
   #press() {
     if (!this.editing) return;
     this.cursor ??= [Math.floor(this.image.width / 2), Math.floor(this.image.height / 2)];

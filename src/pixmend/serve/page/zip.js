@@ -1,4 +1,4 @@
-// A zip of files that are compressed already: stored, as APPNOTE 6.3 sections 4.3.7, 4.3.12 and 4.3.16 have it.
+// Zip archives of compressed files, stored as they are (APPNOTE 6.3, sections 4.3.7, 4.3.12, 4.3.16).
 
 const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
   for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
@@ -31,9 +31,9 @@ export function zip(entries) {
 
 // Little-endian: groups of 32, 16, 32, 16 ... bits in turn.
 function record(...groups) {
-  const made = [];
-  groups.forEach((numbers, at) => numbers.forEach((number) => {
-    for (let byte = 0; byte < (at % 2 ? 2 : 4); byte++) made.push((number >>> (8 * byte)) & 255);
+  const bytes = [];
+  groups.forEach((numbers, index) => numbers.forEach((number) => {
+    for (let byte = 0; byte < (index % 2 ? 2 : 4); byte++) bytes.push((number >>> (8 * byte)) & 255);
   }));
-  return Uint8Array.from(made);
+  return Uint8Array.from(bytes);
 }

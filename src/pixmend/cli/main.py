@@ -1,0 +1,77 @@
+"""The `pixmend` program: its verbs and its exit codes."""
+
+import io
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import pixmend
+from pixmend.cli.complete import complete
+from pixmend.cli.demo import demo
+from pixmend.cli.doctor import doctor
+from pixmend.cli.evaluate import evaluate
+from pixmend.cli.info import info
+from pixmend.cli.pack import pack
+from pixmend.cli.sample import sample
+from pixmend.cli.serve import serve
+from pixmend.cli.train import train
+from pixmend.errors import PixmendError, StoppedError
+
+app = typer.Typer(
+    name="pixmend",
+    help="Complete missing pixels of images with a DCGAN trained on your own image folder.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for verb in (demo, pack, train, complete, evaluate, sample, info, serve, doctor):
+    app.command()(verb)
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        print(f"pixmend {pixmend.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    pass  # --version acts in its callback; the help text is the program's
+
+
+def main() -> None:
+    """Run the program: a `PixmendError` is one line and exit code 2, a bug keeps its traceback."""
+    # Spinning OpenMP threads starve each other when several programs share the cores. Torch reads
+    # the variable when it is imported, which no verb has done yet.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be valid UTF-8
+    try:
+        app()
+    except PixmendError as error:
+        _exit(f"error: {error}", 2)
+    except MemoryError:
+        _exit("error: out of memory; close other programs, or lower --workers or --batch", 2)
+    except StoppedError:
+        _exit("stopped; run the same command again to resume", 130)
+    except KeyboardInterrupt:
+        _exit("stopped", 130)
+    except BrokenPipeError:
+        # The reader (head, a pager) has closed stdout; the flush at exit must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _exit(message: str, code: int) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(code)

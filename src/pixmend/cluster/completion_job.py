@@ -1,0 +1,209 @@
+"""Completion on a cluster: parts of the inputs to workers, and one list of results.
+
+OUT/.complete/job.json           the settings that OUT was started with
+OUT/.complete/part-000000.jsonl  of each input: digest, facts, and SHA-256 of each file written
+OUT/results.jsonl                the facts of all inputs in order, written when all parts are done
+"""
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+import pixmend
+from pixmend.cluster.completion_worker import (
+    JOB_FILE,
+    LEDGER,
+    CompletionSpec,
+    CompletionWorker,
+    InputPart,
+    PartResult,
+    ledger_path,
+    read_ledger,
+)
+from pixmend.cluster.input_listing import InputPlan, part_count, read_parts, write_inputs
+from pixmend.cluster.session import Cluster
+from pixmend.cluster.worker_pool import JobProgress, WorkerPool
+from pixmend.completion import CompletionOptions, conflicting_outputs
+from pixmend.errors import InputError, MissingError, OutputError
+from pixmend.masks import SHAPES
+from pixmend.models import find_model
+from pixmend.storage import StorePath, parse_json, remove_leftovers, sha256_of
+
+_RESULTS = "results.jsonl"
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of a function; it differs between processes
+_NAMED_FAILURES = 20
+_FIX = "choose another --out, or delete that one"
+
+
+class CompletionProgress(NamedTuple):
+    """Inputs done of all, of these failed, and the name of a recent one."""
+
+    done: int
+    total: int
+    failed: int
+    current: str
+
+
+@dataclass(frozen=True)
+class CompletionSummary:
+    """The outcome of a completion on a cluster."""
+
+    done: int  # inputs completed
+    kept: int  # of these by an earlier run
+    failed: int
+    failures: tuple[tuple[str, str], ...]  # name and reason of the first
+    results: StorePath  # the facts of every input
+
+
+@dataclass
+class _Tally:
+    """The progress of all parts together."""
+
+    total: int
+    on_progress: Callable[[CompletionProgress], None]
+    done: int = 0
+    failed: int = 0
+    kept: int = 0
+    running: dict[int, JobProgress] = field(default_factory=dict)
+
+    def update(self, number: int, progress: JobProgress) -> None:
+        self.running[number] = progress
+        self._show(progress.current)
+
+    def add(self, result: PartResult) -> None:
+        self.running.pop(result.number, None)
+        self.done += result.done
+        self.failed += result.failed
+        self.kept += result.kept
+        self._show(result.current)
+
+    def _show(self, current: str) -> None:
+        failed = self.failed + sum(each.bad for each in self.running.values())
+        done = self.done + self.failed + sum(each.done for each in self.running.values())
+        self.on_progress(CompletionProgress(done, self.total, failed, current))
+
+
+def complete(
+    cluster: Cluster,
+    model: str | Path,
+    inputs: StorePath | Sequence[StorePath],
+    out: StorePath,
+    options: CompletionOptions,
+    *,
+    mask: str = "center",
+    uncertainty: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+    on_progress: Callable[[CompletionProgress], None] = lambda progress: None,
+    on_tick: Callable[[], None] = lambda: None,
+) -> CompletionSummary:
+    """Complete the images of a folder, or image files, into ``out``; a rerun does what is missing.
+
+    Each image's files are those that one process writes, whatever workers there are or die.
+
+    Parameters
+    ----------
+    model
+        As for `pixmend.load`; its file is sent to the workers.
+    mask
+        A SPEC, a mask file, or a folder of masks matched by stem.
+    device, workers
+        By default one worker a GPU, or one a core if the cluster has no GPU.
+    on_tick
+        Called a few times a second; if it raises, the workers stop and finished parts stay.
+
+    Raises
+    ------
+    InputError, OutputError
+        There is no image; ``out`` holds another job, or cannot be written.
+    ClusterError, SettingsError, ModelFileError
+        As the message says.
+    """
+    folder, files = (inputs, []) if isinstance(inputs, StorePath) else (None, list(inputs))
+    plan = InputPlan(folder, files, options.candidates, uncertainty)
+    spec = CompletionSpec(options, mask, plan, out, device)
+    file = find_model(model)
+    _claim(out, _settings(spec, sha256_of(file)))
+    reserved = [PurePath(_RESULTS), *conflicting_outputs(out, [*files, StorePath.of(mask)])]
+    with tempfile.TemporaryDirectory(prefix="pixmend-") as scratch:
+        path = Path(scratch) / "listing"
+        count = write_inputs(plan, path, outside=out, reserved=reserved, on_tick=on_tick)
+        default, gpus = cluster.workers_for(device)
+        pool: WorkerPool[InputPart, PartResult] = WorkerPool(
+            cluster,
+            CompletionWorker,
+            (cluster.ray.put(file.read_bytes()), spec),
+            workers=min(workers or default, part_count(count)),
+            gpus=gpus,
+        )
+        tally = _Tally(count, on_progress)
+        parts = (InputPart(number, lines) for number, lines in enumerate(read_parts(path)))
+        for _, result in pool.run(parts, on_progress=tally.update, on_tick=on_tick):
+            tally.add(result)
+    failures = _write_results(out, part_count(count))
+    pool.raise_failures(OutputError, f"of {part_count(count)} parts")
+    return CompletionSummary(tally.done, tally.kept, tally.failed, failures, out / _RESULTS)
+
+
+def _settings(spec: CompletionSpec, model: str) -> dict[str, Any]:
+    """Return what decides the answers besides the inputs, as JSON values."""
+    options = {
+        each.name: _ADDRESS.sub("", repr(getattr(spec.options, each.name)))
+        for each in fields(CompletionOptions)
+        if each.name != "batch"  # changes no answer
+    }
+    mask = spec.mask
+    if mask.partition(":")[0] not in SHAPES:
+        file = StorePath.of(mask)
+        mask = file.sha256() if file.is_file() else str(file)  # which leaves out secrets of a URL
+    return {
+        "model": model,
+        "pixmend": pixmend.__version__,
+        "mask": mask,
+        "uncertainty": spec.plan.uncertainty,
+        **options,
+    }
+
+
+def _claim(out: StorePath, settings: dict[str, Any]) -> None:
+    """Make ``out`` the folder of this job, unless it holds another one."""
+    if not out.shared:
+        raise OutputError(f"{out}: other processes do not see it; give a folder, s3:// or gs://")
+    path = out / LEDGER / JOB_FILE
+    try:
+        earlier = parse_json(path.read_bytes())
+    except MissingError:
+        if (out / _RESULTS).exists():
+            raise OutputError(
+                f"{out}: holds completions of another command ({_RESULTS}); {_FIX}"
+            ) from None
+        earlier = settings
+    except (InputError, ValueError) as error:
+        raise OutputError(f"{path}: cannot be read; {_FIX}") from error
+    changes = sorted(key for key in settings if earlier.get(key) != settings[key])
+    if changes:
+        raise OutputError(
+            f"{out}: holds completions of another job, with another {', '.join(changes)}; {_FIX}"
+        )
+    path.write_bytes(json.dumps(settings, indent=1).encode() + b"\n")
+
+
+def _write_results(out: StorePath, parts: int) -> tuple[tuple[str, str], ...]:
+    """Write the facts of all inputs, remove dead workers' files, and return the first failures."""
+    failures: list[tuple[str, str]] = []
+    folders = {PurePath(), PurePath(LEDGER)}
+    with (out / _RESULTS).writing() as results:
+        for number in range(parts):
+            for entry in read_ledger(out / ledger_path(number)):
+                folders |= {PurePath(name).parent for name in entry.files}
+                results.write(json.dumps(entry.facts).encode() + b"\n")
+                if "error" in entry.facts and len(failures) < _NAMED_FAILURES:
+                    failures.append((entry.facts["file"], entry.facts["error"]))
+    if out.local is not None:
+        for folder in folders:
+            remove_leftovers(out.local / folder)
+    return tuple(failures)

@@ -1,0 +1,217 @@
+"""A worker that completes parts of the inputs, and keeps what an earlier run completed."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePath
+from typing import Any
+
+from pixmend.api import Model, load
+from pixmend.cluster.input_listing import CompletionInput, InputPlan
+from pixmend.cluster.session import missing_on_node
+from pixmend.cluster.worker_pool import JobProgress, JobWorker, RetryPolicy
+from pixmend.completion import (
+    Completion,
+    CompletionOptions,
+    Preview,
+    Task,
+    mask_file,
+    open_mask,
+    write_completion,
+)
+from pixmend.errors import InputError, StoppedError, StoreError
+from pixmend.images import lossless_suffix, open_image
+from pixmend.storage import StorePath, parse_json
+
+LEDGER = ".complete"  # the sub-folder of OUT with the ledger
+JOB_FILE = "job.json"
+_REPORT_STEPS = 50  # of a search, between reports
+
+
+@dataclass(frozen=True)
+class CompletionSpec:
+    """What all parts share."""
+
+    options: CompletionOptions
+    mask: str
+    plan: InputPlan
+    out: StorePath
+    device: str
+
+
+@dataclass(frozen=True)
+class InputPart:
+    """Some lines of the listing, for one worker."""
+
+    number: int
+    lines: bytes
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """Inputs of a part that are completed, of these earlier, and failed; the last name."""
+
+    number: int
+    done: int
+    kept: int
+    failed: int
+    current: str
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """What became of an input."""
+
+    digest: str  # of the input and of its mask
+    facts: dict[str, Any]  # the line of `results.jsonl`
+    files: dict[str, str]  # SHA-256 of each file by its name relative to OUT; none if it failed
+
+
+def ledger_path(number: int) -> PurePath:
+    """Return the path of a part's ledger relative to OUT."""
+    return PurePath(LEDGER, f"part-{number:06d}.jsonl")
+
+
+def read_ledger(path: StorePath) -> list[LedgerEntry]:
+    """Return the entries of a part; none if the ledger is missing or damaged."""
+    try:
+        return [LedgerEntry(**parse_json(line)) for line in path.read_bytes().splitlines()]
+    except (InputError, ValueError, TypeError):
+        return []
+
+
+def load_model_bytes(content: bytes, device: str) -> Model:
+    """Load a model from the content of its file."""
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+        file.write(content)
+        file.flush()
+        return load(file.name, device=device)
+
+
+class CompletionWorker(JobWorker):
+    """The actor, which holds the model."""
+
+    def setup(self, model: bytes, spec: CompletionSpec) -> None:
+        """Load the model; a machine that does not see OUT is a ClusterError."""
+        if not (spec.out / LEDGER / JOB_FILE).exists():
+            raise missing_on_node(spec.out)
+        self.model, self.spec = load_model_bytes(model, spec.device), spec
+        self.options = self.model.for_model(spec.options)
+
+    def work(self, part: InputPart, policy: RetryPolicy) -> PartResult:
+        """Complete the missing inputs of a part, then write its ledger."""
+        inputs = self.spec.plan.inputs(part.lines)
+        entries = self._earlier_entries(part, inputs)
+        earlier = len(entries)
+        run = _PartRun(self, part, inputs, policy, entries)
+        run.complete([position for position in range(len(inputs)) if position not in entries])
+        failed = [position for position, entry in entries.items() if not entry.files]
+        # What could not be read a moment ago may be readable now.
+        run.complete([position for position in failed if position not in policy.left_out])
+        lines = [json.dumps(asdict(entries[position])) + "\n" for position in range(len(inputs))]
+        (self.spec.out / ledger_path(part.number)).write_bytes("".join(lines).encode())
+        bad = sum(not entry.files for entry in entries.values())
+        return PartResult(part.number, len(inputs) - bad, earlier, bad, str(inputs[-1].path))
+
+    def digest(self, image: CompletionInput) -> str:
+        """Return a digest of an input and of its own mask."""
+        mask = mask_file(self.spec.mask, image.path)
+        digests = [image.path.sha256(), "" if mask is None else mask.sha256()]
+        return hashlib.sha256("\n".join(digests).encode()).hexdigest()
+
+    def _earlier_entries(
+        self, part: InputPart, inputs: Sequence[CompletionInput]
+    ) -> dict[int, LedgerEntry]:
+        """Return an earlier run's entries of unchanged inputs whose files are as written."""
+        ledger = read_ledger(self.spec.out / ledger_path(part.number))
+        entries = {entry.facts["file"]: entry for entry in ledger}
+        return {
+            position: entries[name]
+            for position, image in enumerate(inputs)
+            if (name := str(image.path)) in entries and self._is_valid(entries[name], image)
+        }
+
+    def _is_valid(self, entry: LedgerEntry, image: CompletionInput) -> bool:
+        # A new input may have been given a name that was this one's.
+        planned = ({str(file) for file in names.files()} for names in image.names.values())
+        if not entry.files or not any(entry.files.keys() <= files for files in planned):
+            return False
+        try:
+            whole = all((self.spec.out / file).sha256() == sha for file, sha in entry.files.items())
+            return whole and entry.digest == self.digest(image)
+        except (InputError, StoreError):
+            return False
+
+
+@dataclass
+class _PartRun:
+    """The completion of one part, which adds to ``entries``."""
+
+    worker: CompletionWorker
+    part: InputPart
+    inputs: Sequence[CompletionInput]
+    policy: RetryPolicy
+    entries: dict[int, LedgerEntry]
+    digests: dict[int, str] = field(default_factory=dict)
+    stopped: bool = False
+
+    def complete(self, positions: Sequence[int]) -> None:
+        """Complete these inputs and write their files."""
+        options = self.worker.options
+        if self.policy.careful:  # one at a time shows whose search a worker dies of
+            options = replace(options, batch=1)
+        results = self.worker.model.complete_tasks(
+            self._tasks(positions),
+            options,
+            on_preview=self._on_preview,
+            should_stop=lambda: self.stopped,
+        )
+        for result in results:
+            if self.stopped:  # a search that was cut short must not be kept
+                raise StoppedError
+            self._write(result)
+        if self.stopped:
+            raise StoppedError
+
+    def _tasks(self, positions: Sequence[int]) -> Iterator[Task]:
+        for position in positions:
+            image = self.inputs[position]
+            if position in self.policy.left_out:
+                self._fail(position, self.policy.left_out[position])
+                continue
+            if self.policy.careful:
+                self.worker.reporter.begin(self.part.number, position)
+            try:
+                picture = open_image(image.path)
+                self.digests[position] = self.worker.digest(image)
+                mask = open_mask(self.worker.spec.mask, picture, seed=self.worker.spec.options.seed)
+                task = Task(picture, mask, str(image.path))
+                task.check()
+            except (InputError, StoreError) as error:
+                self._fail(position, str(error))
+                continue
+            yield task
+
+    def _fail(self, position: int, reason: str) -> None:
+        facts = {"file": str(self.inputs[position].path), "error": reason}
+        self.entries[position] = LedgerEntry("", facts, {})
+
+    def _write(self, result: Completion) -> None:
+        names = [str(image.path) for image in self.inputs]
+        position = names.index(result.name)
+        plan = self.inputs[position].names
+        suffix = lossless_suffix(next(iter(plan)), result.original.mode)
+        facts, files = write_completion(result, self.worker.spec.out, plan[suffix])
+        self.entries[position] = LedgerEntry(self.digests[position], facts, files)
+        self._report(result.name)
+
+    def _report(self, current: str) -> None:
+        bad = sum(not entry.files for entry in self.entries.values())
+        progress = JobProgress(len(self.entries), bad, current)
+        self.stopped |= self.worker.reporter.report(self.part.number, progress)
+
+    def _on_preview(self, preview: Preview) -> None:
+        if preview.step % _REPORT_STEPS == 0:
+            self._report(preview.tasks[-1].name)

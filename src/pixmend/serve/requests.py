@@ -1,0 +1,236 @@
+"""The multipart form of a completion request: its fields, its limits, and the task it describes."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from python_multipart.exceptions import FormParserError
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from pixmend.completion import CompletionOptions, Task, find_method, open_mask
+from pixmend.errors import InputError, MaskError, SettingsError
+from pixmend.images import Picture, decode_image, encode_png
+from pixmend.masks import SHAPES, Mask, make_mask
+from pixmend.serve.catalogue import Catalogue, ServedModel
+from pixmend.serve.security import Limits, Problem
+
+_FILES = ("image", "mask")
+_MAX_STROKES = 0.8  # a larger share takes strokes without end
+
+
+class FormFields(BaseModel):
+    """The fields of the form that are not files."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field("", max_length=200, description="Model id; the first model by default.")
+    mask_spec: str = Field(
+        "center", max_length=100, description="Mask shape, such as center:0.5, if no mask is sent."
+    )
+    method: str = Field(
+        "default", max_length=40, description="instant, default, best, or a published method."
+    )
+    steps: int | None = Field(None, ge=1, description="Search steps.")
+    seconds: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Time budget; such a search runs alone."
+    )
+    candidates: int = Field(1, ge=1, description="Distinct answers, best first.")
+    seed: int = Field(0, ge=0, lt=2**53, description="Random seed.")
+    answer: Literal["sharp", "average"] = "sharp"
+    blend: Literal["paste", "feather", "poisson"] | None = None
+    view: Literal["whole", "window"] = "whole"
+    full: bool = Field(
+        False, description="Also return latents, loss history and uncertainty values."
+    )
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """A validated request; ``suffix`` is that of the uploaded file."""
+
+    model: ServedModel
+    task: Task
+    options: CompletionOptions
+    full: bool
+    suffix: str
+
+
+def form_schema() -> dict[str, Any]:
+    """Return the OpenAPI request body of the form."""
+    binary = {"type": "string", "format": "binary"}
+    properties = {
+        "image": {**binary, "description": "Image file."},
+        "mask": {**binary, "description": "Mask image of the same size, white = hole."},
+        **FormFields.model_json_schema()["properties"],
+    }
+    form = {
+        "schema": {"type": "object", "properties": properties, "required": ["image"]},
+        "example": {"mask_spec": "center", "method": "default", "candidates": 4, "seed": 0},
+    }
+    return {"required": True, "content": {"multipart/form-data": form}}
+
+
+class _InMemoryParser(MultiPartParser):
+    """Keeps uploads in memory, and closes the file of a part that never ends."""
+
+    spool_max_size = 2**40  # uploads never reach the disk; `Limits.body` bounds them
+    is_part_open = False
+
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        self.is_part_open = True
+
+    def on_part_end(self) -> None:
+        super().on_part_end()
+        self.is_part_open = False
+
+    async def parse(self) -> FormData:
+        form = await super().parse()
+        if self.is_part_open:
+            self.on_part_end()
+            _, value = self.items[-1]
+            if isinstance(value, UploadFile):
+                await value.close()
+        return form
+
+
+async def read_form(request: Request) -> FormData:
+    """Read a multipart body into memory; another kind of body is `Problem` 415, half a form 400."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise Problem(415, "form", "Send a form (multipart/form-data) with the field image.")
+    parser = _InMemoryParser(
+        request.headers, request.stream(), max_files=4, max_fields=32, max_part_size=4096
+    )
+    try:
+        return await parser.parse()
+    except ClientDisconnect as error:
+        raise Problem(400, "form", "The form is incomplete; send it again.") from error
+    except (MultiPartException, FormParserError, ValueError, LookupError) as error:
+        raise Problem(400, "form", "The form is malformed; send it again.") from error
+
+
+def parse_form(form: FormData, catalogue: Catalogue, limits: Limits) -> CompletionRequest:
+    """Validate a form and decode its images, which is too slow for the event loop.
+
+    An unknown model is `Problem` 404, an unusable field 422.
+    """
+    fields, files = _fields(form), {name: form.get(name) for name in _FILES}
+    model = catalogue.find(fields.model)
+    image = files["image"]
+    if not isinstance(image, UploadFile):
+        raise _invalid("image", "An image file is missing; send one in the field image.")
+    try:
+        options = _options(fields, model, limits)
+        picture = _decode(image, "image", limits)
+        mask = _mask(files["mask"], fields, picture, limits)
+        name = PurePosixPath((image.filename or "image").replace("\\", "/"))
+        task = Task(picture, mask, name.name[:200] or "image")
+        task.check()
+    except MaskError as error:
+        raise _invalid("mask", _sentence(error)) from error
+    except InputError as error:
+        raise _invalid("image", _sentence(error)) from error
+    except SettingsError as error:
+        raise _invalid(str(error).partition(":")[0].split(" ")[0], _sentence(error)) from error
+    return CompletionRequest(model, task, options, fields.full, name.suffix.lower()[:6])
+
+
+def mask_png(spec: str, width: int, height: int, seed: int) -> bytes:
+    """Return the mask of a shape as a PNG; an unknown shape is `Problem` 422."""
+    try:
+        return encode_png(_shape(spec, height, width, seed).to_pixels(), quick=True)
+    except MaskError as error:
+        raise _invalid("spec", _sentence(error)) from error
+
+
+def _fields(form: FormData) -> FormFields:
+    texts: dict[str, str] = {}
+    for name, value in form.multi_items():
+        if name in _FILES and isinstance(value, UploadFile):
+            continue
+        if name in texts or not isinstance(value, str):
+            message = f"Field {name[:40]} is given twice, or as a file; send it once, as text."
+            raise _invalid(name[:40], message)
+        if value != "":
+            texts[name] = value
+    try:
+        return FormFields.model_validate(texts)
+    except ValidationError as error:
+        errors = [
+            {"field": ".".join(map(str, each["loc"]))[:40], "message": each["msg"]}
+            for each in error.errors(include_input=False, include_url=False)
+        ]
+        message = "; ".join(f"{each['field']}: {each['message']}" for each in errors)
+        raise Problem(422, "field", f"{message}.", errors=errors) from error
+
+
+def _options(fields: FormFields, model: ServedModel, limits: Limits) -> CompletionOptions:
+    for name in ("candidates", "steps", "seconds"):
+        value, maximum = getattr(fields, name), getattr(limits, name)
+        if value is not None and value > maximum:
+            raise SettingsError(
+                f"{name}: {value:g} is more than this server allows ({maximum:g}); ask for less"
+            )
+    options = CompletionOptions(
+        find_method(fields.method, steps=fields.steps, blend=fields.blend),
+        fields.candidates,
+        seed=fields.seed,
+        batch=limits.batch,
+        seconds=fields.seconds,
+        answer=fields.answer,
+        view=fields.view,
+    )
+    options = model.model.for_model(options)
+    if options.method.steps > limits.steps:
+        raise SettingsError(
+            f"steps: {options.method.steps} of {fields.method} are more than this server allows "
+            f"({limits.steps}); ask for less"
+        )
+    return options
+
+
+def _decode(file: UploadFile, name: str, limits: Limits) -> Picture:
+    content = file.file.read()
+    picture = decode_image(content, Path(name), max_pixels=limits.pixels, formats=limits.formats)
+    return replace(picture, path=None)
+
+
+def _mask(
+    file: UploadFile | str | None, fields: FormFields, picture: Picture, limits: Limits
+) -> Mask:
+    if not isinstance(file, UploadFile):
+        return _shape(fields.mask_spec, picture.height, picture.width, fields.seed)
+    try:
+        return open_mask(_decode(file, "mask", limits).pixels, picture)
+    except MaskError:
+        raise
+    except InputError as error:
+        raise MaskError(str(error)) from error
+
+
+def _shape(spec: str, height: int, width: int, seed: int) -> Mask:
+    shape, _, share = spec.partition(":")
+    if shape not in SHAPES:
+        raise MaskError(f"mask_spec: there are {', '.join(SHAPES)}; or send a mask image as mask")
+    if shape == "strokes" and _number(share) > _MAX_STROKES:
+        raise MaskError(f"mask_spec: strokes cover {_MAX_STROKES} at most here; ask for less")
+    return make_mask(spec, height, width, seed=seed)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text or 0)
+    except ValueError:
+        return 0.0  # `make_mask` reports it
+
+
+def _invalid(field: str, message: str) -> Problem:
+    return Problem(422, "field", message, errors=[{"field": field, "message": message}])
+
+
+def _sentence(error: Exception) -> str:
+    message = str(error).strip().rstrip(".") or "cannot be used"
+    return f"{message[0].upper()}{message[1:]}."
