@@ -73,10 +73,10 @@ PLAN: dict[str, tuple[str, str, tuple[str, str, str]]] = {
             "--steps 500",
         ),
     ),
-    "encoders": (
-        "encoders.py",
-        "OUT/encoders TRAIN",
-        ("--minutes 0.02 --filters 4 --batch 4 --memory 8", "--minutes 2", "--minutes 30"),
+    "inpainters": (
+        "inpainters.py",
+        "OUT/inpainters TRAIN",
+        ("--minutes 0.02 --filters 8 --batch 4 --memory 8", "--minutes 2", "--minutes 30"),
     ),
     "quality": (
         "quality.py",

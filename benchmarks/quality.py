@@ -32,7 +32,6 @@ from pixmend.training import TrainSettings, parse_overrides, resolve
 from pixmend.training.augment import Transform, make_diffaugment
 from pixmend.training.data import Shuffle, to_device
 from pixmend.training.ema import recompute_batchnorm
-from pixmend.training.masking import generate
 from pixmend.training.step import discriminator_step, generator_step
 from pixmend.training.train_state import initial_state
 
@@ -111,10 +110,10 @@ class Ours:
         state, settings = self.state, self.settings
         generator = generator_for(settings.seed, "z", str(state.step), "0")
         z = sample_latents(settings.networks(), settings.batch_size, generator)
-        fake = generate(state.generator, None, None, z)
+        fake = state.generator(z)
         real = real.contiguous(memory_format=torch.channels_last)
         seen = self.transform("real")(real)
-        loss = discriminator_step(state, seen, fake.images, settings, self.transform("fake"))
+        loss = discriminator_step(state, seen, fake, settings, self.transform("fake"))
         loss = loss + generator_step(state, fake, seen, settings, self.transform("generator"))
         state.step += 1
         state.images += settings.batch_size

@@ -3,10 +3,10 @@
     python benchmarks/settings.py [--images 16] [--masks center half random:0.8] [--steps 100]
                                   [--restarts 2] [--held-out RECORDS]
 
-Uses the bundled model without its encoder on its bundled glyphs, of unseen fonts, or on records.
+Uses the bundled model without its inpainter on its bundled glyphs, of unseen fonts, or on records.
 Each row differs from the first in one setting. Prints mean hole PSNR in dB of pasted results. The
 boundary ratio is the mean absolute difference of neighbours across the hole's border, relative to
-that of the same neighbours in the originals; its rows are of `instant`, with the encoder.
+that of the same neighbours in the originals; its rows are of `instant`, with the inpainter.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> None:
     tasks = {
         mask: tasks_of(model, options.images, mask, options.held_out) for mask in options.masks
     }
-    plain = replace(model, encoder=None, retrieval=None)
+    plain = replace(model, inpainter=None, retrieval=None)
     base = replace(_BASE, steps=options.steps, restarts=options.restarts)
     print("| setting |", " | ".join(tasks), "|")
     print("|---" * (1 + len(tasks)) + "|")

@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def _compare(model: DCGAN, tasks: Sequence[Task], options: argparse.Namespace) -> None:
-    """Print PSNR and seconds per image of thousand-step searches and of encoder methods."""
+    """Print PSNR and seconds per image of thousand-step searches and of inpainter methods."""
     ours = {
         "instant": (METHODS["instant"], {}),
         "default": (METHODS["default"], {}),

@@ -26,7 +26,6 @@ from pixmend.images import channel_count
 from pixmend.models import Discriminator, Generator, sample_latents
 from pixmend.rng import generator_for
 from pixmend.training import TrainSettings, resolve
-from pixmend.training.masking import generate
 from pixmend.training.step import discriminator_step, generator_step
 from pixmend.training.train_state import initial_state
 
@@ -163,8 +162,8 @@ def our_loop(settings: TrainSettings) -> Callable[[], None]:
     def step() -> None:
         generator = generator_for(settings.seed, "z", str(state.step), "0")
         z = sample_latents(networks, settings.batch_size, generator)
-        fake = generate(state.generator, None, None, z)
-        loss_d = discriminator_step(state, real, fake.images, settings).mean()
+        fake = state.generator(z)
+        loss_d = discriminator_step(state, real, fake, settings).mean()
         loss_g = generator_step(state, fake, real, settings).mean()
         state.step += 1
         _ = float(loss_d), float(loss_g)

@@ -49,7 +49,7 @@ def setting_row(name):
         values = ", ".join(f"{signs[key]} {value:,}" for key, value in bounds.items())
     default = field.default
     if default is None:  # as the setting of both networks that it takes one out of
-        default = f"as `{name.removeprefix('discriminator_').removeprefix('encoder_')}`"
+        default = f"as `{name.removeprefix('discriminator_')}`"
     return f"| `{name}` | {default} | {values} | {field.description} |"
 
 

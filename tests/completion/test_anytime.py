@@ -25,7 +25,7 @@ from pixmend.masks import make_mask
 QUICK = {
     name: replace(method, steps=6, init_pool=min(method.init_pool, 32))
     for name, method in METHODS.items()
-    if method.encoder != "always"
+    if method.inpainter != "always"
 }
 
 

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from pixmend.completion import METHODS, CompletionOptions, Task, complete_batch
-from pixmend.completion.result import moments
 from pixmend.errors import SettingsError
 from pixmend.images import open_image
 from pixmend.masks import make_mask
-from pixmend.models import PixelPosterior
+from pixmend.models import moments
 
 SEARCH = replace(METHODS["default"], steps=5, init_pool=32, restarts=3, blend="paste")
 
@@ -26,36 +25,20 @@ def jobs(count=3):
 
 def test_of_draws_it_is_their_mean_and_variance():
     images = torch.rand(2, 5, 3, 4, 4) * 2 - 1
-    mean, variance = moments(images, None, torch.zeros(2, 5))
+    mean, variance = moments(images)
     torch.testing.assert_close(mean, images.mean(1))
     expected = ((images - images.mean(1, keepdim=True)) ** 2).mean((1, 2), keepdim=True)[:, 0]
     torch.testing.assert_close(variance, expected)
 
 
 def test_the_variance_of_estimates_is_within_and_between_them():
-    """As of samples of a mixture of normal distributions; the spare row has no weight."""
-    means, log_variances = torch.tensor([0.5, -0.3, 0.1, 0.9]), torch.tensor([-2.0, -1, -3, 4])
-    posterior = PixelPosterior(means.view(4, 1, 1, 1), log_variances.view(4, 1, 1, 1))
-    images = torch.tensor([0.2, -0.4, 0.8]).view(1, 3, 1, 1, 1)
-    mean, variance = moments(images, posterior, torch.zeros(1, 3))
+    """As of samples of a mixture of normal distributions."""
+    means, log_variances = torch.tensor([0.5, -0.3, 0.1]), torch.tensor([-2.0, -1, -3])
+    mean, variance = moments(means.view(1, 3, 1, 1, 1), log_variances.view(1, 3, 1, 1, 1))
     noise = torch.randn(3, 400_000, generator=torch.Generator().manual_seed(0))
-    draws = means[:3, None] + (log_variances[:3, None] / 2).exp() * noise
-    assert mean.item() == pytest.approx((draws.mean().item() + 0.2) / 2, abs=2e-3)
-    assert variance.item() == pytest.approx(draws.var().item(), rel=1e-2)
-
-
-def test_weights_count_as_often_as_they_say():
-    """An answer of three times the weight is as good as three such answers, in the mean and in both variances."""
-    images = torch.rand(2, 2, 3, 4, 4) * 2 - 1
-    repeated, equal = images[:, [0, 1, 1, 1]], torch.zeros(2, 4)
-    posterior = PixelPosterior(torch.rand(4, 3, 4, 4), torch.rand(4, 1, 4, 4))
-    log_weights = torch.tensor([[1.0, 3], [1, 3]]).log() + 5
-    rows = torch.tensor([0, 1, 1, 1, 2, 3, 3, 3])
-    for actual, expected in (
-        (moments(images, posterior, log_weights), moments(repeated, posterior.take(rows), equal)),
-        (moments(images, None, log_weights), moments(repeated, None, equal)),
-    ):
-        torch.testing.assert_close(actual, expected)
+    draws = means[:, None] + (log_variances[:, None] / 2).exp() * noise
+    assert mean.item() == pytest.approx(draws.mean().item(), abs=2e-3)
+    assert variance.item() == pytest.approx(draws.var(correction=0).item(), rel=1e-2)
 
 
 def test_the_average_of_a_search_is_the_mean_of_its_lanes(lively):

@@ -15,8 +15,8 @@ from pixmend.errors import ImageError, MaskError, SettingsError
 from pixmend.images import open_image
 from pixmend.masks import Mask, make_mask
 
-# Those that need no encoder; tests/completion/test_encoded.py has the laws of the others.
-SEARCHES = {name: method for name, method in METHODS.items() if method.encoder != "always"}
+# Those that need no inpainter; tests/completion/test_inpainted.py has the laws of the others.
+SEARCHES = {name: method for name, method in METHODS.items() if method.inpainter != "always"}
 QUICK = {
     name: replace(method, steps=6, init_pool=min(method.init_pool, 32))
     for name, method in SEARCHES.items()
@@ -234,7 +234,7 @@ def test_the_other_published_methods_do_too(
     assert (method.solver, method.learning_rate, method.steps) == (solver, rate, steps)
     assert (method.contextual.__name__, method.lambda_perceptual) == (contextual, prior)
     assert (method.weight_window, method.blend, method.init_distribution) == (window, blend, draw)
-    assert (method.latent_clip, method.init_pool, method.encoder) == (clip, 0, "never")
+    assert (method.latent_clip, method.init_pool, method.inpainter) == (clip, 0, "never")
     if prior:
         assert method.perceptual.__name__ == "nonsaturating_prior"
     assert method.restarts == {"csgm": 2, "surgery": 3}.get(name, 1)

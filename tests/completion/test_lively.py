@@ -24,8 +24,8 @@ from pixmend.masks import Mask, make_mask
 from pixmend.models import DCGAN, Discriminator, Generator, clip_radius, sample_latents
 from pixmend.rng import generator_for
 
-# Those that need no encoder; tests/completion/test_encoded.py has the laws of the others.
-SEARCHES = {name: method for name, method in METHODS.items() if method.encoder != "always"}
+# Those that need no inpainter; tests/completion/test_inpainted.py has the laws of the others.
+SEARCHES = {name: method for name, method in METHODS.items() if method.inpainter != "always"}
 QUICK = {
     name: replace(
         method,

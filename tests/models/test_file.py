@@ -14,8 +14,8 @@ from pixmend.models import (
     DCGAN,
     DCGANSettings,
     Discriminator,
-    Encoder,
     Generator,
+    Inpainter,
     Retrieval,
     find_model,
     load_model,
@@ -187,8 +187,8 @@ def test_a_model_of_another_version_is_refused_in_a_line_that_says_what_to_do(
         ({"card": [1, 2]}, {}),
         ({"card": 7}, {}),
         ({"settings": []}, {}),
-        ({}, {"encoder": "conditional"}),
-        ({"retrieval_count": float("inf")}, {"encoder": "conditional", "retrieval_images": 2}),
+        ({}, {"inpainter_filters": 8}),
+        ({"retrieval_count": float("inf")}, {"inpainter_filters": 8, "retrieval_images": 2}),
     ],
 )
 def test_a_header_of_any_values_is_refused_in_words(model, tmp_path, header, settings):
@@ -200,10 +200,10 @@ def test_a_header_of_any_values_is_refused_in_words(model, tmp_path, header, set
 @pytest.mark.parametrize("deep", [False, True])
 def test_retrieval_images_that_do_not_fit_are_refused_and_name_the_file(tmp_path, count, deep):
     settings = DCGANSettings(
-        size=16, channels="L", filters=4, latent_dim=5, encoder="conditional", retrieval_images=2
+        size=16, channels="L", filters=4, latent_dim=5, inpainter_filters=8, retrieval_images=2
     )
     retrieval = Retrieval(torch.zeros(2, 1, 16, 16, dtype=torch.uint8))
-    networks = Generator(settings), Discriminator(settings), {}, Encoder(settings)
+    networks = Generator(settings), Discriminator(settings), {}, Inpainter(settings)
     save_model(DCGAN(settings, *networks, retrieval), tmp_path / "right.safetensors")
     assert len(load_model(tmp_path / "right.safetensors").retrieval) == 2
     tensors, facts = read_tensors(tmp_path / "right.safetensors", kind="model")
@@ -240,7 +240,7 @@ def test_what_reads_back_damaged_never_takes_the_old_files_place(path, monkeypat
 
 
 @pytest.mark.parametrize(
-    "promised", [{"size": 256, "filters": 1024}, {"latent_dim": 4096}, {"encoder": "conditional"}]
+    "promised", [{"size": 256, "filters": 1024}, {"latent_dim": 4096}, {"inpainter_filters": 8}]
 )
 def test_networks_that_the_file_does_not_hold_are_never_built(
     model, tmp_path, monkeypatch, promised

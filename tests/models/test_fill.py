@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pixmend.models.encoder import harmonic_fill
+from pixmend.models import harmonic_fill
 from pixmend.rng import generator_for
 
 

@@ -162,7 +162,7 @@ def test_it_is_alive_and_ready_and_counts(served):
         ({"mask_spec": "center:7"}, 422, ["between 0 and 1"]),
         ({"mask_spec": "/etc/passwd"}, 422, ["center"]),
         ({"mask_spec": "http://example.org/m.png"}, 422, ["center"]),
-        ({"method": "instant", "model": "tiny"}, 422, ["no encoder"]),
+        ({"method": "instant", "model": "tiny"}, 422, ["no inpainter"]),
         ({"seconds": "nan"}, 422, ["seconds"]),
         ({"seed": "-1"}, 422, ["seed"]),
     ],

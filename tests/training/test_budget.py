@@ -195,7 +195,7 @@ def test_mirror_images_belong_where_left_and_right_are_alike(tmp_path, alike):
 
 
 def test_measuring_a_step_takes_time_and_changes_nothing(tiny):
-    settings = tiny(encoder="conditional", latent_prior="normal", retrieval_images=4)
+    settings = tiny(inpainter_filters=8, inpainter_batch=4, retrieval_images=4)
     assert budget.seconds_per_step(settings, CPU) > 0
 
 
@@ -215,7 +215,7 @@ def test_the_same_call_goes_on_with_the_net_that_was_chosen(image_folder, tmp_pa
     api.train(image_folder, tmp_path / "run", settings=settings)
     first = read_recipe(tmp_path / "run" / "settings.toml")
     assert first["filters"] == 8
-    assert first["encoder"] == "conditional"
+    assert first["inpainter_filters"] == 32
     assert first.keys() >= CHOSEN
     monkeypatch.setattr(budget, "seconds_per_step", lambda *_: 1e6)
     (tmp_path / "run" / "model.safetensors").unlink()

@@ -26,7 +26,6 @@ from pixmend.models import (
     Calibration,
     Discriminator,
     Generator,
-    infer_mean,
     load_model,
     read_tensors,
 )
@@ -264,12 +263,12 @@ def test_what_is_hidden_by_alpha_has_no_features():
     torch.testing.assert_close(features[0], features[1])
 
 
-def test_the_better_checkpoint_is_that_of_lower_kid_or_with_an_encoder_of_higher_psnr():
+def test_the_better_checkpoint_is_that_of_lower_kid_or_with_an_inpainter_of_higher_psnr():
     lower = replace(SCORES, kid=0.05)
     assert is_better(SCORES, None)
     assert is_better(lower, SCORES)
     assert not is_better(SCORES, lower)
-    filled = replace(SCORES, completion="encoder", psnr={"half": 12.0})
+    filled = replace(SCORES, completion="inpainter", psnr={"half": 12.0})
     assert is_better(replace(filled, psnr={"half": 12.5}, kid=0.9), filled)
     assert not is_better(replace(filled, psnr={"half": 11.5}, kid=0.0), filled)
     assert is_better(replace(SCORES, features="other", kid=0.9), lower), "these do not compare"
@@ -329,7 +328,7 @@ def test_a_model_that_completes_tells_what_its_completions_are_worth(
     watched, tiny, tmp_path, monkeypatch
 ):
     records, split = watched
-    knobs = {"encoder": "conditional", "latent_prior": "normal", "retrieval_images": 8}
+    knobs = {"inpainter_filters": 8, "inpainter_batch": 8, "retrieval_images": 8}
     list(train(records, tmp_path / "run", tiny(monitor=True, held_out=0.2, **knobs)))
     best, last = load_model(tmp_path / "run"), load_model(tmp_path / "run" / "model.safetensors")
     calibration = Calibration.of(last.card)
@@ -345,7 +344,7 @@ def test_a_model_that_completes_tells_what_its_completions_are_worth(
     )
     Monitor(records.images, split, tiny(**knobs), CPU).score(last, step=1, images=1)
     for filled, target, known in judged[::2]:
-        torch.testing.assert_close(filled, infer_mean(last, target, known.float()))
+        torch.testing.assert_close(filled, last.inpaint(target, known.float(), draws=8)[0].mean(1))
 
 
 def test_few_held_out_images_are_seen_under_masks_of_every_share(
@@ -364,6 +363,6 @@ def test_few_held_out_images_are_seen_under_masks_of_every_share(
     assert ((missing == 0.5).sum(0) >= len(known) // 5).all()
 
 
-def test_without_an_encoder_nothing_is_calibrated(monitor, tiny, watched):
+def test_without_an_inpainter_nothing_is_calibrated(monitor, tiny, watched):
     records, split = watched
     assert monitor.calibrate(model_of(tiny, pixels(records, split.training[:4]))) is None

@@ -16,7 +16,7 @@ from pixmend.training.losses import DISCRIMINATOR_LOSSES
 from pixmend.training.step import discriminator_step
 from pixmend.training.train_state import initial_state
 from tests.training.conftest import ALL_OPTIONS, TINY
-from tests.training.test_inversion import CONDITIONAL
+from tests.training.test_inpainting import INPAINTER
 from tests.training.test_run import EVERYTHING, assert_same_end, final_tensors
 
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ def test_micro_batches_descend_the_mean_of_their_gradients(tiny):
 
 
 @pytest.mark.parametrize(
-    "changes", [ALL_OPTIONS, {**CONDITIONAL, **SHARED}], ids=["options", "conditional"]
+    "changes", [ALL_OPTIONS, {**INPAINTER, **SHARED}], ids=["options", "inpainter"]
 )
 @pytest.mark.parametrize("reuse", [True, False])
 def test_micro_batches_train_with_every_option(records, tiny, tmp_path, changes, reuse):
@@ -180,12 +180,6 @@ def test_a_batch_that_parts_cannot_share_equally_is_refused(records, tiny):
         SettingsError, match=r"batch_size = 8: not divisible by 6 .*; set batch_size=6"
     ):
         check_shares(tiny(gradient_accumulation=3), records, Group(0, 2))
-    with pytest.raises(
-        SettingsError, match=r"3 of 8 images are completions, not divisible by 2 .*; set completion"
-    ):
-        check_shares(
-            tiny(gradient_accumulation=2, completion_share=0.4, **CONDITIONAL), records, Group()
-        )
 
 
 @pytest.fixture

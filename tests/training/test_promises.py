@@ -10,7 +10,6 @@ from pixmend.errors import OutputError
 from pixmend.models import model_file, sample_latents
 from pixmend.rng import generator_for
 from pixmend.training.checkpoint import checkpoint_of, newest_checkpoint, write_checkpoint
-from pixmend.training.masking import generate
 from pixmend.training.step import discriminator_step, generator_step
 from pixmend.training.train_state import initial_state
 
@@ -24,8 +23,8 @@ def checkpoints(tiny):
     z = sample_latents(tiny().networks(), 8, generator_for(0, "z"))
     made = []
     for _ in range(2):
-        drawn = generate(state.generator, None, None, z)
-        discriminator_step(state, torch.zeros(8, 1, 16, 16), drawn.images, tiny())
+        drawn = state.generator(z)
+        discriminator_step(state, torch.zeros(8, 1, 16, 16), drawn, tiny())
         generator_step(state, drawn, torch.zeros(8, 1, 16, 16), tiny())
         state.step += 1
         made.append(checkpoint_of(state))
@@ -78,8 +77,6 @@ def test_gs_step_computes_no_gradient_of_ds_weights(tiny):
     state = initial_state(tiny(feature_matching=0.05), CPU)
     z = sample_latents(tiny().networks(), 8, generator_for(0, "z"))
     real = torch.zeros(8, 1, 16, 16)
-    generator_step(
-        state, generate(state.generator, None, None, z), real, tiny(feature_matching=0.05)
-    )
+    generator_step(state, state.generator(z), real, tiny(feature_matching=0.05))
     assert all(weight.grad is None for weight in state.discriminator.parameters())
     assert all(weight.grad is not None for weight in state.generator.parameters())

@@ -19,8 +19,8 @@ from tests.training.conftest import ALL_OPTIONS, TINY
 
 EVERYTHING = {
     **ALL_OPTIONS,
-    "encoder": "conditional",
-    "latent_prior": "normal",
+    "inpainter_filters": 8,
+    "inpainter_batch": 8,
     "retrieval_images": 4,
 }
 

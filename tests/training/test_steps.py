@@ -11,7 +11,6 @@ from pixmend.rng import generator_for
 from pixmend.training.data import Shuffle
 from pixmend.training.ema import recompute_batchnorm, update_ema
 from pixmend.training.loop import train
-from pixmend.training.masking import generate
 from pixmend.training.step import discriminator_step, generator_step
 from pixmend.training.train_state import initial_state
 
@@ -27,7 +26,7 @@ def same(before, module):
 
 
 def drawn(state, z):
-    return generate(state.generator, None, None, z)
+    return state.generator(z)
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def moved(tiny):
 def test_ds_step_moves_d_alone(moved):
     settings, state, real, z = moved
     g, d = weights(state.generator), weights(state.discriminator)
-    loss = discriminator_step(state, real, drawn(state, z).images, settings)
+    loss = discriminator_step(state, real, drawn(state, z), settings)
     assert loss.shape == (8,)
     assert same(g, state.generator)
     assert not same(d, state.discriminator)
@@ -61,9 +60,9 @@ def test_gs_step_moves_g_and_its_average_alone(moved):
 
 def test_a_step_of_each_player_lowers_its_own_loss(moved):
     settings, state, real, z = moved
-    first = discriminator_step(state, real, drawn(state, z).images, settings).mean()
+    first = discriminator_step(state, real, drawn(state, z), settings).mean()
     for _ in range(20):
-        last = discriminator_step(state, real, drawn(state, z).images, settings).mean()
+        last = discriminator_step(state, real, drawn(state, z), settings).mean()
     assert last < first
     first = generator_step(state, drawn(state, z), real, settings).mean()
     for _ in range(20):

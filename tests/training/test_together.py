@@ -18,11 +18,10 @@ from pixmend.records import Records
 from pixmend.training import RunDirectory, read_recipe, resolve, train
 from pixmend.training.data import BatchLoader
 from pixmend.training.data_parallel import SynchronisedBatchNorm2d, check_shares
-from pixmend.training.masking import masked_rows
 from pixmend.training.monitor import read_scores
 from pixmend.training.run_directory import shares_of
 from tests.training.conftest import ALL_OPTIONS, TINY
-from tests.training.test_inversion import CONDITIONAL
+from tests.training.test_inpainting import INPAINTER
 from tests.training.test_run import assert_same_end, final_tensors, wait_for_checkpoint
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -66,7 +65,7 @@ def logged(run):
     return [(line["step"], line["images"], line["loss_d"], line["loss_g"]) for line in lines]
 
 
-@pytest.mark.parametrize("name", ["default", "options", "conditional", "grown"])
+@pytest.mark.parametrize("name", ["default", "options", "inpainter", "grown"])
 def test_two_processes_give_the_losses_and_weights_of_one(family_records, tmp_path, left, name):
     two = left / name
     settings = resolve(read_recipe(two / "settings.toml"), {"gradient_accumulation": 1})
@@ -195,10 +194,9 @@ def test_shares_are_contiguous_and_make_up_the_whole():
 
 
 @pytest.mark.parametrize("load_all", [True, False])
-@pytest.mark.parametrize("player", ["discriminator", "generator"])
-@pytest.mark.parametrize(("world", "share"), [(2, 0.5), (4, 0.5), (2, 0.25)])
+@pytest.mark.parametrize("world", [2, 4])
 def test_what_processes_are_fed_makes_up_what_one_is_fed(
-    records, tiny, monkeypatch, player, world, share, load_all
+    records, tiny, monkeypatch, world, load_all
 ):
     if not load_all:
         monkeypatch.setattr(Records, "load_all", lambda *_, **__: None)
@@ -206,21 +204,18 @@ def test_what_processes_are_fed_makes_up_what_one_is_fed(
         "horizontal_flip": True,
         "random_shift": 2,
         "diffaugment": "colour,translation,cutout",
-        "completion_share": share,
     }
-    settings = tiny(**CONDITIONAL, **options)
+    settings = tiny(**INPAINTER, **options)
 
     def fed(group):
         loader = BatchLoader(records, settings, torch.device("cpu"), np.arange(2, 20), group)
         loader.open(lambda: False)
-        real, indices = loader.real(16, 8)
-        real = loader.augmented(real, 2, 1)
-        z, masked = loader.inputs(real, indices, 2, player)
-        seen = loader.transform(2, "real", 1)(real)
-        # Of G's images, completions come first.
-        drawn = torch.cat([masked.images, z[:, :1, None, None].expand(-1, 1, 16, 16)])
-        drawn = loader.transform(2, player)(drawn).split([len(masked), len(z)])
-        return real, seen, z, *drawn, *vars(masked).values()
+        real = loader.augmented(loader.real(16, 8), 2, 1)
+        z = loader.latents(2, "generator")
+        fakes = loader.transform(2, "generator")(z[:, :1, None, None].expand(-1, 1, 16, 16))
+        batch = loader.masked(2, 0)
+        rows = batch.latents.transpose(0, 1), batch.images, *vars(batch.evidence).values()
+        return real, loader.transform(2, "real", 1)(real), z, fakes, *rows
 
     shares = zip(*(fed(Group(rank, world)) for rank in range(world)), strict=True)
     for whole, parts in zip(fed(SINGLE_PROCESS), shares, strict=True):
@@ -228,39 +223,17 @@ def test_what_processes_are_fed_makes_up_what_one_is_fed(
         assert torch.equal(torch.cat(parts), whole)
 
 
-@pytest.mark.parametrize("some", range(1, 9))
-def test_rows_with_holes_are_spread_evenly_and_gs_mirror_ds(some):
-    d, g = masked_rows(8, some, "discriminator"), masked_rows(8, some, "generator")
-    assert d.sum() == some
-    assert (g == d[::-1]).all()
-    for world in (1, 2, 4, 8):
-        counts = d.reshape(world, -1).sum(1)
-        assert counts.max() - counts.min() <= (some % world > 0)
-    assert some != 4 or not (d & g).any()
-
-
 def test_a_batch_that_cannot_be_shared_equally_is_refused(records, tiny):
     with pytest.raises(SettingsError, match="set batch_size=8"):
         check_shares(tiny(batch_size=9), records, Group(0, 4))
 
 
-@pytest.mark.parametrize(
-    ("changes", "fix"),
-    [
-        ({"completion_share": 0.4}, {"completion_share": 0.5}),
-        ({"completion_share": 0.1}, {"completion_share": 0.25}),
-        ({"completion_share": 0.9}, {"completion_share": 0.75}),
-        ({"batch_size": 2}, {"batch_size": 4, "completion_share": 0.5}),
-    ],
-)
-def test_completions_that_cannot_be_shared_equally_are_refused_with_a_fix_that_helps(
-    records, tiny, changes, fix
-):
-    words = " and ".join(f"{key}={value}" for key, value in fix.items())
-    with pytest.raises(SettingsError, match=f"set {words}$"):
-        check_shares(tiny(**CONDITIONAL, **changes), records, Group(0, 2))
-    check_shares(tiny(**CONDITIONAL, **changes | fix), records, Group(0, 2))
-    check_shares(tiny(**changes), records, Group(0, 2))
+def test_an_inpainters_batch_that_cannot_be_shared_equally_is_refused(records, tiny):
+    settings = {**INPAINTER, "inpainter_batch": 9}
+    with pytest.raises(SettingsError, match="set inpainter_batch=8"):
+        check_shares(tiny(**settings), records, Group(0, 4))
+    check_shares(tiny(**settings | {"inpainter_batch": 8}), records, Group(0, 4))
+    check_shares(tiny(inpainter_batch=9), records, Group(0, 4))  # there is none
 
 
 def test_variables_of_a_group_that_is_not_there_are_an_error_with_the_fix(monkeypatch):

@@ -143,8 +143,10 @@ def check_the_first_time(images, records, train, options, rank):
     short = {"steps": 6, "log_every": 1}
     train(records, "default", **short)
     train(records, "options", **short, **options)
-    inverting = {
+    inpainting = {
         **short,
+        "inpainter_filters": 8,
+        "inpainter_batch": 8,
         "retrieval_images": 12,
         "horizontal_flip": True,
         "random_shift": 1,
@@ -152,7 +154,7 @@ def check_the_first_time(images, records, train, options, rank):
         "r1_gamma": 1.0,
     }
     watched = {"monitor": True, "checkpoint_every": 6}
-    train(records, "conditional", encoder="conditional", r1_every=2, **inverting, **watched)
+    train(records, "inpainter", r1_every=2, **inpainting, **watched)
     train(records, "grown", **short)
     train(records, "whole", steps=7)
     train(records, "cut", steps=3)

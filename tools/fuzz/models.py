@@ -16,8 +16,8 @@ from pixmend.models import (
     DCGAN,
     DCGANSettings,
     Discriminator,
-    Encoder,
     Generator,
+    Inpainter,
     Retrieval,
     load_model,
     read_header,
@@ -117,7 +117,7 @@ def _file_of(content: bytes, kind: str, right: Tensors) -> bytes:
 
 
 def write_tiny_model() -> Path:
-    """Write a model file of 16 px without an encoder; return its path."""
+    """Write a model file of 16 px without an inpainter; return its path."""
     path = scratch() / "tiny.safetensors"
     settings = DCGANSettings.model_validate(_TINY)
     save_model(DCGAN(settings, Generator(settings), Discriminator(settings)), path)
@@ -127,12 +127,10 @@ def write_tiny_model() -> Path:
 @cache
 def _whole_model() -> Path:
     path = scratch() / "whole.safetensors"
-    settings = DCGANSettings.model_validate(
-        _TINY | {"encoder": "conditional", "retrieval_images": 2}
-    )
+    settings = DCGANSettings.model_validate(_TINY | {"inpainter_filters": 8, "retrieval_images": 2})
     memory = Retrieval(torch.zeros(2, 1, 16, 16, dtype=torch.uint8))
     networks = Generator(settings), Discriminator(settings)
-    save_model(DCGAN(settings, *networks, {"a": 1}, Encoder(settings), memory), path)
+    save_model(DCGAN(settings, *networks, {"a": 1}, Inpainter(settings), memory), path)
     return path
 
 

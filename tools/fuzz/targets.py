@@ -78,7 +78,7 @@ TARGETS = {
         "models",
         "model",
         ("pixmend.models.model_file",),
-        (b'"settings"', b'"memory"', b'"retrieval_count"', b'"encoder"', b'"card"', b"null"),
+        (b'"settings"', b'"memory"', b'"retrieval_count"', b'"inpainter"', b'"card"', b"null"),
         16384,
     ),
     "checkpoint": Target(
@@ -121,7 +121,7 @@ TARGETS = {
             b"nan",
             b"true",
             b'"off"',
-            b"encoder",
+            b"inpainter",
             b"diffaugment",
             b"background",
             b"[[",

@@ -138,7 +138,7 @@ def _in_threads(count: int, images: list[Pixels]) -> list[Pixels]:
 
 def _channels_last() -> Model:
     networks = load_model("characters")
-    for network in filter(None, (networks.generator, networks.discriminator, networks.encoder)):
+    for network in filter(None, (networks.generator, networks.discriminator, networks.inpainter)):
         network.to(memory_format=torch.channels_last)
     return Model(networks, "cpu")
 
@@ -164,8 +164,8 @@ def compiled(images: list[Pixels]) -> Row:
         networks = load_model("characters")
         eager = _answers(Model(networks, "cpu"), images)
         networks.generator.compile()
-        if networks.encoder is not None:
-            networks.encoder.compile()
+        if networks.inpainter is not None:
+            networks.inpainter.compile()
         pairs = zip(eager, _answers(Model(networks, "cpu"), images), strict=True)
         apart = [int(np.abs(left.astype(int) - right).max()) for left, right in pairs]
         print(f"levels {max(apart)} of {len(apart)}", flush=True)
@@ -204,7 +204,7 @@ def denormal_weights(images: list[Pixels]) -> Row:
         with torch.no_grad():
             for weight in list(generator.parameters())[:2]:
                 weight.mul_(1e-41)
-        model = Model(replace(networks, encoder=None, retrieval=None), "cpu")
+        model = Model(replace(networks, inpainter=None, retrieval=None), "cpu")
         for image in images[:4]:
             once, again = (model.complete(image, method="classic", steps=3) for _ in range(2))
             row.note("completed")

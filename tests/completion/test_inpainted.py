@@ -1,4 +1,4 @@
-"""Completing from an encoder: the laws that hold of every method, of models that have one."""
+"""Completing by the inpainter: the laws that hold of every method, of models that have one."""
 
 import math
 from dataclasses import replace
@@ -19,32 +19,16 @@ from pixmend.completion import (
 from pixmend.errors import SettingsError
 from pixmend.images import open_image
 from pixmend.masks import make_mask
-from pixmend.models import DCGAN, Calibration, Encoder, Retrieval, encode, infer, initialise
-from pixmend.models.dcgan import DCGANSettings
-from pixmend.rng import generator_for
+from pixmend.models import Calibration, Retrieval, moments
+from tests.inpainting import with_inpainter
 
-ENCODED = [METHODS["instant"], replace(METHODS["default"], encoded_steps=4)]
+INPAINTED = [METHODS["instant"], METHODS["default"]]
 
 
-@pytest.fixture(params=[0, 6], ids=["no memory", "memory"])
+@pytest.fixture(params=[0, 6], ids=["no retrieval", "retrieval"])
 def model(request, lively):
-    """A lively model with an encoder, and a memory of random images or none."""
-    plain, count = lively("RGB"), request.param
-    settings = DCGANSettings(
-        **plain.settings.model_dump(exclude={"encoder", "retrieval_images"}),
-        encoder="conditional",
-        retrieval_images=count,
-    )
-    encoder = Encoder(settings)
-    initialise(encoder, generator_for(1, "encoder"))
-    with torch.no_grad():
-        for part in encoder.modules():
-            if isinstance(part, torch.nn.Conv2d):
-                part.weight.mul_(8)
-    encoder.eval().requires_grad_(False)
-    pixels = np.random.default_rng(4).integers(0, 256, (count, 3, 16, 16), np.uint8)
-    memory = Retrieval(torch.from_numpy(pixels)) if count else None
-    return DCGAN(settings, plain.generator, plain.discriminator, plain.card, encoder, memory)
+    """A lively model with an inpainter, and retrieval of random images or none."""
+    return with_inpainter(lively("RGB"), retrieval_images=request.param)
 
 
 def jobs(count=5):
@@ -59,7 +43,7 @@ def answers(results):
     return [[candidate.picture.pixels for candidate in result.candidates] for result in results]
 
 
-@pytest.mark.parametrize("method", ENCODED, ids=lambda method: method.name)
+@pytest.mark.parametrize("method", INPAINTED, ids=lambda method: method.name)
 def test_known_pixels_are_sacred_and_missing_ones_are_filled(model, method):
     for result in complete_batch(model, jobs(), CompletionOptions(method, candidates=3)):
         assert len(result.candidates) == 3
@@ -69,7 +53,7 @@ def test_known_pixels_are_sacred_and_missing_ones_are_filled(model, method):
             assert not np.array_equal(before[result.mask.hole], after[result.mask.hole])
 
 
-@pytest.mark.parametrize("method", ENCODED, ids=lambda method: method.name)
+@pytest.mark.parametrize("method", INPAINTED, ids=lambda method: method.name)
 def test_an_image_alone_among_others_and_in_another_order_gets_the_same_answer(model, method):
     options = CompletionOptions(method, candidates=2)
     together = answers(complete_batch(model, jobs(), options))
@@ -80,7 +64,7 @@ def test_an_image_alone_among_others_and_in_another_order_gets_the_same_answer(m
         assert all(np.array_equal(a, b) for a, b in zip(ours, other, strict=True))
 
 
-@pytest.mark.parametrize("model", [6], indirect=True, ids=["memory"])
+@pytest.mark.parametrize("model", [6], indirect=True, ids=["retrieval"])
 def test_a_batch_of_64_equals_64_singles_and_64_in_batches_of_5(model):
     many = jobs(64)
     options = CompletionOptions(replace(METHODS["instant"], blend="paste"), batch=64)
@@ -92,26 +76,34 @@ def test_a_batch_of_64_equals_64_singles_and_64_in_batches_of_5(model):
         assert np.array_equal(ours, other)
 
 
-def test_instant_is_one_pass_of_encoder_and_generator(model):
-    job = jobs(1)[0]
-    options = CompletionOptions(replace(METHODS["instant"], blend="paste"))
-    (result,) = complete_batch(model, [job], options)
+def seen(job):
+    """What the model sees of a task of its own size."""
     target = torch.from_numpy(job.picture.pixels).permute(2, 0, 1)[None] / 127.5 - 1
-    known = torch.from_numpy(job.mask.known).float()[None, None]
-    expected = ((infer(model, target, known)[0] + 1) * 127.5).permute(1, 2, 0).numpy()
-    gap = np.abs(result.candidates[0].picture.pixels.astype(float) - expected)
+    return target, torch.from_numpy(job.mask.known).float()[None, None]
+
+
+def assert_in_the_hole(job, result, expected):
+    levels = ((expected + 1) * 127.5).permute(1, 2, 0).numpy()
+    gap = np.abs(result.candidates[0].picture.pixels.astype(float) - levels)
     assert gap[job.mask.hole].max() <= 0.51
     assert result.steps == 0
 
 
-def test_default_starts_from_the_encoder_and_is_never_worse_by_its_objective(model):
-    start, end = (
-        next(complete(model, jobs(1), CompletionOptions(replace(ENCODED[1], encoded_steps=steps))))
-        for steps in (0, 8)
-    )
-    assert end.history[0] == start.history[0]
-    assert end.candidates[0].loss < start.candidates[0].loss
-    assert end.steps == 8
+def test_instant_is_the_first_draw_of_the_inpainter(model):
+    job = jobs(1)[0]
+    options = CompletionOptions(replace(METHODS["instant"], blend="paste"))
+    (result,) = complete_batch(model, [job], options)
+    assert_in_the_hole(job, result, model.inpaint(*seen(job), draws=1)[0][0, 0])
+
+
+def test_default_is_the_draw_from_which_the_others_are_least_far(model):
+    job = jobs(1)[0]
+    options = CompletionOptions(replace(METHODS["default"], blend="paste"))
+    (result,) = complete_batch(model, [job], options)
+    target, known = seen(job)
+    images = model.inpaint(target, known, draws=8)[0][0]
+    gaps = [((each - images.mean(0)).abs() * (1 - known[0])).sum() for each in images]
+    assert_in_the_hole(job, result, images[int(torch.stack(gaps).argmin())])
 
 
 def test_candidates_are_distinct_answers(model):
@@ -120,33 +112,33 @@ def test_candidates_are_distinct_answers(model):
     assert not any(np.array_equal(holes[0], other) for other in holes[1:])
 
 
-@pytest.mark.parametrize("name", ["instant", "default"])
 @pytest.mark.parametrize("count", [2, 8])
-def test_the_best_of_several_candidates_is_the_answer_given_alone(model, name, count):
-    method = replace(METHODS[name], encoded_steps=0, neighbours=min(METHODS[name].neighbours, 8))
-    alone = complete_batch(model, jobs(3), CompletionOptions(method))
-    several = complete_batch(model, jobs(3), CompletionOptions(method, candidates=count))
-    for one, many in zip(alone, several, strict=True):
+def test_the_best_of_several_candidates_is_the_answer_given_alone(model, count):
+    alone = complete_batch(model, jobs(3), CompletionOptions(METHODS["default"]))
+    options = CompletionOptions(METHODS["default"], candidates=count)
+    for one, many in zip(alone, complete_batch(model, jobs(3), options), strict=True):
         assert np.array_equal(one.best, many.best)
         assert one.confidence == many.confidence or one.confidence is None
 
 
-def test_a_model_without_an_encoder_asked_for_instant_says_what_to_do(lively):
-    with pytest.raises(SettingsError, match="encoder=conditional"):
+def test_a_model_without_an_inpainter_asked_for_instant_says_what_to_do(lively):
+    with pytest.raises(SettingsError, match="inpainter_filters=32"):
         Model(lively("RGB"), "cpu").complete(jobs(1)[0].picture.to_pil(), method="instant")
 
 
-def test_steps_that_were_asked_for_are_taken_from_any_start(model, lively):
+def test_a_number_of_steps_asks_for_a_search(model, lively):
     method = find_method("default", steps=7)
-    assert method.for_model(model).steps == 7
-    assert method.for_model(lively("RGB")).steps == 7
-    assert (
-        METHODS["default"].for_model(model).steps
-        < METHODS["default"].for_model(lively("RGB")).steps
-    )
+    for each in (model, lively("RGB")):
+        assert method.for_model(each).steps == 7
+        assert not method.uses_inpainter(each)
+    assert METHODS["default"].for_model(model).steps == 0
+    quick = replace(method, init_pool=16, restarts=1)
+    (searched,) = complete_batch(model, jobs(1), CompletionOptions(quick))
+    (plain,) = complete_batch(lively("RGB"), jobs(1), CompletionOptions(quick))
+    assert np.array_equal(searched.best, plain.best)
 
 
-def test_more_candidates_than_the_memory_has_images_are_distinct_too(model):
+def test_more_candidates_than_there_are_retrieval_images_are_distinct_too(model):
     (result,) = complete_batch(model, jobs(1), CompletionOptions(METHODS["instant"], candidates=9))
     holes = [
         candidate.picture.pixels[result.mask.hole].tobytes() for candidate in result.candidates
@@ -154,45 +146,15 @@ def test_more_candidates_than_the_memory_has_images_are_distinct_too(model):
     assert len(set(holes)) == 9
 
 
-def test_the_average_is_of_estimates_that_lean_on_eight_neighbours_without_a_search(model):
+def test_the_average_is_the_mean_of_eight_draws_with_their_uncertainty(model):
     job = jobs(1)[0]
     method = replace(METHODS["default"], blend="paste")
     (result,) = complete_batch(model, [job], CompletionOptions(method, answer="average"))
-    target = torch.from_numpy(job.picture.pixels).permute(2, 0, 1)[None] / 127.5 - 1
-    known = torch.from_numpy(job.mask.known).float()[None, None]
-    neighbours, weights = [None], torch.full((8, 1, 1, 1), 1 / 8)
-    if model.retrieval is not None:  # of six images; the lanes beyond lean on the same again
-        order = model.retrieval.nearest(target, known, 6)[0]
-        neighbours = [model.retrieval.take(order[lane % 6][None]) for lane in range(8)]
-        far = torch.stack([(known * (each - target) ** 2).sum() for each in neighbours])
-        weights = torch.softmax(-4 * far / far[0], 0).view(8, 1, 1, 1)
-    encodings = [encode(model, target, known, each) for each in neighbours]
-    estimates = [each.pixel_posterior for each in encodings]
-    means = torch.stack([each.mean[0] for each in estimates])
-    if model.retrieval is None:  # one estimate, eight draws
-        encodings *= 8
-        means = means.expand(8, -1, -1, -1)
-    # The lanes beyond what there is to lean on are draws from the posterior.
-    first = 1 if model.retrieval is None else 6
-    noise = [torch.randn(8, generator=generator_for(0, "posterior", lane)) for lane in range(8)]
-    latents = [
-        encoding.draw(noise[lane] * (lane >= first)) for lane, encoding in enumerate(encodings)
-    ]
-    drawn = [
-        model.generator(z, each.condition)[0] for z, each in zip(latents, encodings, strict=True)
-    ]
-    mean = (weights * means).sum(0)
-    expected = ((mean + (weights * torch.stack(drawn)).sum(0)) / 2 + 1) * 127.5
-    gap = np.abs(
-        result.candidates[0].picture.pixels.astype(float) - expected.permute(1, 2, 0).numpy()
-    )
-    assert gap[job.mask.hole].max() <= 0.51
-    assert result.steps == 0
-    told = (weights * torch.stack([each.log_variance[0].exp() for each in estimates])).sum(0)
-    apart = (weights * (means - mean) ** 2).sum(0).mean(0)
-    spread = (told + apart).sqrt()[0].numpy() * 127.5
+    mean, variance = moments(*model.inpaint(*seen(job), draws=8))
+    assert_in_the_hole(job, result, mean[0])
+    deviation = variance.sqrt()[0, 0].numpy() * 127.5
     np.testing.assert_allclose(
-        result.uncertainty[job.mask.hole], spread[job.mask.hole], rtol=1e-3, atol=1e-3
+        result.uncertainty[job.mask.hole], deviation[job.mask.hole], rtol=1e-3, atol=1e-3
     )
 
 
@@ -208,7 +170,7 @@ def test_an_average_alone_and_among_others_is_the_same_and_keeps_known_pixels(mo
 
 def calibrated_model(model, **changes):
     """The model with a calibration: half of what is said comes true, and images are expected to be like anything."""
-    held = {"predicted": [0.0, 1.0], "observed": [0.0, 0.5], "known_error": 1e6, "distance": 1e6}
+    held = {"predicted": [0.0, 1.0], "observed": [0.0, 0.5], "distance": 1e6}
     calibration = Calibration(**{**held, "centre": [0.0], "spread": [1.0], **changes})
     return replace(model, card={**model.card, "calibration": calibration.to_json()})
 
@@ -238,14 +200,14 @@ def test_confidence_is_what_the_variances_say_as_calibrated(model):
 
 
 def test_an_image_unlike_those_of_the_training_is_told(model):
-    foreign = calibrated_model(model, known_error=1.0, distance=1e-3)
+    foreign = calibrated_model(model, distance=1e-3)
     (result,) = complete_batch(foreign, jobs(1), CompletionOptions(METHODS["instant"]))
-    assert len(result.warnings) == 2
+    assert len(result.warnings) == 1
     assert all(each.startswith("unlike the images") for each in result.warnings)
 
 
-@pytest.mark.parametrize("model", [6], indirect=True, ids=["memory"])
-def test_an_image_far_from_all_training_images_of_the_memory_is_told(model):
+@pytest.mark.parametrize("model", [6], indirect=True, ids=["retrieval"])
+def test_an_image_far_from_all_training_images_is_told(model):
     dark = np.random.default_rng(5).integers(0, 40, (40, 3, 16, 16), np.uint8)
     held = replace(calibrated_model(model), retrieval=Retrieval(torch.from_numpy(dark)))
     mask = make_mask("center", 16, 16)
@@ -261,7 +223,17 @@ def test_an_image_far_from_all_training_images_of_the_memory_is_told(model):
 def test_other_methods_claim_no_confidence(model):
     method = replace(METHODS["yeh"], steps=2)
     (result,) = complete_batch(
-        calibrated_model(model, known_error=0.0), jobs(1), CompletionOptions(method)
+        calibrated_model(model, distance=0.0), jobs(1), CompletionOptions(method)
     )
     assert result.confidence is None
     assert result.warnings == ()
+
+
+@pytest.mark.parametrize("rows", [1, 30, 10**6])
+def test_images_are_answered_alike_however_many_rows_are_decoded_together(model, monkeypatch, rows):
+    """Eight draws an image: parts of 1, of 3 and all."""
+    monkeypatch.setattr("pixmend.models.inpainter._ROWS", rows)
+    options = CompletionOptions(METHODS["default"])
+    alone = [complete_batch(model, [job], options)[0] for job in jobs(7)]
+    together = complete_batch(model, jobs(7), options)
+    assert np.array_equal(answers(alone), answers(together))

@@ -1,12 +1,12 @@
-"""Compare ways to train an encoder for the same time on the same images.
+"""Compare variants of the inpainter, trained for the same time on the same images.
 
-    python benchmarks/encoders.py OUT RECORDS [--minutes 5] [--filters 32] [--memory 4096]
-                                  [--threads 1] [--variants a b d]
+    python benchmarks/inpainters.py OUT RECORDS [--minutes 5] [--filters 32] [--memory 4096]
+                                    [--threads 1] [--variants a b c]
 
-Without encoder, a short search fills the holes. (b): an encoder that conditions G; (d): (b) with retrieval images;
-(e): (d) with a harmonic fill; (f): (e) with a penalty on D's gradient; (g): (f) at twice the learning rate. All run at the same
-time, each in a process with as many threads, so that other programs slow all alike. Scores are those of the run's monitor on held-out
-groups, at the best checkpoint: hole PSNR of one pass, KID of prior samples. Prints a markdown table; the sample grids are in OUT.
+Without an inpainter, the monitor's short search fills the holes. All variants run at the same time,
+each in a process with its own threads, so that other programs slow them equally. Scores are those of
+each run's monitor on held-out groups at its best checkpoint: hole PSNR of the mean of eight draws,
+KID of prior samples. Prints a markdown table; sample grids are in OUT.
 """
 
 import argparse
@@ -19,28 +19,13 @@ from pathlib import Path
 from pixmend.training import RunDirectory, Scores
 from pixmend.training.monitor import MASKS, read_scores
 
+_RETRIEVAL = {"inpainter_filters": "FILTERS", "retrieval_images": "MEMORY"}
 _VARIANTS = {
-    "no encoder": {"encoder": "off"},
-    "(b) conditional": {"encoder": "conditional"},
-    "(d) conditional, retrieval": {"encoder": "conditional", "retrieval_images": "MEMORY"},
-    "(e) conditional, retrieval, harmonic": {
-        "encoder": "conditional",
-        "retrieval_images": "MEMORY",
-        "hole_init": "harmonic",
-    },
-    "(f) as (e), r1": {
-        "encoder": "conditional",
-        "retrieval_images": "MEMORY",
-        "hole_init": "harmonic",
-        "r1_gamma": "1",
-    },
-    "(g) as (f), twice the rate": {
-        "encoder": "conditional",
-        "retrieval_images": "MEMORY",
-        "hole_init": "harmonic",
-        "r1_gamma": "1",
-        "learning_rate": "4e-4",
-    },
+    "no inpainter": {},
+    "(a) inpainter": {"inpainter_filters": "FILTERS"},
+    "(b) with retrieval": _RETRIEVAL,
+    "(c) as (b), one draw": {**_RETRIEVAL, "inpainter_draws": "1"},
+    "(d) as (b), two draws": {**_RETRIEVAL, "inpainter_draws": "2"},
 }
 
 _LETTERS = {"off" if name[0] == "n" else name[1]: name for name in _VARIANTS}
@@ -52,7 +37,7 @@ def main() -> None:
     parser.add_argument("records", type=Path)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--filters", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--memory", type=int, default=4096)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--variants", nargs="+", default=list(_LETTERS), choices=_LETTERS)
@@ -82,19 +67,20 @@ def start(
     run: Path, options: argparse.Namespace, values: dict[str, str]
 ) -> "subprocess.Popen[str]":
     """Start the training run of a variant."""
+    sizes = {"FILTERS": str(options.filters), "MEMORY": str(options.memory)}
     settings = {
-        "latent_prior": "normal",
         "lr_schedule": "cosine",
         "steps": "10000000",
-        "filters": str(options.filters),
-        "encoder_filters": str(options.filters),
+        "filters": "16",
+        "inpainter_filters": "0",
+        "inpainter_batch": str(options.batch),
+        "inpainter_steps": "3",
         "batch_size": str(options.batch),
         "ema_decay": "0.99",
         "retrieval_images": "0",
-        "hole_init": "grey",
         "random_shift": "0",
         "horizontal_flip": "false",
-        **{key: value.replace("MEMORY", str(options.memory)) for key, value in values.items()},
+        **{key: sizes.get(value, value) for key, value in values.items()},
     }
     sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     command = [sys.executable, "-m", "pixmend", "train", options.records, run]

@@ -1,0 +1,214 @@
+"""The inpainter and its evidence: laws first."""
+
+import pytest
+import torch
+
+from pixmend.errors import ModelFileError
+from pixmend.models import (
+    NEIGHBOURS,
+    DCGANSettings,
+    Inpainter,
+    Retrieval,
+    gather_evidence,
+    harmonic_fill,
+    initialise_inpainter,
+    inpainter_latents,
+    load_model,
+    moments,
+    save_model,
+)
+from pixmend.rng import generator_for
+from tests.inpainting import fresh_model as make
+
+
+def holed(model, count=3, seed=1):
+    size, generator = model.settings.size, generator_for(seed, "images")
+    channels = model.generator.to_image.out_channels
+    target = torch.rand(count, channels, size, size, generator=generator) * 2 - 1
+    known = (torch.rand(count, 1, size, size, generator=generator) < 0.6).float()
+    return target, known
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 96, 128])
+@pytest.mark.parametrize(("channels", "retrieval_images"), [("L", 0), ("RGBA", 5), ("RGB", 2)])
+def test_answers_have_the_shape_of_images_for_each_draw(size, channels, retrieval_images):
+    model = make(size=size, channels=channels, retrieval_images=retrieval_images)
+    target, known = holed(model, 2)
+    images, log_variance = model.inpaint(target, known, draws=3)
+    assert images.shape == (2, 3, *target.shape[1:])
+    assert log_variance.shape == (2, 3, *known.shape[1:])
+    assert images.abs().max() <= 1 + 1e-6
+    assert torch.isfinite(log_variance).all()
+
+
+@pytest.mark.parametrize("retrieval_images", [0, 6])
+def test_training_begins_near_what_needs_no_training(retrieval_images):
+    model = make(retrieval_images=retrieval_images)
+    inpainter = Inpainter(model.settings)
+    initialise_inpainter(inpainter, generator_for(0, "weights"))
+    target, known = holed(model)
+    evidence = gather_evidence(target, known, model.retrieval)
+    z = inpainter_latents(3, seed=0)
+    image = inpainter.decode(inpainter.encode(evidence), z, evidence).mean
+    best = evidence.neighbours[:, 0] if retrieval_images else evidence.fill
+    experts = [*evidence.experts().unbind(1)]
+    gaps = [(image - each).abs().mean() for each in experts]
+    assert (image - best).abs().mean() == min(gaps)
+
+
+def test_every_pixel_lies_between_its_experts_and_its_own_colours():
+    model = make(channels="L")
+    target, known = holed(model)
+    with torch.no_grad():  # no colours of its own
+        model.inpainter.head.bias[NEIGHBOURS + 1] = -1e9
+        model.inpainter.head.weight[NEIGHBOURS + 1] = 0
+    images, _ = model.inpaint(target, known, draws=2)
+    experts = gather_evidence(target, known, model.retrieval).experts()
+    assert (images <= experts.amax(1)[:, None] + 1e-5).all()
+    assert (images >= experts.amin(1)[:, None] - 1e-5).all()
+
+
+@pytest.mark.parametrize("retrieval_images", [0, 6])
+def test_known_pixels_matter_and_the_hole_does_not(retrieval_images):
+    model = make(retrieval_images=retrieval_images)
+    target, known = holed(model)
+    other = torch.where(known > 0, target, -target)
+    for ours, theirs in zip(
+        model.inpaint(target, known, draws=2), model.inpaint(other, known, draws=2), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+    changed = model.inpaint(-target, known, draws=2)[0]
+    assert not torch.allclose(model.inpaint(target, known, draws=2)[0], changed, atol=1e-2)
+
+
+def test_another_latent_gives_another_answer_and_more_draws_the_same_first_ones():
+    model = make()
+    target, known = holed(model)
+    two, _ = model.inpaint(target, known, draws=2)
+    assert not torch.allclose(two[:, 0], two[:, 1], atol=1e-2)
+    assert torch.equal(model.inpaint(target, known, draws=5)[0][:, :2], two)
+    assert not torch.equal(model.inpaint(target, known, draws=2, seed=1)[0], two)
+
+
+def test_no_answer_depends_on_the_rest_of_the_batch():
+    model = make()
+    target, known = holed(model, 21)
+    together, _ = model.inpaint(target, known, draws=3)
+    for row in (0, 7, 20):
+        alone, _ = model.inpaint(target[row : row + 1], known[row : row + 1], draws=3)
+        assert torch.equal(alone[0], together[row])
+
+
+def test_evidence_is_the_nearest_images_with_their_distances():
+    model = make()
+    target, known = holed(model)
+    evidence = gather_evidence(target, known, model.retrieval)
+    order = model.retrieval.nearest(target, known, NEIGHBOURS)
+    assert torch.equal(evidence.fill, harmonic_fill(target, known))
+    for row in range(len(target)):
+        for place in range(NEIGHBOURS):
+            image = model.retrieval.images[order[row, place]].float() / 127.5 - 1
+            assert torch.equal(evidence.neighbours[row, place], image)
+            gaps = (image - target[row])[:, known[row, 0] > 0]
+            expected = gaps.square().mean().sqrt()
+            torch.testing.assert_close(evidence.distances[row, place], expected)
+    assert (evidence.distances.diff(dim=1) >= -1e-6).all()
+
+
+def test_training_and_completion_see_the_same_evidence():
+    model = make(retrieval_images=12)
+    target, known = holed(model, 5)
+    ours = gather_evidence(target, known, model.retrieval)
+    fast = gather_evidence(target, known, model.retrieval, exact=False)
+    assert torch.equal(ours.neighbours, fast.neighbours)
+    assert torch.equal(ours.distances, fast.distances)
+
+
+def test_excluded_images_are_shown_last():
+    model = make(retrieval_images=12)
+    target, known = holed(model, 2)
+    order = model.retrieval.nearest(target, known, 12)
+    excluded = torch.zeros(2, 12, dtype=torch.bool)
+    excluded.scatter_(1, order[:, :3], value=True)
+    evidence = gather_evidence(target, known, model.retrieval, excluded=excluded, exact=False)
+    expected = model.retrieval.take(order[:, 3 : 3 + NEIGHBOURS].flatten())
+    assert torch.equal(evidence.neighbours.flatten(0, 1), expected)
+
+
+def test_a_small_bank_shows_its_last_image_again_and_an_unknown_image_no_near_one():
+    model = make(retrieval_images=2)
+    target, known = holed(model)
+    evidence = gather_evidence(target, known * 0, model.retrieval)
+    assert evidence.neighbours.shape[1] == NEIGHBOURS
+    assert torch.equal(evidence.neighbours[:, 1], evidence.neighbours[:, 3])
+    assert (evidence.distances == 2).all()
+
+
+def test_the_variance_of_draws_is_between_and_within_them():
+    images, log_variance = torch.rand(2, 4, 3, 8, 8), torch.randn(2, 4, 1, 8, 8)
+    mean, variance = moments(images, log_variance)
+    torch.testing.assert_close(mean, images.mean(1))
+    within = log_variance.exp().mean(1)
+    torch.testing.assert_close(variance - within, moments(images)[1])
+
+
+@pytest.mark.parametrize("channels", ["L", "RGB", "RGBA"])
+def test_inpainter_and_retrieval_travel_in_the_model_file(tmp_path, channels):
+    model = make(channels=channels)
+    save_model(model, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    assert torch.equal(again.retrieval.images, model.retrieval.images)
+    target, known = holed(model)
+    ours, theirs = (each.inpaint(target, known, draws=2)[0] for each in (model, again))
+    assert torch.equal(ours, theirs)
+
+
+def test_an_image_gets_the_neighbours_of_a_double_loop_alone_and_among_others():
+    bank = make(channels="RGBA", retrieval_images=5).retrieval
+    generator = generator_for(3, "neighbours")
+    target = (torch.randint(0, 256, (4, 4, 16, 16), generator=generator) / 127.5 - 1).float()
+    known = (torch.rand(4, 1, 16, 16, generator=generator) < 0.3).float()
+    nearest = bank.nearest(target, known, 5)
+    for row in range(4):
+        gaps = [
+            ((((target[row] + 1) * 127.5).round() - image) ** 2 * known[row]).sum()
+            for image in bank.images.double()
+        ]
+        assert nearest[row].tolist() == torch.stack(gaps).argsort().tolist()
+        assert torch.equal(
+            bank.nearest(target[row : row + 1], known[row : row + 1], 5)[0], nearest[row]
+        )
+
+
+def test_a_retrieval_image_is_its_own_nearest():
+    bank = make().retrieval
+    nearest = bank.nearest(bank.take(torch.arange(5)), torch.ones(5, 1, 16, 16))
+    assert nearest[:, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_retrieval_images_of_another_size_are_refused():
+    png = make(retrieval_images=5).retrieval.encode()
+    with pytest.raises(ModelFileError, match="retrieval images"):
+        Retrieval.decode(png, count=4, channels=3, side=16)
+    with pytest.raises(ModelFileError, match="retrieval images"):
+        Retrieval.decode(png[:100], count=5, channels=3, side=16)
+
+
+def test_retrieval_without_an_inpainter_is_refused():
+    with pytest.raises(ValueError, match="inpainter"):
+        DCGANSettings(retrieval_images=8)
+
+
+def test_more_retrieval_images_than_a_file_can_hold_are_refused_before_training():
+    with pytest.raises(ValueError, match=r"retrieval_images = 20000 .* at most 15625 at 64 px"):
+        DCGANSettings(size=64, inpainter_filters=32, retrieval_images=20_000)
+    DCGANSettings(size=64, inpainter_filters=32, retrieval_images=15_625)
+
+
+def test_distances_to_8_bit_images_are_whole_numbers_and_so_the_same_in_any_order_of_sums():
+    bank = make(channels="RGBA", retrieval_images=5).retrieval
+    generator = generator_for(3, "neighbours")
+    target = (torch.randint(0, 256, (4, 4, 16, 16), generator=generator) / 127.5 - 1).float()
+    known = (torch.rand(4, 1, 16, 16, generator=generator) < 0.3).float()
+    distances = bank.distances(target, known)
+    assert torch.equal(distances, distances.round())

@@ -1,0 +1,213 @@
+"""Training the inpainter: what moves, what the masks are, and what it is shown."""
+
+import numpy as np
+import pytest
+import torch
+
+from pixmend.models import INPAINTER_LATENT, Retrieval, load_model
+from pixmend.rng import generator_for
+from pixmend.training import train
+from pixmend.training.losses import inpainting_loss, variance_loss
+from pixmend.training.masking import MaskSampler, choose_retrieval, sample_masks
+from pixmend.training.step import discriminator_step, generator_step, inpainter_step
+from pixmend.training.train_state import initial_state
+from tests.training.test_run import assert_same_end
+
+CPU = torch.device("cpu")
+INPAINTER = {
+    "inpainter_filters": 8,
+    "inpainter_batch": 8,
+    "inpainter_draws": 2,
+    "retrieval_images": 12,
+}
+
+
+def weights(module):
+    return [weight.detach().clone() for weight in module.parameters()]
+
+
+def same(before, module):
+    return all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
+
+
+def sampler_of(settings, groups=None):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), np.uint8)
+    bank, members = choose_retrieval(settings, 12, pixels.__getitem__, CPU)
+    groups = np.repeat(np.arange(6), 2) if groups is None else groups
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
+    return MaskSampler(settings, groups, bank, members), images, members
+
+
+@pytest.mark.parametrize("retrieval_images", [0, 12])
+def test_each_players_step_moves_its_own_network_alone(tiny, retrieval_images):
+    settings = tiny(**{**INPAINTER, "retrieval_images": retrieval_images})
+    state = initial_state(settings, CPU)
+    sampler, images, _ = sampler_of(settings)
+    batch = sampler.mask(images[:8], np.arange(8), 0, 1)
+    z = torch.randn(8, settings.latent_dim, generator=generator_for(0, "z"))
+    networks = {"g": state.generator, "d": state.discriminator, "inpainter": state.inpainter}
+
+    def moved(step):
+        before = {name: weights(network) for name, network in networks.items()}
+        step()
+        return {name for name, network in networks.items() if not same(before[name], network)}
+
+    fakes = state.generator(z)
+    real = torch.zeros(8, 1, 16, 16)
+    assert moved(lambda: discriminator_step(state, real, fakes, settings)) == {"d"}
+    assert moved(lambda: generator_step(state, fakes, real, settings)) == {"g"}
+    average = weights(state.ema_inpainter)
+    assert moved(lambda: inpainter_step(state, batch, settings)) == {"inpainter"}
+    assert not same(average, state.ema_inpainter), "the average follows"
+
+
+def test_it_learns_to_complete_what_it_is_shown(tiny):
+    settings = tiny(**INPAINTER)
+    state = initial_state(settings, CPU)
+    sampler, images, _ = sampler_of(settings)
+    losses = [
+        float(inpainter_step(state, sampler.mask(images[:8], np.arange(8), 0, 1), settings).mean())
+        for _ in range(150)
+    ]
+    assert losses[-1] < losses[0] - 0.2
+
+
+def test_the_loss_of_an_inpainted_image_is_its_definition():
+    generator = generator_for(0, "loss")
+    images, target = torch.rand(2, 4, 3, 8, 8, generator=generator) * 2 - 1
+    known = (torch.rand(4, 1, 8, 8, generator=generator) < 0.5).float()
+    losses = inpainting_loss(images, target, known)
+    for row in range(4):
+        gaps = (images - target)[row][:, known[row, 0] == 0]
+        expected = 0.5 * gaps.abs().mean() + 0.1 * torch.log(gaps.square().mean() + 1e-3)
+        torch.testing.assert_close(losses[row], expected)
+    changed = torch.where(known > 0, -images, images)
+    assert torch.equal(inpainting_loss(changed, target, known), losses), "known pixels do not count"
+
+
+def test_the_variance_is_learned_from_the_error_and_does_not_pull_the_image():
+    target, known = torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8)
+    images = torch.full((1, 3, 8, 8), 0.5).requires_grad_()
+    log_variance = torch.zeros(1, 1, 8, 8).requires_grad_()
+    for _ in range(200):
+        loss = variance_loss(log_variance, images, target, known)
+        (gradient,) = torch.autograd.grad(loss.sum(), log_variance, retain_graph=True)
+        log_variance.data -= 10 * gradient
+    torch.testing.assert_close(log_variance.exp(), torch.full_like(log_variance, 0.25))
+    loss = variance_loss(log_variance, images, target, known).sum()
+    assert torch.autograd.grad(loss, images, allow_unused=True) == (None,)
+
+
+def test_of_several_draws_the_best_is_trained(tiny):
+    """The gradient is that of the draw with the least loss, as if it were the only one."""
+    settings = tiny(**INPAINTER)
+    sampler, images, _ = sampler_of(settings)
+    batch = sampler.mask(images[:1], np.arange(1), 0, 1)
+    state, gradients, losses = initial_state(settings, CPU), [], []
+    with torch.no_grad():
+        state.inpainter.head.weight.normal_(0, 0.3, generator=generator_for(0, "head"))
+    start = {name: value.clone() for name, value in state.inpainter.state_dict().items()}
+    for latents in (batch.latents, batch.latents[:1], batch.latents[1:]):
+        state.inpainter.load_state_dict(start)
+        one = type(batch)(batch.images, batch.evidence, latents)
+        losses.append(float(inpainter_step(state, one, settings)))
+        gradients.append(state.inpainter.head.weight.grad.clone())
+    best = 1 if losses[1] < losses[2] else 2
+    assert losses[0] == pytest.approx(min(losses[1:]), rel=1e-5)
+    torch.testing.assert_close(gradients[0], gradients[best], rtol=1e-4, atol=1e-7)
+
+
+def test_masks_of_all_kinds_leave_something_known_and_something_missing():
+    for size in (16, 32, 64, 96):
+        known = sample_masks(200, size, generator_for(1, "masks"))
+        assert known.shape == (200, 1, size, size)
+        assert set(known.unique().tolist()) == {0.0, 1.0}
+        missing = 1 - known.flatten(1).mean(1)
+        assert (missing > 0).all()
+        assert (missing < 1).all()
+        for kind, least, most in (
+            (0, 0.25, 0.25),
+            (1, 0.01, 0.97),
+            (2, 0.02, 0.7),
+            (3, 0.5, 0.5),
+            (4, 0.08, 0.52),
+        ):
+            shares = missing[kind::5]
+            assert least <= shares.min() + 1e-6
+            assert shares.max() <= most + 1e-6
+        quarter = size // 4
+        assert (known[0, 0, quarter:-quarter, quarter:-quarter] == 0).all()
+        assert known[0].sum() == size**2 * 3 / 4
+        halves = known[3::5, 0]
+        corners = {(float(h[0, 0]), float(h[-1, -1]), float(h[0, -1])) for h in halves}
+        assert corners == {(0, 1, 0), (1, 0, 1), (0, 1, 1), (1, 0, 0)}, (
+            "halves of rows and of columns, both sides"
+        )
+
+
+def test_an_image_sees_its_own_group_rarely_and_others_always(tiny, monkeypatch):
+    settings = tiny(**INPAINTER)
+    sampler, images, _ = sampler_of(settings)
+    groups = sampler.groups
+
+    def own_groups(step):
+        evidence = sampler.mask(images, np.arange(12), 0, step).evidence
+        gaps = (evidence.neighbours[:, 0][:, None] - images[None]).abs().flatten(2).sum(2)
+        assert (gaps.amin(1) == 0).all()
+        return groups[gaps.argmin(1).numpy()] == groups
+
+    monkeypatch.setattr("pixmend.training.masking._OWN_SHARE", 0.0)
+    assert not any(own_groups(step).any() for step in range(8))
+    monkeypatch.setattr("pixmend.training.masking._OWN_SHARE", 1.0)
+    assert own_groups(0).all(), "each image is its own nearest"
+
+
+def test_retrieval_images_are_a_part_of_the_training_images_and_the_same_each_time(tiny):
+    settings = tiny(**{**INPAINTER, "retrieval_images": 5})
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), np.uint8)
+    bank, members = choose_retrieval(settings, 12, pixels.__getitem__, CPU)
+    again, _ = choose_retrieval(settings, 12, pixels.__getitem__, CPU)
+    assert len(bank) == len(set(members.tolist())) == 5
+    assert torch.equal(bank.images, again.images)
+    assert np.array_equal(bank.images[:, 0].numpy(), pixels[members, ..., 0])
+
+
+def test_latents_and_masks_are_functions_of_the_key(tiny):
+    settings = tiny(**INPAINTER)
+    sampler, images, _ = sampler_of(settings)
+    one, again, other = (sampler.mask(images, np.arange(12), 0, step) for step in (1, 1, 2))
+    assert one.latents.shape == (2, 12, INPAINTER_LATENT)
+    assert torch.equal(one.latents, again.latents)
+    assert torch.equal(one.evidence.known, again.evidence.known)
+    assert not torch.equal(one.latents, other.latents)
+    assert not torch.equal(one.evidence.known, other.evidence.known)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        INPAINTER,
+        {**INPAINTER, "retrieval_images": 0},
+        {**INPAINTER, "inpainter_steps": 2, "gradient_accumulation": 2},
+    ],
+)
+def test_k_steps_and_a_resume_are_n_steps_with_an_inpainter_too(records, tiny, tmp_path, changes):
+    list(train(records, tmp_path / "whole", tiny(**changes)))
+    done = []
+    for now in train(
+        records, tmp_path / "cut", tiny(**changes), should_stop=lambda: len(done) == 4
+    ):
+        done.append(now)  # noqa: PERF402 - should_stop reads it as it grows
+    list(train(records, tmp_path / "cut", tiny(**changes)))
+    assert_same_end(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_a_run_exports_a_model_that_completes_in_one_pass(records, tiny, tmp_path):
+    list(train(records, tmp_path / "run", tiny(**INPAINTER)))
+    model = load_model(tmp_path / "run")
+    assert isinstance(model.retrieval, Retrieval)
+    target = torch.zeros(2, 1, 16, 16)
+    known = sample_masks(2, 16, generator_for(0, "known"))
+    images, _ = model.inpaint(target, known, draws=2)
+    assert images.shape == (2, 2, 1, 16, 16)
+    assert torch.isfinite(images).all()
