@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pixmend.api import Model
     from pixmend.cli.completion_run import CompletionRun
     from pixmend.client import RemoteModel
+    from pixmend.cluster import CompletionSummary
     from pixmend.completion import Answer, Blend, CompletionOptions, View
     from pixmend.storage import StorePath
 
