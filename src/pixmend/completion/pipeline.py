@@ -18,7 +18,7 @@ from pixmend.completion.observer import Observer
 from pixmend.completion.result import Candidate, Completion, Samples, SearchFrames, moments
 from pixmend.completion.task import Answer, CompletionOptions, Task, View
 from pixmend.completion.view import Frame, Window, WindowTask, frame_for, window_tasks
-from pixmend.images import Picture, Pixels, parse_colour, to_channels, to_pixels, to_tensor
+from pixmend.images import Picture, parse_colour, to_channels, to_pixels, to_tensor
 from pixmend.masks import Mask
 from pixmend.models import DCGAN, Calibration, known_error
 
@@ -190,9 +190,8 @@ def _out_of_domain(
 ) -> list[list[str]]:
     """Return why each image seems not to be of the model's domain; ``best`` are its answers [B, C, S, S]."""
     errors = known_error(best, target, known).tolist()
-    distances = calibration.distances(
-        model.discriminator, known * target + (1 - known) * best
-    ).tolist()
+    completed = known * target + (1 - known) * best
+    distances = calibration.distances(model.discriminator, completed).tolist()
     missing = (1 - known).mean((1, 2, 3)).tolist()
     domain = None if model.retrieval is None else model.retrieval.domain
     scores = [0.0] * len(target) if domain is None else domain.anomaly_score(target, known).tolist()
@@ -314,11 +313,10 @@ def _search_frames(
     snapshots: dict[int, Tensor],
     options: CompletionOptions,
 ) -> SearchFrames:
-    def in_channels(image: Tensor) -> Pixels:
-        return to_channels(to_pixels(image), task.picture.channels, _background(model))
-
-    kept = {step: in_channels(snapshots[step]) for step in snapshots if step in options.frames}
-    return SearchFrames(view.frame, kept)
+    channels, background = task.picture.channels, _background(model)
+    images = {step: to_pixels(snapshots[step]) for step in snapshots if step in options.frames}
+    native = {step: to_channels(image, channels, background) for step, image in images.items()}
+    return SearchFrames(view.frame, native)
 
 
 def _mask_warnings(mask: Mask, known: Tensor, view: View) -> Iterator[str]:
