@@ -33,7 +33,7 @@ HELD = {
     "alpha turns black": "test_images:test_alpha_is_composited_on_the_background_named",
     "EXIF rotation lost": "test_images:test_exif_rotation_is_applied_once",
     "ICC profile lost": "test_images:test_pixels_mode_and_profile_survive_saving",
-    "equal names overwrite each other": "cli.test_complete:test_names_that_would_meet_are_kept_apart",
+    "equal names overwrite each other": "cli.test_complete:test_colliding_names_are_kept_apart",
     "one bad file stops the rest": "cli.test_complete:test_a_bad_file_in_the_middle_is_told_and_stops_nothing",
     "pickled checkpoints": "test_faults:test_no_file_of_ours_is_a_pickle_and_no_module_reads_one",
     "a truncated file is taken as done": "models.test_file:test_a_truncated_file_is_refused_in_one_line_that_names_it",

@@ -115,14 +115,10 @@ class Model:
             A SPEC such as ``"center:0.5"`` (see `pixmend.masks`), a path, a PIL image or an array; white (>= 128, or True) = hole.
         method, steps
             A name of `pixmend.completion.METHODS`, and its number of steps if not its own.
-        candidates
-            Number of distinct answers, 1 to 64.
-        snapshots
-            Steps after which the state of the search is kept.
-        seed
-            Random seed; equal calls give equal answers.
-        seconds
-            Time limit in place of a number of steps: see `pixmend.completion.CompletionOptions`.
+        candidates, seed
+            Number of distinct answers, 1 to 64; random seed: equal calls give equal answers.
+        snapshots, seconds
+            Steps whose state is kept, and a time limit: see `pixmend.completion.CompletionOptions`.
         answer
             ``sharp``, to look at; or ``average``, the mean of all answers, which errs least and blurs.
         blend

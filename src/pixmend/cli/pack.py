@@ -69,9 +69,9 @@ def pack(
     with contextlib.ExitStack() as stack:
         engine = None
         if cluster is not None:
-            from pixmend.cluster import Packing, connect
+            from pixmend.cluster import PackingJob, connect
 
-            engine = Packing(stack.enter_context(connect(cluster)), workers)
+            engine = PackingJob(stack.enter_context(connect(cluster)), workers)
         should_stop = stack.enter_context(stop_on_signal())
         bar = stack.enter_context(progress_bar())
         task = bar.add_task("packing", total=None, note="listing")

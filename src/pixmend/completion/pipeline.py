@@ -18,7 +18,7 @@ from pixmend.completion.observer import Observer
 from pixmend.completion.result import Candidate, Completion, Samples, SearchFrames
 from pixmend.completion.task import Answer, CompletionOptions, Task, View
 from pixmend.completion.view import Frame, Window, WindowTask, frame_for, window_tasks
-from pixmend.images import Picture, Pixels, parse_colour, to_channels, to_pixels, to_tensor
+from pixmend.images import Picture, parse_colour, to_channels, to_pixels, to_tensor
 from pixmend.masks import Mask
 from pixmend.models import DCGAN, Calibration, moments
 
@@ -302,11 +302,10 @@ def _search_frames(
     snapshots: dict[int, Tensor],
     options: CompletionOptions,
 ) -> SearchFrames:
-    def in_channels(image: Tensor) -> Pixels:
-        return to_channels(to_pixels(image), task.picture.channels, _background(model))
-
-    kept = {step: in_channels(snapshots[step]) for step in snapshots if step in options.frames}
-    return SearchFrames(view.frame, kept)
+    channels, background = task.picture.channels, _background(model)
+    images = {step: to_pixels(snapshots[step]) for step in snapshots if step in options.frames}
+    native = {step: to_channels(image, channels, background) for step, image in images.items()}
+    return SearchFrames(view.frame, native)
 
 
 def _mask_warnings(mask: Mask, known: Tensor, view: View) -> Iterator[str]:
