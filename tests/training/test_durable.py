@@ -171,11 +171,9 @@ def poison(monkeypatch):
             bad = player == "D" and when(state.step, state.rollbacks)
             return real_d(state, real * float("nan") if bad else real, z, *rest)
 
-        def g(state, drawn, *rest):
+        def g(state, fakes, *rest):
             bad = player == "G" and when(state.step, state.rollbacks)
-            return real_g(
-                state, replace(drawn, images=drawn.images * float("nan")) if bad else drawn, *rest
-            )
+            return real_g(state, fakes * float("nan") if bad else fakes, *rest)
 
         monkeypatch.setattr(step_module, "discriminator_step", d)
         monkeypatch.setattr(step_module, "generator_step", g)

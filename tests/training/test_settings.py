@@ -112,7 +112,9 @@ def test_what_a_run_keeps_of_its_settings_is_read_back_whatever_the_letters(text
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-inf", "1e999"])
-@pytest.mark.parametrize("name", ["r1_gamma", "feature_matching", "kl_weight", "learning_rate"])
+@pytest.mark.parametrize(
+    "name", ["r1_gamma", "feature_matching", "inpainter_learning_rate", "learning_rate"]
+)
 def test_a_number_that_is_not_finite_is_no_setting(name, value):
     with pytest.raises(SettingsError, match=f"{name} = "):
         resolve(parse_overrides([f"{name}={value}"]))

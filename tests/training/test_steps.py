@@ -111,7 +111,7 @@ def test_g_learns_from_what_d_has_just_seen_or_from_other_draws(
         lambda s, r, images, *a: seen.append(images) or step_d(s, r, images, *a),
     )
     monkeypatch.setattr(
-        step_module, "generator_step", lambda s, d, *a: learnt.append(d.images) or step_g(s, d, *a)
+        step_module, "generator_step", lambda s, d, *a: learnt.append(d) or step_g(s, d, *a)
     )
     list(train(records, tmp_path / "run", tiny(n_critic=2, steps=2, reuse_fakes=reuse)))
     assert len(seen) == 2 * len(learnt) == 4
