@@ -58,19 +58,15 @@ def complete_batch(
     on_preview: Callable[[Preview], None] = lambda preview: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Completion]:
-    """Complete the images of one batch, each as it would be alone. Images without holes are returned unchanged.
+    """Complete the images of one batch, each as it would be alone; errors are those of `Task.check`.
 
-    Raises
-    ------
-    MaskError, ImageError
-        See `Task.check`.
+    Images without holes are returned unchanged.
     """
     options = for_model(model, options)
     for task in tasks:
         task.check()
     windows = [window_tasks(task, options.view, model.settings.size) for task in tasks]
-    remaining = iter(list(chain.from_iterable(windows)))
-    completed: list[Completion] = []
+    remaining, completed = chain.from_iterable(windows), list[Completion]()
     while batch := list(islice(remaining, options.batch)):
         completed += _complete_windows(model, batch, options, on_preview, should_stop)
     results = iter(completed)
@@ -314,9 +310,12 @@ def _search_frames(
     options: CompletionOptions,
 ) -> SearchFrames:
     channels, background = task.picture.channels, _background(model)
-    images = {step: to_pixels(snapshots[step]) for step in snapshots if step in options.frames}
-    native = {step: to_channels(image, channels, background) for step, image in images.items()}
-    return SearchFrames(view.frame, native)
+    images = {
+        step: to_channels(to_pixels(image), channels, background)
+        for step, image in snapshots.items()
+        if step in options.frames
+    }
+    return SearchFrames(view.frame, images)
 
 
 def _mask_warnings(mask: Mask, known: Tensor, view: View) -> Iterator[str]:
@@ -328,12 +327,14 @@ def _mask_warnings(mask: Mask, known: Tensor, view: View) -> Iterator[str]:
 
 
 def _unchanged(task: Task, options: CompletionOptions) -> Completion:
+    none = Candidate(task.picture, "sharp", 0.0, 0.0, 0.0, np.empty(0, np.float32))
+    certain = np.zeros(task.mask.known.shape, np.float32)
     return Completion(
         task.name,
         task.picture,
         task.mask,
-        (Candidate(task.picture, "sharp", 0.0, 0.0, 0.0, np.empty(0, np.float32)),),
-        np.zeros(task.mask.known.shape, np.float32),
+        (none,),
+        certain,
         method=options.method.name,
         seed=options.seed,
         warnings=("nothing is missing",),
