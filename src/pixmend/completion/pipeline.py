@@ -310,11 +310,8 @@ def _search_frames(
     options: CompletionOptions,
 ) -> SearchFrames:
     channels, background = task.picture.channels, _background(model)
-    images = {
-        step: to_channels(to_pixels(image), channels, background)
-        for step, image in snapshots.items()
-        if step in options.frames
-    }
+    frames = {step: to_pixels(snapshots[step]) for step in snapshots if step in options.frames}
+    images = {step: to_channels(each, channels, background) for step, each in frames.items()}
     return SearchFrames(view.frame, images)
 
 
@@ -327,14 +324,12 @@ def _mask_warnings(mask: Mask, known: Tensor, view: View) -> Iterator[str]:
 
 
 def _unchanged(task: Task, options: CompletionOptions) -> Completion:
-    none = Candidate(task.picture, "sharp", 0.0, 0.0, 0.0, np.empty(0, np.float32))
-    certain = np.zeros(task.mask.known.shape, np.float32)
     return Completion(
         task.name,
         task.picture,
         task.mask,
-        (none,),
-        certain,
+        (Candidate(task.picture, "sharp", 0.0, 0.0, 0.0, np.empty(0, np.float32)),),
+        np.zeros(task.mask.known.shape, np.float32),
         method=options.method.name,
         seed=options.seed,
         warnings=("nothing is missing",),
