@@ -142,7 +142,7 @@ def completing(costs: Costs, images: int, cores: int) -> Stage:
     hosts = max(1, cores // int(costs["host_cores"]))
     moved = images * (costs["input_bytes"] + costs["answer_bytes"])
     terms = {
-        "G, E and blending": images * costs["default_seconds"] / cores,
+        "the networks and blending": images * costs["default_seconds"] / cores,
         "network": moved / (hosts * costs["host_bandwidth"]),
         "requests per prefix": 2 * images / costs["read_requests_rate"],
     }

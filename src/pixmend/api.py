@@ -113,10 +113,9 @@ class Model:
             uint16.
         mask
             A SPEC such as ``"center:0.5"`` (see `pixmend.masks`), a path, a PIL image or an array; white (>= 128, or True) = hole.
-        method, steps
-            A name of `pixmend.completion.METHODS`, and its number of steps if not its own.
-        candidates, seed
-            Number of distinct answers, 1 to 64; random seed: equal calls give equal answers.
+        method, steps, candidates, seed
+            A name of `pixmend.completion.METHODS` and its number of steps, if not its own; the number of
+            distinct answers, 1 to 64; and the random seed: equal calls give equal answers.
         snapshots, seconds
             Steps whose state is kept, and a time limit: see `pixmend.completion.CompletionOptions`.
         answer

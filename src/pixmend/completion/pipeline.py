@@ -57,19 +57,15 @@ def complete_batch(
     on_preview: Callable[[Preview], None] = lambda preview: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Completion]:
-    """Complete the images of one batch, each as it would be alone. Images without holes are returned unchanged.
+    """Complete the images of one batch, each as it would be alone; errors are those of `Task.check`.
 
-    Raises
-    ------
-    MaskError, ImageError
-        See `Task.check`.
+    Images without holes are returned unchanged.
     """
     options = for_model(model, options)
     for task in tasks:
         task.check()
     windows = [window_tasks(task, options.view, model.settings.size) for task in tasks]
-    remaining = iter(list(chain.from_iterable(windows)))
-    completed: list[Completion] = []
+    remaining, completed = chain.from_iterable(windows), list[Completion]()
     while batch := list(islice(remaining, options.batch)):
         completed += _complete_windows(model, batch, options, on_preview, should_stop)
     results = iter(completed)
@@ -303,9 +299,9 @@ def _search_frames(
     options: CompletionOptions,
 ) -> SearchFrames:
     channels, background = task.picture.channels, _background(model)
-    images = {step: to_pixels(snapshots[step]) for step in snapshots if step in options.frames}
-    native = {step: to_channels(image, channels, background) for step, image in images.items()}
-    return SearchFrames(view.frame, native)
+    frames = {step: to_pixels(snapshots[step]) for step in snapshots if step in options.frames}
+    images = {step: to_channels(each, channels, background) for step, each in frames.items()}
+    return SearchFrames(view.frame, images)
 
 
 def _mask_warnings(mask: Mask, known: Tensor, view: View) -> Iterator[str]:

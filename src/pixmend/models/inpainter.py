@@ -3,7 +3,7 @@
     evidence --encode--> maps --decode, z--> per-pixel weights of experts, and colours of its own --> image
 
 Its image is a per-pixel mixture of what needs no training (the retrieved neighbours, the harmonic fill) and of its own colours. The
-weights begin at the nearest neighbour, so that training can only add. Another z gives another plausible completion.
+weights begin mostly at the nearest neighbour. Another z gives another plausible completion.
 """
 
 from collections.abc import Sequence

@@ -43,7 +43,7 @@ _FEW_IMAGES = 5000
 _COMPARED, _FLIPPED = 2048, 512  # images for the test of flips
 _MIN_FLIP_SHARE = 0.45
 _FITTED = {"filters", "retrieval_images", "batch_size", "ema_decay"}
-CHOSEN = frozenset(_COMMON) | _FITTED | {"random_shift", "horizontal_flip"}
+CHOSEN = frozenset(_COMMON) | _FITTED | {"horizontal_flip"}
 _FORMAT = ("size", "channels", "fit", "background")  # settings that records decide
 _PLACES = 1_000_000  # of a timed learning rate schedule
 
@@ -158,15 +158,14 @@ def fit_to_minutes(
 ) -> dict[str, Any]:
     """Return settings for so many minutes of training; ``given`` ones stay.
 
-    The network is the widest that takes 1,500 steps in that time, or else the narrowest with
-    smaller batches. Small sets of images are augmented, so as not to be memorised.
+    G and D are the widest that take 500 steps in that time, or else the narrowest with
+    smaller batches. D sees small sets of images flipped too, where flips fit the domain.
     """
     images = len(records)
     few = images < _FEW_IMAGES
     values: dict[str, Any] = {
         **_COMMON,
         "retrieval_images": _retrieval_images(images, given),
-        "random_shift": records.size // 16 if few else 0,
         "horizontal_flip": few and is_flip_invariant(records),
     }
     steps = 0.0

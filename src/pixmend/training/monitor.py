@@ -46,7 +46,7 @@ MASKS = ("center", "half", "random:0.8")
 _FEATURES = 512  # images, and samples, for KID and Fréchet distance
 _COMPARED = 256  # images, and samples, for pairwise distances and D's accuracy
 _COMPLETED = 64  # held-out images to complete, under each mask
-_CALIBRATED, _MASK_KINDS = 128, 5  # held-out images for calibration, and kinds of masks
+_CALIBRATED, _MASK_KINDS = 64, 5  # held-out images for calibration, and kinds of masks
 # Fewer images get more masks each, so that calibration covers all shares of missing pixels.
 _CALIBRATIONS = _CALIBRATED * _MASK_KINDS
 _DRAWS = 8  # completions of each image, of which the mean is scored
