@@ -43,10 +43,10 @@ order = Shuffle(len(records), 0)
 order.positions(0, 64)
 marks.append(peak())
 ahead, count, batch = ReadAhead(records.images, order.positions), int(sys.argv[2]), 64
-to_device(ahead.batch(0, batch)[0], cpu)
+to_device(ahead.batch(0, batch), cpu)
 start = time.monotonic()
 for first in range(batch, batch + count, batch):
-    to_device(ahead.batch(first, batch)[0], cpu)
+    to_device(ahead.batch(first, batch), cpu)
 seconds = time.monotonic() - start
 marks.append(peak())
 print(json.dumps({"rate": count / seconds, "marks": marks}))

@@ -358,7 +358,7 @@ def test_few_held_out_images_are_seen_under_masks_of_every_share(
     assert known.shape[1:] == (len(held_out), 1, *held_out.shape[2:])
     missing = 1 - known.mean((2, 3, 4))  # [masks, images]
     fifths = torch.histc(missing, 5, 0, 1)
-    assert fifths.min() >= 16, "else a share goes by what images of which more is known come to"
+    assert fifths.min() >= 8
     # Each image under each kind: a half is missing exactly.
     assert ((missing == 0.5).sum(0) >= len(known) // 5).all()
 
