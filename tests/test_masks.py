@@ -226,3 +226,38 @@ def test_what_is_not_even_a_url_is_no_mask_either(spec):
         make_mask(spec, 8, 8)
     assert "s3cr3t" not in str(told.value)
     assert "\n" not in str(told.value)
+
+
+def test_the_squares_of_a_grid_are_an_eighth_of_the_shorter_side_but_a_pixel_at_least():
+    for side, cell in ((64, 8), (16, 2), (8, 1), (4, 1)):
+        hole = make_mask("grid", side, side).hole
+        assert hole.any()
+        corners = np.argwhere(hole)
+        first = corners[0]
+        square = hole[first[0] : first[0] + cell, first[1] : first[1] + cell]
+        assert square.all()
+        assert hole.mean() == pytest.approx(0.25)
+
+
+def test_without_a_seed_the_draw_is_that_of_seed_0():
+    for spec in ("random:0.5", "strokes:0.3"):
+        ours, theirs = make_mask(spec, 16, 16), make_mask(spec, 16, 16, seed=0)
+        assert np.array_equal(ours.known, theirs.known)
+        assert not np.array_equal(ours.known, make_mask(spec, 16, 16, seed=1).known)
+
+
+def test_every_second_to_every_sixty_fourth_pixel_of_lowres_is_accepted_and_no_other():
+    for step in (2, 3, 64):
+        known = make_mask(f"lowres:{step}", 192, 192).known
+        assert known.mean() == pytest.approx(1 / step**2)
+    for step in (0, 1, 65, 100):
+        with pytest.raises(MaskError, match="lowres"):
+            make_mask(f"lowres:{step}", 128, 128)
+
+
+def test_of_a_boolean_array_with_channels_a_pixel_is_missing_if_any_channel_is():
+    pixels = np.zeros((4, 4, 3), bool)
+    pixels[1, 2, 1] = True
+    hole = Mask.from_pixels(pixels).hole
+    assert hole.sum() == 1
+    assert hole[1, 2]

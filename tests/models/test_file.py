@@ -11,6 +11,7 @@ from safetensors.torch import save
 from pixmend.errors import ModelFileError, OutputError
 from pixmend.images import encode_png
 from pixmend.models import (
+    BUNDLED,
     DCGAN,
     DCGANSettings,
     Discriminator,
@@ -271,3 +272,11 @@ def test_a_model_under_a_name_that_is_no_text_is_saved_and_loaded(model, tmp_pat
     path = tmp_path / os.fsdecode(b"not-\xff\n") / "model.safetensors"
     save_model(model, path)
     assert load_model(path).settings == model.settings
+
+
+def test_a_bundled_model_is_found_by_its_bare_name_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_model("characters") == BUNDLED / "characters.safetensors"
+    for name in ("somewhere/characters", "charakters"):
+        with pytest.raises(ModelFileError, match=r"no such model file.*\(bundled: characters\)"):
+            find_model(name)

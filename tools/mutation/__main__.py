@@ -40,6 +40,8 @@ ROOMS = {
         (
             *("tests/records/test_framing.py", "tests/records/test_example.py"),
             *("tests/records/test_records.py", "tests/records/test_tfrecord_sources.py"),
+            *("tests/records/test_containers.py", "tests/records/test_sources.py"),
+            "tests/records/test_formats.py",
         ),
     ),
     "objective": Room(
