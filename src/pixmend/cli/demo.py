@@ -60,7 +60,7 @@ def demo(
         save_image(result.original, out / "originals" / f"{result.name}.png")
         write_bytes(out / "masks" / f"{result.name}.png", encode_png(result.mask.to_pixels()))
         write_bytes(out / f"{result.name}.sheet.png", encode_png(result.sheet_pixels()))
-    # The latent search of the seed system, beside the answer of the default method.
+    # The latent search of `classic`, beside the answer of the default method.
     rows = []
     for ours, theirs in zip(default, classic, strict=True):
         original, masked, *_, completed = ours.row()

@@ -176,7 +176,7 @@ class WorkerPool(Generic[JobT, ResultT]):
     ) -> Iterator[tuple[JobT, ResultT]]:
         """Yield each job and its result as they finish; `failed` holds the others afterwards.
 
-        ``on_progress`` is told the progress of running jobs. ``on_tick`` is called a few times a
+        ``on_progress`` receives the progress of running jobs. ``on_tick`` is called a few times a
         second; if it raises, all workers stop. ClusterError: no worker can be started, or a machine
         does not fit the others.
         """

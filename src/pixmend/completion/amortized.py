@@ -18,9 +18,8 @@ from pixmend.rng import generator_for
 
 _ROWS = 128  # encoded together: more take memory and, out of a CPU's cache, time
 _CONSENSUS = 0.1  # weight of a missing pixel's distance from the mean answer; by measurement
-_STEEPNESS = (
-    4.0  # fall of a neighbour's weight with its distance; by measurement (docs/benchmarks.md)
-)
+# Fall of a neighbour's weight with its distance; by measurement (docs/experiments.md)
+_STEEPNESS = 4.0
 
 
 def amortized(

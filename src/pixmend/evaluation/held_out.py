@@ -1,4 +1,4 @@
-"""Held-out images: fitted to the model's shape, without near-duplicates of training images."""
+"""Held-out images: framed to the model's shape, without near-duplicates of training images."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -163,7 +163,7 @@ def digest_of(image: Images) -> str:
 
 
 def _fit(pixels: Images, model: DCGAN) -> Images:
-    """Return an image as packing fitted the training images, uint8 [S, S, C]."""
+    """Return an image as packing framed the training images, uint8 [S, S, C]."""
     background = parse_colour(str(model.card.get("background", "white")))
     square = fit_square(pixels, model.settings.size, model.card.get("fit", "crop"), background)
     return to_channels(square, model.settings.channels, background).astype(np.uint8)

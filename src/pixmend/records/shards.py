@@ -1,4 +1,4 @@
-"""One shard: its share of the inputs, decoded, fitted and written as records by a worker."""
+"""One shard: its share of the inputs, decoded, framed and written as records by a worker."""
 
 import hashlib
 import json
