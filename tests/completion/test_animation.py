@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from pixmend.completion import (
     METHODS,
@@ -13,7 +14,7 @@ from pixmend.completion import (
     animation_steps,
     complete_batch,
 )
-from pixmend.images import open_image
+from pixmend.images import open_image, to_pixels
 from pixmend.masks import Mask, make_mask
 
 QUICK = replace(METHODS["classic"], steps=12)
@@ -70,3 +71,19 @@ def test_no_film_is_kept_where_none_is_asked_for(lively):
     (result,) = complete_batch(lively("L"), [job], CompletionOptions(QUICK))
     assert result.frames == ()
     assert len(list(animation_frames(result))) == 2
+
+
+def test_snapshots_frames_and_previews_show_the_best_of_several_searches(lively):
+    model, last = lively("L"), []
+    task = Task(open_image(noise((16, 16))), make_mask("center", 16, 16))
+    method = replace(QUICK, restarts=4)
+    options = CompletionOptions(method, snapshots=(12,), frames=(12,))
+    (result,) = complete_batch(model, [task], options, on_preview=last.append)
+    best = model.generator(torch.from_numpy(result.candidates[0].z)[None])
+    (pixels,) = to_pixels(best)
+    assert np.array_equal(result.snapshots[12], pixels)
+    assert np.array_equal(result.frames[0].images[12], pixels)
+    hole = task.mask.hole
+    assert np.array_equal(last[-1].pictures()[0][hole], pixels[hole])
+    losses = [each.loss for each in result.candidates]
+    assert last[-1].losses[0] == pytest.approx(min(losses))
