@@ -45,13 +45,15 @@ def latent(
     else:
         every = torch.arange(count * draws, device=z.device)
         images = generate(model, state.best_z, every)
+    images = images.view(count, draws, *images.shape[1:])
     losses = torch.stack(state.best.parts(), -1)[: count * draws].view(count, draws, 3)
     return Samples(
-        images.view(count, draws, *images.shape[1:]),
+        images,
         state.best_z[: count * draws].view(count, draws, -1),
         losses,
         order=torch.argsort(losses[..., 0], dim=1, stable=True),
-        log_variance=None,
+        mean=images.mean(1),
+        variance=images.var(1, correction=0).mean(1, keepdim=True),
         history=torch.stack(trace.history),
         steps=trace.steps.tolist(),
         snapshots=trace.snapshots,

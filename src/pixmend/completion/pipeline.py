@@ -20,7 +20,7 @@ from pixmend.completion.task import Answer, CompletionOptions, Task, View
 from pixmend.completion.view import Frame, Window, WindowTask, frame_for, window_tasks
 from pixmend.images import Picture, parse_colour, to_channels, to_pixels, to_tensor
 from pixmend.masks import Mask
-from pixmend.models import DCGAN, Calibration, moments
+from pixmend.models import DCGAN, Calibration
 
 _ALIKE = 8 / 127.5  # root mean square difference, 8 grey levels, below which answers are alike
 
@@ -140,14 +140,12 @@ def _background(model: DCGAN) -> tuple[int, int, int]:
 
 @dataclass(frozen=True, eq=False)
 class _Judged:
-    """Samples, their mean [B, C, S, S] and variance [B, 1, S, S], and what calibration says of each image.
+    """Samples, and what calibration says of each image.
 
-    The losses of the mean, [B, 3], are computed only if it is an answer.
+    The losses of their mean, [B, 3], are computed only if it is an answer.
     """
 
     samples: Samples
-    mean: Tensor
-    variance: Tensor
     mean_losses: Tensor | None
     confidence: list[float | None]
     out_of_domain: list[list[str]]
@@ -157,20 +155,19 @@ class _Judged:
 def _judge(
     model: DCGAN, samples: Samples, target: Tensor, known: Tensor, options: CompletionOptions
 ) -> _Judged:
-    mean, variance = moments(samples.images, samples.log_variance)
     mean_losses = None
     if options.answer == "average":
-        losses = options.method.objective(model, target, known).of_images(mean)
+        losses = options.method.objective(model, target, known).of_images(samples.mean)
         mean_losses = torch.stack(losses.parts(), -1)
     # Calibration was measured on the inpainter's answers.
     inpainted = options.method.uses_inpainter(model)
     calibration = Calibration.of(model.card) if inpainted else None
     if calibration is None:
         count = len(target)
-        return _Judged(samples, mean, variance, mean_losses, [None] * count, [[]] * count)
-    confidence: list[float | None] = [*calibration.confidence(variance, known)]
-    reasons = _out_of_domain(model, calibration, mean, target, known)
-    return _Judged(samples, mean, variance, mean_losses, confidence, reasons)
+        return _Judged(samples, mean_losses, [None] * count, [[]] * count)
+    confidence: list[float | None] = [*calibration.confidence(samples.variance, known)]
+    reasons = _out_of_domain(model, calibration, samples.mean, target, known)
+    return _Judged(samples, mean_losses, confidence, reasons)
 
 
 def _out_of_domain(
@@ -203,7 +200,7 @@ def _completion(
         original=task.picture,
         mask=task.mask,
         candidates=tuple(_candidates(model, task, view, judged, index, options)),
-        uncertainty=_uncertainty(task, view.frame, judged.variance[index].cpu()),
+        uncertainty=_uncertainty(task, view.frame, samples.variance[index].cpu()),
         snapshots={
             step: to_pixels(image) for step, image in snapshots.items() if step in options.snapshots
         },
@@ -247,7 +244,7 @@ def _candidates(
         return Candidate(picture, answer, total, contextual, perceptual, z)
 
     if judged.mean_losses is not None:
-        yield candidate("average", judged.mean[index], judged.mean_losses[index], chosen[0])
+        yield candidate("average", samples.mean[index], judged.mean_losses[index], chosen[0])
         chosen = chosen[:-1]
     for draw in chosen:
         yield candidate("sharp", images[draw], losses[draw], draw)

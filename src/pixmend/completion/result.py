@@ -27,8 +27,8 @@ class Samples:
         Total, contextual and perceptual, [B, K, 3].
     order
         The answers of each image, best first, int64 [B, K].
-    log_variance
-        Log variance of each answer's pixels, [B, K, 1, S, S]; None of a search.
+    mean, variance
+        The image of least squared error, [B, C, S, S], and the variance of its pixels, [B, 1, S, S].
     history
         Least total after each step, [steps + 1, B].
     steps
@@ -41,7 +41,8 @@ class Samples:
     latents: Tensor
     losses: Tensor
     order: Tensor
-    log_variance: Tensor | None
+    mean: Tensor
+    variance: Tensor
     history: Tensor
     steps: list[int]
     snapshots: dict[int, Tensor]
@@ -56,7 +57,7 @@ class Candidate:
     picture
         The whole image; every known sample is the original's.
     answer
-        ``sharp``, a draw of G, or ``average``, the mean of all answers.
+        ``sharp``, a draw of G, or ``average``, the image of least squared error.
     loss, contextual, perceptual
         The objective, and its two parts before weighting.
     z
@@ -98,7 +99,7 @@ class Completion:
     candidates
         Distinct answers, best first.
     uncertainty
-        Standard deviation of each pixel over all answers, in grey levels (0 to 255), float32 [H, W]; 0 where known.
+        Standard deviation of each pixel, in grey levels (0 to 255), float32 [H, W]; 0 where known.
     confidence
         Expected share of missing pixels that are off by less than 26 grey levels, as calibrated on held-out images; None if the
         model or the method has no calibration.

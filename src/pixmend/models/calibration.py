@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pixmend.models.dcgan import Discriminator
-from pixmend.models.inpainter import moments
 from pixmend.models.model import DCGAN
 
 CORRECT_TOLERANCE = 0.2  # largest error of a correct pixel, a tenth of [-1, 1]: 25 grey levels
 _BATCH = 64
 _MIN_SPREAD = 1e-3
-_DRAWS = 8
 
 
 @dataclass(frozen=True)
@@ -108,10 +106,10 @@ def calibrate(
     for masks in known:
         pairs = zip(torch.split(held_out, _BATCH), torch.split(masks, _BATCH), strict=True)
         for target, mask in pairs:
-            mean, variance = moments(*model.inpaint(target, mask, draws=_DRAWS))
-            predicted.append(predicted_correct(variance, mask))
-            observed.append(observed_correct(mean, target, mask))
-            completed.append(torch.where(mask > 0, target, mean))
+            answer = model.inpaint(target, mask)
+            predicted.append(predicted_correct(answer.log_variance.exp(), mask))
+            observed.append(observed_correct(answer.estimate, target, mask))
+            completed.append(torch.where(mask > 0, target, answer.estimate))
     calibration = Calibration(
         *_isotonic(torch.cat(predicted).cpu().numpy(), torch.cat(observed).cpu().numpy()),
         centre=_short(centre),

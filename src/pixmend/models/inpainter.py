@@ -1,9 +1,10 @@
-"""The inpainter: from a masked image and its nearest training images to completions, in one pass.
+"""The inpainter: completions of a masked image, in one pass, by its known pixels and its nearest training images.
 
-    evidence --encode--> maps --decode, z--> per-pixel weights of experts, and colours of its own --> image
+    evidence --encode--> maps --decode-----> the estimate: the mean of all plausible completions
+                          maps --decode, z-> a draw: one of them, and its score
 
-Its image is a per-pixel mixture of what needs no training (the retrieved neighbours, the harmonic fill) and of its own colours. The
-weights begin mostly at the nearest neighbour. Another z gives another plausible completion.
+An image is a per-pixel mixture of what needs no training (the neighbours, the harmonic fill) and of the inpainter's own colours. The
+weights begin mostly at the nearest neighbour.
 """
 
 from collections.abc import Sequence
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 
 from pixmend.images import channel_count
 from pixmend.models.harmonic import harmonic_fill
-from pixmend.models.retrieval import Retrieval
+from pixmend.models.retrieval import Retrieval, align
 from pixmend.models.settings import DCGANSettings
 from pixmend.rng import generator_for
 
 NEIGHBOURS = 4  # retrieved training images that it sees
 INPAINTER_LATENT = 32  # numbers in its z
+_INNER_SIZE = 32  # largest maps, in pixels: those of a larger image are folded into more channels
 _GROUPS = 8  # of group norm
 _ROWS = 128  # decoded together: more take memory and, out of a CPU's cache, time
 # Rows of a batch are made a multiple of this. Matrix kernels work in blocks of rows and treat a last, partial block
@@ -32,23 +34,41 @@ _MIN_LOG_VARIANCE, _MAX_LOG_VARIANCE = -8.0, 2.0
 
 
 @dataclass(frozen=True)
-class PixelPosterior:
-    """A normal distribution of each missing pixel.
+class Decoded:
+    """One answer to each of B images.
 
     Attributes
     ----------
-    mean
+    images
         [B, C, S, S] in [-1, 1].
     log_variance
-        Mean over the channels, [B, 1, S, S].
+        Of each pixel, mean over the channels, [B, 1, S, S].
+    summary
+        Means of the maps, of which `Inpainter.score` makes the logit of being the nearest of several draws, [B, F].
     """
 
-    mean: Tensor
+    images: Tensor
     log_variance: Tensor
+    summary: Tensor
 
-    def take(self, rows: Tensor) -> "PixelPosterior":
-        """Return row numbers ``rows`` [N]."""
-        return PixelPosterior(self.mean[rows], self.log_variance[rows])
+
+@dataclass(frozen=True)
+class Inpainted:
+    """The estimate of B images, and K draws of each.
+
+    Attributes
+    ----------
+    estimate, log_variance
+        The mean of all plausible completions, [B, C, S, S] in [-1, 1], and the log variance of its pixels, [B, 1, S, S]. It has
+        the least squared error, and blurs; a draw is sharp and errs more (Blau and Michaeli 2018).
+    draws, scores
+        [B, K, C, S, S], and logits of being the nearest of them to the original, [B, K].
+    """
+
+    estimate: Tensor
+    log_variance: Tensor
+    draws: Tensor
+    scores: Tensor
 
 
 @dataclass(frozen=True)
@@ -107,41 +127,39 @@ def gather_evidence(
     """
     count = 0 if retrieval is None else min(NEIGHBOURS, len(retrieval))
     shape = target.shape[1:]
+    fill = harmonic_fill(target, known)
     if retrieval is None or not count:
         neighbours = target.new_zeros(len(target), 0, *shape)
-        return Evidence(
-            target * known,
-            known,
-            neighbours,
-            target.new_zeros(len(target), 0),
-            harmonic_fill(target, known),
-        )
+        return Evidence(target * known, known, neighbours, target.new_zeros(len(target), 0), fill)
     numbers = retrieval.nearest(target, known, count, excluded=excluded, exact=exact)
     # A bank of fewer images shows the farthest one again.
     numbers = numbers[:, torch.arange(NEIGHBOURS, device=numbers.device).clamp_max(count - 1)]
     neighbours = retrieval.take(numbers.flatten()).view(*numbers.shape, *shape)
-    squared = (known[:, None] * (neighbours - target[:, None]).square()).flatten(2).double().sum(2)
+    neighbours, squared = align(neighbours, target, known)
     weight = known.flatten(1).double().sum(1, keepdim=True) * shape[0]
     distances = (squared / weight.clamp_min(1e-6)).sqrt().float()
     distances = torch.where(weight > 1e-6, distances, _UNRELATED)
-    return Evidence(target * known, known, neighbours, distances, harmonic_fill(target, known))
+    return Evidence(target * known, known, neighbours, distances, fill)
 
 
 class Inpainter(nn.Module):
     """A U-Net (Ronneberger 2015) with group norm, its way up modulated by z (FiLM, Perez 2018).
 
-    The output is a per-pixel softmax over experts: K neighbours, the harmonic fill and its own colours.
+    The output is a per-pixel softmax over experts: K neighbours, the harmonic fill and its own colours. Blocks of `fold` x `fold`
+    pixels are folded into channels and back (Shi 2016, section 3.2), so that large images cost little more than small ones.
     """
 
     def __init__(self, settings: DCGANSettings) -> None:
         super().__init__()
         colours = channel_count(settings.channels)
         self.neighbours = NEIGHBOURS if settings.retrieval_images else 0
-        narrow = settings.inpainter_filters
-        depth = (settings.size // settings.start).bit_length()
-        widths = [narrow * min(2**level, 4) for level in range(depth)]  # from full size down
-        # Masked image, fill and neighbours; mask; a plane of each distance.
-        inputs = colours * (2 + self.neighbours) + 1 + self.neighbours
+        self.fold = max(1, settings.size // _INNER_SIZE)
+        narrow, inner = settings.inpainter_filters, settings.size // self.fold
+        depth = inner.bit_length() - 2  # down to 4 pixels
+        widths = [narrow * 2**level for level in range(depth)]  # from full size down
+        # Masked image, fill, neighbours and mask; a plane of each distance.
+        planes = colours * (2 + self.neighbours) + 1
+        inputs = planes * self.fold**2 + self.neighbours
         self.downs = nn.ModuleList(
             _Block(before, after, 0) for before, after in pairwise([inputs, *widths[:-1]])
         )
@@ -150,14 +168,17 @@ class Inpainter(nn.Module):
             _Block(below + skip, skip, INPAINTER_LATENT)
             for below, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
-        self.head = nn.Conv2d(narrow, self.neighbours + 2 + colours + 1, 3, padding=1)
+        self.head = nn.Conv2d(narrow, (self.neighbours + 3 + colours) * self.fold**2, 3, padding=1)
+        self.score = nn.Sequential(
+            nn.Linear(sum(widths), 2 * narrow), nn.SiLU(), nn.Linear(2 * narrow, 1)
+        )
 
     def encode(self, evidence: Evidence) -> list[Tensor]:
-        """Return the maps of the way down, from full size to `start` pixels."""
-        size = evidence.target.shape[-1]
-        planes = evidence.distances[:, :, None, None].expand(-1, -1, size, size)
-        seen = [evidence.target, evidence.known * 2 - 1, evidence.neighbours.flatten(1, 2), planes]
-        maps = torch.cat([*seen, evidence.fill], 1)
+        """Return the maps of the way down, from full size to 4 pixels."""
+        seen = [evidence.target, evidence.known * 2 - 1, evidence.neighbours.flatten(1, 2)]
+        maps = F.pixel_unshuffle(torch.cat([*seen, evidence.fill], 1), self.fold)
+        planes = evidence.distances[:, :, None, None].expand(-1, -1, *maps.shape[2:])
+        maps = torch.cat([maps, planes], 1)
         skips = []
         for down in self.downs:
             maps = down(maps)
@@ -165,64 +186,61 @@ class Inpainter(nn.Module):
             maps = F.avg_pool2d(maps, 2)
         return [*skips, maps]
 
-    def decode(self, maps: Sequence[Tensor], z: Tensor, evidence: Evidence) -> PixelPosterior:
-        """Return completions of images for z [B, INPAINTER_LATENT], and how far each pixel may be off."""
+    def decode(self, maps: Sequence[Tensor], z: Tensor | None, evidence: Evidence) -> Decoded:
+        """Return the estimate or, for z [B, INPAINTER_LATENT], a draw of each image."""
         up_maps = self.bottom(maps[-1], z)
+        summary = [up_maps.mean((2, 3))]
         for up, skip in zip(self.ups, maps[-2::-1], strict=True):
             enlarged = F.interpolate(up_maps, scale_factor=2.0, mode="nearest")
             up_maps = up(torch.cat([enlarged, skip], 1), z)
-        output = self.head(up_maps).float()
+            summary.append(up_maps.mean((2, 3)))
+        output = F.pixel_shuffle(self.head(up_maps).float(), self.fold)
         experts = self.neighbours + 2
         weights = torch.softmax(output[:, :experts], 1)[:, :, None]  # [B, experts, 1, S, S]
         colours = torch.tanh(output[:, experts:-1])
         images = torch.cat([evidence.experts(), colours[:, None]], 1)
         log_variance = output[:, -1:].clamp(_MIN_LOG_VARIANCE, _MAX_LOG_VARIANCE)
-        return PixelPosterior((weights * images).sum(1), log_variance)
+        return Decoded((weights * images).sum(1), log_variance, torch.cat(summary, 1).float())
 
 
 @torch.no_grad()
 def inpaint(
     inpainter: Inpainter, retrieval: Retrieval | None, target: Tensor, known: Tensor, z: Tensor
-) -> PixelPosterior:
-    """Complete each image for each z [K, INPAINTER_LATENT]; answers are laid out as image x draw, [B * K, ...].
+) -> Inpainted:
+    """Estimate images, and draw each for each z [K, INPAINTER_LATENT]; K may be 0.
 
     ``target`` is [B, C, S, S] in [-1, 1], ``known`` the known share [B, 1, S, S]. No answer depends on the rest of the batch.
     """
-    draws, answers = len(z), []
-    size = max(1, _ROWS // draws)
+    count, answers = len(z), []
+    size = max(1, _ROWS // (1 + count))
     for images, masks in zip(torch.split(target, size), torch.split(known, size), strict=True):
         numbers = torch.arange(len(images), device=target.device)
         evidence = gather_evidence(images, masks, retrieval).take(whole_blocks(numbers))
         maps = inpainter.encode(evidence)
-        rows = whole_blocks(numbers.repeat_interleave(draws))
-        latents = z.repeat(-(-len(rows) // draws), 1)[: len(rows)]
-        answer = inpainter.decode([each[rows] for each in maps], latents, evidence.take(rows))
-        answers.append(answer.take(torch.arange(len(images) * draws, device=target.device)))
-    means = torch.cat([each.mean for each in answers])
-    return PixelPosterior(means, torch.cat([each.log_variance for each in answers]))
-
-
-def moments(images: Tensor, log_variance: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Return the mean [B, C, S, S] of answers [B, K, C, S, S], and the variance of its pixels [B, 1, S, S].
-
-    The mean has the least squared error, and blurs; a draw is sharp and errs more (Blau and Michaeli 2018). The variance is that
-    between the answers, plus the mean of their own, ``log_variance`` [B, K, 1, S, S] (law of total variance).
-    """
-    mean = images.mean(1)
-    variance = (images - mean[:, None]).square().mean(1).mean(1, keepdim=True)
-    if log_variance is not None:
-        variance = variance + log_variance.exp().mean(1)
-    return mean, variance
+        estimate = inpainter.decode(maps, None, evidence)
+        draws, scores = (
+            images.new_zeros(len(images), 0, *images.shape[1:]),
+            images.new_zeros(len(images), 0),
+        )
+        if count:
+            rows = whole_blocks(numbers.repeat_interleave(count))
+            latents = z.repeat(-(-len(rows) // count), 1)[: len(rows)]
+            drawn = inpainter.decode([each[rows] for each in maps], latents, evidence.take(rows))
+            summary = drawn.summary[: len(images) * count]
+            draws = drawn.images[: len(summary)].view(-1, count, *images.shape[1:])
+            scores = inpainter.score(drawn.summary)[: len(summary)].view(-1, count)
+        mean, log_variance = estimate.images[: len(images)], estimate.log_variance[: len(images)]
+        answers.append((mean, log_variance, draws, scores))
+    return Inpainted(*(torch.cat(parts) for parts in zip(*answers, strict=True)))
 
 
 def inpainter_latents(draws: int, *, seed: int) -> Tensor:
     """Draw z [draws, INPAINTER_LATENT] from N(0, I); draw i is equal for any number of draws."""
-    return torch.stack(
-        [
-            torch.randn(INPAINTER_LATENT, generator=generator_for(seed, "posterior", draw))
-            for draw in range(draws)
-        ]
-    )
+    latents = [
+        torch.randn(INPAINTER_LATENT, generator=generator_for(seed, "posterior", draw))
+        for draw in range(draws)
+    ]
+    return torch.stack(latents) if latents else torch.empty(0, INPAINTER_LATENT)
 
 
 def whole_blocks(rows: Tensor) -> Tensor:
@@ -244,7 +262,7 @@ class _Block(nn.Module):
     def forward(self, maps: Tensor, z: Tensor | None = None) -> Tensor:
         maps = F.silu(self.first_norm(self.first(maps)))
         maps = self.second_norm(self.second(maps))
-        if self.modulate is not None:
+        if self.modulate is not None and z is not None:
             scale, shift = self.modulate(z)[:, :, None, None].chunk(2, 1)
             maps = maps * (1 + scale) + shift
         return F.silu(maps)
@@ -260,9 +278,15 @@ def initialise_inpainter(inpainter: Inpainter, generator: torch.Generator) -> No
                 part.weight.normal_(0, (gain / fan_in) ** 0.5, generator=generator)
                 if part.bias is not None:
                     part.bias.zero_()
-        experts = inpainter.neighbours + 2
-        inpainter.head.weight[:experts].zero_()
-        inpainter.head.weight[-1].zero_()
+        experts, folded = inpainter.neighbours + 2, inpainter.fold**2
         bias = inpainter.head.bias
         assert bias is not None
-        bias[0], bias[experts - 1], bias[-1] = 1, -1, -2
+        weights = inpainter.head.weight.view(-1, folded, *inpainter.head.weight.shape[1:])
+        biases = bias.view(-1, folded)
+        for row, value in {
+            **dict.fromkeys(range(experts), 0),
+            0: 1,
+            experts - 1: -1,
+            -1: -2,
+        }.items():
+            weights[row], biases[row] = 0, value

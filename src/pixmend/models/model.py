@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from pixmend.models.dcgan import Discriminator, Generator
-from pixmend.models.inpainter import Inpainter, inpaint, inpainter_latents
+from pixmend.models.inpainter import Inpainted, Inpainter, inpaint, inpainter_latents
 from pixmend.models.retrieval import Retrieval
 from pixmend.models.settings import DCGANSettings
 
@@ -32,19 +32,8 @@ class DCGAN:
     inpainter: Inpainter | None = None
     retrieval: Retrieval | None = None
 
-    def inpaint(
-        self, target: Tensor, known: Tensor, *, draws: int, seed: int = 0
-    ) -> tuple[Tensor, Tensor]:
-        """Complete images [B, C, S, S] in [-1, 1] with known share [B, 1, S, S], ``draws`` times each.
-
-        Returns
-        -------
-        tuple of Tensor
-            The completions, [B, draws, C, S, S], and their log variances, [B, draws, 1, S, S].
-        """
+    def inpaint(self, target: Tensor, known: Tensor, *, draws: int = 0, seed: int = 0) -> Inpainted:
+        """Complete images [B, C, S, S] in [-1, 1] with known share [B, 1, S, S]; see `pixmend.models.inpainter.inpaint`."""
         assert self.inpainter is not None
         z = inpainter_latents(draws, seed=seed).to(target.device)
-        posterior = inpaint(self.inpainter, self.retrieval, target, known, z)
-        means, log_variance = posterior.mean, posterior.log_variance
-        images = means.view(len(target), draws, *means.shape[1:])
-        return images, log_variance.view(len(target), draws, *log_variance.shape[1:])
+        return inpaint(self.inpainter, self.retrieval, target, known, z)

@@ -10,6 +10,7 @@ from typing import Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pixmend.errors import ImageError, ModelFileError
@@ -18,6 +19,7 @@ from pixmend.images import decode_image, encode_png
 _CHUNK = 2048  # images compared at a time; bounds the memory of a look-up
 _EXACT_CHUNK = 128  # images compared exactly at a time, within a CPU's cache
 _CACHE_BYTES = 2**28  # up to this, float32 images and squares are cached between look-ups
+_SHIFT = 1  # pixels by which neighbours are aligned
 _ROUNDOFF = 2.0**-24  # of float32
 _MAX_SAMPLE, _MIN_SAMPLE = 1024, 16  # training images in `OutOfDomain`
 _MIN_VARIANCE = 1.0  # squared grey levels
@@ -191,6 +193,34 @@ class OutOfDomain:
         gaps = (pixels - self.images[_nearest(self.images, pixels, weights)]).square()
         variance = (weights * self.variance).sum(1).clamp_min(1e-6)
         return ((weights * gaps).sum(1) / variance).sqrt() / max(self.threshold, 1e-6)
+
+
+def align(neighbours: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Shift each neighbour [B, K, C, S, S] by up to a pixel, to where it differs least on the known pixels.
+
+    ``target`` is [B, C, S, S], ``known`` [B, 1, S, S]. Edges are replicated; of equal shifts the unshifted one is taken.
+
+    Returns
+    -------
+    tuple of Tensor
+        The shifted neighbours, and their sums of squared differences on the known pixels, float64 [B, K].
+    """
+    side = target.shape[-1]
+    padded = F.pad(neighbours.flatten(1, 2), (_SHIFT,) * 4, mode="replicate")
+    padded = padded.view(*neighbours.shape[:3], *padded.shape[2:])
+    best, least = neighbours, _squared(neighbours, target, known)
+    for top in range(2 * _SHIFT + 1):
+        for left in range(2 * _SHIFT + 1):
+            shifted = padded[..., top : top + side, left : left + side]
+            squared = _squared(shifted, target, known)
+            closer = squared < least
+            best = torch.where(closer[:, :, None, None, None], shifted, best)
+            least = torch.where(closer, squared, least)
+    return best, least
+
+
+def _squared(neighbours: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    return (known[:, None] * (neighbours - target[:, None]).square()).flatten(2).double().sum(2)
 
 
 def _nearest(images: Tensor, pixels: Tensor, weights: Tensor) -> Tensor:

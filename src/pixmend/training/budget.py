@@ -236,7 +236,7 @@ def _noise_step(state: TrainState, settings: TrainSettings, device: torch.device
         images = images[: settings.inpainter_batch]
         for _ in range(settings.inpainter_steps):
             batch = masks.mask(images, np.zeros(len(images), np.int64), 0)
-            loss = loss + inpainter_step(state, batch, settings).sum()
+            loss = loss + inpainter_step(state, batch, settings, draws=True).sum()
     loss.item()  # waits for a GPU
 
 

@@ -73,16 +73,26 @@ def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
     return gradient.square().flatten(1).sum(1)
 
 
-def inpainting_loss(images: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """Return 0.5 L1 + 0.1 log(e + 0.001) over the hole, [N], with e the mean squared error.
+def estimate_loss(images: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Return e + 0.1 log(e + 0.001), [N], with e the mean squared error over the hole.
 
     The logarithm weighs images alike, however hard they are. ``known`` is [N, 1, S, S], 1 = known.
     """
+    squared = _hole_mean((images - target).square(), known)
+    return squared + 0.1 * torch.log(squared + 1e-3)
+
+
+def draw_loss(images: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Return `estimate_loss` with half the mean absolute error as its first term, [N]: it blurs less."""
+    error = images - target
+    squared = _hole_mean(error.square(), known)
+    return 0.5 * _hole_mean(error.abs(), known) + 0.1 * torch.log(squared + 1e-3)
+
+
+def _hole_mean(values: Tensor, known: Tensor) -> Tensor:
     missing = 1 - known
-    values = (missing.flatten(1).sum(1) * images.shape[1]).clamp_min(1)
-    error = (images - target) * missing
-    absolute = error.abs().flatten(1).sum(1) / values
-    return 0.5 * absolute + 0.1 * torch.log(error.square().flatten(1).sum(1) / values + 1e-3)
+    count = missing.flatten(1).sum(1) * values.shape[1]
+    return (values * missing).flatten(1).sum(1) / count.clamp_min(1)
 
 
 def variance_loss(log_variance: Tensor, images: Tensor, target: Tensor, known: Tensor) -> Tensor:

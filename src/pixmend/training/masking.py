@@ -15,7 +15,7 @@ from pixmend.rng import array_generator_for, generator_for
 from pixmend.training.settings import TrainSettings
 
 # Images that see images of their own group, themselves included: so it learns that what is equal is to be copied.
-_OWN_SHARE = 0.03
+_OWN_SHARE = 0.1
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,6 @@ _COMPLETED = 64  # held-out images to complete, under each mask
 _CALIBRATED, _MASK_KINDS = 64, 5  # held-out images for calibration, and kinds of masks
 # Fewer images get more masks each, so that calibration covers all shares of missing pixels.
 _CALIBRATIONS = _CALIBRATED * _MASK_KINDS
-_DRAWS = 8  # completions of each image, of which the mean is scored
 _SIDE = 32  # pixels, for distances between images
 _NEIGHBOUR_BYTES = 64 * 2**20  # of training images that are searched for the nearest
 _DIVERSE, _COLLAPSED = 0.5, 0.25  # least diversity before a collapse, and the share left by one
@@ -159,7 +158,7 @@ class Monitor:
             if model.inpainter is None:
                 completed = latent_search(model.generator, model.settings, target, known, seed=seed)
             else:
-                completed = model.inpaint(target, known.to(target.dtype), draws=_DRAWS)[0].mean(1)
+                completed = model.inpaint(target, known.to(target.dtype)).estimate
             psnr[spec] = round(float(hole_psnr(completed, target, known).mean()), 3)
             psnr_of_mean[spec] = round(float(hole_psnr(mean, target, known).mean()), 3)
         completion = "search" if model.inpainter is None else "inpainter"

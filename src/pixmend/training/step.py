@@ -6,20 +6,23 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from pixmend.distributed import Group
 from pixmend.errors import DivergedError
+from pixmend.models import Inpainter
 from pixmend.training.augment import Transform, unchanged
 from pixmend.training.data import BatchLoader
 from pixmend.training.ema import update_ema
 from pixmend.training.losses import (
     DISCRIMINATOR_LOSSES,
     GENERATOR_LOSSES,
+    draw_loss,
+    estimate_loss,
     feature_matching,
     gradient_penalty,
-    inpainting_loss,
     variance_loss,
 )
 from pixmend.training.masking import MaskedBatch
@@ -28,7 +31,8 @@ from pixmend.training.settings import Precision, TrainSettings
 from pixmend.training.spectral import iterate_powers
 from pixmend.training.train_state import TrainState
 
-_LIKELIHOOD_WEIGHT = 0.05
+_LIKELIHOOD_WEIGHT, _CHOICE_WEIGHT = 0.05, 0.1
+_DRAWS_FROM = 0.5  # of the run: a draw learns from the estimate, which learns faster alone
 _MAX_SKIPPED = 5  # skipped steps in a row before a rollback
 
 
@@ -54,7 +58,7 @@ class TrainStep:
         # Training passes do not read batch norm statistics, but write them: NaN would stay there.
         buffers = [buffer.clone() for buffer in self._buffers]
         set_learning_rates(self._state.optimisers(), self._settings, place, places)
-        means = self._update()
+        means = self._update(draws=place >= _DRAWS_FROM * places)
         self._state.step += 1
         losses: list[float] = self._state.group.mean(torch.stack(means)).tolist()
         if all(map(math.isfinite, losses)):
@@ -66,7 +70,7 @@ class TrainStep:
         loss_d, loss_g = losses[-2:]
         return loss_d, loss_g
 
-    def _update(self) -> list[Tensor]:
+    def _update(self, *, draws: bool) -> list[Tensor]:
         """Update D k times and G once, each over all micro-batches; return their mean losses."""
         state, settings, count = self._state, self._settings, self._state.micro_batches
         loaders = [self._loader.micro_batch(number, count) for number in range(count)]
@@ -97,7 +101,8 @@ class TrainStep:
         if state.inpainter is not None:
             for inner in range(settings.inpainter_steps):
                 for state.micro_batch, loader in enumerate(loaders):
-                    loss = inpainter_step(state, loader.masked(state.step, inner), settings)
+                    batch = loader.masked(state.step, inner)
+                    loss = inpainter_step(state, batch, settings, draws=draws)
                 means.insert(0, loss.mean())
         state.micro_batch = 0
         return means
@@ -180,37 +185,42 @@ def generator_step(
     return loss
 
 
-def inpainter_step(state: TrainState, batch: MaskedBatch, settings: TrainSettings) -> Tensor:
-    """Update the inpainter; return its loss, [B], NaN if the update was skipped.
-
-    Of several completions of each image the best is trained (implicit maximum likelihood estimation, Li and Malik 2018): the
-    others stay free to be other plausible completions, so that z keeps a meaning.
-    """
+def inpainter_step(
+    state: TrainState, batch: MaskedBatch, settings: TrainSettings, *, draws: bool
+) -> Tensor:
+    """Update the inpainter, its ``draws`` too if so; return the loss of its estimate, [B], NaN if the update was skipped."""
     inpainter = state.inpainter
     assert inpainter is not None
     assert state.inpainter_optimiser is not None
     evidence, target = batch.evidence, batch.images
     with autocast(settings.precision, target.device):
         maps = inpainter.encode(evidence)
-        z = batch.latents[0]
-        if len(batch.latents) > 1:
-            detached = [each.detach() for each in maps]
-            with torch.no_grad():
-                trials = [
-                    inpainting_loss(
-                        inpainter.decode(detached, each, evidence).mean, target, evidence.known
-                    )
-                    for each in batch.latents
-                ]
-            best = torch.stack(trials).argmin(0)
-            z = batch.latents[best, torch.arange(len(target), device=best.device)]
-        posterior = inpainter.decode(maps, z, evidence)
-    losses = inpainting_loss(posterior.mean, target, evidence.known)
-    likelihood = variance_loss(posterior.log_variance, posterior.mean, target, evidence.known)
-    total = losses.mean() + _LIKELIHOOD_WEIGHT * likelihood.mean()
+        estimate = inpainter.decode(maps, None, evidence)
+        drawn = _train_draws(inpainter, maps, batch) if draws else 0.0
+    losses = estimate_loss(estimate.images, target, evidence.known)
+    likelihood = variance_loss(estimate.log_variance, estimate.images, target, evidence.known)
+    total = losses.mean() + _LIKELIHOOD_WEIGHT * likelihood.mean() + drawn
     loss = _descend(state, total, losses, [state.inpainter_optimiser])
     _average(state, state.ema_inpainter, inpainter, settings)
     return loss
+
+
+def _train_draws(inpainter: Inpainter, maps: list[Tensor], batch: MaskedBatch) -> Tensor:
+    """Return the loss of the best of several draws of each image, and of the scores that foretell which is best.
+
+    Only the best is trained (implicit maximum likelihood estimation, Li and Malik 2018): the others stay free to be other
+    plausible completions, so that z keeps a meaning.
+    """
+    evidence, target = batch.evidence, batch.images
+    with torch.no_grad():
+        trials = [inpainter.decode(maps, z, evidence) for z in batch.latents]
+        errors = [draw_loss(each.images, target, evidence.known) for each in trials]
+    best = torch.stack(errors).argmin(0)
+    scores = torch.stack([inpainter.score(each.summary)[:, 0] for each in trials], 1)
+    z = batch.latents[best, torch.arange(len(target), device=best.device)]
+    draw = inpainter.decode(maps, z, evidence)
+    choice = F.cross_entropy(scores.float(), best)
+    return draw_loss(draw.images, target, evidence.known).mean() + _CHOICE_WEIGHT * choice
 
 
 def _average(
