@@ -1,7 +1,10 @@
 """The inpainter and its evidence: laws first."""
 
+from dataclasses import fields
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from pixmend.errors import ModelFileError
 from pixmend.models import (
@@ -14,9 +17,9 @@ from pixmend.models import (
     initialise_inpainter,
     inpainter_latents,
     load_model,
-    moments,
     save_model,
 )
+from pixmend.models.retrieval import align
 from pixmend.rng import generator_for
 from tests.inpainting import fresh_model as make
 
@@ -29,16 +32,27 @@ def holed(model, count=3, seed=1):
     return target, known
 
 
+def assert_equal(ours, theirs, row=None):
+    for each in fields(ours):
+        value = getattr(theirs, each.name)
+        assert torch.equal(getattr(ours, each.name), value if row is None else value[row, None])
+
+
 @pytest.mark.parametrize("size", [16, 32, 64, 96, 128])
 @pytest.mark.parametrize(("channels", "retrieval_images"), [("L", 0), ("RGBA", 5), ("RGB", 2)])
 def test_answers_have_the_shape_of_images_for_each_draw(size, channels, retrieval_images):
     model = make(size=size, channels=channels, retrieval_images=retrieval_images)
     target, known = holed(model, 2)
-    images, log_variance = model.inpaint(target, known, draws=3)
-    assert images.shape == (2, 3, *target.shape[1:])
-    assert log_variance.shape == (2, 3, *known.shape[1:])
-    assert images.abs().max() <= 1 + 1e-6
-    assert torch.isfinite(log_variance).all()
+    for draws in (0, 3):
+        inpainted = model.inpaint(target, known, draws=draws)
+        assert inpainted.estimate.shape == target.shape
+        assert inpainted.log_variance.shape == known.shape
+        assert inpainted.draws.shape == (2, draws, *target.shape[1:])
+        assert inpainted.scores.shape == (2, draws)
+        for images in (inpainted.estimate, inpainted.draws):
+            assert (images.abs() <= 1 + 1e-6).all()
+        assert torch.isfinite(inpainted.log_variance).all()
+        assert torch.isfinite(inpainted.scores).all()
 
 
 @pytest.mark.parametrize("retrieval_images", [0, 6])
@@ -49,7 +63,7 @@ def test_training_begins_near_what_needs_no_training(retrieval_images):
     target, known = holed(model)
     evidence = gather_evidence(target, known, model.retrieval)
     z = inpainter_latents(3, seed=0)
-    image = inpainter.decode(inpainter.encode(evidence), z, evidence).mean
+    image = inpainter.decode(inpainter.encode(evidence), z, evidence).images
     best = evidence.neighbours[:, 0] if retrieval_images else evidence.fill
     experts = [*evidence.experts().unbind(1)]
     gaps = [(image - each).abs().mean() for each in experts]
@@ -62,7 +76,7 @@ def test_every_pixel_lies_between_its_experts_and_its_own_colours():
     with torch.no_grad():  # no colours of its own
         model.inpainter.head.bias[NEIGHBOURS + 1] = -1e9
         model.inpainter.head.weight[NEIGHBOURS + 1] = 0
-    images, _ = model.inpaint(target, known, draws=2)
+    images = model.inpaint(target, known, draws=2).draws
     experts = gather_evidence(target, known, model.retrieval).experts()
     assert (images <= experts.amax(1)[:, None] + 1e-5).all()
     assert (images >= experts.amin(1)[:, None] - 1e-5).all()
@@ -73,30 +87,32 @@ def test_known_pixels_matter_and_the_hole_does_not(retrieval_images):
     model = make(retrieval_images=retrieval_images)
     target, known = holed(model)
     other = torch.where(known > 0, target, -target)
-    for ours, theirs in zip(
-        model.inpaint(target, known, draws=2), model.inpaint(other, known, draws=2), strict=True
-    ):
-        assert torch.equal(ours, theirs)
-    changed = model.inpaint(-target, known, draws=2)[0]
-    assert not torch.allclose(model.inpaint(target, known, draws=2)[0], changed, atol=1e-2)
+    assert_equal(model.inpaint(target, known, draws=2), model.inpaint(other, known, draws=2))
+    ours, changed = (model.inpaint(each, known, draws=2) for each in (target, -target))
+    assert not torch.allclose(ours.estimate, changed.estimate, atol=1e-2)
+    assert not torch.allclose(ours.draws, changed.draws, atol=1e-2)
 
 
 def test_another_latent_gives_another_answer_and_more_draws_the_same_first_ones():
     model = make()
     target, known = holed(model)
-    two, _ = model.inpaint(target, known, draws=2)
-    assert not torch.allclose(two[:, 0], two[:, 1], atol=1e-2)
-    assert torch.equal(model.inpaint(target, known, draws=5)[0][:, :2], two)
-    assert not torch.equal(model.inpaint(target, known, draws=2, seed=1)[0], two)
+    two = model.inpaint(target, known, draws=2)
+    assert not torch.allclose(two.draws[:, 0], two.draws[:, 1], atol=1e-2)
+    assert not torch.allclose(two.scores[:, 0], two.scores[:, 1], atol=1e-4)
+    five = model.inpaint(target, known, draws=5)
+    assert torch.equal(five.draws[:, :2], two.draws)
+    assert torch.equal(five.estimate, two.estimate)
+    assert not torch.equal(model.inpaint(target, known, draws=2, seed=1).draws, two.draws)
 
 
 def test_no_answer_depends_on_the_rest_of_the_batch():
     model = make()
     target, known = holed(model, 21)
-    together, _ = model.inpaint(target, known, draws=3)
-    for row in (0, 7, 20):
-        alone, _ = model.inpaint(target[row : row + 1], known[row : row + 1], draws=3)
-        assert torch.equal(alone[0], together[row])
+    for draws in (0, 3):
+        together = model.inpaint(target, known, draws=draws)
+        for row in (0, 7, 20):
+            alone = model.inpaint(target[row : row + 1], known[row : row + 1], draws=draws)
+            assert_equal(alone, together, row)
 
 
 def test_evidence_is_the_nearest_images_with_their_distances():
@@ -108,11 +124,31 @@ def test_evidence_is_the_nearest_images_with_their_distances():
     for row in range(len(target)):
         for place in range(NEIGHBOURS):
             image = model.retrieval.images[order[row, place]].float() / 127.5 - 1
-            assert torch.equal(evidence.neighbours[row, place], image)
-            gaps = (image - target[row])[:, known[row, 0] > 0]
-            expected = gaps.square().mean().sqrt()
-            torch.testing.assert_close(evidence.distances[row, place], expected)
-    assert (evidence.distances.diff(dim=1) >= -1e-6).all()
+            shifts = shifted(image)
+            gaps = [(each - target[row])[:, known[row, 0] > 0].square().mean() for each in shifts]
+            best = int(torch.stack(gaps).argmin())
+            assert torch.equal(evidence.neighbours[row, place], shifts[best])
+            torch.testing.assert_close(evidence.distances[row, place], gaps[best].sqrt())
+
+
+def shifted(image):
+    """The image, and it moved by a pixel in each of the eight directions."""
+    padded = F.pad(image[None], (1, 1, 1, 1), mode="replicate")[0]
+    side = image.shape[-1]
+    corners = [(1, 1), *((top, left) for top in range(3) for left in range(3))]
+    return [padded[:, top : top + side, left : left + side] for top, left in corners]
+
+
+def test_a_training_image_a_pixel_off_is_its_own_neighbour_at_no_distance():
+    model = make(retrieval_images=12)
+    image = model.retrieval.take(torch.tensor([7]))
+    known = torch.zeros(1, 1, 16, 16)
+    known[..., 2:-2, 2:8] = 1  # away from the borders, which a shift leaves open
+    for target in shifted(image[0]):
+        neighbours, squared = align(image[:, None], target[None], known)
+        assert float(squared) == 0
+        inner = neighbours[0, 0, :, 2:-2, 2:-2]
+        assert torch.equal(inner, target[:, 2:-2, 2:-2])
 
 
 def test_training_and_completion_see_the_same_evidence():
@@ -131,8 +167,10 @@ def test_excluded_images_are_shown_last():
     excluded = torch.zeros(2, 12, dtype=torch.bool)
     excluded.scatter_(1, order[:, :3], value=True)
     evidence = gather_evidence(target, known, model.retrieval, excluded=excluded, exact=False)
-    expected = model.retrieval.take(order[:, 3 : 3 + NEIGHBOURS].flatten())
-    assert torch.equal(evidence.neighbours.flatten(0, 1), expected)
+    expected = model.retrieval.take(order[:, 3 : 3 + NEIGHBOURS].flatten()).view_as(
+        evidence.neighbours
+    )
+    assert torch.equal(evidence.neighbours, align(expected, target, known)[0])
 
 
 def test_a_small_bank_shows_its_last_image_again_and_an_unknown_image_no_near_one():
@@ -144,14 +182,6 @@ def test_a_small_bank_shows_its_last_image_again_and_an_unknown_image_no_near_on
     assert (evidence.distances == 2).all()
 
 
-def test_the_variance_of_draws_is_between_and_within_them():
-    images, log_variance = torch.rand(2, 4, 3, 8, 8), torch.randn(2, 4, 1, 8, 8)
-    mean, variance = moments(images, log_variance)
-    torch.testing.assert_close(mean, images.mean(1))
-    within = log_variance.exp().mean(1)
-    torch.testing.assert_close(variance - within, moments(images)[1])
-
-
 @pytest.mark.parametrize("channels", ["L", "RGB", "RGBA"])
 def test_inpainter_and_retrieval_travel_in_the_model_file(tmp_path, channels):
     model = make(channels=channels)
@@ -159,8 +189,7 @@ def test_inpainter_and_retrieval_travel_in_the_model_file(tmp_path, channels):
     again = load_model(tmp_path / "model.safetensors")
     assert torch.equal(again.retrieval.images, model.retrieval.images)
     target, known = holed(model)
-    ours, theirs = (each.inpaint(target, known, draws=2)[0] for each in (model, again))
-    assert torch.equal(ours, theirs)
+    assert_equal(*(each.inpaint(target, known, draws=2) for each in (model, again)))
 
 
 def test_an_image_gets_the_neighbours_of_a_double_loop_alone_and_among_others():

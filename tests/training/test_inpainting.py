@@ -1,5 +1,7 @@
 """Training the inpainter: what moves, what the masks are, and what it is shown."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ import torch
 from pixmend.models import INPAINTER_LATENT, Retrieval, load_model
 from pixmend.rng import generator_for
 from pixmend.training import train
-from pixmend.training.losses import inpainting_loss, variance_loss
+from pixmend.training.losses import draw_loss, estimate_loss, variance_loss
 from pixmend.training.masking import MaskSampler, choose_retrieval, sample_masks
 from pixmend.training.step import discriminator_step, generator_step, inpainter_step
 from pixmend.training.train_state import initial_state
@@ -57,7 +59,9 @@ def test_each_players_step_moves_its_own_network_alone(tiny, retrieval_images):
     assert moved(lambda: discriminator_step(state, real, fakes, settings)) == {"d"}
     assert moved(lambda: generator_step(state, fakes, real, settings)) == {"g"}
     average = weights(state.ema_inpainter)
-    assert moved(lambda: inpainter_step(state, batch, settings)) == {"inpainter"}
+    for draws in (False, True):
+        step = partial(inpainter_step, state, batch, settings, draws=draws)
+        assert moved(step) == {"inpainter"}
     assert not same(average, state.ema_inpainter), "the average follows"
 
 
@@ -65,24 +69,25 @@ def test_it_learns_to_complete_what_it_is_shown(tiny):
     settings = tiny(**INPAINTER)
     state = initial_state(settings, CPU)
     sampler, images, _ = sampler_of(settings)
-    losses = [
-        float(inpainter_step(state, sampler.mask(images[:8], np.arange(8), 0, 1), settings).mean())
-        for _ in range(150)
-    ]
+    batch = sampler.mask(images[:8], np.arange(8), 0, 1)
+    losses = [float(inpainter_step(state, batch, settings, draws=False).mean()) for _ in range(150)]
     assert losses[-1] < losses[0] - 0.2
 
 
-def test_the_loss_of_an_inpainted_image_is_its_definition():
+@pytest.mark.parametrize("loss", [draw_loss, estimate_loss])
+def test_the_loss_of_an_inpainted_image_is_its_definition(loss):
     generator = generator_for(0, "loss")
     images, target = torch.rand(2, 4, 3, 8, 8, generator=generator) * 2 - 1
     known = (torch.rand(4, 1, 8, 8, generator=generator) < 0.5).float()
-    losses = inpainting_loss(images, target, known)
+    losses = loss(images, target, known)
     for row in range(4):
         gaps = (images - target)[row][:, known[row, 0] == 0]
-        expected = 0.5 * gaps.abs().mean() + 0.1 * torch.log(gaps.square().mean() + 1e-3)
+        squared = gaps.square().mean()
+        first = 0.5 * gaps.abs().mean() if loss is draw_loss else squared
+        expected = first + 0.1 * torch.log(squared + 1e-3)
         torch.testing.assert_close(losses[row], expected)
     changed = torch.where(known > 0, -images, images)
-    assert torch.equal(inpainting_loss(changed, target, known), losses), "known pixels do not count"
+    assert torch.equal(loss(changed, target, known), losses), "known pixels do not count"
 
 
 def test_the_variance_is_learned_from_the_error_and_does_not_pull_the_image():
@@ -99,7 +104,7 @@ def test_the_variance_is_learned_from_the_error_and_does_not_pull_the_image():
 
 
 def test_of_several_draws_the_best_is_trained(tiny):
-    """The gradient is that of the draw with the least loss, as if it were the only one."""
+    """Its modulation gets the gradient that it would get as the only draw; scores learn which it was."""
     settings = tiny(**INPAINTER)
     sampler, images, _ = sampler_of(settings)
     batch = sampler.mask(images[:1], np.arange(1), 0, 1)
@@ -110,11 +115,31 @@ def test_of_several_draws_the_best_is_trained(tiny):
     for latents in (batch.latents, batch.latents[:1], batch.latents[1:]):
         state.inpainter.load_state_dict(start)
         one = type(batch)(batch.images, batch.evidence, latents)
-        losses.append(float(inpainter_step(state, one, settings)))
-        gradients.append(state.inpainter.head.weight.grad.clone())
+        evidence = batch.evidence
+        with torch.no_grad():
+            drawn = state.inpainter.decode(state.inpainter.encode(evidence), latents[0], evidence)
+            losses.append(float(draw_loss(drawn.images, batch.images, evidence.known)))
+        inpainter_step(state, one, settings, draws=True)
+        gradients.append(state.inpainter.bottom.modulate.weight.grad.clone())
+        choice = state.inpainter.score[0].weight.grad.abs().sum()
+        assert (choice > 0) == (len(latents) > 1), "a single draw is no choice"
     best = 1 if losses[1] < losses[2] else 2
-    assert losses[0] == pytest.approx(min(losses[1:]), rel=1e-5)
     torch.testing.assert_close(gradients[0], gradients[best], rtol=1e-4, atol=1e-7)
+    assert not torch.allclose(gradients[0], gradients[3 - best], rtol=1e-2)
+
+
+def test_draws_are_trained_in_the_second_half_of_a_run(records, tiny, tmp_path, monkeypatch):
+    seen = []
+
+    def step(*arguments, draws):
+        seen.append(draws)
+        return inpainter_step(*arguments, draws=draws)
+
+    monkeypatch.setattr("pixmend.training.step.inpainter_step", step)
+    settings = tiny(**INPAINTER)
+    list(train(records, tmp_path / "run", settings))
+    half = settings.steps // 2
+    assert seen == [False] * half + [True] * (settings.steps - half)
 
 
 def test_masks_of_all_kinds_leave_something_known_and_something_missing():
@@ -156,6 +181,7 @@ def test_an_image_sees_its_own_group_rarely_and_others_always(tiny, monkeypatch)
         assert (gaps.amin(1) == 0).all()
         return groups[gaps.argmin(1).numpy()] == groups
 
+    monkeypatch.setattr("pixmend.models.retrieval._SHIFT", 0)  # neighbours stay as they are
     monkeypatch.setattr("pixmend.training.masking._OWN_SHARE", 0.0)
     assert not any(own_groups(step).any() for step in range(8))
     monkeypatch.setattr("pixmend.training.masking._OWN_SHARE", 1.0)
@@ -208,6 +234,6 @@ def test_a_run_exports_a_model_that_completes_in_one_pass(records, tiny, tmp_pat
     assert isinstance(model.retrieval, Retrieval)
     target = torch.zeros(2, 1, 16, 16)
     known = sample_masks(2, 16, generator_for(0, "known"))
-    images, _ = model.inpaint(target, known, draws=2)
+    images = model.inpaint(target, known, draws=2).draws
     assert images.shape == (2, 2, 1, 16, 16)
     assert torch.isfinite(images).all()
