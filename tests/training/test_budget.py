@@ -158,6 +158,16 @@ def test_the_net_is_as_wide_as_time_and_images_allow(monkeypatch, many):
     assert resolve(slow).retrieval_images * 32 * 32 <= 16 * 2**20
 
 
+@pytest.mark.parametrize("faster", ["float32", "bfloat16"])
+def test_the_precision_is_the_one_that_is_faster_here(monkeypatch, many, faster):
+    monkeypatch.setattr(
+        budget, "seconds_per_step", lambda settings, _: 1.0 + (settings.precision != faster)
+    )
+    assert fit_to_minutes(20, many(600), {"size": 32}, CPU)["precision"] == faster
+    given = {"size": 32, "precision": "float32"}
+    assert fit_to_minutes(20, many(600), given, CPU)["precision"] == "float32"
+
+
 def test_few_images_are_varied_and_many_are_not(monkeypatch, many):
     monkeypatch.setattr(budget, "seconds_per_step", lambda settings, device: 0.1)
     few, enough = (fit_to_minutes(20, many(count), {"size": 32}, CPU) for count in (600, 6000))

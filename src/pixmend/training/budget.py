@@ -6,7 +6,7 @@ The choices become ordinary settings of the run, so the same command resumes wit
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from pixmend.rng import array_generator_for, generator_for
 from pixmend.storage import StorePath
 from pixmend.training.masking import MaskSampler
 from pixmend.training.run_directory import RunDirectory, is_run
-from pixmend.training.settings import TrainSettings, read_recipe, resolve
+from pixmend.training.settings import Precision, TrainSettings, read_recipe, resolve
 from pixmend.training.split import group_numbers
 from pixmend.training.step import autocast, discriminator_step, generator_step, inpainter_step
 from pixmend.training.train_state import TrainState, initial_state
@@ -42,7 +42,7 @@ _MAX_EMA_DECAY = 0.999
 _FEW_IMAGES = 5000
 _COMPARED, _FLIPPED = 2048, 512  # images for the test of flips
 _MIN_FLIP_SHARE = 0.45
-_FITTED = {"filters", "retrieval_images", "batch_size", "ema_decay"}
+_FITTED = {"filters", "retrieval_images", "batch_size", "ema_decay", "precision"}
 CHOSEN = frozenset(_COMMON) | _FITTED | {"horizontal_flip"}
 _FORMAT = ("size", "channels", "fit", "background")  # settings that records decide
 _PLACES = 1_000_000  # of a timed learning rate schedule
@@ -159,7 +159,7 @@ def fit_to_minutes(
     """Return settings for so many minutes of training; ``given`` ones stay.
 
     G and D are the widest that take 500 steps in that time, or else the narrowest with
-    smaller batches. D sees small sets of images flipped too, where flips fit the domain.
+    smaller batches, in the precision that is faster here. D sees small sets of images flipped too, where flips fit the domain.
     """
     images = len(records)
     few = images < _FEW_IMAGES
@@ -169,6 +169,8 @@ def fit_to_minutes(
         "horizontal_flip": few and is_flip_invariant(records),
     }
     steps = 0.0
+    widest = {**values, **next(_candidates(images)), **given}
+    values["precision"] = _fastest_precision(widest, device)
     for candidate in _candidates(images):
         values = {**values, **candidate, **given}
         steps = minutes * 60 / seconds_per_step(resolve(values), device)
@@ -177,6 +179,17 @@ def fit_to_minutes(
     # The average spans the last twentieth of the steps, or a thousand.
     decay = min(_MAX_EMA_DECAY, 1 - 20 / max(steps, 40))
     return {**values, "ema_decay": round(decay, 4), **given}
+
+
+def _fastest_precision(values: Mapping[str, Any], device: torch.device) -> Precision:
+    """Return the precision of faster steps; which one that is depends on the processor's matrix units."""
+    if "precision" in values:
+        return resolve(values).precision
+    seconds = {
+        precision: seconds_per_step(resolve(values, {"precision": precision}), device)
+        for precision in get_args(Precision)
+    }
+    return min(seconds, key=seconds.__getitem__)
 
 
 def default_size(minutes: float, device: torch.device) -> Literal[32, 64]:
