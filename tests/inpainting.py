@@ -21,7 +21,8 @@ def with_inpainter(model, *, retrieval_images=6, filters=8):
     generator = generator_for(1, "inpainter")
     initialise_inpainter(inpainter, generator)
     with torch.no_grad():
-        inpainter.head.weight.normal_(0, 0.3, generator=generator)
+        for way_up in (inpainter.estimator, inpainter.drawer):
+            way_up.head.weight.normal_(0, 0.3, generator=generator)
     inpainter.eval().requires_grad_(False)
     size, channels = settings.size, model.generator.to_image.out_channels
     shape = (retrieval_images, channels, size, size)

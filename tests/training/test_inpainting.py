@@ -11,7 +11,12 @@ from pixmend.rng import generator_for
 from pixmend.training import train
 from pixmend.training.losses import draw_loss, estimate_loss, variance_loss
 from pixmend.training.masking import MaskSampler, choose_retrieval, sample_masks
-from pixmend.training.step import discriminator_step, generator_step, inpainter_step
+from pixmend.training.step import (
+    discriminator_step,
+    generator_step,
+    hole_discriminator_step,
+    inpainter_step,
+)
 from pixmend.training.train_state import initial_state
 from tests.training.test_run import assert_same_end
 
@@ -47,7 +52,10 @@ def test_each_players_step_moves_its_own_network_alone(tiny, retrieval_images):
     sampler, images, _ = sampler_of(settings)
     batch = sampler.mask(images[:8], np.arange(8), 0, 1)
     z = torch.randn(8, settings.latent_dim, generator=generator_for(0, "z"))
-    networks = {"g": state.generator, "d": state.discriminator, "inpainter": state.inpainter}
+    inpainter = state.inpainter
+    networks = {"g": state.generator, "d": state.discriminator, "hole": state.hole_discriminator}
+    networks |= {"estimator": inpainter.estimator, "drawer": inpainter.drawer}
+    networks |= {"down": inpainter.downs, "score": inpainter.score}
 
     def moved(step):
         before = {name: weights(network) for name, network in networks.items()}
@@ -59,10 +67,41 @@ def test_each_players_step_moves_its_own_network_alone(tiny, retrieval_images):
     assert moved(lambda: discriminator_step(state, real, fakes, settings)) == {"d"}
     assert moved(lambda: generator_step(state, fakes, real, settings)) == {"g"}
     average = weights(state.ema_inpainter)
-    for draws in (False, True):
-        step = partial(inpainter_step, state, batch, settings, draws=draws)
-        assert moved(step) == {"inpainter"}
+    step = partial(inpainter_step, state, batch, settings)
+    assert moved(partial(step, draws=False)) == {"down", "estimator", "drawer"}
+    assert same(weights(inpainter.estimator.head), inpainter.drawer.head), "draws begin there"
+    assert moved(partial(step, draws=True)) == {"down", "estimator", "drawer", "score"}
+    _, draws = step(draws=True)
+    step = partial(hole_discriminator_step, state, batch, draws, settings)
+    assert moved(step) == {"hole"}
     assert not same(average, state.ema_inpainter), "the average follows"
+
+
+def test_draws_do_not_change_the_estimate(tiny):
+    settings = tiny(**INPAINTER)
+    sampler, images, _ = sampler_of(settings)
+    batch, estimators = sampler.mask(images[:8], np.arange(8), 0, 1), []
+    for draws in (False, True):
+        state = initial_state(settings, CPU)
+        inpainter_step(state, batch, settings, draws=draws)
+        estimators.append([*weights(state.inpainter.estimator), *weights(state.inpainter.downs)])
+    assert all(torch.equal(a, b) for a, b in zip(*estimators, strict=True))
+
+
+def test_the_discriminator_of_draws_learns_to_tell_them_by_the_mask_too(tiny):
+    settings = tiny(**INPAINTER)
+    state = initial_state(settings, CPU)
+    sampler, images, _ = sampler_of(settings)
+    batch = sampler.mask(images[:8], np.arange(8), 0, 1)
+    known = batch.evidence.known
+    draws = torch.lerp(torch.zeros_like(batch.images), batch.images, known)
+    losses = []
+    for state.step in range(60):
+        losses.append(float(hole_discriminator_step(state, batch, draws, settings).mean()))
+    assert losses[-1] < 0.5 < losses[0]
+    with torch.no_grad():
+        logits = [state.hole_discriminator(draws, each) for each in (known, 1 - known)]
+    assert not torch.allclose(*logits, atol=1e-3)
 
 
 def test_it_learns_to_complete_what_it_is_shown(tiny):
@@ -70,7 +109,9 @@ def test_it_learns_to_complete_what_it_is_shown(tiny):
     state = initial_state(settings, CPU)
     sampler, images, _ = sampler_of(settings)
     batch = sampler.mask(images[:8], np.arange(8), 0, 1)
-    losses = [float(inpainter_step(state, batch, settings, draws=False).mean()) for _ in range(150)]
+    losses = [
+        float(inpainter_step(state, batch, settings, draws=False)[0].mean()) for _ in range(150)
+    ]
     assert losses[-1] < losses[0] - 0.2
 
 
@@ -110,17 +151,19 @@ def test_of_several_draws_the_best_is_trained(tiny):
     batch = sampler.mask(images[:1], np.arange(1), 0, 1)
     state, gradients, losses = initial_state(settings, CPU), [], []
     with torch.no_grad():
-        state.inpainter.head.weight.normal_(0, 0.3, generator=generator_for(0, "head"))
+        head = state.inpainter.drawer.head
+        head.weight.normal_(0, 0.3, generator=generator_for(0, "head"))
     start = {name: value.clone() for name, value in state.inpainter.state_dict().items()}
     for latents in (batch.latents, batch.latents[:1], batch.latents[1:]):
         state.inpainter.load_state_dict(start)
         one = type(batch)(batch.images, batch.evidence, latents)
         evidence = batch.evidence
         with torch.no_grad():
-            drawn = state.inpainter.decode(state.inpainter.encode(evidence), latents[0], evidence)
-            losses.append(float(draw_loss(drawn.images, batch.images, evidence.known)))
+            maps = state.inpainter.encode(evidence)
+            drawn, _ = state.inpainter.draw(maps, latents[0], evidence)
+            losses.append(float(draw_loss(drawn, batch.images, evidence.known)))
         inpainter_step(state, one, settings, draws=True)
-        gradients.append(state.inpainter.bottom.modulate.weight.grad.clone())
+        gradients.append(head.weight.grad.clone())
         choice = state.inpainter.score[0].weight.grad.abs().sum()
         assert (choice > 0) == (len(latents) > 1), "a single draw is no choice"
     best = 1 if losses[1] < losses[2] else 2

@@ -1,7 +1,7 @@
 """The inpainter: completions of a masked image, in one pass, by its known pixels and its nearest training images.
 
-    evidence --encode--> maps --decode-----> the estimate: the mean of all plausible completions
-                          maps --decode, z-> a draw: one of them, and its score
+    evidence --encode--> maps --estimate-> the mean of all plausible completions
+                         maps --draw, z--> one of them, and its score
 
 An image is a per-pixel mixture of what needs no training (the neighbours, the harmonic fill) and of the inpainter's own colours. The
 weights begin mostly at the nearest neighbour.
@@ -34,22 +34,11 @@ _MIN_LOG_VARIANCE, _MAX_LOG_VARIANCE = -8.0, 2.0
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """One answer to each of B images.
-
-    Attributes
-    ----------
-    images
-        [B, C, S, S] in [-1, 1].
-    log_variance
-        Of each pixel, mean over the channels, [B, 1, S, S].
-    summary
-        Means of the maps, of which `Inpainter.score` makes the logit of being the nearest of several draws, [B, F].
-    """
+class Answer:
+    """An answer to each of B images, [B, C, S, S] in [-1, 1], and the log variance of its pixels, [B, 1, S, S]."""
 
     images: Tensor
     log_variance: Tensor
-    summary: Tensor
 
 
 @dataclass(frozen=True)
@@ -143,10 +132,10 @@ def gather_evidence(
 
 
 class Inpainter(nn.Module):
-    """A U-Net (Ronneberger 2015) with group norm, its way up modulated by z (FiLM, Perez 2018).
+    """A U-Net (Ronneberger 2015) with two ways up: of the estimate, and of draws.
 
-    The output is a per-pixel softmax over experts: K neighbours, the harmonic fill and its own colours. Blocks of `fold` x `fold`
-    pixels are folded into channels and back (Shi 2016, section 3.2), so that large images cost little more than small ones.
+    Blocks of `fold` x `fold` pixels are folded into channels and back (Shi 2016, section 3.2), so that large images cost little
+    more than small ones.
     """
 
     def __init__(self, settings: DCGANSettings) -> None:
@@ -161,14 +150,12 @@ class Inpainter(nn.Module):
         planes = colours * (2 + self.neighbours) + 1
         inputs = planes * self.fold**2 + self.neighbours
         self.downs = nn.ModuleList(
-            _Block(before, after, 0) for before, after in pairwise([inputs, *widths[:-1]])
+            _Block(before, after, 0) for before, after in pairwise([inputs, *widths])
         )
-        self.bottom = _Block(widths[-2], widths[-1], INPAINTER_LATENT)
-        self.ups = nn.ModuleList(
-            _Block(below + skip, skip, INPAINTER_LATENT)
-            for below, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
-        )
-        self.head = nn.Conv2d(narrow, (self.neighbours + 3 + colours) * self.fold**2, 3, padding=1)
+        outputs = (self.neighbours + 3 + colours) * self.fold**2
+        self.estimator = _WayUp(widths, outputs, 0)
+        self.drawer = _WayUp(widths, outputs, INPAINTER_LATENT)
+        # The logit of a draw to be the nearest of several to the original.
         self.score = nn.Sequential(
             nn.Linear(sum(widths), 2 * narrow), nn.SiLU(), nn.Linear(2 * narrow, 1)
         )
@@ -178,29 +165,50 @@ class Inpainter(nn.Module):
         seen = [evidence.target, evidence.known * 2 - 1, evidence.neighbours.flatten(1, 2)]
         maps = F.pixel_unshuffle(torch.cat([*seen, evidence.fill], 1), self.fold)
         planes = evidence.distances[:, :, None, None].expand(-1, -1, *maps.shape[2:])
-        maps = torch.cat([maps, planes], 1)
-        skips = []
-        for down in self.downs:
-            maps = down(maps)
-            skips.append(maps)
-            maps = F.avg_pool2d(maps, 2)
-        return [*skips, maps]
+        skips = [self.downs[0](torch.cat([maps, planes], 1))]
+        for down in self.downs[1:]:
+            skips.append(down(F.avg_pool2d(skips[-1], 2)))
+        return skips
 
-    def decode(self, maps: Sequence[Tensor], z: Tensor | None, evidence: Evidence) -> Decoded:
-        """Return the estimate or, for z [B, INPAINTER_LATENT], a draw of each image."""
-        up_maps = self.bottom(maps[-1], z)
-        summary = [up_maps.mean((2, 3))]
-        for up, skip in zip(self.ups, maps[-2::-1], strict=True):
-            enlarged = F.interpolate(up_maps, scale_factor=2.0, mode="nearest")
-            up_maps = up(torch.cat([enlarged, skip], 1), z)
-            summary.append(up_maps.mean((2, 3)))
-        output = F.pixel_shuffle(self.head(up_maps).float(), self.fold)
+    def estimate(self, maps: Sequence[Tensor], evidence: Evidence) -> Answer:
+        """Return the mean of all plausible completions."""
+        return self._mix(self.estimator(maps, None)[-1], evidence)
+
+    def draw(self, maps: Sequence[Tensor], z: Tensor, evidence: Evidence) -> tuple[Tensor, Tensor]:
+        """Return a draw of each image for z [B, INPAINTER_LATENT], [B, C, S, S], and what `score` judges it by, [B, F]."""
+        *up_maps, output = self.drawer(maps, z)
+        means = torch.cat([each.mean((2, 3)) for each in [maps[-1], *up_maps]], 1)
+        return self._mix(output, evidence).images, means.detach().float()
+
+    def _mix(self, output: Tensor, evidence: Evidence) -> Answer:
+        """Mix the neighbours, the harmonic fill and own colours by a per-pixel softmax."""
+        output = F.pixel_shuffle(output.float(), self.fold)
         experts = self.neighbours + 2
         weights = torch.softmax(output[:, :experts], 1)[:, :, None]  # [B, experts, 1, S, S]
         colours = torch.tanh(output[:, experts:-1])
         images = torch.cat([evidence.experts(), colours[:, None]], 1)
         log_variance = output[:, -1:].clamp(_MIN_LOG_VARIANCE, _MAX_LOG_VARIANCE)
-        return Decoded((weights * images).sum(1), log_variance, torch.cat(summary, 1).float())
+        return Answer((weights * images).sum(1), log_variance)
+
+
+class _WayUp(nn.Module):
+    """From the maps of the way down to the logits of experts; with a latent, modulated by z (FiLM, Perez 2018)."""
+
+    def __init__(self, widths: Sequence[int], outputs: int, latent_dim: int) -> None:
+        super().__init__()
+        self.ups = nn.ModuleList(
+            _Block(below + skip, skip, latent_dim)
+            for below, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
+        )
+        self.head = nn.Conv2d(widths[0], outputs, 3, padding=1)
+
+    def forward(self, maps: Sequence[Tensor], z: Tensor | None) -> list[Tensor]:
+        """Return the maps of each size, and the outputs."""
+        up_maps = [maps[-1]]
+        for up, skip in zip(self.ups, maps[-2::-1], strict=True):
+            enlarged = F.interpolate(up_maps[-1], scale_factor=2.0, mode="nearest")
+            up_maps.append(up(torch.cat([enlarged, skip], 1), z))
+        return [*up_maps[1:], self.head(up_maps[-1])]
 
 
 @torch.no_grad()
@@ -217,18 +225,17 @@ def inpaint(
         numbers = torch.arange(len(images), device=target.device)
         evidence = gather_evidence(images, masks, retrieval).take(whole_blocks(numbers))
         maps = inpainter.encode(evidence)
-        estimate = inpainter.decode(maps, None, evidence)
-        draws, scores = (
-            images.new_zeros(len(images), 0, *images.shape[1:]),
-            images.new_zeros(len(images), 0),
-        )
+        estimate = inpainter.estimate(maps, evidence)
+        draws = images.new_zeros(len(images), 0, *images.shape[1:])
+        scores = images.new_zeros(len(images), 0)
         if count:
             rows = whole_blocks(numbers.repeat_interleave(count))
             latents = z.repeat(-(-len(rows) // count), 1)[: len(rows)]
-            drawn = inpainter.decode([each[rows] for each in maps], latents, evidence.take(rows))
-            summary = drawn.summary[: len(images) * count]
-            draws = drawn.images[: len(summary)].view(-1, count, *images.shape[1:])
-            scores = inpainter.score(drawn.summary)[: len(summary)].view(-1, count)
+            drawn, means = inpainter.draw(
+                [each[rows] for each in maps], latents, evidence.take(rows)
+            )
+            draws = drawn[: len(images) * count].view(-1, count, *images.shape[1:])
+            scores = inpainter.score(means)[: len(images) * count].view(-1, count)
         mean, log_variance = estimate.images[: len(images)], estimate.log_variance[: len(images)]
         answers.append((mean, log_variance, draws, scores))
     return Inpainted(*(torch.cat(parts) for parts in zip(*answers, strict=True)))
@@ -268,25 +275,34 @@ class _Block(nn.Module):
         return F.silu(maps)
 
 
-def initialise_inpainter(inpainter: Inpainter, generator: torch.Generator) -> None:
-    """Draw weights (He et al. 2015, equation 14); the image begins at the nearest neighbour or, without a bank, at the harmonic fill."""
+def initialise_he(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw the weights of convolutions and linear layers (He et al. 2015, equation 14), the latter's an eighth of the variance."""
     with torch.no_grad():
-        for part in inpainter.modules():
+        for part in network.modules():
             if isinstance(part, nn.Conv2d | nn.Linear):
-                fan_in = part.weight[0].numel()
                 gain = 2.0 if isinstance(part, nn.Conv2d) else 0.25  # z modulates gently at first
-                part.weight.normal_(0, (gain / fan_in) ** 0.5, generator=generator)
+                deviation = (gain / part.weight[0].numel()) ** 0.5
+                part.weight.normal_(0, deviation, generator=generator)
                 if part.bias is not None:
                     part.bias.zero_()
+
+
+def initialise_inpainter(inpainter: Inpainter, generator: torch.Generator) -> None:
+    """Draw weights; the image begins at the nearest neighbour or, without a bank, at the harmonic fill."""
+    initialise_he(inpainter, generator)
+    with torch.no_grad():
         experts, folded = inpainter.neighbours + 2, inpainter.fold**2
-        bias = inpainter.head.bias
-        assert bias is not None
-        weights = inpainter.head.weight.view(-1, folded, *inpainter.head.weight.shape[1:])
-        biases = bias.view(-1, folded)
-        for row, value in {
-            **dict.fromkeys(range(experts), 0),
-            0: 1,
-            experts - 1: -1,
-            -1: -2,
-        }.items():
+        head = inpainter.estimator.head
+        assert head.bias is not None
+        weights = head.weight.view(-1, folded, *head.weight.shape[1:])
+        biases = head.bias.view(-1, folded)
+        first = {**dict.fromkeys(range(experts), 0), 0: 1, experts - 1: -1, -1: -2}
+        for row, value in first.items():
             weights[row], biases[row] = 0, value
+    follow_estimator(inpainter)
+
+
+@torch.no_grad()
+def follow_estimator(inpainter: Inpainter) -> None:
+    """Give the drawer the estimator's weights, apart from what z does."""
+    inpainter.drawer.load_state_dict(inpainter.estimator.state_dict(), strict=False)

@@ -19,10 +19,16 @@ from pixmend.records import PackProgress, PackSettings, Records, pack
 from pixmend.rng import array_generator_for, generator_for
 from pixmend.storage import StorePath
 from pixmend.training.masking import MaskSampler
+from pixmend.training.precision import autocast
 from pixmend.training.run_directory import RunDirectory, is_run
 from pixmend.training.settings import Precision, TrainSettings, read_recipe, resolve
 from pixmend.training.split import group_numbers
-from pixmend.training.step import autocast, discriminator_step, generator_step, inpainter_step
+from pixmend.training.step import (
+    discriminator_step,
+    generator_step,
+    hole_discriminator_step,
+    inpainter_step,
+)
 from pixmend.training.train_state import TrainState, initial_state
 
 # Most of the time is for the inpainter, which completes.
@@ -249,7 +255,10 @@ def _noise_step(state: TrainState, settings: TrainSettings, device: torch.device
         images = images[: settings.inpainter_batch]
         for _ in range(settings.inpainter_steps):
             batch = masks.mask(images, np.zeros(len(images), np.int64), 0)
-            loss = loss + inpainter_step(state, batch, settings, draws=True).sum()
+            losses, draws = inpainter_step(state, batch, settings, draws=True)
+            assert draws is not None
+            loss = loss + losses.sum()
+            loss = loss + hole_discriminator_step(state, batch, draws, settings).sum()
     loss.item()  # waits for a GPU
 
 

@@ -50,6 +50,14 @@ GENERATOR_LOSSES: dict[LossName, Callable[[Tensor], Tensor]] = {
 }
 
 
+def relativistic(ahead: Tensor, behind: Tensor) -> Tensor:
+    """Return -log sigmoid(s - s'), [B], for logits s ``ahead`` and s' ``behind`` (Jolicoeur-Martineau 2019, equation 3).
+
+    D puts originals ahead of completions; the inpainter, completions ahead of originals.
+    """
+    return F.softplus(behind - ahead)
+
+
 def feature_matching(
     real_features: Tensor,
     fake_features: Tensor,

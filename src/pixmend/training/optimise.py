@@ -18,7 +18,8 @@ def make_optimiser(name: str, network: nn.Module, settings: TrainSettings) -> Ad
         # Which is Adam with another law of weight decay.
         optimiser: Adam = AdamW(weights, rate, (0.9, 0.99), weight_decay=1e-3, fused=True)
     else:
-        optimiser = Adam(weights, rate, (settings.beta1, settings.beta2), fused=True)
+        betas = (0.0, 0.99) if name == "hole_discriminator" else (settings.beta1, settings.beta2)
+        optimiser = Adam(weights, rate, betas, fused=True)
     for weight in network.parameters():
         # Made here, not at the first update, which may be skipped: a checkpoint holds all of it.
         optimiser.state[weight] = {
@@ -78,5 +79,7 @@ def lr_factor(step: int, steps: int, *, schedule: Schedule, warmup: float) -> fl
 def _full_rate(name: str, settings: TrainSettings) -> float:
     if name == "inpainter":
         return settings.inpainter_learning_rate
+    if name == "hole_discriminator":
+        return settings.inpainter_learning_rate / 4
     own = settings.discriminator_learning_rate if name == "discriminator" else None
     return own or settings.learning_rate

@@ -1,25 +1,22 @@
 """One training step: updates of D, of G and of the inpainter (Goodfellow 2014, Algorithm 1)."""
 
-import contextlib
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from pixmend.distributed import Group
 from pixmend.errors import DivergedError
-from pixmend.models import Inpainter
+from pixmend.models.inpainter import follow_estimator
 from pixmend.training.augment import Transform, unchanged
 from pixmend.training.data import BatchLoader
+from pixmend.training.drawing import draw_losses, hole_discriminator_losses, is_penalised
 from pixmend.training.ema import update_ema
 from pixmend.training.losses import (
     DISCRIMINATOR_LOSSES,
     GENERATOR_LOSSES,
-    draw_loss,
     estimate_loss,
     feature_matching,
     gradient_penalty,
@@ -27,11 +24,12 @@ from pixmend.training.losses import (
 )
 from pixmend.training.masking import MaskedBatch
 from pixmend.training.optimise import set_learning_rates, update_if_finite
-from pixmend.training.settings import Precision, TrainSettings
+from pixmend.training.precision import autocast
+from pixmend.training.settings import TrainSettings
 from pixmend.training.spectral import iterate_powers
 from pixmend.training.train_state import TrainState
 
-_LIKELIHOOD_WEIGHT, _CHOICE_WEIGHT = 0.05, 0.1
+_LIKELIHOOD_WEIGHT = 0.05
 _DRAWS_FROM = 0.5  # of the run: a draw learns from the estimate, which learns faster alone
 _MAX_SKIPPED = 5  # skipped steps in a row before a rollback
 
@@ -100,12 +98,22 @@ class TrainStep:
         means.append(loss.mean())
         if state.inpainter is not None:
             for inner in range(settings.inpainter_steps):
-                for state.micro_batch, loader in enumerate(loaders):
-                    batch = loader.masked(state.step, inner)
-                    loss = inpainter_step(state, batch, settings, draws=draws)
-                means.insert(0, loss.mean())
+                means.insert(0, self._inpaint(loaders, inner, draws=draws))
         state.micro_batch = 0
         return means
+
+    def _inpaint(self, loaders: list[BatchLoader], inner: int, *, draws: bool) -> Tensor:
+        """Update the inpainter over all micro-batches, then the discriminator of its draws; return the mean loss."""
+        state, drawn = self._state, []
+        for state.micro_batch, loader in enumerate(loaders):
+            batch = loader.masked(state.step, inner)
+            losses, images = inpainter_step(state, batch, self._settings, draws=draws)
+            drawn.append((batch, images))
+        mean = losses.mean()
+        for state.micro_batch, (batch, images) in enumerate(drawn):
+            if images is not None:
+                losses = hole_discriminator_step(state, batch, images, self._settings)
+        return mean + 0 * losses.mean()  # NaN if either was skipped
 
     def _generate(self, loader: BatchLoader, number: int | str, *, with_grad: bool) -> Tensor:
         """Generate a batch at the latents of D's step of that number, or of G's own (``"generator"``)."""
@@ -187,40 +195,45 @@ def generator_step(
 
 def inpainter_step(
     state: TrainState, batch: MaskedBatch, settings: TrainSettings, *, draws: bool
-) -> Tensor:
-    """Update the inpainter, its ``draws`` too if so; return the loss of its estimate, [B], NaN if the update was skipped."""
-    inpainter = state.inpainter
+) -> tuple[Tensor, Tensor | None]:
+    """Update the inpainter, its draws too if so.
+
+    Returns the loss of its estimate, [B], NaN if the update was skipped, and its draws, [B, C, S, S], if they were trained.
+    """
+    inpainter, drawn = state.inpainter, None
     assert inpainter is not None
+    assert state.hole_discriminator is not None
     assert state.inpainter_optimiser is not None
     evidence, target = batch.evidence, batch.images
     with autocast(settings.precision, target.device):
         maps = inpainter.encode(evidence)
-        estimate = inpainter.decode(maps, None, evidence)
-        drawn = _train_draws(inpainter, maps, batch) if draws else 0.0
+        estimate = inpainter.estimate(maps, evidence)
     losses = estimate_loss(estimate.images, target, evidence.known)
     likelihood = variance_loss(estimate.log_variance, estimate.images, target, evidence.known)
-    total = losses.mean() + _LIKELIHOOD_WEIGHT * likelihood.mean() + drawn
-    loss = _descend(state, total, losses, [state.inpainter_optimiser])
+    total = losses.mean() + _LIKELIHOOD_WEIGHT * likelihood.mean()
+    if draws:
+        with autocast(settings.precision, target.device):
+            loss, drawn = draw_losses(inpainter, state.hole_discriminator, maps, batch)
+        total = total + loss
+    losses = _descend(state, total, losses, [state.inpainter_optimiser])
+    if not draws:
+        follow_estimator(inpainter)  # where draws begin
     _average(state, state.ema_inpainter, inpainter, settings)
-    return loss
+    return losses, drawn
 
 
-def _train_draws(inpainter: Inpainter, maps: list[Tensor], batch: MaskedBatch) -> Tensor:
-    """Return the loss of the best of several draws of each image, and of the scores that foretell which is best.
-
-    Only the best is trained (implicit maximum likelihood estimation, Li and Malik 2018): the others stay free to be other
-    plausible completions, so that z keeps a meaning.
-    """
-    evidence, target = batch.evidence, batch.images
-    with torch.no_grad():
-        trials = [inpainter.decode(maps, z, evidence) for z in batch.latents]
-        errors = [draw_loss(each.images, target, evidence.known) for each in trials]
-    best = torch.stack(errors).argmin(0)
-    scores = torch.stack([inpainter.score(each.summary)[:, 0] for each in trials], 1)
-    z = batch.latents[best, torch.arange(len(target), device=best.device)]
-    draw = inpainter.decode(maps, z, evidence)
-    choice = F.cross_entropy(scores.float(), best)
-    return draw_loss(draw.images, target, evidence.known).mean() + _CHOICE_WEIGHT * choice
+def hole_discriminator_step(
+    state: TrainState, batch: MaskedBatch, draws: Tensor, settings: TrainSettings
+) -> Tensor:
+    """Update the discriminator of the inpainter's ``draws``; return its loss, [B], NaN if the update was skipped."""
+    discriminator = state.hole_discriminator
+    assert discriminator is not None
+    assert state.hole_discriminator_optimiser is not None
+    # A penalty is a gradient of gradients, for which bfloat16 is too coarse.
+    precision = "float32" if is_penalised(state.step) else settings.precision
+    with autocast(precision, draws.device):
+        losses, total = hole_discriminator_losses(discriminator, batch, draws, state.step)
+    return _descend(state, total, losses, [state.hole_discriminator_optimiser])
 
 
 def _average(
@@ -245,15 +258,3 @@ def _descend(state: TrainState, total: Tensor, losses: Tensor, optimisers: list[
     if state.micro_batch < state.micro_batches - 1:
         return losses.detach()
     return update_if_finite(torch.cat(state.losses), *optimisers, group=state.group)
-
-
-def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
-    """Compute activations and products in ``precision`` (Micikevicius 2018, section 3).
-
-    bfloat16 has the range of float32, so gradients need no scaling. Its 8 bits are too few for sums
-    of many values: batch norm statistics, losses and moments stay float32.
-    """
-    if precision == "float32":
-        return contextlib.nullcontext()
-    # No cache: a cast weight shared by two passes would sum its gradients in bfloat16.
-    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)

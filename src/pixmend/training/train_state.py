@@ -1,7 +1,9 @@
 """The state of a run: networks, optimisers and counters; all else is a function of these."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,11 +11,18 @@ from torch.optim import Adam
 
 from pixmend.distributed import SINGLE_PROCESS, Group
 from pixmend.models import Discriminator, Generator, Inpainter, initialise, initialise_inpainter
+from pixmend.models.inpainter import initialise_he
 from pixmend.rng import generator_for
 from pixmend.training.data_parallel import replicate
+from pixmend.training.drawing import HoleDiscriminator
 from pixmend.training.optimise import make_optimiser
 from pixmend.training.settings import TrainSettings
 from pixmend.training.spectral import normalise_spectrally
+
+_INITIALISE: dict[str, Callable[[Any, torch.Generator], None]] = {
+    "inpainter": initialise_inpainter,
+    "hole_discriminator": initialise_he,
+}
 
 
 @dataclass
@@ -28,6 +37,8 @@ class TrainState:
     inpainter: Inpainter | None = None
     ema_inpainter: Inpainter | None = None
     inpainter_optimiser: Adam | None = None
+    hole_discriminator: HoleDiscriminator | None = None
+    hole_discriminator_optimiser: Adam | None = None
     step: int = 0
     images: int = 0  # that D has seen, in all processes
     skipped: int = 0  # steps with a non-finite update
@@ -41,11 +52,12 @@ class TrainState:
     def networks(self) -> dict[str, nn.Module]:
         """Return the networks by name."""
         names = ("generator", "discriminator", "ema", "inpainter", "ema_inpainter")
-        return {name: net for name in names if (net := getattr(self, name)) is not None}
+        names_and_nets = ((name, getattr(self, name)) for name in (*names, "hole_discriminator"))
+        return {name: net for name, net in names_and_nets if net is not None}
 
     def optimisers(self) -> dict[str, Adam]:
         """Return the optimisers by the names of their networks."""
-        names = ("generator", "discriminator", "inpainter")
+        names = ("generator", "discriminator", "inpainter", "hole_discriminator")
         optimisers = {name: getattr(self, f"{name}_optimiser") for name in names}
         return {name: each for name, each in optimisers.items() if each is not None}
 
@@ -57,14 +69,12 @@ def initial_state(
     model = settings.networks()
     generator, discriminator = Generator(model), Discriminator(model)
     trained: dict[str, nn.Module] = {"generator": generator, "discriminator": discriminator}
-    inpainter = ema_inpainter = None
+    inpainter = ema_inpainter = hole_discriminator = None
     if settings.inpainter_filters:
         trained["inpainter"] = inpainter = Inpainter(model)
+        trained["hole_discriminator"] = hole_discriminator = HoleDiscriminator(model)
     for name, network in trained.items():
-        draws = generator_for(settings.seed, "weights", name)
-        initialise_inpainter(network, draws) if isinstance(network, Inpainter) else initialise(
-            network, draws
-        )
+        _INITIALISE.get(name, initialise)(network, generator_for(settings.seed, "weights", name))
     if settings.spectral_norm:
         normalise_spectrally(discriminator, seed=settings.seed)
     ema = copy.deepcopy(generator).requires_grad_(False)
@@ -87,6 +97,8 @@ def initial_state(
         inpainter,
         ema_inpainter,
         optimisers.get("inpainter"),
+        hole_discriminator,
+        optimisers.get("hole_discriminator"),
         group=group,
         micro_batches=settings.gradient_accumulation,
     )
