@@ -18,7 +18,7 @@ from pixmend.images import decode_image, encode_png
 
 _CHUNK = 2048  # images compared at a time; bounds the memory of a look-up
 _EXACT_CHUNK = 128  # images compared exactly at a time, within a CPU's cache
-_CACHE_BYTES = 2**28  # up to this, float32 images and squares are cached between look-ups
+_CACHE_BYTES = 2**29  # up to this, float32 images and squares are cached between look-ups
 _SHIFT = 1  # pixels by which neighbours are aligned
 _ROUNDOFF = 2.0**-24  # of float32
 _MAX_SAMPLE, _MIN_SAMPLE = 1024, 16  # training images in `OutOfDomain`
