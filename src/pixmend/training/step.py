@@ -12,7 +12,7 @@ from pixmend.errors import DivergedError
 from pixmend.models.inpainter import follow_estimator
 from pixmend.training.augment import Transform, unchanged
 from pixmend.training.data import BatchLoader
-from pixmend.training.drawing import draw_losses, hole_discriminator_losses, is_penalised
+from pixmend.training.draws import draw_losses, hole_discriminator_losses, is_penalised
 from pixmend.training.ema import update_ema
 from pixmend.training.losses import (
     DISCRIMINATOR_LOSSES,

@@ -14,7 +14,7 @@ from pixmend.models import Discriminator, Generator, Inpainter, initialise, init
 from pixmend.models.inpainter import initialise_he
 from pixmend.rng import generator_for
 from pixmend.training.data_parallel import replicate
-from pixmend.training.drawing import HoleDiscriminator
+from pixmend.training.draws import HoleDiscriminator
 from pixmend.training.optimise import make_optimiser
 from pixmend.training.settings import TrainSettings
 from pixmend.training.spectral import normalise_spectrally
