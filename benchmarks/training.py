@@ -6,7 +6,7 @@ Needed FLOPs are counted from the layers' shapes; the limit is the rate of a lar
 the same run. The plain loop is the one that PyTorch's public DCGAN tutorial describes (same widths, Adam 2e-4 with beta1
 0.5, binary cross entropy on D's sigmoid, real and generated images in two backward passes, D's weight gradients computed
 in G's step and thrown away), written here from its published settings, on contiguous tensors; ours is
-`pixmend.training.step`'s two updates, moving average included. Both run in turn, one step each, in this process, after a
+`pixmend.training.step`'s two updates in each precision, moving average included. All run in turn, one step each, in this process, after a
 few steps to warm up. With `--threads 1` seconds are those of CPU time, which other programs on the machine hardly change.
 Prints markdown.
 """
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from statistics import median
+from typing import get_args
 
 import torch
 from packing import cpu_name
@@ -26,6 +27,8 @@ from pixmend.images import channel_count
 from pixmend.models import Discriminator, Generator, sample_latents
 from pixmend.rng import generator_for
 from pixmend.training import TrainSettings, resolve
+from pixmend.training.precision import autocast
+from pixmend.training.settings import Precision
 from pixmend.training.step import discriminator_step, generator_step
 from pixmend.training.train_state import initial_state
 
@@ -55,11 +58,14 @@ def main() -> None:
     unit = forward_flops(settings)
     clock = time.thread_time if options.threads == 1 else time.perf_counter
     limits = [sgemm(clock)]
-    loops = {"plain eager loop": PlainLoop(settings).step, "pixmend": our_loop(settings)}
+    loops = {"plain eager loop": PlainLoop(settings).step}
+    for precision in get_args(Precision):
+        loops[precision] = our_loop(settings.model_copy(update={"precision": precision}))
     seconds = interleaved(loops, options.steps, clock)
     limits.append(sgemm(clock))
     print(describe(options, unit, limits))
-    print(table(seconds, {"plain eager loop": _PLAIN, "pixmend": _OURS}, settings, max(limits)))
+    units = {name: _PLAIN if name == "plain eager loop" else _OURS for name in loops}
+    print(table(seconds, units, settings, max(limits)))
 
 
 def forward_flops(settings: TrainSettings) -> float:
@@ -162,7 +168,8 @@ def our_loop(settings: TrainSettings) -> Callable[[], None]:
     def step() -> None:
         generator = generator_for(settings.seed, "z", str(state.step), "0")
         z = sample_latents(networks, settings.batch_size, generator)
-        fake = state.generator(z)
+        with autocast(settings.precision, z.device):
+            fake = state.generator(z).float()
         loss_d = discriminator_step(state, real, fake, settings).mean()
         loss_g = generator_step(state, fake, real, settings).mean()
         state.step += 1
