@@ -38,7 +38,11 @@ def table_of(name, *arguments):
 def test_training_is_timed_beside_the_plain_loop():
     tiny = ("--size", 16, "--filters", 8, "--batch", 4, "--steps", 1, "--threads", 1)
     rows = table_of("training.py", *tiny)
-    assert [row.split("|")[1].strip() for row in rows[2:]] == ["plain eager loop", "float32", "bfloat16"]
+    assert [row.split("|")[1].strip() for row in rows[2:]] == [
+        "plain eager loop",
+        "float32",
+        "bfloat16",
+    ]
 
 
 def test_reading_is_measured_at_each_count():

@@ -155,9 +155,9 @@ class Inpainter(nn.Module):
         outputs = (self.neighbours + 3 + colours) * self.fold**2
         self.estimator = _WayUp(widths, outputs, 0)
         self.drawer = _WayUp(widths, outputs, INPAINTER_LATENT)
-        # The logit of a draw to be the nearest of several to the original.
+        # The logit of a draw to be the nearest of several; without a bias, which no choice depends on.
         self.score = nn.Sequential(
-            nn.Linear(sum(widths), 2 * narrow), nn.SiLU(), nn.Linear(2 * narrow, 1)
+            nn.Linear(sum(widths), 2 * narrow), nn.SiLU(), nn.Linear(2 * narrow, 1, bias=False)
         )
 
     def encode(self, evidence: Evidence) -> list[Tensor]:
