@@ -151,6 +151,18 @@ def test_a_training_image_a_pixel_off_is_its_own_neighbour_at_no_distance():
         assert torch.equal(inner, target[:, 2:-2, 2:-2])
 
 
+@pytest.mark.parametrize("gain", [0.9, 1.1])
+def test_a_training_image_of_another_brightness_is_its_own_neighbour(gain):
+    model = make(retrieval_images=12)
+    image = model.retrieval.take(torch.tensor([7]))
+    target = (((image + 1) / 2 * gain) * 2 - 1).clamp(-1, 1)
+    known = (torch.rand(1, 1, 16, 16, generator=generator_for(1, "known")) < 0.4).float()
+    neighbours, squared = align(image[:, None], target, known)
+    clipped = 0.02 if gain > 1 else 1e-10  # white stays white
+    assert (neighbours[0, 0] - target[0]).square().mean() < clipped
+    assert float(squared) / float(known.sum() * 3) < clipped
+
+
 def test_training_and_completion_see_the_same_evidence():
     model = make(retrieval_images=12)
     target, known = holed(model, 5)

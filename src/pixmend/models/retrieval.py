@@ -198,12 +198,14 @@ class OutOfDomain:
 def align(neighbours: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """Shift each neighbour [B, K, C, S, S] by up to a pixel, to where it differs least on the known pixels.
 
-    ``target`` is [B, C, S, S], ``known`` [B, 1, S, S]. Edges are replicated; of equal shifts the unshifted one is taken.
+    ``target`` is [B, C, S, S], ``known`` [B, 1, S, S]. Edges are replicated; of equal shifts the unshifted one is taken. A
+    neighbour that is the target but for its brightness takes that too: it is scaled, by least squares on the known pixels, if
+    this removes more than half of what remains.
 
     Returns
     -------
     tuple of Tensor
-        The shifted neighbours, and their sums of squared differences on the known pixels, float64 [B, K].
+        The aligned neighbours, and their sums of squared differences on the known pixels, float64 [B, K].
     """
     side = target.shape[-1]
     padded = F.pad(neighbours.flatten(1, 2), (_SHIFT,) * 4, mode="replicate")
@@ -216,7 +218,15 @@ def align(neighbours: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Te
             closer = squared < least
             best = torch.where(closer[:, :, None, None, None], shifted, best)
             least = torch.where(closer, squared, least)
-    return best, least
+    light, seen = best + 1, known[:, None] * (target + 1)[:, None]  # 0 = black
+    gain = (seen * light).flatten(2).sum(2) / (known[:, None] * light.square()).flatten(2).sum(
+        2
+    ).clamp_min(1e-6)
+    scaled = (gain[:, :, None, None, None] * light - 1).clamp(-1, 1)
+    squared = _squared(scaled, target, known)
+    explained = squared < least / 2
+    best = torch.where(explained[:, :, None, None, None], scaled, best)
+    return best, torch.where(explained, squared, least)
 
 
 def _squared(neighbours: Tensor, target: Tensor, known: Tensor) -> Tensor:
