@@ -70,9 +70,8 @@ class CompletionRun:
         with contextlib.ExitStack() as locks:
             for root in filter(None, roots):
                 locks.enter_context(shared(root, [root / folder for folder in folders]))
-            with JsonlWriter(self.results, self._latest_lines()) as self._lines:
+            with JsonlWriter(self.results, _latest_lines) as self._lines:
                 self._complete_all()
-            self.results.write_bytes(self._latest_lines().encode())
 
     def _complete_all(self) -> None:
         options = self.model.for_model(self.options)
@@ -148,19 +147,19 @@ class CompletionRun:
         if self.as_json:
             print(line, flush=True)
 
-    def _latest_lines(self) -> str:
-        """Return the latest line of each file in results.jsonl, in the order of writing.
 
-        Lines of an earlier call stay until a new one replaces them: a killed call loses nothing.
-        """
-        text = self.results.read_bytes().decode(errors="replace") if self.results.is_file() else ""
-        latest: dict[str, str] = {}
-        for line in text.splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                name = str(parse_json(line)["file"])
-                latest.pop(name, None)
-                latest[name] = line
-        return "".join(f"{line}\n" for line in latest.values())
+def _latest_lines(text: str) -> str:
+    """Return the latest line of each file in results.jsonl, in the order of writing.
+
+    Lines of an earlier call stay until a new one replaces them: a killed call loses nothing.
+    """
+    latest: dict[str, str] = {}
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            name = str(parse_json(line)["file"])
+            latest.pop(name, None)
+            latest[name] = line
+    return "".join(f"{line}\n" for line in latest.values())
 
 
 class Sheets:

@@ -26,12 +26,13 @@ from pixmend.cluster.completion_worker import (
 )
 from pixmend.cluster.input_listing import InputPlan, part_count, read_parts, write_inputs
 from pixmend.cluster.session import Cluster
-from pixmend.cluster.worker_pool import JobProgress, WorkerPool
+from pixmend.cluster.worker_pool import WorkerPool
 from pixmend.completion import CompletionOptions, conflicting_outputs
 from pixmend.errors import InputError, MissingError, OutputError
 from pixmend.masks import SHAPES
 from pixmend.models import find_model
-from pixmend.storage import StorePath, parse_json, remove_leftovers, sha256_of
+from pixmend.records.pack_progress import JobProgress
+from pixmend.storage import StorePath, remove_leftovers, sha256_of
 
 _RESULTS = "results.jsonl"
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of a function; it differs between processes
@@ -175,7 +176,7 @@ def _claim(out: StorePath, settings: dict[str, Any]) -> None:
         raise OutputError(f"{out}: other processes do not see it; give a folder, s3:// or gs://")
     path = out / LEDGER / JOB_FILE
     try:
-        earlier = parse_json(path.read_bytes())
+        earlier = path.read_json()
     except MissingError:
         if (out / _RESULTS).exists():
             raise OutputError(

@@ -11,7 +11,7 @@ from typing import Any
 from pixmend.api import Model, load
 from pixmend.cluster.input_listing import CompletionInput, InputPlan
 from pixmend.cluster.session import missing_on_node
-from pixmend.cluster.worker_pool import JobProgress, JobWorker, RetryPolicy
+from pixmend.cluster.worker_pool import JobWorker, RetryPolicy
 from pixmend.completion import (
     Completion,
     CompletionOptions,
@@ -23,6 +23,7 @@ from pixmend.completion import (
 )
 from pixmend.errors import InputError, StoppedError, StoreError
 from pixmend.images import lossless_suffix, open_image
+from pixmend.records.pack_progress import JobProgress
 from pixmend.storage import StorePath, parse_json
 
 LEDGER = ".complete"  # the sub-folder of OUT with the ledger

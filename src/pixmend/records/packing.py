@@ -156,12 +156,14 @@ def _work_folder(out: StorePath) -> Iterator[Path]:
         with locked(out), tempfile.TemporaryDirectory(prefix="pixmend-") as name:
             yield Path(name)
         return
-    existed = out.local.exists()
+    existed = out.exists()
     work = out.local / _WORK
     with locked(out):
+        if work.is_symlink():
+            raise OutputError(f"{work}: a link, which could lead to files of others; remove it")
         try:
             make_folder(work)
-            (work / "progress").unlink(missing_ok=True)
+            StorePath(work / "progress").remove(missing_ok=True)
             yield work
         finally:
             (work / "listing.jsonl").unlink(missing_ok=True)

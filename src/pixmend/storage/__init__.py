@@ -1,6 +1,6 @@
 """Atomic files, on this machine and in object stores.
 
-local   atomic writes, locks, hashes and JSON
+local   regular files, atomic writes, locks, hashes and JSON
 remote  StorePath, a path or URL: reads, ranged reads, atomic writes, listings
 urls    URLs and fsspec file systems
 retry   retries, and error messages without secrets
@@ -11,9 +11,13 @@ cache   a bounded disk cache of file blocks
 from pixmend.storage.cache import BlockCache, Blocks, Buffer, CachedFile, default_cache
 from pixmend.storage.jsonl import JsonlWriter
 from pixmend.storage.local import (
+    TEMPORARY,
     append_line,
     atomic_write,
+    lock,
     make_folder,
+    open_file,
+    opened_folder,
     parse_json,
     remove_leftovers,
     sha256_of,
@@ -24,6 +28,7 @@ from pixmend.storage.local import (
 from pixmend.storage.remote import FileInfo, StorePath
 
 __all__ = [
+    "TEMPORARY",
     "BlockCache",
     "Blocks",
     "Buffer",
@@ -34,7 +39,10 @@ __all__ = [
     "append_line",
     "atomic_write",
     "default_cache",
+    "lock",
     "make_folder",
+    "open_file",
+    "opened_folder",
     "parse_json",
     "remove_leftovers",
     "sha256_of",

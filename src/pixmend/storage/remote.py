@@ -19,7 +19,14 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 from pixmend.errors import InputError, MissingError, OutputError, StoreError
-from pixmend.storage.local import atomic_write, temporary_file, write_failure
+from pixmend.storage.local import (
+    MAX_BYTES,
+    atomic_write,
+    open_file,
+    parse_json,
+    temporary_file,
+    write_failure,
+)
 from pixmend.storage.retry import read_error, retry, write_error
 from pixmend.storage.urls import BUCKETS, open_store, parse_url, redact, staged
 
@@ -31,6 +38,10 @@ T = TypeVar("T")
 _CHUNK_BYTES = 8 * 2**20  # of one read, where a whole file is fetched
 _BUFFER_BYTES = 2**20  # of one read, in an open file of a store
 _THREADS = 16
+_MAX_JSON = 64 * 2**20
+_MAX_LINE = 2**20
+# Of paths that cannot exist.
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 # A content tag comes first: a modification time changes when equal content is written again.
 _VERSION_KEYS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "mtime", "created")
@@ -62,7 +73,10 @@ class StorePath:
 
     @classmethod
     def of(cls, path: "StorePath | Path | str") -> "StorePath":
-        """Return the StorePath of a path or URL; ``file://`` is local."""
+        """Return the StorePath of a path or URL; ``file://`` is local, and ``~/`` the user's home.
+
+        InputError if it is empty: a variable that is not set would stand for the current folder.
+        """
         if isinstance(path, StorePath):
             return path
         parsed = path if isinstance(path, Path) else parse_url(path)
@@ -116,15 +130,22 @@ class StorePath:
             raise OutputError(f"{self}: {what} is kept on this machine; give a folder")
         return self.local
 
-    def read_bytes(self, start: int | None = None, stop: int | None = None) -> bytes:
-        """Return the content, or its bytes [start, stop); fewer if the file ends earlier."""
+    def read_bytes(
+        self, start: int | None = None, stop: int | None = None, *, limit: int = MAX_BYTES
+    ) -> bytes:
+        """Return the content, or its bytes [start, stop); fewer if the file ends earlier.
+
+        Without ``stop``, more than ``limit`` bytes are an InputError.
+        """
         first = start or 0
+        if stop is None and (rest := self.size() - first) > limit:
+            raise InputError(f"{self}: {rest:,} bytes is over the limit of {limit:,}")
         if stop is not None and stop <= first:
             return b""
         if self.local is not None:
             with self.open() as file:
                 file.seek(first)
-                return self._read(lambda: file.read(-1 if stop is None else stop - first))
+                return self._read(lambda: file.read(limit if stop is None else stop - first))
         store, target = self._store()
         try:
             return self._read(lambda: bytes(store.cat_file(target, start=start, end=stop)))
@@ -133,11 +154,27 @@ class StorePath:
                 return b""
             raise
 
+    def read_text(self) -> str:
+        """Return the content as UTF-8, with what is not valid replaced."""
+        return self.read_bytes().decode(errors="replace")
+
+    def read_json(self) -> Any:  # noqa: ANN401 - any JSON value
+        """Parse the content, at most 64 MiB; ValueError if it is not JSON."""
+        return parse_json(self.read_bytes(limit=_MAX_JSON))
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines, of at most 1 MiB each."""
+        with self.open() as file:
+            while line := self._read(lambda: file.readline(_MAX_LINE)):
+                if len(line) == _MAX_LINE:
+                    raise InputError(f"{self}: a line of over 1 MiB; get the file again")
+                yield line
+
     def open(self) -> IO[bytes]:
         """Open a seekable file for reading; a store's file is fetched 1 MiB at a time."""
         if self.local is not None:
             path = self.local
-            return self._read(lambda: path.open("rb"))
+            return self._read(lambda: open_file(path))
         return cast("IO[bytes]", io.BufferedReader(_StoreFile(self), _BUFFER_BYTES))
 
     def write_bytes(self, content: bytes) -> None:
@@ -232,7 +269,8 @@ class StorePath:
         """Yield every file below the folder, sorted by name within each folder.
 
         A missing folder has none. Memory holds the names of one folder and its parents. Links to
-        folders are not followed.
+        folders are not followed. A local subfolder that cannot be read is yielded itself, its name
+        with a trailing slash.
         """
         pending: list[_Child] = [("", None)]
         while pending:
@@ -292,7 +330,7 @@ class StorePath:
         return _store_children(listing, target, folder)
 
     def _kind(self) -> str:
-        """Return ``file``, ``directory``, ``other``, or nothing where it is missing."""
+        """Return ``file``, ``directory``, ``other``, or nothing where nothing can be."""
         try:
             return str(self._stat()["type"])
         except MissingError:
@@ -313,11 +351,14 @@ class StorePath:
         try:
             return action() if self.local is not None else retry(action)
         except Exception as error:
-            shown = read_error(str(self), error)
-            if self.local is None or not isinstance(shown, StoreError):
-                raise shown from None
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(f"{self}: cannot be read: {reason}") from error
+            if self.local is None or not isinstance(error, OSError):
+                raise read_error(str(self), error) from None
+            if error.errno in _NOWHERE:
+                reason = f" ({error.strerror})" if error.errno != errno.ENOENT else ""
+                raise MissingError(
+                    f"{self}: no such file or folder{reason}; check the path"
+                ) from None
+            raise InputError(f"{self}: cannot be read: {error.strerror or error}") from error
 
     def _store(self) -> "tuple[AbstractFileSystem, str]":
         return open_store(self._url + self._query, str(self))
@@ -356,16 +397,21 @@ def _local_children(root: Path, folder: str) -> Iterator[_Child]:
         with os.scandir(root / folder) as entries:
             for entry in entries:
                 path = f"{folder}/{entry.name}" if folder else entry.name
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # just removed
+                try:
                     if entry.is_dir(follow_symlinks=False):
                         yield path, None
                     elif entry.is_file():
                         status = entry.stat()
                         yield path, FileInfo(path, status.st_size, str(status.st_mtime_ns))
+                except OSError as error:
+                    if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # just removed
+                        yield path, FileInfo(path, 0, "")
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
-        raise InputError(f"{root / folder}: cannot be read: {error.strerror}") from error
+        if not folder:
+            raise InputError(f"{root}: cannot be read: {error.strerror}") from error
+        yield f"{folder}/", FileInfo(f"{folder}/", 0, "")
 
 
 def _store_children(
