@@ -292,7 +292,7 @@ def test_lack_of_memory_is_not_a_fault_of_the_image(monkeypatch):
 def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(ImageError, match="no such file"):
         open_image(tmp_path / "nothing.png")
-    with pytest.raises(ImageError, match="not a file"):
+    with pytest.raises(ImageError, match="Is a directory"):
         open_image(tmp_path)
 
 

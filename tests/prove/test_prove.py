@@ -112,7 +112,7 @@ def test_half_written_files_lost_results_and_leftovers_would_be_seen(world, tmp_
     verb = verb_of(world, "complete")
     attempt(verb.command(tmp_path / "out"))
     done, whole = verb.done(tmp_path / "out"), verb.result(tmp_path / "out")
-    (tmp_path / "out" / ".a.png.12345678.tmp").write_text("")
+    (tmp_path / "out" / ".a.png.12345678.pixmend.tmp").write_text("")
     row = Row("a leftover")
     crash.compare(verb, tmp_path / "out", whole, row)
     assert len(row.wrong) == 2

@@ -419,7 +419,7 @@ def test_a_model_of_the_last_version_is_read():
 
 def test_what_a_killed_process_left_is_cleared_away(records, tiny, whole):
     for folder in (whole, whole / "checkpoints", whole / "samples"):
-        (folder / ".step-00000012.safetensors.abcd_123.tmp").write_bytes(b"half")
+        (folder / ".step-00000012.safetensors.abcd_123.pixmend.tmp").write_bytes(b"half")
     list(train(records, whole, tiny()))
     assert not list(whole.rglob("*.tmp"))
 

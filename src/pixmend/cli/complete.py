@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 from typer import Argument, Exit, Option
@@ -47,7 +46,7 @@ ViewName = Annotated[
     str, Option(metavar="whole|window", help="Model input: whole image, or a window per hole.")
 ]
 Animation = Annotated[
-    Path | None, Option(help="GIF of the search; several images get a folder of that name.")
+    str | None, Option(help="GIF of the search; several images get a folder of that name.")
 ]
 Json = Annotated[bool, Option("--json", help="Print one JSON line per image on stdout.")]
 ServerUrl = Annotated[
@@ -106,7 +105,10 @@ def complete(
         _complete_on(cluster, model, inputs, folder, options, mask, uncertainty, device, as_json)
         return
     files = expand_inputs(inputs, out=folder)
-    animations = None if animation is None else Animations(animation, files)
+    animations = None
+    if animation is not None:
+        path = StorePath.of(animation).on_this_machine("an animation")
+        animations = Animations(path, files)
     loaded = _load(model, device, server, animation)
     run = CompletionRun(loaded, files, mask, folder, options, uncertainty, animations, as_json)
     run.run()
@@ -143,7 +145,7 @@ def _refuse_with(option: str, others: Mapping[str, object]) -> None:
 
 
 def _load(
-    model: str, device: str, server: str | None, animation: Path | None
+    model: str, device: str, server: str | None, animation: str | None
 ) -> "Model | RemoteModel":
     from pixmend import api
 

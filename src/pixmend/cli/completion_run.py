@@ -64,6 +64,7 @@ class CompletionRun:
         """Complete all inputs; other calls may write to the same folder at the same time."""
         folders = {PurePath(), *(item.relative.parent for item in self.inputs)}
         roots = [self.out.local, self.animations.folder if self.animations else None]
+        self._mask_files: dict[str, str] = {}
         self._names = Names()
         self._names.reserve([PurePath(self.results.name)])
         self._sheets = Sheets(self.out, self._names) if len(self.inputs) > 1 else None
@@ -107,7 +108,10 @@ class CompletionRun:
         for item in self.inputs:
             try:
                 picture = images.open_image(item.path)
-                mask = completion.open_mask(self.mask, picture, seed=self.options.seed)
+                file = completion.mask_file(self.mask, item.path, item.relative)
+                mask = completion.open_mask(file or self.mask, picture, seed=self.options.seed)
+                if file is not None:
+                    self._mask_files[str(item.path)] = str(file)
                 task = Task(picture, mask, str(item.path))
                 task.check()
             except (InputError, StoreError) as error:
@@ -133,6 +137,8 @@ class CompletionRun:
             uncertainty=self.uncertainty,
         )
         facts, _ = completion.write_completion(result, self.out, names)
+        if result.name in self._mask_files:
+            facts["mask_file"] = self._mask_files.pop(result.name)
         if self.animations:
             facts["animation"] = str(self.animations.write(result, names.answers[0]))
         self._record(facts)

@@ -211,9 +211,11 @@ def _folder(text: str | None, content: str) -> Path:
 def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
     """Split off the second model if the first of several inputs is one."""
     from pixmend.models import find_model
+    from pixmend.storage import StorePath
 
     first = images[0]
-    is_image_folder = Path(first).is_dir() and not any(Path(first).glob("*.safetensors"))
+    folder = StorePath.of(first)
+    is_image_folder = folder.is_folder() and not any(Path(first).glob("*.safetensors"))
     if len(images) < 2 or is_image_folder:
         return None, images
     try:

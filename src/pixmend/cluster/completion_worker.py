@@ -118,7 +118,7 @@ class CompletionWorker(JobWorker):
 
     def digest(self, image: CompletionInput) -> str:
         """Return a digest of an input and of its own mask."""
-        mask = mask_file(self.spec.mask, image.path)
+        mask = mask_file(self.spec.mask, image.path, image.relative)
         digests = [image.path.sha256(), "" if mask is None else mask.sha256()]
         return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
@@ -156,6 +156,7 @@ class _PartRun:
     policy: RetryPolicy
     entries: dict[int, LedgerEntry]
     digests: dict[int, str] = field(default_factory=dict)
+    mask_files: dict[int, str] = field(default_factory=dict)
     stopped: bool = False
 
     def complete(self, positions: Sequence[int]) -> None:
@@ -187,7 +188,11 @@ class _PartRun:
             try:
                 picture = open_image(image.path)
                 self.digests[position] = self.worker.digest(image)
-                mask = open_mask(self.worker.spec.mask, picture, seed=self.worker.spec.options.seed)
+                spec = self.worker.spec
+                file = mask_file(spec.mask, image.path, image.relative)
+                mask = open_mask(file or spec.mask, picture, seed=spec.options.seed)
+                if file is not None:
+                    self.mask_files[position] = str(file)
                 task = Task(picture, mask, str(image.path))
                 task.check()
             except (InputError, StoreError) as error:
@@ -205,6 +210,8 @@ class _PartRun:
         plan = self.inputs[position].names
         suffix = lossless_suffix(next(iter(plan)), result.original.mode)
         facts, files = write_completion(result, self.worker.spec.out, plan[suffix])
+        if position in self.mask_files:
+            facts["mask_file"] = self.mask_files[position]
         self.entries[position] = LedgerEntry(self.digests[position], facts, files)
         self._report(result.name)
 

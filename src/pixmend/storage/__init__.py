@@ -23,6 +23,7 @@ from pixmend.storage.local import (
     sha256_of,
     shared,
     write_bytes,
+    write_failure,
     write_text,
 )
 from pixmend.storage.remote import FileInfo, StorePath
@@ -48,5 +49,6 @@ __all__ = [
     "sha256_of",
     "shared",
     "write_bytes",
+    "write_failure",
     "write_text",
 ]

@@ -44,7 +44,9 @@ def open_file(path: Path, mode: str = "rb", *, limit: int | None = None) -> IO[b
             raise
         status = os.fstat(descriptor)
         problem = "" if stat.S_ISREG(status.st_mode) else _NOT_REGULAR
-        if limit is not None and status.st_size > limit:
+        if stat.S_ISDIR(status.st_mode):
+            problem = os.strerror(errno.EISDIR)
+        elif limit is not None and status.st_size > limit:
             problem = f"{status.st_size:,} bytes is over the limit of {limit:,}"
         if problem:
             os.close(descriptor)

@@ -139,7 +139,9 @@ class StorePath:
         """
         first = start or 0
         if stop is None and (rest := self.size() - first) > limit:
-            raise InputError(f"{self}: {rest:,} bytes is over the limit of {limit:,}")
+            raise InputError(
+                f"{self}: {rest / 2**20:,.0f} MiB is over the limit of {limit >> 20} MiB"
+            )
         if stop is not None and stop <= first:
             return b""
         if self.local is not None:

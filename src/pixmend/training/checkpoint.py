@@ -85,7 +85,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path, *, keep: int) -> None
     """
     path = folder / f"step-{checkpoint.step:08d}.safetensors"
     write_tensors(path, checkpoint.tensors, kind="checkpoint", header=checkpoint.counters)
-    for old in sorted(folder.glob("step-*.safetensors"))[:-keep]:
+    for old in sorted(folder.glob(f"step-{'[0-9]' * 8}.safetensors"))[:-keep]:
         with contextlib.suppress(OSError):
             old.unlink()
 
