@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from pixmend.completion import Names, OutputNames, plan_targets, relative_to
+from pixmend.completion import Names, OutputNames, plan_targets
 from pixmend.errors import InputError
 from pixmend.images import EXTENSIONS, images_in
 from pixmend.storage import StorePath, atomic_write
@@ -145,7 +145,7 @@ def _folders(root: StorePath, outside: StorePath) -> Iterator[list[PurePath]]:
 
     Memory holds the names of one folder and of its parents.
     """
-    excluded = relative_to(outside, root)
+    excluded = outside.relative_to(root)
     stack: list[tuple[PurePosixPath, list[PurePath]]] = []  # each folder lies in the one before
     for name in images_in(root):
         path = PurePosixPath(name)

@@ -12,7 +12,6 @@ from pixmend.completion.output_files import (
     beside,
     conflicting_outputs,
     plan_targets,
-    relative_to,
     write_completion,
 )
 from pixmend.completion.pipeline import complete, complete_batch, for_model
@@ -52,6 +51,5 @@ __all__ = [
     "mask_file",
     "open_mask",
     "plan_targets",
-    "relative_to",
     "write_completion",
 ]

@@ -52,7 +52,9 @@ def images_in(folder: StorePath) -> Iterator[str]:
 
     A sub-folder that cannot be read is one of them: it fails as an image would, and is reported.
     """
-    return (name for name, *_ in folder.files() if _is_image(name))
+    for name, *_ in folder.files(hidden=False):
+        if name.endswith("/") or PurePosixPath(name).suffix.lower() in EXTENSIONS:
+            yield name
 
 
 def open_image(source: Any) -> Picture:  # noqa: ANN401 - a path, a URL, a PIL image or an array
@@ -180,12 +182,6 @@ def image_bytes(picture: Picture, suffix: str) -> bytes:
     buffer = io.BytesIO()
     picture.to_pil().save(buffer, name, **options)
     return buffer.getvalue()
-
-
-def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") for part in path.parts)
-    return not hidden and (name.endswith("/") or path.suffix.lower() in EXTENSIONS)
 
 
 def _read(place: StorePath) -> bytes:

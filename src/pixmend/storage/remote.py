@@ -52,7 +52,7 @@ class FileInfo(NamedTuple):
 
     name: str  # relative to the listed folder
     bytes: int
-    version: str  # only compared for equality: it may be a time of any clock
+    version: str  # only compared for equality: it may be a time of any clock; "" of no file
 
 
 _Child: TypeAlias = tuple[str, FileInfo | None]  # a relative path, and None for a folder
@@ -118,6 +118,15 @@ class StorePath:
     def with_name(self, name: str) -> "StorePath":
         """Return the path of another name in the same folder."""
         return self.parent / name
+
+    def relative_to(self, folder: "StorePath") -> PurePosixPath | None:
+        """Return the path relative to ``folder``, or None if it lies elsewhere."""
+        local = self.local is not None and folder.local is not None
+        inside, root = (
+            PurePosixPath(os.path.realpath(f"{each}") if local else f"{each}")
+            for each in (self, folder)
+        )
+        return inside.relative_to(root) if inside.is_relative_to(root) else None
 
     @property
     def shared(self) -> bool:
@@ -267,12 +276,13 @@ class StorePath:
         """Return the file's name, size and version."""
         return _file_info(self.name, self._stat())
 
-    def files(self) -> Iterator[FileInfo]:
+    def files(self, *, hidden: bool = True) -> Iterator[FileInfo]:
         """Yield every file below the folder, sorted by name within each folder.
 
         A missing folder has none. Memory holds the names of one folder and its parents. Links to
-        folders are not followed. A local subfolder that cannot be read is yielded itself, its name
-        with a trailing slash.
+        folders are not followed: they could lead out of the folder, or in circles. What is no
+        regular file has no version; so has a local subfolder that cannot be read, whose name ends
+        in a slash.
         """
         pending: list[_Child] = [("", None)]
         while pending:
@@ -280,7 +290,11 @@ class StorePath:
             if file is not None:
                 yield file
             else:
-                children = sorted(self._children(path), key=lambda child: child[0])
+                children = sorted(
+                    child
+                    for child in self._children(path)
+                    if hidden or not child[0].rpartition("/")[2].startswith(".")
+                )
                 pending.extend(reversed(children))
 
     def beginning(self, start: str) -> list[str]:
@@ -405,6 +419,8 @@ def _local_children(root: Path, folder: str) -> Iterator[_Child]:
                     elif entry.is_file():
                         status = entry.stat()
                         yield path, FileInfo(path, status.st_size, str(status.st_mtime_ns))
+                    elif not entry.is_dir():
+                        yield path, FileInfo(path, 0, "")
                 except OSError as error:
                     if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # just removed
                         yield path, FileInfo(path, 0, "")
