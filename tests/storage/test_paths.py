@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pixmend.errors import InputError, MissingError
+from pixmend.errors import ImageError, InputError, MissingError
+from pixmend.images import images_in, open_image
+from pixmend.records import find_source
 from pixmend.storage import StorePath
 
 LONG = "n" * 300
@@ -81,3 +83,11 @@ def test_a_folder_without_the_right_to_search_is_told_in_a_line(tmp_path, monkey
     for ask in (StorePath.exists, StorePath.is_file, StorePath.is_folder):
         with pytest.raises(InputError, match="a: cannot be read: Permission denied"):
             ask(StorePath(tmp_path / "a"))
+
+
+def test_a_subfolder_that_cannot_be_read_is_an_input_that_fails(locked):
+    assert list(images_in(StorePath(locked))) == ["a.png", "sub/", "z.png"]
+    with pytest.raises(ImageError):
+        open_image(locked / "sub")
+    reasons = {source.name: source.reason for source in find_source(locked).images()}
+    assert reasons == {"a.png": "", "sub/": "the folder cannot be opened", "z.png": ""}

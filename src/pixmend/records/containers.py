@@ -62,19 +62,9 @@ def class_depth(files: Iterable[str]) -> int:
     An archive unpacked as English/Fnt/Sample001 ... has its classes two levels down. Where nothing
     branches, the first level is the class.
     """
-    common: list[str] | None = None
-    branches = False
-    for file in files:
-        parents = file.split("/")[:-1]
-        if common is None:
-            common = parents
-        elif parents != common:
-            branches = True
-            pairs = zip(common, parents, strict=False)
-            common = [
-                name for name, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
-            ]
-    return len(common) if branches and common is not None else 0
+    folders = {tuple(file.split("/")[:-1]) for file in files}
+    ends = zip(min(folders), max(folders), strict=False) if len(folders) > 1 else ()
+    return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], ends)))
 
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., lengths of name and of extra field

@@ -35,15 +35,9 @@ class Records:
     """A folder of records that `pack` wrote, or its URL. Picklable and thread-safe.
 
     Opening reads the manifest and the indices; memory grows by 16 bytes per image. Shards in a
-    store are read by ranges, through a bounded cache (`pixmend.storage.default_cache`).
-
-    Parameters
-    ----------
-    skip_bad
-        Verify every record at opening, and leave broken ones out of the numbering; ``bad`` has a
-        message for each. Otherwise a missing or truncated shard is a RecordError.
-    should_stop
-        Called before each shard is opened; a StoppedError ends the opening if it returns True.
+    store are read by ranges, through a bounded cache (`pixmend.storage.default_cache`). With
+    ``skip_bad``, every record is verified, and broken ones are left out of the numbering; ``bad``
+    has a message for each. Otherwise a missing or truncated shard is a RecordError.
     """
 
     def __init__(

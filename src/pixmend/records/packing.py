@@ -62,19 +62,10 @@ def pack(
     It is an InputError if no image is readable, or too many are not, and an OutputError if ``out``
     is not writable or holds something else.
 
-    Parameters
-    ----------
-    source
-        A folder, zip, idx file, TFRecord or image; see `find_source`.
-    workers
-        Processes; by default one per core. With 1, everything happens in this process.
-    engine
-        Writes the shards instead of local processes; ``workers`` is ignored.
-    max_bad
-        Maximum of unusable inputs, as a count or a share (a float below 1). Unlimited by default.
-    on_progress, should_stop
-        Called a few times a second. Where ``should_stop`` returns True, workers stop at their next
-        image and a StoppedError is raised.
+    There are ``workers`` processes, by default one per core; with 1, everything happens in this
+    one. An ``engine`` writes the shards instead. At most ``max_bad`` inputs may be unusable: a
+    count, or a share as a float below 1. Where ``should_stop`` returns True, workers stop at their
+    next image and a StoppedError is raised.
     """
 
     def check_stop() -> None:

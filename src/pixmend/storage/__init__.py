@@ -1,7 +1,8 @@
 """Atomic files, on this machine and in object stores.
 
 local   regular files, atomic writes, locks, hashes and JSON
-remote  StorePath, a path or URL: reads, ranged reads, atomic writes, listings
+remote  StorePath, a path or URL: reads, ranged reads, atomic writes
+listing the files of a folder
 urls    URLs and fsspec file systems
 retry   retries, and error messages without secrets
 jsonl   a growing file of lines
@@ -10,6 +11,7 @@ cache   a bounded disk cache of file blocks
 
 from pixmend.storage.cache import BlockCache, Blocks, Buffer, CachedFile, default_cache
 from pixmend.storage.jsonl import JsonlWriter
+from pixmend.storage.listing import FileInfo
 from pixmend.storage.local import (
     TEMPORARY,
     append_line,
@@ -26,7 +28,7 @@ from pixmend.storage.local import (
     write_failure,
     write_text,
 )
-from pixmend.storage.remote import FileInfo, StorePath
+from pixmend.storage.remote import StorePath
 
 __all__ = [
     "TEMPORARY",

@@ -14,11 +14,11 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path, PurePath, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from pixmend.errors import InputError, MissingError, OutputError, StoreError
+from pixmend.storage.listing import Child, FileInfo, file_info, local_children, store_children
 from pixmend.storage.local import (
     MAX_BYTES,
     atomic_write,
@@ -42,20 +42,6 @@ _MAX_JSON = 64 * 2**20
 _MAX_LINE = 2**20
 # Of paths that cannot exist.
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
-
-# A content tag comes first: a modification time changes when equal content is written again.
-_VERSION_KEYS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "mtime", "created")
-
-
-class FileInfo(NamedTuple):
-    """A file in a folder."""
-
-    name: str  # relative to the listed folder
-    bytes: int
-    version: str  # only compared for equality: it may be a time of any clock; "" of no file
-
-
-_Child: TypeAlias = tuple[str, FileInfo | None]  # a relative path, and None for a folder
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -274,7 +260,7 @@ class StorePath:
 
     def info(self) -> FileInfo:
         """Return the file's name, size and version."""
-        return _file_info(self.name, self._stat())
+        return file_info(self.name, self._stat())
 
     def files(self, *, hidden: bool = True) -> Iterator[FileInfo]:
         """Yield every file below the folder, sorted by name within each folder.
@@ -284,7 +270,7 @@ class StorePath:
         regular file has no version; so has a local subfolder that cannot be read, whose name ends
         in a slash.
         """
-        pending: list[_Child] = [("", None)]
+        pending: list[Child] = [("", None)]
         while pending:
             path, file = pending.pop()
             if file is not None:
@@ -333,17 +319,17 @@ class StorePath:
             paths = [self / file.name for file in self.files()]
             list(threads.map(lambda path: path.remove(missing_ok=True), paths))
 
-    def _children(self, folder: str) -> Iterable[_Child]:
+    def _children(self, folder: str) -> Iterable[Child]:
         """Return the files and folders of a subfolder, in any order."""
         if self.local is not None:
-            return _local_children(self.local, folder)
+            return local_children(self.local, folder)
         path = self / folder if folder else self
         store, target = path._store()
         try:
             listing = path._read(lambda: store.ls(target, detail=True))
         except MissingError:
             return []
-        return _store_children(listing, target, folder)
+        return store_children(listing, target, folder)
 
     def _kind(self) -> str:
         """Return ``file``, ``directory``, ``other``, or nothing where nothing can be."""
@@ -405,52 +391,3 @@ class _StoreFile(io.RawIOBase):
         buffer[: len(content)] = content
         self._position += len(content)
         return len(content)
-
-
-def _local_children(root: Path, folder: str) -> Iterator[_Child]:
-    """Yield the children of ``folder``, relative to ``root``; none if it is missing."""
-    try:
-        with os.scandir(root / folder) as entries:
-            for entry in entries:
-                path = f"{folder}/{entry.name}" if folder else entry.name
-                try:
-                    if entry.is_dir(follow_symlinks=False):
-                        yield path, None
-                    elif entry.is_file():
-                        status = entry.stat()
-                        yield path, FileInfo(path, status.st_size, str(status.st_mtime_ns))
-                    elif not entry.is_dir():
-                        yield path, FileInfo(path, 0, "")
-                except OSError as error:
-                    if error.errno not in (errno.ENOENT, errno.ENOTDIR):  # just removed
-                        yield path, FileInfo(path, 0, "")
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        if not folder:
-            raise InputError(f"{root}: cannot be read: {error.strerror}") from error
-        yield f"{folder}/", FileInfo(f"{folder}/", 0, "")
-
-
-def _store_children(
-    listing: Iterable[Mapping[str, Any]], target: str, folder: str
-) -> Iterator[_Child]:
-    """Yield the children in a store's listing of ``target``, which is ``folder`` below the root."""
-    for status in listing:
-        full = str(status["name"])
-        name = full.rstrip("/").rpartition("/")[2]
-        # Skip a folder's marker object, and a file listed as a folder.
-        if full.strip("/") == target.strip("/") or name in ("", ".", ".."):
-            continue
-        path = f"{folder}/{name}" if folder else name
-        if status["type"] == "directory":
-            yield path, None
-        elif not full.endswith("/"):
-            yield path, _file_info(path, status)
-
-
-def _file_info(name: str, status: Mapping[str, Any]) -> FileInfo:
-    """Return the info of a file from its status in fsspec's terms."""
-    version = next((status[key] for key in _VERSION_KEYS if status.get(key) is not None), None)
-    text = repr(version.timestamp()) if isinstance(version, datetime) else str(version)
-    return FileInfo(name, int(status.get("size") or 0), text.strip('"'))
