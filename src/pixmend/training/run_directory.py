@@ -86,7 +86,7 @@ def open_run(
     with _locked(run.path):
         if is_run(run.path):
             _check_same(run, settings, facts)
-        elif run.checkpoints.exists() or run.log.exists():
+        elif any(StorePath(path).exists() for path in (run.checkpoints, run.log)):
             raise RunError(
                 f"{run.path}: holds parts of a run but no run.json; choose another folder"
             )
