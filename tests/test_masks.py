@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -274,6 +274,7 @@ NAMES = st.text(
 )
 
 
+@settings(deadline=None)
 @given(NAMES, NAMES, st.sampled_from(["NFC", "NFD"]), st.sampled_from(["NFC", "NFD"]))
 def test_names_that_look_the_same_are_the_same(folder, stem, of_image, of_mask):
     path = unicodedata.normalize(of_mask, f"{folder}/{stem}.png")

@@ -167,6 +167,7 @@ def test_a_hole_of_any_length_is_searched_no_further_than_a_record(tmp_path: Pat
 TRITS = st.lists(st.sampled_from([0, 1, 255]), max_size=40).map(bytes)
 
 
+@settings(deadline=None)
 @given(st.lists(TRITS, max_size=6), TRITS, st.data())
 def test_every_header_after_damage_is_found(
     payloads: list[bytes], before: bytes, data: st.DataObject

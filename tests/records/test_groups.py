@@ -1,7 +1,7 @@
 """Families are read off file names: what looks alike must not be on both sides of a split."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixmend.records import groups_of
@@ -56,6 +56,7 @@ NUMBERS = st.integers(0, 9999).map(str)
 HASHES = st.binary(min_size=8, max_size=20).map(bytes.hex).filter(lambda text: not text.isalpha())
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["", "icon-", "IMG_", "a b (", "x"]), NUMBERS | HASHES),
@@ -73,6 +74,7 @@ def test_numbers_and_hashes_make_no_family(pairs):
     assert len(set(of(mixed))) == len(names)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(WORDS), min_size=20, max_size=60),
     st.sampled_from(["", "__", "-", "_", " ", "+"]),
@@ -92,6 +94,7 @@ def test_a_family_is_the_word_whatever_the_numbers_and_the_order(words, mark, di
     assert [of(names)[n] for n in order] == of([names[n] for n in order])
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(WORDS), min_size=10, max_size=40))
 def test_a_folder_is_a_family_where_names_are_numbers_and_classes_are_other_folders(folders):
     folders = [*folders, *WORDS, *WORDS]

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixmend.errors import ImageError, InputError, MissingError
@@ -42,6 +42,7 @@ def test_what_cannot_be_is_not_there(tmp_path, name):
     assert "\n" not in str(told.value)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1, max_size=400))
 def test_whatever_is_asked_about_a_name_is_answered(name):
     if not name.startswith(("~", "/")) and "://" not in name:

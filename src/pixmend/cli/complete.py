@@ -105,10 +105,7 @@ def complete(
         _complete_on(cluster, model, inputs, folder, options, mask, uncertainty, device, as_json)
         return
     files = expand_inputs(inputs, out=folder)
-    animations = None
-    if animation is not None:
-        path = StorePath.of(animation).on_this_machine("an animation")
-        animations = Animations(path, files)
+    animations = None if animation is None else Animations(animation, files)
     loaded = _load(model, device, server, animation)
     run = CompletionRun(loaded, files, mask, folder, options, uncertainty, animations, as_json)
     run.run()

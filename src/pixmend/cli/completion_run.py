@@ -211,7 +211,8 @@ class Animations:
         PATH does not end in .gif, or would replace an input.
     """
 
-    def __init__(self, path: Path, inputs: Sequence[InputFile]) -> None:
+    def __init__(self, name: str, inputs: Sequence[InputFile]) -> None:
+        path = StorePath.of(name).on_this_machine("an animation")
         if path.suffix.lower() != ".gif":
             raise SettingsError(f"--animation {path}: needs a name that ends in .gif")
         self._single = len(inputs) == 1
