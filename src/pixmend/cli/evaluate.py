@@ -214,9 +214,9 @@ def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
     from pixmend.storage import StorePath
 
     first = images[0]
-    folder = StorePath.of(first)
-    is_image_folder = folder.is_folder() and not any(Path(first).glob("*.safetensors"))
-    if len(images) < 2 or is_image_folder:
+    path = StorePath.of(first)
+    folder = path.local if path.local is not None and path.is_folder() else None
+    if len(images) < 2 or (folder is not None and not any(folder.glob("*.safetensors"))):
         return None, images
     try:
         file = find_model(first)

@@ -156,7 +156,7 @@ class _PartRun:
     policy: RetryPolicy
     entries: dict[int, LedgerEntry]
     digests: dict[int, str] = field(default_factory=dict)
-    mask_files: dict[int, str] = field(default_factory=dict)
+    mask_files: dict[int, StorePath | None] = field(default_factory=dict)
     stopped: bool = False
 
     def complete(self, positions: Sequence[int]) -> None:
@@ -190,9 +190,8 @@ class _PartRun:
                 self.digests[position] = self.worker.digest(image)
                 spec = self.worker.spec
                 file = mask_file(spec.mask, image.path, image.relative)
+                self.mask_files[position] = file
                 mask = open_mask(file or spec.mask, picture, seed=spec.options.seed)
-                if file is not None:
-                    self.mask_files[position] = str(file)
                 task = Task(picture, mask, str(image.path))
                 task.check()
             except (InputError, StoreError) as error:
@@ -210,8 +209,8 @@ class _PartRun:
         plan = self.inputs[position].names
         suffix = lossless_suffix(next(iter(plan)), result.original.mode)
         facts, files = write_completion(result, self.worker.spec.out, plan[suffix])
-        if position in self.mask_files:
-            facts["mask_file"] = self.mask_files[position]
+        if self.mask_files[position] is not None:
+            facts["mask_file"] = str(self.mask_files[position])
         self.entries[position] = LedgerEntry(self.digests[position], facts, files)
         self._report(result.name)
 

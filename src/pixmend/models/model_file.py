@@ -41,19 +41,20 @@ def find_model(model: str | Path) -> Path:
     without one for its last.
     """
     place = StorePath.of(model)
-    path = place.local or Path(model)
-    bundled = BUNDLED / f"{model}.safetensors"
-    if place.is_file() and place.local is not None:
-        return path
-    if place.is_folder():
-        for name in ("best.safetensors", "model.safetensors"):
-            if (place / name).is_file():
-                return path / name
-        raise ModelFileError(
-            f"{path}: holds no model.safetensors yet; train a model there first (pixmend train)"
-        )
-    if len(path.parts) == 1 and StorePath(bundled).is_file():
-        return bundled
+    if place.local is not None:
+        if place.is_file():
+            return place.local
+        if place.is_folder():
+            for name in ("best.safetensors", "model.safetensors"):
+                if (place / name).is_file():
+                    return place.local / name
+            raise ModelFileError(
+                f"{place}: holds no model.safetensors yet; "
+                "train a model there first (pixmend train)"
+            )
+        bundled = StorePath(BUNDLED / f"{model}.safetensors")
+        if len(place.local.parts) == 1 and bundled.is_file():
+            return BUNDLED / bundled.name
     names = ", ".join(sorted(file.stem for file in BUNDLED.glob("*.safetensors"))) or "none"
     raise ModelFileError(
         f"{model}: no such model file, run directory or bundled model (bundled: {names})"

@@ -42,10 +42,7 @@ class PackOrigin(BaseModel):
         path.write_bytes(content)
 
     def check(self, folder: StorePath) -> bool:
-        """Return whether ``folder`` has the same list of inputs; False where it has no origin.
-
-        Other settings or another source are an OutputError.
-        """
+        """Return whether ``folder`` has the same inputs; OutputError if it is made from others."""
         path = folder / ORIGIN_NAME
         try:
             earlier = PackOrigin.model_validate(path.read_json())

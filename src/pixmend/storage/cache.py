@@ -56,7 +56,7 @@ class BlockCache:
         self.folder = folder
         self.slots = max(1, limit_bytes // (BLOCK_BYTES + _HEADER.size))
         with contextlib.suppress(OSError):  # slots of an earlier, larger cache
-            for path in folder.glob("[0-9a-f]" * 4 + "/" + "[0-9a-f]" * 8 + _SUFFIX):
+            for path in folder.glob(f"{'[0-9a-f]' * 4}/{'[0-9a-f]' * 8}{_SUFFIX}"):
                 if int(path.stem, 16) >= self.slots:
                     path.unlink(missing_ok=True)
 
