@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -305,3 +306,16 @@ def test_a_model_is_loaded_of_one_file_though_another_takes_its_place(tmp_path, 
     assert all(bool((again[name] == value).all()) for name, value in first.items())
     now = load_model(path).generator.state_dict()
     assert not all(bool((now[name] == value).all()) for name, value in first.items())
+
+
+def test_a_line_goes_into_the_file_that_took_the_place_of_the_opened_one(tmp_path):
+    path = tmp_path / "lines"
+    path.write_text("old\n")
+    with open_file(path, "a+b") as file:
+        local.lock(file)
+        writer = threading.Thread(target=append_line, args=(path, "line"))
+        writer.start()
+        time.sleep(0.3)  # it has opened the file and waits for the lock
+        local.write_text(path, "new\n")
+    writer.join()
+    assert path.read_text() == "new\nline\n"

@@ -18,7 +18,14 @@ from pydantic import TypeAdapter
 from pixmend.errors import InputError, RunError
 from pixmend.evaluation.baselines import Images
 from pixmend.images import encode_png, open_image
-from pixmend.storage import StorePath, append_line, remove_leftovers, write_bytes, write_text
+from pixmend.storage import (
+    StorePath,
+    append_line,
+    make_folder,
+    remove_leftovers,
+    write_bytes,
+    write_text,
+)
 
 Key: TypeAlias = tuple[int, str, str, str, str]  # number, digest, mask, method, answer
 
@@ -114,6 +121,7 @@ class ResultStore:
                 f"{folder}: holds an evaluation with another {', '.join(differing)}; "
                 "give another --out, or remove that folder"
             )
+        make_folder(folder)
         for part in (folder, *folder.glob("answers/*/*")):
             remove_leftovers(part)
         self._cache = _read_object(StorePath(folder / "cache.json"))

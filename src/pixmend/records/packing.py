@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -30,7 +30,6 @@ from pixmend.records.sources import (
     ImageCollection,
     ImageList,
     find_source,
-    is_same_file,
     write_image_list,
 )
 from pixmend.records.workers import PackEngine, run_jobs
@@ -102,8 +101,9 @@ def shard_count(images: int, images_per_shard: int) -> int:
 
 
 def _find_source(path: StorePath, out: StorePath) -> ImageCollection:
-    collection = find_source(path, outside=None if _is_same(out, path) else out)
-    if not collection.file and _is_same(out, collection.root):
+    same = out.relative_to(path) == PurePosixPath()
+    collection = find_source(path, outside=None if same else out)
+    if not collection.file and same:
         raise OutputError(f"{out}: records cannot go into the source itself; choose another folder")
     return collection
 
@@ -297,9 +297,3 @@ def _sample_channels(
         colour = pixels[..., :3]
         grey.append(bool((colour == colour[..., :1]).all()))
     return "L" if grey and all(grey) else "RGB"
-
-
-def _is_same(left: StorePath, right: StorePath) -> bool:
-    if left.local is None or right.local is None:
-        return left == right
-    return is_same_file(left.local, right.local)

@@ -210,14 +210,6 @@ def _in_order(classes: set[str]) -> tuple[str, ...]:
     return tuple(sorted(classes))
 
 
-def is_same_file(left: Path, right: Path) -> bool:
-    """Whether both paths are there and lead to the same file or folder."""
-    try:
-        return left.samefile(right)
-    except OSError:
-        return False
-
-
 _MIXED = "not looked into, for the folder holds files of kind {}; pack it by itself"
 
 
