@@ -155,12 +155,12 @@ def _resync(buffer: bytes | mmap.mmap, start: int) -> int:
     """Return the next offset from ``start`` of a header with a valid checksum, or the file's end.
 
     A chance hit is one in 2**32 offsets, and its payload would still have to pass its own checksum.
-    The search ends where the largest record would: a file may be a hole of any length.
+    The search ends well after the largest record would: a file may be a hole of any length.
     """
     last = len(buffer) - _OVERHEAD
     # The upper half of a length is zero, and the checksum after it is not: only the ends of runs of
     # zeros are looked at.
-    for run in _ZEROS.finditer(buffer, start + 4, start + _MAX_PAYLOAD + _OVERHEAD):
+    for run in _ZEROS.finditer(buffer, start + 4, start + 2 * _MAX_PAYLOAD):
         for offset in range(max(run.start() - 4, run.end() - 11), min(run.end() - 8, last) + 1):
             length = _LENGTH.unpack_from(buffer, offset)[0]
             checksum = _CRC.unpack_from(buffer, offset + 8)[0]
