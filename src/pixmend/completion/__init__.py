@@ -25,7 +25,7 @@ from pixmend.completion.task import (
     mask_file,
     open_mask,
 )
-from pixmend.completion.view import Window
+from pixmend.completion.view import Window, windows_around
 
 __all__ = [
     "METHODS",
@@ -53,5 +53,6 @@ __all__ = [
     "open_mask",
     "plan_targets",
     "relative_to",
+    "windows_around",
     "write_completion",
 ]
