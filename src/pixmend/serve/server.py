@@ -54,6 +54,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI) -> None:
         service = app.state.service
         self._worker, self._drain = service.worker, service.limits.drain
+        self._signalled = False
         super().__init__(
             uvicorn.Config(
                 app,
@@ -75,6 +76,8 @@ class Server(uvicorn.Server):
         """Serve until a signal arrives or `leave` is called."""
         with contextlib.closing(listening):
             asyncio.run(self.serve([listening]))
+        if self._signalled:
+            os._exit(0)  # the end of the interpreter waits for threads, and takes seconds
 
     def leave(self) -> None:
         """Refuse new requests, answer those inside, and end."""
@@ -92,8 +95,9 @@ class Server(uvicorn.Server):
         yield
 
     def _on_signal(self) -> None:
-        if self.should_exit:
+        if self._signalled:
             _end_process()
+        self._signalled = True
         self.leave()
         # Threads cannot be stopped: whatever they do, the process ends in time.
         timer = threading.Timer(self._drain, _end_process)
