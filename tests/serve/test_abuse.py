@@ -148,7 +148,7 @@ def test_masks_take_places_and_end_at_the_deadline(limited, monkeypatch):
 
 def test_an_answer_larger_than_the_memory_is_refused_and_several_wait(limited, busy):
     with limited(memory_mib=0.05) as server, ThreadPoolExecutor(1) as pool:
-        is_problem(server.post(candidates=12), 422, "0.05 MiB", "ask for less")
+        is_problem(server.post(candidates=12), 422, "(0.05)", "ask for less")
         begun, end = busy(server)
         fields = {"candidates": 6}
         first = pool.submit(server.post, model="tiny", steps=1, **fields)

@@ -25,19 +25,11 @@ AllowHost = Annotated[list[str] | None, Option(help="More names of this server; 
 CorsOrigin = Annotated[
     list[str] | None, Option(help="Origins whose pages may call the API; may be repeated.")
 ]
-MaxWork = Annotated[
-    float, Option(help="Maximum pixels to generate a request: windows x answers x model size^2.")
-]
-MaxMemory = Annotated[
-    float, Option("--max-memory-mib", help="Memory for images and answers of all requests, MiB.")
-]
 RootPath = Annotated[str, Option(help="Path under which a proxy serves this server: /pixmend.")]
-MaxQueue = Annotated[
-    int, Option(help="Maximum costly requests in the server; more get status 503.")
-]
-Deadline = Annotated[
-    float, Option(help="Maximum response time, seconds; searches end at 4/5 of it.")
-]
+MaxWork = Annotated[float, Option(help="Maximum windows x answers x model size^2 of a request.")]
+MaxMemory = Annotated[float, Option("--max-memory-mib", help="Maximum memory of all answers, MiB.")]
+MaxQueue = Annotated[int, Option(help="Maximum requests in the server; more get status 503.")]
+Deadline = Annotated[float, Option(help="Maximum response time, seconds; searches end at 4/5.")]
 BatchWait = Annotated[float, Option("--batch-wait-ms", help="Maximum wait to fill a batch, ms.")]
 
 

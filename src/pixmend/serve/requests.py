@@ -12,7 +12,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from pixmend.completion import CompletionOptions, Task, find_method, open_mask, windows_around
-from pixmend.errors import ImageError, InputError, MaskError, SettingsError
+from pixmend.errors import InputError, MaskError, SettingsError
 from pixmend.images import Picture, decode_image, encode_png
 from pixmend.masks import SHAPES, Mask, make_mask
 from pixmend.serve.catalogue import Catalogue, ServedModel
@@ -134,7 +134,7 @@ def parse_form(form: FormData, catalogue: Catalogue, limits: Limits) -> Completi
         task = Task(picture, mask, name.name[:200] or "image")
         task.check()
         _check_work(task, options, model.model.settings.size, limits)
-        memory = _memory(picture, options, limits)
+        memory = _memory(picture, options.candidates, limits)
     except MaskError as error:
         raise _invalid("mask", _sentence(error)) from error
     except InputError as error:
@@ -149,7 +149,7 @@ def mask_png(spec: str, width: int, height: int, seed: int, limits: Limits) -> b
     try:
         limits.check_size(width, height)
         return encode_png(_shape(spec, height, width, seed).to_pixels(), quick=True)
-    except (MaskError, SettingsError) as error:
+    except InputError as error:
         raise _invalid("spec", _sentence(error)) from error
 
 
@@ -162,11 +162,9 @@ def _fields(form: FormData) -> tuple[dict[str, UploadFile], FormFields]:
             raise _invalid(shown, f"There is no field {shown}; there are {names}.")
         if name in values:
             raise _invalid(shown, f"Field {shown} is given twice; send it once.")
-        if name in _FILES and isinstance(value, str):
-            example = f"-F {name}=@file.png with curl"
-            raise _invalid(shown, f"Field {shown} is text; send it as a file ({example}).")
-        if name not in _FILES and not isinstance(value, str):
-            raise _invalid(shown, f"Field {shown} is a file; send it as text.")
+        if isinstance(value, str) == (name in _FILES):
+            kind = f"a file (curl: -F {name}=@FILE)" if name in _FILES else "text"
+            raise _invalid(shown, f"Field {shown} is not {kind}; send it as such.")
         values[name] = value
     files = {name: value for name, value in values.items() if isinstance(value, UploadFile)}
     texts = {name: value for name, value in values.items() if isinstance(value, str) and value}
@@ -187,11 +185,7 @@ def _fields(form: FormData) -> tuple[dict[str, UploadFile], FormFields]:
 
 def _options(fields: FormFields, model: ServedModel, limits: Limits) -> CompletionOptions:
     for name in ("candidates", "steps", "seconds"):
-        value, maximum = getattr(fields, name), getattr(limits, name)
-        if value is not None and value > maximum:
-            raise SettingsError(
-                f"{name}: {value:g} is more than this server allows ({maximum:g}); ask for less"
-            )
+        _check(name, getattr(fields, name) or 0, getattr(limits, name))
     options = CompletionOptions(
         find_method(fields.method, steps=fields.steps, blend=fields.blend),
         fields.candidates,
@@ -202,11 +196,7 @@ def _options(fields: FormFields, model: ServedModel, limits: Limits) -> Completi
         view=fields.view,
     )
     options = model.model.for_model(options)
-    if options.method.steps > limits.steps:
-        raise SettingsError(
-            f"steps: {options.method.steps} of {fields.method} are more than this server allows "
-            f"({limits.steps}); ask for less"
-        )
+    _check("steps", options.method.steps, limits.steps, f"of {fields.method}")
     return options
 
 
@@ -220,34 +210,31 @@ def _check_work(task: Task, options: CompletionOptions, size: int, limits: Limit
         if windows <= _MAX_HOLES:
             windows = len(windows_around(task.mask.hole, size))
     answers = max(options.candidates, method.restarts, method.neighbours) * (1 + method.finetune)
-    if windows * answers * size**2 > limits.work:
-        raise SettingsError(
-            f"view: {windows:,} windows x {answers} answers x {size} x {size} pixels are more work "
-            f"than this server allows ({limits.work:,.0f} pixels); ask for fewer candidates, a "
-            "quicker method, the whole view or fewer holes"
-        )
+    words = f"pixels to generate ({windows:,} windows x {answers} answers x {size} x {size})"
+    _check("view", windows * answers * size**2, limits.work, words)
 
 
-def _memory(picture: Picture, options: CompletionOptions, limits: Limits) -> int:
+def _memory(picture: Picture, candidates: int, limits: Limits) -> int:
     pixels = picture.height * picture.width
     # Beside the answers: the image, its mask and the uncertainty of each pixel.
-    size = _SAMPLE_BYTES * pixels * (len(picture.channels) * (options.candidates + 1) + 2)
-    if size > limits.memory_mib * 2**20:
-        raise SettingsError(
-            f"candidates: {options.candidates} of {picture.width} x {picture.height} pixels need "
-            f"{size / 2**20:,.0f} MiB, more than this server has for answers "
-            f"({limits.memory_mib:,g} MiB); ask for less"
-        )
+    size = _SAMPLE_BYTES * pixels * (len(picture.channels) * (candidates + 1) + 2)
+    words = f"MiB for {candidates} answers of {picture.width} x {picture.height} pixels"
+    _check("candidates", size / 2**20, limits.memory_mib, words)
     return size
+
+
+def _check(name: str, value: float, maximum: float, words: str = "") -> None:
+    if value > maximum:
+        asked = f"{value:,.6g} {words}".strip()
+        raise SettingsError(
+            f"{name}: {asked} is more than this server allows ({maximum:,.10g}); ask for less"
+        )
 
 
 def _decode(file: UploadFile, name: str, limits: Limits) -> Picture:
     content = file.file.read()
     picture = decode_image(content, Path(name), max_pixels=limits.pixels, formats=limits.formats)
-    try:
-        limits.check_size(picture.width, picture.height)
-    except SettingsError as error:
-        raise ImageError(f"{name}: {error}") from error
+    limits.check_size(picture.width, picture.height)
     return replace(picture, path=None)
 
 

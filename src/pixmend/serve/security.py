@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pixmend.errors import SettingsError
+from pixmend.errors import ImageError, SettingsError
 from pixmend.images import FORMATS
 from pixmend.serve.prometheus import Metrics
 
@@ -128,10 +128,10 @@ class Limits:
         return int(2 * self.pixels**0.5)
 
     def check_size(self, width: int, height: int) -> None:
-        """Raise SettingsError for an image or mask with too many pixels or too long a side."""
+        """Raise ImageError for an image or mask with too many pixels or too long a side."""
         if min(width, height) < 1 or width * height > self.pixels or max(width, height) > self.side:
-            raise SettingsError(
-                f"size: {width} x {height} is not allowed here; an image has 1 to {self.pixels:,} "
+            raise ImageError(
+                f"{width} x {height} is not allowed here: an image has 1 to {self.pixels:,} "
                 f"pixels, and sides of at most {self.side:,}"
             )
 
@@ -220,27 +220,22 @@ class Guard:
         response = _GuardedSend(send, cached=_is_public(path))
         with ExitStack() as on_end:
             on_end.callback(lambda: self._log(scope, response.status or "gone", start))
-            scope |= {"on_end": on_end, "reserve": partial(self._reserve, on_end)}
+            scope |= {"on_end": on_end, "reserve": partial(self._take, on_end, 0)}
             try:
                 self._policy.check(scope, path)
                 if _computes(method, path):
-                    self._enter(on_end)
+                    self._take(on_end, 1, 0)
                 await self._app(scope, _bounded(scope, receive, self._limits.body), response)
             except Problem as problem:
                 if not response.status:
                     await problem.response(scope)(scope, receive, response)
 
-    def _enter(self, on_end: ExitStack) -> None:
-        if self._inside >= self._limits.queue:
+    def _take(self, on_end: ExitStack, requests: int, size: int) -> None:
+        memory = self._limits.memory_mib * 2**20
+        if self._inside + requests > self._limits.queue or self._reserved + size > memory:
             raise Problem.busy(retry_after=2)
-        self._add(1, 0)
-        on_end.callback(self._add, -1, 0)
-
-    def _reserve(self, on_end: ExitStack, size: int) -> None:
-        if self._reserved + size > self._limits.memory_mib * 2**20:
-            raise Problem.busy(retry_after=5)
-        self._add(0, size)
-        on_end.callback(self._add, 0, -size)
+        self._add(requests, size)
+        on_end.callback(self._add, -requests, -size)
 
     def _add(self, requests: int, size: int) -> None:
         self._inside += requests
@@ -272,12 +267,10 @@ class _GuardedSend:
             message = {**message, "headers": [*message["headers"], *added]}
         # In pieces, each sent once the client has read the last: what waits stays accounted for.
         body = message.get("body", b"")
-        if len(body) > PIECE:
-            for begin in range(0, len(body), PIECE):
-                piece = body[begin : begin + PIECE]
-                await self._send({**message, "body": piece, "more_body": True})
-            message = {**message, "body": b""}
-        await self._send(message)
+        for begin in range(0, len(body), PIECE):
+            piece = body[begin : begin + PIECE]
+            await self._send({**message, "body": piece, "more_body": True})
+        await self._send({**message, "body": b""} if body else message)
 
 
 def _is_public(path: str) -> bool:
