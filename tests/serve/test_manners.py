@@ -75,7 +75,7 @@ def test_an_origin_that_no_browser_sends_is_refused(program, origin):
         (("--root-path", "pixmend"), "such as /pixmend"),
         (("--root-path", "/a b"), "such as /pixmend"),
         (("--port", 99999), "65535"),
-        (("--max-work", "nan"), "work"),
+        (("--max-work", 0), "work"),
         (("--max-memory-mib", 0), "memory_mib"),
     ],
     ids=str,

@@ -20,13 +20,13 @@ from pixmend.images import encode_png
 from pixmend.models import BUNDLED
 from tools.prove.tally import Row, Scale, counted
 
-__all__ = ["siege"]
+__all__ = ["ATTACKS", "siege"]
 
 FILES = 1024  # of the server process
 SOCKETS = 1100
 DEADLINE, DRAIN = 10.0, 5.0  # seconds
 MEMORY_MIB, LOG_BYTES = 1536, 2_000_000
-_LATE = 5.0  # seconds that a loaded machine may add
+LATE = 5.0  # seconds that a loaded machine may add
 
 
 def siege(scale: Scale, folder: Path) -> list[Row]:
@@ -36,11 +36,11 @@ def siege(scale: Scale, folder: Path) -> list[Row]:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     rows = []
-    for name, attack in _ATTACKS.items():
+    for name, attack in ATTACKS.items():
         with counted(f"serve: {name}") as row, _serving() as target, ExitStack() as held:
             before = target.memory()
             attack(target, held)
-            end = time.monotonic() + DEADLINE + _LATE
+            end = time.monotonic() + DEADLINE + LATE
             while time.monotonic() < end:
                 _ask(target, row)
             grown = target.peak() - before
@@ -51,7 +51,7 @@ def siege(scale: Scale, folder: Path) -> list[Row]:
             target.process.terminate()
             begun = time.monotonic()
             try:
-                target.process.wait(DRAIN + _LATE)
+                target.process.wait(DRAIN + LATE)
             except subprocess.TimeoutExpired:
                 row.expect(False, f"SIGTERM is ignored past the drain of {DRAIN:g} s")
             row.most("seconds to end", round(time.monotonic() - begun, 1))
@@ -72,7 +72,7 @@ class _Target:
         return self._status("VmHWM")
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE + _LATE)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE + LATE)
 
     def _status(self, name: str) -> float:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -89,7 +89,7 @@ def _ask(target: _Target, row: Row) -> None:
         ("POST", "/v1/completions", _form(image, mask_spec="center", method="instant")),
     ):
         begun = time.monotonic()
-        connection = HTTPConnection("127.0.0.1", target.port, timeout=DEADLINE + _LATE)
+        connection = HTTPConnection("127.0.0.1", target.port, timeout=DEADLINE + LATE)
         try:
             connection.request(method, path, body, _HEADERS)
             answer = connection.getresponse()
@@ -152,7 +152,7 @@ def _no_readers(target: _Target, held: ExitStack) -> None:
         _send(target, held, body, path)
 
 
-_ATTACKS = {
+ATTACKS = {
     "masks of thin images": _thin_masks,
     "masks of large images": _large_masks,
     "thousands of windows, and the clients leave": _many_windows,

@@ -26,7 +26,7 @@ CorsOrigin = Annotated[
     list[str] | None, Option(help="Origins whose pages may call the API; may be repeated.")
 ]
 RootPath = Annotated[str, Option(help="Path under which a proxy serves this server: /pixmend.")]
-MaxWork = Annotated[float, Option(help="Maximum windows x answers x model size^2 of a request.")]
+MaxWork = Annotated[int, Option(help="Maximum windows x answers x model size^2 of a request.")]
 MaxMemory = Annotated[float, Option("--max-memory-mib", help="Maximum memory of all answers, MiB.")]
 MaxQueue = Annotated[int, Option(help="Maximum requests in the server; more get status 503.")]
 Deadline = Annotated[float, Option(help="Maximum response time, seconds; searches end at 4/5.")]
@@ -46,7 +46,7 @@ def serve(
     max_candidates: Annotated[int, Option(help="Maximum candidates per request, up to 64.")] = 16,
     max_steps: Annotated[int, Option(help="Maximum search steps.")] = 5000,
     max_seconds: Annotated[float, Option(help="Maximum search time, seconds.")] = 60,
-    max_work: MaxWork = 16e6,
+    max_work: MaxWork = 16_000_000,
     max_memory: MaxMemory = 1024,
     max_queue: MaxQueue = 64,
     max_streams: Annotated[int, Option(help="Maximum concurrent streamed searches.")] = 8,

@@ -32,10 +32,11 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         transport.set_write_buffer_limits(0)  # the next piece waits until the last one is read
         self._waiting_since, self._unread = self.loop.time(), math.inf
-        if len(self.connections) > max_connections():
-            waiting = [each for each in self.connections if cast(Connection, each).is_waiting]
-            oldest = min(waiting, key=lambda each: cast(Connection, each)._waiting_since)
-            self.connections.discard(oldest)
+        others = cast("set[Connection]", self.connections)
+        if len(others) > max_connections():
+            waiting = (each for each in others if each.is_waiting)
+            oldest = min(waiting, key=lambda each: each._waiting_since)
+            others.discard(oldest)
             oldest.transport.abort()
         self._watch()
 

@@ -91,7 +91,9 @@ class Limits:
     candidates: int = 16  # of one request, as are steps and seconds
     steps: int = 5000
     seconds: float = 60
-    work: float = 16e6  # pixels that a request has the model generate: windows x answers x size^2
+    work: int = (
+        16_000_000  # pixels that a request has the model generate: windows x answers x size^2
+    )
     memory_mib: float = 1024  # of the images and answers of all requests inside
     queue: int = 64  # requests inside the server that compute; one more is refused
     streams: int = 8  # streamed searches among them
@@ -106,7 +108,7 @@ class Limits:
         minima = {"batch_wait_ms": 0.0, "drain": 0.0, "body_mib": 1 / 1024, "memory_mib": 1 / 1024}
         for field in fields(self):
             value, minimum = getattr(self, field.name), minima.get(field.name, 1.0)
-            if not isinstance(value, tuple) and not minimum <= value < 1e9:
+            if not isinstance(value, tuple) and not minimum <= value < 1e12:
                 raise SettingsError(
                     f"{field.name} = {value}: needs a number of at least {minimum:g}"
                 )
