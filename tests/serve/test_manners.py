@@ -12,6 +12,7 @@ import pytest
 
 from pixmend.client import Client
 from pixmend.errors import ServerError, SettingsError
+from pixmend.images import encode_png
 from pixmend.serve import AccessPolicy, Server, create_app, listen
 from tests.serve.conftest import png, running
 from tests.serve.test_api import is_problem
@@ -42,6 +43,21 @@ CENTER = ("mask_spec", (None, "center"))
 def test_a_field_that_says_two_things_or_nothing_is_told_by_name(served, path, parts, field, words):
     told = is_problem(served.client.post(path, files=parts), 422, *words)
     assert [each["field"] for each in told["errors"]] == [field]
+
+
+def test_transparent_pixels_are_the_hole_where_none_is_said(served):
+    pixels = np.random.default_rng(0).integers(1, 256, (24, 20, 4), np.uint8)
+    pixels[..., 3] = 255
+    pixels[4:9, 3:12, 3] = 0
+    image = ("image", ("a.png", encode_png(pixels), "image/png"))
+    method = ("method", (None, "instant"))
+    headers = {"accept": "image/png"}
+    contents = [
+        served.client.post("/v1/completions", files=[image, method, *spec], headers=headers).content
+        for spec in ([], [("mask_spec", (None, "alpha"))])
+    ]
+    assert contents[0] == contents[1]
+    assert contents[0].startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 import base64
 from typing import Any
 
-from pydantic import BaseModel
-from pydantic_core import to_json
+from pydantic import BaseModel, TypeAdapter
 from starlette.responses import JSONResponse, Response
 
 from pixmend.completion import Candidate, Completion
 from pixmend.images import Pixels, encode_png, image_bytes, lossless_suffix, png_bytes
 from pixmend.serve.requests import CompletionRequest
+
+_JSON = TypeAdapter[Any](Any)
 
 
 class JsonResponse(JSONResponse):
@@ -112,7 +113,7 @@ def answer_json(completion: Completion, request: CompletionRequest, stopped: str
 
 def json_bytes(value: object) -> bytes:
     """Return JSON values or pydantic models as JSON, null for numbers that it lacks."""
-    return to_json(value, inf_nan_mode="null")
+    return _JSON.dump_json(value)
 
 
 def data_png(pixels: Pixels) -> str:

@@ -14,13 +14,13 @@ from starlette.requests import ClientDisconnect, Request
 from pixmend.completion import CompletionOptions, Task, find_method, open_mask, windows_around
 from pixmend.errors import InputError, MaskError, SettingsError
 from pixmend.images import Picture, decode_image, encode_png
-from pixmend.masks import SHAPES, Mask, make_mask
+from pixmend.masks import SPECS, Mask, is_spec, make_mask
 from pixmend.serve.catalogue import Catalogue, ServedModel
 from pixmend.serve.security import Limits, Problem
 
 _FILES = ("image", "mask")
 _MAX_HOLES = 10_000  # more are not grouped into windows to count them
-_SAMPLE_BYTES = 4  # of memory a sample of an answer: decoded, encoded, in base64, in pieces
+_COPIES = 4  # of an answer in memory: decoded, encoded, in base64, in JSON
 _MAX_STROKES = 0.8  # a larger share takes strokes without end
 
 
@@ -31,7 +31,10 @@ class FormFields(BaseModel):
 
     model: str = Field("", max_length=200, description="Model id; the first model by default.")
     mask_spec: str = Field(
-        "", max_length=100, description="Mask shape, such as center:0.5, if no mask is sent."
+        "",
+        max_length=100,
+        description="Mask shape, such as center:0.5, or alpha, color:#ff00ff, nan or auto, "
+        "if no mask is sent.",
     )
     method: str = Field(
         "default", max_length=40, description="instant, default, best, or a published method."
@@ -217,7 +220,9 @@ def _check_work(task: Task, options: CompletionOptions, size: int, limits: Limit
 def _memory(picture: Picture, candidates: int, limits: Limits) -> int:
     pixels = picture.height * picture.width
     # Beside the answers: the image, its mask and the uncertainty of each pixel.
-    size = _SAMPLE_BYTES * pixels * (len(picture.channels) * (candidates + 1) + 2)
+    size = (
+        _COPIES * picture.native.itemsize * pixels * (len(picture.channels) * (candidates + 1) + 2)
+    )
     words = f"MiB for {candidates} answers of {picture.width} x {picture.height} pixels"
     _check("candidates", size / 2**20, limits.memory_mib, words)
     return size
@@ -240,27 +245,31 @@ def _decode(file: UploadFile, name: str, limits: Limits) -> Picture:
 
 def _mask(file: UploadFile | None, fields: FormFields, picture: Picture, limits: Limits) -> Mask:
     if file is None:
-        return _shape(fields.mask_spec, picture.height, picture.width, fields.seed)
+        size = picture.height, picture.width
+        if fields.mask_spec:
+            return _shape(fields.mask_spec, *size, fields.seed, picture)
+        try:
+            return make_mask("auto", *size, picture=picture)
+        except MaskError as error:
+            raise MaskError(
+                "mask_spec: say what is missing: center, half:left, random:0.8, strokes:0.3 or "
+                "another shape, or send a mask image as mask; transparent pixels need neither"
+            ) from error
     try:
-        return open_mask(_decode(file, "mask", limits).pixels, picture)
+        return open_mask(_decode(file, "mask", limits), picture)
     except MaskError:
         raise
     except InputError as error:
         raise MaskError(str(error)) from error
 
 
-def _shape(spec: str, height: int, width: int, seed: int) -> Mask:
-    if not spec:
-        raise MaskError(
-            "mask_spec: say what is missing: center, half:left, random:0.8, strokes:0.3 or another "
-            "shape, or send a mask image as mask"
-        )
+def _shape(spec: str, height: int, width: int, seed: int, picture: Picture | None = None) -> Mask:
     shape, _, share = spec.partition(":")
-    if shape not in SHAPES:
-        raise MaskError(f"mask_spec: there are {', '.join(SHAPES)}; or send a mask image as mask")
+    if not is_spec(spec):
+        raise MaskError(f"mask_spec: there are {', '.join(SPECS)}; or send a mask image as mask")
     if shape == "strokes" and _number(share) > _MAX_STROKES:
         raise MaskError(f"mask_spec: strokes cover {_MAX_STROKES} at most here; ask for less")
-    return make_mask(spec, height, width, seed=seed)
+    return make_mask(spec, height, width, seed=seed, picture=picture)
 
 
 def _number(text: str) -> float:

@@ -18,8 +18,6 @@ from fastapi import FastAPI
 from pixmend.errors import SettingsError
 from pixmend.serve.connections import Connection, LogLimit, max_connections
 
-_log = logging.getLogger("pixmend.serve")
-
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
@@ -64,9 +62,7 @@ class Server(uvicorn.Server):
                 lifespan="on",
                 http=Connection,
                 ws="none",
-                backlog=max(
-                    1, max_connections() // 8
-                ),  # as many are accepted before one is refused
+                backlog=max(1, max_connections() // 8),  # accepted at once, before any is closed
                 timeout_keep_alive=15,
                 timeout_graceful_shutdown=math.ceil(self._drain),
             )
@@ -96,11 +92,11 @@ class Server(uvicorn.Server):
 
     def _on_signal(self) -> None:
         if self._signalled:
-            _end_process()
+            os._exit(1)
         self._signalled = True
         self.leave()
         # Threads cannot be stopped: whatever they do, the process ends in time.
-        timer = threading.Timer(self._drain, _end_process)
+        timer = threading.Timer(self._drain, os._exit, [1])
         timer.daemon = True
         timer.start()
 
@@ -110,8 +106,3 @@ def start_log() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     for handler in logging.getLogger().handlers:
         handler.addFilter(LogLimit())
-
-
-def _end_process() -> None:
-    _log.warning("ended before all requests were answered")
-    os._exit(1)
