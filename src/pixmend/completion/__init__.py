@@ -24,7 +24,7 @@ from pixmend.completion.task import (
     mask_file,
     open_mask,
 )
-from pixmend.completion.view import Window
+from pixmend.completion.view import Window, windows_around
 
 __all__ = [
     "METHODS",
@@ -51,5 +51,6 @@ __all__ = [
     "mask_file",
     "open_mask",
     "plan_targets",
+    "windows_around",
     "write_completion",
 ]
