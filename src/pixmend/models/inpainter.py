@@ -219,26 +219,33 @@ def inpaint(
 
     ``target`` is [B, C, S, S] in [-1, 1], ``known`` the known share [B, 1, S, S]. No answer depends on the rest of the batch.
     """
-    count, answers = len(z), []
-    size = max(1, _ROWS // (1 + count))
-    for images, masks in zip(torch.split(target, size), torch.split(known, size), strict=True):
-        numbers = torch.arange(len(images), device=target.device)
-        evidence = gather_evidence(images, masks, retrieval).take(whole_blocks(numbers))
-        maps = inpainter.encode(evidence)
-        estimate = inpainter.estimate(maps, evidence)
-        draws = images.new_zeros(len(images), 0, *images.shape[1:])
-        scores = images.new_zeros(len(images), 0)
-        if count:
-            rows = whole_blocks(numbers.repeat_interleave(count))
-            latents = z.repeat(-(-len(rows) // count), 1)[: len(rows)]
-            drawn, means = inpainter.draw(
-                [each[rows] for each in maps], latents, evidence.take(rows)
-            )
-            draws = drawn[: len(images) * count].view(-1, count, *images.shape[1:])
-            scores = inpainter.score(means)[: len(images) * count].view(-1, count)
-        mean, log_variance = estimate.images[: len(images)], estimate.log_variance[: len(images)]
-        answers.append((mean, log_variance, draws, scores))
+    answers = []
+    size = max(1, _ROWS // (1 + len(z)))
+    for images, masks in zip(torch.split(target, _ROWS), torch.split(known, _ROWS), strict=True):
+        # One look-up for many images: it reads the whole bank.
+        evidence = gather_evidence(images, masks, retrieval)
+        for numbers in torch.split(torch.arange(len(images), device=target.device), size):
+            part = evidence.take(whole_blocks(numbers))
+            answers.append(_answer(inpainter, part, z, len(numbers)))
     return Inpainted(*(torch.cat(parts) for parts in zip(*answers, strict=True)))
+
+
+def _answer(
+    inpainter: Inpainter, evidence: Evidence, z: Tensor, count: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the fields of `Inpainted` for the first ``count`` rows of the evidence, of which there are whole blocks."""
+    draws = len(z)
+    maps = inpainter.encode(evidence)
+    estimate = inpainter.estimate(maps, evidence)
+    images = evidence.target.new_zeros(count, draws, *evidence.target.shape[1:])
+    scores = images.new_zeros(count, draws)
+    if draws:
+        rows = whole_blocks(torch.arange(count, device=z.device).repeat_interleave(draws))
+        latents = z.repeat(-(-len(rows) // draws), 1)[: len(rows)]
+        drawn, means = inpainter.draw([each[rows] for each in maps], latents, evidence.take(rows))
+        images = drawn[: count * draws].view_as(images)
+        scores = inpainter.score(means)[: count * draws].view_as(scores)
+    return estimate.images[:count], estimate.log_variance[:count], images, scores
 
 
 def inpainter_latents(draws: int, *, seed: int) -> Tensor:
