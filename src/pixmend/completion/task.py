@@ -64,7 +64,7 @@ class CompletionOptions:
         Time limit of each batch. The search then ignores the method's number of steps, which remains the length of its schedule.
         Results depend on the clock. None: the method's number of steps.
     answer
-        ``sharp``, a draw of G; or ``average``, the weighted mean of all answers, which errs least and blurs. The average precedes the
+        ``sharp``, a draw; or ``average``, the mean of all plausible answers, which errs least and blurs. The average precedes the
         draws.
     view
         What the model sees: the whole image, framed as its training images were, or a window around each hole (`windows_around`).

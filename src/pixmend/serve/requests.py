@@ -212,7 +212,8 @@ def _check_work(task: Task, options: CompletionOptions, size: int, limits: Limit
         _, windows = label(task.mask.hole, structure=np.ones((3, 3)))
         if windows <= _MAX_HOLES:
             windows = len(windows_around(task.mask.hole, size))
-    answers = max(options.candidates, method.restarts, method.neighbours) * (1 + method.finetune)
+    answers = max(options.candidates, method.restarts if method.steps else method.draws)
+    answers *= 1 + method.finetune
     words = f"pixels to generate ({windows:,} windows x {answers} answers x {size} x {size})"
     _check("view", windows * answers * size**2, limits.work, words)
 
