@@ -1,16 +1,17 @@
 """Diagnostics: causes of the results, from measured facts, with the advice in diagnostics.toml."""
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
 from pixmend.errors import StoppedError
-from pixmend.evaluation.aggregation import Summary
-from pixmend.evaluation.baselines import Images
+from pixmend.evaluation.aggregation import Lead, Summary
+from pixmend.evaluation.baselines import BASELINES, Images
 from pixmend.evaluation.evaluated_methods import EvaluatedMethod, ShouldStop
 from pixmend.evaluation.held_out import HeldOut
 from pixmend.evaluation.metrics import CalibrationBin, Region, psnr
@@ -20,34 +21,19 @@ from pixmend.evaluation.settings import EvaluationSpec, draw_masks
 from pixmend.images import to_pixels, to_tensor
 from pixmend.models import DCGAN, infer
 
+Facts: TypeAlias = dict[str, Any]
+Finding: TypeAlias = tuple[str, Facts]  # its name in diagnostics.toml, and its values
+
 _TEXTS = tomllib.loads(files("pixmend.evaluation").joinpath("diagnostics.toml").read_text("utf-8"))
+_FIGURES = {"ssim": "SSIM", "l1": "L1", "correct": "correct pixels"}
 _MIN_IMAGES, _MIN_GROUPS = 30, 10  # intervals of fewer are too wide to compare methods
 _MIN_TRAINING = 1000
 _LARGE_GAP = 3.0  # dB
 _EXPLAINED = 6.0  # dB: a quarter of the variance is left
 _POOR_KID = 0.25  # of the way from training images to copies of their mean
 _MEMORISED = 0.5  # of the held-out images' distance to training images
+_WRONG_SHARE = 0.1  # of pixels, between confidence and correct pixels
 _INVERTED, _RECONSTRUCTED = 8, 64  # images
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """Whole held-out images through E and G, which bounds what the encoder can restore."""
-
-    count: int
-    psnr: float  # mean, dB
-    psnr_of_grey: float  # of each image's mean colour
-
-
-@dataclass(frozen=True)
-class SelfInversion:
-    """A search's completions of G's own samples, whose errors are the search's alone."""
-
-    label: str
-    mask: str
-    count: int
-    psnr: float  # mean, of the hole, dB
-    psnr_of_mean: float  # of the mean sample
 
 
 @dataclass(frozen=True)
@@ -58,8 +44,11 @@ class Diagnostic:
     advice: str
 
 
-def reconstruct(model: DCGAN, held_out: HeldOut) -> Reconstruction | None:
-    """Reconstruct whole held-out images; None without an encoder."""
+def reconstruct(model: DCGAN, held_out: HeldOut) -> Facts | None:
+    """Return the mean PSNR of whole held-out images through the model, and of their mean colours.
+
+    It bounds what one pass can restore. None for a model that has to search.
+    """
     if model.encoder is None:
         return None
     images = held_out.images[:_RECONSTRUCTED]
@@ -67,8 +56,11 @@ def reconstruct(model: DCGAN, held_out: HeldOut) -> Reconstruction | None:
     outputs = list(to_pixels(infer(model, target, torch.ones_like(target[:, :1]))))
     grey = [np.broadcast_to(image.mean((0, 1)).round(), image.shape) for image in images]
     whole = [np.ones(images.shape[1:3], bool)] * len(images)
-    scores = (_mean_psnr(answers, images, whole) for answers in (outputs, grey))
-    return Reconstruction(len(images), *scores)
+    return {
+        "count": len(images),
+        "psnr": _mean_psnr(outputs, images, whole),
+        "psnr_of_grey": _mean_psnr(grey, images, whole),
+    }
 
 
 def invert_samples(
@@ -77,17 +69,18 @@ def invert_samples(
     spec: EvaluationSpec,
     store: ResultStore,
     should_stop: ShouldStop,
-) -> SelfInversion | None:
-    """Let the last method that searches without the encoder complete G's samples.
+) -> Facts | None:
+    """Return the hole PSNR of completions of G's own samples, whose errors are the search's alone.
 
-    None if there is no such method: the encoder's conditions, not z, make most of a completion.
+    By the last method that searches without the encoder; beside it, that of the mean sample. None
+    if there is no such method: the encoder's conditions, not z, make most of a completion.
     """
     searches = [each for each in methods if each.searches and each.answer == "sharp"]
     if not searches:
         return None
     method, mask = searches[-1], spec.masks[0]
 
-    def invert() -> dict[str, object]:
+    def invert() -> Facts:
         samples = draw_samples(model, 64)
         mean = samples.mean(0).round().astype(np.uint8)
         images = samples[:_INVERTED]
@@ -96,11 +89,15 @@ def invert_samples(
         outputs = [output.pixels for output in method.run(images, masks, should_stop)]
         if should_stop():
             raise StoppedError
-        means = [mean] * _INVERTED
-        scores = (_mean_psnr(answers, images, holes) for answers in (outputs, means))
-        return asdict(SelfInversion(method.label, mask, _INVERTED, *scores))
+        return {
+            "label": method.label,
+            "mask": mask,
+            "count": _INVERTED,
+            "psnr": _mean_psnr(outputs, images, holes),
+            "psnr_of_mean": _mean_psnr([mean] * _INVERTED, images, holes),
+        }
 
-    return SelfInversion(**store.cached(f"self-inversion {method.label} {mask}", invert))
+    return dict(store.cached(f"self-inversion {method.label} {mask}", invert))
 
 
 def _mean_psnr(answers: Sequence[Images], images: Images, holes: Sequence[Region]) -> float:
@@ -108,140 +105,151 @@ def _mean_psnr(answers: Sequence[Images], images: Images, holes: Sequence[Region
 
 
 def verdict(summary: Summary) -> str:
-    """Return in one or two sentences whether the model beats the baselines, or which model wins."""
-    texts = _TEXTS["verdict"]
+    """Return whether the model beats the baselines, and which are absent; or which model wins."""
+    texts, lead = _TEXTS["verdict"], summary.lead
     if summary.pairs:  # compared by the method in which A is best
         pair = max(summary.pairs, key=lambda pair: summary.total(pair.first).psnr.mean)
         gap, method = pair.psnr[summary.over_all], pair.first.removeprefix("A:")
         name = {1: "model_b", -1: "model_a", 0: "models_equal"}[gap.sign]
         return str(texts[name].format(gap=texts["gap"].format(**asdict(gap), method=method)))
-    ours, baseline, lead = summary.best_ours, summary.best_baseline, summary.lead
-    if ours is None or baseline is None or lead is None:
-        best = str(ours or baseline)
-        name = "ours_only" if ours else "baselines_only"
-        return str(texts[name].format(best=best, psnr=summary.total(best).psnr.mean))
-    totals = [summary.total(label) for label in (ours, baseline)]
-    name = {1: "wins", -1: "loses", 0: "equal" if lead.groups > 1 else "one_group"}[lead.sign]
-    sentence = texts[name].format(
-        scores=", ".join(f"{total.label} {total.psnr.mean:.2f} dB" for total in totals),
-        interval=texts["interval"].format(**asdict(lead)),
-        mean=lead.mean,
-        size=abs(lead.mean),
-    )
-    exceptions = [mask for mask, each in summary.leads.items() if each.sign * lead.sign < 0]
-    if exceptions:
-        opposite = "loses" if lead.sign > 0 else "wins"
-        sentence += f" It {opposite} under {_enumerate(exceptions)}."
-    return str(sentence)
+    if lead is None:
+        name = "ours_only" if summary.best_ours else "baselines_only"
+        best = summary.total(str(summary.best_ours or summary.best_baseline))
+        sentences = [texts[name].format(best=best.label, psnr=best.psnr.mean)]
+    else:
+        totals = [summary.total(str(label)) for label in (summary.best_ours, lead.baseline)]
+        scores = ", ".join(f"{total.label} {total.psnr.mean:.2f} dB" for total in totals)
+        name = {1: "wins", -1: "loses", 0: "equal" if lead.groups > 1 else "one_group"}[lead.sign]
+        values = asdict(lead) | {"size": abs(lead.mean), "scores": scores}
+        sentences = [texts[name].format(**values), *_exceptions(summary, lead)]
+    absent = [name for name in BASELINES if name not in summary.labels]
+    if absent and summary.best_ours:
+        sentences.append(texts["absent"].format(names=_enumerate(absent)))
+    return " ".join(sentences)
+
+
+def _exceptions(summary: Summary, lead: Lead) -> Iterator[str]:
+    """Yield the masks, and the figures over all masks, that contradict the lead in PSNR."""
+    word, sign = ("wins", 1) if lead.sign < 0 else ("loses", -1)
+    figures = {text: summary.leads[name][summary.over_all] for name, text in _FIGURES.items()}
+    for place, leads in (("under", summary.leads["psnr"]), ("in", figures)):
+        names = [f"{n} ({each.baseline})" for n, each in leads.items() if each.sign == sign]
+        if names:
+            yield f"It {word} {place} {_enumerate(names)}."
 
 
 def diagnose(
+    model: DCGAN,
     summary: Summary,
     rows: Sequence[ResultRow],
     held_out: HeldOut,
     training: int | None,
-    inversion: SelfInversion | None,
-    reconstruction: Reconstruction | None,
+    inversion: Facts | None,
+    reconstruction: Facts | None,
     samples: SampleQuality | None,
 ) -> list[Diagnostic]:
     """Return the diagnostics, the most important first; ``training`` counts training images."""
-    diagnostics = [*_of_data(held_out, training)]
+    findings = [*_of_data(held_out, training)]
     ours = summary.best_ours
     if ours is not None:
-        diagnostics += _of_baselines(summary, ours)
+        findings += _of_baselines(summary, ours)
         if reconstruction is not None:
-            diagnostics.append(_of_reconstruction(summary, ours, reconstruction))
+            findings.append(_of_reconstruction(summary, ours, reconstruction))
         if inversion is not None:
-            diagnostics.append(_of_inversion(summary, inversion))
+            findings.append(_of_inversion(summary, inversion))
         if samples is not None:
-            diagnostics += _of_samples(samples, encoder=reconstruction is not None)
-        diagnostics += _of_domain([row for row in rows if row.label in summary.ours])
-        diagnostics += _of_calibration(summary, ours)
-    return diagnostics
+            findings += _of_samples(samples, searches=reconstruction is None)
+        findings += _of_domain([row for row in rows if row.label in summary.ours])
+        findings += _of_calibration(summary, ours)
+    # What the model has already is no advice.
+    present = model.card.get("training", {}) | {"one_pass": reconstruction is not None}
+    return [_diagnostic(_TEXTS[name], values, present) for name, values in findings]
 
 
-def _diagnostic(name: str, **values: object) -> Diagnostic:
-    return Diagnostic(*(_TEXTS[name][part].format(**values) for part in ("fact", "advice")))
+def _diagnostic(texts: Mapping[str, Any], values: Facts, present: Facts) -> Diagnostic:
+    unless = texts.get("unless", {})
+    advice = [texts["advice"], *(text for key, text in unless.items() if not present.get(key))]
+    return Diagnostic(texts["fact"].format(**values), " ".join(advice).format(**values))
 
 
-def _of_data(held_out: HeldOut, training: int | None) -> Iterator[Diagnostic]:
+def _of_data(held_out: HeldOut, training: int | None) -> Iterator[Finding]:
     count, groups = len(held_out.images), len(set(held_out.groups))
     duplicates, shared = held_out.duplicates, held_out.shared
     if count < _MIN_IMAGES or groups < _MIN_GROUPS:
         limits = {"min_images": _MIN_IMAGES, "min_groups": _MIN_GROUPS}
         in_groups = "1 group" if groups == 1 else f"{groups} groups"
-        yield _diagnostic("few_images", count=count, groups=in_groups, **limits)
+        yield "few_images", {"count": count, "groups": in_groups, **limits}
     if duplicates:
         facts = {"examined": held_out.examined, "names": _first(duplicates)}
-        yield _diagnostic("duplicates", count=len(duplicates), **facts)
+        yield "duplicates", {"count": len(duplicates), **facts}
     if shared:
-        yield _diagnostic("shared_groups", count=len(shared), groups=groups, names=_first(shared))
+        yield "shared_groups", {"count": len(shared), "groups": groups, "names": _first(shared)}
     if training is None:
-        yield _diagnostic("no_training")
+        yield "no_training", {}
     elif training < _MIN_TRAINING:
-        yield _diagnostic("few_training", count=training)
+        yield "few_training", {"count": training}
 
 
-def _of_baselines(summary: Summary, ours: str) -> Iterator[Diagnostic]:
+def _of_baselines(summary: Summary, ours: str) -> Iterator[Finding]:
     for baseline in ("mean", "nearest"):
         if baseline in summary.labels and (
             summary.total(ours).psnr.mean <= summary.total(baseline).psnr.mean
         ):
-            yield _diagnostic(baseline, ours=ours)
-    lost = [mask for mask, lead in summary.leads.items() if lead.sign < 0]
-    if lost and summary.lead is not None and summary.lead.sign >= 0:
-        yield _diagnostic("lost_masks", masks=_enumerate(lost), baseline=summary.best_baseline)
+            yield baseline, {"ours": ours}
 
 
-def _of_reconstruction(summary: Summary, ours: str, reconstruction: Reconstruction) -> Diagnostic:
-    values = asdict(reconstruction) | {"ours": ours, "hole": summary.total(ours).psnr.mean}
-    facts = _TEXTS["reconstruction"]["facts"].format(**values)
-    underfits = reconstruction.psnr < reconstruction.psnr_of_grey + _EXPLAINED
-    return _diagnostic("encoder_underfits" if underfits else "encoder_fits", facts=facts)
+def _of_reconstruction(summary: Summary, ours: str, reconstruction: Facts) -> Finding:
+    underfits = reconstruction["psnr"] < reconstruction["psnr_of_grey"] + _EXPLAINED
+    values = {"ours": ours, "hole": summary.total(ours).psnr.mean, **reconstruction}
+    return "underfits" if underfits else "fits", values
 
 
-def _of_inversion(summary: Summary, inversion: SelfInversion) -> Diagnostic:
-    of_images = summary.cells[inversion.label, inversion.mask].psnr.mean
-    facts = _TEXTS["inversion"]["facts"].format(**asdict(inversion), of_images=of_images)
+def _of_inversion(summary: Summary, inversion: Facts) -> Finding:
+    of_images = summary.cells[inversion["label"], inversion["mask"]].psnr.mean
     name = "search_balanced"
-    if inversion.psnr > of_images + _LARGE_GAP:
+    if inversion["psnr"] > of_images + _LARGE_GAP:
         name = "prior_misses"
-    elif inversion.psnr < min(inversion.psnr_of_mean + _EXPLAINED, of_images + _LARGE_GAP):
+    elif inversion["psnr"] < min(inversion["psnr_of_mean"] + _EXPLAINED, of_images + _LARGE_GAP):
         name = "search_stuck"
-    return _diagnostic(name, label=inversion.label, facts=facts)
+    return name, {"of_images": of_images, **inversion}
 
 
-def _of_samples(samples: SampleQuality, *, encoder: bool) -> Iterator[Diagnostic]:
-    values = asdict(samples)
-    if samples.kid - samples.kid_real > _POOR_KID * (samples.kid_blank - samples.kid_real):
-        yield _diagnostic("poor_samples_with_encoder" if encoder else "poor_samples", **values)
+def _of_samples(samples: SampleQuality, *, searches: bool) -> Iterator[Finding]:
+    # A model that completes in one pass does not depend on its prior samples.
+    limit = samples.kid_real + _POOR_KID * (samples.kid_blank - samples.kid_real)
+    if searches and samples.kid > limit:
+        yield "poor_samples", asdict(samples)
     if samples.nearest < _MEMORISED * samples.nearest_held_out:
-        yield _diagnostic("memorised", **values)
+        yield "memorised", asdict(samples)
 
 
-def _of_domain(rows: Sequence[ResultRow]) -> Iterator[Diagnostic]:
+def _of_domain(rows: Sequence[ResultRow]) -> Iterator[Finding]:
     warned = {row.number: row.warnings for row in rows if "unlike the images" in row.warnings}
     count = len({row.number for row in rows})
     if warned and len(warned) >= 0.05 * count:
         reason = next(iter(warned.values()))
-        yield _diagnostic("out_of_domain", count=len(warned), images=count, reason=reason)
+        yield "out_of_domain", {"count": len(warned), "images": count, "reason": reason}
 
 
-def _of_calibration(summary: Summary, ours: str) -> Iterator[Diagnostic]:
-    bins = summary.errors[ours]
-    if bins:
-        predicted, observed = _pooled(bins, "predicted"), _pooled(bins, "observed")
+def _of_calibration(summary: Summary, ours: str) -> Iterator[Finding]:
+    errors, shares = summary.errors[ours], summary.shares[ours]
+    if errors:
+        predicted, observed = _pooled(errors, 2)
         if not 0.67 < observed / max(predicted, 1e-9) < 1.5:
-            values = {"predicted": predicted, "observed": observed, "ours": ours}
-            word = "overconfident" if observed > predicted else "underconfident"
-            yield _diagnostic("miscalibrated", verdict=word, **values)
-    if not summary.shares[ours]:
-        yield _diagnostic("no_confidence", ours=ours)
+            yield "wrong_errors", {"ours": ours, "predicted": predicted, "observed": observed}
+    if not shares:
+        yield "no_confidence", {"ours": ours}
+    else:
+        predicted, observed = _pooled(shares, 1)
+        if abs(predicted - observed) > _WRONG_SHARE:
+            yield "wrong_shares", {"ours": ours, "predicted": predicted, "observed": observed}
 
 
-def _pooled(bins: Sequence[CalibrationBin], name: str) -> float:
-    squares = [getattr(each, name) ** 2 for each in bins]
-    return float(np.sqrt(np.average(squares, weights=[each.count for each in bins])))
+def _pooled(bins: Sequence[CalibrationBin], power: int) -> tuple[float, float]:
+    """Return the power means of predictions and outcomes over all bins."""
+    values = np.array([(each.predicted, each.observed) for each in bins]) ** power
+    predicted, observed = np.average(values, axis=0, weights=[each.count for each in bins])
+    return float(predicted ** (1 / power)), float(observed ** (1 / power))
 
 
 def _enumerate(names: Sequence[str]) -> str:

@@ -86,28 +86,24 @@ class EvaluatedMethod:
 
 def select_methods(
     models: Sequence[ModelUnderTest], train: TrainingImages | None, spec: EvaluationSpec
-) -> tuple[list[EvaluatedMethod], list[str]]:
-    """Return the methods, the models' first, and the reasons why baselines are unavailable."""
+) -> list[EvaluatedMethod]:
+    """Return the methods, the models' first; by default all that are available."""
     images = None if train is None else train.images
     methods: dict[str, EvaluatedMethod] = {}
-    unavailable: dict[str, None] = {}
     for letter, under_test in zip("AB", models, strict=False):
         names = spec.methods
         if names is None:
-            names, reasons = available_methods(under_test.model, images)
-            unavailable |= dict.fromkeys(reasons)
+            names = available_methods(under_test.model, images)
         prefix = f"{letter}:" if len(models) > 1 else ""
         for method in find_methods(names, under_test.model, images, spec, prefix=prefix):
             methods.setdefault(method.label, method)
-    return sorted(methods.values(), key=lambda method: not method.ours), list(unavailable)
+    return sorted(methods.values(), key=lambda method: not method.ours)
 
 
-def available_methods(model: DCGAN, train: Images | None) -> tuple[list[str], list[str]]:
-    """Return the default methods and available baselines, and why others are unavailable."""
+def available_methods(model: DCGAN, train: Images | None) -> list[str]:
+    """Return the names of the default methods and of the available baselines."""
     names = ["instant", "default"] if model.encoder is not None else ["default"]
-    reasons = {name: missing_requirement(name, train) for name in BASELINES}
-    names += [name for name, reason in reasons.items() if reason is None]
-    return names, [reason for reason in reasons.values() if reason is not None]
+    return names + [name for name in BASELINES if missing_requirement(name, train) is None]
 
 
 def find_methods(

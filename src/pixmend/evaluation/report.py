@@ -12,7 +12,8 @@ import numpy as np
 from pixmend.completion import Completion
 from pixmend.evaluation.aggregation import ALL, Cell, Summary
 from pixmend.evaluation.baselines import BASELINES, Images
-from pixmend.evaluation.diagnostics import Diagnostic, Reconstruction, SelfInversion
+from pixmend.evaluation.classifier import Legibility
+from pixmend.evaluation.diagnostics import Diagnostic, Facts
 from pixmend.evaluation.held_out import HeldOut
 from pixmend.evaluation.metrics import CalibrationBin
 from pixmend.evaluation.realism import SampleQuality
@@ -40,10 +41,10 @@ class Evaluation:
     spec: EvaluationSpec
     settings: dict[str, str]  # what the results depend on, for display
     unavailable: list[str]  # why baselines and metrics are missing
-    inversion: SelfInversion | None
-    reconstruction: Reconstruction | None
+    inversion: Facts | None  # see `invert_samples` and `reconstruct`
+    reconstruction: Facts | None
     samples: tuple[SampleQuality, Images, Images] | None  # some, and their nearest training images
-    originals_class_correct: float | None  # the classifier's accuracy on the originals
+    legibility: Legibility | None  # classifier accuracy without answers
     report: Path  # report.html; report.json is beside it
     results: Path  # results.csv
 
@@ -79,11 +80,12 @@ def yeh_table(summary: Summary) -> str:
 
 
 def _as_json(evaluation: Evaluation) -> dict[str, Any]:
-    summary, held_out = evaluation.summary, evaluation.held_out
+    summary, held_out, legibility = evaluation.summary, evaluation.held_out, evaluation.legibility
     return {
         "verdict": evaluation.verdict,
         "won": None if summary.lead is None else summary.lead.sign,
-        "lead": summary.leads,
+        "lead": summary.leads.get("psnr", {}),
+        "leads": summary.leads,
         "best": {"ours": summary.best_ours, "baseline": summary.best_baseline},
         "diagnostics": evaluation.diagnostics,
         "table": [_cell_as_json(cell) for cell in summary.cells.values()],
@@ -94,7 +96,8 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
         "self_inversion": evaluation.inversion,
         "reconstruction": evaluation.reconstruction,
         "samples": evaluation.samples and evaluation.samples[0],
-        "originals_class_correct": evaluation.originals_class_correct,
+        "originals_class_correct": legibility and legibility.originals,
+        "known_pixels_class_correct": legibility and legibility.known_pixels,
         "settings": evaluation.settings,
         "images": {
             "count": len(held_out.images),

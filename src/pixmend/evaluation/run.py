@@ -11,7 +11,7 @@ import numpy as np
 from pixmend.errors import SettingsError, StoppedError
 from pixmend.evaluation import metrics
 from pixmend.evaluation.aggregation import summarise
-from pixmend.evaluation.baselines import Images
+from pixmend.evaluation.baselines import BASELINES, Images, missing_requirement
 from pixmend.evaluation.classifier import classify_answers
 from pixmend.evaluation.diagnostics import diagnose, invert_samples, reconstruct, verdict
 from pixmend.evaluation.evaluated_methods import (
@@ -114,7 +114,7 @@ def evaluate(
     """
     spec = spec or EvaluationSpec()
     _check_shapes(models)
-    methods, unavailable = select_methods(models, train, spec)
+    methods = select_methods(models, train, spec)
     external = [ExternalMethod(name, folder) for name, folder in (completions or {}).items()]
     methods += [EvaluatedMethod(each.name, external=each) for each in external]
     model = models[0].model
@@ -127,9 +127,7 @@ def evaluate(
     for step in _run_protocol(held_out, methods, spec, store, engine, should_stop):
         on_step(step)
     rows = _select_rows(held_out, methods, spec, store)
-    evaluation = _judge(
-        models, rows, methods, held_out, train, spec, unavailable, store, should_stop
-    )
+    evaluation = _judge(models, rows, methods, held_out, train, spec, store, should_stop)
     write_report(evaluation, store)
     return evaluation
 
@@ -299,7 +297,6 @@ def _judge(
     held_out: HeldOut,
     train: TrainingImages | None,
     spec: EvaluationSpec,
-    unavailable: list[str],
     store: ResultStore,
     should_stop: ShouldStop,
 ) -> Evaluation:
@@ -310,19 +307,29 @@ def _judge(
     if any(method.ours for method in methods):
         samples = measure_samples(model, held_out, train, store)
         reconstruction = reconstruct(model, held_out)
-    rows, accuracy, reason = classify_answers(rows, held_out, train, store)
+    rows, legibility, no_classes = classify_answers(rows, held_out, train, spec, store)
     store.write(rows)  # in one order, whatever was done when
     features, realism = measure_realism(held_out, rows, store, should_stop)
     summary = summarise(rows, methods, spec.masks, realism)
     count, training = len(held_out.images), None if train is None else len(train.images)
-    random_features = _RANDOM_FEATURES if features == "random" else None
-    few_images = None if realism else f"KID needs {MIN_IMAGES} images, and there are {count}"
+    images = None if train is None else train.images
+    reasons = [missing_requirement(name, images) for name in BASELINES]
+    reasons.append(no_classes)
+    if features == "random":
+        reasons.append(_RANDOM_FEATURES)
+    if not realism:
+        reasons.append(f"KID needs {MIN_IMAGES} images, and there are {count}")
+    if samples is None and summary.ours:
+        reasons.append(f"KID of samples needs --train-data RECORDS of {2 * MIN_IMAGES} images")
+    if rows[0].peak_mib is None:
+        reasons.append("peak memory needs Linux")
     return Evaluation(
         verdict=verdict(summary),
         summary=summary,
         rows=rows,
         diagnostics=diagnose(
-            summary, rows, held_out, training, inversion, reconstruction, samples and samples[0]
+            model, summary, rows, held_out, training,
+            inversion, reconstruction, samples and samples[0],
         ),
         held_out=held_out,
         spec=spec,
@@ -336,11 +343,11 @@ def _judge(
             "seed": f"{spec.seed}",
             "features": features,
         },
-        unavailable=[*unavailable, *filter(None, (reason, random_features, few_images))],
+        unavailable=[reason for reason in reasons if reason is not None],
         inversion=inversion,
         reconstruction=reconstruction,
         samples=samples,
-        originals_class_correct=accuracy,
+        legibility=legibility,
         report=store.folder / "report.html",
         results=store.folder / "results.csv",
-    )
+    )  # fmt: skip
