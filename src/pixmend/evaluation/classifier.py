@@ -64,7 +64,7 @@ def classify_answers(
     """Return rows with ``class_correct``, what bounds it, and why they are missing."""
     if train is None:
         return rows, None, "classifier accuracy needs --train-data RECORDS with labels"
-    classes = _classes(train)
+    classes = known_classes(train)
     truth = {n: name for n, name in enumerate(_class_names(held_out.labels)) if name in classes}
     needs = None
     if len(classes) < 2:
@@ -98,7 +98,7 @@ def classify_answers(
 
 def train_classifier(train: TrainingImages, path: Path, *, steps: int = _STEPS) -> Classifier:
     """Return the classifier in the file ``path``, trained first if the file is missing."""
-    classes = _classes(train)
+    classes = known_classes(train)
     net = _initial_net(train.images.shape[-1], len(classes), "reader")
     try:
         net.load_state_dict(load_file(path))
@@ -115,7 +115,7 @@ def train_masked_classifier(
     size, channels = train.images.shape[2:]
     # With another seed than the evaluation, whose masks are unseen.
     masks = [draw_masks(mask, range(_MASKS), size, spec.seed + 1) for mask in spec.masks]
-    classes = _classes(train)
+    classes = known_classes(train)
     net = _initial_net(channels + 1, len(classes), "masked reader", depth=2)
     _fit(net, train, [mask for each in masks for mask in each], steps)
     return Classifier(net.eval(), classes)
@@ -123,7 +123,7 @@ def train_masked_classifier(
 
 def _fit(net: nn.Module, train: TrainingImages, masks: list[Mask] | None, steps: int) -> None:
     """Train on images, whole or with random ones of ``masks``."""
-    logits = {name: place for place, name in enumerate(_classes(train))}
+    logits = {name: place for place, name in enumerate(known_classes(train))}
     labels = np.array([logits.get(name, -1) for name in _class_names(train.labels)])
     labelled = np.flatnonzero(labels >= 0)
     optimiser = torch.optim.Adam(net.parameters(), _RATE)
@@ -174,7 +174,7 @@ def _share(predicted: Sequence[str], truth: Sequence[str]) -> float:
     return float(np.mean([one == other for one, other in zip(predicted, truth, strict=True)]))
 
 
-def _classes(train: TrainingImages) -> tuple[str, ...]:
+def known_classes(train: TrainingImages) -> tuple[str, ...]:
     """Return the classes with enough training images, sorted."""
     counts = Counter(name for name in _class_names(train.labels) if name)
     return tuple(sorted(name for name, count in counts.items() if count >= _MIN_TRAINING))
