@@ -58,7 +58,7 @@ class ContextEncoder(nn.Module):
             error = ((completed - real).square() * hole).sum((1, 2, 3)) / hole.sum((1, 2, 3))
             loss = (RECONSTRUCTION * error + ADVERSARIAL * fooled).mean()
         _update(self.learns, loss)
-        return float(error.mean())
+        return float(error.detach().mean())
 
 
 def _halve(channels: int, widths: list[int]) -> list[nn.Module]:

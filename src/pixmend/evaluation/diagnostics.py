@@ -15,14 +15,13 @@ from pixmend.evaluation.baselines import BASELINES, Images
 from pixmend.evaluation.evaluated_methods import EvaluatedMethod, ShouldStop
 from pixmend.evaluation.held_out import HeldOut
 from pixmend.evaluation.metrics import CalibrationBin, Region, psnr
-from pixmend.evaluation.realism import SampleQuality, draw_samples
+from pixmend.evaluation.realism import draw_samples
 from pixmend.evaluation.results import ResultRow, ResultStore
 from pixmend.evaluation.settings import EvaluationSpec, draw_masks
 from pixmend.images import to_pixels, to_tensor
 from pixmend.models import DCGAN, infer
 
 Facts: TypeAlias = dict[str, Any]
-Finding: TypeAlias = tuple[str, Facts]  # its name in diagnostics.toml, and its values
 
 _TEXTS = tomllib.loads(files("pixmend.evaluation").joinpath("diagnostics.toml").read_text("utf-8"))
 _FIGURES = {"ssim": "SSIM", "l1": "L1", "correct": "correct pixels"}
@@ -146,115 +145,103 @@ def diagnose(
     training: int | None,
     inversion: Facts | None,
     reconstruction: Facts | None,
-    samples: SampleQuality | None,
+    samples: Facts | None,
 ) -> list[Diagnostic]:
     """Return the diagnostics, the most important first; ``training`` counts training images."""
-    findings = [*_of_data(held_out, training)]
-    ours = summary.best_ours
-    if ours is not None:
-        findings += _of_baselines(summary, ours)
-        if reconstruction is not None:
-            findings.append(_of_reconstruction(summary, ours, reconstruction))
-        if inversion is not None:
-            findings.append(_of_inversion(summary, inversion))
-        if samples is not None:
-            findings += _of_samples(samples, searches=reconstruction is None)
-        findings += _of_domain([row for row in rows if row.label in summary.ours])
-        findings += _of_calibration(summary, ours)
+    count, groups = len(held_out.images), len(set(held_out.groups))
+    facts: Facts = {
+        "count": count,
+        "groups": "1 group" if groups == 1 else f"{groups} groups",
+        "examined": held_out.examined,
+        "duplicates": _counted(held_out.duplicates),
+        "shared": _counted(held_out.shared),
+        "training": training,
+        "needed": (_MIN_IMAGES, _MIN_GROUPS),
+        "inversion": inversion,
+        "reconstruction": reconstruction,
+        "samples": samples,
+    }
+    found = {
+        "few_images": count < _MIN_IMAGES or groups < _MIN_GROUPS,
+        "duplicates": bool(held_out.duplicates),
+        "shared_groups": bool(held_out.shared),
+        "no_training": training is None,
+        "few_training": training is not None and training < _MIN_TRAINING,
+    }
+    if summary.best_ours is not None:
+        found |= _of_answers(summary, summary.best_ours, rows, facts)
+        found |= _of_model(summary, facts)
     # What the model has already is no advice.
     present = model.card.get("training", {}) | {"one_pass": reconstruction is not None}
-    return [_diagnostic(_TEXTS[name], values, present) for name, values in findings]
+    return [_diagnostic(_TEXTS[name], facts, present) for name, holds in found.items() if holds]
 
 
-def _diagnostic(texts: Mapping[str, Any], values: Facts, present: Facts) -> Diagnostic:
+def _diagnostic(texts: Mapping[str, Any], facts: Facts, present: Facts) -> Diagnostic:
     unless = texts.get("unless", {})
     advice = [texts["advice"], *(text for key, text in unless.items() if not present.get(key))]
-    return Diagnostic(texts["fact"].format(**values), " ".join(advice).format(**values))
+    return Diagnostic(texts["fact"].format(**facts), " ".join(advice).format(**facts))
 
 
-def _of_data(held_out: HeldOut, training: int | None) -> Iterator[Finding]:
-    count, groups = len(held_out.images), len(set(held_out.groups))
-    duplicates, shared = held_out.duplicates, held_out.shared
-    if count < _MIN_IMAGES or groups < _MIN_GROUPS:
-        limits = {"min_images": _MIN_IMAGES, "min_groups": _MIN_GROUPS}
-        in_groups = "1 group" if groups == 1 else f"{groups} groups"
-        yield "few_images", {"count": count, "groups": in_groups, **limits}
-    if duplicates:
-        facts = {"examined": held_out.examined, "names": _first(duplicates)}
-        yield "duplicates", {"count": len(duplicates), **facts}
-    if shared:
-        yield "shared_groups", {"count": len(shared), "groups": groups, "names": _first(shared)}
-    if training is None:
-        yield "no_training", {}
-    elif training < _MIN_TRAINING:
-        yield "few_training", {"count": training}
+def _of_answers(
+    summary: Summary, ours: str, rows: Sequence[ResultRow], facts: Facts
+) -> dict[str, bool]:
+    """Return which findings about our answers hold; add their values to ``facts``."""
+    psnrs = {label: summary.total(label).psnr.mean for label in summary.labels}
+    unlike = {
+        row.number: row.warnings
+        for row in rows
+        if row.label in summary.ours and "unlike the images" in row.warnings
+    }
+    predicted_error, error = _pooled(summary.errors[ours], 2)
+    confidence, correct = _pooled(summary.shares[ours], 1)
+    facts |= {"ours": ours, "psnr": psnrs[ours], "unlike": _counted([*unlike.values()])}
+    facts |= {"predicted_error": predicted_error, "error": error}
+    facts |= {"confidence": confidence, "correct": correct}
+    return {
+        "mean": psnrs[ours] <= psnrs.get("mean", -np.inf),
+        "nearest": psnrs[ours] <= psnrs.get("nearest", -np.inf),
+        "out_of_domain": len(unlike) >= max(1, 0.05 * facts["count"]),
+        "wrong_errors": not 0.67 * predicted_error <= error <= 1.5 * predicted_error,
+        "wrong_shares": abs(confidence - correct) > _WRONG_SHARE,
+        "no_confidence": not summary.shares[ours],
+    }
 
 
-def _of_baselines(summary: Summary, ours: str) -> Iterator[Finding]:
-    for baseline in ("mean", "nearest"):
-        if baseline in summary.labels and (
-            summary.total(ours).psnr.mean <= summary.total(baseline).psnr.mean
-        ):
-            yield baseline, {"ours": ours}
-
-
-def _of_reconstruction(summary: Summary, ours: str, reconstruction: Facts) -> Finding:
-    underfits = reconstruction["psnr"] < reconstruction["psnr_of_grey"] + _EXPLAINED
-    values = {"ours": ours, "hole": summary.total(ours).psnr.mean, **reconstruction}
-    return "underfits" if underfits else "fits", values
-
-
-def _of_inversion(summary: Summary, inversion: Facts) -> Finding:
-    of_images = summary.cells[inversion["label"], inversion["mask"]].psnr.mean
-    name = "search_balanced"
-    if inversion["psnr"] > of_images + _LARGE_GAP:
-        name = "prior_misses"
-    elif inversion["psnr"] < min(inversion["psnr_of_mean"] + _EXPLAINED, of_images + _LARGE_GAP):
-        name = "search_stuck"
-    return name, {"of_images": of_images, **inversion}
-
-
-def _of_samples(samples: SampleQuality, *, searches: bool) -> Iterator[Finding]:
-    # A model that completes in one pass does not depend on its prior samples.
-    limit = samples.kid_real + _POOR_KID * (samples.kid_blank - samples.kid_real)
-    if searches and samples.kid > limit:
-        yield "poor_samples", asdict(samples)
-    if samples.nearest < _MEMORISED * samples.nearest_held_out:
-        yield "memorised", asdict(samples)
-
-
-def _of_domain(rows: Sequence[ResultRow]) -> Iterator[Finding]:
-    warned = {row.number: row.warnings for row in rows if "unlike the images" in row.warnings}
-    count = len({row.number for row in rows})
-    if warned and len(warned) >= 0.05 * count:
-        reason = next(iter(warned.values()))
-        yield "out_of_domain", {"count": len(warned), "images": count, "reason": reason}
-
-
-def _of_calibration(summary: Summary, ours: str) -> Iterator[Finding]:
-    errors, shares = summary.errors[ours], summary.shares[ours]
-    if errors:
-        predicted, observed = _pooled(errors, 2)
-        if not 0.67 < observed / max(predicted, 1e-9) < 1.5:
-            yield "wrong_errors", {"ours": ours, "predicted": predicted, "observed": observed}
-    if not shares:
-        yield "no_confidence", {"ours": ours}
-    else:
-        predicted, observed = _pooled(shares, 1)
-        if abs(predicted - observed) > _WRONG_SHARE:
-            yield "wrong_shares", {"ours": ours, "predicted": predicted, "observed": observed}
+def _of_model(summary: Summary, facts: Facts) -> dict[str, bool]:
+    """Return which findings about the model hold; add their values to ``facts``."""
+    found: dict[str, bool] = {}
+    inversion, samples = facts["inversion"], facts["samples"]
+    if facts["reconstruction"] is not None:
+        psnr, of_grey = (facts["reconstruction"][name] for name in ("psnr", "psnr_of_grey"))
+        found |= {"underfits": psnr < of_grey + _EXPLAINED, "fits": psnr >= of_grey + _EXPLAINED}
+    if inversion is not None:
+        of_images = summary.cells[inversion["label"], inversion["mask"]].psnr.mean
+        facts["psnr_of_images"] = of_images
+        misses = inversion["psnr"] > of_images + _LARGE_GAP
+        stuck = not misses and inversion["psnr"] < inversion["psnr_of_mean"] + _EXPLAINED
+        found |= {"prior_misses": misses, "search_stuck": stuck}
+        found["search_balanced"] = not misses and not stuck
+    if samples is not None:
+        limit = samples["kid_real"] + _POOR_KID * (samples["kid_blank"] - samples["kid_real"])
+        # A model that completes in one pass does not depend on its prior samples.
+        found["poor_samples"] = facts["reconstruction"] is None and samples["kid"] > limit
+        found["memorised"] = samples["nearest"] < _MEMORISED * samples["nearest_held_out"]
+    return found
 
 
 def _pooled(bins: Sequence[CalibrationBin], power: int) -> tuple[float, float]:
-    """Return the power means of predictions and outcomes over all bins."""
+    """Return the power means of predictions and outcomes over all bins; 0 without any."""
+    if not bins:
+        return 0.0, 0.0
     values = np.array([(each.predicted, each.observed) for each in bins]) ** power
     predicted, observed = np.average(values, axis=0, weights=[each.count for each in bins])
     return float(predicted ** (1 / power)), float(observed ** (1 / power))
 
 
+def _counted(names: Sequence[str]) -> Facts:
+    some = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+    return {"count": len(names), "first": "".join(names[:1]), "names": some}
+
+
 def _enumerate(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")

@@ -3,8 +3,7 @@
 import functools
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -30,19 +29,6 @@ _MAX_IMAGES = 512  # samples and training images compared
 
 
 Realism: TypeAlias = dict[tuple[str, str], tuple[float, float]]  # (label, mask) -> (KID, Fréchet)
-
-
-@dataclass(frozen=True)
-class SampleQuality:
-    """How well G's prior samples match the training images."""
-
-    features: str  # name of the feature map
-    count: int  # samples
-    kid: float  # of samples to training images
-    kid_real: float  # of other training images
-    kid_blank: float  # of copies of the mean training image
-    nearest: float  # median distance of samples to the nearest training image
-    nearest_held_out: float  # of held-out images
 
 
 def measure_realism(
@@ -80,10 +66,12 @@ def measure_realism(
 
 def measure_samples(
     model: DCGAN, held_out: HeldOut, train: TrainingImages | None, store: ResultStore
-) -> tuple[SampleQuality, Images, Images] | None:
-    """Return the quality of G's samples, eight samples, and the training image nearest to each.
+) -> tuple[dict[str, Any], Images, Images] | None:
+    """Return how well G's prior samples match the training images, and eight with their nearest.
 
-    None for fewer than 2 x `MIN_IMAGES` training images.
+    KID is of samples, of other training images (``kid_real``) and of copies of their mean
+    (``kid_blank``), to training images; ``nearest`` and ``nearest_held_out`` are median distances
+    of samples and held-out images to them. None for fewer than 2 x `MIN_IMAGES` training images.
     """
     if train is None or len(train.images) < 2 * MIN_IMAGES:
         return None
@@ -97,21 +85,19 @@ def measure_samples(
     def quality() -> dict[str, object]:
         blank = half.mean(0, keepdims=True).round().astype(np.uint8)
         unseen = features(to_tensor(held_out.images[:_MAX_IMAGES]))
-        return asdict(
-            SampleQuality(
-                features.name,
-                count,
-                kernel_distance(fake, real),
-                kernel_distance(features(to_tensor(other)), real),
-                kernel_distance(features(to_tensor(blank)).expand(count, -1), real),
-                float(nearest_distances(fake, real).median()),
-                float(nearest_distances(unseen, real).median()),
-            )
-        )
+        return {
+            "features": features.name,
+            "count": count,
+            "kid": kernel_distance(fake, real),
+            "kid_real": kernel_distance(features(to_tensor(other)), real),
+            "kid_blank": kernel_distance(features(to_tensor(blank)).expand(count, -1), real),
+            "nearest": float(nearest_distances(fake, real).median()),
+            "nearest_held_out": float(nearest_distances(unseen, real).median()),
+        }
 
     key = f"samples {features.name} {count} {len(held_out.images)}"
     nearest = half[torch.cdist(fake[:8], real).argmin(1).numpy()]
-    return SampleQuality(**store.cached(key, quality)), samples[:8], nearest
+    return store.cached(key, quality), samples[:8], nearest
 
 
 def draw_samples(model: DCGAN, count: int) -> Images:

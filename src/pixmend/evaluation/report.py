@@ -16,7 +16,6 @@ from pixmend.evaluation.classifier import Legibility
 from pixmend.evaluation.diagnostics import Diagnostic, Facts
 from pixmend.evaluation.held_out import HeldOut
 from pixmend.evaluation.metrics import CalibrationBin
-from pixmend.evaluation.realism import SampleQuality
 from pixmend.evaluation.results import ResultRow, ResultStore
 from pixmend.evaluation.settings import EvaluationSpec, draw_masks
 from pixmend.images import encode_png, open_image, thumbnail
@@ -43,7 +42,7 @@ class Evaluation:
     unavailable: list[str]  # why baselines and metrics are missing
     inversion: Facts | None  # see `invert_samples` and `reconstruct`
     reconstruction: Facts | None
-    samples: tuple[SampleQuality, Images, Images] | None  # some, and their nearest training images
+    samples: tuple[Facts, Images, Images] | None  # some, and their nearest training images
     legibility: Legibility | None  # classifier accuracy without answers
     report: Path  # report.html; report.json is beside it
     results: Path  # results.csv
