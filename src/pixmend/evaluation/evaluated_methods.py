@@ -80,7 +80,9 @@ class EvaluatedMethod:
         return f"{self.method}, {self.answer}" if self.answer else self.method
 
     def key(self, number: int, digest: str, mask: str) -> Key:
-        """Return the key of a row."""
+        """Return the key of a row; changed answers of an external method are other rows."""
+        if self.external is not None:
+            digest += f"-{self.external.digest}"
         return number, digest, mask, self.method, self.answer
 
 
