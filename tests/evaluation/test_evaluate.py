@@ -321,10 +321,10 @@ def test_what_known_pixels_allow_is_read_by_a_second_classifier(tmp_path, monkey
     store.add(BatchResult(rows, images[:40], None))
     rows, found, reason = classifier.classify_answers(rows, held, train, spec, store)
     assert reason is None
-    assert found.originals == np.mean([row.class_correct for row in rows])
-    assert found.originals > 0.9
-    assert found.known_pixels["half:right"] > 0.9
-    assert found.known_pixels["half:left"] < 0.75
+    assert found["originals_class_correct"] == np.mean([row.class_correct for row in rows])
+    assert found["originals_class_correct"] > 0.9
+    assert found["known_pixels_class_correct"]["half:right"] > 0.9
+    assert found["known_pixels_class_correct"]["half:left"] < 0.75
     monkeypatch.delattr(classifier, "train_masked_classifier")
     again = classifier.classify_answers(rows, held, train, spec, store)
     assert again[1] == found, "read back, not trained again"

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,14 +33,6 @@ _MIN_TRAINING = 8  # images of a class
 _MIN_HELD_OUT = 30  # images of known classes
 
 
-@dataclass(frozen=True)
-class Legibility:
-    """The shares of held-out images whose class is predicted, which bound that of answers."""
-
-    originals: float
-    known_pixels: dict[str, float]  # by mask, of a classifier that sees the known pixels alone
-
-
 @dataclass(frozen=True, eq=False)
 class Classifier:
     """A network and its classes, in the order of its logits."""
@@ -60,10 +53,14 @@ def classify_answers(
     train: TrainingImages | None,
     spec: EvaluationSpec,
     store: ResultStore,
-) -> tuple[list[ResultRow], Legibility | None, str | None]:
-    """Return rows with ``class_correct``, what bounds it, and why they are missing."""
+) -> tuple[list[ResultRow], dict[str, Any], str | None]:
+    """Return rows with ``class_correct``, what bounds it, and why they are missing.
+
+    The bounds are the accuracy on the originals and, by mask, on their known pixels alone.
+    """
+    bounds: dict[str, Any] = {"originals_class_correct": None, "known_pixels_class_correct": None}
     if train is None:
-        return rows, None, "classifier accuracy needs --train-data RECORDS with labels"
+        return rows, bounds, "classifier accuracy needs --train-data RECORDS with labels"
     classes = known_classes(train)
     truth = {n: name for n, name in enumerate(_class_names(held_out.labels)) if name in classes}
     needs = None
@@ -72,7 +69,7 @@ def classify_answers(
     elif len(truth) < _MIN_HELD_OUT:
         needs = f"{_MIN_HELD_OUT} images of the training data's classes, and there are {len(truth)}"
     if needs:
-        return rows, None, f"classifier accuracy needs {needs}"
+        return rows, bounds, f"classifier accuracy needs {needs}"
     classifier = train_classifier(train, store.folder / "classifier.safetensors")
     answers = {
         row.key: answer
@@ -92,8 +89,9 @@ def classify_answers(
         return {mask: _share(masked.predict(originals, own), names) for mask, own in masks.items()}
 
     key = f"known pixels {','.join(spec.masks)} {len(held_out.images)}"
-    known_pixels = store.cached(key, read_known_pixels)
-    return rows, Legibility(_share(classifier.predict(originals), names), known_pixels), None
+    bounds["originals_class_correct"] = _share(classifier.predict(originals), names)
+    bounds["known_pixels_class_correct"] = store.cached(key, read_known_pixels)
+    return rows, bounds, None
 
 
 def train_classifier(train: TrainingImages, path: Path, *, steps: int = _STEPS) -> Classifier:

@@ -66,7 +66,7 @@ def measure_realism(
 
 def measure_samples(
     model: DCGAN, held_out: HeldOut, train: TrainingImages | None, store: ResultStore
-) -> tuple[dict[str, Any], Images, Images] | None:
+) -> tuple[dict[str, Any] | None, tuple[Images, Images] | None]:
     """Return how well G's prior samples match the training images, and eight with their nearest.
 
     KID is of samples, of other training images (``kid_real``) and of copies of their mean
@@ -74,7 +74,7 @@ def measure_samples(
     of samples and held-out images to them. None for fewer than 2 x `MIN_IMAGES` training images.
     """
     if train is None or len(train.images) < 2 * MIN_IMAGES:
-        return None
+        return None, None
     count = min(_MAX_IMAGES, len(train.images) // 2)
     order = array_generator_for(0, "evaluate", "samples").permutation(len(train.images))
     half, other = (train.images[np.sort(order[start : start + count])] for start in (0, count))
@@ -97,7 +97,7 @@ def measure_samples(
 
     key = f"samples {features.name} {count} {len(held_out.images)}"
     nearest = half[torch.cdist(fake[:8], real).argmin(1).numpy()]
-    return store.cached(key, quality), samples[:8], nearest
+    return store.cached(key, quality), (samples[:8], nearest)
 
 
 def draw_samples(model: DCGAN, count: int) -> Images:

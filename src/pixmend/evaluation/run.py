@@ -293,9 +293,9 @@ def _judge(
     """Measure sets of answers and the model itself, and draw conclusions."""
     model = models[0].model
     inversion = invert_samples(model, methods, spec, store, should_stop)
-    samples = reconstruction = None
+    quality = samples = reconstruction = None
     if any(method.ours for method in methods):
-        samples = measure_samples(model, held_out, train, store)
+        quality, samples = measure_samples(model, held_out, train, store)
         reconstruction = reconstruct(model, held_out)
     rows, legibility, no_classes = classify_answers(rows, held_out, train, spec, store)
     store.write(rows)  # in one order, whatever was done when
@@ -318,8 +318,7 @@ def _judge(
         summary=summary,
         rows=rows,
         diagnostics=diagnose(
-            model, summary, rows, held_out, training,
-            inversion, reconstruction, samples and samples[0],
+            model, summary, rows, held_out, training, inversion, reconstruction, quality
         ),
         held_out=held_out,
         spec=spec,
@@ -334,10 +333,13 @@ def _judge(
             "features": features,
         },
         unavailable=[reason for reason in reasons if reason is not None],
-        inversion=inversion,
-        reconstruction=reconstruction,
+        facts={
+            "self_inversion": inversion,
+            "reconstruction": reconstruction,
+            "samples": quality,
+            **legibility,
+        },
         samples=samples,
-        legibility=legibility,
         report=store.folder / "report.html",
         results=store.folder / "results.csv",
-    )  # fmt: skip
+    )
