@@ -1,6 +1,7 @@
 """Baselines: inpainting without the model, which the model has to beat."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -26,7 +27,7 @@ BASELINES = {
     "navier-stokes": "Bertalmio 2001, by OpenCV",
     "biharmonic": "biharmonic equations, Damelin and Hoang 2018",
 }
-_OPENCV = ("telea", "navier-stokes")
+_OPENCV = {"telea": "INPAINT_TELEA", "navier-stokes": "INPAINT_NS"}
 _RADIUS = 3  # pixels, the inpainting radius of OpenCV
 
 
@@ -44,11 +45,10 @@ def find_baseline(name: str, train: Images | None) -> Inpaint:
     reason = missing_requirement(name, train)
     if reason is not None:
         raise SettingsError(f"--methods {name}: {reason}")
-    if name == "biharmonic":
-        return _biharmonic
     if name in _OPENCV:
-        return _opencv(name)
-    assert train is not None
+        return partial(_opencv, _OPENCV[name])
+    if train is None or name == "biharmonic":
+        return _biharmonic
     return _mean(train) if name == "mean" else _nearest(train)
 
 
@@ -68,18 +68,16 @@ def _nearest(train: Images) -> Inpaint:
     return inpaint
 
 
-def _opencv(name: str) -> Inpaint:
+def _opencv(kind: str, images: Images, masks: Sequence[Mask]) -> Images:
     import cv2
 
-    kind = cv2.INPAINT_TELEA if name == "telea" else cv2.INPAINT_NS
-
-    def inpaint(image: Images, mask: Mask) -> Images:
+    answers = np.empty_like(images)
+    for image, mask, answer in zip(images, masks, answers, strict=True):
         # One channel at a time: OpenCV accepts one or three channels, not four.
-        hole = mask.hole.astype(np.uint8)
-        bands = [np.ascontiguousarray(band) for band in image.transpose(2, 0, 1)]
-        return np.stack([cv2.inpaint(band, hole, _RADIUS, kind) for band in bands], axis=-1)
-
-    return lambda images, masks: np.stack(list(map(inpaint, images, masks)))
+        for channel in range(image.shape[-1]):
+            band, hole = np.ascontiguousarray(image[..., channel]), mask.hole.astype(np.uint8)
+            answer[..., channel] = cv2.inpaint(band, hole, _RADIUS, getattr(cv2, kind))
+    return answers
 
 
 def _biharmonic(images: Images, masks: Sequence[Mask]) -> Images:

@@ -80,6 +80,7 @@ def invert_samples(
     method, mask = searches[-1], spec.masks[0]
 
     def invert() -> Facts:
+        assert method.run is not None
         samples = draw_samples(model, 64)
         mean = samples.mean(0).round().astype(np.uint8)
         images = samples[:_INVERTED]

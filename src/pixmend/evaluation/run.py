@@ -180,9 +180,10 @@ def run_batch(
     numbers = range(batch.start, batch.start + len(batch.images))
     masks = draw_masks(batch.mask, numbers, batch.images.shape[1], batch.seed)
     peak_mib = watch_memory()
-    if method.external is None:
+    if method.run is not None:
         outputs = method.run(batch.images, masks, should_stop)
     else:
+        assert method.external is not None
         read, seconds = method.external.read, method.external.seconds
         tasks = zip(numbers, batch.images, masks, strict=True)
         outputs = [MethodOutput((read(batch.mask, *task),), seconds) for task in tasks]
