@@ -141,10 +141,6 @@ class Summary:
         """Return a method's cell over all masks."""
         return self.cells[label, self.over_all]
 
-    def has(self, name: str) -> bool:
-        """Whether all methods have a figure."""
-        return all(name in cell.figures for cell in self.cells.values())
-
 
 def summarise(
     rows: Sequence[ResultRow],
@@ -159,12 +155,13 @@ def summarise(
     columns = (*masks, ALL) if len(masks) > 1 else tuple(masks)
     table = _Table(rows, labels, masks)
     best_ours = table.best(ours, columns[-1]) if ours else None
-    leads = {}
-    if best_ours and baselines:
-        leads = {
-            name: {mask: table.lead(best_ours, baselines, mask, name) for mask in columns}
-            for name in COMPARED
-        }
+    compared = COMPARED if best_ours and baselines else ()
+    pairs = []
+    for first in ours:
+        second = first.replace("A:", "B:", 1)
+        if second != first and second in ours:
+            gaps = [table.differences(second, first, columns, name) for name in ("psnr", "ssim")]
+            pairs.append(Pair(first, second, *gaps))
     return Summary(
         labels=labels,
         ours=ours,
@@ -176,23 +173,13 @@ def summarise(
         },
         best_ours=best_ours,
         best_baseline=table.best(baselines, columns[-1]) if baselines else None,
-        leads=leads,
-        errors={
-            label: _bins(rows, label, "predicted_error", "observed_error", 2) for label in ours
+        leads={
+            name: {mask: table.lead(str(best_ours), baselines, mask, name) for mask in columns}
+            for name in compared
         },
-        shares={label: _bins(rows, label, "confidence", "correct", 1) for label in ours},
-        pairs=tuple(
-            Pair(
-                label,
-                second,
-                *(
-                    {mask: table.difference(second, label, mask, name) for mask in columns}
-                    for name in ("psnr", "ssim")
-                ),
-            )
-            for label in ours
-            if (second := label.replace("A:", "B:", 1)) != label and second in ours
-        ),
+        errors={each: _bins(rows, each, "predicted_error", "observed_error", 2) for each in ours},
+        shares={each: _bins(rows, each, "confidence", "correct", 1) for each in ours},
+        pairs=tuple(pairs),
     )
 
 
@@ -219,6 +206,11 @@ class _Table:
         differences = self.values(label, mask, name) - self.values(other, mask, name)
         return mean_interval(differences, self._groups)
 
+    def differences(
+        self, label: str, other: str, masks: Sequence[str], name: str
+    ) -> dict[str, Interval]:
+        return {mask: self.difference(label, other, mask, name) for mask in masks}
+
     def lead(self, label: str, baselines: Sequence[str], mask: str, name: str) -> Lead:
         baseline = self.best(baselines, mask, name)
         pair = (label, baseline) if COMPARED[name] > 0 else (baseline, label)
@@ -237,9 +229,9 @@ class _Table:
             self._groups,
         )
         seconds, peaks = (
-            self._columns(label, mask, name).ravel() for name in ("seconds", "peak_mib")
+            values[~np.isnan(values)]
+            for values in (self._columns(label, mask, name) for name in ("seconds", "peak_mib"))
         )
-        seconds, peaks = seconds[~np.isnan(seconds)], peaks[~np.isnan(peaks)]
         places = [(label, each) for each in (self._masks if mask == ALL else [mask])]
         kid = fid = None
         if all(place in realism for place in places):

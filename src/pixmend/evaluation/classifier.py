@@ -7,12 +7,14 @@ half a minute. Another sees the known pixels alone, which bounds what completion
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -46,6 +48,12 @@ class Classifier:
         parts = torch.split(_inputs(images, masks), 256)
         return [self.classes[n] for part in parts for n in self.net(part).argmax(1).tolist()]
 
+    def hits(
+        self, images: Images, classes: list[str], masks: Sequence[Mask] | None = None
+    ) -> NDArray[np.float64]:
+        """Return 1 for each image whose class is predicted, else 0, [N]."""
+        return np.equal(self.predict(images, masks), classes).astype(np.float64)
+
 
 def classify_answers(
     rows: list[ResultRow],
@@ -76,20 +84,18 @@ def classify_answers(
         for row in rows
         if row.number in truth and (answer := store.read_answer(row.key)) is not None
     }
-    predicted = classifier.predict(np.stack(list(answers.values())))
-    correct = {
-        key: float(name == truth[key[0]]) for key, name in zip(answers, predicted, strict=True)
-    }
+    hits = classifier.hits(np.stack(list(answers.values())), [truth[key[0]] for key in answers])
+    correct = dict(zip(answers, hits.tolist(), strict=True))
     rows = [replace(row, class_correct=correct.get(row.key, row.class_correct)) for row in rows]
     originals, names = held_out.images[list(truth)], list(truth.values())
 
     def read_known_pixels() -> dict[str, float]:
         masked, size = train_masked_classifier(train, spec), originals.shape[1]
         masks = {mask: draw_masks(mask, list(truth), size, spec.seed) for mask in spec.masks}
-        return {mask: _share(masked.predict(originals, own), names) for mask, own in masks.items()}
+        return {each: float(masked.hits(originals, names, masks[each]).mean()) for each in masks}
 
     key = f"known pixels {','.join(spec.masks)} {len(held_out.images)}"
-    bounds["originals_class_correct"] = _share(classifier.predict(originals), names)
+    bounds["originals_class_correct"] = float(classifier.hits(originals, names).mean())
     bounds["known_pixels_class_correct"] = store.cached(key, read_known_pixels)
     return rows, bounds, None
 
@@ -115,14 +121,14 @@ def train_masked_classifier(
     masks = [draw_masks(mask, range(_MASKS), size, spec.seed + 1) for mask in spec.masks]
     classes = known_classes(train)
     net = _initial_net(channels + 1, len(classes), "masked reader", depth=2)
-    _fit(net, train, [mask for each in masks for mask in each], steps)
+    _fit(net, train, list(chain(*masks)), steps)
     return Classifier(net.eval(), classes)
 
 
 def _fit(net: nn.Module, train: TrainingImages, masks: list[Mask] | None, steps: int) -> None:
     """Train on images, whole or with random ones of ``masks``."""
-    logits = {name: place for place, name in enumerate(known_classes(train))}
-    labels = np.array([logits.get(name, -1) for name in _class_names(train.labels)])
+    places = {name: place for place, name in enumerate(known_classes(train))}
+    labels = np.array([places.get(name, -1) for name in _class_names(train.labels)])
     labelled = np.flatnonzero(labels >= 0)
     optimiser = torch.optim.Adam(net.parameters(), _RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, total_steps=steps)
@@ -132,8 +138,8 @@ def _fit(net: nn.Module, train: TrainingImages, masks: list[Mask] | None, steps:
             rows = labelled[torch.randint(len(labelled), (_BATCH,), generator=generator).numpy()]
             own = None
             if masks is not None:
-                places = torch.randint(len(masks), (_BATCH,), generator=generator).tolist()
-                own = [masks[place] for place in places]
+                drawn = torch.randint(len(masks), (_BATCH,), generator=generator).tolist()
+                own = [masks[number] for number in drawn]
             outputs = net(_inputs(train.images[rows], own))
             loss = F.cross_entropy(outputs, torch.from_numpy(labels[rows]))
             optimiser.zero_grad()
@@ -166,10 +172,6 @@ def _inputs(images: Images, masks: Sequence[Mask] | None) -> Tensor:
         return to_tensor(images)
     known = torch.from_numpy(np.stack([mask.known for mask in masks]))[:, None].float()
     return torch.cat([to_tensor(images) * known, known], 1)
-
-
-def _share(predicted: Sequence[str], truth: Sequence[str]) -> float:
-    return float(np.mean([one == other for one, other in zip(predicted, truth, strict=True)]))
 
 
 def known_classes(train: TrainingImages) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -167,16 +167,13 @@ class ResultStore:
         place = f"{mask}/{method}/{start:06}{kind}.png".replace(":", "-")
         return self.folder / "answers" / place
 
-    def _read(self) -> list[ResultRow]:
-        """Return the complete rows, without a truncated last line and rows of other versions."""
-        if not self._results.exists():
-            return []
-        text = self._results.read_text(encoding="utf-8", errors="replace")
-        rows = []
-        for cells in csv.reader(io.StringIO(text[: text.rfind("\n") + 1])):
-            with contextlib.suppress(ValueError):
-                rows.append(ResultRow.from_cells(cells))
-        return rows
+    def _read(self) -> Iterator[ResultRow]:
+        """Yield the complete rows, without a truncated last line and rows of other versions."""
+        if self._results.exists():
+            text = self._results.read_text(encoding="utf-8", errors="replace")
+            for cells in csv.reader(io.StringIO(text[: text.rfind("\n") + 1])):
+                with contextlib.suppress(ValueError):
+                    yield ResultRow.from_cells(cells)
 
 
 def _read_object(path: Path) -> dict[str, Any]:

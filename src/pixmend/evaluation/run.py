@@ -103,7 +103,7 @@ def evaluate(
     models
         One, or two of one shape, then called A and B.
     train
-        The training images, for the baselines ``mean`` and ``nearest``, the classifier, KID of
+        The training images, for the baselines ``mean`` and ``nearest``, the classifiers, KID of
         samples and the detection of near-duplicates.
     completions
         Folders of answers by other tools, by name: see `pixmend.evaluation.external_methods`.
