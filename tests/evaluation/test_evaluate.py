@@ -510,6 +510,29 @@ def test_a_model_that_loses_to_the_mean_is_told_so(untrained, train, tmp_path):
     assert "rest on 10 images" in told
 
 
+def test_the_report_says_how_much_of_what_known_pixels_allow_is_read(
+    untrained, tmp_path, monkeypatch
+):
+    from pixmend.evaluation import classifier
+    from tests.training.test_report import Page
+
+    for name in ("train_classifier", "train_masked_classifier"):
+        monkeypatch.setattr(getattr(classifier, name), "__kwdefaults__", {"steps": 3})
+    images = np.random.default_rng(4).integers(0, 256, (140, 16, 16, 1), np.uint8)
+    names, labels = [f"{n}.png" for n in range(140)], ["a", "b"] * 70
+    train = TrainingImages(images[:100], names[:100], labels[:100], "digest")
+    source = EvaluationImages(names[100:], labels[100:], lambda n: images[100 + n])
+    options = {"methods": ["classic:0.002", "mean"], "masks": ("half",), "count": 40}
+    found = evaluate(untrained("L"), source, tmp_path, train=train, **options)
+    words = " ".join(" ".join(Page((tmp_path / "report.html").read_text()).text).split())
+    facts = json.loads((tmp_path / "report.json").read_text())
+    read = found.summary.cells["classic:0.002, sharp", "half"].figures["class_correct"].mean
+    allowed = facts["known_pixels_class_correct"]["half"]
+    assert f"is read {read:.2f} of {allowed:.3f} that the known pixels allow (half)." in words
+    assert "Prior samples of G" in words
+    assert facts["samples"]["count"] == 50
+
+
 # Bad input
 
 

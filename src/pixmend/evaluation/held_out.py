@@ -161,9 +161,9 @@ def choose_held_out(
     )
 
 
-def digest_of(image: Images) -> str:
-    """Return a short hash of an image's pixels."""
-    return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=6).hexdigest()
+def digest_of(images: Images) -> str:
+    """Return a short hash of pixels."""
+    return hashlib.blake2b(np.ascontiguousarray(images).tobytes(), digest_size=6).hexdigest()
 
 
 def _fit(pixels: Images, model: DCGAN) -> Images:

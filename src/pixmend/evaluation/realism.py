@@ -1,7 +1,6 @@
 """Realism of sets of images: KID and Fréchet distance in named features."""
 
 import functools
-import hashlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -11,7 +10,7 @@ import torch
 from pixmend.errors import StoppedError
 from pixmend.evaluation.baselines import Images
 from pixmend.evaluation.evaluated_methods import ShouldStop
-from pixmend.evaluation.held_out import HeldOut, TrainingImages
+from pixmend.evaluation.held_out import HeldOut, TrainingImages, digest_of
 from pixmend.evaluation.results import ResultRow, ResultStore
 from pixmend.features import (
     choose_features,
@@ -52,13 +51,13 @@ def measure_realism(
         return [paired_kernel_distance(x, y), frechet_distance(x, y)]
 
     realism: Realism = {}
-    digest = _hash(held_out.images)
+    digest = digest_of(held_out.images)
     for label, mask in dict.fromkeys((row.label, row.mask) for row in rows):
         keys = [row.key for row in rows if (row.label, row.mask) == (label, mask)]
         answers = [answer for key in keys if (answer := store.read_answer(key)) is not None]
         if len(answers) == len(keys):
             images = np.stack(answers)
-            name = f"realism {features.name} {_hash(images)} {digest}"
+            name = f"realism {features.name} {digest_of(images)} {digest}"
             kid, fid = store.cached(name, functools.partial(distances, images))
             realism[label, mask] = kid, fid
     return features.name, realism
@@ -107,7 +106,3 @@ def draw_samples(model: DCGAN, count: int) -> Images:
     with torch.no_grad():
         samples = [to_pixels(model.generator(part)) for part in torch.split(z, 64)]
     return np.concatenate(samples).astype(np.uint8)
-
-
-def _hash(images: Images) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(images).tobytes(), digest_size=8).hexdigest()
