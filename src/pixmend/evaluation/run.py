@@ -303,17 +303,17 @@ def _judge(
     features, realism = measure_realism(held_out, rows, store, should_stop)
     summary = summarise(rows, methods, spec.masks, realism)
     count, training = len(held_out.images), None if train is None else len(train.images)
+    without_quality = quality is None and bool(summary.ours)
+    reasons = {
+        _RANDOM_FEATURES: features == "random",
+        f"KID needs {MIN_IMAGES} images, and there are {count}": not realism,
+        f"KID of samples needs --train-data RECORDS of {2 * MIN_IMAGES} images": without_quality,
+        "peak memory needs Linux": rows[0].peak_mib is None,
+    }
     images = None if train is None else train.images
-    reasons = [missing_requirement(name, images) for name in BASELINES]
-    reasons.append(no_classes)
-    if features == "random":
-        reasons.append(_RANDOM_FEATURES)
-    if not realism:
-        reasons.append(f"KID needs {MIN_IMAGES} images, and there are {count}")
-    if samples is None and summary.ours:
-        reasons.append(f"KID of samples needs --train-data RECORDS of {2 * MIN_IMAGES} images")
-    if rows[0].peak_mib is None:
-        reasons.append("peak memory needs Linux")
+    baselines = [missing_requirement(name, images) for name in BASELINES]
+    unavailable = [*baselines, no_classes, *(each for each, holds in reasons.items() if holds)]
+    facts = {"self_inversion": inversion, "reconstruction": reconstruction, "samples": quality}
     return Evaluation(
         verdict=verdict(summary),
         summary=summary,
@@ -333,13 +333,8 @@ def _judge(
             "seed": f"{spec.seed}",
             "features": features,
         },
-        unavailable=[reason for reason in reasons if reason is not None],
-        facts={
-            "self_inversion": inversion,
-            "reconstruction": reconstruction,
-            "samples": quality,
-            **legibility,
-        },
+        unavailable=[reason for reason in unavailable if reason is not None],
+        facts=facts | legibility,
         samples=samples,
         report=store.folder / "report.html",
         results=store.folder / "results.csv",
