@@ -7,7 +7,6 @@ from importlib.resources import files
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 
 from pixmend.errors import StoppedError
 from pixmend.evaluation.aggregation import Lead, Summary
@@ -18,8 +17,7 @@ from pixmend.evaluation.metrics import CalibrationBin, Region, psnr
 from pixmend.evaluation.realism import draw_samples
 from pixmend.evaluation.results import ResultRow, ResultStore
 from pixmend.evaluation.settings import EvaluationSpec, draw_masks
-from pixmend.images import to_pixels, to_tensor
-from pixmend.models import DCGAN, infer
+from pixmend.models import DCGAN
 
 Facts: TypeAlias = dict[str, Any]
 
@@ -32,7 +30,7 @@ _EXPLAINED = 6.0  # dB: a quarter of the variance is left
 _POOR_KID = 0.25  # of the way from training images to copies of their mean
 _MEMORISED = 0.5  # of the held-out images' distance to training images
 _WRONG_SHARE = 0.1  # of pixels, between confidence and correct pixels
-_INVERTED, _RECONSTRUCTED = 8, 64  # images
+_INVERTED = 8  # images
 
 
 @dataclass(frozen=True)
@@ -41,25 +39,6 @@ class Diagnostic:
 
     fact: str
     advice: str
-
-
-def reconstruct(model: DCGAN, held_out: HeldOut) -> Facts | None:
-    """Return the mean PSNR of whole held-out images through the model, and of their mean colours.
-
-    It bounds what one pass can restore. None for a model that has to search.
-    """
-    if model.encoder is None:
-        return None
-    images = held_out.images[:_RECONSTRUCTED]
-    target = to_tensor(images).to(next(model.generator.parameters()).device)
-    outputs = list(to_pixels(infer(model, target, torch.ones_like(target[:, :1]))))
-    grey = [np.broadcast_to(image.mean((0, 1)).round(), image.shape) for image in images]
-    whole = [np.ones(images.shape[1:3], bool)] * len(images)
-    return {
-        "count": len(images),
-        "psnr": _mean_psnr(outputs, images, whole),
-        "psnr_of_grey": _mean_psnr(grey, images, whole),
-    }
 
 
 def invert_samples(
@@ -145,7 +124,6 @@ def diagnose(
     held_out: HeldOut,
     training: int | None,
     inversion: Facts | None,
-    reconstruction: Facts | None,
     samples: Facts | None,
 ) -> list[Diagnostic]:
     """Return the diagnostics, the most important first; ``training`` counts training images."""
@@ -159,7 +137,6 @@ def diagnose(
         "training": training,
         "needed": (_MIN_IMAGES, _MIN_GROUPS),
         "inversion": inversion,
-        "reconstruction": reconstruction,
         "samples": samples,
     }
     found = {
@@ -171,9 +148,9 @@ def diagnose(
     }
     if summary.best_ours is not None:
         found |= _of_answers(summary, summary.best_ours, rows, facts)
-        found |= _of_model(summary, facts)
+        found |= _of_model(summary, facts, searches=model.encoder is None)
     # What the model has already is no advice.
-    present = model.card.get("training", {}) | {"one_pass": reconstruction is not None}
+    present = model.card.get("training", {}) | {"one_pass": model.encoder is not None}
     return [_diagnostic(_TEXTS[name], facts, present) for name, holds in found.items() if holds]
 
 
@@ -195,7 +172,7 @@ def _of_answers(
     }
     predicted_error, error = _pooled(summary.errors[ours], 2)
     confidence, correct = _pooled(summary.shares[ours], 1)
-    facts |= {"ours": ours, "psnr": psnrs[ours], "unlike": _counted([*unlike.values()])}
+    facts |= {"ours": ours, "unlike": _counted([*unlike.values()])}
     facts |= {"predicted_error": predicted_error, "error": error}
     facts |= {"confidence": confidence, "correct": correct}
     return {
@@ -208,13 +185,10 @@ def _of_answers(
     }
 
 
-def _of_model(summary: Summary, facts: Facts) -> dict[str, bool]:
+def _of_model(summary: Summary, facts: Facts, *, searches: bool) -> dict[str, bool]:
     """Return which findings about the model hold; add their values to ``facts``."""
     found: dict[str, bool] = {}
     inversion, samples = facts["inversion"], facts["samples"]
-    if facts["reconstruction"] is not None:
-        psnr, of_grey = (facts["reconstruction"][name] for name in ("psnr", "psnr_of_grey"))
-        found |= {"underfits": psnr < of_grey + _EXPLAINED, "fits": psnr >= of_grey + _EXPLAINED}
     if inversion is not None:
         of_images = summary.cells[inversion["label"], inversion["mask"]].psnr.mean
         facts["psnr_of_images"] = of_images
@@ -225,7 +199,7 @@ def _of_model(summary: Summary, facts: Facts) -> dict[str, bool]:
     if samples is not None:
         limit = samples["kid_real"] + _POOR_KID * (samples["kid_blank"] - samples["kid_real"])
         # A model that completes in one pass does not depend on its prior samples.
-        found["poor_samples"] = facts["reconstruction"] is None and samples["kid"] > limit
+        found["poor_samples"] = searches and samples["kid"] > limit
         found["memorised"] = samples["nearest"] < _MEMORISED * samples["nearest_held_out"]
     return found
 

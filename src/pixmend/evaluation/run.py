@@ -14,7 +14,7 @@ from pixmend.evaluation import metrics
 from pixmend.evaluation.aggregation import summarise
 from pixmend.evaluation.baselines import BASELINES, Images, missing_requirement
 from pixmend.evaluation.classifier import classify_answers
-from pixmend.evaluation.diagnostics import diagnose, invert_samples, reconstruct, verdict
+from pixmend.evaluation.diagnostics import diagnose, invert_samples, verdict
 from pixmend.evaluation.evaluated_methods import (
     EvaluatedMethod,
     MethodOutput,
@@ -294,10 +294,9 @@ def _judge(
     """Measure sets of answers and the model itself, and draw conclusions."""
     model = models[0].model
     inversion = invert_samples(model, methods, spec, store, should_stop)
-    quality = samples = reconstruction = None
+    quality = samples = None
     if any(method.ours for method in methods):
         quality, samples = measure_samples(model, held_out, train, store)
-        reconstruction = reconstruct(model, held_out)
     rows, legibility, no_classes = classify_answers(rows, held_out, train, spec, store)
     store.write(rows)  # in one order, whatever was done when
     features, realism = measure_realism(held_out, rows, store, should_stop)
@@ -313,14 +312,12 @@ def _judge(
     images = None if train is None else train.images
     baselines = [missing_requirement(name, images) for name in BASELINES]
     unavailable = [*baselines, no_classes, *(each for each, holds in reasons.items() if holds)]
-    facts = {"self_inversion": inversion, "reconstruction": reconstruction, "samples": quality}
+    facts = {"self_inversion": inversion, "samples": quality}
     return Evaluation(
         verdict=verdict(summary),
         summary=summary,
         rows=rows,
-        diagnostics=diagnose(
-            model, summary, rows, held_out, training, inversion, reconstruction, quality
-        ),
+        diagnostics=diagnose(model, summary, rows, held_out, training, inversion, quality),
         held_out=held_out,
         spec=spec,
         settings={
