@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from pixmend.evaluation import BASELINES, HeldOut
 from pixmend.evaluation.aggregation import summarise
@@ -135,8 +136,7 @@ def test_a_model_that_completes_in_one_pass_is_not_advised_to(untrained):
     figures = {(OURS, "center"): {"psnr": 18}}
     stuck = {"label": OURS.label, "mask": "center", "count": 8, "psnr": 10, "psnr_of_mean": 9}
     assert "Or train with --minutes" in diagnosed(untrained("L"), figures, inversion=stuck)
-    one_pass = untrained("L", encoder="conditional", latent_prior="normal")
-    assert one_pass.encoder is not None
+    one_pass = replace(untrained("L"), encoder=torch.nn.Identity())
     assert "Or train with --minutes" not in diagnosed(one_pass, figures, inversion=stuck)
 
 
