@@ -54,7 +54,8 @@ def busy(monkeypatch):
 
 
 def test_nobody_waits_past_a_deadline_whatever_the_device_does(limited, busy):
-    with limited(deadline=2) as server, ThreadPoolExecutor(3) as pool:
+    with limited(deadline=4) as server, ThreadPoolExecutor(3) as pool:
+        until(lambda: server.post(method="instant").status_code == 200, 60)  # all is imported
         begun, end = busy(server)
         first = pool.submit(server.post, model="tiny", steps=1)
         assert begun.wait(30)
@@ -67,7 +68,7 @@ def test_nobody_waits_past_a_deadline_whatever_the_device_does(limited, busy):
             assert each.result().headers["retry-after"]
         until(lambda: server.metric("pixmend_inside") == 0)
         end.set()
-        assert server.post(method="instant").status_code == 200
+        until(lambda: server.post(method="instant").status_code == 200, 60)
 
 
 @pytest.mark.parametrize("view", ["whole", "window"])
@@ -131,7 +132,7 @@ def test_thin_images_are_refused_by_their_side(limited):
 
 def test_masks_take_places_and_end_at_the_deadline(limited, monkeypatch):
     path, end = "/v1/masks/grid?width=9&height=9", threading.Event()
-    with limited(queue=1, deadline=1) as server:
+    with limited(queue=1, deadline=4) as server:
         slow = half_a_form(server, 1000)
         until(lambda: server.metric("pixmend_inside") == 1)
         is_problem(server.client.get(path), 503, "busy")
@@ -180,19 +181,24 @@ def has_ended(connection):
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """Shorten the clocks of connections."""
-    monkeypatch.setattr("pixmend.serve.connections._HEAD_SECONDS", 0.5)
+    """Look at connections often."""
     monkeypatch.setattr("pixmend.serve.connections._READ_SECONDS", 0.3)
 
 
+@pytest.fixture
+def short(hasty, monkeypatch):
+    """Shorten the time for a head too."""
+    monkeypatch.setattr("pixmend.serve.connections._HEAD_SECONDS", 0.5)
+
+
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: a\r\n"])
-def test_a_head_that_never_ends_is_hung_up_on(limited, hasty, sent):
+def test_a_head_that_never_ends_is_hung_up_on(limited, short, sent):
     with limited() as server, connect(server) as connection:
         connection.sendall(sent)
         assert has_ended(connection)
 
 
-def test_the_second_head_and_a_body_that_drips_are_hung_up_on_too(limited, hasty):
+def test_the_second_head_and_a_body_that_drips_are_hung_up_on_too(limited, short):
     with limited() as server:
         for more in (b"GET /he", None):
             with connect(server) as connection:
@@ -224,9 +230,10 @@ def big_request(server, path):
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/completions/stream"])
 def test_a_client_that_never_reads_frees_its_place(limited, hasty, path):
     with limited(streams=1) as server:
+        request = big_request(server, path)
         with connect(server) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            connection.sendall(big_request(server, path))
+            connection.sendall(request)
             until(lambda: server.metric("pixmend_batch_size_count") == 1, 60)
             until(lambda: server.metric("pixmend_inside") == 0, 60)
             assert server.metric("pixmend_streams") == 0
@@ -234,12 +241,14 @@ def test_a_client_that_never_reads_frees_its_place(limited, hasty, path):
 
 
 def test_a_client_that_reads_slowly_but_reads_gets_all_of_it(limited, hasty):
-    with limited() as server, connect(server) as connection:
-        connection.sendall(big_request(server, "/v1/completions"))
-        content = b""
-        while part := connection.recv(2**18):
-            content += part
-            time.sleep(0.02)
+    with limited() as server:
+        request = big_request(server, "/v1/completions")
+        with connect(server) as connection:
+            connection.sendall(request)
+            content = b""
+            while part := connection.recv(2**18):
+                content += part
+                time.sleep(0.02)
         head, _, body = content.partition(b"\r\n\r\n")
         assert b"200 OK" in head
         assert len(json.loads(body)["candidates"]) == 8

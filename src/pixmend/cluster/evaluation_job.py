@@ -68,7 +68,7 @@ class EvaluationWorker(JobWorker):
         """Load the models and prepare the methods."""
         networks = [load_model_bytes(content, device).networks for content in models]
         train = None if train_data is None else open_training(Records(train_data), networks[0])
-        methods, _ = select_methods([ModelUnderTest(each) for each in networks], train, spec)
+        methods = select_methods([ModelUnderTest(each) for each in networks], train, spec)
         self.methods = {each.label: each for each in methods}
 
     def work(self, batch: EvaluationBatch, policy: RetryPolicy) -> BatchResult:

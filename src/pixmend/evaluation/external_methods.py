@@ -68,26 +68,24 @@ def write_tasks(folder: Path, held_out: HeldOut, spec: EvaluationSpec) -> int:
 class ExternalMethod:
     """The answers of another tool in a folder; SettingsError for the name of a method."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, masks: Sequence[str], count: int) -> None:
+        """Open the answers to ``count`` images; InputError if any is missing."""
         if name in METHODS or name in BASELINES:
             raise SettingsError(f"--completions {name}: is the name of a method; give another name")
-        self.name, self._folder = name, folder
+        self._folder = folder
         self.seconds = _seconds_per_image(folder / "facts.json")
-
-    def digest(self, masks: Sequence[str], count: int) -> str:
-        """Return a hash of the answers to ``count`` images; InputError if any is missing."""
         paths = [_path_of(mask, number) for mask in masks for number in range(count)]
-        missing = [path for path in paths if not (self._folder / path).is_file()]
+        missing = [path for path in paths if not (folder / path).is_file()]
         if missing:
             raise InputError(
-                f"--completions {self.name}={self._folder}: {len(missing)} of {len(paths)} answers "
-                f"are missing, the first is {missing[0]}; write the tasks with --tasks FOLDER and "
+                f"--completions {name}={folder}: {len(missing)} of {len(paths)} answers are "
+                f"missing, the first is {missing[0]}; write the tasks with --tasks FOLDER and "
                 "save each answer under the name of its task"
             )
-        content = hashlib.blake2b(digest_size=8)
+        content = hashlib.blake2b(digest_size=6)
         for path in paths:
-            content.update((self._folder / path).read_bytes())
-        return content.hexdigest()
+            content.update((folder / path).read_bytes())
+        self.digest = content.hexdigest()
 
     def read(self, shape: str, number: int, image: Images, mask: Mask) -> Images:
         """Return one answer with the image's known pixels, uint8 [S, S, C].

@@ -7,7 +7,7 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -37,7 +37,7 @@ class ResultRow:
     number: int  # the image's position in the random draw
     image: str  # its name
     group: str
-    digest: str  # of its pixels
+    digest: str  # of its pixels, then of an external method's answers
     mask: str  # SPEC
     missing: float  # share of pixels
     method: str
@@ -164,21 +164,9 @@ class ResultStore:
     def cached(self, name: str, compute: Callable[[], Any]) -> Any:  # noqa: ANN401 - JSON
         """Return a JSON value from cache.json, or compute and store it."""
         if name not in self._cache:
-            self._store({name: compute()})
+            self._cache[name] = compute()
+            write_text(self.folder / "cache.json", json.dumps(self._cache) + "\n")
         return self._cache[name]
-
-    def drop_changed(self, digests: dict[str, str]) -> None:
-        """Drop the rows of external methods whose answers, by digest, have changed."""
-        names = {f"completions {method}": method for method in digests}
-        changed = {m for name, m in names.items() if self._cache.get(name) != digests[m]}
-        if changed:
-            self.rows = {key: row for key, row in self.rows.items() if row.method not in changed}
-            self.write(self.rows.values())
-            self._store({name: digests[method] for name, method in names.items()})
-
-    def _store(self, values: dict[str, Any]) -> None:
-        self._cache |= values
-        write_text(self.folder / "cache.json", json.dumps(self._cache) + "\n")
 
     def _path(self, key: Key, kind: str = "") -> Path:
         """Return the file of the batch that has this row."""
@@ -188,15 +176,13 @@ class ResultStore:
         place = f"{mask}/{method}/{start:06}{kind}.png".replace(":", "-")
         return self.folder / "answers" / place
 
-    def _read(self) -> list[ResultRow]:
-        """Return the complete rows, without a truncated last line and rows of other versions."""
+    def _read(self) -> Iterator[ResultRow]:
+        """Yield the complete rows, without a truncated last line and rows of other versions."""
         results = StorePath(self._results)
         text = results.read_text() if results.exists() else ""
-        rows = []
         for cells in csv.reader(io.StringIO(text[: text.rfind("\n") + 1])):
             with contextlib.suppress(ValueError):
-                rows.append(ResultRow.from_cells(cells))
-        return rows
+                yield ResultRow.from_cells(cells)
 
 
 def _read_object(path: StorePath) -> dict[str, Any]:

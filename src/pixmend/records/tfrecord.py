@@ -46,6 +46,7 @@ _OVERHEAD = 16  # header and payload checksum: the bytes of an empty record
 _MASK_DELTA = 0xA282EAD8
 _GZIP = b"\x1f\x8b"
 _MAX_PAYLOAD = 513 * 2**20  # bytes: the largest image file, and what is said of it
+_MAX_SEARCH = 2**27  # bytes, for the next record after a broken length
 _ZEROS = re.compile(rb"\0\0\0\0+")  # so written, it is searched at the speed of memory
 
 
@@ -136,14 +137,14 @@ def _read_length(buffer: Buffer, offset: int, shard: str) -> int:
         raise _broken(
             shard, offset, f"it is {length:,} bytes long but the file ends after {room:,}"
         )
-    if length > _MAX_PAYLOAD:
-        raise _broken(
-            shard, offset, f"it is {length:,} bytes long, over the limit of {_MAX_PAYLOAD:,}"
-        )
     return length
 
 
 def _read_payload(buffer: Buffer, offset: int, length: int, shard: str) -> bytes:
+    if length > _MAX_PAYLOAD:
+        raise _broken(
+            shard, offset, f"it is {length:,} bytes long, over the limit of {_MAX_PAYLOAD:,}"
+        )
     start = offset + _HEADER_BYTES
     payload = buffer[start : start + length]
     if _CRC.unpack(buffer[start + length : start + length + 4])[0] != masked_crc(payload):
@@ -155,12 +156,12 @@ def _resync(buffer: bytes | mmap.mmap, start: int) -> int:
     """Return the next offset from ``start`` of a header with a valid checksum, or the file's end.
 
     A chance hit is one in 2**32 offsets, and its payload would still have to pass its own checksum.
-    The search ends well after the largest record would: a file may be a hole of any length.
+    The search ends after 128 MiB, which few records have: a file may be a hole of any length.
     """
     last = len(buffer) - _OVERHEAD
     # The upper half of a length is zero, and the checksum after it is not: only the ends of runs of
     # zeros are looked at.
-    for run in _ZEROS.finditer(buffer, start + 4, start + 2 * _MAX_PAYLOAD):
+    for run in _ZEROS.finditer(buffer, start + 4, start + _MAX_SEARCH):
         for offset in range(max(run.start() - 4, run.end() - 11), min(run.end() - 8, last) + 1):
             length = _LENGTH.unpack_from(buffer, offset)[0]
             checksum = _CRC.unpack_from(buffer, offset + 8)[0]

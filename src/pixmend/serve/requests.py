@@ -205,10 +205,10 @@ def _options(fields: FormFields, model: ServedModel, limits: Limits) -> Completi
 
 def _check_work(task: Task, options: CompletionOptions, size: int, limits: Limits) -> None:
     """Refuse more windows and answers than can be generated in time; a search ends at any step."""
-    from scipy.ndimage import label
-
     windows, method = 1, options.method
     if options.view == "window":
+        from scipy.ndimage import label
+
         _, windows = label(task.mask.hole, structure=np.ones((3, 3)))
         if windows <= _MAX_HOLES:
             windows = len(windows_around(task.mask.hole, size))
