@@ -230,7 +230,7 @@ def test_sample_and_info_of_a_model(model, tmp_path):
         assert walk.n_frames > 50
     facts = json.loads(run("info", model, "--json").stdout)
     assert (facts["kind"], facts["settings"]["size"]) == ("model", 16)
-    assert "settings.size" in run("info", model).stdout
+    assert "16 px RGB" in run("info", model).stdout
 
 
 def test_the_bundled_model_restores_held_out_characters(tmp_path):

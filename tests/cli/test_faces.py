@@ -177,7 +177,8 @@ def test_a_walk_is_an_animation_that_moves_in_small_steps_and_ends_near_where_it
 def test_info_shows_settings_and_card_and_its_json_is_valid(program, model, tmp_path):
     text = program("info", model)
     assert text.code == 0
-    assert "settings.latent_dim" in text.out
+    assert "16 px RGB, filters 8, latent_dim 8" in text.out
+    assert len(text.out.splitlines()) <= 10
     facts = json.loads(program("info", model, "--json").out)
     assert facts["settings"]["channels"] == "RGB"
     assert facts["card"]["fit"] == "crop"
@@ -206,7 +207,49 @@ def test_info_reads_the_log_of_a_run_that_was_killed_in_the_middle_of_a_line(pro
     assert "last line of log" not in json.loads(program("info", run, "--json").out)
 
 
-def test_doctor_lists_the_installation(program):
+def test_info_of_a_run_has_its_best_step_and_the_model_that_completes(program, model, tmp_path):
+    from pixmend.training import resolve
+    from pixmend.training.settings import to_toml
+
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    (run / "settings.toml").write_text(to_toml(resolve({"steps": 9})))
+    names = ("images", "kid", "fid", "diversity", "accuracy_training", "accuracy_samples")
+    scores = {"features": "random", **dict.fromkeys(names, 0.5)}
+    lines = [{"step": step, "best": step < 3, **scores} for step in (1, 2, 3)]
+    (run / "monitor.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    for name in ("best", "model"):
+        (run / f"{name}.safetensors").write_bytes(model.read_bytes())
+    text, facts = program("info", run), json.loads(program("info", run, "--json").out)
+    assert "step 2: KID 0.5000 (random features), diversity 0.50" in text.out
+    assert (facts["best"]["step"], facts["model"]) == (2, str(run / "best.safetensors"))
+    assert str(run / "best.safetensors") in text.out
+
+
+@pytest.mark.parametrize("key", ["card", "settings", "figures", "title", "steps", "classes"])
+@pytest.mark.parametrize(
+    "value", [None, [1], "\x1b[31mred\nerror: forged", float("nan"), {"a": []}]
+)
+def test_info_of_any_header_is_printable_lines_and_json(program, tmp_path, key, value):
+    from pixmend.models import write_tensors
+
+    path = tmp_path / "m.safetensors"
+    header = {"card": {key: value}} if key not in ("card", "settings") else {key: value}
+    write_tensors(path, {}, kind="model", header=header)
+    ran = program("info", path)
+    assert ran.code == 0
+    assert all(line.isprintable() for line in ran.out.splitlines())
+    assert not [line for line in ran.out.splitlines() if line.startswith("error")]
+    json.loads(program("info", path, "--json").out, parse_constant=pytest.fail)
+
+
+def test_doctor_lists_the_installation(program, monkeypatch):
+    from importlib import metadata
+
+    requires = metadata.requires("pixmend")
+    absent = "no-such-package>=1; extra == 'metrics'"
+    monkeypatch.setattr(metadata, "requires", lambda name: [*requires, absent])
     ran = program("doctor")
     assert ran.code == 0, ran.err
     for word in (
@@ -215,6 +258,7 @@ def test_doctor_lists_the_installation(program):
         "pillow",
         "device",
         "threads",
+        "extra     metrics: not installed; pip install 'pixmend[metrics]', or '.[metrics]'",
         "installation complete",
     ):
         assert word in ran.out
@@ -252,6 +296,7 @@ def test_demo_writes_the_files_it_names(program, monkeypatch, tmp_path):
     assert ran.code == 0, ran.err
     assert str(tmp_path / "demo" / "sheet.png") in ran.out
     assert (tmp_path / "demo" / "sheet.png").is_file()
+    assert ran.out.splitlines()[-1].startswith("next")
     for path in (tmp_path / "demo" / "masks").iterdir():
         with (
             Image.open(path) as mask,

@@ -9,7 +9,7 @@ from typer import Argument, Exit, Option
 
 from pixmend.cli.options import Cluster, Device, ModelName, Seed
 from pixmend.cli.terminal import print_failures, progress_bar, stderr, stdout, stop_on_signal
-from pixmend.errors import SettingsError, StoppedError
+from pixmend.errors import SettingsError, StoppedError, install_hint
 
 if TYPE_CHECKING:
     from pixmend.api import Model
@@ -84,12 +84,16 @@ def complete(
     Several images also share sheets of 40 rows: sheet.png, sheet-2.png ... Ctrl-C ends the search,
     writes the best results so far and skips the remaining images.
     """
-    from pixmend.cli.completion_run import Animations, CompletionRun
     from pixmend.cli.input_files import expand_inputs
-    from pixmend.completion import CompletionOptions, find_method
     from pixmend.storage import StorePath
 
+    folder = StorePath.of(out)
     _check_mask(mask)
+    # Before torch is imported, which takes seconds.
+    files = expand_inputs(inputs, out=folder) if cluster is None else []
+    from pixmend.cli.completion_run import Animations, CompletionRun
+    from pixmend.completion import CompletionOptions, find_method
+
     options = CompletionOptions(
         find_method(method, steps=steps, blend=cast("Blend | None", blend)),
         candidates,
@@ -100,17 +104,17 @@ def complete(
         answer=cast("Answer", answer),
         view=cast("View", view),
     )
-    folder = StorePath.of(out)
     if cluster is not None:
         _refuse_with("--cluster", {"--server": server, "--animation": animation})
         _complete_on(cluster, model, inputs, folder, options, mask, uncertainty, device, as_json)
         return
-    files = expand_inputs(inputs, out=folder)
     animations = None if animation is None else Animations(animation, files)
     loaded = _load(model, device, server, animation)
     run = CompletionRun(loaded, files, mask, folder, options, uncertainty, animations, as_json)
     run.run()
     _report(run, as_json)
+    if not as_json:
+        run.print_outcome()
     if run.stopped:
         remaining = len(files) - run.done - run.failed
         stderr.print(f"stopped: kept the best results so far; {remaining} not started")
@@ -153,9 +157,7 @@ def _load(
     try:
         from pixmend.client import Client
     except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"--server needs {error.name}; pip install 'pixmend[client]'"
-        ) from error
+        raise SettingsError(f"--server needs {error.name}; {install_hint('client')}") from error
     return Client(server, os.environ.get("PIXMEND_TOKEN")).model(model)
 
 

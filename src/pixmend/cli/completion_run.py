@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pixmend import completion, images
 from pixmend.cli.input_files import InputFile, real_path
-from pixmend.cli.terminal import progress_bar, stderr, stop_on_signal
+from pixmend.cli.terminal import progress_bar, stderr, stdout, stop_on_signal
 from pixmend.completion import CompletionOptions, Names, Task
 from pixmend.errors import InputError, SettingsError, StoreError
 from pixmend.images import Pixels, encode_png, thumbnail
-from pixmend.storage import JsonlWriter, StorePath, parse_json, shared
+from pixmend.storage import JsonlWriter, StorePath, make_folder, parse_json, shared
 
 if TYPE_CHECKING:
     from pixmend.api import Model
@@ -33,9 +33,9 @@ class CompletionRun:
     ----------
     mask
         As in `open_mask`.
-    done, failures, stopped
-        Outcome: completed inputs, name and reason of each failed one, and whether a signal ended
-        the run early.
+    done, failures, stopped, confidences
+        Outcome: completed inputs, name and reason of each failed one, whether a signal ended the
+        run early, and the confidence of each completion that has one.
     """
 
     model: "Model | RemoteModel"
@@ -49,6 +49,7 @@ class CompletionRun:
     done: int = 0
     failures: list[tuple[str, str]] = field(default_factory=list)
     stopped: bool = False
+    confidences: list[float] = field(default_factory=list)
 
     @property
     def failed(self) -> int:
@@ -67,12 +68,26 @@ class CompletionRun:
         self._names = Names()
         self._names.reserve([PurePath(self.results.name)])
         self._sheets = Sheets(self.out, self._names) if len(self.inputs) > 1 else None
+        self._sheet: PurePath | None = None  # the one to open
+        if self.animations:
+            self.animations.check()
         with contextlib.ExitStack() as locks:
             for root in filter(None, roots):
                 locks.enter_context(shared(root, [root / folder for folder in folders]))
             with JsonlWriter(self.results, self._latest_lines()) as self._lines:
                 self._complete_all()
             self.results.write_bytes(self._latest_lines().encode())
+
+    def print_outcome(self) -> None:
+        """Print how far to trust the completions, and which sheet shows them."""
+        if values := self.confidences:
+            span = f" ({min(values):.0%} to {max(values):.0%})" if len(values) > 1 else ""
+            stdout.print(
+                f"confidence {sum(values) / len(values):.0%}{span}: "
+                "expected share of missing pixels within 25 grey levels"
+            )
+        if self._sheet is not None:
+            stdout.print(f"open {self.out / self._sheet}")
 
     def _complete_all(self) -> None:
         options = self.model.for_model(self.options)
@@ -88,7 +103,7 @@ class CompletionRun:
                 steps = min(preview.step + 1, rounds)  # --seconds may exceed the method's steps
                 completed = (self.done + self.failed) * rounds + steps * count
                 loss = sum(preview.losses) / len(preview.losses)
-                note = f"{self.done}/{len(self.inputs)} images, loss {loss:.2f}"
+                note = f"steps, {self.done}/{len(self.inputs)} images, loss {loss:.2f}"
                 bar.update(task, completed=completed, note=note)
 
             for result in self.model.complete_tasks(
@@ -98,9 +113,10 @@ class CompletionRun:
                 self.done += 1
             self.stopped = should_stop()
             if not self.stopped:
-                bar.update(task, completed=total, note=f"{self.done} images")
+                bar.update(task, completed=total, note=f"steps, {self.done} images")
         if self._sheets:
             self._sheets.close()
+            self._sheet = self._sheets.first
 
     def _tasks(self) -> Iterator[Task]:
         # Names are fixed before the first result, so that they do not depend on which inputs fail.
@@ -139,11 +155,15 @@ class CompletionRun:
         self._record(facts)
         for warning in result.warnings:
             stderr.print(f"warning: {result.name}: {warning}")
+        if result.confidence is not None:
+            self.confidences.append(result.confidence)
         if self._sheets:
             self._sheets.add(str(names.answers[0]), result)
+        else:
+            self._sheet = names.sheet
 
     def _record(self, facts: dict[str, Any]) -> None:
-        line = json.dumps(facts)
+        line = json.dumps(facts, allow_nan=False)
         self._lines.add(line)
         if self.as_json:
             print(line, flush=True)
@@ -171,6 +191,7 @@ class Sheets:
         self._rows: list[Mapping[str, Pixels]] = []  # caption -> thumbnail
         self._labels: list[str] = []
         self._count = 0
+        self.first: PurePath | None = None  # name of the first sheet written
 
     def add(self, label: str, result: "Completion") -> None:
         """Add a row: original, masked, snapshots, candidates."""
@@ -194,6 +215,7 @@ class Sheets:
         rows = [[row.get(caption) for caption in captions] for row in self._rows]
         sheet = images.contact_sheet(rows, list(captions), cell=_CELL_PIXELS, labels=self._labels)
         (self._folder / name).write_bytes(encode_png(sheet))
+        self.first = self.first or name
         self._rows, self._labels = [], []
 
 
@@ -221,6 +243,10 @@ class Animations:
     def folder(self) -> Path | None:
         """The folder of several animations; None for a single one, which may lie anywhere."""
         return None if self._single else self._root
+
+    def check(self) -> None:
+        """Raise an OutputError if the folder of the animations cannot be written."""
+        make_folder(self._root.parent if self._single else self._root)
 
     def write(self, result: "Completion", target: PurePath) -> Path:
         """Write the animation of the completion written as ``target``, and return its path."""

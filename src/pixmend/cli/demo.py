@@ -39,11 +39,14 @@ def demo(
     from pixmend.models import BUNDLED
     from pixmend.storage import write_bytes
 
-    model = api.load("characters")
     tasks = []
     for label, spec in _DAMAGE:
         picture = open_image(next(find_images(BUNDLED / "characters" / label)))
-        tasks.append(Task(picture, open_mask(spec, picture), f"{label}-{spec.replace(':', '-')}"))
+        task = Task(picture, open_mask(spec, picture), f"{label}-{spec.replace(':', '-')}")
+        save_image(picture, out / "originals" / f"{task.name}.png")
+        write_bytes(out / "masks" / f"{task.name}.png", encode_png(task.mask.to_pixels()))
+        tasks.append(task)
+    model = api.load("characters")
     options = [
         model.for_model(CompletionOptions(find_method(name), batch=len(tasks)))
         for name in ("classic", "default")
@@ -57,8 +60,6 @@ def demo(
         )
     for result in default:
         save_image(result.candidates[0].picture, out / f"{result.name}.png")
-        save_image(result.original, out / "originals" / f"{result.name}.png")
-        write_bytes(out / "masks" / f"{result.name}.png", encode_png(result.mask.to_pixels()))
         write_bytes(out / f"{result.name}.sheet.png", encode_png(result.sheet_pixels()))
     # The latent search of `classic`, beside the answer of the default method.
     rows = []
@@ -70,3 +71,4 @@ def demo(
     sheet = contact_sheet(rows, ["original", "masked", *after, "completed"], cell=128)
     write_bytes(out / "sheet.png", encode_png(sheet))
     stdout.print(f"{len(default)} characters completed; open {out / 'sheet.png'}")
+    stdout.print("next, a model of your own images: pixmend train IMAGES run --minutes 20")

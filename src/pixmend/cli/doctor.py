@@ -1,44 +1,55 @@
 """pixmend doctor."""
 
+import re
+from collections.abc import Iterator
+from importlib import metadata
+
 from typer import Exit
 
 import pixmend
-from pixmend.cli.terminal import stdout
+from pixmend.cli.terminal import print_facts, stdout
+from pixmend.errors import install_hint
 
-_PACKAGES = [
-    "torch",
-    "numpy",
-    "pillow",
-    "safetensors",
-    "pydantic",
-    "typer",
-    "rich",
-    "google-crc32c",
-]
+# Extras of development: users miss nothing without them.
+_DEVELOPMENT = {"test", "dev", "fonts", "fuzz", "supply"}
 
 
 def doctor() -> None:
-    """Check the installation: device, threads, versions and missing packages."""
+    """Check the installation: device, threads, versions, missing packages and extras."""
     import platform
-    from importlib import metadata
 
-    problems = []
-    stdout.print(f"pixmend   {pixmend.__version__}")
-    stdout.print(
-        f"python    {platform.python_version()} on {platform.system()} {platform.machine()}"
-    )
-    for name in _PACKAGES:
-        try:
-            stdout.print(f"{name:<13} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            problems.append(f"{name} is missing: pip install {name}")
+    system = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    versions = {name: _version(name) for name in _requirements("")}
+    print_facts({"pixmend": pixmend.__version__, "python": system, **versions})
+    problems = [f"{name} is missing: pip install {name}" for name in versions if not versions[name]]
     # Most of pixmend cannot be imported while a package is missing.
     problems = problems or _examine()
+    for extra in metadata.metadata("pixmend").get_all("Provides-Extra") or []:
+        if extra not in _DEVELOPMENT:
+            complete = all(map(_version, _requirements(extra)))
+            state = "installed" if complete else f"not installed; {install_hint(extra)}"
+            stdout.print(f"extra     {extra}: {state}")
     for problem in problems:
         stdout.print(f"missing   {problem}")
     if problems:
         raise Exit(2)
     stdout.print("installation complete")
+
+
+def _requirements(extra: str) -> Iterator[str]:
+    """Yield the packages that pixmend needs, or with ``extra`` those of an extra."""
+    for line in metadata.requires("pixmend") or []:
+        name, *_ = re.split(r"[^\w.-]", line)
+        marker = re.search(r"extra == .(\w+)", line)
+        if (marker[1] if marker else "") == extra:
+            yield name
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _examine() -> list[str]:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Exit, Option
 
 from pixmend.cli.options import Cluster, Device, ModelName, Seed
-from pixmend.cli.terminal import print_failures, progress_bar, stderr, stdout, stop_on_signal
+from pixmend.cli.terminal import (
+    escape,
+    print_facts,
+    print_failures,
+    progress_bar,
+    stderr,
+    stdout,
+    stop_on_signal,
+)
 from pixmend.errors import ModelFileError, SettingsError
 
 if TYPE_CHECKING:
@@ -81,16 +89,21 @@ def evaluate(
     per image, mask and method. Run the same command again to resume, or with more masks, methods
     or images to add them.
     """
+    other, images = _second_model(images)
+    folder = _folder(out, "a report") if tasks is None else _folder(tasks, "a folder of tasks")
+    source, names = _source(images, folder)  # before torch is imported, which takes seconds
     from pixmend import api
     from pixmend.evaluation import parse_completions
 
     spec = _spec(protocol, masks, methods, count, candidates, seconds, seed, batch)
-    other, images = _second_model(images)
     if tasks is not None:
-        _write_tasks(model, images, tasks, spec, train_data)
+        with progress_bar() as bar:
+            written = api.write_tasks(
+                model, source, folder, spec, train_data=train_data, names=names,
+                on_images=_Progress(bar).on_images,
+            )  # fmt: skip
+        stdout.print(f"{written} tasks in {folder}")
         return
-    report = _folder(out, "a report")
-    source, names = _source(images, report)
     with contextlib.ExitStack() as stack:
         engine = None
         if cluster is not None:
@@ -102,7 +115,7 @@ def evaluate(
         should_stop = stack.enter_context(stop_on_signal())
         progress = _Progress(stack.enter_context(progress_bar()))
         evaluation = api.evaluate(
-            model, source, report, spec,
+            model, source, folder, spec,
             train_data=train_data, names=names, other=other,
             completions=parse_completions(completions or []), device=device, engine=engine,
             on_images=progress.on_images, on_step=progress.on_step, should_stop=should_stop,
@@ -110,25 +123,6 @@ def evaluate(
     _show(evaluation)
     if evaluation.held_out.failed:
         raise Exit(2)
-
-
-def _write_tasks(
-    model: str,
-    images: list[str],
-    tasks: str,
-    spec: "EvaluationSpec",
-    train_data: str | None,
-) -> None:
-    from pixmend import api
-
-    folder = _folder(tasks, "a folder of tasks")
-    source, names = _source(images, folder)
-    with progress_bar() as bar:
-        written = api.write_tasks(
-            model, source, folder, spec, train_data=train_data, names=names,
-            on_images=_Progress(bar).on_images,
-        )  # fmt: skip
-    stdout.print(f"{written} tasks in {folder}")
 
 
 class _Progress:
@@ -144,7 +138,7 @@ class _Progress:
 
     def on_step(self, step: "Step") -> None:
         self._bar.update(self._choosing, visible=False)
-        note = f"{step.label}, {step.mask}"
+        note = escape(f"{step.label}, {step.mask}")
         self._bar.update(
             self._completing, completed=step.done, total=step.total, note=note, visible=True
         )
@@ -167,18 +161,19 @@ def _show(evaluation: "Evaluation") -> None:
         )
     table = Table("", title=f"hole PSNR, dB, of {images} images")
     for mask in summary.masks:
-        table.add_column(mask, justify="right")
+        table.add_column(escape(mask), justify="right")
     for label in summary.labels:
         cells = [summary.cells[label, mask] for mask in summary.masks]
         values = [Text(f"{c.psnr.mean:.2f}", style="bold" if c.best else "") for c in cells]
-        table.add_row(label, *values)
-    stdout.print(table)
+        table.add_row(escape(label), *values)
+    stdout.print(table, width=None if stdout.is_terminal else 1000)
     if evaluation.spec.masks == YEH_MASKS:
-        stdout.print(yeh_table(summary))
+        for line in yeh_table(summary).splitlines():
+            stdout.print(line)
     stdout.print(evaluation.verdict)
     for finding in evaluation.diagnostics:
         stdout.print(f"- {finding.fact} {finding.advice}")
-    stdout.print(f"report  {evaluation.report}\nresults {evaluation.results}")
+    print_facts({"report": evaluation.report, "results": evaluation.results})
 
 
 def _spec(
@@ -210,12 +205,12 @@ def _folder(text: str | None, content: str) -> Path:
 
 def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
     """Split off the second model if the first of several inputs is one."""
-    from pixmend.models import find_model
-
     first = images[0]
     is_image_folder = Path(first).is_dir() and not any(Path(first).glob("*.safetensors"))
     if len(images) < 2 or is_image_folder:
         return None, images
+    from pixmend.models import find_model
+
     try:
         file = find_model(first)
     except ModelFileError:

@@ -40,9 +40,10 @@ def expand_inputs(inputs: Sequence[str], *, out: StorePath) -> list[InputFile]:
             continue
         images = list(_images_in(root, out))
         if not images:
-            raise InputError(
-                f"{root}: no images in this folder; known kinds are png, jpg, webp, bmp, gif, tif"
-            )
+            reason = "known kinds are png, jpg, webp, bmp, gif, tif"
+            if root == out or _is_under(root, out):
+                reason = "those in --out count as results; choose another --out"
+            raise InputError(f"{root}: no images in this folder; {reason}")
         for path, relative in images:
             name = PurePath(_identity(root).name, relative) if len(folders) > 1 else relative
             files.setdefault(_identity(path), InputFile(path, name))

@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Option
 
 from pixmend.cli.options import Device, ModelName, Seed
-from pixmend.cli.terminal import stdout
+from pixmend.cli.terminal import print_facts
 from pixmend.errors import OutputError
 
 
@@ -28,8 +28,7 @@ def sample(
             raise OutputError(f"{path}: needs a name that ends in {suffix}")
     loaded = api.load(model, device=device)
     write_bytes(out, encode_png(grid(loaded.sample(count, seed=seed), min_cell=64)))
-    stdout.print(f"grid  {out}")
     if walk is not None:
         frames = [grid(frame[None], min_cell=192) for frame in loaded.walk(seed=seed)]
         write_animation(frames, walk, seconds_per_frame=0.06)
-        stdout.print(f"walk  {walk}")
+    print_facts({"grid": out, "walk": walk or ""})

@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from pixmend.cli.options import Device
 from pixmend.cli.terminal import stdout
-from pixmend.errors import SettingsError
+from pixmend.errors import SettingsError, install_hint
 
 Models = Annotated[
     list[str], Argument(metavar="MODEL...", help="Model files, run directories or bundled models.")
@@ -53,7 +53,7 @@ def serve(
     try:
         from pixmend.serve import AccessPolicy, Catalogue, Limits, Server, create_app, listen
     except ModuleNotFoundError as error:
-        raise SettingsError(f"serve needs {error.name}; pip install 'pixmend[serve]'") from error
+        raise SettingsError(f"serve needs {error.name}; {install_hint('serve')}") from error
     limits = Limits(
         max_body, max_pixels, max_candidates, max_steps, max_seconds, max_queue, max_streams,
         deadline, batch, batch_wait, drain,

@@ -1,10 +1,11 @@
 """Terminal output, progress bars and signals of the verbs."""
 
 import io
+import json
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -41,6 +42,20 @@ class _Console(Console):
 # No markup and no emoji codes: messages contain file names.
 stdout = _Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 stderr = _Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def print_facts(facts: Mapping[str, object]) -> None:
+    """Print each fact that is not empty on a line of stdout, after its name."""
+    width = max(map(len, facts))
+    for name, fact in facts.items():
+        if str(fact):
+            stdout.print(f"{name:<{width}}  {fact}")
+
+
+def to_json(facts: Mapping[str, Any]) -> str:
+    """Return JSON; NaN and infinity, which it lacks, become null."""
+    finite = json.loads(json.dumps(facts), parse_constant=lambda _: None)
+    return json.dumps(finite, indent=1, allow_nan=False)
 
 
 def print_failures(failures: Iterable[tuple[str, str]]) -> None:

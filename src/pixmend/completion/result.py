@@ -1,5 +1,6 @@
 """What estimators and completion return: `Samples` of the model, and the `Completion` of an image."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -223,10 +224,10 @@ class Completion:
             "uncertainty": mean,
             "confidence": None if self.confidence is None else round(self.confidence, 3),
             "windows": len(self.windows),
-            "loss": best.loss,
-            "contextual": best.contextual,
-            "perceptual": best.perceptual,
-            "candidates": [candidate.loss for candidate in self.candidates],
+            "loss": _finite(best.loss),
+            "contextual": _finite(best.contextual),
+            "perceptual": _finite(best.perceptual),
+            "candidates": [_finite(candidate.loss) for candidate in self.candidates],
             "seconds": round(self.seconds, 4),
             "warnings": list(self.warnings),
         }
@@ -239,3 +240,8 @@ class Completion:
         if self.array_shape is not None:
             return picture.native.reshape(self.array_shape)
         return picture.to_pil()
+
+
+def _finite(value: float) -> float | None:
+    """Return a number, or None for NaN and infinity, which JSON does not have."""
+    return value if math.isfinite(value) else None

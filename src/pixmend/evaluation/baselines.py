@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pixmend.errors import SettingsError
+from pixmend.errors import SettingsError, install_hint
 from pixmend.images import to_tensor
 from pixmend.masks import Mask
 from pixmend.models import Retrieval
@@ -34,7 +34,7 @@ def missing_requirement(name: str, train: Images | None) -> str | None:
         return None if train is not None else f"{name} needs --train-data RECORDS"
     if find_spec(module):
         return None
-    return f"{name} needs the extra bench (pip install 'pixmend[bench]')"
+    return f"{name} needs the extra bench ({install_hint('bench')})"
 
 
 def find_baseline(name: str, train: Images | None) -> Inpaint:
