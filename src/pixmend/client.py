@@ -62,7 +62,7 @@ class Client:
         """
         task = _task(image, mask, settings)
         result = self.complete_task(task, model=model, settings=settings)
-        return replace(result, array_shape=image.shape) if isinstance(image, np.ndarray) else result
+        return replace(result, like=image) if isinstance(image, np.ndarray) else result
 
     def complete_task(self, task: Task, *, model: str, settings: Mapping[str, Any]) -> Completion:
         """Complete a task; see `complete`."""

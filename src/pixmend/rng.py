@@ -5,19 +5,32 @@ uninterrupted one, and an image's result does not depend on its batch.
 """
 
 import hashlib
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pixmend.errors import SettingsError
+
 if TYPE_CHECKING:
     import torch
+
+
+def is_whole(value: object, least: int, most: float = math.inf) -> bool:
+    """Whether a value is a Python or NumPy integer from ``least`` to ``most``, and no bool."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        return False
+    return bool(least <= value <= most)
 
 
 def seed_for(seed: int, *key: str | int) -> int:
     """Return the 63-bit seed of ``key``, equal on every machine and Python version.
 
     Parts of a key are separated: ``("a", 12)`` and ``("a1", 2)`` give unrelated seeds.
+    SettingsError for a seed that is no whole number, or below 0.
     """
+    if not is_whole(seed, 0):
+        raise SettingsError(f"seed = {seed!r}: needs a whole number of at least 0")
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in (int(seed), *key))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

@@ -42,10 +42,10 @@ def demo(
     tasks = []
     for label, spec in _DAMAGE:
         picture = open_image(next(find_images(BUNDLED / "characters" / label)))
-        task = Task(picture, open_mask(spec, picture), f"{label}-{spec.replace(':', '-')}")
-        save_image(picture, out / "originals" / f"{task.name}.png")
-        write_bytes(out / "masks" / f"{task.name}.png", encode_png(task.mask.to_pixels()))
-        tasks.append(task)
+        mask, name = open_mask(spec, picture), f"{label}-{spec.replace(':', '-')}"
+        save_image(picture, out / "originals" / f"{name}.png")
+        write_bytes(out / "masks" / f"{name}.png", encode_png(mask.to_pixels()))
+        tasks.append(Task(picture, mask, name))
     model = api.load("characters")
     options = [
         model.for_model(CompletionOptions(find_method(name), batch=len(tasks)))

@@ -57,14 +57,14 @@ def train(
     source = StorePath.of(data)
     if not source.exists():  # before torch is imported, which takes seconds
         raise InputError(f"{source}: no such folder; check the path")
-    from pixmend import api, training
+    from pixmend import training
     from pixmend.distributed import open_group
 
     with open_group() as group, quiet_unless(group.is_main):
         overrides = training.parse_overrides(override or [])
         given = {"steps": steps, "minutes": minutes}
         overrides |= {name: value for name, value in given.items() if value is not None}
-        plan = api.plan_training(recipe, overrides)
+        plan = training.plan_training(recipe, overrides)
         folder = StorePath.of(run).on_this_machine("a run")
         if dry_run:
             _show_plan(source, folder, plan)
@@ -73,7 +73,7 @@ def train(
             records = _prepare(
                 source, folder, plan, group, skip_bad=skip_bad, should_stop=should_stop
             )
-            settings = api.resolve_training(plan, records, folder, group=group)
+            settings = training.resolve_training(plan, records, folder, group=group)
             _show_settings(settings, records, folder, group)
             stopped = _train(records, folder, settings, source, group, should_stop)
     if stopped:
@@ -81,10 +81,10 @@ def train(
 
 
 def _show_plan(data: "StorePath", run: Path, plan: dict[str, Any]) -> None:
-    from pixmend import api, training
+    from pixmend import training
 
     if (data / "manifest.json").is_file():
-        settings = api.resolve_training(plan, api.prepare_records(data, run, plan), run)
+        settings = training.resolve_training(plan, training.prepare_records(data, run, plan), run)
     else:
         settings = training.resolve(plan)
     for line in training.to_toml(settings).splitlines():
@@ -100,7 +100,7 @@ def _prepare(
     skip_bad: bool,
     should_stop: Callable[[], bool],
 ) -> "Records":
-    from pixmend import api
+    from pixmend import training
     from pixmend.records import PackProgress
 
     with progress_bar() as bar:
@@ -110,7 +110,7 @@ def _prepare(
             note = f"{progress.bad} left out" if progress.bad else ""
             bar.update(task, completed=progress.done, total=progress.total, note=note, visible=True)
 
-        records = api.prepare_records(
+        records = training.prepare_records(
             data, run, plan,
             skip_bad=skip_bad, on_progress=show, should_stop=should_stop, group=group,
         )  # fmt: skip
