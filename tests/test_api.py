@@ -11,7 +11,6 @@ import pixmend
 from pixmend.api import Model
 from pixmend.errors import MaskError, OutputError, SettingsError
 from pixmend.models import BUNDLED
-from pixmend.rng import generator_for
 
 
 def test_pack_train_load_and_complete_from_python(tmp_path):
@@ -164,7 +163,6 @@ def test_a_seed_is_a_whole_number_everywhere(model, seed):
         lambda: model.complete(RGB, HOLE, seed=seed),
         lambda: model.sample(1, seed=seed),
         lambda: model.walk(2, seed=seed),
-        lambda: generator_for(seed, "x"),
     ]
     for call in calls:
         with pytest.raises(SettingsError, match="seed = "):

@@ -6,7 +6,7 @@ pack(folder, records)  ->  train(records, run)  ->  load(run).complete(image, ma
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,22 +15,12 @@ from pixmend import completion, evaluation, models, records, training
 from pixmend.completion import Answer, Blend, Completion, CompletionOptions, Preview, Task, View
 from pixmend.distributed import choose_device, open_group
 from pixmend.errors import MaskError
-from pixmend.images import (
-    Channels,
-    Fit,
-    Picture,
-    grid,
-    images_at,
-    lossless_suffix,
-    open_image,
-    to_pixels,
-)
+from pixmend.images import Channels, Fit, Picture, grid, images_at, open_image, to_pixels
 from pixmend.records import Manifest, PackProgress, PackSettings, Records
-from pixmend.rng import generator_for
+from pixmend.rng import check_seed, generator_for
 from pixmend.storage import StorePath, sha256_of
 
 __all__ = [
-    "Completions",
     "ImageBatch",
     "Model",
     "complete",
@@ -106,12 +96,8 @@ class Model:
         Returns
         -------
         Completion or Completions
-            ``.best`` has the type of ``image``; known pixels are bit-identical.
-
-        Raises
-        ------
-        ImageError, MaskError, SettingsError
-            An image, a mask or an option cannot be used; the message says why.
+            ``.best`` has the type of ``image``; known pixels are bit-identical. An ImageError,
+            MaskError or SettingsError says why an image, a mask or an option cannot be used.
         """
         chosen = completion.find_method(method, steps=steps, blend=blend)
         options = CompletionOptions(
@@ -129,7 +115,7 @@ class Model:
             known = completion.open_mask(_to_array(its_mask), picture, seed=seed)
             number = f" {len(tasks) + 1}" if several and not picture.path else ""
             tasks.append(Task(picture, known, picture.name + number))
-        results = Completions(
+        results = completion.Completions(
             replace(result, like=each if hasattr(each, "ndim") else None)
             for each, result in zip(images, self.complete_tasks(tasks, options), strict=True)
         )
@@ -152,12 +138,13 @@ class Model:
             self.networks,
             tasks,
             options,
-            on_preview=on_preview or _ignore,
-            should_stop=should_stop or _never,
+            on_preview=on_preview or (lambda preview: None),
+            should_stop=should_stop or (lambda: False),
         )
 
     def sample(self, count: int = 64, *, seed: int = 0) -> "ImageBatch":
         """Draw images from the model, uint8 [count, size, size, C]."""
+        check_seed(seed)
         draws = models.sample_latents(self.settings, count, generator_for(seed, "sample"))
         return self.draw(draws.numpy())
 
@@ -166,6 +153,7 @@ class Model:
 
         Great circles (White 2016) keep |z| where the prior has its mass.
         """
+        check_seed(seed)
         draws = models.sample_latents(self.settings, corners, generator_for(seed, "walk")).numpy()
         places = np.linspace(0, corners, frames, endpoint=False)
         starts = draws[places.astype(int)]
@@ -184,25 +172,6 @@ class Model:
             parts = torch.split(torch.from_numpy(np.ascontiguousarray(latents)), 256)
             drawn = [to_pixels(self.networks.generator(part.to(self._device))) for part in parts]
         return np.concatenate(drawn).view(ImageBatch)
-
-
-class Completions(list[Completion]):
-    """The completions of several images, in their order."""
-
-    def save(self, folder: str | Path) -> None:
-        """Write each completion and its contact sheet, named as its image or by its number."""
-        out, names = StorePath.of(folder), completion.Names()
-        paths = [result.original.path for result in self]
-        names.reserve(
-            completion.conflicting_outputs(out, [StorePath.of(path) for path in paths if path])
-        )
-        files = [PurePath(path.name if path else f"{n}.png") for n, path in enumerate(paths, 1)]
-        for result, target in zip(self, completion.plan_targets(files, names), strict=True):
-            suffix = lossless_suffix(target.suffix, result.original.mode)
-            count = len(result.candidates)
-            completion.write_completion(
-                result, out, names.settle(target, suffix, candidates=count, uncertainty=False)
-            )
 
 
 class ImageBatch(np.ndarray[Any, np.dtype[np.uint8]]):
@@ -257,9 +226,9 @@ def evaluate(
         train=_training(train_data, under_test[0].model),
         completions=completions,
         engine=engine,
-        on_images=on_images or _ignore,
-        on_step=on_step or _ignore,
-        should_stop=should_stop or _never,
+        on_images=on_images or (lambda done, total: None),
+        on_step=on_step or (lambda step: None),
+        should_stop=should_stop or (lambda: False),
     )
 
 
@@ -285,7 +254,7 @@ def write_tasks(
         _training(train_data, networks),
         count=spec.count,
         seed=spec.seed,
-        on_progress=on_images or _ignore,
+        on_progress=on_images or (lambda done, total: None),
     )
     return evaluation.write_tasks(Path(folder), held_out, spec)
 
@@ -345,19 +314,10 @@ def train(
 ) -> Model:
     """Train on a record or image folder into a run directory, or resume it, and return the model.
 
-    Processes started by torchrun train together; each calls ``on_progress`` and returns the model, from a run directory that
-    all must see.
-
-    Parameters
-    ----------
-    recipe
-        Name of a recipe, or a TOML file.
-    settings
-        `TrainSettings` by key; they override the recipe.
-    minutes
-        Training time; the network is chosen to fit machine, images and time unless set in ``settings``.
-    progress
-        Write a line on stderr at each percent.
+    ``settings`` are `TrainSettings` by key; they override the ``recipe``, a name or a TOML file.
+    With ``minutes``, the network is chosen to fit machine, images and time unless set there.
+    ``progress`` writes a line on stderr at each percent. Processes started by torchrun train
+    together; each calls ``on_progress`` and returns the model, from a directory that all must see.
     """
     timed = {} if minutes is None else {"minutes": minutes}
     plan = training.plan_training(recipe, {**(settings or {}), **timed})
@@ -371,16 +331,9 @@ def train(
             if progress and group.is_main and int(100 * now.done) != percent:
                 percent = int(100 * now.done)
                 sys.stderr.write(f"training: {percent} %, step {now.step:,}\n")
-            (on_progress or _ignore)(now)
+            if on_progress is not None:
+                on_progress(now)
     return load(run)
-
-
-def _ignore(*_: object) -> None:
-    pass
-
-
-def _never() -> bool:
-    return False
 
 
 def _to_array(value: Any) -> Any:  # noqa: ANN401

@@ -23,14 +23,17 @@ def is_whole(value: object, least: int, most: float = math.inf) -> bool:
     return bool(least <= value <= most)
 
 
+def check_seed(seed: object) -> None:
+    """Raise a SettingsError for a seed that a user may not give."""
+    if not is_whole(seed, 0):
+        raise SettingsError(f"seed = {seed!r}: needs a whole number of at least 0")
+
+
 def seed_for(seed: int, *key: str | int) -> int:
     """Return the 63-bit seed of ``key``, equal on every machine and Python version.
 
     Parts of a key are separated: ``("a", 12)`` and ``("a1", 2)`` give unrelated seeds.
-    SettingsError for a seed that is no whole number, or below 0.
     """
-    if not is_whole(seed, 0):
-        raise SettingsError(f"seed = {seed!r}: needs a whole number of at least 0")
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in (int(seed), *key))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

@@ -29,27 +29,21 @@ _FRAME_PIXELS = 256  # longer side of an animation
 class CompletionRun:
     """Completes input files into a folder; an unreadable input does not stop the others.
 
-    Attributes
-    ----------
-    mask
-        As in `open_mask`.
-    done, failures, stopped, confidences
-        Outcome: completed inputs, name and reason of each failed one, whether a signal ended the
-        run early, and the confidence of each completion that has one.
+    The outcome is in ``done`` and the attributes after it.
     """
 
     model: "Model | RemoteModel"
     inputs: Sequence[InputFile]
-    mask: str
+    mask: str  # as in `open_mask`
     out: StorePath
     options: CompletionOptions
     uncertainty: bool = False
     animations: "Animations | None" = None
     as_json: bool = False
     done: int = 0
-    failures: list[tuple[str, str]] = field(default_factory=list)
-    stopped: bool = False
-    confidences: list[float] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)  # name and reason of each
+    stopped: bool = False  # a signal ended the run early
+    confidences: list[float] = field(default_factory=list)  # of the completions that have one
 
     @property
     def failed(self) -> int:
@@ -119,8 +113,12 @@ class CompletionRun:
             self._sheet = self._sheets.first
 
     def _tasks(self) -> Iterator[Task]:
+        given = [*(item.path for item in self.inputs), StorePath.of(self.mask)]
+        self._names.reserve(completion.conflicting_outputs(self.out, given))
         # Names are fixed before the first result, so that they do not depend on which inputs fail.
-        self._targets = self._plan()
+        targets = completion.plan_targets([item.relative for item in self.inputs], self._names)
+        paths = (str(item.path) for item in self.inputs)
+        self._targets = dict(zip(paths, targets, strict=True))
         for item in self.inputs:
             try:
                 picture = images.open_image(item.path)
@@ -132,13 +130,6 @@ class CompletionRun:
                 self._record({"file": str(item.path), "error": str(error)})
                 continue
             yield task
-
-    def _plan(self) -> dict[str, PurePath]:
-        """Return the output name of each input."""
-        given = [*(item.path for item in self.inputs), StorePath.of(self.mask)]
-        self._names.reserve(completion.conflicting_outputs(self.out, given))
-        targets = completion.plan_targets([item.relative for item in self.inputs], self._names)
-        return {str(item.path): target for item, target in zip(self.inputs, targets, strict=True)}
 
     def _write(self, result: "Completion") -> None:
         """Write the files of a completion and its line of results."""
@@ -222,10 +213,7 @@ class Sheets:
 class Animations:
     """GIFs of searches: PATH itself for one input, a folder named PATH without .gif for several.
 
-    Raises
-    ------
-    SettingsError
-        PATH does not end in .gif, or would replace an input.
+    SettingsError if PATH does not end in .gif, or would replace an input.
     """
 
     def __init__(self, path: Path, inputs: Sequence[InputFile]) -> None:

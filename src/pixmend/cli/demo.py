@@ -26,22 +26,15 @@ def demo(
     out: Annotated[Path, Option("--out", help="Output folder.")] = Path("demo"),
 ) -> None:
     """Complete damaged characters of unseen fonts with the bundled model."""
-    from pixmend import api
+    from pixmend import api, images
     from pixmend.completion import CompletionOptions, Task, find_method, open_mask
-    from pixmend.images import (
-        contact_sheet,
-        encode_png,
-        find_images,
-        open_image,
-        save_image,
-        to_channels,
-    )
+    from pixmend.images import encode_png, save_image
     from pixmend.models import BUNDLED
     from pixmend.storage import write_bytes
 
     tasks = []
     for label, spec in _DAMAGE:
-        picture = open_image(next(find_images(BUNDLED / "characters" / label)))
+        picture = images.open_image(next(images.find_images(BUNDLED / "characters" / label)))
         mask, name = open_mask(spec, picture), f"{label}-{spec.replace(':', '-')}"
         save_image(picture, out / "originals" / f"{name}.png")
         write_bytes(out / "masks" / f"{name}.png", encode_png(mask.to_pixels()))
@@ -65,10 +58,10 @@ def demo(
     rows = []
     for ours, theirs in zip(default, classic, strict=True):
         original, masked, *_, completed = ours.row()
-        searched = [to_channels(pixels, "L") for pixels in theirs.snapshots.values()]
+        searched = [images.to_channels(pixels, "L") for pixels in theirs.snapshots.values()]
         rows.append([original, masked, *searched, completed])
     after = [f"classic after {step:,}" for step in classic[0].snapshots]
-    sheet = contact_sheet(rows, ["original", "masked", *after, "completed"], cell=128)
+    sheet = images.contact_sheet(rows, ["original", "masked", *after, "completed"], cell=128)
     write_bytes(out / "sheet.png", encode_png(sheet))
     stdout.print(f"{len(default)} characters completed; open {out / 'sheet.png'}")
     stdout.print("next, a model of your own images: pixmend train IMAGES run --minutes 20")

@@ -1,7 +1,7 @@
 """pixmend doctor."""
 
+import contextlib
 import re
-from collections.abc import Iterator
 from importlib import metadata
 
 from typer import Exit
@@ -18,17 +18,19 @@ def doctor() -> None:
     """Check the installation: device, threads, versions, missing packages and extras."""
     import platform
 
+    extras = _versions()
     system = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    versions = {name: _version(name) for name in _requirements("")}
-    print_facts({"pixmend": pixmend.__version__, "python": system, **versions})
-    problems = [f"{name} is missing: pip install {name}" for name in versions if not versions[name]]
+    print_facts({"pixmend": pixmend.__version__, "python": system, **extras[""]})
+    problems = [
+        f"{name} is missing: pip install {name}" for name, v in extras.pop("").items() if not v
+    ]
     # Most of pixmend cannot be imported while a package is missing.
     problems = problems or _examine()
-    for extra in metadata.metadata("pixmend").get_all("Provides-Extra") or []:
-        if extra not in _DEVELOPMENT:
-            complete = all(map(_version, _requirements(extra)))
-            state = "installed" if complete else f"not installed; {install_hint(extra)}"
-            stdout.print(f"extra     {extra}: {state}")
+    for extra in sorted(extras.keys() - _DEVELOPMENT):
+        state = (
+            "installed" if all(extras[extra].values()) else f"not installed; {install_hint(extra)}"
+        )
+        stdout.print(f"extra     {extra}: {state}")
     for problem in problems:
         stdout.print(f"missing   {problem}")
     if problems:
@@ -36,20 +38,16 @@ def doctor() -> None:
     stdout.print("installation complete")
 
 
-def _requirements(extra: str) -> Iterator[str]:
-    """Yield the packages that pixmend needs, or with ``extra`` those of an extra."""
+def _versions() -> dict[str, dict[str, str]]:
+    """Return the version of each requirement, "" if missing, by extra; "" is without one."""
+    versions: dict[str, dict[str, str]] = {"": {}}
     for line in metadata.requires("pixmend") or []:
-        name, *_ = re.split(r"[^\w.-]", line)
-        marker = re.search(r"extra == .(\w+)", line)
-        if (marker[1] if marker else "") == extra:
-            yield name
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
+        name, marker = re.split(r"[^\w.-]", line)[0], re.search(r"extra == .(\w+)", line)
+        packages = versions.setdefault(marker[1] if marker else "", {})
+        packages[name] = ""
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
+    return versions
 
 
 def _examine() -> list[str]:

@@ -22,7 +22,7 @@ from pixmend.errors import ModelFileError, SettingsError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from pixmend.evaluation import Evaluation, EvaluationSpec, Step
+    from pixmend.evaluation import Evaluation, Step
     from pixmend.storage import StorePath
 
 ModelAndImages = Annotated[
@@ -93,9 +93,14 @@ def evaluate(
     folder = _folder(out, "a report") if tasks is None else _folder(tasks, "a folder of tasks")
     source, names = _source(images, folder)  # before torch is imported, which takes seconds
     from pixmend import api
-    from pixmend.evaluation import parse_completions
+    from pixmend.evaluation import YEH_MASKS, EvaluationSpec, parse_completions
 
-    spec = _spec(protocol, masks, methods, count, candidates, seconds, seed, batch)
+    if protocol not in (None, "yeh2017"):
+        raise SettingsError(f"--protocol {protocol}: the only protocol is yeh2017")
+    spec = EvaluationSpec(
+        YEH_MASKS if protocol else tuple(_split(masks)), None if methods is None else _split(methods),
+        count, candidates, seconds, seed, batch,
+    )  # fmt: skip
     if tasks is not None:
         with progress_bar() as bar:
             written = api.write_tasks(
@@ -174,25 +179,6 @@ def _show(evaluation: "Evaluation") -> None:
     for finding in evaluation.diagnostics:
         stdout.print(f"- {finding.fact} {finding.advice}")
     print_facts({"report": evaluation.report, "results": evaluation.results})
-
-
-def _spec(
-    protocol: str | None,
-    masks: str,
-    methods: str | None,
-    count: int,
-    candidates: int,
-    seconds: float | None,
-    seed: int,
-    batch: int,
-) -> "EvaluationSpec":
-    from pixmend.evaluation import YEH_MASKS, EvaluationSpec
-
-    if protocol not in (None, "yeh2017"):
-        raise SettingsError(f"--protocol {protocol}: the only protocol is yeh2017")
-    names = None if methods is None else _split(methods)
-    mask_specs = YEH_MASKS if protocol else tuple(_split(masks))
-    return EvaluationSpec(mask_specs, names, count, candidates, seconds, seed, batch)
 
 
 def _folder(text: str | None, content: str) -> Path:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from pixmend.cli.pack import describe_records
 from pixmend.cli.terminal import print_facts, to_json
 from pixmend.cli.train import describe_networks, describe_scores
 
@@ -15,34 +16,31 @@ def info(
     as_json: Annotated[bool, Option("--json", help="Print all facts, as JSON.")] = False,
 ) -> None:
     """Show the contents of a model, run or record folder."""
-    facts, lines = _describe(path)
+    folder = Path(path)
+    if (folder / "manifest.json").is_file():
+        facts, lines = _records(folder)
+    elif (folder / "run.json").is_file():
+        facts, lines = _run(folder)
+    else:
+        facts, lines = _model(path)
     if as_json:
         print(to_json(facts))
     else:
         print_facts({**lines, "all facts": "pixmend info --json"})
 
 
-def _describe(path: str) -> tuple[dict[str, Any], dict[str, object]]:
-    """Return all facts, and a few lines for people."""
-    folder = Path(path)
-    if (folder / "manifest.json").is_file():
-        return _records(folder)
-    if (folder / "run.json").is_file():
-        return _run(folder)
-    return _model(path)
+# Each returns all facts, and a few lines for people.
 
 
 def _records(folder: Path) -> tuple[dict[str, Any], dict[str, object]]:
     from pixmend.records import Manifest
 
     manifest = Manifest.read(folder)
-    settings, classes = manifest.settings, ", ".join(manifest.classes[:8])
-    megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
+    names = ", ".join(manifest.classes[:8])
     return {"kind": "records", "path": str(folder), **manifest.model_dump(mode="json")}, {
         "records": folder,
-        "images": f"{manifest.count:,} of {settings.size} px {settings.channels} ({settings.fit})",
-        "classes": f"{len(manifest.classes)}: {classes} ..." if classes else "none",
-        "shards": f"{len(manifest.shards)}, {megabytes:,.1f} MB",
+        "contents": f"{describe_records(manifest)}; fit {manifest.settings.fit}",
+        "classes": f"{names} ..." if len(manifest.classes) > 8 else names,
         "left out": f"{manifest.left_out:,} unusable inputs",
     }
 

@@ -1,6 +1,7 @@
 """The `pixmend` program: its verbs and its exit codes."""
 
 import os
+import re
 import sys
 from typing import Annotated
 
@@ -65,19 +66,15 @@ def main() -> None:
     except PixmendError as error:
         _exit(f"error: {error}", 2)
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+        # Torch has a class for its devices, and words for the CPU; most verbs never import it.
+        names = (type(error).__name__, str(error))
+        if not re.search("MemoryError|allocate memory", " ".join(names)):
             raise
         _exit("error: out of memory; close other programs, or lower --workers or --batch", 2)
     except StoppedError:
         _exit("stopped; run the same command again to resume", 130)
     except KeyboardInterrupt:
         _exit("stopped", 130)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # Torch has a class for its devices, and words for the CPU; most verbs never import it.
-    name = type(error).__name__
-    return name == "OutOfMemoryError" or "allocate memory" in str(error)
 
 
 def _exit(message: str, code: int) -> None:

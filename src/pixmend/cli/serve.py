@@ -51,26 +51,26 @@ def serve(
 ) -> None:
     """Serve a web page for painting holes and completing them, and an HTTP API (extra: serve)."""
     try:
-        from pixmend.serve import AccessPolicy, Catalogue, Limits, Server, create_app, listen
+        from pixmend import serve as server
     except ModuleNotFoundError as error:
         raise SettingsError(f"serve needs {error.name}; {install_hint('serve')}") from error
-    limits = Limits(
+    limits = server.Limits(
         max_body, max_pixels, max_candidates, max_steps, max_seconds, max_queue, max_streams,
         deadline, batch, batch_wait, drain,
         tuple(name.strip().upper() for name in formats.split(",") if name.strip()),
     )  # fmt: skip
-    policy = AccessPolicy(
+    policy = server.AccessPolicy(
         frozenset({"127.0.0.1", "localhost", "::1", host, *(allow_host or [])}),
         literal_hosts=host in ("0.0.0.0", "::"),  # noqa: S104 - compared, not bound
-        token=_token_for(host, token),
+        token=token or (None if server.is_loopback(host) else secrets.token_urlsafe(24)),
         origins=frozenset(cors_origin or []),
     )
-    catalogue = Catalogue.load(models, device=device)
+    catalogue = server.Catalogue.load(models, device=device)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    app = create_app(catalogue, limits, policy)
-    listener = listen(host, port)
+    app = server.create_app(catalogue, limits, policy)
+    listener = server.listen(host, port)
     _print_url(host, listener.getsockname()[1], policy.token)
-    Server(app).serve_on(listener)
+    server.Server(app).serve_on(listener)
 
 
 def _print_url(host: str, port: int, token: str | None) -> None:
@@ -79,9 +79,3 @@ def _print_url(host: str, port: int, token: str | None) -> None:
     stdout.print(f"http://{name}:{port}/{f'#token={token}' if token else ''}")
     if token:
         stdout.print(f"for programs: Authorization: Bearer {token}")
-
-
-def _token_for(host: str, token: str) -> str | None:
-    from pixmend.serve import is_loopback
-
-    return token or (None if is_loopback(host) else secrets.token_urlsafe(24))

@@ -128,23 +128,20 @@ class LastingFile(io.FileIO):
         if stream is None or stream is not getattr(sys, f"__{name}__"):
             return None
         file = cls(stream.fileno(), "w", closefd=False)
-        text = io.TextIOWrapper(
-            io.BufferedWriter(file),
-            stream.encoding,
-            "backslashreplace",  # not every encoding has every character of a name
-            line_buffering=stream.line_buffering,
+        # Not every encoding has every character of a name.
+        options = {"encoding": stream.encoding, "errors": "backslashreplace"}
+        setattr(
+            sys, name, io.TextIOWrapper(io.BufferedWriter(file), **options, line_buffering=True)
         )
-        setattr(sys, name, text)
         return file
 
     def write(self, data: Any, /) -> int:  # noqa: ANN401 - a buffer
-        """Write, or keep the failure and drop this and all further output."""
-        if self.failure is None:
-            try:
-                return super().write(data)
-            except OSError as error:
-                self.failure = error
-        return len(data)
+        """Write, or keep the failure and drop this output."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            return len(data)
 
     def check(self) -> None:
         """Raise an OutputError if output is lost, unless its reader (head, a pager) left."""

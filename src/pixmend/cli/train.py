@@ -127,15 +127,16 @@ def _show_settings(
     device = describe_device(group.device(settings.device))
     processes = f", {group.world} processes" if group.world > 1 else ""
     minutes = f"{settings.minutes:g} minutes" if settings.minutes else f"{settings.steps:,} steps"
-    facts = {
-        "data": f"{len(records):,} images, {settings.held_out:.0%} of them held out",
-        "net": describe_networks(settings.model_dump()),
-        "device": f"{device}, {settings.precision}{processes}",
-        "time": f"{minutes} of {settings.batch_size} images; checkpoints every "
-        f"{settings.checkpoint_every:,} steps",
-        "run": f"{run}: report.html and samples/ at each checkpoint, settings.toml",
-    }
-    print_facts(facts)
+    print_facts(
+        {
+            "data": f"{len(records):,} images, {settings.held_out:.0%} of them held out",
+            "net": describe_networks(settings.model_dump()),
+            "device": f"{device}, {settings.precision}{processes}",
+            "time": f"{minutes}, batches of {settings.batch_size} images",
+            "run": f"{run}: settings.toml; report.html and samples/ "
+            f"every {settings.checkpoint_every:,} steps",
+        }
+    )
     if len(records) < settings.batch_size:
         stdout.print(
             f"only {len(records)} images, less than a batch; good samples take a few hundred"
@@ -166,9 +167,11 @@ def _train(
             if now.event == "resumed":
                 stderr.print(f"resumed at step {now.step:,}")
             if now.scores is not None:
-                _show_scores(now.scores)
-            if now.warning:
-                stderr.print(f"warning: {now.warning}")
+                best = ", best so far" if now.scores.best else ""
+                stderr.print(f"{describe_scores(now.scores)}{best}")
+            for warning in (*(now.scores.warnings if now.scores else ()), now.warning):
+                if warning:
+                    stderr.print(f"warning: {warning}")
             if math.isfinite(now.loss_d) and math.isfinite(now.loss_g):
                 note = (
                     f"{unit}, step {now.step:,}, loss of D {now.loss_d:.3f}, of G {now.loss_g:.3f}, "
@@ -180,22 +183,10 @@ def _train(
         stderr.print(f"stopped at step {now.step:,}, saved; run the same command again to resume")
         return True
     files = training.RunDirectory(run)
-    print_facts(
-        {
-            "film": files.film,
-            "report": files.report,
-            "model": find_model(run),
-            "next": f"pixmend complete {shlex.quote(str(run))} IMAGES --mask MASK --out DONE",
-        }
-    )
+    following = f"pixmend complete {shlex.quote(str(run))} IMAGES --mask MASK --out DONE"
+    model = find_model(run)
+    print_facts({"film": files.film, "report": files.report, "model": model, "next": following})
     return False
-
-
-def _show_scores(scores: "Scores") -> None:
-    best = ", best so far" if scores.best else ""
-    stderr.print(f"{describe_scores(scores)}{best}")
-    for warning in scores.warnings:
-        stderr.print(f"warning: {warning}")
 
 
 def describe_scores(scores: "Scores") -> str:

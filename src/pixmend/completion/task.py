@@ -11,7 +11,7 @@ from pixmend.completion.methods import Method
 from pixmend.errors import ImageError, InputError, MaskError, SettingsError
 from pixmend.images import EXTENSIONS, Picture, open_image
 from pixmend.masks import SHAPES, Mask, make_mask
-from pixmend.rng import is_whole, seed_for
+from pixmend.rng import check_seed, is_whole
 from pixmend.storage import StorePath
 
 Answer = Literal["sharp", "average"]
@@ -90,7 +90,7 @@ class CompletionOptions:
         SettingsError
             A value is out of range.
         """
-        seed_for(self.seed)
+        check_seed(self.seed)
         if not is_whole(self.candidates, 1, 64):
             raise SettingsError(
                 f"candidates = {self.candidates}: needs a whole number from 1 to 64"
