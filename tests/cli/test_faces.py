@@ -62,7 +62,9 @@ def test_a_wrong_option_is_one_line_and_nothing_is_written(
     program, model, image, tmp_path, options, words
 ):
     out = tmp_path / "out"
-    is_one_line(program("complete", model, image, "--out", out, *options), *words)
+    is_one_line(
+        program("complete", "--mask", "center", model, image, "--out", out, *options), *words
+    )
     assert not out.exists()
 
 
@@ -89,7 +91,7 @@ def test_a_damaged_model_is_one_line(program, model, image, tmp_path, damage, wo
     path.write_bytes(damage(model.read_bytes()))
     assert path.read_bytes() != model.read_bytes()
     out = tmp_path / "out"
-    is_one_line(program("complete", path, image, "--out", out), *words)
+    is_one_line(program("complete", "--mask", "center", path, image, "--out", out), *words)
     assert not out.exists()
 
 
@@ -108,23 +110,33 @@ def test_a_flipped_byte_of_a_model_is_reported_or_harmless(program, model, tmp_p
 
 def test_a_missing_model_names_the_bundled_ones(program, image, tmp_path):
     names = [path.stem for path in BUNDLED.glob("*.safetensors")]
-    is_one_line(program("complete", "carrots", image, "--out", tmp_path / "out"), "carrots", *names)
+    is_one_line(
+        program("complete", "--mask", "center", "carrots", image, "--out", tmp_path / "out"),
+        "carrots",
+        *names,
+    )
     (tmp_path / "run").mkdir()
-    ran = program("complete", tmp_path / "run", image, "--out", tmp_path / "out")
+    ran = program(
+        "complete", "--mask", "center", tmp_path / "run", image, "--out", tmp_path / "out"
+    )
     is_one_line(ran, "holds no model.safetensors")
 
 
 def test_missing_and_empty_inputs_are_one_line(program, model, tmp_path):
     (tmp_path / "empty").mkdir()
     for name, word in (("empty", "no images"), ("missing", "check the path")):
-        ran = program("complete", model, tmp_path / name, "--out", tmp_path / "out")
+        ran = program(
+            "complete", "--mask", "center", model, tmp_path / name, "--out", tmp_path / "out"
+        )
         is_one_line(ran, name, word)
 
 
 @pytest.mark.parametrize("level", ["out", "out/deeper"])
 def test_an_output_that_cannot_be_written_is_one_line(program, model, image, tmp_path, level):
     (tmp_path / "out").write_text("in the way")
-    ran = program("complete", model, image, "--out", tmp_path / level, "--steps", 1)
+    ran = program(
+        "complete", "--mask", "center", model, image, "--out", tmp_path / level, "--steps", 1
+    )
     is_one_line(ran, "out", "choose another folder")
     assert (tmp_path / "out").read_text() == "in the way"
 
@@ -147,7 +159,7 @@ def test_a_bug_keeps_its_traceback(program, model, image, tmp_path, monkeypatch)
 
     monkeypatch.setattr("pixmend.api.load", broken)
     with pytest.raises(ZeroDivisionError):
-        program("complete", model, image, "--out", tmp_path / "out")
+        program("complete", "--mask", "center", model, image, "--out", tmp_path / "out")
 
 
 # Verbs

@@ -45,7 +45,16 @@ def test_equal_versions_are_accepted_and_each_other_one_is_named():
 def test_an_animation_and_a_server_are_refused_beside_a_cluster(program, tmp_path):
     for more in (("--animation", tmp_path / "a.gif"), ("--server", "http://127.0.0.1:1")):
         ran = program(
-            "complete", "characters", tmp_path, "--out", tmp_path / "o", "--cluster", "auto", *more
+            "complete",
+            "--mask",
+            "center",
+            "characters",
+            tmp_path,
+            "--out",
+            tmp_path / "o",
+            "--cluster",
+            "auto",
+            *more,
         )
         assert ran.code == 2
         assert f"error: {more[0]}: " in ran.err
