@@ -171,12 +171,17 @@ def test_hidden_colours_become_the_background_where_alpha_is_kept():
     assert to_channels(pixels, "RGBA", (1, 2, 3)).tolist() == [[[1, 2, 3, 0], [9, 8, 7, 1]]]
 
 
-def test_an_array_with_one_band_is_grey_and_nan_is_refused():
+def test_an_array_with_one_band_is_grey_and_a_known_pixel_is_not_nan():
     assert open_image(NOISE[..., :1]).mode == "L"
     assert np.array_equal(open_image(NOISE[..., :1]).native, NOISE[..., 0])
     floats = NOISE[..., :3] / 255
     floats[0, 0, 0] = np.nan
-    with pytest.raises(ImageError, match=r"1 of its 3441 values are NaN or infinite"):
+    picture = open_image(floats)
+    with pytest.raises(ImageError, match=r"1 known pixels are NaN or masked"):
+        picture.check_known()
+    assert picture.check_known(~picture.missing) is picture
+    floats[0, 0, 0] = np.inf
+    with pytest.raises(ImageError, match=r"reach from 0 to inf"):
         open_image(floats)
 
 
@@ -554,9 +559,86 @@ def test_other_objects_are_refused(thing):
 
 
 def test_pixels_that_cannot_be_kept_are_refused(tmp_path):
-    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "a.tif")
+    Image.fromarray(np.full((4, 4), -1, np.int32)).save(tmp_path / "a.tif")
     with pytest.raises(ImageError, match="cannot be kept"):
         open_image(tmp_path / "a.tif")
+
+
+ARRAYS = {
+    "L": np.uint8, "RGB": np.uint8, "RGBA": np.uint8, "I;16": np.uint16,
+    "F": np.float32, "LF": np.float64, "RGBF": np.float32, "RGBAF": np.float16,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", list(ARRAYS))
+@pytest.mark.parametrize("suffix", [".npy", ".tif", ".png"])
+def test_arrays_and_their_files_come_back_exactly(mode, suffix, tmp_path, noise):
+    dtype = ARRAYS[mode]
+    array = noise(bands=4 if "A" in mode else 3 if "RGB" in mode else 1)
+    array = (
+        (array / 255).astype(dtype) if np.issubdtype(dtype, np.floating) else array.astype(dtype)
+    )
+    array = array[..., 0] if array.shape[-1] == 1 else array
+    np.save(tmp_path / "a.npy", array)
+    picture = open_image(tmp_path / "a.npy")
+    assert picture.mode == mode
+    path = tmp_path / f"b{lossless_suffix(suffix, mode)}"
+    save_image(picture, path)
+    back = open_image(path)
+    assert (back.mode, back.native.dtype) == (mode, array.dtype)
+    assert np.array_equal(back.native, array)
+
+
+def test_nan_and_masked_values_are_missing_pixels(tmp_path):
+    floats = np.linspace(0, 1, 60, dtype=np.float32).reshape(4, 5, 3)
+    floats[1, 2, 0] = floats[3, 4] = np.nan
+    expected = np.isnan(floats).any(axis=2)
+    np.save(tmp_path / "a.npy", floats)
+    Image.fromarray(floats[..., 0]).save(tmp_path / "a.tif")
+    masked = np.ma.masked_array(np.full((4, 5, 3), 9, np.uint8), np.isnan(floats))
+    for picture in (
+        open_image(tmp_path / "a.npy"),
+        open_image(masked),
+        open_image(tmp_path / "a.tif"),
+    ):
+        assert np.array_equal(picture.missing, expected)
+        assert np.isfinite(picture.native).all()
+        filled = picture.replace_where(expected, np.zeros_like(picture.pixels))
+        assert filled.missing is None
+    assert open_image(np.ma.masked_array(np.zeros((4, 5), np.uint8))).missing is None
+
+
+def npy(header, samples=b""):
+    text = header.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(text)) + text + samples
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (npy("{'descr': '|u1', 'fortran_order': False, 'shape': (60000, 60000)}"), "damaged"),
+        (npy("{'descr': '|O', 'fortran_order': False, 'shape': (2, 2)}", b"cos\nsystem\n."), "numbers"),
+        (npy("{'descr': '|u1', 'fortran_order': False, 'shape': (3, -1)}", b"1234"), "array"),
+        (npy("{'descr': '|u1', 'fortran_order': " + "-" * 9000), "damaged"),
+        (npy("{'descr': '|u1'"), "damaged"),
+        (npy("{'descr': '|u1', 'fortran_order': False, 'shape': (9000, 9000)}", bytes(81_000_000)), "million"),
+        (b"\x93NUMPY", "damaged"),
+        (b"\x93NUMPY\7\0", "damaged"),
+    ],
+    ids=["larger than it is", "objects", "negative", "deep", "cut", "too large", "empty", "version"],
+)  # fmt: skip
+def test_an_array_file_that_lies_is_refused_in_a_line(content, words):
+    with pytest.raises(ImageError, match=words) as told:
+        decode_image(content, Path("a.npy"))
+    assert str(told.value).startswith("a.npy: ")
+    assert "\n" not in str(told.value)
+
+
+def test_big_endian_and_column_order_arrays_are_read_as_they_are_meant(tmp_path):
+    levels = np.arange(12, dtype=np.uint16).reshape(3, 4)
+    for array in (levels.astype(">u2"), np.asfortranarray(levels)):
+        np.save(tmp_path / "a.npy", array)
+        assert np.array_equal(open_image(tmp_path / "a.npy").native, levels)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixmend.completion import open_mask
-from pixmend.errors import MaskError
+from pixmend.completion import Task, open_mask
+from pixmend.errors import ImageError, MaskError
 from pixmend.images import open_image
-from pixmend.masks import Mask, make_mask
+from pixmend.masks import SHAPES, SPECS, Mask, check_spec, is_spec, make_mask
 
 
 def hole(spec, height=24, width=40, seed=0):
@@ -69,12 +69,157 @@ def test_drawn_masks_are_a_function_of_the_seed(spec):
         "lowres:" + "9" * 5000,
         "grid:3",
         "strokes:2",
+        "alpha:1",
+        "auto:\n",
+        "color",
+        "color:\n",
+        "color:octarine",
+        "color:#ff00ff:256",
+        "color:#ff00ff:-1",
+        "color:#ff00ff:" + "9" * 5000,
     ],
 )
 def test_options_out_of_range_are_refused_in_one_line(spec):
-    with pytest.raises(MaskError) as caught:
-        hole(spec)
-    assert "\n" not in str(caught.value)
+    for check in (hole, check_spec):
+        with pytest.raises(MaskError) as caught:
+            check(spec)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", [*SPECS[:-1], "color:#ff00ff", "color:red:255", "half:top"])
+def test_a_spec_is_known_without_an_image(spec):
+    assert is_spec(spec)
+    check_spec(spec)
+    if spec.partition(":")[0] not in SHAPES:
+        with pytest.raises(MaskError, match="is read from an image"):
+            hole(spec)
+
+
+CLEAR = np.arange(30).reshape(5, 6) % 4 == 0
+RGBA = np.dstack([np.arange(90, dtype=np.uint8).reshape(5, 6, 3), np.where(CLEAR, 0, 1)]).astype(
+    np.uint8
+)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "PNG with a transparent grey"])
+@pytest.mark.parametrize("spec", ["alpha", "auto"])
+def test_alpha_takes_the_fully_transparent_pixels_of_the_image(spec, mode, tmp_path):
+    if mode in ("RGBA", "LA"):
+        Image.fromarray(RGBA).convert(mode).save(tmp_path / "a.png")
+    else:
+        grey = Image.fromarray(CLEAR.astype(np.uint8) * 7)
+        (grey.convert("P") if mode == "P" else grey).save(tmp_path / "a.png", transparency=7)
+    picture = open_image(tmp_path / "a.png")
+    assert np.array_equal(open_mask(spec, picture).hole, CLEAR)
+
+
+def test_color_takes_one_colour_within_a_tolerance_of_each_channel():
+    pixels = np.array([[[255, 0, 255], [250, 5, 255], [250, 6, 255], [0, 255, 0]]], np.uint8)
+    for spec, expected in {
+        "color:#ff00ff": [1, 0, 0, 0], "color:magenta:5": [1, 1, 0, 0], "color:#f0f:6": [1, 1, 1, 0],
+        "color:lime": [0, 0, 0, 1],
+    }.items():  # fmt: skip
+        assert open_mask(spec, open_image(pixels)).hole[0].tolist() == [bool(n) for n in expected]
+    grey = np.array([[7, 8, 99]], np.uint8)
+    assert open_mask("color:#080808:1", open_image(grey)).hole[0].tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("kind", ["nan", "masked", "npy", "tif"])
+@pytest.mark.parametrize("spec", ["nan", "auto"])
+def test_nan_takes_the_pixels_without_a_value_and_no_other_mask_may_miss_one(spec, kind, tmp_path):
+    floats = np.where(CLEAR, np.nan, np.linspace(0, 1, 30).reshape(5, 6)).astype(np.float32)
+    np.save(tmp_path / "a.npy", floats)
+    Image.fromarray(floats).save(tmp_path / "a.tif")
+    sources = {"nan": floats, "npy": tmp_path / "a.npy", "tif": tmp_path / "a.tif"}
+    picture = open_image(sources.get(kind, np.ma.masked_array(np.zeros((5, 6), np.uint8), CLEAR)))
+    mask = open_mask(spec, picture)
+    assert np.array_equal(mask.hole, CLEAR)
+    Task(picture, mask).check()
+    Task(picture, Mask(mask.known & (np.arange(6) < 5))).check()  # NaN under the mask is fine
+    with pytest.raises(ImageError, match=r"8 known pixels are NaN or masked; .*nan does"):
+        Task(picture, Mask(np.eye(5, 6, dtype=bool) | CLEAR)).check()
+
+
+@pytest.mark.parametrize("spec", ["alpha", "nan", "auto", "color:#123456"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_an_image_without_the_marks_of_a_spec_is_refused_by_its_name(spec, mode, tmp_path):
+    Image.new(mode, (4, 4), 1).convert(mode).putalpha(9)
+    Image.new(mode, (4, 4), "white").save(tmp_path / "a.png")
+    with pytest.raises(
+        MaskError, match=rf"a\.png: .*--mask {spec}; give .*a mask image or a shape"
+    ):
+        open_mask(spec, open_image(tmp_path / "a.png"))
+
+
+def test_strokes_cost_what_their_own_pixels_cost(monkeypatch):
+    sizes = []
+    clip = np.clip
+
+    def counting(values, *bounds):
+        sizes.append(values.size)
+        return clip(values, *bounds)
+
+    monkeypatch.setattr(np, "clip", counting)
+    for height, width in ((300, 400), (2, 3000)):
+        sizes.clear()
+        make_mask("strokes", height, width)
+        assert len(sizes) > 10
+        assert sum(sizes) < 20 * height * width
+
+
+def drawn(tmp_path, pixels, name="m.png"):
+    Image.fromarray(pixels).save(tmp_path / name)
+    return open_mask(tmp_path / name, open_image(np.zeros(pixels.shape[:2], np.uint8)))
+
+
+SQUARE = np.zeros((8, 8), np.uint8)
+SQUARE[2:5, 3:7] = 1
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (SQUARE, r"brightest value is 1; white is >= 128"),
+        (SQUARE * np.uint8(20), r"brightest value is 20; white is >= 128"),
+        (np.dstack([SQUARE * 255, 0 * SQUARE, 0 * SQUARE]), r"brightest value is \(255, 0, 0\); white"),
+        (np.dstack([0 * SQUARE] * 3 + [SQUARE * 255]), r"its alpha holds a shape .* mark no pixel"),
+        (np.dstack([0 * SQUARE + 255] * 3 + [SQUARE * 255]), r"alpha holds a shape .* mark every pixel"),
+        (SQUARE.astype(np.int32) * 255, r"brightest value is 255; white is >= 32768"),
+    ],
+    ids=["labels", "dark", "red", "alpha", "white on a clear layer", "32 bits"],
+)  # fmt: skip
+def test_a_drawn_mask_that_would_be_read_as_empty_or_full_is_refused_with_the_reason(
+    pixels, words, tmp_path
+):
+    name = "m.tif" if pixels.dtype == np.int32 else "m.png"
+    with pytest.raises(MaskError, match=rf"^mask .*m\.\w+: .*{words}"):
+        drawn(tmp_path, pixels, name)
+
+
+def test_a_float_tiff_of_0_to_255_is_no_mask_and_one_of_0_to_1_is(tmp_path):
+    with pytest.raises(MaskError, match=r"^mask .*m\.tif: floats must be in \[0, 1\]"):
+        drawn(tmp_path, SQUARE.astype(np.float32) * 255, "m.tif")
+    assert np.array_equal(drawn(tmp_path, SQUARE.astype(np.float32), "m.tif").hole, SQUARE == 1)
+
+
+def test_a_black_mask_is_empty_and_a_white_one_full(tmp_path):
+    assert drawn(tmp_path, 0 * SQUARE).missing == 0
+    assert drawn(tmp_path, 0 * SQUARE + 255).missing == 1
+    assert Mask.from_pixels(0 * SQUARE).missing == 0
+
+
+@pytest.mark.parametrize(
+    "dtype", [bool, np.int8, np.uint8, np.int16, np.uint16, np.int64, np.uint64]
+)
+def test_arrays_of_0_and_1_are_labels_and_those_of_0_and_255_are_levels(dtype, tmp_path):
+    np.save(tmp_path / "m.npy", SQUARE.astype(dtype))
+    for mask in (SQUARE.astype(dtype), np.dstack([SQUARE] * 3).astype(dtype), tmp_path / "m.npy"):
+        assert np.array_equal(open_mask(mask, open_image(SQUARE)).hole, SQUARE == 1)
+    if np.dtype(dtype).itemsize > 1 and dtype != np.uint16:
+        levels = (SQUARE * np.int64(255)).astype(dtype)
+        assert np.array_equal(Mask.from_pixels(levels).hole, SQUARE == 1)
+        with pytest.raises(MaskError, match=r"from 0 to 256; give 0 to 255"):
+            Mask.from_pixels((SQUARE * np.int64(256)).astype(dtype))
 
 
 def test_an_unknown_shape_lists_what_there_is():

@@ -11,6 +11,10 @@ A SPEC names a mask:
     grid              squares in a regular lattice, 25 % of the image
     lowres[:4]        only every 4th pixel in both directions is known
     strokes[:0.25]    brush strokes over about this share of the image
+    alpha             the fully transparent pixels of the image
+    color:#ff00ff[:8] its pixels of one colour, each channel within a tolerance (default 0)
+    nan               its pixels that are NaN, or masked in a NumPy masked array
+    auto              nan, else alpha: the first that the image has
     FILE              a mask image of the input's size, white = hole
     FOLDER            of mask images, matched to the inputs by stem
 """
@@ -22,7 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pixmend.errors import InputError, MaskError
+from pixmend.errors import InputError, MaskError, SettingsError
+from pixmend.images import Picture, parse_colour, to_channels, to_eight_bits
 from pixmend.rng import array_generator_for
 from pixmend.storage import StorePath
 
@@ -37,9 +42,10 @@ class Mask:
 
     @classmethod
     def from_pixels(cls, pixels: NDArray[Any]) -> "Mask":
-        """Read a mask image: uint8 or uint16 [H, W] or [H, W, C], white (>= half the range) = hole.
+        """Read an array [H, W] or [H, W, C], white (>= half the range) = hole; alpha is ignored.
 
-        Alpha is ignored. In a bool array True is a hole. MaskError for other arrays.
+        It is uint8 or uint16, or of other integers from 0 to 255. In bool arrays and integers of
+        only 0 and 1, True and 1 are holes. MaskError for others.
         """
         if pixels.ndim not in (2, 3) or not pixels.size:
             raise MaskError(
@@ -49,15 +55,32 @@ class Mask:
         if pixels.dtype == np.bool_:
             hole = pixels if pixels.ndim == 2 else pixels.any(axis=2)
             return cls(np.asarray(~hole))
-        if not np.issubdtype(pixels.dtype, np.unsignedinteger):
+        if not np.issubdtype(pixels.dtype, np.integer):
             raise MaskError(
                 f"mask: values of type {pixels.dtype}; "
                 "give uint8 (white = hole) or bool (True = hole)"
             )
-        bands = pixels if pixels.ndim == 3 else pixels[..., None]
-        colours = bands[..., : 1 if bands.shape[2] < 3 else 3]
-        middle = (np.iinfo(pixels.dtype).max + 1) / 2
-        return cls(np.asarray(colours.astype(np.float64).mean(axis=2) < middle))
+        colours, alpha = _split_alpha(pixels)
+        low, high = int(colours.min()), int(colours.max())
+        if low >= 0 and high == 1:
+            return cls.from_pixels(colours.astype(bool))
+        if pixels.dtype not in (np.uint8, np.uint16):
+            if low < 0 or high > 255:
+                raise MaskError(
+                    f"mask: {pixels.dtype} values from {low} to {high}; "
+                    "give 0 to 255 (white = hole), or 0 and 1 (1 = hole)"
+                )
+            colours = colours.astype(np.uint8)
+        return cls(~_white(colours, alpha, "mask"))
+
+    @classmethod
+    def from_picture(cls, picture: Picture) -> "Mask":
+        """Read a mask image, white (>= half the range) = hole.
+
+        MaskError if the hole is empty and yet something is drawn, in darker colours or in alpha.
+        """
+        name = f"mask {picture.path}" if picture.path else "mask"
+        return cls(~_white(*_split_alpha(picture.pixels), name))
 
     @property
     def hole(self) -> Known:
@@ -136,9 +159,9 @@ def strokes(height: int, width: int, *, share: float = 0.25, seed: int = 0) -> M
     """Return brush strokes as holes, short segments that turn slowly, over about ``share``."""
     generator = array_generator_for(seed, "mask", "strokes", height, width)
     known = np.ones((height, width), bool)
-    rows, columns = np.mgrid[:height, :width]
     scale = min(height, width)
-    while np.mean(~known) < share:
+    missing = 0
+    while missing / known.size < share:
         row, column = generator.uniform(0, height), generator.uniform(0, width)
         angle = generator.uniform(0, 2 * np.pi)
         radius = max(0.6, generator.uniform(0.02, 0.05) * scale)
@@ -146,29 +169,145 @@ def strokes(height: int, width: int, *, share: float = 0.25, seed: int = 0) -> M
             angle += generator.normal(0, 0.5)
             length = generator.uniform(0.06, 0.16) * scale
             end_row, end_column = row + length * np.sin(angle), column + length * np.cos(angle)
-            # Distance of every pixel to the segment from (row, column) to its end.
+            # Only pixels near the segment: the whole image would cost area times segments.
+            top, bottom = _reach(row, end_row, radius)
+            left, right = _reach(column, end_column, radius)
+            box = known[top:bottom, left:right]
+            rows, columns = np.ogrid[top : top + box.shape[0], left : left + box.shape[1]]
+            # Distance of each pixel to the segment from (row, column) to its end.
             along = (rows - row) * (end_row - row) + (columns - column) * (end_column - column)
             position = np.clip(along / length**2, 0, 1)
             row_distance = rows - row - position * (end_row - row)
             column_distance = columns - column - position * (end_column - column)
-            known &= row_distance**2 + column_distance**2 > radius**2
+            before = int(np.count_nonzero(box))
+            box &= row_distance**2 + column_distance**2 > radius**2
+            missing += before - int(np.count_nonzero(box))
             row, column = end_row, end_column
-            if np.mean(~known) >= share:
+            if missing / known.size >= share:
                 break
     return Mask(known)
 
 
-def make_mask(spec: str, height: int, width: int, *, seed: int = 0) -> Mask:
-    """Return the mask of a SPEC other than a file or folder; MaskError for an invalid one."""
+def is_spec(mask: str) -> bool:
+    """Whether a text starts like a SPEC that is no file or folder."""
+    return mask.partition(":")[0] in SPECS
+
+
+def check_spec(spec: str) -> None:
+    """Raise a MaskError for a text that is no SPEC other than a file or folder."""
+    if is_spec(spec) and spec.partition(":")[0] not in SHAPES:
+        _finder(spec)
+    else:
+        make_mask(spec, 64, 64)
+
+
+def make_mask(
+    spec: str, height: int, width: int, *, seed: int = 0, picture: Picture | None = None
+) -> Mask:
+    """Return the mask of a SPEC other than a file or folder, for an image of this size.
+
+    ``picture`` is the image, which alpha, color, nan and auto read. MaskError for an invalid SPEC,
+    and if the image has no such pixel.
+    """
     shape, _, option = spec.partition(":")
     # Unprintable characters are in no SPEC, and would break the line of the message.
-    make = SHAPES.get(shape) if spec.isprintable() else None
-    if make is None:
+    if not spec.isprintable() or shape not in SPECS:
         raise MaskError(
-            f"mask: {_redact(spec)!r} is neither a shape ({', '.join(SHAPES)}) "
+            f"mask: {_redact(spec)!r} is neither a shape ({', '.join(SPECS)}) "
             "nor an existing file or folder"
         )
-    return make(height, width, option, seed)
+    if shape in SHAPES:
+        return SHAPES[shape](height, width, option, seed)
+    find = _finder(spec)
+    if picture is None:
+        raise MaskError(f"mask: {spec} is read from an image; give one of {', '.join(SHAPES)}")
+    hole = find(picture)
+    if hole is None or not hole.any():
+        raise MaskError(
+            f"{picture.name}: it has no pixel that is missing by --mask {spec}; "
+            f"give {'a tolerance, ' if shape == 'color' else ''}a mask image or a shape"
+        )
+    return Mask(~hole)
+
+
+def _reach(start: float, end: float, radius: float) -> tuple[int, int]:
+    """Return the first and past-the-last pixel that a brush of ``radius`` may touch."""
+    margin = radius + 1
+    return max(0, int(min(start, end) - margin)), max(0, int(max(start, end) + margin) + 1)
+
+
+def _split_alpha(pixels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return the grey or colour bands [H, W, 1 or 3] of pixels, and alpha [H, W] if there is one."""
+    bands = pixels if pixels.ndim == 3 else pixels[..., None]
+    count = 1 if bands.shape[2] < 3 else 3
+    return bands[..., :count], bands[..., count] if bands.shape[2] in (2, 4) else None
+
+
+def _white(colours: NDArray[Any], alpha: NDArray[Any] | None, name: str) -> Known:
+    """Return where the mean of uint8 or uint16 bands [H, W, C] is at least half the range."""
+    middle = (np.iinfo(colours.dtype).max + 1) // 2
+    levels = colours.sum(axis=2, dtype=np.uint32)
+    white = np.asarray(levels >= middle * colours.shape[2])
+    if white.any() and not white.all():
+        return white
+    if alpha is not None and alpha.min() < alpha.max():
+        raise MaskError(
+            f"{name}: its alpha holds a shape and was ignored, and its colours mark "
+            f"{'every' if white.any() else 'no'} pixel as missing; paint holes white and known "
+            "pixels black, all opaque (mask = alpha reads the alpha of the image itself)"
+        )
+    if not white.any() and levels.any():
+        value = colours.reshape(-1, colours.shape[2])[int(levels.argmax())].tolist()
+        raise MaskError(
+            f"{name}: nothing is missing: its brightest value is "
+            f"{value[0] if len(set(value)) == 1 else tuple(value)}; white is >= {middle}; "
+            "paint holes white (0 and 1 are for NumPy arrays and .npy files)"
+        )
+    return white
+
+
+def _finder(spec: str) -> Callable[[Picture], Known | None]:
+    """Return the function that reads a SPEC from an image, None if it has nothing of the kind."""
+    shape, _, option = spec.partition(":")
+    if shape == "color":
+        return _colour_finder(option)
+    if option:
+        raise MaskError(f"mask: {shape} takes no option; {option!r} was given")
+    return _FINDERS[shape]
+
+
+def _transparent(picture: Picture) -> Known | None:
+    return picture.pixels[..., 3] == 0 if picture.channels == "RGBA" else None
+
+
+def _missing(picture: Picture) -> Known | None:
+    return picture.missing
+
+
+def _missing_or_transparent(picture: Picture) -> Known | None:
+    return _transparent(picture) if picture.missing is None else picture.missing
+
+
+def _colour_finder(option: str) -> Callable[[Picture], Known]:
+    text, _, digits = option.partition(":")
+    try:
+        colour, tolerance = parse_colour(text), int(digits[:4] or 0)
+    except (SettingsError, ValueError):
+        tolerance = -1
+    if not 0 <= tolerance <= 255:
+        raise MaskError(
+            f"mask: {f'color:{option}'!r} needs a colour and a tolerance from 0 to 255, "
+            "such as color:#ff00ff:8"
+        )
+
+    def find(picture: Picture) -> Known:
+        levels = to_channels(to_eight_bits(picture.pixels)[..., :3], "RGB")
+        hole = np.ones(levels.shape[:2], bool)
+        for band, level in enumerate(colour):
+            hole &= np.abs(levels[..., band].astype(np.int16) - level) <= tolerance
+        return hole
+
+    return find
 
 
 def _redact(spec: str) -> str:
@@ -228,3 +367,5 @@ SHAPES: dict[str, Callable[[int, int, str, int], Mask]] = {
         h, w, share=_share(option, 0.25, "strokes"), seed=seed
     ),
 }
+_FINDERS = {"alpha": _transparent, "nan": _missing, "auto": _missing_or_transparent}
+SPECS = (*SHAPES, *_FINDERS, "color")

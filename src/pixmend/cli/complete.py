@@ -23,7 +23,8 @@ Inputs = Annotated[list[str], Argument(metavar="INPUT...", help="Images, folders
 MaskSpec = Annotated[
     str,
     Option(
-        help="center[:0.5], half[:left|right|top|bottom], random[:0.8], grid, lowres[:4], strokes, "
+        help="center[:0.5], half[:left|right|top|bottom], random[:0.8], grid, lowres[:4], strokes; "
+        "alpha, color:#ff00ff[:8], nan or auto, read from the image; "
         "a mask image, or a folder of masks matched by file stem (or a URL); white = hole."
     ),
 ]
@@ -124,11 +125,11 @@ def complete(
 
 def _check_mask(mask: str) -> None:
     """Report a misspelt mask once rather than for each image."""
-    from pixmend.masks import SHAPES, make_mask
+    from pixmend.masks import check_spec, is_spec
     from pixmend.storage import StorePath
 
-    if mask.partition(":")[0] in SHAPES or not StorePath.of(mask).exists():
-        make_mask(mask, 64, 64)
+    if is_spec(mask) or not StorePath.of(mask).exists():
+        check_spec(mask)
 
 
 def _parse_steps(text: str) -> tuple[int, ...]:

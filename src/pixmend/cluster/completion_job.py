@@ -29,7 +29,7 @@ from pixmend.cluster.session import Cluster
 from pixmend.cluster.worker_pool import JobProgress, WorkerPool
 from pixmend.completion import CompletionOptions, conflicting_outputs
 from pixmend.errors import InputError, MissingError, OutputError
-from pixmend.masks import SHAPES
+from pixmend.masks import is_spec
 from pixmend.models import find_model
 from pixmend.storage import StorePath, parse_json, remove_leftovers, sha256_of
 
@@ -157,7 +157,7 @@ def _settings(spec: CompletionSpec, model: str) -> dict[str, Any]:
         if each.name != "batch"  # changes no answer
     }
     mask = spec.mask
-    if mask.partition(":")[0] not in SHAPES:
+    if not is_spec(mask):
         file = StorePath.of(mask)
         mask = file.sha256() if file.is_file() else str(file)  # which leaves out secrets of a URL
     return {

@@ -19,7 +19,7 @@ from pixmend.storage import StorePath, atomic_write
 _PART = 64  # inputs of a part: a few batches, and the most that a dying worker loses
 _RESULT_STEM = re.compile(r"\.(sheet|uncertainty|candidate-\d+)$")
 _SHORT = 200  # bytes of a name that leave room for the endings of all results
-_SUFFIXES = (".png", ".tif")  # that an answer may need instead of its planned one
+_SUFFIXES = (".png", ".tif", ".npy")  # that an answer may need instead of its planned one
 
 
 @dataclass(frozen=True)

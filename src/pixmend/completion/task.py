@@ -9,8 +9,8 @@ import numpy as np
 
 from pixmend.completion.methods import Method
 from pixmend.errors import ImageError, InputError, MaskError, SettingsError
-from pixmend.images import EXTENSIONS, Picture, open_image
-from pixmend.masks import SHAPES, Mask, make_mask
+from pixmend.images import EXTENSIONS, Picture, open_image, read_array
+from pixmend.masks import Mask, is_spec, make_mask
 from pixmend.rng import check_seed, is_whole
 from pixmend.storage import StorePath
 
@@ -34,9 +34,10 @@ class Task:
         MaskError
             See `Mask.check`.
         ImageError
-            16-bit colour, whose known pixels could not be kept.
+            Known pixels without a value, or 16-bit colour, which could not be kept.
         """
         self.mask.check(self.picture.height, self.picture.width, self.name)
+        self.picture.check_known(self.mask.known)
         if self.picture.reduced:
             raise ImageError(
                 f"{self.name}: 16-bit colour cannot be kept exactly; convert it to 8 bits a channel first"
@@ -117,12 +118,12 @@ def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: A
     """
     if isinstance(mask, Mask):
         return mask
-    if isinstance(mask, str) and mask.partition(":")[0] in SHAPES:
-        return make_mask(mask, picture.height, picture.width, seed=seed)
+    if isinstance(mask, str) and is_spec(mask):
+        return make_mask(mask, picture.height, picture.width, seed=seed, picture=picture)
     if isinstance(mask, np.ndarray):
         return Mask.from_pixels(mask)
     if not isinstance(mask, str | Path | StorePath):
-        return Mask.from_pixels(open_image(mask).pixels)
+        return Mask.from_picture(open_image(mask))
     path = StorePath.of(mask)
     if path.is_folder():
         if picture.path is None:
@@ -133,7 +134,11 @@ def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: A
     elif not path.exists():
         make_mask(str(mask), picture.height, picture.width)  # raises, naming the shapes
     try:
-        return Mask.from_pixels(open_image(path).pixels)
+        if path.suffix.lower() == ".npy":
+            return Mask.from_pixels(read_array(path))
+        return Mask.from_picture(open_image(path))
+    except MaskError:
+        raise
     except InputError as error:
         raise MaskError(f"mask {error}") from error
 
@@ -146,7 +151,7 @@ def mask_file(mask: str, image: StorePath) -> StorePath | None:
     MaskError
         There is none, or several.
     """
-    if mask.partition(":")[0] in SHAPES or not (folder := StorePath.of(mask)).is_folder():
+    if is_spec(mask) or not (folder := StorePath.of(mask)).is_folder():
         return None
     return _mask_in(folder, image.stem, str(image))
 

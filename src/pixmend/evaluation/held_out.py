@@ -46,7 +46,9 @@ class EvaluationImages:
     def of_files(cls, paths: Sequence[Path | StorePath], names: Sequence[str]) -> Self:
         """Read image files; the label of a file is its folder."""
         labels: list[Label] = [path.parent.name for path in paths]
-        return cls(list(names), labels, lambda n: to_eight_bits(open_image(paths[n]).pixels))
+        return cls(
+            list(names), labels, lambda n: to_eight_bits(open_image(paths[n]).check_known().pixels)
+        )
 
     @classmethod
     def of_records(cls, records: Records) -> Self:

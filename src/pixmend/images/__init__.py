@@ -18,6 +18,7 @@ from pixmend.images.image_files import (
     lossless_suffix,
     open_image,
     png_bytes,
+    read_array,
     save_image,
 )
 from pixmend.images.picture import Picture
@@ -56,6 +57,7 @@ __all__ = [
     "open_image",
     "parse_colour",
     "png_bytes",
+    "read_array",
     "save_image",
     "thumbnail",
     "to_channels",

@@ -1,6 +1,7 @@
 """Image files: find, open within limits, and save without loss."""
 
 import io
+import math
 import os
 import warnings
 import zlib
@@ -9,6 +10,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pixmend.errors import ImageError, InputError
@@ -16,17 +18,22 @@ from pixmend.images.picture import Picture, picture_from_array, picture_from_pil
 from pixmend.images.pixels import Pixels
 from pixmend.storage import StorePath, atomic_write
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy"})
 MAX_PIXELS = 64_000_000  # 8,000 x 8,000: more is refused as a decompression bomb
 MAX_BYTES = 512 * 2**20
 # Decoders that run other programs or follow links in the file (EPS, MPO sidecars ...) stay off.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "NPY")
 # Description, make, model, software, date, artist, host, copyright: TIFF tags about the image.
 # Other tags describe the storage in that file, and would be wrong in another.
 _TIFF_TAGS = (270, 271, 272, 305, 306, 315, 316, 33432)
 _EXIF_GROUPS = (0x8769, 0x8825)  # camera, GPS
 _TIFF = (".tif", ".tiff")
-_LOSSLESS_MODES = {".webp": ("RGB", "RGBA"), ".bmp": ("1", "L", "RGB")}
+_LOSSLESS_MODES = {
+    ".webp": ("RGB", "RGBA"),
+    ".bmp": ("1", "L", "RGB"),
+    ".npy": ("L", "I;16", "RGB", "RGBA"),
+}
+_NPY = b"\x93NUMPY"
 # What PIL's decoders raise on damaged files.
 _DECODER_ERRORS = (
     *(OSError, EOFError, SyntaxError, ValueError, TypeError, KeyError, IndexError),
@@ -87,6 +94,9 @@ def decode_image(
     """Decode an image file of one of ``formats``; ``path`` is for messages. See `open_image`."""
     name = str(path or "image")
     too_large = f"more than {max_pixels / 1e6:.0f} million pixels; scale it down first"
+    if content.startswith(_NPY) and "NPY" in formats:
+        return picture_from_array(_decode_array(content, name, max_pixels), path)
+    formats = tuple(each for each in formats if each != "NPY")
     try:
         with warnings.catch_warnings():
             # PIL's own limit comes first for the largest images, and only as a warning.
@@ -123,6 +133,11 @@ def decode_image(
         raise ImageError(f"{name}: damaged: {error}") from error
 
 
+def read_array(place: StorePath) -> NDArray[Any]:
+    """Return the array of a .npy file; ImageError if it is damaged or over the limits."""
+    return _decode_array(_read(place), str(place), MAX_PIXELS)
+
+
 def encode_png(pixels: Pixels, *, quick: bool = False) -> bytes:
     """Return uint8 [H, W, C] (or uint16 [H, W, 1]) as a PNG; equal pixels give equal bytes.
 
@@ -137,13 +152,15 @@ def encode_png(pixels: Pixels, *, quick: bool = False) -> bytes:
 
 
 def png_bytes(picture: Picture) -> bytes:
-    """Return a picture as a PNG with its metadata; CMYK is converted to RGB."""
+    """Return a picture as a PNG with its metadata; CMYK becomes RGB, grey floats 16 bits."""
     buffer = io.BytesIO()
     image, info = picture.to_pil(), dict(picture.info)
     if image.mode == "CMYK":
         info.pop("icc_profile", None)  # it describes inks
         image = image.convert("RGB")
         image.info.pop("icc_profile", None)
+    elif image.mode == "F":
+        image = Image.fromarray(picture.pixels[..., 0])
     image.save(buffer, "PNG", **info)
     return buffer.getvalue()
 
@@ -154,8 +171,10 @@ def lossless_suffix(suffix: str, mode: str) -> str:
     A WebP file stores no fully opaque alpha: it opens as RGB, with equal pixels.
     """
     kind = suffix.lower()
-    if mode == "CMYK":
+    if mode == "CMYK" or (mode == "F" and kind != ".npy"):
         return suffix if kind in _TIFF else ".tif"
+    if mode.endswith("F"):
+        return suffix if kind == ".npy" else ".npy"
     lossless = kind in (".png", *_TIFF) or mode in _LOSSLESS_MODES.get(kind, ())
     return suffix if lossless else ".png"
 
@@ -169,6 +188,10 @@ def save_image(picture: Picture, path: Path) -> None:
 def image_bytes(picture: Picture, suffix: str) -> bytes:
     """Return a picture and its metadata as a file; lossless for a `lossless_suffix`."""
     kind = suffix.lower()
+    buffer = io.BytesIO()
+    if kind == ".npy":
+        np.save(buffer, picture.native, allow_pickle=False)
+        return buffer.getvalue()
     options: dict[str, Any] = dict(picture.info)
     if kind == ".webp":
         options |= {"lossless": True, "exact": True}
@@ -178,7 +201,6 @@ def image_bytes(picture: Picture, suffix: str) -> bytes:
     elif kind == ".bmp":
         options = {key: value for key, value in options.items() if key == "dpi"}
     name = "TIFF" if kind in _TIFF else kind[1:].upper()
-    buffer = io.BytesIO()
     picture.to_pil().save(buffer, name, **options)
     return buffer.getvalue()
 
@@ -207,6 +229,25 @@ def _read(place: StorePath) -> bytes:
         raise ImageError(f"{place}: cannot be read: {error.strerror or error}") from error
     except InputError as error:
         raise ImageError(str(error)) from error
+
+
+def _decode_array(content: bytes, name: str, max_pixels: int) -> NDArray[Any]:
+    file = io.BytesIO(content)
+    try:
+        # Not numpy.load: it makes room for the size of the header before it reads the samples.
+        major, _ = np.lib.format.read_magic(file)
+        read_header = {
+            1: np.lib.format.read_array_header_1_0,
+            2: np.lib.format.read_array_header_2_0,
+        }[major]
+        shape, columns_first, dtype = read_header(file)
+        samples = np.frombuffer(content, dtype, math.prod(shape), file.tell())
+        array = samples.reshape(shape, order="F" if columns_first else "C")
+    except Exception as error:  # numpy lets any error of its parser through
+        raise ImageError(f"{name}: damaged, or no array of numbers: save it again") from error
+    if math.prod(array.shape[:2]) > max_pixels:
+        raise ImageError(f"{name}: more than {max_pixels / 1e6:.0f} million pixels; scale it down")
+    return array.astype(dtype.newbyteorder("="))
 
 
 def _mark_reduced(image: Image.Image) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,10 @@ _CHANNELS: dict[str, Channels] = {
     "RGB": "RGB",
     "RGBA": "RGBA",
     "CMYK": "RGB",
+    "F": "L",
+    "LF": "L",
+    "RGBF": "RGB",
+    "RGBAF": "RGBA",
 }
 _ARRAY_MODES = {
     (np.uint8, 1): "L",
@@ -40,16 +44,19 @@ class Picture:
     Attributes
     ----------
     native
-        Stored samples, [H, W] or [H, W, bands]: bool, uint8, uint16, or floats in [0, 1] from an
-        array.
+        Stored samples, [H, W] or [H, W, bands]: bool, uint8, uint16, or floats in [0, 1].
     mode
-        PIL's name of the stored mode: 1, L, LA, RGB, RGBA, CMYK or I;16.
+        PIL's name of the stored mode: 1, L, LA, RGB, RGBA, CMYK, I;16 or F (float32). Floats that
+        PIL lacks are LF, RGBF and RGBAF.
     path
         The source file, if any, for messages.
     info
         Metadata that PIL writes back unchanged: ``icc_profile``, ``exif``, ``dpi``.
     reduced
         True if 16-bit colour was read with 8 bits a sample.
+    missing
+        Pixels without a value, [H, W]: NaN, or masked in a NumPy array. Their samples are 0.
+        None if there are none.
     """
 
     native: NDArray[Any]
@@ -57,6 +64,7 @@ class Picture:
     path: Path | StorePath | None = None
     info: dict[str, Any] = field(default_factory=dict)
     reduced: bool = False
+    missing: NDArray[np.bool_] | None = None
 
     @property
     def height(self) -> int:
@@ -95,17 +103,28 @@ class Picture:
     def _is_float(self) -> bool:
         return np.issubdtype(self.native.dtype, np.floating)
 
+    def check_known(self, known: NDArray[np.bool_] | Literal[True] = True) -> "Picture":
+        """Return the picture; ImageError if a known pixel [H, W] has no value."""
+        count = 0 if self.missing is None else np.count_nonzero(self.missing & known)
+        if count:
+            raise ImageError(
+                f"{self.name}: {count} known pixels are NaN or masked; "
+                "put them in the mask (mask = nan does)"
+            )
+        return self
+
     def replace_where(self, hole: NDArray[np.bool_], pixels: Pixels) -> "Picture":
         """Return the picture with ``pixels`` in the hole [H, W]; other samples are unchanged.
 
         ``pixels`` [H, W, C] have the depth of `pixels`, with C of 1, 3 or 4.
         """
         where = hole if self.native.ndim == 2 else hole[..., None]
-        return replace(self, native=np.where(where, self._to_native(pixels), self.native))
+        native = np.where(where, self._to_native(pixels), self.native)
+        return replace(self, native=native, missing=None)
 
     def part(self, rows: slice, columns: slice) -> "Picture":
         """Return a rectangle of the picture."""
-        return replace(self, native=self.native[rows, columns])
+        return replace(self, native=self.native[rows, columns], missing=None)
 
     def with_part(
         self, part: "Picture", rows: slice, columns: slice, where: NDArray[np.bool_]
@@ -113,13 +132,14 @@ class Picture:
         """Return the picture with the stored samples of `part` where ``where`` [h, w] is True."""
         native = self.native.copy()
         native[rows, columns][where] = part.native[where]
-        return replace(self, native=native)
+        return replace(self, native=native, missing=None)
 
     def to_pil(self) -> Image.Image:
-        """Return a PIL image with the metadata in ``info``; floats become 8 bits."""
-        if self._is_float:
-            levels = to_eight_bits(self.pixels)
-            image = Image.fromarray(levels if self.native.ndim == 3 else levels[..., 0])
+        """Return a PIL image with the metadata in ``info``; float colours become 8 bits."""
+        if self._is_float and self.native.ndim == 2:
+            image = Image.fromarray(self.native.astype(np.float32))
+        elif self._is_float:
+            image = Image.fromarray(to_eight_bits(self.pixels))
         elif self.mode == "1":
             # A bool array becomes a mode-1 image only by way of L.
             image = Image.fromarray(self.native.astype(np.uint8) * np.uint8(255)).convert("1")
@@ -143,7 +163,7 @@ class Picture:
 
 
 def picture_from_pil(image: Image.Image, path: Path | StorePath | None = None) -> Picture:
-    """Return a loaded PIL image as a picture; ImageError for other modes, such as 32-bit float."""
+    """Return a loaded PIL image as a picture; ImageError for a mode that cannot be kept."""
     info = {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key)}
     if "dpi" in info and not _is_resolution(info["dpi"]):
         del info["dpi"]
@@ -153,28 +173,38 @@ def picture_from_pil(image: Image.Image, path: Path | StorePath | None = None) -
         info["exif"] = exif.tobytes()
     image = _to_kept_mode(image, path)
     native = np.array(image)
+    if image.mode == "F":
+        return replace(picture_from_array(native, path), info=info)
     if image.mode == "I;16":
         native = native.astype(np.uint16)
     return Picture(native, image.mode, path, info, reduced)
 
 
-def picture_from_array(array: NDArray[Any]) -> Picture:
+def picture_from_array(array: NDArray[Any], path: Path | StorePath | None = None) -> Picture:
     """Return an array as a picture.
 
     It is uint8 or floats, [H, W] or [H, W, 1 or 3 or 4], or uint16, [H, W] or [H, W, 1]. Floats are
-    in [0, 1] and come back as floats; their completions have 16 bits. ImageError for other arrays.
+    in [0, 1] and come back as floats; their completions have 16 bits. NaN and masked values are
+    missing pixels. ImageError for other arrays.
     """
+    name = str(path or "image")
     bands = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
     floats = np.issubdtype(array.dtype, np.floating)
     mode = _ARRAY_MODES.get((np.uint8 if floats else array.dtype.type, bands))
     if mode is None or not array.size:
         raise ImageError(
-            f"image: an array of {array.dtype} {list(array.shape)} is no image; "
+            f"{name}: an array of {array.dtype} {list(array.shape)} is no image; "
             "give uint8 or floats in [0, 1] [H, W], [H, W, 3] or [H, W, 4], or uint16 [H, W]"
         )
+    native = np.array(np.ma.getdata(array)).reshape(array.shape[:2] if bands == 1 else array.shape)
+    missing = np.ma.getmaskarray(array).reshape(native.shape)
     if floats:
-        _check_range(array)
-    return Picture(np.array(array[..., 0] if array.ndim == 3 and bands == 1 else array), mode)
+        missing = missing | np.isnan(native)
+        native[missing] = 0
+        _check_range(native, name)
+        mode = "F" if mode == "L" and native.dtype == "float32" else f"{mode}F"
+    pixels = np.asarray(missing.reshape(*native.shape[:2], -1).any(axis=2))
+    return Picture(native, mode, path, missing=pixels if pixels.any() else None)
 
 
 def _is_resolution(dpi: tuple[Any, ...]) -> bool:
@@ -184,17 +214,11 @@ def _is_resolution(dpi: tuple[Any, ...]) -> bool:
         return False
 
 
-def _check_range(array: NDArray[Any]) -> None:
-    bad = array.size - np.count_nonzero(np.isfinite(array))
-    if bad:
-        raise ImageError(
-            f"image: {bad} of its {array.size} values are NaN or infinite; "
-            "give floats in [0, 1], and mark missing pixels in the mask alone"
-        )
-    low, high = float(array.min()), float(array.max())
+def _check_range(floats: NDArray[Any], name: str) -> None:
+    low, high = float(floats.min()), float(floats.max())
     if low < -1e-6 or high > 1 + 1e-6:  # tolerates rounding of resampled values
         raise ImageError(
-            f"image: floats must be in [0, 1], and these reach from {low:g} to {high:g}; "
+            f"{name}: floats must be in [0, 1], and these reach from {low:g} to {high:g}; "
             "scale them, or give uint8"
         )
 

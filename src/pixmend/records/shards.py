@@ -133,7 +133,7 @@ def finished_result(job: ShardJob) -> ShardResult | None:
 def pixels_of(content: Content) -> tuple[NDArray[Any], str]:
     """Return an input's upright pixels, uint8 or uint16 [H, W, C], and the name of their mode."""
     if isinstance(content, bytes):
-        picture = decode_image(content)
+        picture = decode_image(content).check_known()
         return picture.pixels, picture.mode
     return content, {1: "L", 3: "RGB", 4: "RGBA"}[content.shape[-1]]
 

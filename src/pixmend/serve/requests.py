@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from pixmend.completion import CompletionOptions, Task, find_method, open_mask
 from pixmend.errors import InputError, MaskError, SettingsError
 from pixmend.images import Picture, decode_image, encode_png
-from pixmend.masks import SHAPES, Mask, make_mask
+from pixmend.masks import SPECS, Mask, is_spec, make_mask
 from pixmend.serve.catalogue import Catalogue, ServedModel
 from pixmend.serve.security import Limits, Problem
 
@@ -28,7 +28,10 @@ class FormFields(BaseModel):
 
     model: str = Field("", max_length=200, description="Model id; the first model by default.")
     mask_spec: str = Field(
-        "center", max_length=100, description="Mask shape, such as center:0.5, if no mask is sent."
+        "center",
+        max_length=100,
+        description="Mask shape, such as center:0.5, or alpha, color:#ff00ff, nan or auto, "
+        "if no mask is sent.",
     )
     method: str = Field(
         "default", max_length=40, description="instant, default, best, or a published method."
@@ -202,22 +205,22 @@ def _mask(
     file: UploadFile | str | None, fields: FormFields, picture: Picture, limits: Limits
 ) -> Mask:
     if not isinstance(file, UploadFile):
-        return _shape(fields.mask_spec, picture.height, picture.width, fields.seed)
+        return _shape(fields.mask_spec, picture.height, picture.width, fields.seed, picture)
     try:
-        return open_mask(_decode(file, "mask", limits).pixels, picture)
+        return open_mask(_decode(file, "mask", limits), picture)
     except MaskError:
         raise
     except InputError as error:
         raise MaskError(str(error)) from error
 
 
-def _shape(spec: str, height: int, width: int, seed: int) -> Mask:
+def _shape(spec: str, height: int, width: int, seed: int, picture: Picture | None = None) -> Mask:
     shape, _, share = spec.partition(":")
-    if shape not in SHAPES:
-        raise MaskError(f"mask_spec: there are {', '.join(SHAPES)}; or send a mask image as mask")
+    if not is_spec(spec):
+        raise MaskError(f"mask_spec: there are {', '.join(SPECS)}; or send a mask image as mask")
     if shape == "strokes" and _number(share) > _MAX_STROKES:
         raise MaskError(f"mask_spec: strokes cover {_MAX_STROKES} at most here; ask for less")
-    return make_mask(spec, height, width, seed=seed)
+    return make_mask(spec, height, width, seed=seed, picture=picture)
 
 
 def _number(text: str) -> float:
