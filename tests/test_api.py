@@ -57,7 +57,7 @@ def answer(model):
     return model.complete(RGB, HOLE, **QUICK).best
 
 
-@pytest.mark.parametrize("dtype", [bool])
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.int32])
 def test_masks_of_0_and_1_of_any_type_are_the_same_mask(model, answer, dtype):
     assert np.array_equal(model.complete(RGB, HOLE.astype(dtype), **QUICK).best, answer)
     tensor = torch.from_numpy(HOLE.astype(dtype))

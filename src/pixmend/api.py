@@ -63,7 +63,7 @@ class Model:
     def complete(
         self,
         image: Any,  # noqa: ANN401 - a path, PIL image, array or tensor, or several
-        mask: Any = "center",  # noqa: ANN401 - a SPEC, path, PIL image, array or tensor, or several
+        mask: Any = "auto",  # noqa: ANN401 - a SPEC, path, PIL image, array or tensor, or several
         *,
         method: str = "default",
         steps: int | None = None,
@@ -190,7 +190,7 @@ def load(model: str | Path = "characters", *, device: str = "auto") -> Model:
     return Model(models.load_model(model), device)
 
 
-def complete(model: str | Path, image: Any, mask: Any = "center") -> Any:  # noqa: ANN401
+def complete(model: str | Path, image: Any, mask: Any = "auto") -> Any:  # noqa: ANN401
     """Complete images with a model named as in `load`; `Model.complete` has all options."""
     return load(model).complete(image, mask)
 

@@ -53,7 +53,7 @@ class Client:
         return models
 
     def complete(
-        self, image: object, mask: object = "center", *, model: str = "", **settings: object
+        self, image: object, mask: object = "auto", *, model: str = "", **settings: object
     ) -> Completion:
         """Complete one image; image, mask and settings are those of `pixmend.api.Model.complete`.
 
@@ -70,7 +70,7 @@ class Client:
         return _completion(task, self._request("POST", "/v1/completions", **form).json())
 
     def watch(
-        self, image: object, mask: object = "center", *, model: str = "", **settings: object
+        self, image: object, mask: object = "auto", *, model: str = "", **settings: object
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Complete one image and yield (event, data): accepted, step, snapshot, and done or error.
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pixmend.errors import MaskError
+from pixmend.masks import SHAPES
 from pixmend.models import save_model
 
 TINY = ("filters=4", "batch_size=4", "checkpoint_every=2", "grid_images=4", "device=cpu")
@@ -48,12 +50,14 @@ def train(program, data, run, *options, settings=TINY):
         (["complete", "characters", "missing.png", "--out", "out", "--mask", "center"], "missing"),
         (["complete", "characters", ".", "--out", "out", "--mask", "centre"], "centre"),
         (["complete", "characters", ".", "--out", ".", "--mask", "center"], "another --out"),
+        (["complete", "characters", "a.png", "--out", "out"], "center, half"),
         (["evaluate", "characters", "missing.png", "--out", "out"], "missing.png"),
         (["train", "missing", "run"], "missing"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_needs_no_model_is_checked_before_torch_is_imported(tmp_path, arguments, word):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
     code = "import sys; sys.modules['torch'] = None; from pixmend.cli import main; main()"
     ran = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True
@@ -62,7 +66,7 @@ def test_what_needs_no_model_is_checked_before_torch_is_imported(tmp_path, argum
     assert ran.stderr.startswith("error: ")
     assert ran.stderr.count("\n") == 1
     assert word in ran.stderr
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_a_folder_completed_into_itself_says_that_its_images_are_results(program, model, images):
@@ -148,3 +152,63 @@ def test_complete_ends_with_the_confidence_and_the_sheet_to_open(program, images
         json.loads(line)["confidence"] for line in (many / "results.jsonl").read_text().splitlines()
     ]
     assert f"({min(values):.0%} to {max(values):.0%})" in ran.out
+
+
+# The mask
+
+
+def opaque_and_holed(folder):
+    pixels = np.random.default_rng(0).integers(1, 256, (2, 16, 16, 4), np.uint8)
+    pixels[..., 3] = 255
+    pixels[0, 3:9, 4:10, 3] = 0
+    for name, image in zip(("a", "b"), pixels, strict=True):
+        Image.fromarray(image).save(folder / f"{name}.png")
+    return pixels[0, ..., 3] == 0
+
+
+def test_a_forgotten_mask_is_one_line_with_the_choices_and_changes_no_image(
+    program, model, images, tmp_path
+):
+    for inputs in ([images], [images / "00.png", images / "01.png"]):
+        ran = program("complete", model, *inputs, "--out", tmp_path / "out")
+        assert ran.code == 2
+        assert ran.err.startswith(f"error: {images / '00.png'}: ")
+        assert ran.err.count("\n") == 1
+        assert all(name in ran.err for name in (*SHAPES, "color:", "mask image", "folder"))
+        assert not (tmp_path / "out").exists()
+
+
+def test_without_a_mask_the_transparent_pixels_are_completed_and_this_is_said(
+    program, model, tmp_path
+):
+    hole = opaque_and_holed(tmp_path)
+    ran = program("complete", model, tmp_path / "a.png", "--out", tmp_path / "out", "--steps", 1)
+    assert ran.code == 0, ran.err
+    assert "no --mask: the transparent pixels of the images are missing" in ran.err
+    with Image.open(tmp_path / "a.png") as before, Image.open(tmp_path / "out" / "a.png") as after:
+        before, after = np.asarray(before), np.asarray(after)
+    assert np.array_equal(before[~hole], after[~hole])
+    assert (after[hole] != before[hole]).any(axis=-1).all()
+
+
+def test_images_beside_the_first_that_miss_nothing_fail_alone(program, model, tmp_path):
+    opaque_and_holed(tmp_path)
+    inputs = (tmp_path / "a.png", tmp_path / "b.png")
+    ran = program("complete", model, *inputs, "--out", tmp_path / "out", "--steps", 1)
+    assert ran.code == 2
+    assert f"failed: {tmp_path / 'b.png'}: which pixels are missing?" in ran.err
+    assert (tmp_path / "out" / "a.png").exists()
+
+
+def test_python_asks_for_a_mask_too(untrained):
+    from pixmend.api import Model
+
+    model = Model(untrained("RGB"), "cpu")
+    image = np.full((16, 16), 0.5, np.float32)
+    for given in (image, [image], Image.new("RGB", (16, 16))):
+        with pytest.raises(MaskError, match="center, half"):
+            model.complete(given)
+    image[3:9, 4:10] = np.nan
+    best = model.complete(image, method="classic", steps=1).best
+    assert np.array_equal(best[~np.isnan(image)], image[~np.isnan(image)])
+    assert np.isfinite(best).all()
