@@ -80,13 +80,13 @@ class Model:
         Parameters
         ----------
         image
-            A path, a PIL image, an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] of any size (uint8,
-            floats in [0, 1], or grey uint16), or a tensor [H, W] or [C, H, W] of such values.
-            Several: a list of these, an array [N, H, W, C] or a tensor [N, C, H, W].
+            A path, a PIL image, an array [H, W] or [H, W, 1, 3 or 4] of any size (uint8, floats in
+            [0, 1], or grey uint16), or a tensor [H, W] or [C, H, W] of such values. Several: a list
+            of these, an array [N, H, W, C] or a tensor [N, C, H, W].
         mask
-            A SPEC such as ``"center:0.5"`` (see `pixmend.masks`), a path, a PIL image, an array or a
-            tensor; white (>= 128), True, or 1 of 0 and 1 = hole. Several images share one mask, or
-            have a list or [N, H, W] of masks.
+            A SPEC such as ``"center:0.5"`` (see `pixmend.masks`; ``auto`` asks for one unless pixels
+            are NaN or transparent), a path, a PIL image, an array or a tensor; white (>= 128), True,
+            or 1 of 0 and 1 = hole. Several images share one, or have a list or [N, H, W] of masks.
         method, steps, blend
             A name of `pixmend.completion.METHODS`, and its number of steps and its blend
             (``paste``, ``feather`` or ``poisson``), if not its own.
@@ -242,10 +242,7 @@ def write_tasks(
     names: Sequence[str] | None = None,
     on_images: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Write the images with holes of the same call of `evaluate` for another tool.
-
-    Return how many; errors are those of `evaluate`.
-    """
+    """Write the images with holes of the same `evaluate` for another tool; return how many."""
     spec = spec or evaluation.EvaluationSpec()
     networks = load(model).networks
     held_out = evaluation.choose_held_out(

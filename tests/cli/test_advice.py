@@ -151,7 +151,7 @@ def test_complete_ends_with_the_confidence_and_the_sheet_to_open(program, images
     values = [
         json.loads(line)["confidence"] for line in (many / "results.jsonl").read_text().splitlines()
     ]
-    assert f"({min(values):.0%} to {max(values):.0%})" in ran.out
+    assert f"confidence {min(values):.0%} to {max(values):.0%}: " in ran.out
 
 
 # The mask

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 from typer import Argument, Exit, Option
 
 from pixmend.cli.options import Cluster, Device, ModelName, Seed
-from pixmend.cli.terminal import print_failures, progress_bar, stderr, stdout, stop_on_signal
+from pixmend.cli.terminal import counting_bar, print_failures, stderr, stdout, stop_on_signal
 from pixmend.errors import ImageError, SettingsError, StoppedError, StoreError, install_hint
 
 if TYPE_CHECKING:
@@ -185,15 +185,13 @@ def _complete_on(
     """Complete one folder, or image files, on a cluster."""
     from pixmend.cli.input_files import folder_or_files
     from pixmend.cluster import complete, connect
-    from pixmend.cluster.completion_job import CompletionProgress
 
     images = folder_or_files(inputs, out=out)
-    with connect(address) as cluster, stop_on_signal() as should_stop, progress_bar() as bar:
-        task = bar.add_task("completing", total=None, note="listing")
-
-        def show(progress: CompletionProgress) -> None:
-            note = f"{progress.failed:,} failed" if progress.failed else ""
-            bar.update(task, completed=progress.done, total=progress.total, note=note)
+    with (
+        connect(address) as cluster,
+        stop_on_signal() as should_stop,
+        counting_bar("completing", "failed") as show,
+    ):
 
         def check_stop() -> None:
             if should_stop():

@@ -27,10 +27,7 @@ _FRAME_PIXELS = 256  # longer side of an animation
 
 @dataclass
 class CompletionRun:
-    """Completes input files into a folder; an unreadable input does not stop the others.
-
-    The outcome is in ``done`` and the attributes after it.
-    """
+    """Completes input files into a folder; an unreadable input does not stop the others."""
 
     model: "Model | RemoteModel"
     inputs: Sequence[InputFile]
@@ -40,7 +37,7 @@ class CompletionRun:
     uncertainty: bool = False
     animations: "Animations | None" = None
     as_json: bool = False
-    done: int = 0
+    done: int = 0  # this and what follows is the outcome
     failures: list[tuple[str, str]] = field(default_factory=list)  # name and reason of each
     stopped: bool = False  # a signal ended the run early
     confidences: list[float] = field(default_factory=list)  # of the completions that have one
@@ -64,7 +61,7 @@ class CompletionRun:
         self._sheets = Sheets(self.out, self._names) if len(self.inputs) > 1 else None
         self._sheet: PurePath | None = None  # the one to open
         if self.animations:
-            self.animations.check()
+            make_folder(self.animations.parent)  # or fail before the search
         with contextlib.ExitStack() as locks:
             for root in filter(None, roots):
                 locks.enter_context(shared(root, [root / folder for folder in folders]))
@@ -75,11 +72,8 @@ class CompletionRun:
     def print_outcome(self) -> None:
         """Print how far to trust the completions, and which sheet shows them."""
         if values := self.confidences:
-            span = f" ({min(values):.0%} to {max(values):.0%})" if len(values) > 1 else ""
-            stdout.print(
-                f"confidence {sum(values) / len(values):.0%}{span}: "
-                "expected share of missing pixels within 25 grey levels"
-            )
+            span = " to ".join(f"{value:.0%}" for value in sorted({min(values), max(values)}))
+            stdout.print(f"confidence {span}: expected share of correct missing pixels")
         if self._sheet is not None:
             stdout.print(f"open {self.out / self._sheet}")
 
@@ -221,6 +215,7 @@ class Animations:
             raise SettingsError(f"--animation {path}: needs a name that ends in .gif")
         self._single = len(inputs) == 1
         self._root = path if self._single else path.with_suffix("")
+        self.parent = self._root.parent if self._single else self._root
         self._names = Names()
         root = real_path(self._root)
         for local in (item.path.local for item in inputs if item.path.local is not None):
@@ -231,10 +226,6 @@ class Animations:
     def folder(self) -> Path | None:
         """The folder of several animations; None for a single one, which may lie anywhere."""
         return None if self._single else self._root
-
-    def check(self) -> None:
-        """Raise an OutputError if the folder of the animations cannot be written."""
-        make_folder(self._root.parent if self._single else self._root)
 
     def write(self, result: "Completion", target: PurePath) -> Path:
         """Write the animation of the completion written as ``target``, and return its path."""

@@ -58,11 +58,9 @@ def _examine() -> list[str]:
     from pixmend.distributed import choose_device, describe_device
     from pixmend.models import BUNDLED, load_model
 
-    stdout.print(f"device    {describe_device(choose_device())}")
-    if not torch.cuda.is_available():
-        stdout.print(
-            "          torch sees no CUDA GPU: training takes hours, completion is fast enough"
-        )
+    hint = "; no CUDA GPU: training takes hours, completion is fast enough"
+    hint = "" if torch.cuda.is_available() else hint
+    stdout.print(f"device    {describe_device(choose_device())}{hint}")
     for path in sorted(BUNDLED.glob("*.safetensors")):
         load_model(path)
         stdout.print(f"bundled   {path.stem} ({path.stat().st_size / 1e6:.1f} MB, intact)")

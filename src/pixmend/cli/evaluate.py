@@ -98,8 +98,8 @@ def evaluate(
     if protocol not in (None, "yeh2017"):
         raise SettingsError(f"--protocol {protocol}: the only protocol is yeh2017")
     spec = EvaluationSpec(
-        YEH_MASKS if protocol else tuple(_split(masks)), None if methods is None else _split(methods),
-        count, candidates, seconds, seed, batch,
+        YEH_MASKS if protocol else tuple(_split(masks)),
+        None if methods is None else _split(methods), count, candidates, seconds, seed, batch,
     )  # fmt: skip
     if tasks is not None:
         with progress_bar() as bar:

@@ -22,10 +22,7 @@ from rich.progress import (
 
 
 def escape(text: str) -> str:
-    """Return text as one line of printable characters.
-
-    File names and model cards may hold line ends, escape codes and what turns a line around.
-    """
+    """Return text as one line of printable characters: names and cards may hold any others."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
@@ -82,6 +79,20 @@ def progress_bar() -> Progress:
 
 
 @contextmanager
+def counting_bar(name: str, failed: str) -> Iterator[Callable[[tuple[int, int, int, str]], None]]:
+    """Yield a function that shows inputs done, their total and how many ``failed`` on a bar."""
+    with progress_bar() as bar:
+        task = bar.add_task(name, total=None, note="", visible=False)
+
+        def show(progress: tuple[int, int, int, str]) -> None:
+            done, total, bad, _ = progress
+            note = f"{bad:,} {failed}" if bad else ""
+            bar.update(task, completed=done, total=total, note=note, visible=True)
+
+        yield show
+
+
+@contextmanager
 def quiet_unless(speaking: bool) -> Iterator[None]:
     """Silence the terminal within the block unless ``speaking``: one process prints for a group."""
     stdout.quiet = stderr.quiet = not speaking
@@ -93,10 +104,7 @@ def quiet_unless(speaking: bool) -> Iterator[None]:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether a signal asks to stop; a second Ctrl-C interrupts.
-
-    The signals are Ctrl-C, SIGTERM and, unless ``nohup`` ignores it, the end of the terminal.
-    """
+    """Yield a function: whether Ctrl-C, SIGTERM or SIGHUP came; a second Ctrl-C interrupts."""
     stop = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -106,7 +114,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
         stop.set()
 
     numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
         numbers.append(signal.SIGHUP)
     previous = {number: signal.signal(number, handle) for number in numbers}
     try:

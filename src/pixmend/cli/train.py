@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Exit, Option
 
 from pixmend.cli.terminal import (
+    counting_bar,
     print_facts,
     progress_bar,
     quiet_unless,
@@ -70,9 +71,13 @@ def train(
             _show_plan(source, folder, plan)
             return
         with stop_on_signal() as should_stop:
-            records = _prepare(
-                source, folder, plan, group, skip_bad=skip_bad, should_stop=should_stop
-            )
+            with counting_bar("packing", "left out") as show:
+                records = training.prepare_records(
+                    source, folder, plan, skip_bad=skip_bad, on_progress=show,
+                    should_stop=should_stop, group=group,
+                )  # fmt: skip
+            for problem in records.bad:
+                stderr.print(f"left out: {problem}")
             settings = training.resolve_training(plan, records, folder, group=group)
             _show_settings(settings, records, folder, group)
             stopped = _train(records, folder, settings, source, group, should_stop)
@@ -89,34 +94,6 @@ def _show_plan(data: "StorePath", run: Path, plan: dict[str, Any]) -> None:
         settings = training.resolve(plan)
     for line in training.to_toml(settings).splitlines():
         stdout.print(line)
-
-
-def _prepare(
-    data: "StorePath",
-    run: Path,
-    plan: dict[str, Any],
-    group: "Group",
-    *,
-    skip_bad: bool,
-    should_stop: Callable[[], bool],
-) -> "Records":
-    from pixmend import training
-    from pixmend.records import PackProgress
-
-    with progress_bar() as bar:
-        task = bar.add_task("packing", total=None, note="", visible=False)
-
-        def show(progress: PackProgress) -> None:
-            note = f"{progress.bad} left out" if progress.bad else ""
-            bar.update(task, completed=progress.done, total=progress.total, note=note, visible=True)
-
-        records = training.prepare_records(
-            data, run, plan,
-            skip_bad=skip_bad, on_progress=show, should_stop=should_stop, group=group,
-        )  # fmt: skip
-    for problem in records.bad:
-        stderr.print(f"left out: {problem}")
-    return records
 
 
 def _show_settings(
@@ -174,7 +151,7 @@ def _train(
                     stderr.print(f"warning: {warning}")
             if math.isfinite(now.loss_d) and math.isfinite(now.loss_g):
                 note = (
-                    f"{unit}, step {now.step:,}, loss of D {now.loss_d:.3f}, of G {now.loss_g:.3f}, "
+                    f"{unit}, step {now.step:,}, loss of D {now.loss_d:.3f}, G {now.loss_g:.3f}, "
                     f"{now.images_per_second:.0f} images/s"
                 )
             bar.update(task, completed=round(now.done * total), note=note)
