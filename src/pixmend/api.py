@@ -84,9 +84,9 @@ class Model:
             [0, 1], or grey uint16), or a tensor [H, W] or [C, H, W] of such values. Several: a list
             of these, an array [N, H, W, C] or a tensor [N, C, H, W].
         mask
-            A SPEC such as ``"center:0.5"`` (see `pixmend.masks`; ``auto`` asks for one unless pixels
-            are NaN or transparent), a path, a PIL image, an array or a tensor; white (>= 128), True,
-            or 1 of 0 and 1 = hole. Several images share one, or have a list or [N, H, W] of masks.
+            A SPEC such as ``"center:0.5"`` (see `pixmend.masks`; ``auto`` takes NaN or transparent
+            pixels), a path, a PIL image, an array or a tensor; white (>= 128), True, or 1 of 0 and
+            1 = hole. Several images share one, or have a list or [N, H, W] of masks.
         method, steps, blend
             A name of `pixmend.completion.METHODS`, and its number of steps and its blend
             (``paste``, ``feather`` or ``poisson``), if not its own.
