@@ -123,7 +123,7 @@ def test_train_begins_with_few_lines_and_ends_with_the_model_and_the_next_comman
     assert "images/s" in ran.err
 
     # Other settings: the message has the command that resumes.
-    other = train(program, images, run, "--steps", 4, settings=["device=cpu", "size=16"])
+    other = train(program, images, run, "--steps", 4, settings=["device=cpu"])
     assert other.code == 2
     recipe = run / "settings.toml"
     assert f"--recipe {recipe}" in other.err
