@@ -205,7 +205,7 @@ def _completion(task: Task, answer: Mapping[str, Any]) -> Completion:
         steps=answer["steps"],
         seed=answer["seed"],
         seconds=answer["seconds"],
-        warnings=tuple(answer["warnings"]),
+        warnings=(*task.picture.warnings, *answer["warnings"]),
     )
 
 

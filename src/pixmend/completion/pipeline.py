@@ -225,6 +225,7 @@ def _completion(
         seconds=seconds,
         confidence=judged.confidence[index],
         warnings=(
+            *task.picture.warnings,
             *_mask_warnings(task.mask, view.known, options.view),
             *(
                 f"unlike the images the model was trained on: {each}"
@@ -332,7 +333,7 @@ def _unchanged(task: Task, options: CompletionOptions) -> Completion:
         np.zeros(task.mask.known.shape, np.float32),
         method=options.method.name,
         seed=options.seed,
-        warnings=("nothing is missing",),
+        warnings=(*task.picture.warnings, "nothing is missing"),
     )
 
 

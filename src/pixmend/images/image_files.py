@@ -3,18 +3,21 @@
 import io
 import math
 import os
-import warnings
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pixmend.errors import ImageError, InputError
-from pixmend.images.picture import Picture, picture_from_array, picture_from_pil
+from pixmend.images.decoder_process import decode_apart
+from pixmend.images.decoding import decode, explain, is_light, png_chunks, too_large, upright
+from pixmend.images.picture import Picture, picture_from_array
 from pixmend.images.pixels import Pixels
 from pixmend.storage import StorePath, atomic_write
 
@@ -23,16 +26,13 @@ MAX_PIXELS = 64_000_000  # 8,000 x 8,000: more is refused as a decompression bom
 MAX_BYTES = 512 * 2**20
 # Decoders that run other programs or follow links in the file (EPS, MPO sidecars ...) stay off.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "NPY")
-# Description, make, model, software, date, artist, host, copyright: TIFF tags about the image.
-# Other tags describe the storage in that file, and would be wrong in another.
-_TIFF_TAGS = (270, 271, 272, 305, 306, 315, 316, 33432)
-_EXIF_GROUPS = (0x8769, 0x8825)  # camera, GPS
 _TIFF = (".tif", ".tiff")
 _LOSSLESS_MODES = {
     ".webp": ("RGB", "RGBA"),
     ".bmp": ("1", "L", "RGB"),
     ".npy": ("L", "I;16", "RGB", "RGBA"),
 }
+_NPY = b"\x93NUMPY"
 _NPY = b"\x93NUMPY"
 # What PIL's decoders raise on damaged files.
 _DECODER_ERRORS = (
@@ -74,7 +74,13 @@ def open_image(source: Any) -> Picture:  # noqa: ANN401 - a path, a URL, a PIL i
     if isinstance(source, np.ndarray):
         return picture_from_array(source)
     if isinstance(source, Image.Image):
-        return picture_from_pil(ImageOps.exif_transpose(source))
+        try:
+            image, facts = upright(source)
+        except MemoryError:
+            raise
+        except Exception as error:  # a file that is closed or cut, which PIL reads only now
+            raise ImageError(f"image: {explain(error)}") from error
+        return _picture(np.array(image), image.mode, None, facts)
     if not isinstance(source, str | os.PathLike | StorePath):
         raise ImageError(
             f"image: a {type(source).__name__} is no image; "
@@ -93,44 +99,23 @@ def decode_image(
 ) -> Picture:
     """Decode an image file of one of ``formats``; ``path`` is for messages. See `open_image`."""
     name = str(path or "image")
-    too_large = f"more than {max_pixels / 1e6:.0f} million pixels; scale it down first"
     if content.startswith(_NPY) and "NPY" in formats:
         return picture_from_array(_decode_array(content, name, max_pixels), path)
     formats = tuple(each for each in formats if each != "NPY")
     try:
-        with warnings.catch_warnings():
-            # PIL's own limit comes first for the largest images, and only as a warning.
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=formats) as image:
-                if image.width * image.height > max_pixels:
-                    raise ImageError(f"{name}: {image.width} x {image.height}: {too_large}")
-                _mark_reduced(image)
-                image.load()
-                if image.format == "TIFF":
-                    # Only after loading, which turns a TIFF upright and takes all its tags for
-                    # EXIF.
-                    _keep_tiff_tags(image)
-                return picture_from_pil(ImageOps.exif_transpose(image), path)
-    except UnidentifiedImageError:
-        kinds = ", ".join(sorted(formats)).lower()
-        raise ImageError(
-            f"{name}: not an image, or a damaged one; known kinds are {kinds}"
-        ) from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ImageError(f"{name}: {too_large}") from None
-    except ImageError:
-        raise
+        if is_light(content):
+            image, facts = decode(content, max_pixels, formats)
+            samples, mode = np.array(image), image.mode
+        else:
+            samples, mode, facts = decode_apart(content, max_pixels, formats)
     except MemoryError:
         # If the machine is short of memory this raises again: the image may be good, and must not
         # be skipped.
         bytearray(4 * max_pixels)
-        raise ImageError(f"{name}: {too_large}") from None
+        raise ImageError(f"{name}: {too_large(max_pixels)}") from None
     except Exception as error:
-        module = type(error).__module__.partition(".")[0]
-        if not isinstance(error, _DECODER_ERRORS) and module not in ("struct", "zlib", "PIL"):
-            raise
-        raise ImageError(f"{name}: damaged: {error}") from error
+        raise ImageError(f"{name}: {explain(error)}") from error
+    return _picture(samples, mode, path, facts)
 
 
 def read_array(place: StorePath) -> NDArray[Any]:
@@ -153,16 +138,13 @@ def encode_png(pixels: Pixels, *, quick: bool = False) -> bytes:
 
 def png_bytes(picture: Picture) -> bytes:
     """Return a picture as a PNG with its metadata; CMYK becomes RGB, grey floats 16 bits."""
-    buffer = io.BytesIO()
-    image, info = picture.to_pil(), dict(picture.info)
+    image, info = picture.to_pil(), picture.info
     if image.mode == "CMYK":
-        info.pop("icc_profile", None)  # it describes inks
+        info = {key: value for key, value in info.items() if key != "icc_profile"}  # of inks
         image = image.convert("RGB")
-        image.info.pop("icc_profile", None)
     elif image.mode == "F":
         image = Image.fromarray(picture.pixels[..., 0])
-    image.save(buffer, "PNG", **info)
-    return buffer.getvalue()
+    return _save(image, "PNG", info)
 
 
 def lossless_suffix(suffix: str, mode: str) -> str:
@@ -188,20 +170,36 @@ def save_image(picture: Picture, path: Path) -> None:
 def image_bytes(picture: Picture, suffix: str) -> bytes:
     """Return a picture and its metadata as a file; lossless for a `lossless_suffix`."""
     kind = suffix.lower()
-    buffer = io.BytesIO()
     if kind == ".npy":
+        buffer = io.BytesIO()
         np.save(buffer, picture.native, allow_pickle=False)
         return buffer.getvalue()
-    options: dict[str, Any] = dict(picture.info)
-    if kind == ".webp":
+    return _save(picture.to_pil(), "TIFF" if kind in _TIFF else kind[1:].upper(), picture.info)
+
+
+def _save(image: Image.Image, kind: str, info: dict[str, Any]) -> bytes:
+    image.info.clear()  # else PIL writes some of it too
+    options = {key: value for key, value in info.items() if key != "png"}
+    if kind == "PNG":
+        options["pnginfo"] = text = PngInfo()
+        for name, body in png_chunks(info.get("png", b""), 0):
+            text.add(name, body)
+        if xmp := options.pop("xmp", None):
+            text.add_itxt("XML:com.adobe.xmp", xmp.decode(errors="replace"))
+    elif kind == "WEBP":
         options |= {"lossless": True, "exact": True}
-    elif kind in _TIFF:
+    elif kind == "TIFF":
         # PIL's compressing writer fails on EXIF groups (camera, GPS); the raw one does not.
+        if xmp := options.pop("xmp", None):
+            tags = Image.Exif()
+            tags.load(options.get("exif", b""))
+            tags[700] = xmp
+            options["exif"] = tags.tobytes()
         options |= {"compression": "raw" if "exif" in options else "tiff_adobe_deflate"}
-    elif kind == ".bmp":
+    elif kind == "BMP":
         options = {key: value for key, value in options.items() if key == "dpi"}
-    name = "TIFF" if kind in _TIFF else kind[1:].upper()
-    picture.to_pil().save(buffer, name, **options)
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -250,24 +248,9 @@ def _decode_array(content: bytes, name: str, max_pixels: int) -> NDArray[Any]:
     return array.astype(dtype.newbyteorder("="))
 
 
-def _mark_reduced(image: Image.Image) -> None:
-    """Mark 16-bit colour in ``info``: PIL cuts its samples to 8 bits in silence."""
-    tiles = getattr(image, "tile", None)
-    tile: tuple[Any, ...] = tiles[0] if tiles else ()
-    raw_mode = tile[3] if len(tile) > 3 else ""
-    raw_mode = raw_mode[0] if isinstance(raw_mode, tuple) and raw_mode else raw_mode
-    if isinstance(raw_mode, str) and ";16" in raw_mode and image.mode[0] not in "IF":
-        image.info["reduced"] = True
-
-
-def _keep_tiff_tags(image: Image.Image) -> None:
-    """Move a TIFF's tags about the image to ``info``, where PIL keeps the EXIF of other kinds."""
-    tags, kept = image.getexif(), Image.Exif()
-    for tag in _TIFF_TAGS:
-        if tag in tags:
-            kept[tag] = tags[tag]
-    for group in _EXIF_GROUPS:
-        if group in tags:
-            kept.get_ifd(group).update(tags.get_ifd(group))
-    if any(key in tags for key in (*_TIFF_TAGS, *_EXIF_GROUPS)):
-        image.info["exif"] = kept.tobytes()
+def _picture(
+    samples: NDArray[Any], mode: str, path: Path | StorePath | None, facts: dict[str, Any]
+) -> Picture:
+    if mode == "F":  # which may be NaN
+        return replace(picture_from_array(samples, path), **facts)
+    return Picture(samples, mode, path, **facts)

@@ -1,5 +1,6 @@
 """An image as a value: its pixels, and all that must survive a round trip."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -33,8 +34,6 @@ _ARRAY_MODES = {
     (np.uint8, 4): "RGBA",
     (np.uint16, 1): "I;16",
 }
-_CONVERTED = {"La": "LA", "RGBa": "RGBA", "YCbCr": "RGB", "LAB": "RGB", "HSV": "RGB", "RGBX": "RGB"}
-_MAX_DPI = 1e6  # not every kind of file holds more
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,10 @@ class Picture:
     path
         The source file, if any, for messages.
     info
-        Metadata that PIL writes back unchanged: ``icc_profile``, ``exif``, ``dpi``.
+        Metadata: ``icc_profile``, ``exif``, ``xmp`` and ``png`` (text and colour chunks of a PNG),
+        bytes; and ``dpi``.
+    warnings
+        What is not kept of its file.
     reduced
         True if 16-bit colour was read with 8 bits a sample.
     missing
@@ -64,6 +66,7 @@ class Picture:
     path: Path | StorePath | None = None
     info: dict[str, Any] = field(default_factory=dict)
     reduced: bool = False
+    warnings: Sequence[str] = ()
     missing: NDArray[np.bool_] | None = None
 
     @property
@@ -148,7 +151,7 @@ class Picture:
             image = Image.frombytes(self.mode, (self.width, self.height), data)
         else:
             image = Image.fromarray(np.ascontiguousarray(self.native))
-        image.info.update(self.info)
+        image.info.update(**self.info)
         return image
 
     def _to_native(self, pixels: Pixels) -> NDArray[Any]:
@@ -160,24 +163,6 @@ class Picture:
         if self._is_float:
             samples = (samples / 65535).astype(self.native.dtype)
         return samples.reshape(self.native.shape)
-
-
-def picture_from_pil(image: Image.Image, path: Path | StorePath | None = None) -> Picture:
-    """Return a loaded PIL image as a picture; ImageError for a mode that cannot be kept."""
-    info = {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key)}
-    if "dpi" in info and not _is_resolution(info["dpi"]):
-        del info["dpi"]
-    reduced = bool(image.info.get("reduced"))
-    exif = image.getexif()
-    if exif:
-        info["exif"] = exif.tobytes()
-    image = _to_kept_mode(image, path)
-    native = np.array(image)
-    if image.mode == "F":
-        return replace(picture_from_array(native, path), info=info)
-    if image.mode == "I;16":
-        native = native.astype(np.uint16)
-    return Picture(native, image.mode, path, info, reduced)
 
 
 def picture_from_array(array: NDArray[Any], path: Path | StorePath | None = None) -> Picture:
@@ -207,13 +192,6 @@ def picture_from_array(array: NDArray[Any], path: Path | StorePath | None = None
     return Picture(native, mode, path, missing=pixels if pixels.any() else None)
 
 
-def _is_resolution(dpi: tuple[Any, ...]) -> bool:
-    try:
-        return all(0 < float(value) < _MAX_DPI for value in dpi)  # False for NaN
-    except ZeroDivisionError:  # of a fraction, in older versions of PIL
-        return False
-
-
 def _check_range(floats: NDArray[Any], name: str) -> None:
     low, high = float(floats.min()), float(floats.max())
     if low < -1e-6 or high > 1 + 1e-6:  # tolerates rounding of resampled values
@@ -221,23 +199,3 @@ def _check_range(floats: NDArray[Any], name: str) -> None:
             f"{name}: floats must be in [0, 1], and these reach from {low:g} to {high:g}; "
             "scale them, or give uint8"
         )
-
-
-def _to_kept_mode(image: Image.Image, path: Path | StorePath | None) -> Image.Image:
-    if image.mode in _CHANNELS:
-        # A tRNS chunk makes one colour of an L or RGB image transparent: alpha by another name.
-        if "transparency" in image.info and image.mode in ("L", "RGB", "1"):
-            return image.convert("RGBA" if image.mode == "RGB" else "LA")
-        return image
-    if image.mode in ("P", "PA"):
-        return image.convert("RGBA" if image.has_transparency_data else "RGB")
-    if image.mode in _CONVERTED:
-        return image.convert(_CONVERTED[image.mode])
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.size and values.min() >= 0 and values.max() <= 65535:
-            return Image.fromarray(values.astype(np.uint16))
-    raise ImageError(
-        f"{path or 'image'}: pixels of mode {image.mode} cannot be kept exactly; "
-        "convert it to 8-bit or 16-bit grey, or to RGB"
-    )
