@@ -114,9 +114,8 @@ def evaluate(
         if cluster is not None:
             from pixmend.cluster import EvaluationJob, connect
 
-            models = [model] if other is None else [model, other]
-            connected = stack.enter_context(connect(cluster))
-            engine = EvaluationJob(connected, models, spec, train_data, device)
+            on, models = stack.enter_context(connect(cluster)), list(filter(None, (model, other)))
+            engine = EvaluationJob(on, models, spec, train_data, device)
         should_stop = stack.enter_context(stop_on_signal())
         progress = _Progress(stack.enter_context(progress_bar()))
         evaluation = api.evaluate(
@@ -125,9 +124,7 @@ def evaluate(
             completions=parse_completions(completions or []), device=device, engine=engine,
             on_images=progress.on_images, on_step=progress.on_step, should_stop=should_stop,
         )  # fmt: skip
-    _show(evaluation)
-    if evaluation.held_out.failed:
-        raise Exit(2)
+    _report(evaluation)
 
 
 class _Progress:
@@ -149,7 +146,8 @@ class _Progress:
         )
 
 
-def _show(evaluation: "Evaluation") -> None:
+def _report(evaluation: "Evaluation") -> None:
+    """Print figures and findings; exit with code 2 if an input failed."""
     from rich.table import Table
     from rich.text import Text
 
@@ -179,6 +177,8 @@ def _show(evaluation: "Evaluation") -> None:
     for finding in evaluation.diagnostics:
         stdout.print(f"- {finding.fact} {finding.advice}")
     print_facts({"report": evaluation.report, "results": evaluation.results})
+    if held_out.failed:
+        raise Exit(2)
 
 
 def _folder(text: str | None, content: str) -> Path:
