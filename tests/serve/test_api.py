@@ -247,7 +247,7 @@ def test_a_cancelled_search_ends_with_its_best_so_far(served):
     client = Client(served.url)
     pixels = np.asarray(Image.open(io.BytesIO(png())))
     heard, begun = [], time.monotonic()
-    for name, told in client.watch(pixels, **SEARCH):
+    for name, told in client.watch(pixels, "center", **SEARCH):
         heard.append(name)
         if name == "accepted":
             key = told["id"]
