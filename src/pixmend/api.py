@@ -221,7 +221,7 @@ def evaluate(
     return evaluation.evaluate(
         under_test,
         _source(images, names),
-        Path(out),
+        StorePath.of(out).on_this_machine("an evaluation"),
         spec,
         train=_training(train_data, under_test[0].model),
         completions=completions,
@@ -253,7 +253,9 @@ def write_tasks(
         seed=spec.seed,
         on_progress=on_images or (lambda done, total: None),
     )
-    return evaluation.write_tasks(Path(folder), held_out, spec)
+    return evaluation.write_tasks(
+        StorePath.of(folder).on_this_machine("a set of tasks"), held_out, spec
+    )
 
 
 def _training(
@@ -319,11 +321,12 @@ def train(
     timed = {} if minutes is None else {"minutes": minutes}
     plan = training.plan_training(recipe, {**(settings or {}), **timed})
     with open_group() as group:
-        packed = training.prepare_records(StorePath.of(data), Path(run), plan, group=group)
-        resolved = training.resolve_training(plan, packed, Path(run), group=group)
+        folder = StorePath.of(run).on_this_machine("a run")
+        packed = training.prepare_records(StorePath.of(data), folder, plan, group=group)
+        resolved = training.resolve_training(plan, packed, folder, group=group)
         percent = -1
         for now in training.train(
-            packed, Path(run), resolved, data_name=str(StorePath.of(data)), group=group
+            packed, folder, resolved, data_name=str(StorePath.of(data)), group=group
         ):
             if progress and group.is_main and int(100 * now.done) != percent:
                 percent = int(100 * now.done)

@@ -3,7 +3,6 @@
 import contextlib
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 from typer import Argument, Exit, Option
@@ -50,7 +49,7 @@ ViewName = Annotated[
     str, Option(metavar="whole|window", help="Model input: whole image, or a window per hole.")
 ]
 Animation = Annotated[
-    Path | None, Option(help="GIF of the search; several images get a folder of that name.")
+    str | None, Option(help="GIF of the search; several images get a folder of that name.")
 ]
 Json = Annotated[bool, Option("--json", help="Print one JSON line per image on stdout.")]
 ServerUrl = Annotated[
@@ -157,7 +156,7 @@ def _refuse_with(option: str, others: Mapping[str, object]) -> None:
 
 
 def _load(
-    model: str, device: str, server: str | None, animation: Path | None
+    model: str, device: str, server: str | None, animation: str | None
 ) -> "Model | RemoteModel":
     from pixmend import api
 

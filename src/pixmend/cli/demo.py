@@ -1,6 +1,5 @@
 """pixmend demo."""
 
-from pathlib import Path
 from typing import Annotated
 
 from typer import Option
@@ -23,21 +22,22 @@ _DAMAGE = (
 
 
 def demo(
-    out: Annotated[Path, Option("--out", help="Output folder.")] = Path("demo"),
+    out: Annotated[str, Option("--out", help="Output folder.")] = "demo",
 ) -> None:
     """Complete damaged characters of unseen fonts with the bundled model."""
     from pixmend import api, images
     from pixmend.completion import CompletionOptions, Task, find_method, open_mask
     from pixmend.images import encode_png, save_image
     from pixmend.models import BUNDLED
-    from pixmend.storage import write_bytes
+    from pixmend.storage import StorePath, write_bytes
 
+    folder = StorePath.of(out).on_this_machine("the demo")
     tasks = []
     for label, spec in _DAMAGE:
         picture = images.open_image(next(images.find_images(BUNDLED / "characters" / label)))
         mask, name = open_mask(spec, picture), f"{label}-{spec.replace(':', '-')}"
-        save_image(picture, out / "originals" / f"{name}.png")
-        write_bytes(out / "masks" / f"{name}.png", encode_png(mask.to_pixels()))
+        save_image(picture, folder / "originals" / f"{name}.png")
+        write_bytes(folder / "masks" / f"{name}.png", encode_png(mask.to_pixels()))
         tasks.append(Task(picture, mask, name))
     model = api.load("characters")
     options = [
@@ -52,8 +52,8 @@ def demo(
             for each in options
         )
     for result in default:
-        save_image(result.candidates[0].picture, out / f"{result.name}.png")
-        write_bytes(out / f"{result.name}.sheet.png", encode_png(result.sheet_pixels()))
+        save_image(result.candidates[0].picture, folder / f"{result.name}.png")
+        write_bytes(folder / f"{result.name}.sheet.png", encode_png(result.sheet_pixels()))
     # The latent search of `classic`, beside the answer of the default method.
     rows = []
     for ours, theirs in zip(default, classic, strict=True):
@@ -62,6 +62,6 @@ def demo(
         rows.append([original, masked, *searched, completed])
     after = [f"classic after {step:,}" for step in classic[0].snapshots]
     sheet = images.contact_sheet(rows, ["original", "masked", *after, "completed"], cell=128)
-    write_bytes(out / "sheet.png", encode_png(sheet))
-    stdout.print(f"{len(default)} characters completed; open {out / 'sheet.png'}")
+    write_bytes(folder / "sheet.png", encode_png(sheet))
+    stdout.print(f"{len(default)} characters completed; open {folder / 'sheet.png'}")
     stdout.print("next, a model of your own images: pixmend train IMAGES run --minutes 20")

@@ -9,6 +9,7 @@ from typer import Argument, Option
 from pixmend.cli.pack import describe_records
 from pixmend.cli.terminal import print_facts, to_json
 from pixmend.cli.train import describe_networks, describe_scores
+from pixmend.storage import StorePath
 
 
 def info(
@@ -16,11 +17,11 @@ def info(
     as_json: Annotated[bool, Option("--json", help="Print all facts, as JSON.")] = False,
 ) -> None:
     """Show the contents of a model, run or record folder."""
-    folder = Path(path)
+    folder = StorePath.of(path)
     if (folder / "manifest.json").is_file():
         facts, lines = _records(folder)
-    elif (folder / "run.json").is_file():
-        facts, lines = _run(folder)
+    elif folder.local is not None and (folder / "run.json").is_file():
+        facts, lines = _run(folder.local)
     else:
         facts, lines = _model(path)
     if as_json:
@@ -32,7 +33,7 @@ def info(
 # Each returns all facts, and a few lines for people.
 
 
-def _records(folder: Path) -> tuple[dict[str, Any], dict[str, object]]:
+def _records(folder: StorePath) -> tuple[dict[str, Any], dict[str, object]]:
     from pixmend.records import Manifest
 
     manifest = Manifest.read(folder)

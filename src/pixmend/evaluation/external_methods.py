@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from pixmend.completion import METHODS
-from pixmend.errors import InputError, SettingsError
+from pixmend.errors import InputError, MissingError, SettingsError
 from pixmend.evaluation.baselines import BASELINES, Images
 from pixmend.evaluation.held_out import HeldOut, digest_of
 from pixmend.evaluation.metrics import rmse
 from pixmend.evaluation.settings import EvaluationSpec, draw_masks
 from pixmend.images import Channels, encode_png, open_image, to_channels, to_eight_bits
 from pixmend.masks import Mask
-from pixmend.storage import make_folder, parse_json, write_bytes, write_text
+from pixmend.storage import StorePath, make_folder, write_bytes, write_text
 
 _GREY = 128
 _MAX_RMSE = 64.0  # grey levels on known pixels: tools change them less, another image differs more
@@ -38,9 +38,10 @@ def parse_completions(arguments: Sequence[str]) -> dict[str, Path]:
             raise SettingsError(f"--completions {text}: needs NAME=FOLDER, such as lama=answers")
         if name in folders:
             raise SettingsError(f"--completions {text}: {name} is given twice; give another name")
-        if not Path(folder).is_dir():
+        path = StorePath.of(folder)
+        if path.local is None or not path.is_folder():
             raise SettingsError(f"--completions {text}: there is no folder {folder}")
-        folders[name] = Path(folder)
+        folders[name] = path.local
     return folders
 
 
@@ -112,11 +113,11 @@ class ExternalMethod:
 
 
 def _seconds_per_image(path: Path) -> float | None:
-    if not path.exists():
-        return None
     try:
-        return float(parse_json(path.read_text(encoding="utf-8"))["seconds_per_image"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return float(StorePath(path).read_json()["seconds_per_image"])
+    except MissingError:
+        return None
+    except (InputError, ValueError, KeyError, TypeError) as error:
         example = '{"seconds_per_image": 0.01}'
         raise InputError(f"{path}: needs {example}, or remove the file") from error
 

@@ -18,7 +18,14 @@ from pydantic import TypeAdapter
 from pixmend.errors import InputError, RunError
 from pixmend.evaluation.baselines import Images
 from pixmend.images import encode_png, open_image
-from pixmend.storage import append_line, parse_json, remove_leftovers, write_bytes, write_text
+from pixmend.storage import (
+    StorePath,
+    append_line,
+    make_folder,
+    remove_leftovers,
+    write_bytes,
+    write_text,
+)
 
 # How a text begins that a spreadsheet would compute, or that looks escaped against that.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
@@ -112,16 +119,18 @@ class ResultStore:
     def __init__(self, folder: Path, plan: dict[str, Any]) -> None:
         self.folder, self._batch = folder, plan["batch"]
         self._results = folder / "results.csv"
-        earlier = _read_object(folder / "plan.json") if (folder / "plan.json").exists() else plan
+        path = StorePath(folder / "plan.json")
+        earlier = _read_object(path) if path.exists() else plan
         differing = sorted(key for key in plan if earlier.get(key) != plan[key])
         if differing:
             raise RunError(
                 f"{folder}: holds an evaluation with another {', '.join(differing)}; "
                 "give another --out, or remove that folder"
             )
+        make_folder(folder)
         for part in (folder, *folder.glob("answers/*/*")):
             remove_leftovers(part)
-        self._cache = _read_object(folder / "cache.json")
+        self._cache = _read_object(StorePath(folder / "cache.json"))
         self.rows = {row.key: row for row in self._read()}
         write_text(folder / "plan.json", json.dumps(plan, indent=1) + "\n")
         self.write(self.rows.values())
@@ -143,7 +152,7 @@ class ResultStore:
 
     def has(self, keys: Sequence[Key]) -> bool:
         """Whether a batch is done."""
-        return all(key in self.rows for key in keys) and self._path(keys[0]).is_file()
+        return all(key in self.rows for key in keys) and StorePath(self._path(keys[0])).is_file()
 
     def read_answer(self, key: Key, kind: str = "") -> Images | None:
         """Return the answer of a row, uint8 [S, S, C]; None if its file is damaged or missing.
@@ -187,9 +196,8 @@ class ResultStore:
 
     def _read(self) -> list[ResultRow]:
         """Return the complete rows, without a truncated last line and rows of other versions."""
-        if not self._results.exists():
-            return []
-        text = self._results.read_text(encoding="utf-8", errors="replace")
+        results = StorePath(self._results)
+        text = results.read_text() if results.exists() else ""
         rows = []
         for cells in csv.reader(io.StringIO(text[: text.rfind("\n") + 1])):
             with contextlib.suppress(ValueError):
@@ -197,11 +205,11 @@ class ResultStore:
         return rows
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _read_object(path: StorePath) -> dict[str, Any]:
     """Return a JSON object; {} from a damaged or missing file."""
     try:
-        return dict(parse_json(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return dict(path.read_json())
+    except (InputError, ValueError, TypeError):
         return {}
 
 

@@ -6,7 +6,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -42,25 +42,26 @@ _DECODER_ERRORS = (
 
 
 def find_images(folder: Path) -> Iterator[Path]:
-    """Yield the image files under ``folder``, sorted by path, without hidden ones."""
-    for path in sorted(folder.rglob("*")):
-        if _is_image(path.relative_to(folder)) and path.is_file():
-            yield path
+    """Yield the image files of `images_in`."""
+    return (folder / name for name in images_in(StorePath(folder)))
 
 
 def images_at(place: StorePath) -> Iterator[Path | StorePath]:
     """Yield the image files of a folder, here or in a store, or the single file at ``place``."""
     if not place.is_folder():
         yield place.local or place
-    elif place.local is not None:
-        yield from find_images(place.local)
     else:
-        yield from (place / name for name in images_in(place))
+        yield from ((place / name).local or place / name for name in images_in(place))
 
 
 def images_in(folder: StorePath) -> Iterator[str]:
-    """Yield the relative names of `find_images` for a folder in a store."""
-    return (name for name, *_ in folder.files() if _is_image(PurePosixPath(name)))
+    """Yield the relative names of the image files below a folder, sorted, without hidden ones.
+
+    A sub-folder that cannot be read is one of them: it fails as an image would, and is reported.
+    """
+    for name, *_ in folder.files(hidden=False):
+        if name.endswith("/") or PurePosixPath(name).suffix.lower() in EXTENSIONS:
+            yield name
 
 
 def open_image(source: Any) -> Picture:  # noqa: ANN401 - a path, a URL, a PIL image or an array
@@ -203,28 +204,9 @@ def _save(image: Image.Image, kind: str, info: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _is_image(name: PurePath) -> bool:
-    hidden = any(part.startswith(".") for part in name.parts)
-    return name.suffix.lower() in EXTENSIONS and not hidden
-
-
 def _read(place: StorePath) -> bytes:
-    path = place.local
     try:
-        size = place.size() if path is None else path.stat().st_size
-        if path is not None and not path.is_file():
-            raise ImageError(f"{path}: not a file; give an image file")
-        if size > MAX_BYTES:
-            raise ImageError(
-                f"{place}: {size / 2**20:.0f} MiB is over the limit of {MAX_BYTES >> 20} MiB"
-            )
-        if path is not None:
-            return path.read_bytes()
-        return place.read_bytes() if size else b""
-    except FileNotFoundError:
-        raise ImageError(f"{place}: no such file; check the path") from None
-    except OSError as error:
-        raise ImageError(f"{place}: cannot be read: {error.strerror or error}") from error
+        return place.read_bytes(limit=MAX_BYTES)
     except InputError as error:
         raise ImageError(str(error)) from error
 
