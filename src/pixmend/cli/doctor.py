@@ -58,8 +58,7 @@ def _examine() -> list[str]:
     from pixmend.distributed import choose_device, describe_device
     from pixmend.models import BUNDLED, load_model
 
-    hint = "; no CUDA GPU: training takes hours, completion is fast enough"
-    hint = "" if torch.cuda.is_available() else hint
+    hint = "" if torch.cuda.is_available() else "; no CUDA GPU: training takes hours"
     stdout.print(f"device    {describe_device(choose_device())}{hint}")
     for path in sorted(BUNDLED.glob("*.safetensors")):
         load_model(path)

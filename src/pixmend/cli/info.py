@@ -30,9 +30,6 @@ def info(
         print_facts({**lines, "all facts": "pixmend info --json"})
 
 
-# Each returns all facts, and a few lines for people.
-
-
 def _records(folder: StorePath) -> tuple[dict[str, Any], dict[str, object]]:
     from pixmend.records import Manifest
 

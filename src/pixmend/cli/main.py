@@ -67,8 +67,7 @@ def main() -> None:
         _exit(f"error: {error}", 2)
     except (MemoryError, RuntimeError) as error:
         # Torch has a class for its devices, and words for the CPU; most verbs never import it.
-        names = (type(error).__name__, str(error))
-        if not re.search("MemoryError|allocate memory", " ".join(names)):
+        if not re.search("MemoryError|allocate memory", f"{type(error).__name__} {error}"):
             raise
         _exit("error: out of memory; close other programs, or lower --workers or --batch", 2)
     except StoppedError:
