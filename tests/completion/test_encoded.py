@@ -133,7 +133,9 @@ def test_the_best_of_several_candidates_is_the_answer_given_alone(model, name, c
 
 def test_a_model_without_an_encoder_asked_for_instant_says_what_to_do(lively):
     with pytest.raises(SettingsError, match="encoder=conditional"):
-        Model(lively("RGB"), "cpu").complete(jobs(1)[0].picture.to_pil(), method="instant")
+        Model(lively("RGB"), "cpu").complete(
+            jobs(1)[0].picture.to_pil(), "center", method="instant"
+        )
 
 
 def test_steps_that_were_asked_for_are_taken_from_any_start(model, lively):
