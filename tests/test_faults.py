@@ -91,7 +91,7 @@ def test_an_rgba_image_keeps_its_known_alpha(untrained, tmp_path):
     from pixmend.api import Model
 
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 4), np.uint8)
-    result = Model(untrained("RGB"), "cpu").complete(Image.fromarray(pixels), steps=2)
+    result = Model(untrained("RGB"), "cpu").complete(Image.fromarray(pixels), "center", steps=2)
     after = np.asarray(result.best)
     hole = result.mask.hole
     assert np.array_equal(after[~hole], pixels[~hole])

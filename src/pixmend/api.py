@@ -3,6 +3,7 @@
 pack(folder, records)  ->  train(records, run)  ->  load(run).complete(image, mask)
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,49 +12,21 @@ from typing import Any
 import numpy as np
 
 from pixmend import completion, evaluation, models, records, training
-from pixmend.completion import (
-    Answer,
-    Blend,
-    Completion,
-    CompletionOptions,
-    Preview,
-    Task,
-    View,
-    find_method,
-    open_mask,
-)
+from pixmend.completion import Answer, Blend, Completion, CompletionOptions, Preview, Task, View
 from pixmend.distributed import choose_device, open_group
-from pixmend.evaluation import (
-    Evaluation,
-    EvaluationEngine,
-    EvaluationImages,
-    EvaluationSpec,
-    ModelUnderTest,
-    Step,
-    TrainingImages,
-)
-from pixmend.images import (
-    Channels,
-    Fit,
-    Pixels,
-    images_at,
-    open_image,
-    to_pixels,
-)
+from pixmend.errors import MaskError
+from pixmend.images import Channels, Fit, Picture, grid, images_at, open_image, to_pixels
 from pixmend.records import Manifest, PackProgress, PackSettings, Records
-from pixmend.rng import generator_for
+from pixmend.rng import check_seed, generator_for
 from pixmend.storage import StorePath, sha256_of
-from pixmend.training import Progress, plan_training, prepare_records, resolve_training
 
 __all__ = [
+    "ImageBatch",
     "Model",
     "complete",
     "evaluate",
     "load",
     "pack",
-    "plan_training",
-    "prepare_records",
-    "resolve_training",
     "train",
     "write_tasks",
 ]
@@ -72,27 +45,27 @@ class Model:
         memory = networks.retrieval
         if memory is not None:
             networks = replace(networks, retrieval=models.Retrieval(memory.images.to(chosen)))
-        self._networks = networks
+        self.networks, self._device = networks, chosen
+
+    def __repr__(self) -> str:
+        """Return a line of settings."""
+        settings = self.settings
+        return f"<Model of {settings.size} px {settings.channels} images on {self._device}>"
 
     @property
     def settings(self) -> models.DCGANSettings:
         """The settings of the networks."""
-        return self._networks.settings
-
-    @property
-    def networks(self) -> models.DCGAN:
-        """The networks, on their device, in evaluation mode."""
-        return self._networks
+        return self.networks.settings
 
     @property
     def card(self) -> dict[str, Any]:
         """The model card: data, steps, figures."""
-        return self._networks.card
+        return self.networks.card
 
     def complete(
         self,
-        image: Any,  # noqa: ANN401 - a path, PIL image or array
-        mask: Any = "center",  # noqa: ANN401 - a SPEC, path, PIL image or array
+        image: Any,  # noqa: ANN401 - a path, PIL image, array or tensor, or several
+        mask: Any = "auto",  # noqa: ANN401 - a SPEC, path, PIL image, array or tensor, or several
         *,
         method: str = "default",
         steps: int | None = None,
@@ -103,114 +76,124 @@ class Model:
         answer: Answer = "sharp",
         blend: Blend | None = None,
         view: View = "whole",
-    ) -> Completion:
-        """Complete one image.
+    ) -> Any:  # noqa: ANN401 - as documented
+        """Complete one image, or several.
 
         Parameters
         ----------
         image
-            A path, a PIL image, or an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] of any size: uint8, floats in [0, 1], or grey
-            uint16.
+            A path, a PIL image, an array [H, W] or [H, W, 1, 3 or 4] of any size (uint8, floats in
+            [0, 1], or grey uint16), or a tensor [H, W] or [C, H, W] of such values. Several: a list
+            of these, an array [N, H, W, C] or a tensor [N, C, H, W].
         mask
-            A SPEC such as ``"center:0.5"`` (see `pixmend.masks`), a path, a PIL image or an array; white (>= 128, or True) = hole.
-        method, steps, candidates, seed
-            A name of `pixmend.completion.METHODS` and its number of steps, if not its own; the number of
-            distinct answers, 1 to 64; and the random seed: equal calls give equal answers.
-        snapshots, seconds
-            Steps whose state is kept, and a time limit: see `pixmend.completion.CompletionOptions`.
-        answer
-            ``sharp``, to look at; or ``average``, the mean of all answers, which errs least and blurs.
-        blend
-            ``paste``, ``feather`` or ``poisson``, if not the method's own; see `pixmend.completion.blend`.
-        view
-            ``whole`` shows the model the image as its training images were shown, ``window`` a square around each hole.
+            A SPEC such as ``"center:0.5"`` (see `pixmend.masks`; ``auto`` takes NaN or transparent
+            pixels), a path, a PIL image, an array or a tensor; white (>= 128), True, or 1 of 0 and
+            1 = hole. Several images share one, or have a list or [N, H, W] of masks.
+        method, steps, blend
+            A name of `pixmend.completion.METHODS`, and its number of steps and its blend
+            (``paste``, ``feather`` or ``poisson``), if not its own.
+        candidates, snapshots, seed, seconds, answer, view
+            See `pixmend.completion.CompletionOptions`; equal calls give equal answers.
 
         Returns
         -------
-        Completion
-            ``.best`` has the type of ``image``; known pixels are bit-identical.
-
-        Raises
-        ------
-        ImageError, MaskError, SettingsError
-            The image, the mask or an option cannot be used; the message says why.
+        Completion or Completions
+            ``.best`` has the type of ``image``; known pixels are bit-identical. An ImageError,
+            MaskError or SettingsError says why an image, a mask or an option cannot be used.
         """
-        picture = open_image(image)
-        task = Task(picture, open_mask(mask, picture, seed=seed), picture.name)
-        chosen = find_method(method, steps=steps, blend=blend)
+        chosen = completion.find_method(method, steps=steps, blend=blend)
         options = CompletionOptions(
-            chosen,
-            candidates,
-            tuple(snapshots),
-            seed,
-            seconds=seconds,
-            answer=answer,
-            view=view,
+            chosen, candidates, tuple(snapshots), seed, seconds=seconds, answer=answer, view=view
         )
-        (result,) = self.complete_tasks([task], options)
-        return replace(result, array_shape=image.shape) if isinstance(image, np.ndarray) else result
+        several = isinstance(image, list | tuple) or getattr(image, "ndim", 0) == 4
+        images = list(image) if several else [image]
+        own = several and (isinstance(mask, list | tuple) or getattr(mask, "ndim", 0) > 2)
+        masks = list(mask) if own else [mask] * len(images)
+        if len(masks) != len(images):
+            raise MaskError(f"mask: {len(masks)} for {len(images)} images; give one, or one each")
+        tasks: list[Task] = []
+        for each, its_mask in zip(images, masks, strict=True):
+            picture = open_image(_to_array(each))
+            known = completion.open_mask(_to_array(its_mask), picture, seed=seed)
+            number = f" {len(tasks) + 1}" if several and not picture.path else ""
+            tasks.append(Task(picture, known, picture.name + number))
+        results = completion.Completions(
+            replace(result, like=each if hasattr(each, "ndim") else None)
+            for each, result in zip(images, self.complete_tasks(tasks, options), strict=True)
+        )
+        return results if several else results[0]
 
     def for_model(self, options: CompletionOptions) -> CompletionOptions:
         """Return the options with their method set for this model."""
-        return completion.for_model(self._networks, options)
+        return completion.for_model(self.networks, options)
 
     def complete_tasks(
         self,
         tasks: Iterable[Task],
         options: CompletionOptions,
         *,
-        on_preview: Callable[[Preview], None] = lambda preview: None,
-        should_stop: Callable[[], bool] = lambda: False,
+        on_preview: Callable[[Preview], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Iterator[Completion]:
         """Complete many images, ``options.batch`` at a time; see `pixmend.completion.complete`."""
         return completion.complete(
-            self._networks,
+            self.networks,
             tasks,
             options,
-            on_preview=on_preview,
-            should_stop=should_stop,
+            on_preview=on_preview or (lambda preview: None),
+            should_stop=should_stop or (lambda: False),
         )
 
-    def sample(self, count: int = 64, *, seed: int = 0) -> Pixels:
+    def sample(self, count: int = 64, *, seed: int = 0) -> "ImageBatch":
         """Draw images from the model, uint8 [count, size, size, C]."""
+        check_seed(seed)
         draws = models.sample_latents(self.settings, count, generator_for(seed, "sample"))
         return self.draw(draws.numpy())
 
-    def walk(self, frames: int = 120, *, corners: int = 8, seed: int = 0) -> Pixels:
-        """Walk through latent space along great circles between ``corners`` samples and back, uint8 [frames, size, size, C].
+    def walk(self, frames: int = 120, *, corners: int = 8, seed: int = 0) -> "ImageBatch":
+        """Walk around ``corners`` samples on great circles, uint8 [frames, size, size, C].
 
         Great circles (White 2016) keep |z| where the prior has its mass.
         """
+        check_seed(seed)
         draws = models.sample_latents(self.settings, corners, generator_for(seed, "walk")).numpy()
-        shares = np.linspace(0, corners, frames, endpoint=False)
-        path = [
-            _great_circle(draws[int(at)], draws[(int(at) + 1) % corners], at % 1) for at in shares
-        ]
-        return self.draw(np.stack(path).astype(np.float32))
+        places = np.linspace(0, corners, frames, endpoint=False)
+        starts = draws[places.astype(int)]
+        ends, share = draws[(places.astype(int) + 1) % corners], (places % 1)[:, None]
+        cosine = (starts * ends).sum(1) / np.linalg.norm(starts, axis=1)
+        cosine = (cosine / np.linalg.norm(ends, axis=1))[:, None]
+        angle = np.arccos(np.clip(cosine, -1, 1)).clip(1e-4)
+        path = starts * np.sin((1 - share) * angle) + ends * np.sin(share * angle)
+        return self.draw((path / np.sin(angle)).astype(np.float32))
 
-    def draw(self, latents: np.ndarray[Any, np.dtype[np.float32]]) -> Pixels:
+    def draw(self, latents: np.ndarray[Any, np.dtype[np.float32]]) -> "ImageBatch":
         """Return G(z) of latents [N, latent_dim], uint8 [N, size, size, C]."""
         import torch
 
-        device = next(self._networks.generator.parameters()).device
         with torch.no_grad():
-            parts = torch.split(torch.from_numpy(np.ascontiguousarray(latents)).to(device), 256)
-            return np.concatenate([to_pixels(self._networks.generator(part)) for part in parts])
+            parts = torch.split(torch.from_numpy(np.ascontiguousarray(latents)), 256)
+            drawn = [to_pixels(self.networks.generator(part.to(self._device))) for part in parts]
+        return np.concatenate(drawn).view(ImageBatch)
+
+
+class ImageBatch(np.ndarray[Any, np.dtype[np.uint8]]):
+    """Images as an array, uint8 [N, H, W, C], that shows itself as a grid."""
+
+    def show(self) -> None:
+        """Open the grid in the system's viewer."""
+        Picture(grid(np.asarray(self)), "RGB").to_pil().show()
 
 
 def load(model: str | Path = "characters", *, device: str = "auto") -> Model:
     """Load a model file, a run directory's model, or a bundled model by name.
 
-    Raises
-    ------
-    ModelFileError
-        The file is missing or damaged; the message says which and why.
+    Raise a ModelFileError that says why if the file is missing or damaged.
     """
     return Model(models.load_model(model), device)
 
 
-def complete(model: str | Path, image: Any, mask: Any = "center") -> Completion:  # noqa: ANN401
-    """Complete one image with a model named as in `load`; `Model.complete` has all options."""
+def complete(model: str | Path, image: Any, mask: Any = "auto") -> Any:  # noqa: ANN401
+    """Complete images with a model named as in `load`; `Model.complete` has all options."""
     return load(model).complete(image, mask)
 
 
@@ -218,37 +201,23 @@ def evaluate(
     model: str | Path,
     images: str | Path | StorePath | Sequence[Path | StorePath],
     out: str | Path,
-    spec: EvaluationSpec | None = None,
+    spec: evaluation.EvaluationSpec | None = None,
     *,
     train_data: str | Path | None = None,
     names: Sequence[str] | None = None,
     other: str | Path | None = None,
     completions: Mapping[str, Path] | None = None,
     device: str = "auto",
-    engine: EvaluationEngine | None = None,
-    on_images: Callable[[int, int], None] = lambda done, total: None,
-    on_step: Callable[[Step], None] = lambda step: None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Evaluation:
+    engine: evaluation.EvaluationEngine | None = None,
+    on_images: Callable[[int, int], None] | None = None,
+    on_step: Callable[[evaluation.Step], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> evaluation.Evaluation:
     """Evaluate a model on unseen images, against baselines, into the folder ``out``.
 
-    Parameters
-    ----------
-    images
-        A record folder, an image folder, or image files, local or by URL; ``names`` are theirs.
-    spec
-        Masks, methods, number of images and seed.
-    train_data
-        The records that the model was trained on.
-    other
-        A second model, to compare with the first.
-    completions, engine, on_images, on_step, should_stop
-        See `pixmend.evaluation.evaluate`; for an engine, `pixmend.cluster`.
-
-    Raises
-    ------
-    InputError, SettingsError, RunError, OutputError
-        See there.
+    ``images`` are a record folder, an image folder, or image files, local or by URL, with their
+    ``names``; ``train_data`` are the records that the model was trained on, ``other`` a second
+    model to compare. See `pixmend.evaluation.evaluate` for the rest, and for the errors raised.
     """
     under_test = [_model_under_test(each, device) for each in (model, other) if each is not None]
     return evaluation.evaluate(
@@ -259,9 +228,9 @@ def evaluate(
         train=_training(train_data, under_test[0].model),
         completions=completions,
         engine=engine,
-        on_images=on_images,
-        on_step=on_step,
-        should_stop=should_stop,
+        on_images=on_images or (lambda done, total: None),
+        on_step=on_step or (lambda step: None),
+        should_stop=should_stop or (lambda: False),
     )
 
 
@@ -269,20 +238,14 @@ def write_tasks(
     model: str | Path,
     images: str | Path | StorePath | Sequence[Path | StorePath],
     folder: str | Path,
-    spec: EvaluationSpec | None = None,
+    spec: evaluation.EvaluationSpec | None = None,
     *,
     train_data: str | Path | None = None,
     names: Sequence[str] | None = None,
-    on_images: Callable[[int, int], None] = lambda done, total: None,
+    on_images: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Write the images with holes of the same call of `evaluate` for another tool; return how many.
-
-    Raises
-    ------
-    InputError, SettingsError, OutputError
-        See `evaluate`.
-    """
-    spec = spec or EvaluationSpec()
+    """Write the images with holes of the same `evaluate` for another tool; return how many."""
+    spec = spec or evaluation.EvaluationSpec()
     networks = load(model).networks
     held_out = evaluation.choose_held_out(
         _source(images, names),
@@ -290,31 +253,33 @@ def write_tasks(
         _training(train_data, networks),
         count=spec.count,
         seed=spec.seed,
-        on_progress=on_images,
+        on_progress=on_images or (lambda done, total: None),
     )
     return evaluation.write_tasks(
         StorePath.of(folder).on_this_machine("a set of tasks"), held_out, spec
     )
 
 
-def _training(train_data: str | Path | None, networks: models.DCGAN) -> TrainingImages | None:
+def _training(
+    train_data: str | Path | None, networks: models.DCGAN
+) -> evaluation.TrainingImages | None:
     return None if train_data is None else evaluation.open_training(Records(train_data), networks)
 
 
-def _model_under_test(model: str | Path, device: str) -> ModelUnderTest:
+def _model_under_test(model: str | Path, device: str) -> evaluation.ModelUnderTest:
     digest = sha256_of(models.find_model(model))
-    return ModelUnderTest(load(model, device=device).networks, str(model), digest)
+    return evaluation.ModelUnderTest(load(model, device=device).networks, str(model), digest)
 
 
 def _source(
     images: str | Path | StorePath | Sequence[Path | StorePath], names: Sequence[str] | None
-) -> EvaluationImages:
+) -> evaluation.EvaluationImages:
     if isinstance(images, str | Path | StorePath):
         place = StorePath.of(images)
         if (place / "manifest.json").is_file():
-            return EvaluationImages.of_records(Records(place))
+            return evaluation.EvaluationImages.of_records(Records(place))
         images = list(images_at(place))
-    return EvaluationImages.of_files(images, names or [str(path) for path in images])
+    return evaluation.EvaluationImages.of_files(images, names or [str(path) for path in images])
 
 
 def pack(
@@ -330,23 +295,9 @@ def pack(
 ) -> Manifest:
     """Pack a folder of images (or a zip, idx or TFRecord source) into record shards.
 
-    Parameters
-    ----------
-    size
-        Side of the packed images, in pixels.
-    channels
-        ``L``, ``RGB`` or ``RGBA``; default: what the images need.
-    fit
-        ``crop``, ``pad`` or ``stretch``: how an image is made square.
-    background
-        The colour behind transparent pixels and around padded images.
-    workers
-        Number of processes; default: one a core.
-
-    Raises
-    ------
-    InputError, OutputError, SettingsError
-        See `pixmend.records.pack`.
+    Images become ``size`` x ``size`` pixels of ``channels`` (``L``, ``RGB``, ``RGBA``; default: as
+    they need) by ``fit`` (``crop``, ``pad``, ``stretch``), on ``background`` where transparent or
+    padded. ``workers`` processes, by default one a core. See `pixmend.records.pack` for errors.
     """
     chosen = PackSettings(size=size, channels=channels, fit=fit, background=background)
     return records.pack(images, out, chosen, workers=workers, on_progress=on_progress)
@@ -358,39 +309,39 @@ def train(
     *,
     recipe: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    minutes: float | None = None,
+    progress: bool = False,
+    on_progress: Callable[[training.Progress], None] | None = None,
 ) -> Model:
     """Train on a record or image folder into a run directory, or resume it, and return the model.
 
-    Processes started by torchrun train together; each calls ``on_progress`` and returns the model, from a run directory that
-    all must see.
-
-    Parameters
-    ----------
-    recipe
-        Name of a recipe, or a TOML file.
-    settings
-        `TrainSettings` by key; they override the recipe. With ``minutes``, the network is chosen to fit machine, images and time
-        unless set here.
+    ``settings`` are `TrainSettings` by key; they override the ``recipe``, a name or a TOML file.
+    With ``minutes``, the network is chosen to fit machine, images and time unless set there.
+    ``progress`` writes a line on stderr at each percent. Processes started by torchrun train
+    together; each calls ``on_progress`` and returns the model, from a directory that all must see.
     """
+    timed = {} if minutes is None else {"minutes": minutes}
+    plan = training.plan_training(recipe, {**(settings or {}), **timed})
     with open_group() as group:
-        wanted, source = plan_training(recipe, settings or {}), StorePath.of(data)
         folder = StorePath.of(run).on_this_machine("a run")
-        packed = prepare_records(source, folder, wanted, group=group)
-        resolved = resolve_training(wanted, packed, folder, group=group)
-        for progress in training.train(
-            packed, folder, resolved, data_name=str(source), group=group
+        packed = training.prepare_records(StorePath.of(data), folder, plan, group=group)
+        resolved = training.resolve_training(plan, packed, folder, group=group)
+        percent = -1
+        for now in training.train(
+            packed, folder, resolved, data_name=str(StorePath.of(data)), group=group
         ):
-            on_progress(progress)
+            if progress and group.is_main and int(100 * now.done) != percent:
+                percent = int(100 * now.done)
+                sys.stderr.write(f"training: {percent} %, step {now.step:,}\n")
+            if on_progress is not None:
+                on_progress(now)
     return load(run)
 
 
-def _great_circle(
-    start: np.ndarray[Any, Any], end: np.ndarray[Any, Any], share: float
-) -> np.ndarray[Any, Any]:
-    cosine = np.dot(start, end) / (np.linalg.norm(start) * np.linalg.norm(end))
-    angle = np.arccos(np.clip(cosine, -1, 1))
-    if angle < 1e-4:
-        return start
-    between = np.sin((1 - share) * angle) * start + np.sin(share * angle) * end
-    return np.asarray(between / np.sin(angle))
+def _to_array(value: Any) -> Any:  # noqa: ANN401
+    """Return a tensor [H, W] or [C, H, W] as an array, and anything else as it is."""
+    if not hasattr(value, "detach"):
+        return value
+    small = value.is_floating_point() and value.element_size() < 4  # NumPy has no bfloat16
+    array = (value.float() if small else value).detach().cpu().numpy()
+    return np.moveaxis(array, 0, -1) if array.ndim == 3 else array

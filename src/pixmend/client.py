@@ -54,7 +54,7 @@ class Client:
         return self._request("GET", "/v1/models", lambda answer: list(answer["models"]))
 
     def complete(
-        self, image: object, mask: object = "center", *, model: str = "", **settings: object
+        self, image: object, mask: object = "auto", *, model: str = "", **settings: object
     ) -> Completion:
         """Complete one image; image, mask and settings are those of `pixmend.api.Model.complete`.
 
@@ -63,7 +63,7 @@ class Client:
         """
         task = _task(image, mask, settings)
         result = self.complete_task(task, model=model, settings=settings)
-        return replace(result, array_shape=image.shape) if isinstance(image, np.ndarray) else result
+        return replace(result, like=image) if isinstance(image, np.ndarray) else result
 
     def complete_task(self, task: Task, *, model: str, settings: Mapping[str, Any]) -> Completion:
         """Complete a task; see `complete`."""
@@ -71,7 +71,7 @@ class Client:
         return self._request("POST", "/v1/completions", partial(_completion, task), **form)
 
     def watch(
-        self, image: object, mask: object = "center", *, model: str = "", **settings: object
+        self, image: object, mask: object = "auto", *, model: str = "", **settings: object
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Complete one image and yield (event, data): accepted, step, snapshot, and done or error.
 

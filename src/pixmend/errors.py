@@ -24,6 +24,11 @@ keeps its traceback.
 """
 
 
+def install_hint(extra: str) -> str:
+    """Return how to install an optional extra, which an index may not offer yet."""
+    return f"pip install 'pixmend[{extra}]', or '.[{extra}]' in a checkout"
+
+
 class PixmendError(Exception):
     """Base of all errors that a user can fix; the command line shows one line, exit code 2."""
 

@@ -223,6 +223,11 @@ def make_mask(
         raise MaskError(f"mask: {spec} is read from an image; give one of {', '.join(SHAPES)}")
     hole = find(picture)
     if hole is None or not hole.any():
+        if shape == "auto":
+            raise MaskError(
+                f"{picture.name}: which pixels are missing? None is NaN or transparent; give as mask "
+                f"{', '.join(SHAPES)}, color:#ff00ff, or a mask image or folder (white = hole)"
+            )
         raise MaskError(
             f"{picture.name}: it has no pixel that is missing by --mask {spec}; "
             f"give {'a tolerance, ' if shape == 'color' else ''}a mask image or a shape"

@@ -5,12 +5,28 @@ uninterrupted one, and an image's result does not depend on its batch.
 """
 
 import hashlib
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pixmend.errors import SettingsError
+
 if TYPE_CHECKING:
     import torch
+
+
+def is_whole(value: object, least: int, most: float = math.inf) -> bool:
+    """Whether a value is a Python or NumPy integer from ``least`` to ``most``, and no bool."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        return False
+    return bool(least <= value <= most)
+
+
+def check_seed(seed: object) -> None:
+    """Raise a SettingsError for a seed that a user may not give."""
+    if not is_whole(seed, 0):
+        raise SettingsError(f"seed = {seed!r}: needs a whole number of at least 0")
 
 
 def seed_for(seed: int, *key: str | int) -> int:

@@ -28,7 +28,19 @@ def put(path, shape=(24, 20, 3), dtype=np.uint8):
 
 
 def complete(program, model, *arguments, out):
-    return program("complete", model, *arguments, "--out", out, "--steps", 3, "--method", "classic")
+    return program(
+        "complete",
+        "--mask",
+        "center",
+        model,
+        *arguments,
+        "--out",
+        out,
+        "--steps",
+        3,
+        "--method",
+        "classic",
+    )
 
 
 def size_of(path):

@@ -62,7 +62,9 @@ def test_a_wrong_option_is_one_line_and_nothing_is_written(
     program, model, image, tmp_path, options, words
 ):
     out = tmp_path / "out"
-    is_one_line(program("complete", model, image, "--out", out, *options), *words)
+    is_one_line(
+        program("complete", "--mask", "center", model, image, "--out", out, *options), *words
+    )
     assert not out.exists()
 
 
@@ -89,7 +91,7 @@ def test_a_damaged_model_is_one_line(program, model, image, tmp_path, damage, wo
     path.write_bytes(damage(model.read_bytes()))
     assert path.read_bytes() != model.read_bytes()
     out = tmp_path / "out"
-    is_one_line(program("complete", path, image, "--out", out), *words)
+    is_one_line(program("complete", "--mask", "center", path, image, "--out", out), *words)
     assert not out.exists()
 
 
@@ -108,23 +110,33 @@ def test_a_flipped_byte_of_a_model_is_reported_or_harmless(program, model, tmp_p
 
 def test_a_missing_model_names_the_bundled_ones(program, image, tmp_path):
     names = [path.stem for path in BUNDLED.glob("*.safetensors")]
-    is_one_line(program("complete", "carrots", image, "--out", tmp_path / "out"), "carrots", *names)
+    is_one_line(
+        program("complete", "--mask", "center", "carrots", image, "--out", tmp_path / "out"),
+        "carrots",
+        *names,
+    )
     (tmp_path / "run").mkdir()
-    ran = program("complete", tmp_path / "run", image, "--out", tmp_path / "out")
+    ran = program(
+        "complete", "--mask", "center", tmp_path / "run", image, "--out", tmp_path / "out"
+    )
     is_one_line(ran, "holds no model.safetensors")
 
 
 def test_missing_and_empty_inputs_are_one_line(program, model, tmp_path):
     (tmp_path / "empty").mkdir()
     for name, word in (("empty", "no images"), ("missing", "check the path")):
-        ran = program("complete", model, tmp_path / name, "--out", tmp_path / "out")
+        ran = program(
+            "complete", "--mask", "center", model, tmp_path / name, "--out", tmp_path / "out"
+        )
         is_one_line(ran, name, word)
 
 
 @pytest.mark.parametrize("level", ["out", "out/deeper"])
 def test_an_output_that_cannot_be_written_is_one_line(program, model, image, tmp_path, level):
     (tmp_path / "out").write_text("in the way")
-    ran = program("complete", model, image, "--out", tmp_path / level, "--steps", 1)
+    ran = program(
+        "complete", "--mask", "center", model, image, "--out", tmp_path / level, "--steps", 1
+    )
     is_one_line(ran, "out", "choose another folder")
     assert (tmp_path / "out").read_text() == "in the way"
 
@@ -147,7 +159,7 @@ def test_a_bug_keeps_its_traceback(program, model, image, tmp_path, monkeypatch)
 
     monkeypatch.setattr("pixmend.api.load", broken)
     with pytest.raises(ZeroDivisionError):
-        program("complete", model, image, "--out", tmp_path / "out")
+        program("complete", "--mask", "center", model, image, "--out", tmp_path / "out")
 
 
 # Verbs
@@ -177,7 +189,8 @@ def test_a_walk_is_an_animation_that_moves_in_small_steps_and_ends_near_where_it
 def test_info_shows_settings_and_card_and_its_json_is_valid(program, model, tmp_path):
     text = program("info", model)
     assert text.code == 0
-    assert "settings.latent_dim" in text.out
+    assert "16 px RGB, filters 8, latent_dim 8" in text.out
+    assert len(text.out.splitlines()) <= 10
     facts = json.loads(program("info", model, "--json").out)
     assert facts["settings"]["channels"] == "RGB"
     assert facts["card"]["fit"] == "crop"
@@ -206,7 +219,49 @@ def test_info_reads_the_log_of_a_run_that_was_killed_in_the_middle_of_a_line(pro
     assert "last line of log" not in json.loads(program("info", run, "--json").out)
 
 
-def test_doctor_lists_the_installation(program):
+def test_info_of_a_run_has_its_best_step_and_the_model_that_completes(program, model, tmp_path):
+    from pixmend.training import resolve
+    from pixmend.training.settings import to_toml
+
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    (run / "settings.toml").write_text(to_toml(resolve({"steps": 9})))
+    names = ("images", "kid", "fid", "diversity", "accuracy_training", "accuracy_samples")
+    scores = {"features": "random", **dict.fromkeys(names, 0.5)}
+    lines = [{"step": step, "best": step < 3, **scores} for step in (1, 2, 3)]
+    (run / "monitor.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    for name in ("best", "model"):
+        (run / f"{name}.safetensors").write_bytes(model.read_bytes())
+    text, facts = program("info", run), json.loads(program("info", run, "--json").out)
+    assert "step 2: KID 0.5000 (random features), diversity 0.50" in text.out
+    assert (facts["best"]["step"], facts["model"]) == (2, str(run / "best.safetensors"))
+    assert str(run / "best.safetensors") in text.out
+
+
+@pytest.mark.parametrize("key", ["card", "settings", "figures", "title", "steps", "classes"])
+@pytest.mark.parametrize(
+    "value", [None, [1], "\x1b[31mred\nerror: forged", float("nan"), {"a": []}]
+)
+def test_info_of_any_header_is_printable_lines_and_json(program, tmp_path, key, value):
+    from pixmend.models import write_tensors
+
+    path = tmp_path / "m.safetensors"
+    header = {"card": {key: value}} if key not in ("card", "settings") else {key: value}
+    write_tensors(path, {}, kind="model", header=header)
+    ran = program("info", path)
+    assert ran.code == 0
+    assert all(line.isprintable() for line in ran.out.splitlines())
+    assert not [line for line in ran.out.splitlines() if line.startswith("error")]
+    json.loads(program("info", path, "--json").out, parse_constant=pytest.fail)
+
+
+def test_doctor_lists_the_installation(program, monkeypatch):
+    from importlib import metadata
+
+    requires = metadata.requires("pixmend")
+    absent = "no-such-package>=1; extra == 'metrics'"
+    monkeypatch.setattr(metadata, "requires", lambda name: [*requires, absent])
     ran = program("doctor")
     assert ran.code == 0, ran.err
     for word in (
@@ -215,6 +270,7 @@ def test_doctor_lists_the_installation(program):
         "pillow",
         "device",
         "threads",
+        "extra     metrics: not installed; pip install 'pixmend[metrics]', or '.[metrics]'",
         "installation complete",
     ):
         assert word in ran.out
@@ -252,6 +308,7 @@ def test_demo_writes_the_files_it_names(program, monkeypatch, tmp_path):
     assert ran.code == 0, ran.err
     assert str(tmp_path / "demo" / "sheet.png") in ran.out
     assert (tmp_path / "demo" / "sheet.png").is_file()
+    assert ran.out.splitlines()[-1].startswith("next")
     for path in (tmp_path / "demo" / "masks").iterdir():
         with (
             Image.open(path) as mask,

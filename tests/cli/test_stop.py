@@ -43,7 +43,7 @@ def test_ctrl_c_writes_the_best_so_far_and_says_so(program, model, inputs, tmp_p
     monkeypatch.setattr(Progress, "update", interrupt)
     before, out = signal.getsignal(signal.SIGINT), tmp_path / "out"
     options = ("--out", out, "--method", "classic", "--steps", 50, "--batch", 1)
-    ran = program("complete", model, inputs, *options)
+    ran = program("complete", "--mask", "center", model, inputs, *options)
     assert ran.code == 130
     assert "2 completed" in ran.out
     assert "stopped: kept the best results so far; 1 not started" in ran.err
@@ -60,13 +60,22 @@ def test_ctrl_c_writes_the_best_so_far_and_says_so(program, model, inputs, tmp_p
 
 def test_a_time_budget_completes_all_images(program, model, inputs, tmp_path):
     options = ("--out", tmp_path / "out", "--seconds", 0.05, "--batch", 2, "--method", "surgery")
-    assert program("complete", model, inputs, *options).code == 0
+    assert program("complete", "--mask", "center", model, inputs, *options).code == 0
     assert len(facts(tmp_path / "out")) == 3
 
 
 @pytest.mark.parametrize("seconds", ["0", "-2", "nan"])
 def test_an_invalid_time_budget_is_refused_in_one_line(program, model, inputs, tmp_path, seconds):
-    ran = program("complete", model, inputs, "--out", tmp_path / "out", f"--seconds={seconds}")
+    ran = program(
+        "complete",
+        "--mask",
+        "center",
+        model,
+        inputs,
+        "--out",
+        tmp_path / "out",
+        f"--seconds={seconds}",
+    )
     assert ran.code == 2
     assert ran.err.startswith("error: seconds = ")
     assert ran.err.count("\n") == 1

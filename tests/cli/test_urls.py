@@ -101,7 +101,15 @@ def test_failures_in_a_store_are_reported_and_stop_nothing(folder, untrained, pr
     assert "3 of 8 inputs failed" in ran.err
     assert "counted://r/masks" in ran.err
     assert (root / "out" / "b" / "5.png").is_file()
-    ran = program("complete", folder / "m.safetensors", root / "none.png", "--out", root / "out")
+    ran = program(
+        "complete",
+        "--mask",
+        "center",
+        folder / "m.safetensors",
+        root / "none.png",
+        "--out",
+        root / "out",
+    )
     assert ran.code == 2
     assert ran.err.count("\n") == 1
     ran = program("complete", folder / "m.safetensors", images, "--mask", root / "no", "--out", "x")
@@ -115,7 +123,15 @@ def test_an_input_is_never_overwritten_by_a_result(folder, untrained, program):
     images = upload(folder / "in" / "a", root / "out")
     before = all_of(images)
     ran = program(
-        "complete", folder / "m.safetensors", images / "0.png", "--out", images, "--steps", "1"
+        "complete",
+        "--mask",
+        "center",
+        folder / "m.safetensors",
+        images / "0.png",
+        "--out",
+        images,
+        "--steps",
+        "1",
     )
     assert ran.code == 0, ran.err
     assert {name: (images / name).read_bytes() for name in before} == before

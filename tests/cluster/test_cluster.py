@@ -51,7 +51,7 @@ def pack_with_faults(folder, out, cluster, faults):
 def alone(program, model, folder, out, *more):
     """Complete in one process."""
     return program(
-        "complete", model, folder, "--out", out, "--method", "classic", "--steps", 2, "--snapshots", 1,
+        "complete", "--mask", "center", model, folder, "--out", out, "--method", "classic", "--steps", 2, "--snapshots", 1,
         "--candidates", 2, "--batch", 4, "--uncertainty", *more,
     )  # fmt: skip
 

@@ -98,7 +98,7 @@ def test_who_wants_an_answer_gets_the_best_so_far_and_no_further_batch_is_begun(
 @pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
 def test_seconds_that_are_no_time_are_refused_in_words(lively, seconds):
     with pytest.raises(SettingsError, match=r"seconds = .* above 0"):
-        Model(lively(), "cpu").complete(jobs(1)[0].picture.to_pil(), seconds=seconds)
+        Model(lively(), "cpu").complete(jobs(1)[0].picture.to_pil(), "center", seconds=seconds)
 
 
 def test_no_steps_are_refused_and_unknown_methods_are_told_the_names():

@@ -121,7 +121,9 @@ def test_the_best_of_several_candidates_is_the_answer_given_alone(model, count):
 
 def test_a_model_without_an_inpainter_asked_for_instant_says_what_to_do(lively):
     with pytest.raises(SettingsError, match="inpainter_filters=32"):
-        Model(lively("RGB"), "cpu").complete(jobs(1)[0].picture.to_pil(), method="instant")
+        Model(lively("RGB"), "cpu").complete(
+            jobs(1)[0].picture.to_pil(), "center", method="instant"
+        )
 
 
 def test_a_number_of_steps_asks_for_a_search(model, lively):

@@ -195,12 +195,12 @@ def test_the_answer_has_the_type_it_was_given(untrained, tmp_path):
     image = noise("L", 16, 16)
     image.save(tmp_path / "a.PNG")
     array = np.asarray(image)
-    assert isinstance(model.complete(image, steps=2).best, Image.Image)
-    assert isinstance(model.complete(tmp_path / "a.PNG", steps=2).best, Image.Image)
+    assert isinstance(model.complete(image, "center", steps=2).best, Image.Image)
+    assert isinstance(model.complete(tmp_path / "a.PNG", "center", steps=2).best, Image.Image)
     for given in (array, array[..., None], array.astype(np.uint16) * 257):
-        best = model.complete(given, steps=2).best
+        best = model.complete(given, "center", steps=2).best
         assert (best.shape, best.dtype) == (given.shape, given.dtype)
-    assert model.complete(image, steps=2)._repr_png_().startswith(b"\x89PNG")
+    assert model.complete(image, "center", steps=2)._repr_png_().startswith(b"\x89PNG")
 
 
 def test_the_published_methods_keep_their_published_numbers():

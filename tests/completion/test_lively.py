@@ -129,8 +129,10 @@ def test_networks_handed_over_in_training_mode_complete_all_the_same(lively):
         network.train()
     before = {name: value.clone() for name, value in theirs.discriminator.state_dict().items()}
     image = noise(0)
-    expected = Model(ours, "cpu").complete(image, steps=3)
-    assert np.array_equal(Model(theirs, "cpu").complete(image, steps=3).best, expected.best)
+    expected = Model(ours, "cpu").complete(image, "center", steps=3)
+    assert np.array_equal(
+        Model(theirs, "cpu").complete(image, "center", steps=3).best, expected.best
+    )
     after = theirs.discriminator.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(weight.grad is None for weight in theirs.generator.parameters())
@@ -371,7 +373,9 @@ def test_snapshots_are_the_best_image_by_then(lively):
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P"])
 def test_a_sheet_has_a_column_for_each_caption(lively, mode):
     image = Image.fromarray(noise(0, 24, 20)).convert(mode)
-    result = Model(lively(), "cpu").complete(image, steps=4, snapshots=(1, 4), candidates=3)
+    result = Model(lively(), "cpu").complete(
+        image, "center", steps=4, snapshots=(1, 4), candidates=3
+    )
     assert result.captions() == [
         "original", "masked", "after 1", "after 4", "completed", "candidate 2", "candidate 3",
     ]  # fmt: skip
@@ -388,7 +392,7 @@ def test_an_array_comes_back_with_its_shape_and_type_and_is_not_written_on(livel
     array = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype)
     before = array.copy()
     array.setflags(write=False)
-    result = Model(lively(), "cpu").complete(array, steps=2, candidates=2)
+    result = Model(lively(), "cpu").complete(array, "center", steps=2, candidates=2)
     for answer in result.images:
         assert (type(answer), answer.shape, answer.dtype) == (np.ndarray, shape, dtype)
         known = result.mask.known

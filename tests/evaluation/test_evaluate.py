@@ -32,7 +32,7 @@ from pixmend.evaluation import (
 from pixmend.evaluation import evaluate as evaluate_models
 from pixmend.evaluation.classifier import train_classifier
 from pixmend.evaluation.realism import measure_realism
-from pixmend.evaluation.results import ResultRow, ResultStore
+from pixmend.evaluation.results import COLUMNS, ResultRow, ResultStore
 from pixmend.images import encode_png
 from pixmend.records import PackSettings, Records, pack
 
@@ -191,6 +191,14 @@ def test_a_row_is_read_as_it_was_written():
         None, 6, 0.75, 0.5, 7, 1, 0, None, "odd; \"so\"", None, 0.125,
     )  # fmt: skip
     assert ResultRow.from_cells(row.cells()) == row
+    # No cell is a formula to a spreadsheet, whatever the names are.
+    for name in ("=1+1", "+1", "-1", "@a", "\t=1", "\r=1", "'=1", "''", "a=1", ""):
+        named = replace(row, image=name, group=name, mask=name, method=name, warnings=name)
+        texts = [
+            cell for field, cell in zip(COLUMNS, named.cells(), strict=True) if field == "image"
+        ]
+        assert not texts[0].startswith(("=", "+", "-", "@", "\t", "\r"))
+        assert ResultRow.from_cells(named.cells()) == named
 
 
 def test_the_best_of_candidates_is_never_worse_than_the_first(untrained, files, tmp_path):

@@ -13,6 +13,7 @@ from pixmend.images import encode_png
 from pixmend.models import (
     BUNDLED,
     DCGAN,
+    Calibration,
     DCGANSettings,
     Discriminator,
     Generator,
@@ -280,3 +281,43 @@ def test_a_bundled_model_is_found_by_its_bare_name_alone(tmp_path, monkeypatch):
     for name in ("somewhere/characters", "charakters"):
         with pytest.raises(ModelFileError, match=r"no such model file.*\(bundled: characters\)"):
             find_model(name)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", ["generator", "discriminator"])
+def test_weights_that_are_not_finite_are_refused_in_one_line(model, tmp_path, part, value):
+    next(getattr(model, part).parameters()).data.view(-1)[-1] = value
+    save_model(model, tmp_path / "m.safetensors")
+    with pytest.raises(ModelFileError, match="NaN or infinite") as caught:
+        load_model(tmp_path / "m.safetensors")
+    assert "m.safetensors" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"predicted": "abc"},
+        {"predicted": [0.1, 0.2, 0.3]},
+        {"predicted": [], "observed": []},
+        {"observed": [0.1, float("nan")]},
+        {"centre": [0.0] * 3, "spread": [1.0] * 3},
+        {"centre": None},
+        {"distance": [1.0, 2.0]},
+        {"known_errors": [1.0]},
+    ],
+    ids=str,
+)
+def test_a_malformed_calibration_is_one_line(model, tmp_path, changes):
+    calibration = {
+        "predicted": [0.2, 0.6], "observed": [0.1, 0.9], "known_error": 10.0, "distance": 2.0,
+        "centre": [0.0] * 8, "spread": [1.0] * 8,
+    }  # fmt: skip
+    model.card["calibration"] = calibration
+    save_model(model, tmp_path / "m.safetensors")
+    assert Calibration.of(load_model(tmp_path / "m.safetensors").card)
+    model.card["calibration"] = {**calibration, **changes}
+    save_model(model, tmp_path / "m.safetensors")
+    with pytest.raises(ModelFileError, match=r"m\.safetensors") as caught:
+        load_model(tmp_path / "m.safetensors")
+    assert "\n" not in str(caught.value)

@@ -87,7 +87,10 @@ def test_the_client_gives_what_python_gives_in_every_mode(served, kind):
 def test_a_format_that_holds_the_answer_comes_back_in_kind(served, program, tmp_path, suffix, mode):
     path = tmp_path / f"a{suffix}"
     Image.new(mode, (20, 24)).save(path)
-    assert program("complete", "characters", path, "--out", tmp_path / "out").code == 0
+    assert (
+        program("complete", "--mask", "center", "characters", path, "--out", tmp_path / "out").code
+        == 0
+    )
     files = {"image": (path.name, path.read_bytes(), "image/any")}
     (told,) = served.post(files=files).json()["candidates"]
     assert told["file"]["suffix"] == suffix
@@ -245,7 +248,7 @@ def test_a_cancelled_search_ends_with_its_best_so_far(served):
     client = Client(served.url)
     pixels = np.asarray(Image.open(io.BytesIO(png())))
     heard, begun = [], time.monotonic()
-    for name, told in client.watch(pixels, **SEARCH):
+    for name, told in client.watch(pixels, "center", **SEARCH):
         heard.append(name)
         if name == "accepted":
             key = told["id"]
@@ -328,7 +331,7 @@ def test_a_batch_that_fails_is_a_problem_and_the_next_goes_on(limited, monkeypat
 
 def test_a_client_waits_where_the_server_is_busy_and_tells_its_words(served, limited):
     with pytest.raises(ServerError, match="no such model"):
-        Client(served.url).complete(np.zeros((9, 9), np.uint8), model="other")
+        Client(served.url).complete(np.zeros((9, 9), np.uint8), "center", model="other")
     with pytest.raises(ServerError, match="pixmend serve"):
         Client("http://127.0.0.1:9").models()
     with pytest.raises(ServerError, match="no address"):
@@ -338,8 +341,8 @@ def test_a_client_waits_where_the_server_is_busy_and_tells_its_words(served, lim
         until(lambda: server.metric("pixmend_streams") == 1)
         client, pixels = Client(server.url), np.asarray(Image.open(io.BytesIO(png())))
         with pytest.raises(ServerError, match="busy"):
-            Client(server.url, patience=0).complete(pixels)
-        assert client.complete(pixels, method="instant").candidates
+            Client(server.url, patience=0).complete(pixels, "center")
+        assert client.complete(pixels, "center", method="instant").candidates
         first.result()
 
 
@@ -347,9 +350,9 @@ def test_without_httpx_the_extra_is_named(monkeypatch, program, tmp_path):
     monkeypatch.setitem(sys.modules, "httpx", None)
     monkeypatch.delitem(sys.modules, "pixmend.client")
     where = ("--out", tmp_path / "out", "--server", "http://127.0.0.1:9")
-    ran = program("complete", "characters", EXAMPLES[0], *where)
+    ran = program("complete", "--mask", "center", "characters", EXAMPLES[0], *where)
     assert ran.code == 2
-    assert ran.err.strip().endswith("--server needs httpx; pip install 'pixmend[client]'")
+    assert "--server needs httpx; pip install 'pixmend[client]'" in ran.err
 
 
 def test_no_thread_is_left_behind(served):

@@ -303,7 +303,19 @@ def _use(verb: str, path: Path, model: Path) -> Ended:
 
 
 def _completing(model: Path, images: Path, out: Path) -> Callable[[], None]:
-    return program("complete", model, images, "--out", out, "--method", "classic", "--steps", 1)
+    return program(
+        "complete",
+        "--mask",
+        "center",
+        model,
+        images,
+        "--out",
+        out,
+        "--method",
+        "classic",
+        "--steps",
+        1,
+    )
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

@@ -206,7 +206,9 @@ def denormal_weights(images: list[Pixels]) -> Row:
                 weight.mul_(1e-41)
         model = Model(replace(networks, inpainter=None, retrieval=None), "cpu")
         for image in images[:4]:
-            once, again = (model.complete(image, method="classic", steps=3) for _ in range(2))
+            once, again = (
+                model.complete(image, "center", method="classic", steps=3) for _ in range(2)
+            )
             row.note("completed")
             row.expect(np.array_equal(once.best, again.best), "two answers differ")
             row.expect(bool(np.isfinite(once.candidates[0].loss)), f"loss {once.candidates[0].loss}")  # fmt: skip

@@ -119,7 +119,7 @@ def verbs_of(world: World) -> list[Verb]:
 
     def completing(out: Path) -> Callable[[], None]:
         return program(
-            "complete", world.model, world.images, "--out", out, "--method", "classic", "--steps", 3,
+            "complete", "--mask", "center", world.model, world.images, "--out", out, "--method", "classic", "--steps", 3,
             "--batch", 4, "--candidates", 2, "--uncertainty", "--device", "cpu",
         )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """pixmend complete."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, cast
@@ -7,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 from typer import Argument, Exit, Option
 
 from pixmend.cli.options import Cluster, Device, ModelName, Seed
-from pixmend.cli.terminal import print_failures, progress_bar, stderr, stdout, stop_on_signal
-from pixmend.errors import SettingsError, StoppedError
+from pixmend.cli.terminal import counting_bar, print_failures, stderr, stdout, stop_on_signal
+from pixmend.errors import ImageError, SettingsError, StoppedError, StoreError, install_hint
 
 if TYPE_CHECKING:
     from pixmend.api import Model
     from pixmend.cli.completion_run import CompletionRun
+    from pixmend.cli.input_files import InputFile
     from pixmend.client import RemoteModel
     from pixmend.cluster import CompletionSummary
     from pixmend.completion import Answer, Blend, CompletionOptions, View
@@ -20,10 +22,10 @@ if TYPE_CHECKING:
 
 Inputs = Annotated[list[str], Argument(metavar="INPUT...", help="Images, folders, globs or URLs.")]
 MaskSpec = Annotated[
-    str,
+    str | None,
     Option(
         help="center[:0.5], half[:left|right|top|bottom], random[:0.8], grid, lowres[:4], strokes; "
-        "alpha, color:#ff00ff[:8], nan or auto, read from the image; "
+        "alpha, color:#ff00ff[:8], nan or auto (default), read from the image; "
         "a mask image, or a folder of masks matched by file stem (or a URL); white = hole."
     ),
 ]
@@ -60,7 +62,7 @@ def complete(
     model: ModelName,
     inputs: Inputs,
     out: Annotated[str, Option("--out", help="Output folder or URL.")],
-    mask: MaskSpec = "center",
+    mask: MaskSpec = None,
     method: MethodName = "default",
     steps: Steps = None,
     seconds: Seconds = None,
@@ -84,33 +86,32 @@ def complete(
     Several images also share sheets of 40 rows: sheet.png, sheet-2.png ... Ctrl-C ends the search,
     writes the best results so far and skips the remaining images.
     """
-    from pixmend.cli.completion_run import Animations, CompletionRun
     from pixmend.cli.input_files import expand_inputs
-    from pixmend.completion import CompletionOptions, find_method
     from pixmend.storage import StorePath
 
-    _check_mask(mask)
-    options = CompletionOptions(
-        find_method(method, steps=steps, blend=cast("Blend | None", blend)),
-        candidates,
-        _parse_steps(snapshots),
-        seed,
-        batch,
-        seconds,
-        answer=cast("Answer", answer),
-        view=cast("View", view),
-    )
+    # What follows comes before torch is imported, which takes seconds.
     folder = StorePath.of(out)
+    files = expand_inputs(inputs, out=folder) if cluster is None else []
+    mask = _resolve_mask(mask, files)
+    from pixmend.cli.completion_run import Animations, CompletionRun
+    from pixmend.completion import CompletionOptions, find_method
+
+    options = CompletionOptions(
+        find_method(method, steps=steps, blend=cast("Blend | None", blend)), candidates,
+        _parse_steps(snapshots), seed, batch, seconds,
+        answer=cast("Answer", answer), view=cast("View", view),
+    )  # fmt: skip
     if cluster is not None:
         _refuse_with("--cluster", {"--server": server, "--animation": animation})
         _complete_on(cluster, model, inputs, folder, options, mask, uncertainty, device, as_json)
         return
-    files = expand_inputs(inputs, out=folder)
     animations = None if animation is None else Animations(animation, files)
     loaded = _load(model, device, server, animation)
     run = CompletionRun(loaded, files, mask, folder, options, uncertainty, animations, as_json)
     run.run()
     _report(run, as_json)
+    if not as_json:
+        run.print_outcome()
     if run.stopped:
         remaining = len(files) - run.done - run.failed
         stderr.print(f"stopped: kept the best results so far; {remaining} not started")
@@ -118,13 +119,25 @@ def complete(
         raise Exit(130 if run.stopped else 2)
 
 
-def _check_mask(mask: str) -> None:
-    """Report a misspelt mask once rather than for each image."""
-    from pixmend.masks import check_spec, is_spec
+def _resolve_mask(mask: str | None, files: "list[InputFile]") -> str:
+    """Return the mask; a MaskError, once, for one that is misspelt or was forgotten."""
+    from pixmend.images import open_image
+    from pixmend.masks import check_spec, is_spec, make_mask
     from pixmend.storage import StorePath
 
-    if is_spec(mask) or not StorePath.of(mask).exists():
-        check_spec(mask)
+    if mask is not None:
+        if is_spec(mask) or not StorePath.of(mask).exists():
+            check_spec(mask)
+        return mask
+    kind = "NaN or transparent"
+    for file in files:  # the first image that opens tells whether a mask was forgotten
+        with contextlib.suppress(ImageError, StoreError):
+            picture = open_image(file.path)
+            make_mask("auto", picture.height, picture.width, picture=picture)
+            kind = "transparent" if picture.missing is None else "NaN"
+            break
+    stderr.print(f"no --mask: the {kind} pixels of the images are missing")
+    return "auto"
 
 
 def _parse_steps(text: str) -> tuple[int, ...]:
@@ -153,9 +166,7 @@ def _load(
     try:
         from pixmend.client import Client
     except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"--server needs {error.name}; pip install 'pixmend[client]'"
-        ) from error
+        raise SettingsError(f"--server needs {error.name}; {install_hint('client')}") from error
     return Client(server, os.environ.get("PIXMEND_TOKEN")).model(model)
 
 
@@ -173,15 +184,13 @@ def _complete_on(
     """Complete one folder, or image files, on a cluster."""
     from pixmend.cli.input_files import folder_or_files
     from pixmend.cluster import complete, connect
-    from pixmend.cluster.completion_job import CompletionProgress
 
     images = folder_or_files(inputs, out=out)
-    with connect(address) as cluster, stop_on_signal() as should_stop, progress_bar() as bar:
-        task = bar.add_task("completing", total=None, note="listing")
-
-        def show(progress: CompletionProgress) -> None:
-            note = f"{progress.failed:,} failed" if progress.failed else ""
-            bar.update(task, completed=progress.done, total=progress.total, note=note)
+    with (
+        connect(address) as cluster,
+        stop_on_signal() as should_stop,
+        counting_bar("completing", "failed") as show,
+    ):
 
         def check_stop() -> None:
             if should_stop():

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pixmend import completion, images
 from pixmend.cli.input_files import InputFile, real_path
-from pixmend.cli.terminal import progress_bar, stderr, stop_on_signal
+from pixmend.cli.terminal import progress_bar, stderr, stdout, stop_on_signal
 from pixmend.completion import CompletionOptions, Names, Task
 from pixmend.errors import InputError, SettingsError, StoreError
 from pixmend.images import Pixels, encode_png, thumbnail
-from pixmend.storage import JsonlWriter, StorePath, parse_json, shared
+from pixmend.storage import JsonlWriter, StorePath, make_folder, parse_json, shared
 
 if TYPE_CHECKING:
     from pixmend.api import Model
@@ -27,28 +27,20 @@ _FRAME_PIXELS = 256  # longer side of an animation
 
 @dataclass
 class CompletionRun:
-    """Completes input files into a folder; an unreadable input does not stop the others.
-
-    Attributes
-    ----------
-    mask
-        As in `open_mask`.
-    done, failures, stopped
-        Outcome: completed inputs, name and reason of each failed one, and whether a signal ended
-        the run early.
-    """
+    """Completes input files into a folder; an unreadable input does not stop the others."""
 
     model: "Model | RemoteModel"
     inputs: Sequence[InputFile]
-    mask: str
+    mask: str  # as in `open_mask`
     out: StorePath
     options: CompletionOptions
     uncertainty: bool = False
     animations: "Animations | None" = None
     as_json: bool = False
-    done: int = 0
-    failures: list[tuple[str, str]] = field(default_factory=list)
-    stopped: bool = False
+    done: int = 0  # this and what follows is the outcome
+    failures: list[tuple[str, str]] = field(default_factory=list)  # name and reason of each
+    stopped: bool = False  # a signal ended the run early
+    confidences: list[float] = field(default_factory=list)  # of the completions that have one
 
     @property
     def failed(self) -> int:
@@ -68,11 +60,22 @@ class CompletionRun:
         self._names = Names()
         self._names.reserve([PurePath(self.results.name)])
         self._sheets = Sheets(self.out, self._names) if len(self.inputs) > 1 else None
+        self._sheet: PurePath | None = None  # the one to open
+        if self.animations:
+            make_folder(self.animations.parent)  # or fail before the search
         with contextlib.ExitStack() as locks:
             for root in filter(None, roots):
                 locks.enter_context(shared(root, [root / folder for folder in folders]))
             with JsonlWriter(self.results, _latest_lines) as self._lines:
                 self._complete_all()
+
+    def print_outcome(self) -> None:
+        """Print how far to trust the completions, and which sheet shows them."""
+        if values := self.confidences:
+            span = " to ".join(f"{value:.0%}" for value in sorted({min(values), max(values)}))
+            stdout.print(f"confidence {span}: expected share of correct missing pixels")
+        if self._sheet is not None:
+            stdout.print(f"open {self.out / self._sheet}")
 
     def _complete_all(self) -> None:
         options = self.model.for_model(self.options)
@@ -88,7 +91,7 @@ class CompletionRun:
                 steps = min(preview.step + 1, rounds)  # --seconds may exceed the method's steps
                 completed = (self.done + self.failed) * rounds + steps * count
                 loss = sum(preview.losses) / len(preview.losses)
-                note = f"{self.done}/{len(self.inputs)} images, loss {loss:.2f}"
+                note = f"steps, {self.done}/{len(self.inputs)} images, loss {loss:.2f}"
                 bar.update(task, completed=completed, note=note)
 
             for result in self.model.complete_tasks(
@@ -98,13 +101,18 @@ class CompletionRun:
                 self.done += 1
             self.stopped = should_stop()
             if not self.stopped:
-                bar.update(task, completed=total, note=f"{self.done} images")
+                bar.update(task, completed=total, note=f"steps, {self.done} images")
         if self._sheets:
             self._sheets.close()
+            self._sheet = self._sheets.first
 
     def _tasks(self) -> Iterator[Task]:
+        given = [*(item.path for item in self.inputs), StorePath.of(self.mask)]
+        self._names.reserve(completion.conflicting_outputs(self.out, given))
         # Names are fixed before the first result, so that they do not depend on which inputs fail.
-        self._targets = self._plan()
+        targets = completion.plan_targets([item.relative for item in self.inputs], self._names)
+        paths = (str(item.path) for item in self.inputs)
+        self._targets = dict(zip(paths, targets, strict=True))
         for item in self.inputs:
             try:
                 picture = images.open_image(item.path)
@@ -119,13 +127,6 @@ class CompletionRun:
                 self._record({"file": str(item.path), "error": str(error)})
                 continue
             yield task
-
-    def _plan(self) -> dict[str, PurePath]:
-        """Return the output name of each input."""
-        given = [*(item.path for item in self.inputs), StorePath.of(self.mask)]
-        self._names.reserve(completion.conflicting_outputs(self.out, given))
-        targets = completion.plan_targets([item.relative for item in self.inputs], self._names)
-        return {str(item.path): target for item, target in zip(self.inputs, targets, strict=True)}
 
     def _write(self, result: "Completion") -> None:
         """Write the files of a completion and its line of results."""
@@ -144,11 +145,15 @@ class CompletionRun:
         self._record(facts)
         for warning in result.warnings:
             stderr.print(f"warning: {result.name}: {warning}")
+        if result.confidence is not None:
+            self.confidences.append(result.confidence)
         if self._sheets:
             self._sheets.add(str(names.answers[0]), result)
+        else:
+            self._sheet = names.sheet
 
     def _record(self, facts: dict[str, Any]) -> None:
-        line = json.dumps(facts)
+        line = json.dumps(facts, allow_nan=False)
         self._lines.add(line)
         if self.as_json:
             print(line, flush=True)
@@ -176,6 +181,7 @@ class Sheets:
         self._rows: list[Mapping[str, Pixels]] = []  # caption -> thumbnail
         self._labels: list[str] = []
         self._count = 0
+        self.first: PurePath | None = None  # name of the first sheet written
 
     def add(self, label: str, result: "Completion") -> None:
         """Add a row: original, masked, snapshots, candidates."""
@@ -199,16 +205,14 @@ class Sheets:
         rows = [[row.get(caption) for caption in captions] for row in self._rows]
         sheet = images.contact_sheet(rows, list(captions), cell=_CELL_PIXELS, labels=self._labels)
         (self._folder / name).write_bytes(encode_png(sheet))
+        self.first = self.first or name
         self._rows, self._labels = [], []
 
 
 class Animations:
     """GIFs of searches: PATH itself for one input, a folder named PATH without .gif for several.
 
-    Raises
-    ------
-    SettingsError
-        PATH does not end in .gif, or would replace an input.
+    SettingsError if PATH does not end in .gif, or would replace an input.
     """
 
     def __init__(self, name: str, inputs: Sequence[InputFile]) -> None:
@@ -217,6 +221,7 @@ class Animations:
             raise SettingsError(f"--animation {path}: needs a name that ends in .gif")
         self._single = len(inputs) == 1
         self._root = path if self._single else path.with_suffix("")
+        self.parent = self._root.parent if self._single else self._root
         self._names = Names()
         root = real_path(self._root)
         for local in (item.path.local for item in inputs if item.path.local is not None):

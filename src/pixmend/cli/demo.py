@@ -25,25 +25,21 @@ def demo(
     out: Annotated[str, Option("--out", help="Output folder.")] = "demo",
 ) -> None:
     """Complete damaged characters of unseen fonts with the bundled model."""
-    from pixmend import api
+    from pixmend import api, images
     from pixmend.completion import CompletionOptions, Task, find_method, open_mask
-    from pixmend.images import (
-        contact_sheet,
-        encode_png,
-        find_images,
-        open_image,
-        save_image,
-        to_channels,
-    )
+    from pixmend.images import encode_png, save_image
     from pixmend.models import BUNDLED
     from pixmend.storage import StorePath, write_bytes
 
     folder = StorePath.of(out).on_this_machine("the demo")
-    model = api.load("characters")
     tasks = []
     for label, spec in _DAMAGE:
-        picture = open_image(next(find_images(BUNDLED / "characters" / label)))
-        tasks.append(Task(picture, open_mask(spec, picture), f"{label}-{spec.replace(':', '-')}"))
+        picture = images.open_image(next(images.find_images(BUNDLED / "characters" / label)))
+        mask, name = open_mask(spec, picture), f"{label}-{spec.replace(':', '-')}"
+        save_image(picture, folder / "originals" / f"{name}.png")
+        write_bytes(folder / "masks" / f"{name}.png", encode_png(mask.to_pixels()))
+        tasks.append(Task(picture, mask, name))
+    model = api.load("characters")
     options = [
         model.for_model(CompletionOptions(find_method(name), batch=len(tasks)))
         for name in ("classic", "default")
@@ -57,16 +53,15 @@ def demo(
         )
     for result in default:
         save_image(result.candidates[0].picture, folder / f"{result.name}.png")
-        save_image(result.original, folder / "originals" / f"{result.name}.png")
-        write_bytes(folder / "masks" / f"{result.name}.png", encode_png(result.mask.to_pixels()))
         write_bytes(folder / f"{result.name}.sheet.png", encode_png(result.sheet_pixels()))
     # The latent search of `classic`, beside the answer of the default method.
     rows = []
     for ours, theirs in zip(default, classic, strict=True):
         original, masked, *_, completed = ours.row()
-        searched = [to_channels(pixels, "L") for pixels in theirs.snapshots.values()]
+        searched = [images.to_channels(pixels, "L") for pixels in theirs.snapshots.values()]
         rows.append([original, masked, *searched, completed])
     after = [f"classic after {step:,}" for step in classic[0].snapshots]
-    sheet = contact_sheet(rows, ["original", "masked", *after, "completed"], cell=128)
+    sheet = images.contact_sheet(rows, ["original", "masked", *after, "completed"], cell=128)
     write_bytes(folder / "sheet.png", encode_png(sheet))
     stdout.print(f"{len(default)} characters completed; open {folder / 'sheet.png'}")
+    stdout.print("next, a model of your own images: pixmend train IMAGES run --minutes 20")

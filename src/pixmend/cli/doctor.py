@@ -1,44 +1,53 @@
 """pixmend doctor."""
 
+import contextlib
+import re
+from importlib import metadata
+
 from typer import Exit
 
 import pixmend
-from pixmend.cli.terminal import stdout
+from pixmend.cli.terminal import print_facts, stdout
+from pixmend.errors import install_hint
 
-_PACKAGES = [
-    "torch",
-    "numpy",
-    "pillow",
-    "safetensors",
-    "pydantic",
-    "typer",
-    "rich",
-    "google-crc32c",
-]
+# Extras of development: users miss nothing without them.
+_DEVELOPMENT = {"test", "dev", "fonts", "fuzz", "supply"}
 
 
 def doctor() -> None:
-    """Check the installation: device, threads, versions and missing packages."""
+    """Check the installation: device, threads, versions, missing packages and extras."""
     import platform
-    from importlib import metadata
 
-    problems = []
-    stdout.print(f"pixmend   {pixmend.__version__}")
-    stdout.print(
-        f"python    {platform.python_version()} on {platform.system()} {platform.machine()}"
-    )
-    for name in _PACKAGES:
-        try:
-            stdout.print(f"{name:<13} {metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            problems.append(f"{name} is missing: pip install {name}")
+    extras = _versions()
+    system = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    print_facts({"pixmend": pixmend.__version__, "python": system, **extras[""]})
+    problems = [
+        f"{name} is missing: pip install {name}" for name, v in extras.pop("").items() if not v
+    ]
     # Most of pixmend cannot be imported while a package is missing.
     problems = problems or _examine()
+    for extra in sorted(extras.keys() - _DEVELOPMENT):
+        state = (
+            "installed" if all(extras[extra].values()) else f"not installed; {install_hint(extra)}"
+        )
+        stdout.print(f"extra     {extra}: {state}")
     for problem in problems:
         stdout.print(f"missing   {problem}")
     if problems:
         raise Exit(2)
     stdout.print("installation complete")
+
+
+def _versions() -> dict[str, dict[str, str]]:
+    """Return the version of each requirement, "" if missing, by extra; "" is without one."""
+    versions: dict[str, dict[str, str]] = {"": {}}
+    for line in metadata.requires("pixmend") or []:
+        name, marker = re.split(r"[^\w.-]", line)[0], re.search(r"extra == .(\w+)", line)
+        packages = versions.setdefault(marker[1] if marker else "", {})
+        packages[name] = ""
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
+    return versions
 
 
 def _examine() -> list[str]:
@@ -49,11 +58,8 @@ def _examine() -> list[str]:
     from pixmend.distributed import choose_device, describe_device
     from pixmend.models import BUNDLED, load_model
 
-    stdout.print(f"device    {describe_device(choose_device())}")
-    if not torch.cuda.is_available():
-        stdout.print(
-            "          torch sees no CUDA GPU: training takes hours, completion is fast enough"
-        )
+    hint = "" if torch.cuda.is_available() else "; no CUDA GPU: training takes hours"
+    stdout.print(f"device    {describe_device(choose_device())}{hint}")
     for path in sorted(BUNDLED.glob("*.safetensors")):
         load_model(path)
         stdout.print(f"bundled   {path.stem} ({path.stat().st_size / 1e6:.1f} MB, intact)")

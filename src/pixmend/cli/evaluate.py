@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Exit, Option
 
 from pixmend.cli.options import Cluster, Device, ModelName, Seed
-from pixmend.cli.terminal import print_failures, progress_bar, stderr, stdout, stop_on_signal
+from pixmend.cli.terminal import (
+    escape,
+    print_facts,
+    print_failures,
+    progress_bar,
+    stderr,
+    stdout,
+    stop_on_signal,
+)
 from pixmend.errors import ModelFileError, SettingsError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from pixmend.evaluation import Evaluation, EvaluationSpec, Step
+    from pixmend.evaluation import Evaluation, Step
     from pixmend.storage import StorePath
 
 ModelAndImages = Annotated[
@@ -81,54 +89,42 @@ def evaluate(
     per image, mask and method. Run the same command again to resume, or with more masks, methods
     or images to add them.
     """
-    from pixmend import api
-    from pixmend.evaluation import parse_completions
-
-    spec = _spec(protocol, masks, methods, count, candidates, seconds, seed, batch)
     other, images = _second_model(images)
+    folder = _folder(out, "a report") if tasks is None else _folder(tasks, "a folder of tasks")
+    source, names = _source(images, folder)  # before torch is imported, which takes seconds
+    from pixmend import api
+    from pixmend.evaluation import YEH_MASKS, EvaluationSpec, parse_completions
+
+    if protocol not in (None, "yeh2017"):
+        raise SettingsError(f"--protocol {protocol}: the only protocol is yeh2017")
+    spec = EvaluationSpec(
+        YEH_MASKS if protocol else tuple(_split(masks)),
+        None if methods is None else _split(methods), count, candidates, seconds, seed, batch,
+    )  # fmt: skip
     if tasks is not None:
-        _write_tasks(model, images, tasks, spec, train_data)
+        with progress_bar() as bar:
+            written = api.write_tasks(
+                model, source, folder, spec, train_data=train_data, names=names,
+                on_images=_Progress(bar).on_images,
+            )  # fmt: skip
+        stdout.print(f"{written} tasks in {folder}")
         return
-    report = _folder(out, "a report")
-    source, names = _source(images, report)
     with contextlib.ExitStack() as stack:
         engine = None
         if cluster is not None:
             from pixmend.cluster import EvaluationJob, connect
 
-            models = [model] if other is None else [model, other]
-            connected = stack.enter_context(connect(cluster))
-            engine = EvaluationJob(connected, models, spec, train_data, device)
+            on, models = stack.enter_context(connect(cluster)), list(filter(None, (model, other)))
+            engine = EvaluationJob(on, models, spec, train_data, device)
         should_stop = stack.enter_context(stop_on_signal())
         progress = _Progress(stack.enter_context(progress_bar()))
         evaluation = api.evaluate(
-            model, source, report, spec,
+            model, source, folder, spec,
             train_data=train_data, names=names, other=other,
             completions=parse_completions(completions or []), device=device, engine=engine,
             on_images=progress.on_images, on_step=progress.on_step, should_stop=should_stop,
         )  # fmt: skip
-    _show(evaluation)
-    if evaluation.held_out.failed:
-        raise Exit(2)
-
-
-def _write_tasks(
-    model: str,
-    images: list[str],
-    tasks: str,
-    spec: "EvaluationSpec",
-    train_data: str | None,
-) -> None:
-    from pixmend import api
-
-    folder = _folder(tasks, "a folder of tasks")
-    source, names = _source(images, folder)
-    with progress_bar() as bar:
-        written = api.write_tasks(
-            model, source, folder, spec, train_data=train_data, names=names,
-            on_images=_Progress(bar).on_images,
-        )  # fmt: skip
-    stdout.print(f"{written} tasks in {folder}")
+    _report(evaluation)
 
 
 class _Progress:
@@ -144,13 +140,14 @@ class _Progress:
 
     def on_step(self, step: "Step") -> None:
         self._bar.update(self._choosing, visible=False)
-        note = f"{step.label}, {step.mask}"
+        note = escape(f"{step.label}, {step.mask}")
         self._bar.update(
             self._completing, completed=step.done, total=step.total, note=note, visible=True
         )
 
 
-def _show(evaluation: "Evaluation") -> None:
+def _report(evaluation: "Evaluation") -> None:
+    """Print figures and findings; exit with code 2 if an input failed."""
     from rich.table import Table
     from rich.text import Text
 
@@ -167,37 +164,21 @@ def _show(evaluation: "Evaluation") -> None:
         )
     table = Table("", title=f"hole PSNR, dB, of {images} images")
     for mask in summary.masks:
-        table.add_column(mask, justify="right")
+        table.add_column(escape(mask), justify="right")
     for label in summary.labels:
         cells = [summary.cells[label, mask] for mask in summary.masks]
         values = [Text(f"{c.psnr.mean:.2f}", style="bold" if c.best else "") for c in cells]
-        table.add_row(label, *values)
-    stdout.print(table)
+        table.add_row(escape(label), *values)
+    stdout.print(table, width=None if stdout.is_terminal else 1000)
     if evaluation.spec.masks == YEH_MASKS:
-        stdout.print(yeh_table(summary))
+        for line in yeh_table(summary).splitlines():
+            stdout.print(line)
     stdout.print(evaluation.verdict)
     for finding in evaluation.diagnostics:
         stdout.print(f"- {finding.fact} {finding.advice}")
-    stdout.print(f"report  {evaluation.report}\nresults {evaluation.results}")
-
-
-def _spec(
-    protocol: str | None,
-    masks: str,
-    methods: str | None,
-    count: int,
-    candidates: int,
-    seconds: float | None,
-    seed: int,
-    batch: int,
-) -> "EvaluationSpec":
-    from pixmend.evaluation import YEH_MASKS, EvaluationSpec
-
-    if protocol not in (None, "yeh2017"):
-        raise SettingsError(f"--protocol {protocol}: the only protocol is yeh2017")
-    names = None if methods is None else _split(methods)
-    mask_specs = YEH_MASKS if protocol else tuple(_split(masks))
-    return EvaluationSpec(mask_specs, names, count, candidates, seconds, seed, batch)
+    print_facts({"report": evaluation.report, "results": evaluation.results})
+    if held_out.failed:
+        raise Exit(2)
 
 
 def _folder(text: str | None, content: str) -> Path:
@@ -210,7 +191,6 @@ def _folder(text: str | None, content: str) -> Path:
 
 def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
     """Split off the second model if the first of several inputs is one."""
-    from pixmend.models import find_model
     from pixmend.storage import StorePath
 
     first = images[0]
@@ -218,6 +198,8 @@ def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
     folder = path.local if path.local is not None and path.is_folder() else None
     if len(images) < 2 or (folder is not None and not any(folder.glob("*.safetensors"))):
         return None, images
+    from pixmend.models import find_model
+
     try:
         file = find_model(first)
     except ModelFileError:

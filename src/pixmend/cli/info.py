@@ -1,93 +1,114 @@
 """pixmend info."""
 
-import json
-from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.table import Table
 from typer import Argument, Option
 
-from pixmend.cli.terminal import stdout
+from pixmend.cli.pack import describe_records
+from pixmend.cli.terminal import print_facts, to_json
+from pixmend.cli.train import describe_networks, describe_scores
 from pixmend.storage import StorePath
 
 
 def info(
     path: Annotated[str, Argument(help="Model, checkpoint, run directory or record folder.")],
-    as_json: Annotated[bool, Option("--json", help="Print JSON on stdout.")] = False,
+    as_json: Annotated[bool, Option("--json", help="Print all facts, as JSON.")] = False,
 ) -> None:
     """Show the contents of a model, run or record folder."""
-    facts = _facts(path)
-    if as_json:
-        print(json.dumps(facts, indent=1))
-        return
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for key, value in _rows(facts):
-        table.add_row(key, value)
-    stdout.print(table)
-
-
-def _facts(path: str) -> dict[str, Any]:
     folder = StorePath.of(path)
     if (folder / "manifest.json").is_file():
-        from pixmend.records import Manifest
+        facts, lines = _records(folder)
+    elif folder.local is not None and (folder / "run.json").is_file():
+        facts, lines = _run(folder.local)
+    else:
+        facts, lines = _model(path)
+    if as_json:
+        print(to_json(facts))
+    else:
+        print_facts({**lines, "all facts": "pixmend info --json"})
 
-        manifest = Manifest.read(folder).model_dump(mode="json")
-        return {"kind": "records", "path": str(folder), **manifest}
-    if folder.local is not None and (folder / "run.json").is_file():
-        return _run(folder.local)
-    return _model(path)
 
+def _records(folder: StorePath) -> tuple[dict[str, Any], dict[str, object]]:
+    from pixmend.records import Manifest
 
-def _run(folder: Path) -> dict[str, Any]:
-    from pixmend.training import RunDirectory, read_recipe
-
-    run = RunDirectory(folder)
-    last = _last_line(run.log)
-    return {
-        "kind": "run",
-        "path": str(folder),
-        "settings": read_recipe(run.settings),
-        "checkpoints": [path.name for path in sorted(run.checkpoints.glob("step-*.safetensors"))],
-        "model": str(run.model) if run.model.exists() else "none yet",
-        "film": str(run.film) if run.film.exists() else "none yet",
-        **({} if last is None else {"last line of log": last}),
+    manifest = Manifest.read(folder)
+    names = ", ".join(manifest.classes[:8])
+    return {"kind": "records", "path": str(folder), **manifest.model_dump(mode="json")}, {
+        "records": folder,
+        "contents": f"{describe_records(manifest)}; fit {manifest.settings.fit}",
+        "classes": f"{names} ..." if len(manifest.classes) > 8 else names,
+        "left out": f"{manifest.left_out:,} unusable inputs",
     }
 
 
-def _last_line(log: Path) -> dict[str, Any] | None:
-    """Return the last whole line of a log; a killed run may leave half a line after it."""
-    place = StorePath(log)
-    lines = place.read_text().splitlines() if place.exists() else []
-    for line in reversed(lines):
-        try:
-            return dict(json.loads(line))
-        except (ValueError, TypeError):
-            continue
-    return None
+def _run(folder: Path) -> tuple[dict[str, Any], dict[str, object]]:
+    from pixmend.models import find_model
+    from pixmend.training import RunDirectory, read_recipe
+    from pixmend.training.monitor import read_scores
+    from pixmend.training.run_directory import read_lines
+
+    run = RunDirectory(folder)
+    settings, log = read_recipe(run.settings), read_lines(run.log)
+    best = next((each for each in reversed(read_scores(run.scores)) if each.best), None)
+    has_model = run.model.exists() or run.best.exists()
+    facts = {
+        "kind": "run",
+        "path": str(folder),
+        "settings": settings,
+        "checkpoints": [path.name for path in sorted(run.checkpoints.glob("step-*.safetensors"))],
+        "model": str(find_model(folder)) if has_model else "none yet",
+        "film": str(run.film) if run.film.exists() else "none yet",
+        **({"best": asdict(best)} if best else {}),
+        **({"last line of log": log[-1]} if log else {}),
+    }
+    return facts, {
+        "run": folder,
+        "net": describe_networks(settings),
+        "trained": _counts(log[-1] if log else {}, step="steps", images="images seen"),
+        "best": describe_scores(best) if best else "no scores yet",
+        "checkpoints": ", ".join(facts["checkpoints"]) or "none yet",
+        "model": facts["model"],
+        "film": facts["film"],
+    }
 
 
-def _model(name: str) -> dict[str, Any]:
+def _model(name: str) -> tuple[dict[str, Any], dict[str, object]]:
     from pixmend.models import find_model, read_header
 
     path = find_model(name)
     header = read_header(path)
-    facts = {"kind": header.pop("kind"), "path": str(path)}
-    facts["size"] = f"{path.stat().st_size / 1e6:.1f} MB"
-    if count := header.get("retrieval_count", 0):
-        # Whoever passes the file on should know this.
+    kind, size = header.pop("kind"), f"{path.stat().st_size / 1e6:.1f} MB"
+    card = _object(header.get("card"))
+    figures, count = _object(card.get("figures")), header.get("retrieval_count", 0)
+    facts = {"kind": kind, "path": str(path), "size": size}
+    if count:  # whoever passes the file on should know this
         facts["contains"] = f"{count:,} training images, visible to anyone who has the file"
-    return {**facts, **header}
+    return {**facts, **header}, {
+        kind: f"{path} ({size})",
+        "draws": card.get("title", ""),
+        "net": describe_networks(_object(header.get("settings"))),
+        "trained": _counts(
+            {**header, **card},
+            steps="steps",
+            images_seen="images seen",
+            training_images="training images",
+            classes="classes",
+            held_out_images="held out",
+        ),
+        "figures": "; ".join(f"{key} {figures[key]}" for key in figures),
+        "calibrated": "yes, completions have a confidence" if "calibration" in card else "no",
+        "contains": facts.get("contains", ""),
+        "licence": card.get("licence", ""),
+    }
 
 
-def _rows(facts: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yield one row per value; keys of nested values are joined by dots."""
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            yield from _rows(value, f"{prefix}{key}.")
-        elif isinstance(value, list):
-            shown = ", ".join(map(str, value if len(value) <= 12 else value[:8]))
-            more = "" if len(value) <= 12 else f" ... ({len(value)} in all; --json shows all)"
-            yield prefix + key, shown + more
-        else:
-            yield prefix + key, str(value)
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _counts(facts: dict[str, Any], **words: str) -> str:
+    """Return the numbers of ``facts`` with their words, without those that are missing."""
+    numbers = ((facts.get(key), word) for key, word in words.items())
+    return ", ".join(f"{value:,} {word}" for value, word in numbers if isinstance(value, int))

@@ -24,12 +24,8 @@ def expand_inputs(inputs: Sequence[str], *, out: StorePath) -> list[InputFile]:
 
     A folder stands for all images below it. Folders and globs skip files in ``out``, so that a
     second run does not complete the results of the first. With several folders, names start with
-    the folder's own name, so that equal names stay distinct.
-
-    Raises
-    ------
-    InputError
-        A path that does not exist, a glob without a match, or a folder without images.
+    the folder's own name, so that equal names stay distinct. InputError for a path that does not
+    exist, a glob without a match, or a folder without images.
     """
     roots = [path for text in inputs for path in _matches(text, out)]
     folders = [root for root in roots if root.is_folder()]
@@ -40,9 +36,10 @@ def expand_inputs(inputs: Sequence[str], *, out: StorePath) -> list[InputFile]:
             continue
         images = list(_images_in(root, out))
         if not images:
-            raise InputError(
-                f"{root}: no images in this folder; known kinds are png, jpg, webp, bmp, gif, tif"
-            )
+            reason = "known kinds are png, jpg, webp, bmp, gif, tif"
+            if root == out or _is_under(root, out):
+                reason = "those in --out count as results; choose another --out"
+            raise InputError(f"{root}: no images in this folder; {reason}")
         for path, relative in images:
             name = PurePath(_identity(root).name, relative) if len(folders) > 1 else relative
             files.setdefault(_identity(path), InputFile(path, name))
@@ -52,10 +49,7 @@ def expand_inputs(inputs: Sequence[str], *, out: StorePath) -> list[InputFile]:
 def folder_or_files(inputs: Sequence[str], *, out: StorePath) -> StorePath | list[StorePath]:
     """Return the inputs of a cluster: one folder, or the files of `expand_inputs`.
 
-    Raises
-    ------
-    SettingsError
-        A folder among several inputs.
+    SettingsError for a folder among several inputs.
     """
     paths = [StorePath.of(text) for text in inputs]
     if len(paths) == 1 and paths[0].is_folder():

@@ -1,7 +1,7 @@
 """The `pixmend` program: its verbs and its exit codes."""
 
-import io
 import os
+import re
 import sys
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from pixmend.cli.info import info
 from pixmend.cli.pack import pack
 from pixmend.cli.sample import sample
 from pixmend.cli.serve import serve
+from pixmend.cli.terminal import LastingFile, stderr
 from pixmend.cli.train import train
 from pixmend.errors import PixmendError, StoppedError
 
@@ -53,25 +54,28 @@ def main() -> None:
     # Spinning OpenMP threads starve each other when several programs share the cores. Torch reads
     # the variable when it is imported, which no verb has done yet.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names need not be valid UTF-8
+    output = LastingFile.replace("stdout")
+    LastingFile.replace("stderr")
     try:
-        app()
+        try:
+            app()
+        finally:
+            if output is not None:
+                sys.stdout.flush()
+                output.check()
     except PixmendError as error:
         _exit(f"error: {error}", 2)
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        # Torch has a class for its devices, and words for the CPU; most verbs never import it.
+        if not re.search("MemoryError|allocate memory", f"{type(error).__name__} {error}"):
+            raise
         _exit("error: out of memory; close other programs, or lower --workers or --batch", 2)
     except StoppedError:
         _exit("stopped; run the same command again to resume", 130)
     except KeyboardInterrupt:
         _exit("stopped", 130)
-    except BrokenPipeError:
-        # The reader (head, a pager) has closed stdout; the flush at exit must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
 
 
 def _exit(message: str, code: int) -> None:
-    print(message, file=sys.stderr)
+    stderr.print(message)
     sys.exit(code)

@@ -54,15 +54,8 @@ def pack(
     from pixmend.records import pack as pack_records
     from pixmend.storage import StorePath
 
-    settings = PackSettings.model_validate(
-        {
-            "size": size,
-            "channels": channels,
-            "fit": fit,
-            "background": background,
-            "images_per_shard": images_per_shard,
-        }
-    )
+    look = {"size": size, "channels": channels, "fit": fit, "background": background}
+    settings = PackSettings.model_validate({**look, "images_per_shard": images_per_shard})
     limit = _parse_limit(max_bad)
     folder = StorePath.of(records)
     start = time.monotonic()
@@ -100,18 +93,21 @@ def _parse_limit(text: str | None) -> int | float | None:
 
 
 def _show(manifest: "Manifest", records: "StorePath", seconds: float | None) -> None:
+    speed = "packed before"
+    if seconds is not None:
+        speed = f"{seconds:,.1f} s, {manifest.count / max(seconds, 1e-9):,.0f} images/s"
+    stdout.print(f"{describe_records(manifest)} -> {records} ({speed})")
+    stdout.print(_left_out(manifest, records))
+
+
+def describe_records(manifest: "Manifest") -> str:
+    """Return what a record folder holds, in words."""
     settings = manifest.settings
     classes = f", {_count(len(manifest.classes), 'class', 'classes')}" if manifest.classes else ""
     shards = _count(len(manifest.shards), "shard", "shards")
     megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
-    speed = "packed before"
-    if seconds is not None:
-        speed = f"{seconds:,.1f} s, {manifest.count / max(seconds, 1e-9):,.0f} images/s"
-    stdout.print(
-        f"{_count(manifest.count, 'image', 'images')} of {settings.size} px {settings.channels}"
-        f"{classes} in {shards}, {megabytes:,.1f} MB -> {records} ({speed})"
-    )
-    stdout.print(_left_out(manifest, records))
+    images = f"{_count(manifest.count, 'image', 'images')} of {settings.size} px"
+    return f"{images} {settings.channels}{classes} in {shards}, {megabytes:,.1f} MB"
 
 
 def _left_out(manifest: "Manifest", records: "StorePath") -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 from typer import Option
 
 from pixmend.cli.options import Device, ModelName, Seed
-from pixmend.cli.terminal import stdout
+from pixmend.cli.terminal import print_facts
 from pixmend.errors import OutputError
 
 
@@ -30,8 +30,7 @@ def sample(
             raise OutputError(f"{path}: needs a name that ends in {suffix}")
     loaded = api.load(model, device=device)
     write_bytes(files[0], encode_png(grid(loaded.sample(count, seed=seed), min_cell=64)))
-    stdout.print(f"grid  {files[0]}")
     for path in files[1:]:
         frames = [grid(frame[None], min_cell=192) for frame in loaded.walk(seed=seed)]
         write_animation(frames, path, seconds_per_frame=0.06)
-        stdout.print(f"walk  {path}")
+    print_facts(dict(zip(("grid", "walk"), files, strict=False)))

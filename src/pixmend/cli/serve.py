@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from pixmend.cli.options import Device
 from pixmend.cli.terminal import stdout
-from pixmend.errors import SettingsError
+from pixmend.errors import SettingsError, install_hint
 
 _MIN_TOKEN = 16  # characters, where others can reach the server
 
@@ -61,7 +61,7 @@ def serve(
     try:
         from pixmend import serve as room
     except ModuleNotFoundError as error:
-        raise SettingsError(f"serve needs {error.name}; pip install 'pixmend[serve]'") from error
+        raise SettingsError(f"serve needs {error.name}; {install_hint('serve')}") from error
     limits = room.Limits(
         max_body, max_pixels, max_candidates, max_steps, max_seconds, max_work, max_memory,
         max_queue, max_streams, deadline, batch, batch_wait, drain,

@@ -1,13 +1,22 @@
 """pixmend train."""
 
 import math
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Exit, Option
 
-from pixmend.cli.terminal import progress_bar, quiet_unless, stderr, stdout, stop_on_signal
+from pixmend.cli.terminal import (
+    counting_bar,
+    print_facts,
+    progress_bar,
+    quiet_unless,
+    stderr,
+    stdout,
+    stop_on_signal,
+)
 from pixmend.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,24 +53,32 @@ def train(
     Every 2,000 steps (checkpoint_every) it writes a checkpoint, a sample grid and the model file.
     Ctrl-C saves and stops.
     """
-    from pixmend import api, training
-    from pixmend.distributed import open_group
     from pixmend.storage import StorePath
+
+    source = StorePath.of(data)
+    if not source.exists():  # before torch is imported, which takes seconds
+        raise InputError(f"{source}: no such folder; check the path")
+    from pixmend import training
+    from pixmend.distributed import open_group
 
     with open_group() as group, quiet_unless(group.is_main):
         overrides = training.parse_overrides(override or [])
         given = {"steps": steps, "minutes": minutes}
         overrides |= {name: value for name, value in given.items() if value is not None}
-        plan = api.plan_training(recipe, overrides)
-        source, folder = StorePath.of(data), StorePath.of(run).on_this_machine("a run")
+        plan = training.plan_training(recipe, overrides)
+        folder = StorePath.of(run).on_this_machine("a run")
         if dry_run:
             _show_plan(source, folder, plan)
             return
         with stop_on_signal() as should_stop:
-            records = _prepare(
-                source, folder, plan, group, skip_bad=skip_bad, should_stop=should_stop
-            )
-            settings = api.resolve_training(plan, records, folder, group=group)
+            with counting_bar("packing", "left out") as show:
+                records = training.prepare_records(
+                    source, folder, plan, skip_bad=skip_bad, on_progress=show,
+                    should_stop=should_stop, group=group,
+                )  # fmt: skip
+            for problem in records.bad:
+                stderr.print(f"left out: {problem}")
+            settings = training.resolve_training(plan, records, folder, group=group)
             _show_settings(settings, records, folder, group)
             stopped = _train(records, folder, settings, source, group, should_stop)
     if stopped:
@@ -69,55 +86,34 @@ def train(
 
 
 def _show_plan(data: "StorePath", run: Path, plan: dict[str, Any]) -> None:
-    from pixmend import api, training
+    from pixmend import training
 
     if (data / "manifest.json").is_file():
-        settings = api.resolve_training(plan, api.prepare_records(data, run, plan), run)
-    elif data.exists():
-        settings = training.resolve(plan)
+        settings = training.resolve_training(plan, training.prepare_records(data, run, plan), run)
     else:
-        raise InputError(f"{data}: no such folder; check the path")
-    stdout.print(training.to_toml(settings), end="")
-
-
-def _prepare(
-    data: "StorePath",
-    run: Path,
-    plan: dict[str, Any],
-    group: "Group",
-    *,
-    skip_bad: bool,
-    should_stop: Callable[[], bool],
-) -> "Records":
-    from pixmend import api
-    from pixmend.records import PackProgress
-
-    with progress_bar() as bar:
-        task = bar.add_task("packing", total=None, note="", visible=False)
-
-        def show(progress: PackProgress) -> None:
-            note = f"{progress.bad} left out" if progress.bad else ""
-            bar.update(task, completed=progress.done, total=progress.total, note=note, visible=True)
-
-        records = api.prepare_records(
-            data, run, plan,
-            skip_bad=skip_bad, on_progress=show, should_stop=should_stop, group=group,
-        )  # fmt: skip
-    for problem in records.bad:
-        stderr.print(f"left out: {problem}")
-    return records
+        settings = training.resolve(plan)
+    for line in training.to_toml(settings).splitlines():
+        stdout.print(line)
 
 
 def _show_settings(
     settings: "TrainSettings", records: "Records", run: Path, group: "Group"
 ) -> None:
     from pixmend.distributed import describe_device
-    from pixmend.training import to_toml
 
-    stdout.print(to_toml(settings), end="")
     device = describe_device(group.device(settings.device))
     processes = f", {group.world} processes" if group.world > 1 else ""
-    stdout.print(f"{len(records):,} images, {device}{processes} -> {run}")
+    minutes = f"{settings.minutes:g} minutes" if settings.minutes else f"{settings.steps:,} steps"
+    print_facts(
+        {
+            "data": f"{len(records):,} images, {settings.held_out:.0%} of them held out",
+            "net": describe_networks(settings.model_dump()),
+            "device": f"{device}, {settings.precision}{processes}",
+            "time": f"{minutes}, batches of {settings.batch_size} images",
+            "run": f"{run}: settings.toml; report.html and samples/ "
+            f"every {settings.checkpoint_every:,} steps",
+        }
+    )
     if len(records) < settings.batch_size:
         stdout.print(
             f"only {len(records)} images, less than a batch; good samples take a few hundred"
@@ -134,10 +130,13 @@ def _train(
 ) -> bool:
     """Train with progress on the terminal; return whether a signal stopped it."""
     from pixmend import training
+    from pixmend.models import find_model
 
     event = note = ""
     with progress_bar() as bar:
-        total = settings.steps if settings.minutes is None else round(settings.minutes * 60)
+        unit, total = "steps", settings.steps
+        if settings.minutes is not None:
+            unit, total = "seconds", round(settings.minutes * 60)
         task = bar.add_task("training", total=total, note="")
         for now in training.train(
             records, run, settings, data_name=str(data), should_stop=should_stop, group=group
@@ -145,24 +144,30 @@ def _train(
             if now.event == "resumed":
                 stderr.print(f"resumed at step {now.step:,}")
             if now.scores is not None:
-                _show_scores(now.scores)
-            if now.warning:
-                stderr.print(f"warning: {now.warning}")
+                best = ", best so far" if now.scores.best else ""
+                stderr.print(f"{describe_scores(now.scores)}{best}")
+            for warning in (*(now.scores.warnings if now.scores else ()), now.warning):
+                if warning:
+                    stderr.print(f"warning: {warning}")
             if math.isfinite(now.loss_d) and math.isfinite(now.loss_g):
-                note = f"D {now.loss_d:.3f} G {now.loss_g:.3f} {now.images_per_second:.0f} images/s"
-                if settings.minutes is not None:
-                    note = f"step {now.step:,} {note}"
+                note = (
+                    f"{unit}, step {now.step:,}, loss of D {now.loss_d:.3f}, G {now.loss_g:.3f}, "
+                    f"{now.images_per_second:.0f} images/s"
+                )
             bar.update(task, completed=round(now.done * total), note=note)
             event = now.event or event
     if event == "stopped":
         stderr.print(f"stopped at step {now.step:,}, saved; run the same command again to resume")
         return True
     files = training.RunDirectory(run)
-    stdout.print(f"model  {files.model}\nfilm   {files.film}\nreport {files.report}")
+    following = f"pixmend complete {shlex.quote(str(run))} IMAGES --mask MASK --out DONE"
+    model = find_model(run)
+    print_facts({"film": files.film, "report": files.report, "model": model, "next": following})
     return False
 
 
-def _show_scores(scores: "Scores") -> None:
+def describe_scores(scores: "Scores") -> str:
+    """Return the step and the scores of a checkpoint in words."""
     parts = [f"KID {scores.kid:.4f} ({scores.features} features)"]
     if scores.psnr:
         values = " / ".join(f"{value:.1f}" for value in scores.psnr.values())
@@ -170,7 +175,11 @@ def _show_scores(scores: "Scores") -> None:
     parts.append(f"diversity {scores.diversity:.2f}")
     if scores.nearest is not None:
         parts.append(f"novelty {scores.nearest:.2f}")
-    best = ", best so far" if scores.best else ""
-    stderr.print(f"step {scores.step:,}: {', '.join(parts)}{best}")
-    for warning in scores.warnings:
-        stderr.print(f"warning: {warning}")
+    return f"step {scores.step:,}: {', '.join(parts)}"
+
+
+def describe_networks(settings: Mapping[str, Any]) -> str:
+    """Return the settings of networks in words."""
+    names = ("filters", "latent_dim", "encoder", "retrieval_images")
+    parts = [f"{name} {settings[name]}" for name in names if settings.get(name)]
+    return ", ".join([f"{settings.get('size')} px {settings.get('channels')}", *parts])

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pixmend
-from pixmend.errors import ClusterError
+from pixmend.errors import ClusterError, install_hint
 from pixmend.storage import StorePath, open_file
 
 _CLIENT_PORT = 10001
@@ -107,7 +107,7 @@ def connect(address: str) -> Iterator[Cluster]:
         import ray
     except ModuleNotFoundError:
         raise ClusterError(
-            f"--cluster {address}: Ray is not installed; pip install 'pixmend[cluster]'"
+            f"--cluster {address}: Ray is not installed; {install_hint('cluster')}"
         ) from None
     owned = not ray.is_initialized()
     if owned:

@@ -7,6 +7,7 @@ from pixmend.completion.animation import Preview, animation_frames, animation_st
 from pixmend.completion.blend import Blend
 from pixmend.completion.methods import METHODS, Method, find_method
 from pixmend.completion.output_files import (
+    Completions,
     Names,
     OutputNames,
     beside,
@@ -33,6 +34,7 @@ __all__ = [
     "Candidate",
     "Completion",
     "CompletionOptions",
+    "Completions",
     "Method",
     "Names",
     "OutputNames",

@@ -28,6 +28,7 @@ from pixmend.completion.quasi_newton import lbfgs
 from pixmend.completion.solvers import SearchState, adam, latent_clip, nesterov
 from pixmend.errors import SettingsError
 from pixmend.models import DCGAN, DCGANSettings, clip_radius
+from pixmend.rng import is_whole
 
 SOLVERS: dict[str, Callable[..., Iterator[SearchState]]] = {
     "adam": adam,
@@ -308,7 +309,7 @@ def find_method(name: str, *, steps: int | None = None, blend: Blend | None = No
         raise SettingsError(f"method: no {name!r}; there are {', '.join(METHODS)}{hint}")
     method = METHODS[name]
     if steps is not None:
-        if not (1 <= steps <= 1_000_000 and math.isfinite(steps)):
+        if not is_whole(steps, 1, 1_000_000):
             raise SettingsError(f"steps = {steps}: needs a whole number from 1 to 1000000")
         method = replace(method, steps=steps, inpainter="never")
     if blend is None:

@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,23 @@ class Names:
 
     def _beside(self, target: PurePath, ending: str) -> PurePath:
         return self.free(beside(target, ending), beside(target, target.suffix + ending))
+
+
+class Completions(list[Completion]):
+    """The completions of several images, in their order."""
+
+    def save(self, folder: str | Path) -> None:
+        """Write each completion and its contact sheet, named as its image or by its number."""
+        out, names = StorePath.of(folder), Names()
+        paths = [result.original.path for result in self]
+        names.reserve(conflicting_outputs(out, [StorePath.of(path) for path in paths if path]))
+        files = [PurePath(path.name if path else f"{n}.png") for n, path in enumerate(paths, 1)]
+        for result, target in zip(self, plan_targets(files, names), strict=True):
+            suffix = lossless_suffix(target.suffix, result.original.mode)
+            count = len(result.candidates)
+            write_completion(
+                result, out, names.settle(target, suffix, candidates=count, uncertainty=False)
+            )
 
 
 def beside(path: PurePath, ending: str) -> PurePath:

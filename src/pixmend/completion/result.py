@@ -1,6 +1,8 @@
 """What estimators and completion return: `Samples` of the model, and the `Completion` of an image."""
 
+import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,18 @@ from torch import Tensor
 
 from pixmend.completion.task import Answer
 from pixmend.completion.view import Frame, Window
-from pixmend.images import Picture, Pixels, contact_sheet, png_bytes, to_channels, to_eight_bits
+from pixmend.errors import OutputError
+from pixmend.images import (
+    EXTENSIONS,
+    Picture,
+    Pixels,
+    contact_sheet,
+    lossless_suffix,
+    png_bytes,
+    save_image,
+    to_channels,
+    to_eight_bits,
+)
 from pixmend.masks import Mask
 
 _HOLE = np.array([226, 68, 140], np.uint8)  # a colour rare in pages, skies and skin
@@ -115,8 +128,8 @@ class Completion:
         Images generated during the search of each window, if `CompletionOptions.frames` asks for them; see `animation_frames`.
     warnings
         What the user should know of this answer.
-    array_shape
-        Shape of the input array, so that answers get it too; None for a PIL image or a path.
+    like
+        The NumPy array or torch tensor given, whose type and shape the answers get; None for a PIL image or a path.
     """
 
     name: str
@@ -134,11 +147,27 @@ class Completion:
     windows: tuple[Window, ...] = ()
     frames: tuple[SearchFrames, ...] = ()
     warnings: tuple[str, ...] = ()
-    array_shape: tuple[int, ...] | None = None
+    like: Any = None
+
+    def __repr__(self) -> str:
+        """Return a line, without pixels."""
+        size = f"{self.original.width} x {self.original.height}"
+        found = "" if self.confidence is None else f", confidence {self.confidence:.0%}"
+        return f"<Completion of {self.name}, {size}, {self.mask.missing:.1%} missing, {self.method}{found}>"
+
+    def save(self, path: str | Path) -> None:
+        """Write the best answer with the image's metadata; OutputError if ``path`` cannot hold it exactly."""
+        best, suffix = self.candidates[0].picture, Path(path).suffix
+        lossless = lossless_suffix(suffix, best.mode)
+        if suffix.lower() not in EXTENSIONS or lossless != suffix:
+            raise OutputError(
+                f"{path}: cannot keep known pixels exactly; give a name that ends in {lossless}"
+            )
+        save_image(best, Path(path))
 
     @property
     def best(self) -> Any:  # noqa: ANN401 - the input's type
-        """The best answer: a NumPy array for an array, else a PIL image."""
+        """The best answer: a NumPy array or torch tensor for one, else a PIL image."""
         return self._as_input(self.candidates[0].picture)
 
     @property
@@ -173,7 +202,7 @@ class Completion:
     def sheet(self, *, cell: int = 160) -> Any:  # noqa: ANN401 - the input's type
         """Return a contact sheet "original | masked | after 500 | after 1,000 | completed", typed as `best`."""
         pixels = self.sheet_pixels(cell=cell)
-        return pixels if self.array_shape is not None else Picture(pixels, "RGB").to_pil()
+        return pixels if isinstance(self.like, np.ndarray) else Picture(pixels, "RGB").to_pil()
 
     def sheet_pixels(self, *, cell: int = 160) -> Pixels:
         """Return the contact sheet, uint8 [H, W, 3]."""
@@ -187,16 +216,16 @@ class Completion:
             "file": self.name,
             "method": self.method,
             "steps": self.steps,
-            "seed": self.seed,
+            "seed": int(self.seed),
             "answer": best.answer,
             "missing": round(self.mask.missing, 6),
             "uncertainty": mean,
             "confidence": None if self.confidence is None else round(self.confidence, 3),
             "windows": len(self.windows),
-            "loss": best.loss,
-            "contextual": best.contextual,
-            "perceptual": best.perceptual,
-            "candidates": [candidate.loss for candidate in self.candidates],
+            "loss": _finite(best.loss),
+            "contextual": _finite(best.contextual),
+            "perceptual": _finite(best.perceptual),
+            "candidates": [_finite(candidate.loss) for candidate in self.candidates],
             "seconds": round(self.seconds, 4),
             "warnings": list(self.warnings),
         }
@@ -206,6 +235,15 @@ class Completion:
         return png_bytes(Picture(self.sheet_pixels(), "RGB"))
 
     def _as_input(self, picture: Picture) -> Any:  # noqa: ANN401
-        if self.array_shape is not None:
-            return picture.native.reshape(self.array_shape)
-        return picture.to_pil()
+        if self.like is None:
+            return picture.to_pil()
+        if isinstance(self.like, Tensor):
+            values = torch.from_numpy(picture.native)
+            values = values.movedim(-1, 0) if values.ndim == 3 else values
+            return values.reshape(self.like.shape).to(self.like)
+        return picture.native.reshape(self.like.shape)
+
+
+def _finite(value: float) -> float | None:
+    """Return a number, or None for NaN and infinity, which JSON does not have."""
+    return value if math.isfinite(value) else None

@@ -12,6 +12,7 @@ from pixmend.completion.methods import Method
 from pixmend.errors import ImageError, InputError, MaskError, SettingsError
 from pixmend.images import EXTENSIONS, Picture, open_image, read_array
 from pixmend.masks import Mask, is_spec, make_mask
+from pixmend.rng import check_seed, is_whole
 from pixmend.storage import StorePath
 
 Answer = Literal["sharp", "average"]
@@ -91,15 +92,16 @@ class CompletionOptions:
         SettingsError
             A value is out of range.
         """
-        if not 1 <= self.candidates <= 64:
+        check_seed(self.seed)
+        if not is_whole(self.candidates, 1, 64):
             raise SettingsError(
                 f"candidates = {self.candidates}: needs a whole number from 1 to 64"
             )
         if self.answer not in get_args(Answer):
             raise SettingsError(f"answer = {self.answer!r}: needs sharp or average")
-        if self.batch < 1:
+        if not is_whole(self.batch, 1):
             raise SettingsError(f"batch = {self.batch}: needs a whole number of at least 1")
-        if any(step < 0 for step in self.snapshots):
+        if not all(is_whole(step, 0) for step in self.snapshots):
             raise SettingsError(f"snapshots = {self.snapshots}: steps are counted from 0")
         if self.seconds is not None and not (self.seconds > 0 and math.isfinite(self.seconds)):
             raise SettingsError(f"seconds = {self.seconds}: needs a number above 0")

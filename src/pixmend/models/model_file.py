@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pixmend.errors import ModelFileError, OutputError, VersionError
 from pixmend.images import channel_count
+from pixmend.models.calibration import Calibration
 from pixmend.models.dcgan import Discriminator, Generator
 from pixmend.models.inpainter import Inpainter
 from pixmend.models.model import DCGAN
@@ -81,14 +82,20 @@ def load_model(model: str | Path) -> DCGAN:
                 tensors["retrieval"], count=count, channels=channels, side=settings.size
             )
         card = dict(header.get("card", {}))
+        floats = (value for value in tensors.values() if value.is_floating_point())
+        if not all(bool(torch.isfinite(value).all()) for value in floats):
+            raise ValueError("some weights are NaN or infinite")
+        for network in networks.values():
+            network.eval().requires_grad_(False)
+        if calibration := Calibration.of(card):
+            image = torch.zeros(1, channel_count(settings.channels), settings.size, settings.size)
+            calibration.distances(networks["discriminator"], image)
     # Whoever alters a file can correct its digests, so its content may be anything.
     except (KeyError, ValueError, TypeError, RuntimeError, ModelFileError) as error:
         reason = str(error).partition("\n")[0]
         raise ModelFileError(
             f"{path}: its settings and weights do not fit together ({reason}); export it again"
         ) from error
-    for network in networks.values():
-        network.eval().requires_grad_(False)
     return DCGAN(settings, **networks, card=card, retrieval=retrieval)
 
 

@@ -133,9 +133,11 @@ def rewrite(path: Path, change: Callable[[str], str]) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make ``path`` and its parents."""
+    """Make ``path`` and its parents; OutputError if files cannot be written there."""
     try:
         path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, "")
     except OSError as error:
         raise OutputError(f"{path}: the folder cannot be made: {reason_of(error)}") from error
 

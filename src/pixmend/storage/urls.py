@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from pixmend.errors import InputError
+from pixmend.errors import InputError, install_hint
 from pixmend.storage.local import TEMPORARY
 from pixmend.storage.retry import read_error
 
@@ -68,7 +68,7 @@ def open_store(url: str, name: str) -> "tuple[AbstractFileSystem, str]":
     except ImportError:
         raise InputError(
             f"{name}: {protocol}:// needs a package that is not installed; "
-            "pip install 'pixmend[cluster]'"
+            f"{install_hint('cluster')}"
         ) from None
     except ValueError:
         raise InputError(

@@ -118,8 +118,10 @@ def prepare_records(
     if (StorePath.of(data) / "manifest.json").is_file():
         records = Records(data, skip_bad=skip_bad, should_stop=should_stop)
     else:
-        values = {key: plan[key] for key in _FORMAT if key in plan}
-        if "minutes" in plan and "size" not in plan:
+        # The images of a run are packed as before: other settings are then told all at once.
+        known = {**(read_recipe(RunDirectory(run).settings) if is_run(run) else {}), **plan}
+        values = {key: known[key] for key in _FORMAT if key in known}
+        if "minutes" in plan and "size" not in known:
             values["size"] = default_size(
                 plan["minutes"], choose_device(plan.get("device", "auto"))
             )

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pixmend.errors import ModelFileError, SettingsError
+from pixmend.errors import ModelFileError, SettingsError, install_hint
 from pixmend.images import Pixels, encode_png
 from pixmend.models import DCGAN, read_header, save_model
 from pixmend.records import Records
@@ -195,6 +195,6 @@ def _open_tensorboard(folder: Path) -> "SummaryWriter":
     except ImportError as error:
         raise SettingsError(
             "tensorboard = true: TensorBoard is not installed; "
-            "run pip install 'pixmend[tensorboard]' or leave the setting out"
+            f"{install_hint('tensorboard')}; or leave the setting out"
         ) from error
     return SummaryWriter(str(folder))

@@ -122,7 +122,7 @@ def _check_same(run: RunDirectory, settings: TrainSettings, facts: Mapping[str, 
     if changes:
         raise RunError(
             f"{run.path}: holds a run of other settings: {changes}; "
-            "choose another folder or the same settings"
+            f"resume with its own (--recipe {run.settings}), or choose another folder"
         )
     if not same_data:
         raise RunError(

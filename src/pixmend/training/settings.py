@@ -139,7 +139,7 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
         content = path.read_bytes(0, _MAX_RECIPE_BYTES + 1)
         if len(content) > _MAX_RECIPE_BYTES:
             raise SettingsError(f"recipe {path}: over 1 MiB; a recipe holds one setting per line")
-        return tomllib.loads(content.decode())
+        return tomllib.loads(content.decode("utf-8-sig"))  # some editors write a byte order mark
     except MissingError:
         raise SettingsError(
             f"recipe {recipe}: no such name or file; recipes: {', '.join(recipes)}"
