@@ -304,13 +304,12 @@ def test_weights_that_are_not_finite_are_refused_in_one_line(model, tmp_path, pa
         {"centre": [0.0] * 3, "spread": [1.0] * 3},
         {"centre": None},
         {"distance": [1.0, 2.0]},
-        {"known_errors": [1.0]},
     ],
     ids=str,
 )
 def test_a_malformed_calibration_is_one_line(model, tmp_path, changes):
     calibration = {
-        "predicted": [0.2, 0.6], "observed": [0.1, 0.9], "known_error": 10.0, "distance": 2.0,
+        "predicted": [0.2, 0.6], "observed": [0.1, 0.9], "distance": 2.0,
         "centre": [0.0] * 8, "spread": [1.0] * 8,
     }  # fmt: skip
     model.card["calibration"] = calibration

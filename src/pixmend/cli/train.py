@@ -180,6 +180,6 @@ def describe_scores(scores: "Scores") -> str:
 
 def describe_networks(settings: Mapping[str, Any]) -> str:
     """Return the settings of networks in words."""
-    names = ("filters", "latent_dim", "encoder", "retrieval_images")
+    names = ("filters", "latent_dim", "inpainter_filters", "retrieval_images")
     parts = [f"{name} {settings[name]}" for name in names if settings.get(name)]
     return ", ".join([f"{settings.get('size')} px {settings.get('channels')}", *parts])

@@ -47,11 +47,10 @@ class Calibration:
         """Raise a ValueError for values that no calibration has."""
         curves = np.array([self.predicted, self.observed], np.float64)
         features = np.array([self.centre, self.spread], np.float64)
-        thresholds = np.array([self.known_error, self.distance, *self.known_errors], np.float64)
-        values = (curves, features, thresholds)
+        values = (curves, features, np.array([self.distance], np.float64))
         if not all(each.size and np.isfinite(each).all() for each in values):
             raise ValueError("calibration with values that are missing, NaN or infinite")
-        if (curves.ndim, features.ndim, len(thresholds) - 2 in (0, _BINS)) != (2, 2, True):
+        if (curves.ndim, features.ndim, np.ndim(self.distance)) != (2, 2, 0):
             raise ValueError("calibration with lists of other shapes")
 
     @classmethod
