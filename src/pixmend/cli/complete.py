@@ -88,6 +88,7 @@ def complete(
     from pixmend.cli.completion_run import Animations, CompletionRun
     from pixmend.cli.input_files import expand_inputs
     from pixmend.completion import CompletionOptions, find_method
+    from pixmend.images import passed_over
     from pixmend.storage import StorePath
 
     _check_mask(mask)
@@ -107,6 +108,8 @@ def complete(
         _complete_on(cluster, model, inputs, folder, options, mask, uncertainty, device, as_json)
         return
     files = expand_inputs(inputs, out=folder)
+    for note in filter(None, (passed_over(StorePath.of(text), folder) for text in inputs)):
+        stderr.print(note)
     animations = None if animation is None else Animations(animation, files)
     loaded = _load(model, device, server, animation)
     run = CompletionRun(loaded, files, mask, folder, options, uncertainty, animations, as_json)

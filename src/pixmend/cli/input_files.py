@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from pixmend.errors import InputError, SettingsError
-from pixmend.images import find_images, images_in
+from pixmend.images import KNOWN_KINDS, find_images, images_in
 from pixmend.storage import StorePath
 
 
@@ -40,9 +40,7 @@ def expand_inputs(inputs: Sequence[str], *, out: StorePath) -> list[InputFile]:
             continue
         images = list(_images_in(root, out))
         if not images:
-            raise InputError(
-                f"{root}: no images in this folder; known kinds are png, jpg, webp, bmp, gif, tif"
-            )
+            raise InputError(f"{root}: no images in this folder; known kinds are {KNOWN_KINDS}")
         for path, relative in images:
             name = PurePath(_identity(root).name, relative) if len(folders) > 1 else relative
             files.setdefault(_identity(path), InputFile(path, name))

@@ -91,7 +91,7 @@ def upright(image: Image.Image, content: bytes = b"") -> Decoded:
     ``content`` is its file, if the image may be changed. The fields are ``info``, ``reduced`` and
     ``warnings`` of a `Picture`.
     """
-    reduced, lost, frames = _is_reduced(image), list[str](), getattr(image, "n_frames", 1)
+    reduced, lost, frames = _is_reduced(image, content), list[str](), getattr(image, "n_frames", 1)
     notes = [f"only frame {image.tell() + 1} of {frames} is used"] if frames > 1 else []
     is_turned = getattr(image, "tag_v2", {}).get(0x0112, 1) != 1
     image.load()
@@ -159,13 +159,16 @@ def _resolution(image: Image.Image) -> tuple[float, float] | None:
     return (x, y) if 0 < x < _MAX_DPI and 0 < y < _MAX_DPI else None  # None for NaN
 
 
-def _is_reduced(image: Image.Image) -> bool:
-    """Whether PIL cuts the samples of 16-bit colour to 8 bits, which it does in silence."""
-    tiles = getattr(image, "tile", None)
-    tile: tuple[Any, ...] = tiles[0] if tiles else ()
-    raw_mode = tile[3] if len(tile) > 3 else ""
-    raw_mode = raw_mode[0] if isinstance(raw_mode, tuple) and raw_mode else raw_mode
-    return isinstance(raw_mode, str) and ";16" in raw_mode and image.mode[0] not in "IF"
+def _is_reduced(image: Image.Image, content: bytes) -> bool:
+    """Whether PIL cuts the samples of deep colour to 8 bits, which it does in silence."""
+    if image.format == "AVIF" and (start := content.find(b"av1C")) >= 0:
+        return bool(content[start + 6 : start + 7] > b"\x3f")  # high_bitdepth
+    decoder, *_, arguments = (getattr(image, "tile", None) or [("", None)])[0]
+    raw_mode, *others = arguments if isinstance(arguments, tuple) and arguments else (arguments,)
+    deep = isinstance(raw_mode, str) and ";16" in raw_mode
+    if decoder.startswith("ppm"):
+        deep = others[0] > 255
+    return deep and image.mode[0] not in "IF"
 
 
 def _tiff_tags(tags: Image.Exif, is_turned: bool, lost: list[str]) -> Image.Exif:

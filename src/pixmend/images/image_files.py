@@ -4,7 +4,8 @@ import io
 import math
 import os
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
@@ -21,11 +22,12 @@ from pixmend.images.picture import Picture, picture_from_array
 from pixmend.images.pixels import Pixels
 from pixmend.storage import StorePath, atomic_write
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy"})
+KNOWN_KINDS = "avif bmp dib gif jfif jpe jpeg jpg npy pbm pgm png pnm ppm tif tiff webp"
+EXTENSIONS = frozenset(f".{kind}" for kind in KNOWN_KINDS.split())
 MAX_PIXELS = 64_000_000  # 8,000 x 8,000: more is refused as a decompression bomb
 MAX_BYTES = 512 * 2**20
 # Decoders that run other programs or follow links in the file (EPS, MPO sidecars ...) stay off.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "NPY")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "DIB", "PPM", "NPY")
 _TIFF = (".tif", ".tiff")
 _LOSSLESS_MODES = {
     ".webp": ("RGB", "RGBA"),
@@ -44,7 +46,7 @@ _DECODER_ERRORS = (
 def find_images(folder: Path) -> Iterator[Path]:
     """Yield the image files under ``folder``, sorted by path, without hidden ones."""
     for path in sorted(folder.rglob("*")):
-        if _is_image(path.relative_to(folder)) and path.is_file():
+        if is_image(path.relative_to(folder)) and path.is_file():
             yield path
 
 
@@ -60,7 +62,34 @@ def images_at(place: StorePath) -> Iterator[Path | StorePath]:
 
 def images_in(folder: StorePath) -> Iterator[str]:
     """Yield the relative names of `find_images` for a folder in a store."""
-    return (name for name, *_ in folder.files() if _is_image(PurePosixPath(name)))
+    return (name for name, *_ in folder.files() if is_image(PurePosixPath(name)))
+
+
+def is_image(name: PurePath) -> bool:
+    """Whether a relative name is that of an image file that can be opened, and not hidden."""
+    return name.suffix.lower() in EXTENSIONS and not _is_hidden(name)
+
+
+def passed_over(
+    folder: StorePath, outside: StorePath, is_input: Callable[[PurePath], bool] = is_image
+) -> str:
+    """Return how many files of a folder are no inputs, by suffix; nothing if all are.
+
+    Hidden files are not counted, nor those in ``outside``.
+    """
+    # `StorePath.is_folder` raises for a link to itself.
+    if not (folder.is_folder() if folder.local is None else folder.local.is_dir()):
+        return ""
+    names = [
+        PurePosixPath(name)
+        for name, *_ in folder.files()
+        if not f"{folder / name}".startswith(f"{outside}/")
+    ]
+    others = [name.suffix.lower() for name in names if not (is_input(name) or _is_hidden(name))]
+    counts = Counter(each if each[1:].isalnum() else "others" for each in others).most_common(6)
+    many = "file of another kind" if len(others) == 1 else "files of other kinds"
+    kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in counts)
+    return f"{len(others):,} {many} passed over ({kinds})" if others else ""
 
 
 def open_image(source: Any) -> Picture:  # noqa: ANN401 - a path, a URL, a PIL image or an array
@@ -203,9 +232,8 @@ def _save(image: Image.Image, kind: str, info: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _is_image(name: PurePath) -> bool:
-    hidden = any(part.startswith(".") for part in name.parts)
-    return name.suffix.lower() in EXTENSIONS and not hidden
+def _is_hidden(name: PurePath) -> bool:
+    return any(part.startswith(".") for part in name.parts)
 
 
 def _read(place: StorePath) -> bytes:
