@@ -132,13 +132,13 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 def _text_chunks(image: Image.Image, content: bytes, lost: list[str]) -> Iterator[bytes]:
     """Yield what is known of an image besides its pixels as chunks of a PNG; name the rest."""
-    if content.startswith(_PNG):
-        for kind, body in png_chunks(content):
-            # PIL reads XMP and EXIF in text chunks, and takes the rotation out.
-            if kind in _PNG_KEPT and not body.startswith((b"XML:com.adobe.xmp", b"Raw profile")):
-                yield _chunk(kind, body)
-            elif kind not in _PNG_READ | _PNG_KEPT and kind.isalpha():
-                lost += {kind.decode()}.difference(lost)
+    chunks = list(png_chunks(content)) if content.startswith(_PNG) else []
+    for kind, body in chunks:
+        # PIL reads XMP and EXIF in text chunks, and takes the rotation out.
+        if kind in _PNG_KEPT and not body.startswith((b"XML:com.adobe.xmp", b"Raw profile")):
+            yield _chunk(kind, body)
+    others = {kind for kind, _ in chunks} - _PNG_READ - _PNG_KEPT
+    lost += sorted(kind.decode() for kind in others if kind.isalpha())
     comment = image.info.get("comment", b"")
     if isinstance(comment, bytes) and comment and b"\0" not in comment:
         yield _chunk(b"tEXt", b"Comment\0" + comment)

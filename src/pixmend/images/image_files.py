@@ -35,12 +35,6 @@ _LOSSLESS_MODES = {
     ".npy": ("L", "I;16", "RGB", "RGBA"),
 }
 _NPY = b"\x93NUMPY"
-_NPY = b"\x93NUMPY"
-# What PIL's decoders raise on damaged files.
-_DECODER_ERRORS = (
-    *(OSError, EOFError, SyntaxError, ValueError, TypeError, KeyError, IndexError),
-    *(ArithmeticError, RuntimeError, AttributeError),
-)
 
 
 def find_images(folder: Path) -> Iterator[Path]:
@@ -261,18 +255,16 @@ def _decode_array(content: bytes, name: str, max_pixels: int) -> NDArray[Any]:
     file = io.BytesIO(content)
     try:
         # Not numpy.load: it makes room for the size of the header before it reads the samples.
-        major, _ = np.lib.format.read_magic(file)
-        read_header = {
-            1: np.lib.format.read_array_header_1_0,
-            2: np.lib.format.read_array_header_2_0,
-        }[major]
+        formats = np.lib.format
+        major, _ = formats.read_magic(file)
+        read_header = formats.read_array_header_1_0 if major == 1 else formats.read_array_header_2_0
         shape, columns_first, dtype = read_header(file)
         samples = np.frombuffer(content, dtype, math.prod(shape), file.tell())
         array = samples.reshape(shape, order="F" if columns_first else "C")
     except Exception as error:  # numpy lets any error of its parser through
         raise ImageError(f"{name}: damaged, or no array of numbers: save it again") from error
     if math.prod(array.shape[:2]) > max_pixels:
-        raise ImageError(f"{name}: more than {max_pixels / 1e6:.0f} million pixels; scale it down")
+        raise ImageError(f"{name}: {too_large(max_pixels)}")
     return array.astype(dtype.newbyteorder("="))
 
 
