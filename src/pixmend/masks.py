@@ -224,7 +224,7 @@ def make_mask(
     hole = _marked(picture, shape, option)
     if hole is None or not hole.any():
         raise MaskError(
-            f"{picture.name}: it has no pixel that is missing by --mask {spec}; "
+            f"{picture.name}: no pixel is missing by mask {spec}; "
             f"give {'a tolerance, ' if shape == 'color' else ''}a mask image or a shape"
         )
     return Mask(~hole)
