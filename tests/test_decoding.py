@@ -4,9 +4,11 @@ import contextlib
 import io
 import itertools
 import os
+import re
 import resource
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,6 +172,18 @@ def test_children_are_warm_and_one_that_died_is_replaced():
     decode_image(content)
     assert first not in idle()
     assert first.process.stdin.closed
+
+
+def test_a_child_keeps_no_image_beyond_its_turn():
+    large = saved(Image.new("RGBA", (6000, 5000), "red"), "TIFF", compression="raw")  # 114 MiB
+    for _ in range(2):
+        assert decode_image(large).mode == "RGBA"
+    decode_image(saved(pil(), "BMP"))
+    (decoder,) = idle()
+    status = Path(f"/proc/{decoder.process.pid}/status").read_text()
+    resident, peak = (int(re.search(rf"{key}:\s+(\d+)", status)[1]) for key in ("VmRSS", "VmHWM"))
+    assert resident < 100 * 2**10
+    assert peak < 400 * 2**10
 
 
 def test_a_child_that_dies_over_an_image_is_told_with_its_exit_code(monkeypatch):

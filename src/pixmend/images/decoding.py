@@ -6,6 +6,7 @@ It imports PIL alone: a child starts in a tenth of a second, and its limit of me
 import io
 import json
 import re
+import signal
 import struct
 import sys
 import warnings
@@ -207,17 +208,22 @@ def _to_kept_mode(image: Image.Image) -> Image.Image:
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Decode image after image, until the other process closes its end."""
+    alarm = getattr(signal, "alarm", int)  # Windows has none
     while head := requests.readline():
-        size, max_pixels, formats = json.loads(head)
-        content = requests.read(size)
-        try:
-            image, facts = decode(content, max_pixels, formats)
-        except MemoryError:
-            sys.exit(1)  # what is left of it would be missing next time
-        except Exception as error:
-            _answer(answers, {"error": explain(error)})
-            continue
-        del content
+        alarm(60)  # should the other process die, which has a limit of its own
+        _decode_one(head, requests, answers)  # a function, so that no image outlives its turn
+        alarm(0)
+
+
+def _decode_one(head: bytes, requests: BinaryIO, answers: BinaryIO) -> None:
+    size, max_pixels, formats = json.loads(head)
+    try:
+        image, facts = decode(requests.read(size), max_pixels, formats)
+    except MemoryError:
+        sys.exit(1)  # what is left of it would be missing next time
+    except Exception as error:
+        _answer(answers, {"error": explain(error)})
+    else:
         _send(answers, image, facts)
 
 
