@@ -14,6 +14,7 @@ from pixmend.errors import SettingsError, StoppedError
 if TYPE_CHECKING:
     from pixmend.api import Model
     from pixmend.cli.completion_run import CompletionRun
+    from pixmend.cli.input_files import InputFile
     from pixmend.client import RemoteModel
     from pixmend.cluster import CompletionSummary
     from pixmend.completion import Answer, Blend, CompletionOptions, View
@@ -86,9 +87,7 @@ def complete(
     writes the best results so far and skips the remaining images.
     """
     from pixmend.cli.completion_run import Animations, CompletionRun
-    from pixmend.cli.input_files import expand_inputs
     from pixmend.completion import CompletionOptions, find_method
-    from pixmend.images import passed_over
     from pixmend.storage import StorePath
 
     _check_mask(mask)
@@ -107,9 +106,7 @@ def complete(
         _refuse_with("--cluster", {"--server": server, "--animation": animation})
         _complete_on(cluster, model, inputs, folder, options, mask, uncertainty, device, as_json)
         return
-    files = expand_inputs(inputs, out=folder)
-    for note in filter(None, (passed_over(StorePath.of(text), folder) for text in inputs)):
-        stderr.print(note)
+    files = _input_files(inputs, folder)
     animations = None if animation is None else Animations(animation, files)
     loaded = _load(model, device, server, animation)
     run = CompletionRun(loaded, files, mask, folder, options, uncertainty, animations, as_json)
@@ -120,6 +117,18 @@ def complete(
         stderr.print(f"stopped: kept the best results so far; {remaining} not started")
     if run.stopped or run.failures:
         raise Exit(130 if run.stopped else 2)
+
+
+def _input_files(inputs: list[str], out: "StorePath") -> "list[InputFile]":
+    """Return the inputs, and tell of the files of other kinds in their folders."""
+    from pixmend.cli.input_files import expand_inputs
+    from pixmend.images import passed_over
+    from pixmend.storage import StorePath
+
+    files = expand_inputs(inputs, out=out)
+    for note in filter(None, (passed_over(StorePath.of(text), out) for text in inputs)):
+        stderr.print(note)
+    return files
 
 
 def _check_mask(mask: str) -> None:
