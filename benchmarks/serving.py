@@ -128,7 +128,8 @@ def serving(model: str, batch: int, *more: object) -> Iterator[Process]:
 
 def request_of(image: bytes, method: str) -> bytes:
     """Return a multipart form with an image and a method."""
-    field = f'--x\r\nContent-Disposition: form-data; name="method"\r\n\r\n{method}\r\n'
+    field = '--x\r\nContent-Disposition: form-data; name="mask_spec"\r\n\r\ncenter\r\n'
+    field += f'--x\r\nContent-Disposition: form-data; name="method"\r\n\r\n{method}\r\n'
     file = '--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
     return field.encode() + file.encode() + image + b"\r\n--x--\r\n"
 

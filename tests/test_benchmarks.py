@@ -114,31 +114,69 @@ def test_the_cost_of_an_image_is_measured_and_reckoned_with(tmp_path):
 def test_no_benchmark_is_forgotten():
     source = (ROOT / "benchmarks" / "everything.py").read_text()
     for path in (ROOT / "benchmarks").glob("*.py"):
-        others = ("everything.py", "context_encoder.py", "stragglers.py", "tensorflow_interop.py")
+        others = ("everything.py", "stragglers.py", "tensorflow_interop.py")
         aside = path.name in others
         assert aside or f'"{path.name}"' in source, path.name
 
 
-def test_the_context_encoder_learns_goes_on_and_answers_tasks(records, tmp_path):
-    program = [sys.executable, ROOT / "benchmarks" / "context_encoder.py"]
-    learn = [*program, "train", tmp_path / "c.safetensors", records, "--filters", "4"]
-    for minutes in ("0.01", "0.02"):
-        subprocess.run([*learn, "--minutes", minutes], check=True, timeout=300, capture_output=True)
-    assert json.loads((tmp_path / "c.json").read_text())["seconds"] >= 1.2
-    tasks = tmp_path / "tasks" / "half"
-    (tasks / "masks").mkdir(parents=True)
-    image = np.random.default_rng(0).integers(0, 256, (16, 16, 1), np.uint8)
-    hole = np.zeros((16, 16, 1), np.uint8)
-    hole[:, :8] = 255
-    (tasks / "000000.png").write_bytes(encode_png(image))
-    (tasks / "masks" / "000000.png").write_bytes(encode_png(hole))
-    answer = [*program, "complete", tmp_path / "c.safetensors", tmp_path / "tasks", tmp_path / "o"]
-    said = subprocess.run(answer, check=True, timeout=300, capture_output=True, text=True).stdout
-    assert said == "1 answered\n"
-    made = open_image(tmp_path / "o" / "half" / "000000.png").pixels
-    assert np.array_equal(made[:, 8:], image[:, 8:])
-    assert not np.array_equal(made[:, :8], image[:, :8])
-    assert (tmp_path / "o" / "facts.json").exists()
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    """Folders of two classes: a training folder and a held-out one."""
+    folder = tmp_path_factory.mktemp("classes")
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 24), ("held_out", 6)):
+        for index in range(count):
+            level = 60 + 130 * (index % 2)
+            path = folder / part / f"class{index % 2}" / f"{index:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = level + draw.integers(-40, 40, (16, 16, 1))
+            path.write_bytes(encode_png(pixels.astype(np.uint8)))
+    return folder
+
+
+def rivals(*arguments):
+    command = [sys.executable, "-m", "benchmarks.rivals", *map(str, arguments), "--steps", "2"]
+    command += ["--size", "16", "--filters", "8"]
+    ran = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    return ran.stdout.splitlines()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_rivals_learn_answer_and_are_read(classes, precision):
+    given = ("--masks", "half", "random:0.8", "--precision", precision)
+    lines = rivals(classes / "train", classes / "held_out", classes / "out", *given)
+    rows = [line for line in lines if line.startswith("|")]
+    assert rows[0] == "| | half dB | half read | random:0.8 dB | random:0.8 read |"
+    names = [row.split("|")[1].strip() for row in rows[2:]]
+    assert {"mean", "nearest", "biharmonic", "context-encoder", "flow-matching"} <= set(names)
+    assert names[-1] == "flow-matching, mean of 8"
+    assert any(line.startswith("flow-matching: 2 steps in") for line in lines)
+    for row in rows[2:]:
+        decibels, read = map(float, row.split("|")[2:4])
+        assert 4 < decibels < 40
+        assert 0 <= read <= 1
+    known = [
+        open_image(classes / "out" / name / "half" / "000000.png").pixels[:, 8:]
+        for name in ("mean", "context-encoder", "flow-matching")
+    ]
+    assert np.array_equal(known[0], known[1])
+    assert np.array_equal(known[0], known[2])
+
+
+def test_rivals_answer_the_tasks_of_an_evaluation(classes, untrained, program, tmp_path):
+    save_model(untrained("L"), tmp_path / "m.safetensors")
+    evaluation = ("evaluate", tmp_path / "m.safetensors", classes / "held_out")
+    options = ("--masks", "half,grid", "--n", 6, "--methods", "biharmonic")
+    program(*evaluation, *options, "--tasks", tmp_path / "tasks")
+    lines = rivals(classes / "train", tmp_path / "tasks", tmp_path, "--rivals", "context-encoder")
+    assert lines[-1].startswith("| context-encoder |")
+    answers = f"rival={tmp_path / 'context-encoder'}"
+    ran = program(*evaluation, *options, "--out", tmp_path / "out", "--completions", answers)
+    assert ran.code == 0, ran.err
+    assert "rival" in ran.out
 
 
 def test_a_server_under_load_answers_each_request_with_its_own_image():

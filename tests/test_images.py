@@ -129,7 +129,7 @@ def test_a_part_is_cut_out_and_put_back_where_it_should():
     where = np.zeros((6, 20), bool)
     where[2, 4] = True
     changed = Picture(255 - part.native, "RGBA")
-    whole = picture.with_part(changed, rows, columns, where)
+    whole = picture.with_parts([changed], [(rows, columns, where)])
     expected = NOISE.copy()
     expected[5, 9] = 255 - expected[5, 9]
     assert np.array_equal(whole.native, expected)
@@ -297,7 +297,7 @@ def test_lack_of_memory_is_not_a_fault_of_the_image(monkeypatch):
 def test_missing_files_and_folders_are_named(tmp_path):
     with pytest.raises(ImageError, match="no such file"):
         open_image(tmp_path / "nothing.png")
-    with pytest.raises(ImageError, match="not a file"):
+    with pytest.raises(ImageError, match="Is a directory"):
         open_image(tmp_path)
 
 

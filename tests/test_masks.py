@@ -1,15 +1,21 @@
 """Masks: shares, sides, and white = hole wherever a mask comes from."""
 
 import hashlib
+import tempfile
+import unicodedata
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from pixmend.completion import Task, open_mask
+from pixmend.completion import Task, mask_file, open_mask
 from pixmend.errors import ImageError, MaskError
 from pixmend.images import open_image
 from pixmend.masks import SHAPES, SPECS, Mask, check_spec, is_spec, make_mask
+from pixmend.storage import StorePath
 
 
 def hole(spec, height=24, width=40, seed=0):
@@ -407,3 +413,42 @@ def test_of_a_boolean_array_with_channels_a_pixel_is_missing_if_any_channel_is()
     hole = Mask.from_pixels(pixels).hole
     assert hole.sum() == 1
     assert hole[1, 2]
+
+
+NAMES = st.text(
+    st.characters(categories=["L", "M", "N"], exclude_characters="\0"), min_size=1, max_size=12
+)
+
+
+@settings(deadline=None)
+@given(NAMES, NAMES, st.sampled_from(["NFC", "NFD"]), st.sampled_from(["NFC", "NFD"]))
+def test_names_that_look_the_same_are_the_same(folder, stem, of_image, of_mask):
+    path = unicodedata.normalize(of_mask, f"{folder}/{stem}.png")
+    with tempfile.TemporaryDirectory() as name:
+        mask = Path(name, path)
+        mask.parent.mkdir()
+        mask.touch()
+        relative = PurePath(unicodedata.normalize(of_image, f"{folder}/{stem}.jpg"))
+        found = mask_file(name, StorePath(Path("images") / relative), relative)
+        assert found == StorePath(mask)
+
+
+def test_a_mask_of_the_same_path_comes_before_one_of_the_same_name(tmp_path):
+    image, relative = StorePath.of("img/a/x.png"), PurePath("img/a/x.png")
+    for name in ("x.png", "a/x.png", "img/a/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+        assert mask_file(str(tmp_path), image, relative) == StorePath(tmp_path / name)
+    (tmp_path / "img" / "a" / "x.bmp").touch()
+    with pytest.raises(MaskError, match=r"several masks of that stem: .*x\.bmp, .*x\.png"):
+        mask_file(str(tmp_path), image, relative)
+
+
+def test_a_stem_too_long_for_other_suffixes_has_its_mask(tmp_path):
+    """No file can be named stem.jpeg, so there is none."""
+    name = f"{'s' * 251}.png"
+    (tmp_path / name).touch()
+    found = mask_file(str(tmp_path), StorePath.of(name), PurePath(name))
+    assert found == StorePath(tmp_path / name)
+    with pytest.raises(MaskError, match="no mask of that stem"):
+        mask_file(str(tmp_path), StorePath.of(f"o{name[1:]}"), PurePath(f"o{name[1:]}"))

@@ -252,7 +252,7 @@ def evaluate(
     return evaluation.evaluate(
         under_test,
         _source(images, names),
-        Path(out),
+        StorePath.of(out).on_this_machine("an evaluation"),
         spec,
         train=_training(train_data, under_test[0].model),
         completions=completions,
@@ -290,7 +290,9 @@ def write_tasks(
         seed=spec.seed,
         on_progress=on_images,
     )
-    return evaluation.write_tasks(Path(folder), held_out, spec)
+    return evaluation.write_tasks(
+        StorePath.of(folder).on_this_machine("a set of tasks"), held_out, spec
+    )
 
 
 def _training(train_data: str | Path | None, networks: models.DCGAN) -> TrainingImages | None:
@@ -370,11 +372,12 @@ def train(
         unless set here.
     """
     with open_group() as group:
-        wanted = plan_training(recipe, settings or {})
-        packed = prepare_records(StorePath.of(data), Path(run), wanted, group=group)
-        resolved = resolve_training(wanted, packed, Path(run), group=group)
+        wanted, source = plan_training(recipe, settings or {}), StorePath.of(data)
+        folder = StorePath.of(run).on_this_machine("a run")
+        packed = prepare_records(source, folder, wanted, group=group)
+        resolved = resolve_training(wanted, packed, folder, group=group)
         for progress in training.train(
-            packed, Path(run), resolved, data_name=str(StorePath.of(data)), group=group
+            packed, folder, resolved, data_name=str(source), group=group
         ):
             on_progress(progress)
     return load(run)

@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -35,6 +36,7 @@ from pixmend.images import Pixels, decode_image, encode_png, open_image
 
 __all__ = ["Client", "RemoteModel"]
 
+_T = TypeVar("_T")
 _OPTIONS = ("seconds", "candidates", "seed", "answer", "view")  # sent as they are
 
 
@@ -49,8 +51,7 @@ class Client:
 
     def models(self) -> list[dict[str, Any]]:
         """Return the facts of the server's models."""
-        models: list[dict[str, Any]] = self._request("GET", "/v1/models").json()["models"]
-        return models
+        return self._request("GET", "/v1/models", lambda answer: list(answer["models"]))
 
     def complete(
         self, image: object, mask: object = "center", *, model: str = "", **settings: object
@@ -67,7 +68,7 @@ class Client:
     def complete_task(self, task: Task, *, model: str, settings: Mapping[str, Any]) -> Completion:
         """Complete a task; see `complete`."""
         form = _form(task, {"model": model, "full": True, **settings})
-        return _completion(task, self._request("POST", "/v1/completions", **form).json())
+        return self._request("POST", "/v1/completions", partial(_completion, task), **form)
 
     def watch(
         self, image: object, mask: object = "center", *, model: str = "", **settings: object
@@ -88,24 +89,24 @@ class Client:
                 if field == "event":
                     event = value
                 elif field == "data":
-                    yield event, json.loads(value)
+                    yield event, self._read(value, dict)
 
     def cancel(self, search: str) -> None:
         """End a streamed search, named by its event ``accepted``, with its best result so far."""
-        self._request("POST", f"/v1/completions/{quote(search, safe='')}/cancel")
+        self._request("POST", f"/v1/completions/{quote(search, safe='')}/cancel", dict)
 
     def model(self, name: str = "") -> "RemoteModel":
         """Return a model of the server, as `pixmend.load` returns one of this machine."""
         return RemoteModel(self, name)
 
-    def _request(self, method: str, path: str, **form: Any) -> httpx.Response:  # noqa: ANN401
+    def _request(self, method: str, path: str, parse: Callable[[Any], _T], **form: Any) -> _T:  # noqa: ANN401
         until = time.monotonic() + self.patience
         with self._connect() as http:
             while True:
                 response = http.request(method, path, **form)
                 if response.is_success:
-                    return response
-                wait = float(response.headers.get("Retry-After", 0))
+                    return self._read(response.text, parse)
+                wait = _seconds_of(response.headers.get("Retry-After", ""))
                 if response.status_code != 503 or time.monotonic() + wait > until:
                     raise self._refusal(response)
                 time.sleep(wait)
@@ -128,6 +129,14 @@ class Client:
         except httpx.HTTPError as error:
             raise ServerError(
                 f"{self.url}: cannot be reached ({error}); is `pixmend serve` running there?"
+            ) from error
+
+    def _read(self, text: str, parse: Callable[[Any], _T]) -> _T:
+        try:
+            return parse(json.loads(text))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServerError(
+                f"{self.url}: the answer cannot be read; is it a pixmend server?"
             ) from error
 
     def _refusal(self, response: httpx.Response) -> ServerError:
@@ -169,6 +178,12 @@ class RemoteModel:
             if should_stop():
                 return
             yield self.client.complete_task(task, model=self.name, settings=settings)
+
+
+def _seconds_of(retry_after: str) -> float:
+    """Return the seconds of a header Retry-After; 1 where it is none, a date or out of range."""
+    digits = retry_after.strip()
+    return float(digits) if digits.isascii() and digits.isdigit() and len(digits) < 7 else 1.0
 
 
 def _task(image: object, mask: object, settings: Mapping[str, Any]) -> Task:

@@ -31,19 +31,11 @@ _POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The processes that compute together; this class is a group of one.
+    """The processes that compute together; this class is a group of one."""
 
-    Attributes
-    ----------
-    rank, world
-        Number of this process, and number of processes.
-    local_rank, local_world
-        The same on this host.
-    """
-
-    rank: int = 0
-    world: int = 1
-    local_rank: int = 0
+    rank: int = 0  # number of this process
+    world: int = 1  # number of processes
+    local_rank: int = 0  # the same on this host
     local_world: int = 1
 
     @property

@@ -163,8 +163,8 @@ def load_efficientnet() -> nn.Module:
     try:
         # Read as plain tensors: no code in the file is run.
         weights = torch.load(path, map_location="cpu", weights_only=True)
-        weights = {name: value for name, value in weights.items() if not name.startswith("_fc.")}
-        net.load_state_dict(weights)
+        tensors = [tensor for name, tensor in weights.items() if not name.startswith("_fc.")]
+        net.load_state_dict(dict(zip(net.state_dict(), tensors, strict=True)))
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelFileError(
             f"{path}: not the weights of EfficientNet-Lite0 ({str(error).splitlines()[0]}); "
@@ -173,70 +173,53 @@ def load_efficientnet() -> nn.Module:
     return net.eval().requires_grad_(False)
 
 
-class _EfficientNetLite0(nn.Module):
+class _EfficientNetLite0(nn.Sequential):
     """Images [B, 3, S, S] in [-1, 1] -> the last average, [B, 1280] (Tan and Le 2019).
 
-    Lite: no squeeze-excitation, ReLU6. Modules have the names of the package's weights.
+    Lite: no squeeze-excitation, ReLU6. Layers have the order of the package's weights.
     """
 
-    _scale: Tensor
-
     def __init__(self) -> None:
-        super().__init__()
-        scale = torch.tensor([_MEAN, _SPREAD]).view(2, 3, 1, 1)
-        self.register_buffer("_scale", scale, persistent=False)
-        self._conv_stem = _SameConv2d(3, _STEM, 3, stride=2)
-        self._bn0 = nn.BatchNorm2d(_STEM, eps=1e-3)
-        self._blocks = nn.ModuleList()
-        narrow = _STEM
+        blocks, narrow = list[nn.Module](), _STEM
         for expansion, kernel, first, wide, repeats in _STAGES:
             for stride in chain([first], [1] * (repeats - 1)):
-                self._blocks.append(_Block(narrow, wide, kernel, stride, expansion))
+                blocks.append(_Block(narrow, wide, kernel, stride, expansion))
                 narrow = wide
-        self._conv_head = _SameConv2d(narrow, _HEAD, 1)
-        self._bn1 = nn.BatchNorm2d(_HEAD, eps=1e-3)
+        super().__init__(*_unit(3, _STEM, 3, stride=2), *blocks, *_unit(narrow, _HEAD, 1))
 
     def forward(self, images: Tensor) -> Tensor:
-        images = ((images + 1) / 2 - self._scale[0]) / self._scale[1]
+        mean, spread = images.new_tensor([_MEAN, _SPREAD]).view(2, 3, 1, 1)
+        images = ((images + 1) / 2 - mean) / spread
         size = (_SIDE, _SIDE)
         maps = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=True)
-        maps = F.relu6(self._bn0(self._conv_stem(maps)))
-        for block in self._blocks:
-            maps = block(maps)
-        maps = F.relu6(self._bn1(self._conv_head(maps)))
-        return maps.mean((2, 3))
+        return super().forward(maps).mean((2, 3))  # type: ignore[no-any-return, no-untyped-call]
 
 
-class _Block(nn.Module):
+class _Block(nn.Sequential):
     """An inverted residual block (Sandler 2018, section 3.3)."""
 
     def __init__(self, narrow: int, wide: int, kernel: int, stride: int, expansion: int) -> None:
-        super().__init__()
         inner = narrow * expansion
-        self.expands = expansion != 1
-        if self.expands:
-            self._expand_conv = _SameConv2d(narrow, inner, 1)
-            self._bn0 = nn.BatchNorm2d(inner, eps=1e-3)
-        self._depthwise_conv = _SameConv2d(inner, inner, kernel, stride=stride, groups=inner)
-        self._bn1 = nn.BatchNorm2d(inner, eps=1e-3)
-        self._project_conv = _SameConv2d(inner, wide, 1)
-        self._bn2 = nn.BatchNorm2d(wide, eps=1e-3)
+        expand = _unit(narrow, inner, 1) if expansion != 1 else []
+        depthwise = _unit(inner, inner, kernel, stride=stride, groups=inner)
+        super().__init__(*expand, *depthwise, *_unit(inner, wide, 1)[:2])
         self.skips = stride == 1 and narrow == wide
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = F.relu6(self._bn0(self._expand_conv(images))) if self.expands else images
-        maps = F.relu6(self._bn1(self._depthwise_conv(maps)))
-        projected: Tensor = self._bn2(self._project_conv(maps))
-        return images + projected if self.skips else projected
+        maps: Tensor = super().forward(images)  # type: ignore[no-untyped-call]
+        return images + maps if self.skips else maps
+
+
+def _unit(
+    narrow: int, wide: int, kernel: int, *, stride: int = 1, groups: int = 1
+) -> list[nn.Module]:
+    """Return a convolution, batch norm and the activation."""
+    convolution = _SameConv2d(narrow, wide, kernel, stride, groups=groups, bias=False)
+    return [convolution, nn.BatchNorm2d(wide, eps=1e-3), nn.ReLU6()]
 
 
 class _SameConv2d(nn.Conv2d):
     """A convolution padded as TensorFlow's "SAME": an odd pixel of padding goes right and below."""
-
-    def __init__(
-        self, narrow: int, wide: int, kernel: int, stride: int = 1, groups: int = 1
-    ) -> None:
-        super().__init__(narrow, wide, kernel, stride, groups=groups, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         stride, kernel = self.stride[0], self.kernel_size[0]

@@ -291,7 +291,7 @@ def test_a_call_that_is_killed_takes_nothing_back_that_was_told(program, tmp_pat
     told = lines(out)
     with (out / "results.jsonl").open("a") as results:
         results.write('{"file": "cut o')
-    (out / ".one.png.abcdefgh.tmp").write_text("left by a kill")
+    (out / ".one.png.abcdefgh.pixmend.tmp").write_text("left by a kill")
     monkeypatch.setattr(CompletionRun, "_write", lambda self, result: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         program(*command)
@@ -303,7 +303,7 @@ def test_leftovers_of_a_killed_call_are_removed_from_all_its_folders(program, tm
     for name in ("a/one", "b/two"):
         put(tmp_path / "in" / f"{name}.png")
     left = [
-        tmp_path / root / part / f".{name}.abcdefgh.tmp"
+        tmp_path / root / part / f".{name}.abcdefgh.pixmend.tmp"
         for root in ("out", "gifs")
         for part, name in (("", "sheet.png"), ("a", "one.png"))
     ]
@@ -320,7 +320,7 @@ def test_leftovers_of_a_killed_call_are_removed_from_all_its_folders(program, tm
 def test_two_calls_into_one_folder_leave_each_others_files_alone(tmp_path):
     from pixmend.storage import shared
 
-    (tmp_path / ".a.png.abcdefgh.tmp").write_text("being written")
+    (tmp_path / ".a.png.abcdefgh.pixmend.tmp").write_text("being written")
     with shared(tmp_path, []), shared(tmp_path, [tmp_path]):
         assert list(tmp_path.glob("*.tmp"))
     with shared(tmp_path, [tmp_path]):

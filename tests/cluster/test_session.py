@@ -1,12 +1,13 @@
 """Errors without a cluster, and the worker contract."""
 
+import os
 import socket
 import sys
 from dataclasses import replace
 
 import pytest
 
-from pixmend.cluster import connect
+from pixmend.cluster import connect, session
 from pixmend.cluster.session import WorkerContract
 from pixmend.errors import ClusterError
 
@@ -49,3 +50,41 @@ def test_an_animation_and_a_server_are_refused_beside_a_cluster(program, tmp_pat
         )
         assert ran.code == 2
         assert f"error: {more[0]}: " in ran.err
+
+
+@pytest.fixture
+def listening(monkeypatch, tmp_path):
+    """Return the file of a cluster's address, at which something listens."""
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    path = tmp_path / "ray" / "ray_current_cluster"
+    path.parent.mkdir(mode=0o777)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        path.write_text(f"127.0.0.1:{server.getsockname()[1]}\n")
+        path.chmod(0o644)
+        yield path
+
+
+def test_auto_joins_the_cluster_of_the_user(listening):
+    assert session._own_cluster() == listening.read_text().strip()
+
+
+@pytest.mark.parametrize("mode", [0o646, 0o666])
+def test_auto_joins_no_cluster_that_others_may_name(listening, mode):
+    listening.chmod(mode)
+    assert session._own_cluster() is None
+
+
+def test_auto_joins_no_cluster_of_another_user(listening, monkeypatch):
+    monkeypatch.setattr("os.getuid", lambda: listening.stat().st_uid + 1)
+    assert session._own_cluster() is None
+
+
+def test_auto_takes_no_link_and_no_pipe_for_the_address_of_a_cluster(listening):
+    listening.rename(listening.with_name("elsewhere"))
+    listening.symlink_to("elsewhere")
+    assert session._own_cluster() is None
+    listening.unlink()
+    os.mkfifo(listening)
+    assert session._own_cluster() is None

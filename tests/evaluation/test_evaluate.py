@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -172,7 +173,7 @@ def test_baselines_leave_known_pixels_as_they_are(untrained):
     from pixmend.evaluation.evaluated_methods import available_methods
     from pixmend.masks import make_mask
 
-    names = [name for name in available_methods(untrained("L"), TRAIN)[0] if name != "default"]
+    names = [name for name in available_methods(untrained("L"), TRAIN) if name != "default"]
     assert {"mean", "nearest"} <= set(names)
     images = np.random.default_rng(4).integers(0, 256, (2, 16, 16, 1), np.uint8)
     masks = [make_mask("strokes", 16, 16, seed=seed) for seed in range(2)]
@@ -301,10 +302,39 @@ def test_the_classifier_classifies_what_can_be_classified(tmp_path):
     assert kept.predict(images) == labels, "read back, not trained again"
 
 
+def test_what_known_pixels_allow_is_read_by_a_second_classifier(tmp_path, monkeypatch):
+    from pixmend.evaluation import classifier
+
+    draw = np.random.default_rng(3)
+    labels = ["dark", "bright"] * 60
+    images = draw.integers(0, 256, (120, 16, 16, 1), np.uint8)
+    images[::2, :, :8], images[1::2, :, :8] = 60, 190  # the right half is noise
+    names = [f"{n}.png" for n in range(120)]
+    train = TrainingImages(images[40:], names[40:], labels[40:], "digest")
+    held = HeldOut(images[:40], names[:40], names[:40], labels[:40], 40, 40, [], [], [])
+    spec = EvaluationSpec(("half:left", "half:right"))
+    few = {"steps": 30}
+    monkeypatch.setattr(classifier.train_classifier, "__kwdefaults__", few)
+    monkeypatch.setattr(classifier.train_masked_classifier, "__kwdefaults__", few)
+    store = ResultStore(tmp_path, {"batch": 80})
+    rows = [replace(row_of(n, names[n], "same"), digest="d") for n in range(40)]
+    store.add(BatchResult(rows, images[:40], None))
+    rows, found, reason = classifier.classify_answers(rows, held, train, spec, store)
+    assert reason is None
+    assert found["originals_class_correct"] == np.mean([row.class_correct for row in rows])
+    assert found["originals_class_correct"] > 0.9
+    assert found["known_pixels_class_correct"]["half:right"] > 0.9
+    assert found["known_pixels_class_correct"]["half:left"] < 0.75
+    monkeypatch.delattr(classifier, "train_masked_classifier")
+    again = classifier.classify_answers(rows, held, train, spec, store)
+    assert again[1] == found, "read back, not trained again"
+
+
 @pytest.fixture
 def without_extra(monkeypatch):
-    """The feature net is not installed."""
+    """Neither the feature net nor OpenCV is installed."""
     monkeypatch.setattr("pixmend.features.find_spec", lambda name: None)
+    monkeypatch.setattr("pixmend.evaluation.baselines.find_spec", lambda name: None)
 
 
 @pytest.mark.usefixtures("without_extra")
@@ -316,6 +346,33 @@ def test_what_a_figure_lacks_is_told_and_it_is_left_out(untrained, files, train,
     assert "two classes" in told
     assert found.summary.cells["mean", "center"].kid is None
     assert "class_correct" not in found.summary.cells["mean", "center"].figures
+
+
+@pytest.mark.usefixtures("without_extra")
+def test_all_that_did_not_run_is_named_on_the_page_and_in_the_terminal(tasks):
+    program, folder = tasks
+    ran = program(
+        "evaluate", folder / "m.safetensors", folder / "images", "--out", folder / "o",
+        "--masks", "center", "--methods", "classic:0.002,biharmonic",
+    )  # fmt: skip
+    assert ran.code == 0
+    absent = "Not compared with mean, nearest, telea and navier-stokes, which did not run."
+    page = " ".join((folder / "o" / "report.html").read_text().split())
+    assert absent in " ".join(ran.out.split())
+    assert absent in page
+    reasons = [
+        "mean needs --train-data RECORDS",
+        "nearest needs --train-data RECORDS",
+        "telea needs the extra bench",
+        "navier-stokes needs the extra bench",
+        "KID in features of photographs needs the extra metrics",
+        "KID needs 50 images",
+        "KID of samples needs --train-data RECORDS of 100 images",
+        "classifier accuracy needs --train-data",
+    ]
+    for reason in reasons:
+        assert reason in " ".join(ran.err.split()), reason
+        assert reason in page, reason
 
 
 @pytest.mark.usefixtures("without_extra")
@@ -451,6 +508,29 @@ def test_a_model_that_loses_to_the_mean_is_told_so(untrained, train, tmp_path):
     assert "no better than the mean" in told
     assert "trained on 12 images" in told
     assert "rest on 10 images" in told
+
+
+def test_the_report_says_how_much_of_what_known_pixels_allow_is_read(
+    untrained, tmp_path, monkeypatch
+):
+    from pixmend.evaluation import classifier
+    from tests.training.test_report import Page
+
+    for name in ("train_classifier", "train_masked_classifier"):
+        monkeypatch.setattr(getattr(classifier, name), "__kwdefaults__", {"steps": 3})
+    images = np.random.default_rng(4).integers(0, 256, (140, 16, 16, 1), np.uint8)
+    names, labels = [f"{n}.png" for n in range(140)], ["a", "b"] * 70
+    train = TrainingImages(images[:100], names[:100], labels[:100], "digest")
+    source = EvaluationImages(names[100:], labels[100:], lambda n: images[100 + n])
+    options = {"methods": ["classic:0.002", "mean"], "masks": ("half",), "count": 40}
+    found = evaluate(untrained("L"), source, tmp_path, train=train, **options)
+    words = " ".join(" ".join(Page((tmp_path / "report.html").read_text()).text).split())
+    facts = json.loads((tmp_path / "report.json").read_text())
+    read = found.summary.cells["classic:0.002, sharp", "half"].figures["class_correct"].mean
+    allowed = facts["known_pixels_class_correct"]["half"]
+    assert f"is read {read:.2f} of {allowed:.3f} that the known pixels allow (half)." in words
+    assert "Prior samples of G" in words
+    assert facts["samples"]["count"] == 50
 
 
 # Bad input

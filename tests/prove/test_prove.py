@@ -1,6 +1,7 @@
 """Every section of `make prove`, small: the promises hold, and the section would see it if they did not."""
 
 import os
+import signal
 from dataclasses import replace
 from functools import partial
 
@@ -8,7 +9,7 @@ import pytest
 
 import tools.prove.__main__ as runner
 from pixmend import storage
-from tools.prove import crash, disk, hostile, machines, mutate, numerics, soak, underway
+from tools.prove import crash, disk, hostile, machines, mutate, numerics, siege, soak, underway
 from tools.prove.children import attempt, program
 from tools.prove.tally import Row, Scale, markdown
 from tools.prove.world import make_world, verbs_of
@@ -108,11 +109,30 @@ def test_a_server_under_mixed_load_gives_right_answers(tmp_path):
     holds(*soak.soak(SMALL, tmp_path))
 
 
+@pytest.mark.parametrize("attack", ["half a head", "thin images"])
+def test_a_server_under_attack_answers_the_others_and_ends(tmp_path, monkeypatch, attack):
+    chosen = {name: each for name, each in siege.ATTACKS.items() if attack in name}
+    assert len(chosen) == 1
+    monkeypatch.setattr(siege, "ATTACKS", chosen)
+    holds(*siege.siege(SMALL, tmp_path))
+
+
+def test_a_server_that_answers_nobody_and_does_not_end_would_be_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(siege, "DEADLINE", 1.0)
+    monkeypatch.setattr(siege, "DRAIN", 1.0)
+    monkeypatch.setattr(siege, "LATE", 1.0)
+    stop = {"stopped": lambda target, held: target.process.send_signal(signal.SIGSTOP)}
+    monkeypatch.setattr(siege, "ATTACKS", stop)
+    (row,) = siege.siege(SMALL, tmp_path)
+    assert any("/healthz" in each for each in row.wrong)
+    assert any("SIGTERM is ignored" in each for each in row.wrong)
+
+
 def test_half_written_files_lost_results_and_leftovers_would_be_seen(world, tmp_path):
     verb = verb_of(world, "complete")
     attempt(verb.command(tmp_path / "out"))
     done, whole = verb.done(tmp_path / "out"), verb.result(tmp_path / "out")
-    (tmp_path / "out" / ".a.png.12345678.tmp").write_text("")
+    (tmp_path / "out" / ".a.png.12345678.pixmend.tmp").write_text("")
     row = Row("a leftover")
     crash.compare(verb, tmp_path / "out", whole, row)
     assert len(row.wrong) == 2

@@ -13,7 +13,14 @@ import pytest
 from PIL import Image
 
 from pixmend.errors import InputError
-from pixmend.records import PackSettings, Records, find_source, pack
+from pixmend.records import (
+    PackSettings,
+    Records,
+    encode_example,
+    find_source,
+    pack,
+    write_record,
+)
 from pixmend.records.containers import read_zip
 from pixmend.storage import StorePath
 
@@ -249,3 +256,25 @@ def test_a_member_over_the_limit_is_left_out(tmp_path: Path) -> None:
     found = {item.name: item.reason for item in find_source(path).images()}
     assert not found["a.zip/a.png"]
     assert "over the limit" in found["a.zip/b.png"]
+
+
+def test_a_zip_in_a_zip_is_left_out_with_a_hint(tmp_path: Path) -> None:
+    inner = zip_of(tmp_path / "inner.zip", {"a.png": png(1)}).read_bytes()
+    hint = "a zip within a zip; unpack it first"
+    records = packed(zip_of(tmp_path / "set.zip", {"a.png": png(1), "b/inner.zip": inner}))
+    assert reasons(records) == {"set.zip/b/inner.zip": hint}
+    assert records.manifest.classes == ()
+    with pytest.raises(InputError, match=f"inner.zip: {hint}"):
+        packed(zip_of(tmp_path / "outer.zip", {"inner.zip": inner}))
+
+
+def test_no_advice_names_an_option_that_packing_lacks(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecord"
+    with path.open("wb") as file:
+        write_record(file, encode_example({"image/encoded": png(1)}))
+        write_record(file, encode_example({"image/encoded": png(2)}))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    (reason,) = reasons(packed(path)).values()
+    assert reason.endswith("the checksum of its payload is wrong; fetch or pack the file again")

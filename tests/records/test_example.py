@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixmend.errors import RecordError
-from pixmend.records import decode_example, encode_example
+from pixmend.records import decode_example, encode_example, tfrecord
+from pixmend.records.tfrecord import Value
 
 from .test_framing import GOLDEN_PAYLOAD
 
@@ -101,3 +102,51 @@ def test_a_name_that_is_no_text_is_malformed() -> None:
 def test_numbers_beyond_int64_are_a_bug_of_the_caller() -> None:
     with pytest.raises(ValueError, match="int64"):
         encode_example({"x": 2**63})
+
+
+def example_of(*entries: bytes) -> bytes:
+    """Return an Example of raw map entries."""
+    features = b"".join(b"\x0a" + _length(entry) + entry for entry in entries)
+    return b"\x0a" + _length(features) + features
+
+
+def _length(content: bytes) -> bytes:
+    size, encoded = len(content), bytearray()
+    while size > 0x7F:
+        encoded.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([*encoded, size])
+
+
+def test_as_many_parts_as_a_record_may_have_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tfrecord, "_MAX_VALUES", 4000)
+    most = {f"{n:03}" + "k" * 997: [n, n, n, n] for n in range(1000)}
+    assert decode_example(encode_example(most)) == most
+
+
+@pytest.mark.parametrize(
+    ("features", "what"),
+    [
+        ({f"{n}": 1 for n in range(1001)}, "over 1,000 features"),
+        ({"k" * 1001: 1}, "a feature's name of 1,001 bytes"),
+        ({"x": [1] * 4001}, "a feature of over 4,000 values"),
+        ({"x": [0.5] * 4001}, "a feature of over 4,000 values"),
+        ({"x": [b""] * 4001}, "a feature of over 4,000 values"),
+        ({"x": [1] * 4000, "y": 1}, "over 1,000 features or 4,000 values"),
+    ],
+)
+def test_a_record_of_too_many_parts_is_refused(
+    features: dict[str, Value], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few bytes each would take far more memory as objects."""
+    monkeypatch.setattr(tfrecord, "_MAX_VALUES", 4000)
+    with pytest.raises(RecordError, match=what):
+        decode_example(encode_example(features))
+
+
+def test_values_under_one_name_count_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tfrecord, "_MAX_VALUES", 10)
+    entry = b"\x0a\x01x" + b"\x12\x05\x1a\x03\x0a\x01\x07"
+    assert decode_example(example_of(*[entry] * 10)) == {"x": [7]}
+    with pytest.raises(RecordError, match="over"):
+        decode_example(example_of(*[entry] * 11))

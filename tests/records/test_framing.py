@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixmend.errors import InputError, RecordError
-from pixmend.records import read_record_at, read_records, scan_records, write_record
-from pixmend.records.tfrecord import masked_crc
+from pixmend.records import read_record_at, read_records, scan_records, tfrecord, write_record
+from pixmend.records.tfrecord import frame_record, masked_crc
 
 # Written by tf.io.TFRecordWriter: the Example {"height": 7, "label": -3, "name": "ab"}.
 GOLDEN_PAYLOAD = bytes.fromhex(
@@ -140,3 +140,42 @@ def test_gzip_and_missing_files_say_what_to_do(tmp_path: Path) -> None:
 def test_reading_at_a_wrong_offset_is_an_error(offset: int) -> None:
     with pytest.raises(RecordError):
         read_record_at(GOLDEN_FRAME, offset, "shard")
+
+
+def test_a_record_over_the_limit_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tfrecord, "_MAX_PAYLOAD", 100)
+    path = tmp_path / "a.tfrecord"
+    offsets = shard_of([bytes(100), bytes(101), b"next"], path)
+    (_, first), (_, second), *rest = scan_records(path)
+    assert first == bytes(100)
+    assert isinstance(second, RecordError)
+    assert "101 bytes long, over the limit of 100" in str(second)
+    assert rest[-1] == (offsets[2], b"next")
+
+
+def test_a_hole_of_any_length_is_searched_no_further_than_a_record(tmp_path: Path) -> None:
+    path = tmp_path / "hole.tfrecord"
+    with path.open("wb") as file:
+        file.truncate(200 * 2**30)
+    ((offset, payload),) = scan_records(path)
+    assert offset == 0
+    assert isinstance(payload, RecordError)
+
+
+TRITS = st.lists(st.sampled_from([0, 1, 255]), max_size=40).map(bytes)
+
+
+@settings(deadline=None)
+@given(st.lists(TRITS, max_size=6), TRITS, st.data())
+def test_every_header_after_damage_is_found(
+    payloads: list[bytes], before: bytes, data: st.DataObject
+) -> None:
+    """Also after and within zeros, wherever the search begins."""
+    frames = [frame_record(payload) for payload in payloads]
+    content = before + b"".join(frames)
+    starts = [len(before) + sum(map(len, frames[:n])) for n in range(len(frames))]
+    start = data.draw(st.integers(0, len(content)))
+    expected = next((each for each in starts if each >= start), len(content))
+    assert tfrecord._resync(content, start) == expected

@@ -1,6 +1,8 @@
 """Families are read off file names: what looks alike must not be on both sides of a split."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pixmend.records import groups_of
 
@@ -49,22 +51,69 @@ def test_case_makes_no_family():
     assert of([name.upper() for name in names]) == of(names)
 
 
-def test_numeric_names_are_told_apart_by_their_leading_number():
-    names = [f"{n}.png" for n in range(1, 20)] + ["25.png", "25-female.png", "025-shiny.png"]
-    assert of(names)[-3:] == ["25", "25", "25"]
-    assert len(set(of(names))) == 20
+WORDS = ["archer", "ranger", "shaman", "hero", "scout", "druid", "rider", "lord", "mage", "cook"]
+NUMBERS = st.integers(0, 9999).map(str)
+HASHES = st.binary(min_size=8, max_size=20).map(bytes.hex).filter(lambda text: not text.isalpha())
 
 
-def test_chars74k_is_grouped_by_font_the_trailing_number():
-    names = [f"Sample{c:03}/img{c:03}-{font:05}.png" for c in range(1, 13) for font in range(1, 41)]
-    labels = [name[:9] for name in names]
-    assert of(names, labels) == [str(font) for _ in range(12) for font in range(1, 41)]
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["", "icon-", "IMG_", "a b (", "x"]), NUMBERS | HASHES),
+        min_size=10,
+        max_size=60,
+        unique_by=lambda pair: pair[1],
+    )
+)
+def test_numbers_and_hashes_make_no_family(pairs):
+    """One word in all names, or none, varies over no set."""
+    prefix = pairs[0][0]
+    names = [f"{prefix}{number}.png" for _, number in pairs]
+    assert len(set(of(names))) == len(names)
+    mixed = [f"{number}.png" for _, number in pairs]
+    assert len(set(of(mixed))) == len(names)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(WORDS), min_size=20, max_size=60),
+    st.sampled_from(["", "__", "-", "_", " ", "+"]),
+    st.permutations("0123456789"),
+    st.randoms(),
+)
+def test_a_family_is_the_word_whatever_the_numbers_and_the_order(words, mark, digits, random):
+    words = [*words, *WORDS, *WORDS]
+    names = [f"{word}{mark}{n:04}.png" for n, word in enumerate(words)]
+    if max(map(words.count, words)) > len(words) / 4:
+        assert len(set(of(names))) == len(names)
+        return
+    assert partition(of(names)) == partition(words)
+    other = [name.translate(str.maketrans("0123456789", "".join(digits))) for name in names]
+    assert partition(of(other)) == partition(words)
+    order = random.sample(range(len(names)), len(names))
+    assert [of(names)[n] for n in order] == of([names[n] for n in order])
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(WORDS), min_size=10, max_size=40))
+def test_a_folder_is_a_family_where_names_are_numbers_and_classes_are_other_folders(folders):
+    folders = [*folders, *WORDS, *WORDS]
+    names = [f"{'AB'[n % 2]}/{folder}/{n}.png" for n, folder in enumerate(folders)]
+    labels = [name[0] for name in names]
+    same = partition(of(names, labels)) == partition(folders)
+    assert same == (max(map(folders.count, folders)) <= len(folders) / 4)
+
+
+def test_numbers_shared_by_two_sets_are_no_families_of_both():
+    held_out, training = ([f"{root}/icon-{n:03}.png" for n in range(126)] for root in ("a", "b"))
+    groups = of([*held_out, *training])
+    assert not set(groups[:126]) & set(groups[126:])
 
 
 def test_families_that_are_the_classes_over_again_are_not_used():
     names = [f"{c}/{c}{n:02}.png" for c in "abcdefghijkl" for n in range(12)]
     labels = [name[0] for name in names]
-    assert of(names, labels) == [str(n) for _ in "abcdefghijkl" for n in range(12)]
+    assert len(set(of(names, labels))) == len(names)
     assert of(names) == labels, "without classes the word is all there is"
 
 
@@ -105,5 +154,3 @@ def test_places_in_a_container_are_no_families():
     """The 25th image of one idx file has nothing to do with the 25th of another."""
     names = [f"{part}-images-idx3-ubyte.gz/{n}" for part in ("train", "t10k") for n in range(20)]
     assert len(set(of(names))) == 40
-    numbered = [f"{part}/{n}.png" for part in ("train", "more") for n in range(20)]
-    assert len(set(of(numbered))) == 20

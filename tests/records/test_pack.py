@@ -20,7 +20,7 @@ from pixmend.cli.pack import pack as verb
 from pixmend.errors import InputError, OutputError, PixmendError, SettingsError, StoppedError
 from pixmend.records import Manifest, PackProgress, PackSettings, Records, pack
 from pixmend.records.manifest import read_index
-from pixmend.records.pack_progress import ProgressFile, ShardProgress, ShardResult
+from pixmend.records.pack_progress import JobProgress, ProgressFile, ShardResult
 from pixmend.records.shards import ShardJob, pack_shard
 
 from .helpers import every, folder_bytes, noise
@@ -233,7 +233,9 @@ def test_a_killed_run_goes_on_to_equal_bytes(
     kept = {path: path.stat().st_mtime_ns for path in out.glob("*.tfrecord")}
     done = {path.name.removesuffix(".done.json") for path in out.glob(".pack/*.done.json")}
     assert not (out / "manifest.json").exists()
-    (out / ".images-00000-of-00040.tfrecord.abc.tmp").write_text("what a killed writer leaves")
+    (out / ".images-00000-of-00040.tfrecord.abc.pixmend.tmp").write_text(
+        "what a killed writer leaves"
+    )
     time.sleep(0.1)  # the killed run's workers notice
     pack(folder, out, SETTINGS, workers=1)
     assert folder_bytes(out) == folder_bytes(tmp_path / "whole")
@@ -282,7 +284,7 @@ def test_inputs_that_changed_while_stopped_are_packed_again(
 def dawdle(job: ShardJob) -> ShardResult:
     """A shard that takes half a minute unless somebody asks to stop."""
     with ProgressFile(job.progress) as progress:
-        progress.report(job.number, ShardProgress(1, 0, "first", ""))
+        progress.report(job.number, JobProgress(1, 0, "first", ""))
         for _ in range(300):
             if progress.stopped:
                 raise StoppedError

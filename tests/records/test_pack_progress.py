@@ -1,6 +1,6 @@
 """How far all shards are, at a cost that does not grow with their square."""
 
-from pixmend.records.pack_progress import PackSummary, ShardProgress, ShardResult
+from pixmend.records.pack_progress import JobProgress, PackSummary, ShardResult
 from pixmend.storage import StorePath
 
 
@@ -9,7 +9,7 @@ class CountingProgress:
 
     def read(self, number):
         self.reads += 1
-        return ShardProgress()
+        return JobProgress()
 
 
 def test_a_finished_shard_costs_no_look_at_all_others():

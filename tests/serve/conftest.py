@@ -29,6 +29,7 @@ class Served:
 
     def post(self, path="/v1/completions", *, accept="application/json", files=None, **fields):
         files = files or {"image": ("a.png", png(), "image/png")}
+        fields = fields if "mask" in files else {"mask_spec": "center", **fields}
         headers = {"Accept": accept}
         return self.client.post(path, files=files, data=fields, headers=headers)
 
@@ -48,19 +49,24 @@ def png(height=24, width=20, *, seed=0, mode="RGB", **options):
 
 
 @contextmanager
-def serving(catalogue, limits=None, policy=None):
+def running(server):
+    """Run a server; yield its URL."""
     listening = listen("127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server = Server(create_app(catalogue, limits or Limits(), policy or AccessPolicy()))
     thread = threading.Thread(target=server.serve_on, args=[listening])
     thread.start()
     try:
-        with httpx.Client(base_url=url, timeout=60) as client:
-            yield Served(url, server, catalogue, client)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.leave()
         thread.join(60)
         assert not thread.is_alive()
+
+
+@contextmanager
+def serving(catalogue, limits=None, policy=None):
+    server = Server(create_app(catalogue, limits or Limits(), policy or AccessPolicy()))
+    with running(server) as url, httpx.Client(base_url=url, timeout=60) as client:
+        yield Served(url, server, catalogue, client)
 
 
 @pytest.fixture(scope="session")

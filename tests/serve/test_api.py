@@ -206,7 +206,8 @@ def test_what_is_no_form_is_refused(served):
 def events(served, stop_after=None, **fields):
     heard = []
     image = {"image": ("a.png", png(), "image/png")}
-    with served.client.stream("POST", "/v1/completions/stream", files=image, data=fields) as answer:
+    data = {"mask_spec": "center", **fields}
+    with served.client.stream("POST", "/v1/completions/stream", files=image, data=data) as answer:
         assert answer.status_code == 200, answer.read()
         for line in answer.iter_lines():
             name, _, value = line.partition(": ")
@@ -273,7 +274,7 @@ def test_the_work_of_a_client_that_has_gone_is_dropped(served):
         served.client.post(
             "/v1/completions",
             files={"image": png()},
-            data=SEARCH,
+            data={"mask_spec": "center", **SEARCH},
             timeout=httpx.Timeout(5, read=0.5),
         )
     until(lambda: served.metric('pixmend_dropped_total{reason="gone"}') > gone + 1)
@@ -289,7 +290,10 @@ def test_what_waits_for_a_client_that_has_gone_is_never_begun(limited):
             until(lambda: server.metric("pixmend_streams") == 1)
             with pytest.raises(httpx.ReadTimeout):
                 server.client.post(
-                    "/v1/completions", files={"image": png()}, timeout=httpx.Timeout(5, read=0.4)
+                    "/v1/completions",
+                    files={"image": png()},
+                    data={"mask_spec": "center"},
+                    timeout=httpx.Timeout(5, read=0.4),
                 )
             first.result()
         until(

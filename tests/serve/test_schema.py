@@ -59,9 +59,12 @@ def fuzzed(rng):
         "seed": rng.choice(("0", str(2**70), "0x1")),
     }
     body = b""
-    for name, value in rng.sample(list(fields.items()), rng.choice((0, 0, 0, 1, 2, 4))):
+    asked = rng.sample(list(fields.items()), rng.choice((0, 0, 0, 1, 2, 4)))
+    if rng.random() < 0.9 and "mask_spec" not in dict(asked):
+        asked.append(("mask_spec", "center"))
+    for name, value in asked:
         body += f'--x\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
-    for name in rng.choice((["image"], ["image"], ["image", "mask"], ["image", "image"], [])):
+    for name in rng.choice(([["image"]] * 5) + [["image", "mask"], ["image", "image"], []]):
         file = rng.choice(("a.png", "../../a", "", "a.tif", '"', "\u202e"))
         head = f'--x\r\nContent-Disposition: form-data; name="{name}"; filename="{file}"\r\n\r\n'
         body += head.encode() + bytes(image) + b"\r\n"

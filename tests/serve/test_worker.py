@@ -5,6 +5,7 @@ import math
 import threading
 import time
 import weakref
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pixmend.serve.prometheus import Metrics
 from pixmend.serve.requests import CompletionRequest
 from pixmend.serve.security import Problem
 from pixmend.serve.worker import Work, Worker, release_memory
+from tests.serve.test_api import until
 
 
 def resident_memory():
@@ -75,7 +77,9 @@ def worker():
 
 def work_of(model, number, *, deadline=math.inf, **options):
     options = CompletionOptions(METHODS["classic"], **options)
-    return Work(CompletionRequest(ServedModel("any", model), number, options, False, ""), deadline)
+    return Work(
+        CompletionRequest(ServedModel("any", model), number, options, False, "", 0), deadline
+    )
 
 
 def test_only_what_is_asked_alike_is_completed_together(worker, model):
@@ -108,7 +112,7 @@ def test_what_waited_past_its_deadline_is_refused_and_never_begun(worker, model)
     assert [jobs for jobs, _ in model.asked] == [[1]]
 
 
-@pytest.mark.parametrize("why", ["deadline", "abandoned", "cancelled", "leaving", None])
+@pytest.mark.parametrize("why", ["deadline", "cancelled", "leaving", None])
 def test_a_search_is_told_to_stop_when_nobody_wants_more_of_it(worker, model, why):
     busy, work = worker(), work_of(model, 0)
     asked = model.complete_tasks
@@ -119,7 +123,7 @@ def test_a_search_is_told_to_stop_when_nobody_wants_more_of_it(worker, model, wh
         elif why == "leaving":
             busy.drain(-1)
         elif why is not None:
-            setattr(work, why, True)
+            work.cancelled = True
         return asked(jobs, options, **more)
 
     model.complete_tasks = complete_tasks
@@ -127,6 +131,49 @@ def test_a_search_is_told_to_stop_when_nobody_wants_more_of_it(worker, model, wh
     busy.start()
     assert work.answer.result(30) == 0
     assert model.stopped == [why is not None]
+
+
+@pytest.mark.parametrize("end", [lambda work: work.expire(), lambda work: work.answer.cancel()])
+def test_work_that_nobody_waits_for_is_left_at_the_next_chance(worker, model, end):
+    busy, work, left = worker(), work_of(model, 0), []
+
+    def complete_tasks(jobs, options, *, on_preview, should_stop):
+        end(work)
+        try:
+            should_stop()
+        except BaseException as error:
+            left.append(error)
+            raise
+        return iter(jobs)
+
+    complete, model.complete_tasks = model.complete_tasks, complete_tasks
+    busy.submit(work)
+    busy.start()
+    until(lambda: left)
+    model.complete_tasks = complete
+    with pytest.raises((Problem, CancelledError)):
+        work.answer.result(0)
+    busy.submit(other := work_of(model, 2, seed=2))
+    assert other.answer.result(30) == 2
+
+
+def test_closing_does_not_wait_for_work_that_never_ends(worker, model, monkeypatch):
+    monkeypatch.setattr("pixmend.serve.worker._CLOSE_SECONDS", 0.1)
+    hanging, begun, end = worker(), threading.Event(), threading.Event()
+
+    def complete_tasks(jobs, options, **more):
+        begun.set()
+        end.wait(60)
+        return iter(jobs)
+
+    model.complete_tasks = complete_tasks
+    hanging.submit(work := work_of(model, 0))
+    hanging.start()
+    assert begun.wait(30)
+    hanging.close()
+    assert hanging.alive
+    end.set()
+    assert work.answer.result(30) == 0
 
 
 def test_only_so_many_wait(worker, model):

@@ -128,7 +128,7 @@ def test_names_that_are_no_text_are_written_as_text(tmp_path):
     name = os.fsdecode(b"not-\xff")
     write_text(tmp_path / "a", name)
     append_line(tmp_path / "a", name)
-    assert (tmp_path / "a").read_text() == r"not-\udcffnot-\udcff" + "\n"
+    assert (tmp_path / "a").read_text() == "not-\\udcff\n" * 2
 
 
 def test_the_digest_is_that_of_the_content(tmp_path):

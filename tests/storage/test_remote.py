@@ -286,7 +286,7 @@ def test_what_will_fail_again_is_asked_once(monkeypatch):
     monkeypatch.setattr(Counted, "happen", fail)
     with pytest.raises(StoreError, match="no permission"):
         place.read_bytes()
-    assert asked == ["read"]
+    assert asked == ["info"]
 
 
 @pytest.mark.parametrize(

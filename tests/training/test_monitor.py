@@ -181,6 +181,14 @@ def test_samples_that_are_all_alike_have_no_diversity_and_a_warning(monitor, tin
     assert any(warning.startswith("samples repeat: diversity 0.00") for warning in scores.warnings)
 
 
+def test_a_warning_advises_nothing_that_is_on(tiny):
+    repeated = replace(SCORES, diversity=0.1)
+    assert "feature_matching" in " ".join(monitor_module._warnings(repeated, tiny()))
+    assert "feature_matching" not in " ".join(
+        monitor_module._warnings(repeated, tiny(feature_matching=0.05))
+    )
+
+
 def test_samples_that_are_training_images_are_copies_and_a_warning(monitor, tiny, watched):
     records, split = watched
     copies = monitor.score(model_of(tiny, pixels(records, split.training)), step=4, images=32)

@@ -80,7 +80,7 @@ def test_the_page_stands_alone(run, tiny):
     assert len(frames) == 12
     assert [frame["data-step"] for frame in frames][::11] == ["0", "29"]
     assert sum("hidden" not in frame for frame in frames) == 1
-    assert sum(tag == "figure" for tag, _ in page.tags) == 7
+    assert sum(tag == "figure" for tag, _ in page.tags) == 6
 
 
 def test_names_and_warnings_become_text_never_markup(run, tiny):

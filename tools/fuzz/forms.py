@@ -64,7 +64,13 @@ def form_seeds() -> Iterator[bytes]:
     whole = _form(image=image, mask_spec=b"center:0.5", steps=b"3")
     yield b"\xff" + _KIND + whole
     yield b"\x06" + _KIND + _form(image=image, mask=mask, seed=b"7", full=b"true")
-    fields = {"method": b"yeh2017", "candidates": b"4", "seconds": b"2", "answer": b"sharp"}
+    fields = {
+        "mask_spec": b"grid",
+        "method": b"yeh2017",
+        "candidates": b"4",
+        "seconds": b"2",
+        "answer": b"sharp",
+    }
     yield (
         b"\x40"
         + _KIND

@@ -21,6 +21,7 @@ from tools.prove.hostile import hostile
 from tools.prove.machines import machines
 from tools.prove.mutate import mutants
 from tools.prove.numerics import numerics
+from tools.prove.siege import siege
 from tools.prove.soak import soak
 from tools.prove.tally import Row, Scale, markdown
 from tools.prove.underway import under_way
@@ -41,6 +42,7 @@ SECTIONS: dict[str, Callable[[Scale, Path], list[Row]]] = {
     "machines": machines,
     "numerics": numerics,
     "soak": soak,
+    "siege": siege,
 }
 
 

@@ -217,7 +217,8 @@ def _wait_for(port: int) -> None:
 
 
 def _form(image: bytes, method: str) -> bytes:
-    fields = f'--x\r\nContent-Disposition: form-data; name="method"\r\n\r\n{method}\r\n'
+    fields = '--x\r\nContent-Disposition: form-data; name="mask_spec"\r\n\r\ncenter\r\n'
+    fields += f'--x\r\nContent-Disposition: form-data; name="method"\r\n\r\n{method}\r\n'
     if method == "default":
         fields += '--x\r\nContent-Disposition: form-data; name="steps"\r\n\r\n4\r\n'
     file = '--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 from typer import Argument, Exit, Option
@@ -49,7 +48,7 @@ ViewName = Annotated[
     str, Option(metavar="whole|window", help="Model input: whole image, or a window per hole.")
 ]
 Animation = Annotated[
-    Path | None, Option(help="GIF of the search; several images get a folder of that name.")
+    str | None, Option(help="GIF of the search; several images get a folder of that name.")
 ]
 Json = Annotated[bool, Option("--json", help="Print one JSON line per image on stdout.")]
 ServerUrl = Annotated[
@@ -156,7 +155,7 @@ def _refuse_with(option: str, others: Mapping[str, object]) -> None:
 
 
 def _load(
-    model: str, device: str, server: str | None, animation: Path | None
+    model: str, device: str, server: str | None, animation: str | None
 ) -> "Model | RemoteModel":
     from pixmend import api
 

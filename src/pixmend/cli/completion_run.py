@@ -64,15 +64,15 @@ class CompletionRun:
         """Complete all inputs; other calls may write to the same folder at the same time."""
         folders = {PurePath(), *(item.relative.parent for item in self.inputs)}
         roots = [self.out.local, self.animations.folder if self.animations else None]
+        self._mask_files: dict[str, str] = {}
         self._names = Names()
         self._names.reserve([PurePath(self.results.name)])
         self._sheets = Sheets(self.out, self._names) if len(self.inputs) > 1 else None
         with contextlib.ExitStack() as locks:
             for root in filter(None, roots):
                 locks.enter_context(shared(root, [root / folder for folder in folders]))
-            with JsonlWriter(self.results, self._latest_lines()) as self._lines:
+            with JsonlWriter(self.results, _latest_lines) as self._lines:
                 self._complete_all()
-            self.results.write_bytes(self._latest_lines().encode())
 
     def _complete_all(self) -> None:
         options = self.model.for_model(self.options)
@@ -108,7 +108,10 @@ class CompletionRun:
         for item in self.inputs:
             try:
                 picture = images.open_image(item.path)
-                mask = completion.open_mask(self.mask, picture, seed=self.options.seed)
+                file = completion.mask_file(self.mask, item.path, item.relative)
+                mask = completion.open_mask(file or self.mask, picture, seed=self.options.seed)
+                if file is not None:
+                    self._mask_files[str(item.path)] = str(file)
                 task = Task(picture, mask, str(item.path))
                 task.check()
             except (InputError, StoreError) as error:
@@ -134,6 +137,8 @@ class CompletionRun:
             uncertainty=self.uncertainty,
         )
         facts, _ = completion.write_completion(result, self.out, names)
+        if result.name in self._mask_files:
+            facts["mask_file"] = self._mask_files.pop(result.name)
         if self.animations:
             facts["animation"] = str(self.animations.write(result, names.answers[0]))
         self._record(facts)
@@ -148,19 +153,19 @@ class CompletionRun:
         if self.as_json:
             print(line, flush=True)
 
-    def _latest_lines(self) -> str:
-        """Return the latest line of each file in results.jsonl, in the order of writing.
 
-        Lines of an earlier call stay until a new one replaces them: a killed call loses nothing.
-        """
-        text = self.results.read_bytes().decode(errors="replace") if self.results.is_file() else ""
-        latest: dict[str, str] = {}
-        for line in text.splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                name = str(parse_json(line)["file"])
-                latest.pop(name, None)
-                latest[name] = line
-        return "".join(f"{line}\n" for line in latest.values())
+def _latest_lines(text: str) -> str:
+    """Return the latest line of each file in results.jsonl, in the order of writing.
+
+    Lines of an earlier call stay until a new one replaces them: a killed call loses nothing.
+    """
+    latest: dict[str, str] = {}
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            name = str(parse_json(line)["file"])
+            latest.pop(name, None)
+            latest[name] = line
+    return "".join(f"{line}\n" for line in latest.values())
 
 
 class Sheets:
@@ -206,7 +211,8 @@ class Animations:
         PATH does not end in .gif, or would replace an input.
     """
 
-    def __init__(self, path: Path, inputs: Sequence[InputFile]) -> None:
+    def __init__(self, name: str, inputs: Sequence[InputFile]) -> None:
+        path = StorePath.of(name).on_this_machine("an animation")
         if path.suffix.lower() != ".gif":
             raise SettingsError(f"--animation {path}: needs a name that ends in .gif")
         self._single = len(inputs) == 1

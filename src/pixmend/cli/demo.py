@@ -1,6 +1,5 @@
 """pixmend demo."""
 
-from pathlib import Path
 from typing import Annotated
 
 from typer import Option
@@ -23,7 +22,7 @@ _DAMAGE = (
 
 
 def demo(
-    out: Annotated[Path, Option("--out", help="Output folder.")] = Path("demo"),
+    out: Annotated[str, Option("--out", help="Output folder.")] = "demo",
 ) -> None:
     """Complete damaged characters of unseen fonts with the bundled model."""
     from pixmend import api
@@ -37,8 +36,9 @@ def demo(
         to_channels,
     )
     from pixmend.models import BUNDLED
-    from pixmend.storage import write_bytes
+    from pixmend.storage import StorePath, write_bytes
 
+    folder = StorePath.of(out).on_this_machine("the demo")
     model = api.load("characters")
     tasks = []
     for label, spec in _DAMAGE:
@@ -56,10 +56,10 @@ def demo(
             for each in options
         )
     for result in default:
-        save_image(result.candidates[0].picture, out / f"{result.name}.png")
-        save_image(result.original, out / "originals" / f"{result.name}.png")
-        write_bytes(out / "masks" / f"{result.name}.png", encode_png(result.mask.to_pixels()))
-        write_bytes(out / f"{result.name}.sheet.png", encode_png(result.sheet_pixels()))
+        save_image(result.candidates[0].picture, folder / f"{result.name}.png")
+        save_image(result.original, folder / "originals" / f"{result.name}.png")
+        write_bytes(folder / "masks" / f"{result.name}.png", encode_png(result.mask.to_pixels()))
+        write_bytes(folder / f"{result.name}.sheet.png", encode_png(result.sheet_pixels()))
     # The latent search of `classic`, beside the answer of the default method.
     rows = []
     for ours, theirs in zip(default, classic, strict=True):
@@ -68,5 +68,5 @@ def demo(
         rows.append([original, masked, *searched, completed])
     after = [f"classic after {step:,}" for step in classic[0].snapshots]
     sheet = contact_sheet(rows, ["original", "masked", *after, "completed"], cell=128)
-    write_bytes(out / "sheet.png", encode_png(sheet))
-    stdout.print(f"{len(default)} characters completed; open {out / 'sheet.png'}")
+    write_bytes(folder / "sheet.png", encode_png(sheet))
+    stdout.print(f"{len(default)} characters completed; open {folder / 'sheet.png'}")

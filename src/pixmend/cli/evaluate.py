@@ -211,10 +211,12 @@ def _folder(text: str | None, content: str) -> Path:
 def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
     """Split off the second model if the first of several inputs is one."""
     from pixmend.models import find_model
+    from pixmend.storage import StorePath
 
     first = images[0]
-    is_image_folder = Path(first).is_dir() and not any(Path(first).glob("*.safetensors"))
-    if len(images) < 2 or is_image_folder:
+    path = StorePath.of(first)
+    folder = path.local if path.local is not None and path.is_folder() else None
+    if len(images) < 2 or (folder is not None and not any(folder.glob("*.safetensors"))):
         return None, images
     try:
         file = find_model(first)

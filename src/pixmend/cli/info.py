@@ -9,6 +9,7 @@ from rich.table import Table
 from typer import Argument, Option
 
 from pixmend.cli.terminal import stdout
+from pixmend.storage import StorePath
 
 
 def info(
@@ -27,14 +28,14 @@ def info(
 
 
 def _facts(path: str) -> dict[str, Any]:
-    folder = Path(path)
+    folder = StorePath.of(path)
     if (folder / "manifest.json").is_file():
         from pixmend.records import Manifest
 
         manifest = Manifest.read(folder).model_dump(mode="json")
         return {"kind": "records", "path": str(folder), **manifest}
-    if (folder / "run.json").is_file():
-        return _run(folder)
+    if folder.local is not None and (folder / "run.json").is_file():
+        return _run(folder.local)
     return _model(path)
 
 
@@ -56,7 +57,8 @@ def _run(folder: Path) -> dict[str, Any]:
 
 def _last_line(log: Path) -> dict[str, Any] | None:
     """Return the last whole line of a log; a killed run may leave half a line after it."""
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    place = StorePath(log)
+    lines = place.read_text().splitlines() if place.exists() else []
     for line in reversed(lines):
         try:
             return dict(json.loads(line))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from pixmend.errors import InputError, SettingsError
-from pixmend.images import KNOWN_KINDS, find_images, images_in
+from pixmend.images import KNOWN_KINDS, images_in
 from pixmend.storage import StorePath
 
 
@@ -32,7 +32,7 @@ def expand_inputs(inputs: Sequence[str], *, out: StorePath) -> list[InputFile]:
         A path that does not exist, a glob without a match, or a folder without images.
     """
     roots = [path for text in inputs for path in _matches(text, out)]
-    folders = [root for root in roots if _is_folder(root)]
+    folders = [root for root in roots if root.is_folder()]
     files: dict[StorePath, InputFile] = {}
     for root in roots:
         if root not in folders:
@@ -68,23 +68,13 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _is_folder(path: StorePath) -> bool:
-    # `StorePath.is_folder` raises for a link to itself, which fails later as an unreadable input.
-    return path.is_folder() if path.local is None else path.local.is_dir()
-
-
 def _identity(path: StorePath) -> StorePath:
     """Return the same path for all names of one file."""
     return path if path.local is None else StorePath(real_path(path.local))
 
 
 def _images_in(folder: StorePath, out: StorePath) -> Iterator[tuple[StorePath, PurePath]]:
-    local = folder.local
-    names: Iterator[PurePath] = (
-        map(PurePath, images_in(folder))
-        if local is None
-        else (path.relative_to(local) for path in find_images(local))
-    )
+    names = map(PurePath, images_in(folder))
     return ((folder / name, name) for name in names if not _is_under(folder / name, out))
 
 
@@ -94,9 +84,9 @@ def _matches(text: str, out: StorePath) -> list[StorePath]:
         if not path.exists():
             raise InputError(f"{path}: no such file or folder; check the URL (globs are local)")
         return [path]
-    if path.local.exists():
+    if path.exists():
         return [path]
-    names = sorted(glob.glob(text, recursive=True))  # noqa: PTH207 - takes absolute patterns
+    names = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 - takes absolute patterns
     matches = [StorePath(Path(name)) for name in names]
     if not matches:
         raise InputError(f"{text}: no such file or folder, and no match as a glob; check the path")

@@ -1,6 +1,5 @@
 """pixmend sample."""
 
-from pathlib import Path
 from typing import Annotated
 
 from typer import Option
@@ -12,24 +11,27 @@ from pixmend.errors import OutputError
 
 def sample(
     model: ModelName,
-    out: Annotated[Path, Option("--out", help="PNG file of the image grid.")],
+    out: Annotated[str, Option("--out", help="PNG file of the image grid.")],
     count: Annotated[int, Option(min=1, max=4096, help="Number of images.")] = 64,
     seed: Seed = 0,
-    walk: Annotated[Path | None, Option(help="GIF file of a walk through latent space.")] = None,
+    walk: Annotated[str | None, Option(help="GIF file of a walk through latent space.")] = None,
     device: Device = "auto",
 ) -> None:
     """Generate a grid of images, and optionally a walk through latent space."""
     from pixmend import api
     from pixmend.images import encode_png, grid, write_animation
-    from pixmend.storage import write_bytes
+    from pixmend.storage import StorePath, write_bytes
 
-    for path, suffix in ((out, ".png"), (walk, ".gif")):
-        if path is not None and path.suffix.lower() != suffix:
+    files = [
+        StorePath.of(name).on_this_machine("a picture") for name in (out, walk) if name is not None
+    ]
+    for path, suffix in zip(files, (".png", ".gif"), strict=False):
+        if path.suffix.lower() != suffix:
             raise OutputError(f"{path}: needs a name that ends in {suffix}")
     loaded = api.load(model, device=device)
-    write_bytes(out, encode_png(grid(loaded.sample(count, seed=seed), min_cell=64)))
-    stdout.print(f"grid  {out}")
-    if walk is not None:
+    write_bytes(files[0], encode_png(grid(loaded.sample(count, seed=seed), min_cell=64)))
+    stdout.print(f"grid  {files[0]}")
+    for path in files[1:]:
         frames = [grid(frame[None], min_cell=192) for frame in loaded.walk(seed=seed)]
-        write_animation(frames, walk, seconds_per_frame=0.06)
-        stdout.print(f"walk  {walk}")
+        write_animation(frames, path, seconds_per_frame=0.06)
+        stdout.print(f"walk  {path}")

@@ -1,6 +1,6 @@
 """pixmend serve."""
 
-import logging
+import re
 import secrets
 from typing import Annotated
 
@@ -9,6 +9,8 @@ from typer import Argument, Option
 from pixmend.cli.options import Device
 from pixmend.cli.terminal import stdout
 from pixmend.errors import SettingsError
+
+_MIN_TOKEN = 16  # characters, where others can reach the server
 
 Models = Annotated[
     list[str], Argument(metavar="MODEL...", help="Model files, run directories or bundled models.")
@@ -23,8 +25,11 @@ AllowHost = Annotated[list[str] | None, Option(help="More names of this server; 
 CorsOrigin = Annotated[
     list[str] | None, Option(help="Origins whose pages may call the API; may be repeated.")
 ]
+RootPath = Annotated[str, Option(help="Path under which a proxy serves this server: /pixmend.")]
+MaxWork = Annotated[int, Option(help="Maximum windows x answers x model size^2 of a request.")]
+MaxMemory = Annotated[float, Option("--max-memory-mib", help="Maximum memory of all answers, MiB.")]
 MaxQueue = Annotated[int, Option(help="Maximum requests in the server; more get status 503.")]
-Deadline = Annotated[float, Option(help="Maximum response time, seconds; searches then end early.")]
+Deadline = Annotated[float, Option(help="Maximum response time, seconds; searches end at 4/5.")]
 BatchWait = Annotated[float, Option("--batch-wait-ms", help="Maximum wait to fill a batch, ms.")]
 
 
@@ -35,11 +40,14 @@ def serve(
     token: Token = "",
     allow_host: AllowHost = None,
     cors_origin: CorsOrigin = None,
+    root_path: RootPath = "",
     max_body: Annotated[float, Option("--max-body-mib", help="Maximum request body, MiB.")] = 16,
     max_pixels: Annotated[int, Option(help="Maximum pixels per image.")] = 4_000_000,
     max_candidates: Annotated[int, Option(help="Maximum candidates per request, up to 64.")] = 16,
     max_steps: Annotated[int, Option(help="Maximum search steps.")] = 5000,
     max_seconds: Annotated[float, Option(help="Maximum search time, seconds.")] = 60,
+    max_work: MaxWork = 16_000_000,
+    max_memory: MaxMemory = 1024,
     max_queue: MaxQueue = 64,
     max_streams: Annotated[int, Option(help="Maximum concurrent streamed searches.")] = 8,
     deadline: Deadline = 120,
@@ -51,26 +59,26 @@ def serve(
 ) -> None:
     """Serve a web page for painting holes and completing them, and an HTTP API (extra: serve)."""
     try:
-        from pixmend.serve import AccessPolicy, Catalogue, Limits, Server, create_app, listen
+        from pixmend import serve as room
     except ModuleNotFoundError as error:
         raise SettingsError(f"serve needs {error.name}; pip install 'pixmend[serve]'") from error
-    limits = Limits(
-        max_body, max_pixels, max_candidates, max_steps, max_seconds, max_queue, max_streams,
-        deadline, batch, batch_wait, drain,
+    limits = room.Limits(
+        max_body, max_pixels, max_candidates, max_steps, max_seconds, max_work, max_memory,
+        max_queue, max_streams, deadline, batch, batch_wait, drain,
         tuple(name.strip().upper() for name in formats.split(",") if name.strip()),
     )  # fmt: skip
-    policy = AccessPolicy(
+    policy = room.AccessPolicy(
         frozenset({"127.0.0.1", "localhost", "::1", host, *(allow_host or [])}),
         literal_hosts=host in ("0.0.0.0", "::"),  # noqa: S104 - compared, not bound
         token=_token_for(host, token),
         origins=frozenset(cors_origin or []),
     )
-    catalogue = Catalogue.load(models, device=device)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    app = create_app(catalogue, limits, policy)
-    listener = listen(host, port)
+    catalogue = room.Catalogue.load(models, device=device)
+    room.start_log()
+    app = room.create_app(catalogue, limits, policy, root_path=_root_path_for(root_path))
+    listener = room.listen(host, port)
     _print_url(host, listener.getsockname()[1], policy.token)
-    Server(app).serve_on(listener)
+    room.Server(app).serve_on(listener)
 
 
 def _print_url(host: str, port: int, token: str | None) -> None:
@@ -84,4 +92,16 @@ def _print_url(host: str, port: int, token: str | None) -> None:
 def _token_for(host: str, token: str) -> str | None:
     from pixmend.serve import is_loopback
 
+    if not is_loopback(host) and 0 < len(token) < _MIN_TOKEN:
+        raise SettingsError(
+            f"token: {len(token)} characters can be guessed; give {_MIN_TOKEN} or more, or none "
+            "for a random one"
+        )
     return token or (None if is_loopback(host) else secrets.token_urlsafe(24))
+
+
+def _root_path_for(root_path: str) -> str:
+    path = root_path.rstrip("/")
+    if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
+        raise SettingsError(f"root-path {root_path}: needs a path such as /pixmend")
+    return path

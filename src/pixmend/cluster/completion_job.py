@@ -26,12 +26,13 @@ from pixmend.cluster.completion_worker import (
 )
 from pixmend.cluster.input_listing import InputPlan, part_count, read_parts, write_inputs
 from pixmend.cluster.session import Cluster
-from pixmend.cluster.worker_pool import JobProgress, WorkerPool
+from pixmend.cluster.worker_pool import WorkerPool
 from pixmend.completion import CompletionOptions, conflicting_outputs
 from pixmend.errors import InputError, MissingError, OutputError
 from pixmend.masks import is_spec
 from pixmend.models import find_model
-from pixmend.storage import StorePath, parse_json, remove_leftovers, sha256_of
+from pixmend.records.pack_progress import JobProgress
+from pixmend.storage import StorePath, remove_leftovers, sha256_of
 
 _RESULTS = "results.jsonl"
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of a function; it differs between processes
@@ -103,25 +104,10 @@ def complete(
 ) -> CompletionSummary:
     """Complete the images of a folder, or image files, into ``out``; a rerun does what is missing.
 
-    Each image's files are those that one process writes, whatever workers there are or die.
-
-    Parameters
-    ----------
-    model
-        As for `pixmend.load`; its file is sent to the workers.
-    mask
-        A SPEC, a mask file, or a folder of masks matched by stem.
-    device, workers
-        By default one worker a GPU, or one a core if the cluster has no GPU.
-    on_tick
-        Called a few times a second; if it raises, the workers stop and finished parts stay.
-
-    Raises
-    ------
-    InputError, OutputError
-        There is no image; ``out`` holds another job, or cannot be written.
-    ClusterError, SettingsError, ModelFileError
-        As the message says.
+    Each image's files are those that one process writes, whatever workers there are or die; by
+    default there is one a GPU, or one a core if the cluster has no GPU. ``mask`` is a SPEC, a mask
+    file, or a folder of masks. If ``on_tick`` raises, the workers stop and finished parts stay.
+    InputError: there is no image. OutputError: ``out`` holds another job, or cannot be written.
     """
     folder, files = (inputs, []) if isinstance(inputs, StorePath) else (None, list(inputs))
     plan = InputPlan(folder, files, options.candidates, uncertainty)
@@ -175,7 +161,7 @@ def _claim(out: StorePath, settings: dict[str, Any]) -> None:
         raise OutputError(f"{out}: other processes do not see it; give a folder, s3:// or gs://")
     path = out / LEDGER / JOB_FILE
     try:
-        earlier = parse_json(path.read_bytes())
+        earlier = path.read_json()
     except MissingError:
         if (out / _RESULTS).exists():
             raise OutputError(

@@ -11,7 +11,7 @@ from typing import Any
 from pixmend.api import Model, load
 from pixmend.cluster.input_listing import CompletionInput, InputPlan
 from pixmend.cluster.session import missing_on_node
-from pixmend.cluster.worker_pool import JobProgress, JobWorker, RetryPolicy
+from pixmend.cluster.worker_pool import JobWorker, RetryPolicy
 from pixmend.completion import (
     Completion,
     CompletionOptions,
@@ -23,6 +23,7 @@ from pixmend.completion import (
 )
 from pixmend.errors import InputError, StoppedError, StoreError
 from pixmend.images import lossless_suffix, open_image
+from pixmend.records.pack_progress import JobProgress
 from pixmend.storage import StorePath, parse_json
 
 LEDGER = ".complete"  # the sub-folder of OUT with the ledger
@@ -117,7 +118,7 @@ class CompletionWorker(JobWorker):
 
     def digest(self, image: CompletionInput) -> str:
         """Return a digest of an input and of its own mask."""
-        mask = mask_file(self.spec.mask, image.path)
+        mask = mask_file(self.spec.mask, image.path, image.relative)
         digests = [image.path.sha256(), "" if mask is None else mask.sha256()]
         return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
@@ -155,6 +156,7 @@ class _PartRun:
     policy: RetryPolicy
     entries: dict[int, LedgerEntry]
     digests: dict[int, str] = field(default_factory=dict)
+    mask_files: dict[int, StorePath | None] = field(default_factory=dict)
     stopped: bool = False
 
     def complete(self, positions: Sequence[int]) -> None:
@@ -186,7 +188,10 @@ class _PartRun:
             try:
                 picture = open_image(image.path)
                 self.digests[position] = self.worker.digest(image)
-                mask = open_mask(self.worker.spec.mask, picture, seed=self.worker.spec.options.seed)
+                spec = self.worker.spec
+                file = mask_file(spec.mask, image.path, image.relative)
+                self.mask_files[position] = file
+                mask = open_mask(file or spec.mask, picture, seed=spec.options.seed)
                 task = Task(picture, mask, str(image.path))
                 task.check()
             except (InputError, StoreError) as error:
@@ -204,6 +209,8 @@ class _PartRun:
         plan = self.inputs[position].names
         suffix = lossless_suffix(next(iter(plan)), result.original.mode)
         facts, files = write_completion(result, self.worker.spec.out, plan[suffix])
+        if self.mask_files[position] is not None:
+            facts["mask_file"] = str(self.mask_files[position])
         self.entries[position] = LedgerEntry(self.digests[position], facts, files)
         self._report(result.name)
 

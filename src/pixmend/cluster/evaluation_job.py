@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pixmend.cluster.completion_worker import load_model_bytes
 from pixmend.cluster.session import Cluster
-from pixmend.cluster.worker_pool import JobProgress, JobWorker, RetryPolicy, WorkerPool
+from pixmend.cluster.worker_pool import JobWorker, RetryPolicy, WorkerPool
 from pixmend.errors import ClusterError, RunError, StoppedError
 from pixmend.evaluation import (
     BatchResult,
@@ -20,6 +20,7 @@ from pixmend.evaluation import (
 )
 from pixmend.models import find_model
 from pixmend.records import Records
+from pixmend.records.pack_progress import JobProgress
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class EvaluationWorker(JobWorker):
         """Load the models and prepare the methods."""
         networks = [load_model_bytes(content, device).networks for content in models]
         train = None if train_data is None else open_training(Records(train_data), networks[0])
-        methods, _ = select_methods([ModelUnderTest(each) for each in networks], train, spec)
+        methods = select_methods([ModelUnderTest(each) for each in networks], train, spec)
         self.methods = {each.label: each for each in methods}
 
     def work(self, batch: EvaluationBatch, policy: RetryPolicy) -> BatchResult:

@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from pixmend.completion import Names, OutputNames, plan_targets, relative_to
+from pixmend.completion import Names, OutputNames, plan_targets
 from pixmend.errors import InputError
-from pixmend.images import EXTENSIONS, KNOWN_KINDS
+from pixmend.images import KNOWN_KINDS, images_in
 from pixmend.storage import StorePath, atomic_write
 
 _PART = 64  # inputs of a part: a few batches, and the most that a dying worker loses
@@ -27,6 +27,7 @@ class CompletionInput:
     """An image to complete, and the names of its results by the suffix of the answer."""
 
     path: StorePath
+    relative: PurePath  # to the folder
     names: dict[str, OutputNames]
 
 
@@ -67,13 +68,12 @@ class InputPlan:
 
     def _input(self, key: int | str, values: dict[str, Any] | None = None) -> CompletionInput:
         path = self.files[int(key)] if self.folder is None else self.folder / str(key)
+        relative = PurePath(path.name if self.folder is None else str(key))
         if values is not None:
             plan = {suffix: _from_json(*value) for suffix, value in values.items()}
         else:
-            (plan,) = self._plan(
-                [PurePath(path.name if self.folder is None else str(key))], Names()
-            )
-        return CompletionInput(path, plan)
+            (plan,) = self._plan([relative], Names())
+        return CompletionInput(path, relative, plan)
 
     def _plan(self, relatives: Sequence[PurePath], names: Names) -> list[dict[str, OutputNames]]:
         """Return the names of each input by suffix; planned suffixes first, as in one process."""
@@ -144,12 +144,11 @@ def _folders(root: StorePath, outside: StorePath) -> Iterator[list[PurePath]]:
 
     Memory holds the names of one folder and of its parents.
     """
-    excluded = relative_to(outside, root)
+    excluded = outside.relative_to(root)
     stack: list[tuple[PurePosixPath, list[PurePath]]] = []  # each folder lies in the one before
-    for entry in root.files():
-        path = PurePosixPath(entry.name)
-        hidden = any(part.startswith(".") for part in path.parts)
-        if hidden or path.suffix.lower() not in EXTENSIONS or excluded in path.parents:
+    for name in images_in(root):
+        path = PurePosixPath(name)
+        if excluded in path.parents:
             continue
         while stack and stack[-1][0] not in path.parents:
             yield stack.pop()[1]

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pixmend.cluster.session import Cluster, missing_on_node
-from pixmend.cluster.worker_pool import JobProgress, JobWorker, RetryPolicy, WorkerPool
+from pixmend.cluster.worker_pool import JobWorker, RetryPolicy, WorkerPool
 from pixmend.errors import ClusterError, OutputError, StoppedError
-from pixmend.records.pack_progress import ProgressFile, ShardProgress, ShardResult
+from pixmend.records.pack_progress import JobProgress, ProgressFile, ShardResult
 from pixmend.records.shards import ShardJob, finished_result, write_shard
 from pixmend.records.sources import ImageSource, source_from_line
 from pixmend.storage import StorePath
@@ -51,12 +51,8 @@ class PackingJob:
         workers = min(self.workers or self.cluster.cpus, len(jobs))
         pool: WorkerPool[_Shard, ShardResult]
         pool = WorkerPool(self.cluster, PackingWorker, workers=workers)
-
-        def on_progress(number: int, values: JobProgress) -> None:
-            progress.report(number, ShardProgress(*values))
-
         shards = (_Shard(job, b"".join(job.lines())) for job in jobs)
-        for _, result in pool.run(shards, on_progress=on_progress, on_tick=on_change):
+        for _, result in pool.run(shards, on_progress=progress.report, on_tick=on_change):
             on_result(result)
         pool.raise_failures(OutputError, f"of {len(jobs)} shards")
 
@@ -74,8 +70,8 @@ class PackingWorker(JobWorker):
             return finished
         _check_source(job.root, shard.lines)
 
-        def report(progress: ShardProgress) -> None:
-            if self.reporter.report(job.number, JobProgress(*progress)):
+        def report(progress: JobProgress) -> None:
+            if self.reporter.report(job.number, progress):
                 raise StoppedError
 
         def before(position: int) -> None:

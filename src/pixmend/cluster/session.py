@@ -13,9 +13,10 @@ from typing import Any
 
 import pixmend
 from pixmend.errors import ClusterError
-from pixmend.storage import StorePath
+from pixmend.storage import StorePath, open_file
 
 _CLIENT_PORT = 10001
+_MAX_ADDRESS = 1000  # bytes
 _CONNECT_SECONDS = 10
 _PACKAGES = ("torch", "numpy", "pillow")  # their versions decide bytes
 _ADDRESSES = "give auto, ray://HOST or HOST:PORT of a running Ray cluster"
@@ -129,9 +130,8 @@ def _connect(ray: ModuleType, address: str) -> None:
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if not named:
-            # Ray would take the remains of a dead cluster for a running one.
-            local = None if _is_member() else "local"
-            ray.init(local, include_dashboard=False, **quiet)
+            # Ray itself would join the cluster of any user, or what remains of a dead one.
+            ray.init(_own_cluster() or "local", include_dashboard=False, **quiet)
         else:
             ray.init(_with_port(named), **quiet)
     except (ConnectionError, ValueError, RuntimeError, AssertionError, OSError) as error:
@@ -142,14 +142,25 @@ def _connect(ray: ModuleType, address: str) -> None:
         ) from error
 
 
-def _is_member() -> bool:
-    """Whether this machine belongs to a running cluster, by the file that `ray start` writes."""
-    file = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # noqa: S108
+def _own_cluster() -> str | None:
+    """Return the address of this user's cluster by the file that `ray start` writes, if it runs.
+
+    The file lies in a folder in which all users may write: whoever else wrote it would be sent the
+    model and the images, and send code back.
+    """
+    path = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # noqa: S108
     try:
-        _probe(file.read_text(encoding="utf-8").strip())
-    except (OSError, ClusterError):
-        return False
-    return True
+        with open_file(path, "r+b", limit=_MAX_ADDRESS) as file:  # through no link
+            status = os.fstat(file.fileno())
+            # Many systems give each user a group of the same number.
+            others = 0o002 if status.st_gid == os.getuid() else 0o022
+            if status.st_uid != os.getuid() or status.st_mode & others:
+                return None
+            address = file.read().decode().strip()
+        _probe(address)
+    except (OSError, ValueError, ClusterError):
+        return None
+    return address
 
 
 def _probe(address: str) -> None:

@@ -9,10 +9,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from pixmend.cluster.session import Cluster, WorkerContract
 from pixmend.errors import ClusterError, ModelFileError, PixmendError, SettingsError
+from pixmend.records.pack_progress import JobProgress
 
 _TICK_SECONDS = 0.2
 _REPORT_SECONDS = 0.1  # between reports of a worker: one for each small image would cost too much
@@ -36,15 +37,6 @@ class Job(Protocol):
 
 JobT = TypeVar("JobT", bound=Job)
 ResultT = TypeVar("ResultT")
-
-
-class JobProgress(NamedTuple):
-    """Inputs of a job that are done, and left out of it; the latest name and the first reason."""
-
-    done: int = 0
-    bad: int = 0
-    current: str = ""
-    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from pixmend.completion.output_files import (
     beside,
     conflicting_outputs,
     plan_targets,
-    relative_to,
     write_completion,
 )
 from pixmend.completion.pipeline import complete, complete_batch, for_model
@@ -25,7 +24,7 @@ from pixmend.completion.task import (
     mask_file,
     open_mask,
 )
-from pixmend.completion.view import Window
+from pixmend.completion.view import Window, windows_around
 
 __all__ = [
     "METHODS",
@@ -52,6 +51,6 @@ __all__ = [
     "mask_file",
     "open_mask",
     "plan_targets",
-    "relative_to",
+    "windows_around",
     "write_completion",
 ]

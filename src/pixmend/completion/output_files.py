@@ -5,7 +5,7 @@ import io
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath, PurePosixPath
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -105,21 +105,12 @@ def plan_targets(relatives: Sequence[PurePath], names: Names) -> list[PurePath]:
 def conflicting_outputs(out: StorePath, given: Sequence[StorePath]) -> list[PurePath]:
     """Return the input files that lie in ``out``, relative to it: no result may replace them."""
     # The folder is resolved, not the file: a link's own name is what a result would replace.
-    inside = [relative_to(place.parent, out) for place in given]
+    inside = [place.parent.relative_to(out) for place in given]
     return [
         PurePath(folder / place.name)
         for folder, place in zip(inside, given, strict=True)
         if folder is not None and place.is_file()
     ]
-
-
-def relative_to(place: StorePath, root: StorePath) -> PurePosixPath | None:
-    """Return a folder's path relative to ``root``, or None if it lies elsewhere."""
-    if place.local is not None and root.local is not None:
-        inside, around = place.local.resolve(), root.local.resolve()
-        return PurePosixPath(inside.relative_to(around)) if inside.is_relative_to(around) else None
-    there, here = PurePosixPath(str(place)), PurePosixPath(str(root))
-    return there.relative_to(here) if there.is_relative_to(here) else None
 
 
 def write_completion(

@@ -42,6 +42,7 @@ def complete(
         Called after every step.
     should_stop
         Asked after every step: on True, the current batch ends with its best answers so far, and no other begins.
+        Asked before every answer is blended, too: an exception that it raises ends the work at once.
     """
     remaining = iter(tasks)
     while not should_stop() and (batch := list(islice(remaining, options.batch))):
@@ -115,7 +116,7 @@ def _complete_windows(
     judged = _judge(model, samples, target, known, options)
     seconds = (time.perf_counter() - started) / len(parts)
     return [
-        _completion(model, part.piece, view, judged, index, options, seconds)
+        _completion(model, part.piece, view, judged, index, options, should_stop, seconds)
         for index, (part, view) in enumerate(zip(parts, views, strict=True))
     ]
 
@@ -205,6 +206,7 @@ def _completion(
     judged: _Judged,
     index: int,
     options: CompletionOptions,
+    should_stop: Callable[[], bool],
     seconds: float,
 ) -> Completion:
     samples, steps = judged.samples, judged.samples.steps[index]
@@ -213,7 +215,7 @@ def _completion(
         name=task.name,
         original=task.picture,
         mask=task.mask,
-        candidates=tuple(_candidates(model, task, view, judged, index, options)),
+        candidates=tuple(_candidates(model, task, view, judged, index, options, should_stop)),
         uncertainty=_uncertainty(task, view.frame, judged.variance[index].cpu()),
         snapshots={
             step: to_pixels(image) for step, image in snapshots.items() if step in options.snapshots
@@ -243,16 +245,16 @@ def _candidates(
     judged: _Judged,
     index: int,
     options: CompletionOptions,
+    should_stop: Callable[[], bool],
 ) -> Iterator[Candidate]:
     """Yield the answers of an image, blended: the mean first if it was asked for, then distinct draws."""
     samples = judged.samples
-    images, losses, latents = (
-        each[index] for each in (samples.images, samples.losses, samples.latents)
-    )
+    images, losses, latents = samples.images[index], samples.losses[index], samples.latents[index]
     order = samples.order[index]
     chosen = order[_distinct(images[order].cpu(), _missing(view), options.candidates)].tolist()
 
     def candidate(answer: Answer, image: Tensor, three: Tensor, draw: int) -> Candidate:
+        should_stop()
         picture = _blend_in(model, task, view.frame, image.cpu(), options.method.blend)
         total, contextual, perceptual = three.tolist()
         z = latents[draw].cpu().numpy()
@@ -352,8 +354,7 @@ def _merge(parts: Sequence[WindowTask], completed: Sequence[Completion]) -> Comp
     ]
     uncertainty = np.zeros(task.mask.known.shape, np.float32)
     for window, each in zip(windows, completed, strict=True):
-        part = uncertainty[window.rows, window.columns]
-        part[window.own] = each.uncertainty[window.own]
+        uncertainty[window.rows, window.columns][window.own] = each.uncertainty[window.own]
     return replace(
         completed[0],
         original=task.picture,
@@ -380,11 +381,10 @@ def _merge(parts: Sequence[WindowTask], completed: Sequence[Completion]) -> Comp
 def _merge_candidates(
     picture: Picture, windows: Sequence[Window], answers: Sequence[Candidate]
 ) -> Candidate:
-    for window, answer in zip(windows, answers, strict=True):
-        picture = picture.with_part(answer.picture, window.rows, window.columns, window.own)
+    parts = [(each.rows, each.columns, each.own) for each in windows]
     return replace(
         answers[0],
-        picture=picture,
+        picture=picture.with_parts([answer.picture for answer in answers], parts),
         loss=sum(answer.loss for answer in answers),
         contextual=sum(answer.contextual for answer in answers),
         perceptual=sum(answer.perceptual for answer in answers),

@@ -2,8 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, get_args
+from unicodedata import normalize
 
 import numpy as np
 
@@ -128,7 +129,7 @@ def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: A
             raise MaskError(
                 f"mask {path}: an image without a file name has no stem; give a mask file"
             )
-        path = _mask_in(path, picture.path.stem, picture.name)
+        path = _mask_in(path, PurePath(picture.path.name), picture.name)
     elif not path.exists():
         make_mask(str(mask), picture.height, picture.width)  # raises, naming the shapes
     try:
@@ -141,8 +142,11 @@ def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: A
         raise MaskError(f"mask {error}") from error
 
 
-def mask_file(mask: str, image: StorePath) -> StorePath | None:
-    """Return the file of a mask folder that `open_mask` reads for an image; None if ``mask`` is no folder.
+def mask_file(mask: str, image: StorePath, relative: PurePath) -> StorePath | None:
+    """Return the file of a mask folder for an image; None if ``mask`` is no folder.
+
+    ``relative`` is the image's path below the folder of images. The mask has that path but for its suffix, or the end of it:
+    ``masks/a/x.png`` for ``a/x.jpg``, else ``masks/x.png``. Names that look the same are the same, however they are encoded.
 
     Raises
     ------
@@ -151,18 +155,23 @@ def mask_file(mask: str, image: StorePath) -> StorePath | None:
     """
     if is_spec(mask) or not (folder := StorePath.of(mask)).is_folder():
         return None
-    return _mask_in(folder, image.stem, str(image))
+    return _mask_in(folder, relative, str(image))
 
 
-def _mask_in(folder: StorePath, stem: str, name: str) -> StorePath:
-    masks = sorted(_masks_of_stem(folder, stem), key=str)
-    if not masks:
-        raise MaskError(f"{name}: no mask of that stem in {folder}; add {stem}.png (white = hole)")
-    if len(masks) > 1:
-        raise MaskError(
-            f"{name}: several masks of that stem: {', '.join(map(str, masks))}; keep one"
-        )
-    return masks[0]
+def _mask_in(folder: StorePath, relative: PurePath, name: str) -> StorePath:
+    parts = (*relative.parts[:-1], relative.stem)
+    for path in ("/".join(parts[start:]) for start in range(len(parts))):
+        for same in dict.fromkeys([path, normalize("NFC", path), normalize("NFD", path)]):
+            place = folder / same
+            masks = sorted(_masks_of_stem(place.parent, place.name), key=str)
+            if len(masks) > 1:
+                listed = ", ".join(map(str, masks))
+                raise MaskError(f"{name}: several masks of that stem: {listed}; keep one")
+            if masks:
+                return masks[0]
+    raise MaskError(
+        f"{name}: no mask of that stem in {folder}; add {'/'.join(parts)}.png (white = hole)"
+    )
 
 
 def _masks_of_stem(folder: StorePath, stem: str) -> list[StorePath]:
@@ -176,5 +185,5 @@ def _masks_of_stem(folder: StorePath, stem: str) -> list[StorePath]:
     suffixes = [
         each for end in EXTENSIONS for each in (end, end.upper(), f".{end[1:].capitalize()}")
     ]
-    files = [path for each in suffixes if (path := folder.local / f"{stem}{each}").is_file()]
-    return [StorePath(path) for path in {path.stat().st_ino: path for path in files}.values()]
+    files = [path for each in suffixes if (path := folder / f"{stem}{each}").is_file()]
+    return list({path.local.stat().st_ino: path for path in files if path.local}.values())

@@ -1,7 +1,7 @@
 """Aggregated results: means with bootstrap intervals, paired differences and calibration."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,6 +17,7 @@ METRICS = (
     *("psnr", "ssim", "l1", "whole_psnr", "whole_ssim", "whole_l1"),
     *("best_of", "diversity", "covered", "correct", "class_correct"),
 )
+COMPARED = {"psnr": 1, "ssim": 1, "l1": -1, "correct": 1}  # with baselines; -1: less is better
 _DRAWS = 2000
 _LEVELS = ((1 - 0.95) / 2, (1 + 0.95) / 2)
 
@@ -44,7 +45,7 @@ def mean_interval(values: ArrayLike, groups: ArrayLike) -> Interval:
     independent. For a comparison, pass paired differences.
     """
     x = np.asarray(values, np.float64)
-    return _bootstrap(x, np.ones(len(x)), groups, mean=float(x.mean()))
+    return _bootstrap(x, np.ones(len(x)), groups)
 
 
 def ratio_interval(numerators: ArrayLike, denominators: ArrayLike, groups: ArrayLike) -> Interval:
@@ -54,20 +55,14 @@ def ratio_interval(numerators: ArrayLike, denominators: ArrayLike, groups: Array
     return _bootstrap(x, y, groups)
 
 
-def _bootstrap(
-    numerators: NDArray[np.float64],
-    denominators: NDArray[np.float64],
-    groups: ArrayLike,
-    mean: float | None = None,
-) -> Interval:
-    """Return the interval of the ratio of sums, and the ratio itself unless ``mean`` is given."""
+def _bootstrap(x: NDArray[np.float64], y: NDArray[np.float64], groups: ArrayLike) -> Interval:
+    """Return the ratio of the sums of x and y [N], and its interval."""
     _, of_image = np.unique(np.asarray(groups), return_inverse=True)
-    tops, floors = np.bincount(of_image, numerators), np.bincount(of_image, denominators)
+    tops, floors = np.bincount(of_image, x), np.bincount(of_image, y)
     count = len(tops)
     draws = array_generator_for(0, "bootstrap").integers(0, count, (_DRAWS, count))
     low, high = np.quantile(tops[draws].sum(1) / floors[draws].sum(1), _LEVELS).tolist()
-    ratio = float(tops.sum() / floors.sum()) if mean is None else mean
-    return Interval(ratio, low, high, len(numerators), count)
+    return Interval(float(x.mean() / y.mean()), low, high, len(x), count)
 
 
 @dataclass(frozen=True)
@@ -101,6 +96,13 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Lead(Interval):
+    """By how much our best method is better, paired, than the baseline with the best mean."""
+
+    baseline: str
+
+
+@dataclass(frozen=True)
 class Pair:
     """One method of two models: paired differences of hole PSNR and SSIM, B - A, by mask."""
 
@@ -120,7 +122,7 @@ class Summary:
     cells: dict[tuple[str, str], Cell]  # by (label, mask)
     best_ours: str | None  # by mean hole PSNR over all masks
     best_baseline: str | None
-    leads: dict[str, Interval]  # by mask: paired difference of these two; {} without both
+    leads: dict[str, dict[str, Lead]]  # by figure of `COMPARED` and mask; {} without both
     errors: dict[str, list[CalibrationBin]]  # by our labels: calibration of predicted errors
     shares: dict[str, list[CalibrationBin]]  # and of confidences
     pairs: tuple[Pair, ...]  # the methods that two models share
@@ -131,17 +133,13 @@ class Summary:
         return self.masks[-1]
 
     @property
-    def lead(self) -> Interval | None:
-        """Our best method's lead over the best baseline, over all masks."""
-        return self.leads.get(self.over_all)
+    def lead(self) -> Lead | None:
+        """The lead in hole PSNR over all masks."""
+        return self.leads["psnr"][self.over_all] if self.leads else None
 
     def total(self, label: str) -> Cell:
         """Return a method's cell over all masks."""
         return self.cells[label, self.over_all]
-
-    def has(self, name: str) -> bool:
-        """Whether all methods have a figure."""
-        return all(name in cell.figures for cell in self.cells.values())
 
 
 def summarise(
@@ -153,35 +151,35 @@ def summarise(
     """Aggregate complete rows, one for each image, mask and method."""
     labels = tuple(method.label for method in methods)
     ours = tuple(method.label for method in methods if method.ours)
+    baselines = [label for label in labels if label not in ours]
     columns = (*masks, ALL) if len(masks) > 1 else tuple(masks)
     table = _Table(rows, labels, masks)
-    cells = {}
-    for mask in columns:
-        best = max(labels, key=lambda label: float(table.values(label, mask, "psnr").mean()))
-        for label in labels:
-            cells[label, mask] = table.cell(label, mask, best, realism)
-
-    def best_of(labels: Sequence[str]) -> str | None:
-        return max(labels, key=lambda label: cells[label, columns[-1]].psnr.mean, default=None)
-
-    best_ours = best_of(ours)
-    best_baseline = best_of([label for label in labels if label not in ours])
-    leads = {}
-    if best_ours and best_baseline:
-        leads = {mask: table.difference(best_ours, best_baseline, mask) for mask in columns}
+    best_ours = table.best(ours, columns[-1]) if ours else None
+    compared = COMPARED if best_ours and baselines else ()
+    pairs = []
+    for first in ours:
+        second = first.replace("A:", "B:", 1)
+        if second != first and second in ours:
+            gaps = [table.differences(second, first, columns, name) for name in ("psnr", "ssim")]
+            pairs.append(Pair(first, second, *gaps))
     return Summary(
         labels=labels,
         ours=ours,
         masks=columns,
-        cells=cells,
-        best_ours=best_ours,
-        best_baseline=best_baseline,
-        leads=leads,
-        errors={
-            label: _bins(rows, label, "predicted_error", "observed_error", 2) for label in ours
+        cells={
+            (label, mask): table.cell(label, mask, table.best(labels, mask), realism)
+            for mask in columns
+            for label in labels
         },
-        shares={label: _bins(rows, label, "confidence", "correct", 1) for label in ours},
-        pairs=_pairs(table, ours, columns),
+        best_ours=best_ours,
+        best_baseline=table.best(baselines, columns[-1]) if baselines else None,
+        leads={
+            name: {mask: table.lead(str(best_ours), baselines, mask, name) for mask in columns}
+            for name in compared
+        },
+        errors={each: _bins(rows, each, "predicted_error", "observed_error", 2) for each in ours},
+        shares={each: _bins(rows, each, "confidence", "correct", 1) for each in ours},
+        pairs=tuple(pairs),
     )
 
 
@@ -201,9 +199,22 @@ class _Table:
         """Return a column, [N], NaN for None; under `ALL` its mean over masks."""
         return np.asarray(self._columns(label, mask, name).mean(0))
 
+    def best(self, labels: Sequence[str], mask: str, name: str = "psnr") -> str:
+        return max(labels, key=lambda each: COMPARED[name] * self.values(each, mask, name).mean())
+
     def difference(self, label: str, other: str, mask: str, name: str = "psnr") -> Interval:
         differences = self.values(label, mask, name) - self.values(other, mask, name)
         return mean_interval(differences, self._groups)
+
+    def differences(
+        self, label: str, other: str, masks: Sequence[str], name: str
+    ) -> dict[str, Interval]:
+        return {mask: self.difference(label, other, mask, name) for mask in masks}
+
+    def lead(self, label: str, baselines: Sequence[str], mask: str, name: str) -> Lead:
+        baseline = self.best(baselines, mask, name)
+        pair = (label, baseline) if COMPARED[name] > 0 else (baseline, label)
+        return Lead(**asdict(self.difference(*pair, mask, name)), baseline=baseline)
 
     def cell(self, label: str, mask: str, best: str, realism: Realism) -> Cell:
         figures = {}
@@ -218,9 +229,9 @@ class _Table:
             self._groups,
         )
         seconds, peaks = (
-            self._columns(label, mask, name).ravel() for name in ("seconds", "peak_mib")
+            values[~np.isnan(values)]
+            for values in (self._columns(label, mask, name) for name in ("seconds", "peak_mib"))
         )
-        seconds, peaks = seconds[~np.isnan(seconds)], peaks[~np.isnan(peaks)]
         places = [(label, each) for each in (self._masks if mask == ALL else [mask])]
         kid = fid = None
         if all(place in realism for place in places):
@@ -242,19 +253,6 @@ class _Table:
         masks = self._masks if mask == ALL else (mask,)
         columns = [[getattr(row, name) for row in self._rows[label, each]] for each in masks]
         return np.array(columns, np.float64)
-
-
-def _pairs(table: _Table, ours: Sequence[str], columns: Sequence[str]) -> tuple[Pair, ...]:
-    pairs = []
-    for first in ours:
-        second = first.replace("A:", "B:", 1)
-        if first.startswith("A:") and second in ours:
-            psnr, ssim = (
-                {mask: table.difference(second, first, mask, name) for mask in columns}
-                for name in ("psnr", "ssim")
-            )
-            pairs.append(Pair(first, second, psnr, ssim))
-    return tuple(pairs)
 
 
 def _bins(

@@ -1,8 +1,9 @@
 """Baselines: inpainting without the model, which the model has to beat."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from pixmend.images import to_tensor
 from pixmend.masks import Mask
 from pixmend.models import Retrieval
 
+if TYPE_CHECKING:
+    from scipy.sparse import dia_array
+
 Images: TypeAlias = NDArray[np.uint8]  # [N, H, W, C]
 Inpaint: TypeAlias = Callable[[Images, Sequence[Mask]], Images]
 
@@ -21,20 +25,19 @@ BASELINES = {
     "nearest": "the training image nearest on the known pixels",
     "telea": "Telea 2004, by OpenCV",
     "navier-stokes": "Bertalmio 2001, by OpenCV",
-    "biharmonic": "biharmonic equations, by scikit-image",
+    "biharmonic": "biharmonic equations, Damelin and Hoang 2018",
 }
-_MODULES = {"telea": "cv2", "navier-stokes": "cv2", "biharmonic": "skimage"}
+_OPENCV = {"telea": "INPAINT_TELEA", "navier-stokes": "INPAINT_NS"}
 _RADIUS = 3  # pixels, the inpainting radius of OpenCV
 
 
 def missing_requirement(name: str, train: Images | None) -> str | None:
     """Return why a baseline is unavailable, or None if it is available."""
-    module = _MODULES.get(name)
-    if module is None:
-        return None if train is not None else f"{name} needs --train-data RECORDS"
-    if find_spec(module):
-        return None
-    return f"{name} needs the extra bench (pip install 'pixmend[bench]')"
+    if name in ("mean", "nearest") and train is None:
+        return f"{name} needs --train-data RECORDS"
+    if name in _OPENCV and find_spec("cv2") is None:
+        return f"{name} needs the extra bench (pip install 'pixmend[bench]')"
+    return None
 
 
 def find_baseline(name: str, train: Images | None) -> Inpaint:
@@ -42,11 +45,10 @@ def find_baseline(name: str, train: Images | None) -> Inpaint:
     reason = missing_requirement(name, train)
     if reason is not None:
         raise SettingsError(f"--methods {name}: {reason}")
-    if name == "biharmonic":
+    if name in _OPENCV:
+        return partial(_opencv, _OPENCV[name])
+    if train is None or name == "biharmonic":
         return _biharmonic
-    if name in _MODULES:
-        return _opencv(name)
-    assert train is not None
     return _mean(train) if name == "mean" else _nearest(train)
 
 
@@ -66,28 +68,53 @@ def _nearest(train: Images) -> Inpaint:
     return inpaint
 
 
-def _opencv(name: str) -> Inpaint:
+def _opencv(kind: str, images: Images, masks: Sequence[Mask]) -> Images:
     import cv2
 
-    kind = cv2.INPAINT_TELEA if name == "telea" else cv2.INPAINT_NS
-
-    def inpaint(image: Images, mask: Mask) -> Images:
+    answers = np.empty_like(images)
+    for image, mask, answer in zip(images, masks, answers, strict=True):
         # One channel at a time: OpenCV accepts one or three channels, not four.
-        hole = mask.hole.astype(np.uint8)
-        bands = [np.ascontiguousarray(band) for band in image.transpose(2, 0, 1)]
-        return np.stack([cv2.inpaint(band, hole, _RADIUS, kind) for band in bands], axis=-1)
-
-    return lambda images, masks: np.stack(list(map(inpaint, images, masks)))
+        for channel in range(image.shape[-1]):
+            band, hole = np.ascontiguousarray(image[..., channel]), mask.hole.astype(np.uint8)
+            answer[..., channel] = cv2.inpaint(band, hole, _RADIUS, getattr(cv2, kind))
+    return answers
 
 
 def _biharmonic(images: Images, masks: Sequence[Mask]) -> Images:
-    from skimage.restoration import inpaint_biharmonic
-
     answers = [
-        inpaint_biharmonic(image / 255, mask.hole, channel_axis=-1)
-        for image, mask in zip(images, masks, strict=True)
+        solve_biharmonic(image / 255, mask.hole) for image, mask in zip(images, masks, strict=True)
     ]
-    return (np.stack(answers).clip(0, 1) * 255).round().astype(np.uint8)
+    return (np.stack(answers) * 255).round().astype(np.uint8)
+
+
+def solve_biharmonic(image: NDArray[np.float64], hole: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return an image [H, W, C] whose Laplacian's Laplacian is 0 in the hole, as scikit-image's.
+
+    Values are clipped to each channel's known range. An image without known pixels is returned as is.
+    """
+    from scipy.sparse import kronsum
+    from scipy.sparse.linalg import spsolve
+
+    answer, missing = image.copy(), hole.ravel()
+    if not missing.any() or missing.all():
+        return answer
+    laplacian = kronsum(*map(_path_laplacian, hole.shape[::-1]))
+    rows = (laplacian @ laplacian).tocsc()[missing]  # [N, H * W]
+    known = np.where(hole[..., None], 0, image).reshape(len(missing), -1)
+    solution = spsolve(rows[:, missing], -(rows @ known))
+    answer[hole] = solution.reshape(len(solution), -1)
+    bounds = known[~missing]
+    return answer.clip(bounds.min(0), bounds.max(0))
+
+
+def _path_laplacian(length: int) -> "dia_array":
+    """Return the Laplacian of a line of pixels, mirrored at its ends."""
+    from scipy.sparse import diags_array
+
+    degrees = np.full(length, -2.0)
+    degrees[[0, -1]] += 1
+    ones = np.ones(length - 1)
+    return diags_array([ones, degrees, ones], offsets=[-1, 0, 1])
 
 
 def channels_first(images: Images) -> torch.Tensor:

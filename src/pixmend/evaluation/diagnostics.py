@@ -1,53 +1,36 @@
 """Diagnostics: causes of the results, from measured facts, with the advice in diagnostics.toml."""
 
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
+from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 
 from pixmend.errors import StoppedError
-from pixmend.evaluation.aggregation import Summary
-from pixmend.evaluation.baselines import Images
+from pixmend.evaluation.aggregation import Lead, Summary
+from pixmend.evaluation.baselines import BASELINES, Images
 from pixmend.evaluation.evaluated_methods import EvaluatedMethod, ShouldStop
 from pixmend.evaluation.held_out import HeldOut
 from pixmend.evaluation.metrics import CalibrationBin, Region, psnr
-from pixmend.evaluation.realism import SampleQuality, draw_samples
+from pixmend.evaluation.realism import draw_samples
 from pixmend.evaluation.results import ResultRow, ResultStore
 from pixmend.evaluation.settings import EvaluationSpec, draw_masks
-from pixmend.images import to_pixels, to_tensor
-from pixmend.models import DCGAN, infer
+from pixmend.models import DCGAN
+
+Facts: TypeAlias = dict[str, Any]
 
 _TEXTS = tomllib.loads(files("pixmend.evaluation").joinpath("diagnostics.toml").read_text("utf-8"))
+_FIGURES = {"ssim": "SSIM", "l1": "L1", "correct": "correct pixels"}
 _MIN_IMAGES, _MIN_GROUPS = 30, 10  # intervals of fewer are too wide to compare methods
 _MIN_TRAINING = 1000
 _LARGE_GAP = 3.0  # dB
 _EXPLAINED = 6.0  # dB: a quarter of the variance is left
 _POOR_KID = 0.25  # of the way from training images to copies of their mean
 _MEMORISED = 0.5  # of the held-out images' distance to training images
-_INVERTED, _RECONSTRUCTED = 8, 64  # images
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """Whole held-out images through E and G, which bounds what the encoder can restore."""
-
-    count: int
-    psnr: float  # mean, dB
-    psnr_of_grey: float  # of each image's mean colour
-
-
-@dataclass(frozen=True)
-class SelfInversion:
-    """A search's completions of G's own samples, whose errors are the search's alone."""
-
-    label: str
-    mask: str
-    count: int
-    psnr: float  # mean, of the hole, dB
-    psnr_of_mean: float  # of the mean sample
+_WRONG_SHARE = 0.1  # of pixels, between confidence and correct pixels
+_INVERTED = 8  # images
 
 
 @dataclass(frozen=True)
@@ -58,36 +41,25 @@ class Diagnostic:
     advice: str
 
 
-def reconstruct(model: DCGAN, held_out: HeldOut) -> Reconstruction | None:
-    """Reconstruct whole held-out images; None without an encoder."""
-    if model.encoder is None:
-        return None
-    images = held_out.images[:_RECONSTRUCTED]
-    target = to_tensor(images).to(next(model.generator.parameters()).device)
-    outputs = list(to_pixels(infer(model, target, torch.ones_like(target[:, :1]))))
-    grey = [np.broadcast_to(image.mean((0, 1)).round(), image.shape) for image in images]
-    whole = [np.ones(images.shape[1:3], bool)] * len(images)
-    scores = (_mean_psnr(answers, images, whole) for answers in (outputs, grey))
-    return Reconstruction(len(images), *scores)
-
-
 def invert_samples(
     model: DCGAN,
     methods: Sequence[EvaluatedMethod],
     spec: EvaluationSpec,
     store: ResultStore,
     should_stop: ShouldStop,
-) -> SelfInversion | None:
-    """Let the last method that searches without the encoder complete G's samples.
+) -> Facts | None:
+    """Return the hole PSNR of completions of G's own samples, whose errors are the search's alone.
 
-    None if there is no such method: the encoder's conditions, not z, make most of a completion.
+    By the last method that searches without the encoder; beside it, that of the mean sample. None
+    if there is no such method: the encoder's conditions, not z, make most of a completion.
     """
     searches = [each for each in methods if each.searches and each.answer == "sharp"]
     if not searches:
         return None
     method, mask = searches[-1], spec.masks[0]
 
-    def invert() -> dict[str, object]:
+    def invert() -> Facts:
+        assert method.run is not None
         samples = draw_samples(model, 64)
         mean = samples.mean(0).round().astype(np.uint8)
         images = samples[:_INVERTED]
@@ -96,11 +68,15 @@ def invert_samples(
         outputs = [output.pixels for output in method.run(images, masks, should_stop)]
         if should_stop():
             raise StoppedError
-        means = [mean] * _INVERTED
-        scores = (_mean_psnr(answers, images, holes) for answers in (outputs, means))
-        return asdict(SelfInversion(method.label, mask, _INVERTED, *scores))
+        return {
+            "label": method.label,
+            "mask": mask,
+            "count": _INVERTED,
+            "psnr": _mean_psnr(outputs, images, holes),
+            "psnr_of_mean": _mean_psnr([mean] * _INVERTED, images, holes),
+        }
 
-    return SelfInversion(**store.cached(f"self-inversion {method.label} {mask}", invert))
+    return dict(store.cached(f"self-inversion {method.label} {mask}", invert))
 
 
 def _mean_psnr(answers: Sequence[Images], images: Images, holes: Sequence[Region]) -> float:
@@ -108,145 +84,139 @@ def _mean_psnr(answers: Sequence[Images], images: Images, holes: Sequence[Region
 
 
 def verdict(summary: Summary) -> str:
-    """Return in one or two sentences whether the model beats the baselines, or which model wins."""
-    texts = _TEXTS["verdict"]
+    """Return whether the model beats the baselines, and which are absent; or which model wins."""
+    texts, lead = _TEXTS["verdict"], summary.lead
     if summary.pairs:  # compared by the method in which A is best
         pair = max(summary.pairs, key=lambda pair: summary.total(pair.first).psnr.mean)
         gap, method = pair.psnr[summary.over_all], pair.first.removeprefix("A:")
         name = {1: "model_b", -1: "model_a", 0: "models_equal"}[gap.sign]
         return str(texts[name].format(gap=texts["gap"].format(**asdict(gap), method=method)))
-    ours, baseline, lead = summary.best_ours, summary.best_baseline, summary.lead
-    if ours is None or baseline is None or lead is None:
-        best = str(ours or baseline)
-        name = "ours_only" if ours else "baselines_only"
-        return str(texts[name].format(best=best, psnr=summary.total(best).psnr.mean))
-    totals = [summary.total(label) for label in (ours, baseline)]
-    name = {1: "wins", -1: "loses", 0: "equal" if lead.groups > 1 else "one_group"}[lead.sign]
-    sentence = texts[name].format(
-        scores=", ".join(f"{total.label} {total.psnr.mean:.2f} dB" for total in totals),
-        interval=texts["interval"].format(**asdict(lead)),
-        mean=lead.mean,
-        size=abs(lead.mean),
-    )
-    exceptions = [mask for mask, each in summary.leads.items() if each.sign * lead.sign < 0]
-    if exceptions:
-        opposite = "loses" if lead.sign > 0 else "wins"
-        sentence += f" It {opposite} under {_enumerate(exceptions)}."
-    return str(sentence)
+    if lead is None:
+        name = "ours_only" if summary.best_ours else "baselines_only"
+        best = summary.total(str(summary.best_ours or summary.best_baseline))
+        sentences = [texts[name].format(best=best.label, psnr=best.psnr.mean)]
+    else:
+        totals = [summary.total(str(label)) for label in (summary.best_ours, lead.baseline)]
+        scores = ", ".join(f"{total.label} {total.psnr.mean:.2f} dB" for total in totals)
+        name = {1: "wins", -1: "loses", 0: "equal" if lead.groups > 1 else "one_group"}[lead.sign]
+        values = asdict(lead) | {"size": abs(lead.mean), "scores": scores}
+        sentences = [texts[name].format(**values), *_exceptions(summary, lead)]
+    absent = [name for name in BASELINES if name not in summary.labels]
+    if absent and summary.best_ours:
+        sentences.append(texts["absent"].format(names=_enumerate(absent)))
+    return " ".join(sentences)
+
+
+def _exceptions(summary: Summary, lead: Lead) -> Iterator[str]:
+    """Yield the masks, and the figures over all masks, that contradict the lead in PSNR."""
+    word, sign = ("wins", 1) if lead.sign < 0 else ("loses", -1)
+    figures = {text: summary.leads[name][summary.over_all] for name, text in _FIGURES.items()}
+    for place, leads in (("under", summary.leads["psnr"]), ("in", figures)):
+        names = [f"{n} ({each.baseline})" for n, each in leads.items() if each.sign == sign]
+        if names:
+            yield f"It {word} {place} {_enumerate(names)}."
 
 
 def diagnose(
+    model: DCGAN,
     summary: Summary,
     rows: Sequence[ResultRow],
     held_out: HeldOut,
     training: int | None,
-    inversion: SelfInversion | None,
-    reconstruction: Reconstruction | None,
-    samples: SampleQuality | None,
+    inversion: Facts | None,
+    samples: Facts | None,
 ) -> list[Diagnostic]:
     """Return the diagnostics, the most important first; ``training`` counts training images."""
-    diagnostics = [*_of_data(held_out, training)]
-    ours = summary.best_ours
-    if ours is not None:
-        diagnostics += _of_baselines(summary, ours)
-        if reconstruction is not None:
-            diagnostics.append(_of_reconstruction(summary, ours, reconstruction))
-        if inversion is not None:
-            diagnostics.append(_of_inversion(summary, inversion))
-        if samples is not None:
-            diagnostics += _of_samples(samples, encoder=reconstruction is not None)
-        diagnostics += _of_domain([row for row in rows if row.label in summary.ours])
-        diagnostics += _of_calibration(summary, ours)
-    return diagnostics
-
-
-def _diagnostic(name: str, **values: object) -> Diagnostic:
-    return Diagnostic(*(_TEXTS[name][part].format(**values) for part in ("fact", "advice")))
-
-
-def _of_data(held_out: HeldOut, training: int | None) -> Iterator[Diagnostic]:
     count, groups = len(held_out.images), len(set(held_out.groups))
-    duplicates, shared = held_out.duplicates, held_out.shared
-    if count < _MIN_IMAGES or groups < _MIN_GROUPS:
-        limits = {"min_images": _MIN_IMAGES, "min_groups": _MIN_GROUPS}
-        in_groups = "1 group" if groups == 1 else f"{groups} groups"
-        yield _diagnostic("few_images", count=count, groups=in_groups, **limits)
-    if duplicates:
-        facts = {"examined": held_out.examined, "names": _first(duplicates)}
-        yield _diagnostic("duplicates", count=len(duplicates), **facts)
-    if shared:
-        yield _diagnostic("shared_groups", count=len(shared), groups=groups, names=_first(shared))
-    if training is None:
-        yield _diagnostic("no_training")
-    elif training < _MIN_TRAINING:
-        yield _diagnostic("few_training", count=training)
+    facts: Facts = {
+        "count": count,
+        "groups": "1 group" if groups == 1 else f"{groups} groups",
+        "examined": held_out.examined,
+        "duplicates": _counted(held_out.duplicates),
+        "shared": _counted(held_out.shared),
+        "training": training,
+        "needed": (_MIN_IMAGES, _MIN_GROUPS),
+        "inversion": inversion,
+        "samples": samples,
+    }
+    found = {
+        "few_images": count < _MIN_IMAGES or groups < _MIN_GROUPS,
+        "duplicates": bool(held_out.duplicates),
+        "shared_groups": bool(held_out.shared),
+        "no_training": training is None,
+        "few_training": training is not None and training < _MIN_TRAINING,
+    }
+    if summary.best_ours is not None:
+        found |= _of_answers(summary, summary.best_ours, rows, facts)
+        found |= _of_model(summary, facts, searches=model.encoder is None)
+    # What the model has already is no advice.
+    present = model.card.get("training", {}) | {"one_pass": model.encoder is not None}
+    return [_diagnostic(_TEXTS[name], facts, present) for name, holds in found.items() if holds]
 
 
-def _of_baselines(summary: Summary, ours: str) -> Iterator[Diagnostic]:
-    for baseline in ("mean", "nearest"):
-        if baseline in summary.labels and (
-            summary.total(ours).psnr.mean <= summary.total(baseline).psnr.mean
-        ):
-            yield _diagnostic(baseline, ours=ours)
-    lost = [mask for mask, lead in summary.leads.items() if lead.sign < 0]
-    if lost and summary.lead is not None and summary.lead.sign >= 0:
-        yield _diagnostic("lost_masks", masks=_enumerate(lost), baseline=summary.best_baseline)
+def _diagnostic(texts: Mapping[str, Any], facts: Facts, present: Facts) -> Diagnostic:
+    unless = texts.get("unless", {})
+    advice = [texts["advice"], *(text for key, text in unless.items() if not present.get(key))]
+    return Diagnostic(texts["fact"].format(**facts), " ".join(advice).format(**facts))
 
 
-def _of_reconstruction(summary: Summary, ours: str, reconstruction: Reconstruction) -> Diagnostic:
-    values = asdict(reconstruction) | {"ours": ours, "hole": summary.total(ours).psnr.mean}
-    facts = _TEXTS["reconstruction"]["facts"].format(**values)
-    underfits = reconstruction.psnr < reconstruction.psnr_of_grey + _EXPLAINED
-    return _diagnostic("encoder_underfits" if underfits else "encoder_fits", facts=facts)
+def _of_answers(
+    summary: Summary, ours: str, rows: Sequence[ResultRow], facts: Facts
+) -> dict[str, bool]:
+    """Return which findings about our answers hold; add their values to ``facts``."""
+    psnrs = {label: summary.total(label).psnr.mean for label in summary.labels}
+    unlike = {
+        row.number: row.warnings
+        for row in rows
+        if row.label in summary.ours and "unlike the images" in row.warnings
+    }
+    predicted_error, error = _pooled(summary.errors[ours], 2)
+    confidence, correct = _pooled(summary.shares[ours], 1)
+    facts |= {"ours": ours, "unlike": _counted([*unlike.values()])}
+    facts |= {"predicted_error": predicted_error, "error": error}
+    facts |= {"confidence": confidence, "correct": correct}
+    return {
+        "mean": psnrs[ours] <= psnrs.get("mean", -np.inf),
+        "nearest": psnrs[ours] <= psnrs.get("nearest", -np.inf),
+        "out_of_domain": len(unlike) >= max(1, 0.05 * facts["count"]),
+        "wrong_errors": not 0.67 * predicted_error <= error <= 1.5 * predicted_error,
+        "wrong_shares": abs(confidence - correct) > _WRONG_SHARE,
+        "no_confidence": not summary.shares[ours],
+    }
 
 
-def _of_inversion(summary: Summary, inversion: SelfInversion) -> Diagnostic:
-    of_images = summary.cells[inversion.label, inversion.mask].psnr.mean
-    facts = _TEXTS["inversion"]["facts"].format(**asdict(inversion), of_images=of_images)
-    name = "search_balanced"
-    if inversion.psnr > of_images + _LARGE_GAP:
-        name = "prior_misses"
-    elif inversion.psnr < min(inversion.psnr_of_mean + _EXPLAINED, of_images + _LARGE_GAP):
-        name = "search_stuck"
-    return _diagnostic(name, label=inversion.label, facts=facts)
+def _of_model(summary: Summary, facts: Facts, *, searches: bool) -> dict[str, bool]:
+    """Return which findings about the model hold; add their values to ``facts``."""
+    found: dict[str, bool] = {}
+    inversion, samples = facts["inversion"], facts["samples"]
+    if inversion is not None:
+        of_images = summary.cells[inversion["label"], inversion["mask"]].psnr.mean
+        facts["psnr_of_images"] = of_images
+        misses = inversion["psnr"] > of_images + _LARGE_GAP
+        stuck = not misses and inversion["psnr"] < inversion["psnr_of_mean"] + _EXPLAINED
+        found |= {"prior_misses": misses, "search_stuck": stuck}
+        found["search_balanced"] = not misses and not stuck
+    if samples is not None:
+        limit = samples["kid_real"] + _POOR_KID * (samples["kid_blank"] - samples["kid_real"])
+        # A model that completes in one pass does not depend on its prior samples.
+        found["poor_samples"] = searches and samples["kid"] > limit
+        found["memorised"] = samples["nearest"] < _MEMORISED * samples["nearest_held_out"]
+    return found
 
 
-def _of_samples(samples: SampleQuality, *, encoder: bool) -> Iterator[Diagnostic]:
-    values = asdict(samples)
-    if samples.kid - samples.kid_real > _POOR_KID * (samples.kid_blank - samples.kid_real):
-        yield _diagnostic("poor_samples_with_encoder" if encoder else "poor_samples", **values)
-    if samples.nearest < _MEMORISED * samples.nearest_held_out:
-        yield _diagnostic("memorised", **values)
+def _pooled(bins: Sequence[CalibrationBin], power: int) -> tuple[float, float]:
+    """Return the power means of predictions and outcomes over all bins; 0 without any."""
+    if not bins:
+        return 0.0, 0.0
+    values = np.array([(each.predicted, each.observed) for each in bins]) ** power
+    predicted, observed = np.average(values, axis=0, weights=[each.count for each in bins])
+    return float(predicted ** (1 / power)), float(observed ** (1 / power))
 
 
-def _of_domain(rows: Sequence[ResultRow]) -> Iterator[Diagnostic]:
-    warned = {row.number: row.warnings for row in rows if "unlike the images" in row.warnings}
-    count = len({row.number for row in rows})
-    if warned and len(warned) >= 0.05 * count:
-        reason = next(iter(warned.values()))
-        yield _diagnostic("out_of_domain", count=len(warned), images=count, reason=reason)
-
-
-def _of_calibration(summary: Summary, ours: str) -> Iterator[Diagnostic]:
-    bins = summary.errors[ours]
-    if bins:
-        predicted, observed = _pooled(bins, "predicted"), _pooled(bins, "observed")
-        if not 0.67 < observed / max(predicted, 1e-9) < 1.5:
-            values = {"predicted": predicted, "observed": observed, "ours": ours}
-            word = "overconfident" if observed > predicted else "underconfident"
-            yield _diagnostic("miscalibrated", verdict=word, **values)
-    if not summary.shares[ours]:
-        yield _diagnostic("no_confidence", ours=ours)
-
-
-def _pooled(bins: Sequence[CalibrationBin], name: str) -> float:
-    squares = [getattr(each, name) ** 2 for each in bins]
-    return float(np.sqrt(np.average(squares, weights=[each.count for each in bins])))
+def _counted(names: Sequence[str]) -> Facts:
+    some = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+    return {"count": len(names), "first": "".join(names[:1]), "names": some}
 
 
 def _enumerate(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")

@@ -59,10 +59,6 @@ class MethodOutput:
 Run = Callable[[Images, Sequence[Mask], ShouldStop], list[MethodOutput]]
 
 
-def _cannot_run(images: Images, masks: Sequence[Mask], stop: ShouldStop) -> list[MethodOutput]:
-    raise AssertionError("the answers of an external method are read")
-
-
 @dataclass(frozen=True)
 class EvaluatedMethod:
     """A row of the report's tables."""
@@ -70,8 +66,8 @@ class EvaluatedMethod:
     method: str  # as the user named it
     answer: str = ""  # sharp or average, "" without the model
     ours: bool = False  # whether it uses the model
-    run: Run = _cannot_run  # completes a batch of images [B, H, W, C]
-    external: ExternalMethod | None = None  # whose answers are read instead
+    run: Run | None = None  # completes a batch of images [B, H, W, C]
+    external: ExternalMethod | None = None  # whose answers are read, without `run`
     searches: bool = False  # G's latents, without the encoder
 
     @property
@@ -80,34 +76,30 @@ class EvaluatedMethod:
         return f"{self.method}, {self.answer}" if self.answer else self.method
 
     def key(self, number: int, digest: str, mask: str) -> Key:
-        """Return the key of a row."""
+        """Return the key of a row; changed answers of an external method are other rows."""
+        if self.external is not None:
+            digest += f"-{self.external.digest}"
         return number, digest, mask, self.method, self.answer
 
 
 def select_methods(
     models: Sequence[ModelUnderTest], train: TrainingImages | None, spec: EvaluationSpec
-) -> tuple[list[EvaluatedMethod], list[str]]:
-    """Return the methods, the models' first, and the reasons why baselines are unavailable."""
+) -> list[EvaluatedMethod]:
+    """Return the methods, the models' first; by default all that are available."""
     images = None if train is None else train.images
     methods: dict[str, EvaluatedMethod] = {}
-    unavailable: dict[str, None] = {}
     for letter, under_test in zip("AB", models, strict=False):
-        names = spec.methods
-        if names is None:
-            names, reasons = available_methods(under_test.model, images)
-            unavailable |= dict.fromkeys(reasons)
-        prefix = f"{letter}:" if len(models) > 1 else ""
-        for method in find_methods(names, under_test.model, images, spec, prefix=prefix):
+        model, prefix = under_test.model, f"{letter}:" if len(models) > 1 else ""
+        names = available_methods(model, images) if spec.methods is None else spec.methods
+        for method in find_methods(names, model, images, spec, prefix=prefix):
             methods.setdefault(method.label, method)
-    return sorted(methods.values(), key=lambda method: not method.ours), list(unavailable)
+    return sorted(methods.values(), key=lambda method: not method.ours)
 
 
-def available_methods(model: DCGAN, train: Images | None) -> tuple[list[str], list[str]]:
-    """Return the default methods and available baselines, and why others are unavailable."""
+def available_methods(model: DCGAN, train: Images | None) -> list[str]:
+    """Return the names of the default methods and of the available baselines."""
     names = ["instant", "default"] if model.encoder is not None else ["default"]
-    reasons = {name: missing_requirement(name, train) for name in BASELINES}
-    names += [name for name, reason in reasons.items() if reason is None]
-    return names, [reason for reason in reasons.values() if reason is not None]
+    return names + [name for name in BASELINES if missing_requirement(name, train) is None]
 
 
 def find_methods(
@@ -131,12 +123,12 @@ def find_methods(
             methods.append(EvaluatedMethod(name, run=run))
             continue
         method = _completion_method(name, model)
-        averages = method.name == "default" and method.uses_encoder(model)
+        encoded = method.uses_encoder(model)
         options = CompletionOptions(method, spec.candidates, snapshots=(), seed=spec.seed)
-        for answer in ("sharp", "average") if averages else ("sharp",):
+        for answer in ("sharp", "average") if encoded and method.name == "default" else ("sharp",):
             run = _run_model(model, replace(options, answer=answer), spec.seconds)
-            searches = not method.uses_encoder(model)
-            methods.append(EvaluatedMethod(f"{prefix}{name}", answer, True, run, searches=searches))
+            label = f"{prefix}{name}"
+            methods.append(EvaluatedMethod(label, answer, True, run, searches=not encoded))
     if not methods:
         raise SettingsError(f"--methods: none given; the methods are {_method_names()}")
     return methods
@@ -175,23 +167,18 @@ def _run_model(model: DCGAN, options: CompletionOptions, seconds: float | None) 
         started = time.perf_counter()
         completions = list(complete(model, tasks, of_batch, should_stop=should_stop))
         each = (time.perf_counter() - started) / len(tasks)
-        return [
-            MethodOutput(
-                tuple(one.picture.pixels.astype(np.uint8) for one in completion.candidates),
-                each,
-                completion.uncertainty,
-                completion.confidence,
-                completion.warnings,
-            )
-            for completion in completions
-        ]
+        outputs = []
+        for one in completions:
+            candidates = (c.picture.pixels.astype(np.uint8) for c in one.candidates)
+            facts = (one.uncertainty, one.confidence, one.warnings)
+            outputs.append(MethodOutput(tuple(candidates), each, *facts))
+        return outputs
 
     return run
 
 
 def _run_baseline(inpaint: Inpaint) -> Run:
-    def run(images: Images, masks: Sequence[Mask], should_stop: ShouldStop) -> list[MethodOutput]:
-        del should_stop  # baselines are fast
+    def run(images: Images, masks: Sequence[Mask], _: ShouldStop) -> list[MethodOutput]:
         started = time.perf_counter()
         answers = inpaint(images, masks)
         each = (time.perf_counter() - started) / len(images)

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from pixmend.completion import METHODS
-from pixmend.errors import InputError, SettingsError
+from pixmend.errors import InputError, MissingError, SettingsError
 from pixmend.evaluation.baselines import BASELINES, Images
 from pixmend.evaluation.held_out import HeldOut, digest_of
 from pixmend.evaluation.metrics import rmse
 from pixmend.evaluation.settings import EvaluationSpec, draw_masks
 from pixmend.images import Channels, encode_png, open_image, to_channels, to_eight_bits
 from pixmend.masks import Mask
-from pixmend.storage import make_folder, parse_json, write_bytes, write_text
+from pixmend.storage import StorePath, make_folder, write_bytes, write_text
 
 _GREY = 128
 _MAX_RMSE = 64.0  # grey levels on known pixels: tools change them less, another image differs more
@@ -38,9 +38,10 @@ def parse_completions(arguments: Sequence[str]) -> dict[str, Path]:
             raise SettingsError(f"--completions {text}: needs NAME=FOLDER, such as lama=answers")
         if name in folders:
             raise SettingsError(f"--completions {text}: {name} is given twice; give another name")
-        if not Path(folder).is_dir():
+        path = StorePath.of(folder)
+        if path.local is None or not path.is_folder():
             raise SettingsError(f"--completions {text}: there is no folder {folder}")
-        folders[name] = Path(folder)
+        folders[name] = path.local
     return folders
 
 
@@ -67,26 +68,24 @@ def write_tasks(folder: Path, held_out: HeldOut, spec: EvaluationSpec) -> int:
 class ExternalMethod:
     """The answers of another tool in a folder; SettingsError for the name of a method."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, masks: Sequence[str], count: int) -> None:
+        """Open the answers to ``count`` images; InputError if any is missing."""
         if name in METHODS or name in BASELINES:
             raise SettingsError(f"--completions {name}: is the name of a method; give another name")
-        self.name, self._folder = name, folder
+        self._folder = folder
         self.seconds = _seconds_per_image(folder / "facts.json")
-
-    def digest(self, masks: Sequence[str], count: int) -> str:
-        """Return a hash of the answers to ``count`` images; InputError if any is missing."""
         paths = [_path_of(mask, number) for mask in masks for number in range(count)]
-        missing = [path for path in paths if not (self._folder / path).is_file()]
+        missing = [path for path in paths if not (folder / path).is_file()]
         if missing:
             raise InputError(
-                f"--completions {self.name}={self._folder}: {len(missing)} of {len(paths)} answers "
-                f"are missing, the first is {missing[0]}; write the tasks with --tasks FOLDER and "
+                f"--completions {name}={folder}: {len(missing)} of {len(paths)} answers are "
+                f"missing, the first is {missing[0]}; write the tasks with --tasks FOLDER and "
                 "save each answer under the name of its task"
             )
-        content = hashlib.blake2b(digest_size=8)
+        content = hashlib.blake2b(digest_size=6)
         for path in paths:
-            content.update((self._folder / path).read_bytes())
-        return content.hexdigest()
+            content.update((folder / path).read_bytes())
+        self.digest = content.hexdigest()
 
     def read(self, shape: str, number: int, image: Images, mask: Mask) -> Images:
         """Return one answer with the image's known pixels, uint8 [S, S, C].
@@ -112,11 +111,11 @@ class ExternalMethod:
 
 
 def _seconds_per_image(path: Path) -> float | None:
-    if not path.exists():
-        return None
     try:
-        return float(parse_json(path.read_text(encoding="utf-8"))["seconds_per_image"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return float(StorePath(path).read_json()["seconds_per_image"])
+    except MissingError:
+        return None
+    except (InputError, ValueError, KeyError, TypeError) as error:
         example = '{"seconds_per_image": 0.01}'
         raise InputError(f"{path}: needs {example}, or remove the file") from error
 

@@ -143,7 +143,11 @@ def choose_held_out(
                 selection[index] = image
         on_progress(len(selection), min(count, len(order)))
     if not selection:
-        raise _no_images(len(order), duplicates, failed)
+        first = f" (the first: {failed[0][1]})" if failed else ""
+        raise InputError(
+            f"none of {len(order)} images can be used: {len(duplicates)} are training images, "
+            f"{len(failed)} cannot be read{first}; give images that the model was not trained on"
+        )
     all_groups, shared = _groups(source, train)
     groups = [all_groups[index] for index in selection]
     return HeldOut(
@@ -159,9 +163,9 @@ def choose_held_out(
     )
 
 
-def digest_of(image: Images) -> str:
-    """Return a short hash of an image's pixels."""
-    return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=6).hexdigest()
+def digest_of(images: Images) -> str:
+    """Return a short hash of pixels."""
+    return hashlib.blake2b(np.ascontiguousarray(images).tobytes(), digest_size=6).hexdigest()
 
 
 def _fit(pixels: Images, model: DCGAN) -> Images:
@@ -186,20 +190,9 @@ def _near_duplicates(retrieval: Retrieval | None, images: list[Images]) -> list[
 
 
 def _groups(source: EvaluationImages, train: TrainingImages | None) -> tuple[list[str], set[str]]:
-    """Return the group of each image, and the groups that the training data has as well."""
-    if train is None:
-        return groups_of(source.names, source.labels), set()
+    """Return the group of each image, and the groups of the training data."""
     # One call for both, so that one rule names all groups.
-    groups = groups_of([*source.names, *train.names], [*source.labels, *train.labels])
-    held_out, training = groups[: len(source.names)], groups[len(source.names) :]
-    return held_out, set(held_out) & set(training)
-
-
-def _no_images(count: int, duplicates: list[str], failed: list[tuple[str, str]]) -> InputError:
-    if not count:
-        return InputError("there are no images to evaluate on; give a folder of images or records")
-    first = f" (the first: {failed[0][1]})" if failed else ""
-    return InputError(
-        f"none of {count} images can be used: {len(duplicates)} are training images, "
-        f"{len(failed)} cannot be read{first}; give images that the model was not trained on"
-    )
+    names, labels = ([], []) if train is None else (train.names, train.labels)
+    groups = groups_of([*source.names, *names], [*source.labels, *labels])
+    count = len(source.names)
+    return groups[:count], set(groups[count:])

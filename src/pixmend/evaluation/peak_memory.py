@@ -1,7 +1,6 @@
-"""Peak memory of a block of code."""
+"""Peak memory of a stretch of work."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -9,25 +8,23 @@ import torch
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-class PeakMemory:
-    """``mib``, set when the block ends: the process's and the GPU's peak; None if unknown."""
+def watch_memory() -> Callable[[], float | None]:
+    """Return a function that returns the peak since now, of process and GPU, in MiB.
 
-    mib: float | None = None
-
-
-@contextmanager
-def watch_memory() -> Iterator[PeakMemory]:
-    """Measure the whole process, so that a network counts as well as its answers."""
-    peak = PeakMemory()
+    It measures the whole process, so that a network counts as well as its answers. None if unknown.
+    """
     try:
         _RESET.write_text("5")  # resets VmHWM (Linux, proc(5))
     except OSError:
-        yield peak
-        return
+        return lambda: None
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    yield peak
-    lines = _STATUS.read_text(encoding="ascii").splitlines()
-    peak.mib = int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024
-    if torch.cuda.is_available():
-        peak.mib += torch.cuda.max_memory_allocated() / 2**20
+
+    def peak_mib() -> float:
+        lines = _STATUS.read_text(encoding="ascii").splitlines()
+        peak = int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024
+        return peak + (
+            torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0
+        )
+
+    return peak_mib

@@ -1,10 +1,8 @@
 """Realism of sets of images: KID and Fréchet distance in named features."""
 
 import functools
-import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,7 +10,7 @@ import torch
 from pixmend.errors import StoppedError
 from pixmend.evaluation.baselines import Images
 from pixmend.evaluation.evaluated_methods import ShouldStop
-from pixmend.evaluation.held_out import HeldOut, TrainingImages
+from pixmend.evaluation.held_out import HeldOut, TrainingImages, digest_of
 from pixmend.evaluation.results import ResultRow, ResultStore
 from pixmend.features import (
     choose_features,
@@ -30,19 +28,6 @@ _MAX_IMAGES = 512  # samples and training images compared
 
 
 Realism: TypeAlias = dict[tuple[str, str], tuple[float, float]]  # (label, mask) -> (KID, Fréchet)
-
-
-@dataclass(frozen=True)
-class SampleQuality:
-    """How well G's prior samples match the training images."""
-
-    features: str  # name of the feature map
-    count: int  # samples
-    kid: float  # of samples to training images
-    kid_real: float  # of other training images
-    kid_blank: float  # of copies of the mean training image
-    nearest: float  # median distance of samples to the nearest training image
-    nearest_held_out: float  # of held-out images
 
 
 def measure_realism(
@@ -66,13 +51,13 @@ def measure_realism(
         return [paired_kernel_distance(x, y), frechet_distance(x, y)]
 
     realism: Realism = {}
-    digest = _hash(held_out.images)
+    digest = digest_of(held_out.images)
     for label, mask in dict.fromkeys((row.label, row.mask) for row in rows):
         keys = [row.key for row in rows if (row.label, row.mask) == (label, mask)]
         answers = [answer for key in keys if (answer := store.read_answer(key)) is not None]
         if len(answers) == len(keys):
             images = np.stack(answers)
-            name = f"realism {features.name} {_hash(images)} {digest}"
+            name = f"realism {features.name} {digest_of(images)} {digest}"
             kid, fid = store.cached(name, functools.partial(distances, images))
             realism[label, mask] = kid, fid
     return features.name, realism
@@ -80,13 +65,15 @@ def measure_realism(
 
 def measure_samples(
     model: DCGAN, held_out: HeldOut, train: TrainingImages | None, store: ResultStore
-) -> tuple[SampleQuality, Images, Images] | None:
-    """Return the quality of G's samples, eight samples, and the training image nearest to each.
+) -> tuple[dict[str, Any] | None, tuple[Images, Images] | None]:
+    """Return how well G's prior samples match the training images, and eight with their nearest.
 
-    None for fewer than 2 x `MIN_IMAGES` training images.
+    KID is of samples, of other training images (``kid_real``) and of copies of their mean
+    (``kid_blank``), to training images; ``nearest`` and ``nearest_held_out`` are median distances
+    of samples and held-out images to them. None for fewer than 2 x `MIN_IMAGES` training images.
     """
     if train is None or len(train.images) < 2 * MIN_IMAGES:
-        return None
+        return None, None
     count = min(_MAX_IMAGES, len(train.images) // 2)
     order = array_generator_for(0, "evaluate", "samples").permutation(len(train.images))
     half, other = (train.images[np.sort(order[start : start + count])] for start in (0, count))
@@ -97,21 +84,19 @@ def measure_samples(
     def quality() -> dict[str, object]:
         blank = half.mean(0, keepdims=True).round().astype(np.uint8)
         unseen = features(to_tensor(held_out.images[:_MAX_IMAGES]))
-        return asdict(
-            SampleQuality(
-                features.name,
-                count,
-                kernel_distance(fake, real),
-                kernel_distance(features(to_tensor(other)), real),
-                kernel_distance(features(to_tensor(blank)).expand(count, -1), real),
-                float(nearest_distances(fake, real).median()),
-                float(nearest_distances(unseen, real).median()),
-            )
-        )
+        return {
+            "features": features.name,
+            "count": count,
+            "kid": kernel_distance(fake, real),
+            "kid_real": kernel_distance(features(to_tensor(other)), real),
+            "kid_blank": kernel_distance(features(to_tensor(blank)).expand(count, -1), real),
+            "nearest": float(nearest_distances(fake, real).median()),
+            "nearest_held_out": float(nearest_distances(unseen, real).median()),
+        }
 
     key = f"samples {features.name} {count} {len(held_out.images)}"
     nearest = half[torch.cdist(fake[:8], real).argmin(1).numpy()]
-    return SampleQuality(**store.cached(key, quality)), samples[:8], nearest
+    return store.cached(key, quality), (samples[:8], nearest)
 
 
 def draw_samples(model: DCGAN, count: int) -> Images:
@@ -121,7 +106,3 @@ def draw_samples(model: DCGAN, count: int) -> Images:
     with torch.no_grad():
         samples = [to_pixels(model.generator(part)) for part in torch.split(z, 64)]
     return np.concatenate(samples).astype(np.uint8)
-
-
-def _hash(images: Images) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(images).tobytes(), digest_size=8).hexdigest()

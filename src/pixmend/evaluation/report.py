@@ -5,17 +5,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from pixmend.completion import Completion
 from pixmend.evaluation.aggregation import ALL, Cell, Summary
 from pixmend.evaluation.baselines import BASELINES, Images
-from pixmend.evaluation.diagnostics import Diagnostic, Reconstruction, SelfInversion
+from pixmend.evaluation.diagnostics import Diagnostic, Facts
 from pixmend.evaluation.held_out import HeldOut
 from pixmend.evaluation.metrics import CalibrationBin
-from pixmend.evaluation.realism import SampleQuality
 from pixmend.evaluation.results import ResultRow, ResultStore
 from pixmend.evaluation.settings import EvaluationSpec, draw_masks
 from pixmend.images import encode_png, open_image, thumbnail
@@ -40,10 +39,8 @@ class Evaluation:
     spec: EvaluationSpec
     settings: dict[str, str]  # what the results depend on, for display
     unavailable: list[str]  # why baselines and metrics are missing
-    inversion: SelfInversion | None
-    reconstruction: Reconstruction | None
-    samples: tuple[SampleQuality, Images, Images] | None  # some, and their nearest training images
-    originals_class_correct: float | None  # the classifier's accuracy on the originals
+    facts: Facts  # about the model and the classifier, under their names in report.json
+    samples: tuple[Images, Images] | None  # of G, and their nearest training images
     report: Path  # report.html; report.json is beside it
     results: Path  # results.csv
 
@@ -53,7 +50,7 @@ def write_report(evaluation: Evaluation, store: ResultStore) -> None:
     facts = json.dumps(_as_json(evaluation), default=asdict, indent=1, allow_nan=False)
     write_text(store.folder / "report.json", facts + "\n")
     summary, held_out = evaluation.summary, evaluation.held_out
-    best = summary.best_ours or summary.best_baseline
+    best = str(summary.best_ours or summary.best_baseline)
     page = render(
         "evaluation/report.html",
         evaluation=evaluation,
@@ -61,10 +58,10 @@ def write_report(evaluation: Evaluation, store: ResultStore) -> None:
         held_out=held_out,
         title=Path(evaluation.settings["model"]).name,
         groups=len(set(held_out.groups)),
-        best=summary.total(best) if best else None,
+        best=summary.total(best),
         charts=_charts(summary),
-        picture=_picture,
-        gallery=_gallery(evaluation.spec, held_out, evaluation.rows, summary, store),
+        encode=_encode,
+        gallery=_gallery(evaluation, best, store),
         baselines={name: BASELINES[name] for name in summary.labels if name in BASELINES},
     )
     write_text(evaluation.report, page)
@@ -83,7 +80,8 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "verdict": evaluation.verdict,
         "won": None if summary.lead is None else summary.lead.sign,
-        "lead": summary.leads,
+        "lead": summary.leads.get("psnr", {}),
+        "leads": summary.leads,
         "best": {"ours": summary.best_ours, "baseline": summary.best_baseline},
         "diagnostics": evaluation.diagnostics,
         "table": [_cell_as_json(cell) for cell in summary.cells.values()],
@@ -91,10 +89,6 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
         "shares": summary.shares,
         "pairs": summary.pairs,
         "features": evaluation.settings["features"],
-        "self_inversion": evaluation.inversion,
-        "reconstruction": evaluation.reconstruction,
-        "samples": evaluation.samples and evaluation.samples[0],
-        "originals_class_correct": evaluation.originals_class_correct,
         "settings": evaluation.settings,
         "images": {
             "count": len(held_out.images),
@@ -106,18 +100,14 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
             "failed": [{"image": name, "error": reason} for name, reason in held_out.failed],
         },
         "unavailable": evaluation.unavailable,
+        **evaluation.facts,
     }
 
 
 def _cell_as_json(cell: Cell) -> dict[str, Any]:
     values = asdict(cell)
-    return {
-        "method": values.pop("label"),
-        "mask": values.pop("mask"),
-        **values.pop("figures"),
-        **values,
-        "as_good_as_the_best": cell.as_good,
-    }
+    figures = {"method": values.pop("label"), "mask": values.pop("mask"), **values.pop("figures")}
+    return figures | values | {"as_good_as_the_best": cell.as_good}
 
 
 def _charts(summary: Summary) -> list[str]:
@@ -136,21 +126,15 @@ def _charts(summary: Summary) -> list[str]:
             ("with the model", "without"),
             across="seconds",
         ),
-        _missing_chart(summary),
+        _missing_chart(summary, sorted(totals, key=lambda cell: -cell.psnr.mean)[:_MAX_LINES]),
         _calibration_chart(
-            "Predicted against observed error",
-            "root mean square, grey levels; the dashed line is perfect calibration",
-            summary.errors,
+            "Predicted against observed error", "root mean square, grey levels", summary.errors
         ),
-        _calibration_chart(
-            "Confidence against correct pixels",
-            "shares; the dashed line is perfect calibration",
-            summary.shares,
-        ),
+        _calibration_chart("Confidence against correct pixels", "shares", summary.shares),
     ]
 
 
-def _missing_chart(summary: Summary) -> str:
+def _missing_chart(summary: Summary, totals: Sequence[Cell]) -> str:
     """Draw hole PSNR over the missing share, of masks of one shape if there are three."""
     masks = [mask for mask in summary.masks if mask != ALL]
     shapes = [mask.partition(":")[0] for mask in masks]
@@ -158,12 +142,10 @@ def _missing_chart(summary: Summary) -> str:
     if len(masks) < 2:
         return ""
     note = "masks of one shape" if alike else "masks of several shapes, not equally hard"
-    ranking = sorted(summary.labels, key=lambda label: -summary.total(label).psnr.mean)
     series = []
-    for label in ranking[:_MAX_LINES]:
+    for label in [cell.label for cell in totals]:
         cells = [summary.cells[label, mask] for mask in alike or masks]
-        points = [(cell.missing, cell.psnr.mean) for cell in cells]
-        series.append(Series(label, sorted(points, key=lambda point: point[0])))
+        series.append(Series(label, sorted((cell.missing, cell.psnr.mean) for cell in cells)))
     return line_chart("Hole PSNR, dB, against the missing share", note, series, across="missing")
 
 
@@ -173,62 +155,43 @@ def _calibration_chart(title: str, note: str, bins: dict[str, list[CalibrationBi
         for label, of_label in bins.items()
         if of_label
     ][-2:]
-    if not series:
-        return ""
-    xs = [x for each in series for x, _ in each.points]
-    diagonal = Series("as predicted", [(x, x) for x in (min(xs), max(xs))], dashed=True)
+    xs = sorted(x for each in series for x, _ in each.points)
+    diagonal = Series("as predicted", [(x, x) for x in xs[:1] + xs[-1:]], dashed=True)
+    note += "; the dashed line is perfect calibration"
     return line_chart(title, note, [*series, diagonal], across="predicted")
 
 
-class _Picture(NamedTuple):
-    """A picture in a table: its PNG in base64, its texts, and whether it is the best answer."""
-
-    png: str  # "" if missing
-    alt: str
-    caption: str
-    best: bool
-
-
 def _gallery(
-    spec: EvaluationSpec,
-    held_out: HeldOut,
-    rows: Sequence[ResultRow],
-    summary: Summary,
-    store: ResultStore,
-) -> dict[str, list[tuple[str, str, list[_Picture]]]]:
-    """Return for each mask the cases: kind, image name, and pictures.
-
-    Images are ranked by the hole PSNR of our best method, else of the best baseline.
-    """
-    best = str(summary.best_ours or summary.best_baseline)
-    table = {(row.number, row.mask, row.label): row for row in rows}
+    evaluation: Evaluation, best: str, store: ResultStore
+) -> dict[str, list[dict[str, Any]]]:
+    """Return for each mask the best, median and worst cases by the hole PSNR of method ``best``."""
+    held_out, spec = evaluation.held_out, evaluation.spec
+    table = {(row.number, row.mask, row.label): row for row in evaluation.rows}
     count, size = held_out.images.shape[:2]
-    lines: dict[str, list[tuple[str, str, list[_Picture]]]] = {}
+    gallery: dict[str, list[dict[str, Any]]] = {}
     for shape in spec.masks:
-        scores = {number: table[number, shape, best].psnr for number in range(count)}
-        ranking = sorted(scores, key=lambda number: (-scores[number], number))
-        lines[shape] = []
+        ranking = sorted(
+            range(count), key=lambda number: (-table[number, shape, best].psnr, number)
+        )
+        gallery[shape] = []
         for number, case in _cases(ranking, 2 if size <= _SMALL else 1).items():
             image, name = held_out.images[number], held_out.names[number]
             (mask,) = draw_masks(shape, [number], size, spec.seed)
             nothing = np.zeros(mask.known.shape, np.float32)
-            masked = Completion(name, open_image(image), mask, (), nothing).masked
-            own = [table[number, shape, label] for label in summary.labels]
-            cells = [_picture(image, f"original of {name}"), _picture(masked, "masked")]
-            cells += _answers(own, store)
-            if best in summary.ours:
-                cells.append(_uncertainty(table[number, shape, best], store))
-            lines[shape].append((case, name, cells))
-    return lines
-
-
-def _picture(pixels: Images | None, alt: str, caption: str = "", best: bool = False) -> _Picture:
-    """Encode a picture; the page enlarges small ones with crisp pixels."""
-    if pixels is None:
-        return _Picture("", alt, "", False)
-    if max(pixels.shape[:2]) > _CELL or pixels.shape[-1] == 4:
-        pixels = thumbnail(pixels, _CELL)
-    return _Picture(base64.b64encode(encode_png(pixels)).decode("ascii"), alt, caption, best)
+            own = [table[number, shape, label] for label in evaluation.summary.labels]
+            ours = table[number, shape, best]
+            facts = {
+                "case": case,
+                "name": name,
+                "image": image,
+                "masked": Completion(name, open_image(image), mask, (), nothing).masked,
+                "answers": [(row, store.read_answer(row.key)) for row in own],
+                "highest": max(row.psnr for row in own),
+                "ours": ours,
+                "uncertainty": store.read_answer(ours.key, ".uncertainty"),
+            }
+            gallery[shape].append(facts)
+    return gallery
 
 
 def _cases(ranking: Sequence[int], each: int) -> dict[int, str]:
@@ -241,20 +204,8 @@ def _cases(ranking: Sequence[int], each: int) -> dict[int, str]:
     return cases
 
 
-def _answers(rows: Sequence[ResultRow], store: ResultStore) -> list[_Picture]:
-    highest = max(row.psnr for row in rows)
-    return [
-        _picture(
-            store.read_answer(row.key),
-            f"{row.image} by {row.label}",
-            f"{row.psnr:.1f}",
-            row.psnr == highest,
-        )
-        for row in rows
-    ]
-
-
-def _uncertainty(row: ResultRow, store: ResultStore) -> _Picture:
-    caption = f"{row.predicted_error or 0:.0f}, was {row.observed_error:.0f}"
-    pixels = store.read_answer(row.key, ".uncertainty")
-    return _picture(pixels, f"uncertainty of {row.image}", caption)
+def _encode(pixels: Images) -> str:
+    """Return a PNG in base64; the page enlarges small ones with crisp pixels."""
+    if max(pixels.shape[:2]) > _CELL or pixels.shape[-1] == 4:
+        pixels = thumbnail(pixels, _CELL)
+    return base64.b64encode(encode_png(pixels)).decode("ascii")

@@ -7,7 +7,7 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,7 +18,14 @@ from pydantic import TypeAdapter
 from pixmend.errors import InputError, RunError
 from pixmend.evaluation.baselines import Images
 from pixmend.images import encode_png, open_image
-from pixmend.storage import append_line, parse_json, remove_leftovers, write_bytes, write_text
+from pixmend.storage import (
+    StorePath,
+    append_line,
+    make_folder,
+    remove_leftovers,
+    write_bytes,
+    write_text,
+)
 
 Key: TypeAlias = tuple[int, str, str, str, str]  # number, digest, mask, method, answer
 
@@ -30,7 +37,7 @@ class ResultRow:
     number: int  # the image's position in the random draw
     image: str  # its name
     group: str
-    digest: str  # of its pixels
+    digest: str  # of its pixels, then of an external method's answers
     mask: str  # SPEC
     missing: float  # share of pixels
     method: str
@@ -106,16 +113,18 @@ class ResultStore:
     def __init__(self, folder: Path, plan: dict[str, Any]) -> None:
         self.folder, self._batch = folder, plan["batch"]
         self._results = folder / "results.csv"
-        earlier = _read_object(folder / "plan.json") if (folder / "plan.json").exists() else plan
+        path = StorePath(folder / "plan.json")
+        earlier = _read_object(path) if path.exists() else plan
         differing = sorted(key for key in plan if earlier.get(key) != plan[key])
         if differing:
             raise RunError(
                 f"{folder}: holds an evaluation with another {', '.join(differing)}; "
                 "give another --out, or remove that folder"
             )
+        make_folder(folder)
         for part in (folder, *folder.glob("answers/*/*")):
             remove_leftovers(part)
-        self._cache = _read_object(folder / "cache.json")
+        self._cache = _read_object(StorePath(folder / "cache.json"))
         self.rows = {row.key: row for row in self._read()}
         write_text(folder / "plan.json", json.dumps(plan, indent=1) + "\n")
         self.write(self.rows.values())
@@ -137,7 +146,7 @@ class ResultStore:
 
     def has(self, keys: Sequence[Key]) -> bool:
         """Whether a batch is done."""
-        return all(key in self.rows for key in keys) and self._path(keys[0]).is_file()
+        return all(key in self.rows for key in keys) and StorePath(self._path(keys[0])).is_file()
 
     def read_answer(self, key: Key, kind: str = "") -> Images | None:
         """Return the answer of a row, uint8 [S, S, C]; None if its file is damaged or missing.
@@ -155,21 +164,9 @@ class ResultStore:
     def cached(self, name: str, compute: Callable[[], Any]) -> Any:  # noqa: ANN401 - JSON
         """Return a JSON value from cache.json, or compute and store it."""
         if name not in self._cache:
-            self._store({name: compute()})
+            self._cache[name] = compute()
+            write_text(self.folder / "cache.json", json.dumps(self._cache) + "\n")
         return self._cache[name]
-
-    def drop_changed(self, digests: dict[str, str]) -> None:
-        """Drop the rows of external methods whose answers, by digest, have changed."""
-        names = {f"completions {method}": method for method in digests}
-        changed = {m for name, m in names.items() if self._cache.get(name) != digests[m]}
-        if changed:
-            self.rows = {key: row for key, row in self.rows.items() if row.method not in changed}
-            self.write(self.rows.values())
-            self._store({name: digests[method] for name, method in names.items()})
-
-    def _store(self, values: dict[str, Any]) -> None:
-        self._cache |= values
-        write_text(self.folder / "cache.json", json.dumps(self._cache) + "\n")
 
     def _path(self, key: Key, kind: str = "") -> Path:
         """Return the file of the batch that has this row."""
@@ -179,23 +176,20 @@ class ResultStore:
         place = f"{mask}/{method}/{start:06}{kind}.png".replace(":", "-")
         return self.folder / "answers" / place
 
-    def _read(self) -> list[ResultRow]:
-        """Return the complete rows, without a truncated last line and rows of other versions."""
-        if not self._results.exists():
-            return []
-        text = self._results.read_text(encoding="utf-8", errors="replace")
-        rows = []
+    def _read(self) -> Iterator[ResultRow]:
+        """Yield the complete rows, without a truncated last line and rows of other versions."""
+        results = StorePath(self._results)
+        text = results.read_text() if results.exists() else ""
         for cells in csv.reader(io.StringIO(text[: text.rfind("\n") + 1])):
             with contextlib.suppress(ValueError):
-                rows.append(ResultRow.from_cells(cells))
-        return rows
+                yield ResultRow.from_cells(cells)
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _read_object(path: StorePath) -> dict[str, Any]:
     """Return a JSON object; {} from a damaged or missing file."""
     try:
-        return dict(parse_json(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return dict(path.read_json())
+    except (InputError, ValueError, TypeError):
         return {}
 
 

@@ -1,5 +1,6 @@
 """An evaluation from start to finish: choose images, run the protocol, write the report."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +12,9 @@ import numpy as np
 from pixmend.errors import SettingsError, StoppedError
 from pixmend.evaluation import metrics
 from pixmend.evaluation.aggregation import summarise
-from pixmend.evaluation.baselines import Images
+from pixmend.evaluation.baselines import BASELINES, Images, missing_requirement
 from pixmend.evaluation.classifier import classify_answers
-from pixmend.evaluation.diagnostics import diagnose, invert_samples, reconstruct, verdict
+from pixmend.evaluation.diagnostics import diagnose, invert_samples, verdict
 from pixmend.evaluation.evaluated_methods import (
     EvaluatedMethod,
     MethodOutput,
@@ -32,7 +33,7 @@ from pixmend.evaluation.held_out import (
 from pixmend.evaluation.peak_memory import watch_memory
 from pixmend.evaluation.realism import MIN_IMAGES, measure_realism, measure_samples
 from pixmend.evaluation.report import Evaluation, write_report
-from pixmend.evaluation.results import BatchResult, ResultRow, ResultStore
+from pixmend.evaluation.results import BatchResult, Key, ResultRow, ResultStore
 from pixmend.evaluation.settings import EvaluationSpec, draw_masks
 from pixmend.masks import Mask
 
@@ -58,14 +59,18 @@ class EvaluationBatch:
     """A batch of images for one method to complete with one mask."""
 
     number: int  # of the batch, in the order in which one process runs them
-    image_numbers: tuple[int, ...]  # positions in the random draw
+    start: int  # position of the first image in the random draw
     images: Images  # uint8 [B, S, S, C]
-    names: tuple[str, ...]
-    groups: tuple[str, ...]
-    digests: tuple[str, ...]
+    names: Sequence[str]
+    groups: Sequence[str]
     mask: str  # SPEC
     label: str  # of the method
     seed: int  # of the masks
+
+    def keys(self, method: EvaluatedMethod) -> list[Key]:
+        """Return the keys of the batch's rows."""
+        numbered = enumerate(self.images, self.start)
+        return [method.key(number, digest_of(image), self.mask) for number, image in numbered]
 
 
 class EvaluationEngine(Protocol):
@@ -98,7 +103,7 @@ def evaluate(
     models
         One, or two of one shape, then called A and B.
     train
-        The training images, for the baselines ``mean`` and ``nearest``, the classifier, KID of
+        The training images, for the baselines ``mean`` and ``nearest``, the classifiers, KID of
         samples and the detection of near-duplicates.
     completions
         Folders of answers by other tools, by name: see `pixmend.evaluation.external_methods`.
@@ -114,22 +119,24 @@ def evaluate(
     """
     spec = spec or EvaluationSpec()
     _check_shapes(models)
-    methods, unavailable = select_methods(models, train, spec)
-    external = [ExternalMethod(name, folder) for name, folder in (completions or {}).items()]
-    methods += [EvaluatedMethod(each.name, external=each) for each in external]
+    methods = select_methods(models, train, spec)
     model = models[0].model
     held_out = choose_held_out(
         source, model, train, count=spec.count, seed=spec.seed, on_progress=on_images
     )
+    count = len(held_out.images)
+    for name, folder in (completions or {}).items():
+        external = ExternalMethod(name, folder, spec.masks, count)
+        methods.append(EvaluatedMethod(name, external=external))
     store = ResultStore(out, _plan(models, train, spec))
-    digests = {each.name: each.digest(spec.masks, len(held_out.images)) for each in external}
-    store.drop_changed(digests)
-    for step in _run_protocol(held_out, methods, spec, store, engine, should_stop):
-        on_step(step)
+    done, total = 0, count * len(spec.masks) * len(methods)
+    for batch, result in _run_protocol(held_out, methods, spec, store, engine, should_stop):
+        if result is not None:
+            store.add(result)
+        done += len(batch.images)
+        on_step(Step(done, total, batch.mask, batch.label, fresh=result is not None))
     rows = _select_rows(held_out, methods, spec, store)
-    evaluation = _judge(
-        models, rows, methods, held_out, train, spec, unavailable, store, should_stop
-    )
+    evaluation = _judge(models, rows, methods, held_out, train, spec, store, should_stop)
     write_report(evaluation, store)
     return evaluation
 
@@ -141,52 +148,50 @@ def _run_protocol(
     store: ResultStore,
     engine: EvaluationEngine | None,
     should_stop: ShouldStop,
-) -> Iterator[Step]:
-    """Complete each image with each mask by each method, skipping what the store has.
+) -> Iterator[tuple[EvaluationBatch, BatchResult | None]]:
+    """Complete each image with each mask by each method; the result is None if the store has it.
 
     All methods complete a batch of images before the next, so that progress predicts the time left.
     An ``engine`` runs all batches but those of external methods.
     """
-    done, total = 0, len(held_out.images) * len(spec.masks) * len(methods)
-    pending = []
-    for batch, method in _batches(held_out, methods, spec):
-        if should_stop():
-            raise StoppedError
-        images = zip(batch.image_numbers, batch.digests, strict=True)
-        fresh = not store.has([method.key(*image, batch.mask) for image in images])
-        if fresh and engine is not None and method.external is None:
-            pending.append(batch)
-            continue
-        if fresh:
-            store.add(run_batch(batch, method, should_stop))
-        done += len(batch.image_numbers)
-        yield Step(done, total, batch.mask, batch.label, fresh)
-    if engine is None:
-        return
-    for batch, result in engine.run(pending, should_stop=should_stop):
-        store.add(result)
-        done += len(batch.image_numbers)
-        yield Step(done, total, batch.mask, batch.label, True)
+    pending, numbers = [], itertools.count()
+    for start in range(0, len(held_out.images), spec.batch):
+        rows = slice(start, start + spec.batch)
+        images = held_out.images[rows], held_out.names[rows], held_out.groups[rows]
+        for mask, method in itertools.product(spec.masks, methods):
+            if should_stop():
+                raise StoppedError
+            facts = (mask, method.label, spec.seed)
+            batch = EvaluationBatch(next(numbers), start, *images, *facts)
+            if store.has(batch.keys(method)):
+                yield batch, None
+            elif engine is not None and method.external is None:
+                pending.append(batch)
+            else:
+                yield batch, run_batch(batch, method, should_stop)
+    if engine is not None:
+        yield from engine.run(pending, should_stop=should_stop)
 
 
 def run_batch(
     batch: EvaluationBatch, method: EvaluatedMethod, should_stop: ShouldStop = lambda: False
 ) -> BatchResult:
     """Complete a batch and measure the answers."""
-    masks = draw_masks(batch.mask, batch.image_numbers, batch.images.shape[1], batch.seed)
-    cases = list(zip(batch.image_numbers, batch.images, masks, strict=True))
-    with watch_memory() as peak:
-        if method.external is None:
-            outputs = method.run(batch.images, masks, should_stop)
-        else:
-            read, seconds = method.external.read, method.external.seconds
-            outputs = [MethodOutput((read(batch.mask, *case),), seconds) for case in cases]
+    numbers = range(batch.start, batch.start + len(batch.images))
+    masks = draw_masks(batch.mask, numbers, batch.images.shape[1], batch.seed)
+    peak_mib = watch_memory()
+    if method.run is not None:
+        outputs = method.run(batch.images, masks, should_stop)
+    else:
+        assert method.external is not None
+        read, seconds = method.external.read, method.external.seconds
+        tasks = zip(numbers, batch.images, masks, strict=True)
+        outputs = [MethodOutput((read(batch.mask, *task),), seconds) for task in tasks]
+    peak = peak_mib()
     if should_stop():  # the searches ended early
         raise StoppedError
-    rows = [
-        _measure(batch, method, place, mask, output, peak.mib)
-        for place, (mask, output) in enumerate(zip(masks, outputs, strict=True))
-    ]
+    cases = zip(batch.keys(method), masks, outputs, strict=True)
+    rows = [_measure(batch, place, *case, peak) for place, case in enumerate(cases)]
     maps = [output.uncertainty for output in outputs if output.uncertainty is not None]
     levels = np.clip(2 * np.stack(maps), 0, 255).round().astype(np.uint8) if maps else None
     answers = np.stack([output.pixels for output in outputs])
@@ -195,12 +200,13 @@ def run_batch(
 
 def _measure(
     batch: EvaluationBatch,
-    method: EvaluatedMethod,
     place: int,
+    key: Key,
     mask: Mask,
     output: MethodOutput,
     peak_mib: float | None,
 ) -> ResultRow:
+    number, digest, spec, method, kind = key
     image, answer = batch.images[place], output.pixels
     hole, whole = mask.hole, np.ones_like(mask.known)
     ssim = metrics.ssim_map(answer, image)
@@ -208,14 +214,14 @@ def _measure(
     if output.uncertainty is not None:
         predicted = math.sqrt(np.square(output.uncertainty.astype(np.float64))[hole].mean())
     return ResultRow(
-        number=batch.image_numbers[place],
+        number=number,
         image=batch.names[place],
         group=batch.groups[place],
-        digest=batch.digests[place],
-        mask=batch.mask,
+        digest=digest,
+        mask=spec,
         missing=mask.missing,
-        method=method.method,
-        answer=method.answer,
+        method=method,
+        answer=kind,
         psnr=metrics.psnr(answer, image, hole),
         ssim=float(ssim[hole].mean()),
         l1=metrics.l1(answer, image, hole),
@@ -251,23 +257,6 @@ def _select_rows(
     ]
 
 
-def _batches(
-    held_out: HeldOut, methods: Sequence[EvaluatedMethod], spec: EvaluationSpec
-) -> Iterator[tuple[EvaluationBatch, EvaluatedMethod]]:
-    number = 0
-    for start in range(0, len(held_out.images), spec.batch):
-        rows = slice(start, start + spec.batch)
-        images = held_out.images[rows]
-        numbers = tuple(range(start, start + len(images)))
-        names, groups = tuple(held_out.names[rows]), tuple(held_out.groups[rows])
-        digests = tuple(map(digest_of, images))
-        for mask in spec.masks:
-            for method in methods:
-                facts = (numbers, images, names, groups, digests, mask, method.label, spec.seed)
-                yield EvaluationBatch(number, *facts), method
-                number += 1
-
-
 def _check_shapes(models: Sequence[ModelUnderTest]) -> None:
     shapes = [f"{each.model.settings.size} px {each.model.settings.channels}" for each in models]
     if len(set(shapes)) > 1:
@@ -299,31 +288,36 @@ def _judge(
     held_out: HeldOut,
     train: TrainingImages | None,
     spec: EvaluationSpec,
-    unavailable: list[str],
     store: ResultStore,
     should_stop: ShouldStop,
 ) -> Evaluation:
     """Measure sets of answers and the model itself, and draw conclusions."""
     model = models[0].model
     inversion = invert_samples(model, methods, spec, store, should_stop)
-    samples = reconstruction = None
+    quality = samples = None
     if any(method.ours for method in methods):
-        samples = measure_samples(model, held_out, train, store)
-        reconstruction = reconstruct(model, held_out)
-    rows, accuracy, reason = classify_answers(rows, held_out, train, store)
+        quality, samples = measure_samples(model, held_out, train, store)
+    rows, legibility, no_classes = classify_answers(rows, held_out, train, spec, store)
     store.write(rows)  # in one order, whatever was done when
     features, realism = measure_realism(held_out, rows, store, should_stop)
     summary = summarise(rows, methods, spec.masks, realism)
     count, training = len(held_out.images), None if train is None else len(train.images)
-    random_features = _RANDOM_FEATURES if features == "random" else None
-    few_images = None if realism else f"KID needs {MIN_IMAGES} images, and there are {count}"
+    without_quality = quality is None and bool(summary.ours)
+    reasons = {
+        _RANDOM_FEATURES: features == "random",
+        f"KID needs {MIN_IMAGES} images, and there are {count}": not realism,
+        f"KID of samples needs --train-data RECORDS of {2 * MIN_IMAGES} images": without_quality,
+        "peak memory needs Linux": rows[0].peak_mib is None,
+    }
+    images = None if train is None else train.images
+    baselines = [missing_requirement(name, images) for name in BASELINES]
+    unavailable = [*baselines, no_classes, *(each for each, holds in reasons.items() if holds)]
+    facts = {"self_inversion": inversion, "samples": quality}
     return Evaluation(
         verdict=verdict(summary),
         summary=summary,
         rows=rows,
-        diagnostics=diagnose(
-            summary, rows, held_out, training, inversion, reconstruction, samples and samples[0]
-        ),
+        diagnostics=diagnose(model, summary, rows, held_out, training, inversion, quality),
         held_out=held_out,
         spec=spec,
         settings={
@@ -336,11 +330,9 @@ def _judge(
             "seed": f"{spec.seed}",
             "features": features,
         },
-        unavailable=[*unavailable, *filter(None, (reason, random_features, few_images))],
-        inversion=inversion,
-        reconstruction=reconstruction,
+        unavailable=[reason for reason in unavailable if reason is not None],
+        facts=facts | legibility,
         samples=samples,
-        originals_class_correct=accuracy,
         report=store.folder / "report.html",
         results=store.folder / "results.csv",
     )

@@ -7,14 +7,13 @@ from pixmend.errors import SettingsError
 from pixmend.masks import Mask, make_mask
 from pixmend.rng import seed_for
 
-MASKS = ("center", "half", "random:0.8", "grid", "strokes")
-
 
 @dataclass(frozen=True)
 class EvaluationSpec:
     """What to evaluate and how; raises MaskError or SettingsError for an unusable value."""
 
-    masks: tuple[str, ...] = MASKS  # SPECs of `pixmend.masks.make_mask`
+    # SPECs of `pixmend.masks.make_mask`
+    masks: tuple[str, ...] = ("center", "half", "random:0.8", "grid", "strokes")
     methods: Sequence[str] | None = None  # see `find_methods`; None for all defaults
     count: int = 512  # images, drawn at random; all if there are fewer
     candidates: int = 1  # per image; the best one is reported separately

@@ -38,48 +38,45 @@ _NPY = b"\x93NUMPY"
 
 
 def find_images(folder: Path) -> Iterator[Path]:
-    """Yield the image files under ``folder``, sorted by path, without hidden ones."""
-    for path in sorted(folder.rglob("*")):
-        if is_image(path.relative_to(folder)) and path.is_file():
-            yield path
+    """Yield the image files of `images_in`."""
+    return (folder / name for name in images_in(StorePath(folder)))
 
 
 def images_at(place: StorePath) -> Iterator[Path | StorePath]:
     """Yield the image files of a folder, here or in a store, or the single file at ``place``."""
     if not place.is_folder():
         yield place.local or place
-    elif place.local is not None:
-        yield from find_images(place.local)
     else:
-        yield from (place / name for name in images_in(place))
+        yield from ((place / name).local or place / name for name in images_in(place))
 
 
 def images_in(folder: StorePath) -> Iterator[str]:
-    """Yield the relative names of `find_images` for a folder in a store."""
-    return (name for name, *_ in folder.files() if is_image(PurePosixPath(name)))
+    """Yield the relative names of the image files below a folder, sorted, without hidden ones.
+
+    A sub-folder that cannot be read is one of them: it fails as an image would, and is reported.
+    """
+    for name, *_ in folder.files(hidden=False):
+        if name.endswith("/") or is_image(PurePosixPath(name)):
+            yield name
 
 
 def is_image(name: PurePath) -> bool:
-    """Whether a relative name is that of an image file that can be opened, and not hidden."""
-    return name.suffix.lower() in EXTENSIONS and not _is_hidden(name)
+    """Whether a name is that of an image file that can be opened."""
+    return name.suffix.lower() in EXTENSIONS
 
 
 def passed_over(
     folder: StorePath, outside: StorePath, is_input: Callable[[PurePath], bool] = is_image
 ) -> str:
-    """Return how many files of a folder are no inputs, by suffix; nothing if all are.
+    """Return how many visible files of a folder are no inputs, by suffix; nothing if all are.
 
-    Hidden files are not counted, nor those in ``outside``.
+    Those in the folder ``outside`` are not counted.
     """
-    # `StorePath.is_folder` raises for a link to itself.
-    if not (folder.is_folder() if folder.local is None else folder.local.is_dir()):
+    if not folder.is_folder():
         return ""
-    names = [
-        PurePosixPath(name)
-        for name, *_ in folder.files()
-        if not f"{folder / name}".startswith(f"{outside}/")
-    ]
-    others = [name.suffix.lower() for name in names if not (is_input(name) or _is_hidden(name))]
+    files = (name for name, *_ in folder.files(hidden=False) if not name.endswith("/"))
+    names = (PurePosixPath(n) for n in files if not f"{folder / n}".startswith(f"{outside}/"))
+    others = [name.suffix.lower() for name in names if not is_input(name)]
     counts = Counter(each if each[1:].isalnum() else "others" for each in others).most_common(6)
     many = "file of another kind" if len(others) == 1 else "files of other kinds"
     kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in counts)
@@ -226,27 +223,9 @@ def _save(image: Image.Image, kind: str, info: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _is_hidden(name: PurePath) -> bool:
-    return any(part.startswith(".") for part in name.parts)
-
-
 def _read(place: StorePath) -> bytes:
-    path = place.local
     try:
-        size = place.size() if path is None else path.stat().st_size
-        if path is not None and not path.is_file():
-            raise ImageError(f"{path}: not a file; give an image file")
-        if size > MAX_BYTES:
-            raise ImageError(
-                f"{place}: {size / 2**20:.0f} MiB is over the limit of {MAX_BYTES >> 20} MiB"
-            )
-        if path is not None:
-            return path.read_bytes()
-        return place.read_bytes() if size else b""
-    except FileNotFoundError:
-        raise ImageError(f"{place}: no such file; check the path") from None
-    except OSError as error:
-        raise ImageError(f"{place}: cannot be read: {error.strerror or error}") from error
+        return place.read_bytes(limit=MAX_BYTES)
     except InputError as error:
         raise ImageError(str(error)) from error
 

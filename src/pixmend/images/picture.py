@@ -129,12 +129,15 @@ class Picture:
         """Return a rectangle of the picture."""
         return replace(self, native=self.native[rows, columns], missing=None)
 
-    def with_part(
-        self, part: "Picture", rows: slice, columns: slice, where: NDArray[np.bool_]
+    def with_parts(
+        self,
+        parts: Sequence["Picture"],
+        places: Sequence[tuple[slice, slice, NDArray[np.bool_]]],
     ) -> "Picture":
-        """Return the picture with the stored samples of `part` where ``where`` [h, w] is True."""
+        """Return the picture with the stored samples of each part, at (rows, columns), where the bool [h, w] is True."""
         native = self.native.copy()
-        native[rows, columns][where] = part.native[where]
+        for part, (rows, columns, where) in zip(parts, places, strict=True):
+            native[rows, columns][where] = part.native[where]
         return replace(self, native=native, missing=None)
 
     def to_pil(self) -> Image.Image:

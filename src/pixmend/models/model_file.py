@@ -4,16 +4,17 @@ The model file is all that training and completion share. It contains no code, s
 none, and a digest over all weights detects damage.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pixmend.errors import ModelFileError, OutputError, VersionError
@@ -23,7 +24,7 @@ from pixmend.models.encoder import Encoder
 from pixmend.models.model import DCGAN
 from pixmend.models.retrieval import Retrieval
 from pixmend.models.settings import DCGANSettings
-from pixmend.storage import atomic_write, parse_json
+from pixmend.storage import StorePath, atomic_write, open_file, parse_json
 
 # Format written, by kind; raised when older programs cannot read a newer file. All formats up to it
 # are read. Checkpoints: 1 without, 2 with the counts of skipped steps and rollbacks.
@@ -39,19 +40,21 @@ def find_model(model: str | Path) -> Path:
     ModelFileError if there is none. A run directory stands for its best model by the monitor, or
     without one for its last.
     """
-    path = Path(model)
-    bundled = BUNDLED / f"{model}.safetensors"
-    if path.is_file():
-        return path
-    if path.is_dir():
-        for name in ("best.safetensors", "model.safetensors"):
-            if (path / name).is_file():
-                return path / name
-        raise ModelFileError(
-            f"{path}: holds no model.safetensors yet; train a model there first (pixmend train)"
-        )
-    if len(path.parts) == 1 and bundled.is_file():
-        return bundled
+    place = StorePath.of(model)
+    if place.local is not None:
+        if place.is_file():
+            return place.local
+        if place.is_folder():
+            for name in ("best.safetensors", "model.safetensors"):
+                if (place / name).is_file():
+                    return place.local / name
+            raise ModelFileError(
+                f"{place}: holds no model.safetensors yet; "
+                "train a model there first (pixmend train)"
+            )
+        bundled = StorePath(BUNDLED / f"{model}.safetensors")
+        if len(place.local.parts) == 1 and bundled.is_file():
+            return BUNDLED / bundled.name
     names = ", ".join(sorted(file.stem for file in BUNDLED.glob("*.safetensors"))) or "none"
     raise ModelFileError(
         f"{model}: no such model file, run directory or bundled model (bundled: {names})"
@@ -139,18 +142,17 @@ def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
     ModelFileError if the file is missing, truncated, altered, of another kind or of another
     version.
     """
-    header = read_header(path)
-    if header.get("kind") != kind:
-        raise ModelFileError(f"{path}: holds a {header.get('kind')}, not a {kind}")
-    try:
-        if os.fsencode(path).isascii():
-            with safe_open(path, framework="pt") as file:
-                names = file.keys()
-                tensors = {name: file.get_tensor(name) for name in names}
-        else:
-            tensors = load(path.read_bytes())  # safe_open takes UTF-8 names only
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelFileError(f"{path}: truncated or damaged; get the file again") from error
+    with _opened(path) as file:
+        header = _read_header(path, file)
+        if header.get("kind") != kind:
+            raise ModelFileError(f"{path}: holds a {header.get('kind')}, not a {kind}")
+        try:
+            # Not by its path, where an export may have put the next model since.
+            with safe_open(f"/dev/fd/{file.fileno()}", framework="pt") as content:
+                names = content.keys()
+                tensors = {name: content.get_tensor(name) for name in names}
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ModelFileError(f"{path}: truncated or damaged; get the file again") from error
     if _digest(tensors) != header.get("digest"):
         raise ModelFileError(
             f"{path}: its weights do not match their digest: altered or damaged; get the file again"
@@ -163,17 +165,28 @@ def read_header(path: Path) -> dict[str, Any]:
 
     ModelFileError if the file is missing or no pixmend file; VersionError if its format is newer.
     """
+    with _opened(path) as file:
+        return _read_header(path, file)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(_MAX_HEADER, path.stat().st_size):
-                raise ModelFileError(f"{path}: not a pixmend model file, or a truncated one")
-            metadata = parse_json(file.read(length)).get("__metadata__", {})
-        header = parse_json(metadata["pixmend"])
+        with open_file(path) as file:
+            yield file
     except FileNotFoundError:
         raise ModelFileError(f"{path}: no such file; check the path") from None
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _read_header(path: Path, file: IO[bytes]) -> dict[str, Any]:
+    try:
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(_MAX_HEADER, os.fstat(file.fileno()).st_size):
+            raise ModelFileError(f"{path}: not a pixmend model file, or a truncated one")
+        metadata = parse_json(file.read(length)).get("__metadata__", {})
+        header = parse_json(metadata["pixmend"])
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelFileError(f"{path}: not a pixmend model file, or a truncated one") from error
     if not isinstance(header, dict) or str(header.get("kind")) not in FORMATS:

@@ -1,6 +1,6 @@
 """HTML reports: one style sheet, templates and charts; a page works offline, in light and dark."""
 
 from pixmend.page.charts import Point, Series, line_chart, scatter_chart
-from pixmend.page.templates import page_style, render, scrolling
+from pixmend.page.templates import render
 
-__all__ = ["Point", "Series", "line_chart", "page_style", "render", "scatter_chart", "scrolling"]
+__all__ = ["Point", "Series", "line_chart", "render", "scatter_chart"]

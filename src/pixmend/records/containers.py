@@ -11,6 +11,7 @@ MNIST database"), gzipped or not::
     data     in C order
 """
 
+import contextlib
 import gzip
 import itertools
 import math
@@ -18,7 +19,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import IO, NamedTuple, TypeAlias, cast
 
@@ -61,19 +62,9 @@ def class_depth(files: Iterable[str]) -> int:
     An archive unpacked as English/Fnt/Sample001 ... has its classes two levels down. Where nothing
     branches, the first level is the class.
     """
-    common: list[str] | None = None
-    branches = False
-    for file in files:
-        parents = file.split("/")[:-1]
-        if common is None:
-            common = parents
-        elif parents != common:
-            branches = True
-            pairs = zip(common, parents, strict=False)
-            common = [
-                name for name, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)
-            ]
-    return len(common) if branches and common is not None else 0
+    folders = {tuple(file.split("/")[:-1]) for file in files}
+    ends = zip(min(folders), max(folders), strict=False) if len(folders) > 1 else ()
+    return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], ends)))
 
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, ..., lengths of name and of extra field
@@ -101,16 +92,19 @@ def zip_members(path: StorePath) -> Iterator[Member]:
         )
     named = [(_safe_name(info.filename), info) for info in infos]
     images = sorted(
-        ((name, info) for name, info in named if _is_image(name)),
+        ((name, info) for name, info in named if _is_visible(name, {*EXTENSIONS, ".zip"})),
         key=lambda pair: (pair[0], pair[1].header_offset),
     )
-    depth = class_depth(name for name, _ in images)
+    depth = class_depth(name for name, _ in images if not _is_zip(name))
     for name, info in images:
         place = (
             *(info.header_offset, info.compress_size, info.file_size),
             *(info.compress_type, info.CRC),
         )
-        yield Member(name, class_of(name, depth), place, _objection(info))
+        if _is_zip(name):
+            yield Member(name, None, place, "a zip within a zip; unpack it first")
+        else:
+            yield Member(name, class_of(name, depth), place, _objection(info))
 
 
 def class_of(name: str, depth: int) -> str | None:
@@ -166,10 +160,14 @@ def _safe_name(name: str) -> str:
     return "/".join(safe).encode("utf-8", "replace").decode()
 
 
-def _is_image(name: str) -> bool:
+def _is_visible(name: str, suffixes: Collection[str]) -> bool:
     path = PurePosixPath(name)
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in EXTENSIONS and not hidden
+    return path.suffix.lower() in suffixes and not hidden
+
+
+def _is_zip(name: str) -> bool:
+    return name.lower().endswith(".zip")
 
 
 _UINT8 = 8
@@ -217,12 +215,11 @@ def read_idx(path: StorePath, places: Iterable[Place]) -> Iterator[NDArray[np.ui
                 yield InputError(f"{damage}; fetch it again")
 
 
-def _open_idx(path: StorePath) -> IO[bytes]:
-    try:
+@contextlib.contextmanager
+def _open_idx(path: StorePath) -> Iterator[IO[bytes]]:
+    with path.open() as file:
         gzipped = path.suffix.lower() == ".gz"
-        return cast("IO[bytes]", gzip.open(path.local or path.open())) if gzipped else path.open()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        yield cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if gzipped else file
 
 
 def _read_idx_shape(file: IO[bytes], path: StorePath) -> tuple[int, ...]:
@@ -259,6 +256,7 @@ def _labels_beside(path: StorePath, count: int) -> NDArray[np.uint8] | None:
     return np.frombuffer(content, np.uint8)
 
 
+_MAX_KEYS = 200  # characters of them in a message
 _ENCODED_KEYS = ("image/encoded", "image_encoded", "encoded")
 _RAW_KEYS = ("image_raw", "image/raw", "image")
 _HEIGHT_KEYS = ("height", "image/height")
@@ -316,7 +314,7 @@ def image_of_example(features: Features) -> Content:
     content = first_bytes(features, _RAW_KEYS)
     if not content:
         raise RecordError(
-            f"holds no image: its keys are {', '.join(sorted(features)) or 'none'}; "
+            f"holds no image: its keys are {', '.join(sorted(features))[:_MAX_KEYS] or 'none'}; "
             "known are image/encoded, image, or image_raw with height and width"
         )
     height, width = first_int(features, _HEIGHT_KEYS), first_int(features, _WIDTH_KEYS)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pixmend.errors import ImageError, InputError, MissingError, RecordError, StoppedError
 from pixmend.images import Channels, channel_count, decode_image
-from pixmend.records.manifest import Manifest, ShardInfo, read_index
+from pixmend.records.manifest import FIX_SHARD, Manifest, ShardInfo, read_index
 from pixmend.records.tfrecord import (
     Features,
     decode_example,
@@ -29,22 +29,15 @@ _READS_PER_RELEASE = 512  # each read maps 64 KiB or so
 _CHUNK = 256  # images between two calls of on_progress
 _PREFETCH = 64  # images whose blocks are fetched at once
 _THREADS = 16
-_FIX = "pack the folder again, or read the rest with --skip-bad"
 
 
 class Records:
     """A folder of records that `pack` wrote, or its URL. Picklable and thread-safe.
 
     Opening reads the manifest and the indices; memory grows by 16 bytes per image. Shards in a
-    store are read by ranges, through a bounded cache (`pixmend.storage.default_cache`).
-
-    Parameters
-    ----------
-    skip_bad
-        Verify every record at opening, and leave broken ones out of the numbering; ``bad`` has a
-        message for each. Otherwise a missing or truncated shard is a RecordError.
-    should_stop
-        Called before each shard is opened; a StoppedError ends the opening if it returns True.
+    store are read by ranges, through a bounded cache (`pixmend.storage.default_cache`). With
+    ``skip_bad``, every record is verified, and broken ones are left out of the numbering; ``bad``
+    has a message for each. Otherwise a missing or truncated shard is a RecordError.
     """
 
     def __init__(
@@ -129,7 +122,13 @@ class Records:
         if self._reads % _READS_PER_RELEASE == 0:
             self._release_pages()
         number = int(self._shards[index])
-        return read_record_at(self._buffer(number), int(self._offsets[index]), self._name(number))
+        offset, name = int(self._offsets[index]), self._name(number)
+        try:
+            return read_record_at(self._buffer(number), offset, name)
+        except RecordError as error:
+            raise RecordError(
+                f"{error}, or train on the rest with --skip-bad", shard=name, offset=offset
+            ) from None
 
     def load_all(
         self, limit_bytes: int, *, on_progress: Callable[[int, int], None] | None = None
@@ -215,10 +214,10 @@ class Records:
         try:
             length = path.size() if path.local is not None else self._sizes[shard.name]
         except (MissingError, KeyError):
-            raise RecordError(f"{path}: no such file; {_FIX}", shard=str(path)) from None
+            raise RecordError(f"{path}: no such file; {FIX_SHARD}", shard=str(path)) from None
         if length != shard.bytes:
             raise RecordError(
-                f"{path}: ends at byte {length:,} instead of {shard.bytes:,}; {_FIX}",
+                f"{path}: ends at byte {length:,} instead of {shard.bytes:,}; {FIX_SHARD}",
                 shard=str(path),
                 offset=min(length, shard.bytes),
             )
@@ -228,7 +227,7 @@ class Records:
             offsets = np.array([offset for offset, _ in read_records(path)], np.int64)
         if len(offsets) != shard.count:
             raise RecordError(
-                f"{path}: holds {len(offsets)} records instead of {shard.count}; {_FIX}",
+                f"{path}: holds {len(offsets)} records instead of {shard.count}; {FIX_SHARD}",
                 shard=str(path),
             )
         return offsets

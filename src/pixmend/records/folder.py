@@ -1,28 +1,21 @@
 """The folder that records are packed into: its lock, its origin and its clean-up."""
 
 import contextlib
-import fcntl
 import itertools
-import os
-import re
 from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pixmend.errors import InputError, MissingError, OutputError, SettingsError
 from pixmend.records.manifest import (
-    INPUTS_NAME,
     MANIFEST_NAME,
     ORIGIN_NAME,
     SHARD_FILE,
     Manifest,
     PackSettings,
 )
-from pixmend.storage import StorePath, make_folder, parse_json
+from pixmend.storage import TEMPORARY, StorePath, lock, make_folder, opened_folder
 
-_TEMPORARY = re.compile(
-    rf"\.({SHARD_FILE.pattern}|{MANIFEST_NAME}|{INPUTS_NAME}|{ORIGIN_NAME})\..*\.tmp"
-)
 _FIX = "choose another folder, or delete this one"
 
 
@@ -49,13 +42,10 @@ class PackOrigin(BaseModel):
         path.write_bytes(content)
 
     def check(self, folder: StorePath) -> bool:
-        """Return whether ``folder`` has the same list of inputs; False where it has no origin.
-
-        Other settings or another source are an OutputError.
-        """
+        """Return whether ``folder`` has the same inputs; OutputError if it is made from others."""
         path = folder / ORIGIN_NAME
         try:
-            earlier = PackOrigin.model_validate(parse_json(path.read_bytes()))
+            earlier = PackOrigin.model_validate(path.read_json())
         except MissingError:
             return False
         except (InputError, ValueError, ValidationError, SettingsError) as error:
@@ -92,23 +82,18 @@ def locked(folder: StorePath) -> Iterator[None]:
         yield
         return
     make_folder(folder.local)
-    try:
-        names = {path.name for path in folder.local.iterdir()}
-        handle = os.open(folder.local, os.O_RDONLY)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be opened: {error.strerror}; {_FIX}") from error
-    try:
-        _check_names(folder, names)
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            _check_names(folder, {path.name for path in folder.local.iterdir()})
+            lock(stack.enter_context(opened_folder(folder.local)))
+        except BlockingIOError:
             raise OutputError(
                 f"{folder}: another `pixmend pack` is writing there; "
                 "wait for it, or choose another folder"
             ) from None
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be opened: {error.strerror}; {_FIX}") from error
         yield
-    finally:
-        os.close(handle)
 
 
 def _check_names(folder: StorePath, names: set[str]) -> None:
@@ -140,5 +125,5 @@ def clean(folder: StorePath, shards: frozenset[str]) -> None:
     """Remove temporary files of killed runs, and all shards but ``shards``."""
     for name, *_ in list(folder.files()):
         stale = SHARD_FILE.fullmatch(name) and f"{name.rpartition('.')[0]}.tfrecord" not in shards
-        if stale or _TEMPORARY.fullmatch(name):
+        if stale or (name.startswith(".") and name.endswith(TEMPORARY) and "/" not in name):
             (folder / name).remove(missing_ok=True)

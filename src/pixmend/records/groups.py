@@ -4,13 +4,13 @@ The group of an image is read off its file name, by the first rule that gives us
 
 1. The text before ``__`` in the stem (``clear-sans__bold.png``: clear-sans); without one, the
    leading word, up to the first of ``- _ + .``, space or a digit (``archer+female-bow-1.png``:
-   archer), or the leading number (``25-female.png``: 25, as ``025.png``). A number without a suffix
-   is a position in a container (``train-images-idx3-ubyte.gz/25``), and says nothing.
-2. The trailing number, across classes (``Sample001/img001-00007.png``: 7, the font in Chars74K).
+   archer).
+2. The folder (``A/gothic/1.png``: gothic).
 3. Each file is its own group.
 
-Groups are usable if there are at least 10, none has more than a quarter of the images, and they are
-not just the classes.
+Numbers and hashes tell nothing: image 25 of one set has nothing to do with image 25 of another. A
+name without a word is a group of its own. Groups are usable if there are at least 10, some have
+several images, none has more than a quarter of them, and they are not just the classes.
 """
 
 import hashlib
@@ -29,63 +29,48 @@ from pixmend.storage import parse_json
 
 _MIN_GROUPS = 10
 _MAX_SHARE = 0.25
-_LEADING = re.compile(r"[-_+. ]*(?:(\d+)|([^\d\-_+. ]+))")
-_POSITION = re.compile(r"[^/]/\d+$")
-_TRAILING = re.compile(r"(\d+)\W*$")
+_WORD = re.compile(r"[-_+. (]*([^\W\d_]+)\d*(?![^\W_])")  # letters, not with digits among them
+_HASH = re.compile(r"(?=.*\d)[0-9a-f]{8,}(?![^\W_])")
+_POSITION = re.compile(r"[^/]/\d+$")  # in a container, as in train-images-idx3-ubyte.gz/25
 
 
 def groups_of(names: Sequence[str], labels: Sequence[str | int | None]) -> list[str]:
-    """Return the group of each image, [N], from the names of files and the classes.
-
-    Folders are ignored, so that a group spans classes.
-    """
-    stems = [_stem(name) for name in names]
-    by_word = [
-        name if _POSITION.search(name) else _word(stem)
-        for name, stem in zip(names, stems, strict=True)
-    ]
-    if _usable(by_word) and not _same_partition(by_word, labels):
-        return by_word
-    alone = [f"{index} {stem}" for index, stem in enumerate(stems)]
-    by_number = [_number(stem) or own for stem, own in zip(stems, alone, strict=True)]
-    return by_number if _usable(by_number) else alone
+    """Return the group of each image, [N], from the names of files and the classes."""
+    alone = [f"{index} {name}" for index, name in enumerate(names)]
+    for rule in (_word, _folder):
+        keys = [rule(name) for name in names]
+        groups = [key or own for key, own in zip(keys, alone, strict=True)]
+        # Where most names have no word, the others are hashes that happen to begin with letters.
+        if 2 * keys.count("") <= len(keys) and _usable(groups, labels):
+            return groups
+    return alone
 
 
-def _stem(name: str) -> str:
+def _word(name: str) -> str:
+    """Return the words that a file name begins with, without digits, or nothing."""
     file = name.rpartition("/")[2]
-    stem, dot, _ = file.rpartition(".")
-    return stem if dot and stem else file
-
-
-def _word(stem: str) -> str:
+    stem = (file.rpartition(".")[0] or file).casefold()
+    if _POSITION.search(name) or _HASH.match(stem):
+        return ""
     before, mark, _ = stem.partition("__")
     if mark and before:
-        return before.casefold()
-    match = _LEADING.match(stem)
-    if match is None:
-        return stem
-    number, word = match.groups()
-    return _plain(number) if number else word.casefold()
+        text = re.sub(r"\d", "", before)
+        return text if re.search(r"[^\W_]", text) else ""
+    match = _WORD.match(stem)
+    return match[1] if match else ""
 
 
-def _number(stem: str) -> str:
-    match = _TRAILING.search(stem)
-    return _plain(match[1]) if match else ""
+def _folder(name: str) -> str:
+    folder = "" if _POSITION.search(name) else name.rpartition("/")[0].rpartition("/")[2]
+    return folder.casefold()
 
 
-def _plain(number: str) -> str:
-    # Not int(), which refuses numbers of more than 4,300 digits.
-    return number.lstrip("0") or "0"
-
-
-def _usable(groups: Sequence[str]) -> bool:
+def _usable(groups: Sequence[str], labels: Sequence[str | int | None]) -> bool:
     counts = Counter(groups)
-    return len(counts) >= _MIN_GROUPS and max(counts.values()) <= _MAX_SHARE * len(groups)
-
-
-def _same_partition(groups: Sequence[str], labels: Sequence[str | int | None]) -> bool:
     pairs = set(zip(groups, labels, strict=True))
-    return len(pairs) == len(set(groups)) == len(set(labels))
+    are_classes = len(pairs) == len(counts) == len(set(labels))
+    several = _MIN_GROUPS <= len(counts) < len(groups)
+    return several and max(counts.values()) <= _MAX_SHARE * len(groups) and not are_classes
 
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -125,10 +110,9 @@ def _listed(records: Records) -> tuple[list[str], list[str | int | None]] | None
     if len(records) != records.manifest.count:  # renumbered, as some were left out
         return None
     try:
-        with (records.path / INPUTS_NAME).open() as lines:
-            inputs = [parse_json(line) for line in lines]
+        inputs = [parse_json(line) for line in (records.path / INPUTS_NAME).lines()]
         facts = [(str(each["name"]), each["class"]) for each in inputs if "reason" not in each]
-    except (InputError, OSError, ValueError, KeyError, TypeError):
+    except (InputError, ValueError, KeyError, TypeError):
         return None
     if len(facts) != len(records):
         return None

@@ -32,7 +32,7 @@ from pydantic import (
 from pixmend.errors import InputError, MissingError, RecordError, SettingsError
 from pixmend.images import Channels, Fit, parse_colour
 from pixmend.records.tfrecord import masked_crc
-from pixmend.storage import StorePath, parse_json
+from pixmend.storage import StorePath
 
 MANIFEST_NAME = "manifest.json"
 INPUTS_NAME = "inputs.jsonl"
@@ -40,7 +40,8 @@ ORIGIN_NAME = ".pack.json"
 SHARD_FILE = re.compile(r"images-\d{5,}-of-\d{5,}\.(tfrecord|index)")
 _FORMAT = 1
 _FIX = "pack the folder again"
-_FIX_INDEX = "pack the folder again, or read on with --skip-bad"
+_MAX_INDEX = 2**20  # bytes; a shard has at most 100,000 images
+FIX_SHARD = "pack the folder again, or train on the rest with --skip-bad"
 
 
 class PackSettings(BaseModel):
@@ -124,7 +125,7 @@ class Manifest(BaseModel):
         """
         path = StorePath.of(folder) / MANIFEST_NAME
         try:
-            content = parse_json(path.read_bytes().decode())
+            content = path.read_json()
         except MissingError:
             raise InputError(_no_records(path.parent)) from None
         except InputError as error:
@@ -175,11 +176,11 @@ def read_index(shard: StorePath | Path) -> NDArray[np.int64]:
     """Return the offsets [N] of the records of ``shard``; a RecordError if there is no index."""
     path = _index_path(shard)
     try:
-        content = path.read_bytes()
+        content = path.read_bytes(limit=_MAX_INDEX)
     except InputError as error:
-        raise RecordError(f"{error}; {_FIX_INDEX}", shard=str(shard)) from error
+        raise RecordError(f"{error}; {FIX_SHARD}", shard=str(shard)) from error
     header, body = content[: _INDEX_HEADER.size], content[_INDEX_HEADER.size :]
     count, rest = divmod(len(body), 8)
     if rest or header != _INDEX_HEADER.pack(_INDEX_MAGIC, count, masked_crc(body), 0):
-        raise RecordError(f"{path}: not an index, or a broken one; {_FIX_INDEX}", shard=str(shard))
+        raise RecordError(f"{path}: not an index, or a broken one; {FIX_SHARD}", shard=str(shard))
     return np.frombuffer(body, "<u8").astype(np.int64)

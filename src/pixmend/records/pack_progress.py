@@ -26,8 +26,8 @@ class PackProgress(NamedTuple):
     current: str
 
 
-class ShardProgress(NamedTuple):
-    """Inputs of a shard that are done, and left out; the latest name, and the first reason."""
+class JobProgress(NamedTuple):
+    """Inputs of a job that are done, and left out of it; the latest name and the first reason."""
 
     done: int = 0
     bad: int = 0
@@ -54,7 +54,7 @@ class ProgressFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
     def __enter__(self) -> Self:
         return self
@@ -62,21 +62,21 @@ class ProgressFile:
     def __exit__(self, *_: object) -> None:
         os.close(self._file)
 
-    def report(self, shard: int, progress: ShardProgress) -> None:
+    def report(self, shard: int, progress: JobProgress) -> None:
         """Write the progress of a shard."""
         done, bad, *texts = progress
         name, reason = (text.encode("utf-8", "replace") for text in texts)
         record = _RECORD.pack(done, bad, name[-120:], reason[:400])
         os.pwrite(self._file, record, (1 + shard) * _RECORD.size)
 
-    def read(self, shard: int) -> ShardProgress:
+    def read(self, shard: int) -> JobProgress:
         """Return the progress of a shard; zeros before its first report."""
         record = os.pread(self._file, _RECORD.size, (1 + shard) * _RECORD.size)
         if len(record) < _RECORD.size:
-            return ShardProgress()
+            return JobProgress()
         done, bad, *texts = _RECORD.unpack(record)
         name, reason = (text.rstrip(b"\0").decode("utf-8", "ignore") for text in texts)
-        return ShardProgress(done, bad, name, reason)
+        return JobProgress(done, bad, name, reason)
 
     def stop(self) -> None:
         """Ask all workers to stop at their next image."""
@@ -125,7 +125,7 @@ class PackSummary:
         now = time.monotonic()
         self._next_update = now + max(_UPDATE_SECONDS, 9 * (now - begun))
         if self.on_progress is not None:
-            latest = max(running, key=lambda shard: shard.done, default=ShardProgress())
+            latest = max(running, key=lambda shard: shard.done, default=JobProgress())
             self.on_progress(PackProgress(done, self.total, bad, latest.current))
         limit = math.inf if self.max_bad is None else self.max_bad
         if bad > (limit * self.total if isinstance(self.max_bad, float) else limit):

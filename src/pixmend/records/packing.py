@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -30,7 +30,6 @@ from pixmend.records.sources import (
     ImageCollection,
     ImageList,
     find_source,
-    is_same_file,
     write_image_list,
 )
 from pixmend.records.workers import PackEngine, run_jobs
@@ -62,19 +61,10 @@ def pack(
     It is an InputError if no image is readable, or too many are not, and an OutputError if ``out``
     is not writable or holds something else.
 
-    Parameters
-    ----------
-    source
-        A folder, zip, idx file, TFRecord or image; see `find_source`.
-    workers
-        Processes; by default one per core. With 1, everything happens in this process.
-    engine
-        Writes the shards instead of local processes; ``workers`` is ignored.
-    max_bad
-        Maximum of unusable inputs, as a count or a share (a float below 1). Unlimited by default.
-    on_progress, should_stop
-        Called a few times a second. Where ``should_stop`` returns True, workers stop at their next
-        image and a StoppedError is raised.
+    There are ``workers`` processes, by default one per core; with 1, everything happens in this
+    one. An ``engine`` writes the shards instead. At most ``max_bad`` inputs may be unusable: a
+    count, or a share as a float below 1. Where ``should_stop`` returns True, workers stop at their
+    next image and a StoppedError is raised.
     """
 
     def check_stop() -> None:
@@ -111,8 +101,9 @@ def shard_count(images: int, images_per_shard: int) -> int:
 
 
 def _find_source(path: StorePath, out: StorePath) -> ImageCollection:
-    collection = find_source(path, outside=None if _is_same(out, path) else out)
-    if not collection.file and _is_same(out, collection.root):
+    same = out.relative_to(path) == PurePosixPath()
+    collection = find_source(path, outside=None if same else out)
+    if not collection.file and same:
         raise OutputError(f"{out}: records cannot go into the source itself; choose another folder")
     return collection
 
@@ -156,12 +147,14 @@ def _work_folder(out: StorePath) -> Iterator[Path]:
         with locked(out), tempfile.TemporaryDirectory(prefix="pixmend-") as name:
             yield Path(name)
         return
-    existed = out.local.exists()
+    existed = out.exists()
     work = out.local / _WORK
     with locked(out):
+        if work.is_symlink():
+            raise OutputError(f"{work}: a link, which could lead to files of others; remove it")
         try:
             make_folder(work)
-            (work / "progress").unlink(missing_ok=True)
+            StorePath(work / "progress").remove(missing_ok=True)
             yield work
         finally:
             (work / "listing.jsonl").unlink(missing_ok=True)
@@ -304,9 +297,3 @@ def _sample_channels(
         colour = pixels[..., :3]
         grey.append(bool((colour == colour[..., :1]).all()))
     return "L" if grey and all(grey) else "RGB"
-
-
-def _is_same(left: StorePath, right: StorePath) -> bool:
-    if left.local is None or right.local is None:
-        return left == right
-    return is_same_file(left.local, right.local)

@@ -24,15 +24,10 @@ from pixmend.images import (
 from pixmend.records.containers import Content
 from pixmend.records.contents import contents
 from pixmend.records.manifest import PackSettings, read_index, write_index
-from pixmend.records.pack_progress import (
-    FIRST_REASONS,
-    ProgressFile,
-    ShardProgress,
-    ShardResult,
-)
+from pixmend.records.pack_progress import FIRST_REASONS, JobProgress, ProgressFile, ShardResult
 from pixmend.records.sources import ImageSource, source_from_line
 from pixmend.records.tfrecord import encode_example, frame_record
-from pixmend.storage import StorePath, parse_json
+from pixmend.storage import StorePath
 
 _REPORT_EVERY = 16  # images, besides the first
 
@@ -66,7 +61,7 @@ def pack_shard(job: ShardJob, on_report: Callable[[], None] = lambda: None) -> S
     """Write a shard, reporting its progress until a stop is requested."""
     with ProgressFile(job.progress) as file:
 
-        def report(progress: ShardProgress) -> None:
+        def report(progress: JobProgress) -> None:
             if file.stopped:
                 raise StoppedError
             file.report(job.number, progress)
@@ -79,7 +74,7 @@ def write_shard(
     job: ShardJob,
     sources: Iterable[ImageSource],
     *,
-    on_progress: Callable[[ShardProgress], None],
+    on_progress: Callable[[JobProgress], None],
     before: Callable[[int], None] = lambda position: None,
 ) -> ShardResult:
     """Write a shard, its index and its lines of inputs, each atomically, and last its note.
@@ -103,7 +98,7 @@ def write_shard(
                 reasons.append(f"{source.name}: {line['reason']}")
             inputs.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
             if done % _REPORT_EVERY in (0, 1) or done == job.count:
-                on_progress(ShardProgress(done, bad, source.name, *reasons[:1]))
+                on_progress(JobProgress(done, bad, source.name, *reasons[:1]))
             del reasons[FIRST_REASONS:]
         write_index(job.path, np.array(offsets, np.uint64))
     sha256 = digest.hexdigest()
@@ -116,7 +111,7 @@ def write_shard(
 def finished_result(job: ShardJob) -> ShardResult | None:
     """Return the result of a shard that is there, whole and of the same inputs, else None."""
     try:
-        note = parse_json(job.note.read_bytes())
+        note = job.note.read_json()
         if note.pop("key") != job.key or not job.inputs.is_file():
             return None
         version = note.pop("version")

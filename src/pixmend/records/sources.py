@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -26,7 +25,7 @@ from pixmend.records.containers import (
     zip_members,
 )
 from pixmend.records.manifest import INPUTS_NAME, MANIFEST_NAME, SHARD_FILE
-from pixmend.storage import StorePath, atomic_write
+from pixmend.storage import FileInfo, StorePath, atomic_write
 
 Kind: TypeAlias = Literal["image", "zip", "idx", "tfrecord"]
 FileVersion: TypeAlias = tuple[int, int]  # bytes; modification time in ns, or a store's hash
@@ -84,17 +83,17 @@ class ImageCollection:
         InputError says that the only file cannot be read.
         """
         if self.file:
-            yield from _sources_of(self.root, self.file, self.kind, None, _version(self.path))
+            version = _version(self.root, self.path.info()) if self.path.is_file() else None
+            yield from _sources_of(self.root, self.file, self.kind, None, version)
             return
         names = (file for file, _ in _walk(self.root, outside) if _kind_of(file) == self.kind)
         depth = class_depth(names)
-        for file, store_version in _walk(self.root, outside):
+        for file, version in _walk(self.root, outside):
             kind = _kind_of(file)
             if file.endswith("/"):
                 yield _left_out(file, self.kind, "the folder cannot be opened", None)
             if kind is None:
                 continue
-            version = store_version or _local_version(self.root.local, file)
             if kind != self.kind:
                 yield _left_out(file, kind, _MIXED.format(self.kind), version)
                 continue
@@ -117,7 +116,8 @@ def find_source(
     only a part of what `pack` writes.
     """
     path = StorePath.of(path)
-    if not _is_folder(path):
+    path.info()  # raises where nothing is there
+    if not path.is_folder():
         kind = _kind_of(path.name)
         if kind is None:
             raise InputError(
@@ -211,14 +211,6 @@ def _in_order(classes: set[str]) -> tuple[str, ...]:
     return tuple(sorted(classes))
 
 
-def is_same_file(left: Path, right: Path) -> bool:
-    """Whether both paths are there and lead to the same file or folder."""
-    try:
-        return left.samefile(right)
-    except OSError:
-        return False
-
-
 _MIXED = "not looked into, for the folder holds files of kind {}; pack it by itself"
 
 
@@ -241,18 +233,6 @@ def _kind_of(file: str) -> Kind | None:
     return "idx" if match and match[1] != "1" else None
 
 
-def _is_folder(path: StorePath) -> bool:
-    path.info()  # raises where nothing is there
-    if not path.is_folder():
-        return False
-    if path.local is not None:
-        try:
-            next(path.local.iterdir(), None)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    return True
-
-
 def _sources_of(
     root: StorePath, file: str, kind: Kind, class_text: str | None, version: FileVersion | None
 ) -> Iterator[ImageSource]:
@@ -269,70 +249,20 @@ def _sources_of(
 
 
 def _walk(root: StorePath, outside: StorePath | None) -> Iterator[tuple[str, FileVersion | None]]:
-    """Yield the relative paths of the files under ``root``, sorted by name within each folder.
-
-    A store's files come with their version. Hidden entries are skipped, and links to folders are
-    not followed: a link could lead out of the folder, or in circles. A folder that cannot be opened
-    is yielded itself, with a trailing slash.
-    """
-    if root.local is not None:
-        for path in _walk_local(root.local, None if outside is None else outside.local):
-            yield path, None
-        return
-    base, skipped = f"{root}/", f"{outside}/"
-    nested = outside is not None and outside.local is None and skipped.startswith(base)
-    for file in root.files():
-        hidden = any(part.startswith(".") for part in file.name.split("/"))
-        if not hidden and not (nested and (base + file.name).startswith(skipped)):
-            yield file.name, _store_version(file.bytes, file.version)
+    """Yield the relative paths and versions of the visible files under ``root``, as `files` does."""
+    inside = None if outside is None else outside.relative_to(root)
+    for file in root.files(hidden=False):
+        if inside is None or not file.name.startswith(f"{inside}/"):
+            yield file.name, _version(root, file)
 
 
-def _walk_local(root: Path, outside: Path | None) -> Iterator[str]:
-    pending = [("", True)]
-    while pending:
-        path, is_folder = pending.pop()
-        if not is_folder:
-            yield path
-        elif outside is None or not is_same_file(root / path, outside):
-            try:
-                pending.extend(reversed(_entries(root, path)))
-            except OSError:
-                yield f"{path}/"
-
-
-def _entries(root: Path, folder: str) -> list[tuple[str, bool]]:
-    """Return (path, is a folder) of the visible entries of a folder, by name."""
-    prefix = f"{folder}/" if folder else ""
-    with os.scandir(root / folder) as entries:
-        return sorted(
-            (prefix + entry.name, entry.is_dir(follow_symlinks=False))
-            for entry in entries
-            if not entry.name.startswith(".")
-            and not (entry.is_symlink() and Path(entry.path).is_dir())
-        )
-
-
-def _version(path: StorePath) -> FileVersion | None:
-    """Return the version of a file, or None for what is none."""
-    if path.local is not None:
-        return _local_version(path.local.parent, path.local.name)
-    file = path.info()
-    return _store_version(file.bytes, file.version)
-
-
-def _store_version(size: int, version: str) -> FileVersion:
-    return size, int.from_bytes(hashlib.sha256(version.encode()).digest()[:6], "little")
-
-
-def _local_version(root: Path | None, file: str) -> FileVersion | None:
+def _version(root: StorePath, file: FileInfo) -> FileVersion | None:
     """Return the version of a regular file; None for anything else, which could block a reader."""
-    if root is None:
+    if not file.version:
         return None
-    try:
-        status = os.stat(os.path.join(root, file))  # noqa: PTH116, PTH118 - thrice as fast as Path
-    except OSError:
-        return None
-    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+    digest = hashlib.sha256(file.version.encode()).digest()[:6]
+    number = int(file.version) if root.local is not None else int.from_bytes(digest, "little")
+    return file.bytes, number
 
 
 def _left_out(file: str, kind: Kind, reason: str, version: FileVersion | None) -> ImageSource:

@@ -24,13 +24,15 @@ Numbers are packed (one length-delimited run); parsers must also accept them one
 int64 is its 64-bit two's complement, a varint of ten bytes.
 """
 
+import itertools
 import mmap
 import os
+import re
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, TypeAlias, TypeVar
 
 import google_crc32c
 
@@ -43,6 +45,9 @@ _HEADER_BYTES = 12
 _OVERHEAD = 16  # header and payload checksum: the bytes of an empty record
 _MASK_DELTA = 0xA282EAD8
 _GZIP = b"\x1f\x8b"
+_MAX_PAYLOAD = 513 * 2**20  # bytes: the largest image file, and what is said of it
+_MAX_SEARCH = 2**27  # bytes, for the next record after a broken length
+_ZEROS = re.compile(rb"\0\0\0\0+")  # so written, it is searched at the speed of memory
 
 
 def masked_crc(content: bytes) -> int:
@@ -136,6 +141,10 @@ def _read_length(buffer: Buffer, offset: int, shard: str) -> int:
 
 
 def _read_payload(buffer: Buffer, offset: int, length: int, shard: str) -> bytes:
+    if length > _MAX_PAYLOAD:
+        raise _broken(
+            shard, offset, f"it is {length:,} bytes long, over the limit of {_MAX_PAYLOAD:,}"
+        )
     start = offset + _HEADER_BYTES
     payload = buffer[start : start + length]
     if _CRC.unpack(buffer[start + length : start + length + 4])[0] != masked_crc(payload):
@@ -147,24 +156,23 @@ def _resync(buffer: bytes | mmap.mmap, start: int) -> int:
     """Return the next offset from ``start`` of a header with a valid checksum, or the file's end.
 
     A chance hit is one in 2**32 offsets, and its payload would still have to pass its own checksum.
+    The search ends after 128 MiB, which few records have: a file may be a hole of any length.
     """
     last = len(buffer) - _OVERHEAD
-    # The upper half of a length under 4 GiB is zero, so a search for zeros skips nearly all bytes.
-    offset = buffer.find(b"\0\0\0\0", start + 4) - 4
-    while start <= offset <= last:
-        length = _LENGTH.unpack_from(buffer, offset)[0]
-        if length <= last - offset and _CRC.unpack_from(buffer, offset + 8)[0] == masked_crc(
-            buffer[offset : offset + 8]
-        ):
-            return offset
-        offset = buffer.find(b"\0\0\0\0", offset + 5) - 4
+    # The upper half of a length is zero, and the checksum after it is not: only the ends of runs of
+    # zeros are looked at.
+    for run in _ZEROS.finditer(buffer, start + 4, start + _MAX_SEARCH):
+        for offset in range(max(run.start() - 4, run.end() - 11), min(run.end() - 8, last) + 1):
+            length = _LENGTH.unpack_from(buffer, offset)[0]
+            checksum = _CRC.unpack_from(buffer, offset + 8)[0]
+            if length <= last - offset and checksum == masked_crc(buffer[offset : offset + 8]):
+                return offset
     return len(buffer)
 
 
 def _broken(shard: str, offset: int, reason: str) -> RecordError:
     return RecordError(
-        f"{shard}: record at byte {offset:,}: {reason}; "
-        "fetch or pack the file again, or read the rest with --skip-bad",
+        f"{shard}: record at byte {offset:,}: {reason}; fetch or pack the file again",
         shard=shard,
         offset=offset,
     )
@@ -174,8 +182,13 @@ Value: TypeAlias = bytes | str | int | float | Sequence[bytes] | Sequence[int] |
 Feature: TypeAlias = list[bytes] | list[int] | list[float]
 Features: TypeAlias = dict[str, Feature]
 
+T = TypeVar("T")
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5  # wire types
 _BYTES, _FLOATS, _INTS = 1, 2, 3  # the members of Feature's oneof
+# Of one record: a small one may declare millions of parts, each of which takes far more memory.
+_MAX_FEATURES = 1000
+_MAX_NAME = 1000  # bytes
+_MAX_VALUES = 2**22
 
 
 def encode_example(features: Mapping[str, Value]) -> bytes:
@@ -192,12 +205,23 @@ def encode_example(features: Mapping[str, Value]) -> bytes:
 
 
 def decode_example(payload: bytes) -> Features:
-    """Return the features of a serialised tf.train.Example; a RecordError if it is malformed."""
+    """Return the features of a serialised tf.train.Example; a RecordError if it is malformed.
+
+    So it is with over 1,000 features, 1,000 bytes in a name or 2**22 values.
+    """
     features: Features = {}
-    for number, message in _fields(payload, _DELIMITED):
-        if number == 1:
-            entries = (entry for field, entry in _fields(message, _DELIMITED) if field == 1)
-            features.update(map(_decode_entry, entries))
+    values = 0
+    messages = (message for number, message in _fields(payload, _DELIMITED) if number == 1)
+    for number, entry in itertools.chain.from_iterable(
+        _fields(message, _DELIMITED) for message in messages
+    ):
+        if number != 1:
+            continue
+        name, feature = _decode_entry(entry)
+        features[name] = feature
+        values += len(feature)
+        if len(features) > _MAX_FEATURES or values > _MAX_VALUES:
+            raise _malformed(f"over {_MAX_FEATURES:,} features or {_MAX_VALUES:,} values")
     return features
 
 
@@ -252,6 +276,8 @@ def _decode_entry(message: bytes) -> tuple[str, Feature]:
     feature: Feature = []
     for number, content in _fields(message, _DELIMITED):
         if number == 1:
+            if len(content) > _MAX_NAME:
+                raise _malformed(f"a feature's name of {len(content):,} bytes")
             try:
                 key = content.decode()
             except UnicodeDecodeError:
@@ -266,12 +292,19 @@ def _decode_feature(message: bytes) -> Feature:
     for number, content in _fields(message, _DELIMITED):
         # The last member of a oneof counts.
         if number == _BYTES:
-            feature = [value for field, value in _fields(content, _DELIMITED) if field == 1]
+            feature = _list(value for field, value in _fields(content, _DELIMITED) if field == 1)
         elif number == _FLOATS:
-            feature = [value for run in _runs(content, _FIXED32) for value in _floats(run)]
+            feature = _list(value for run in _runs(content, _FIXED32) for value in _floats(run))
         elif number == _INTS:
-            feature = [value for run in _runs(content, _VARINT) for value in _int64s(run)]
+            feature = _list(value for run in _runs(content, _VARINT) for value in _int64s(run))
     return feature
+
+
+def _list(values: Iterator[T]) -> list[T]:
+    taken = list(itertools.islice(values, _MAX_VALUES + 1))
+    if len(taken) > _MAX_VALUES:
+        raise _malformed(f"a feature of over {_MAX_VALUES:,} values")
+    return taken
 
 
 def _runs(message: bytes, single: int) -> Iterator[bytes]:
@@ -279,11 +312,10 @@ def _runs(message: bytes, single: int) -> Iterator[bytes]:
     return (run for number, run in _fields(message, _DELIMITED, single) if number == 1)
 
 
-def _floats(run: bytes) -> tuple[float, ...]:
-    count, rest = divmod(len(run), 4)
-    if rest:
+def _floats(run: bytes) -> Iterator[float]:
+    if len(run) % 4:
         raise _malformed("a run of floats is not a multiple of 4 bytes")
-    return struct.unpack(f"<{count}f", run)
+    return (value for (value,) in struct.iter_unpack("<f", run))
 
 
 def _int64s(run: bytes) -> Iterator[int]:

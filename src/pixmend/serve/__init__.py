@@ -7,6 +7,15 @@ request ─Guard─▶ form ─▶ Task, CompletionOptions ─▶ Worker's queue
 from pixmend.serve.app import create_app
 from pixmend.serve.catalogue import Catalogue
 from pixmend.serve.security import AccessPolicy, Limits
-from pixmend.serve.server import Server, is_loopback, listen
+from pixmend.serve.server import Server, is_loopback, listen, start_log
 
-__all__ = ["AccessPolicy", "Catalogue", "Limits", "Server", "create_app", "is_loopback", "listen"]
+__all__ = [
+    "AccessPolicy",
+    "Catalogue",
+    "Limits",
+    "Server",
+    "create_app",
+    "is_loopback",
+    "listen",
+    "start_log",
+]

@@ -1,14 +1,30 @@
 """A completion as JSON, as an image file, and as the schema of both."""
 
 import base64
-import math
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
+from starlette.responses import JSONResponse, Response
 
 from pixmend.completion import Candidate, Completion
 from pixmend.images import Pixels, encode_png, image_bytes, lossless_suffix, png_bytes
 from pixmend.serve.requests import CompletionRequest
+
+_JSON = TypeAdapter[Any](Any)
+
+
+class JsonResponse(JSONResponse):
+    """JSON without NaN and infinity, which it lacks."""
+
+    def render(self, content: object) -> bytes:
+        """Return the body."""
+        return json_bytes(content)
+
+
+class PngResponse(Response):
+    """A PNG."""
+
+    media_type = "image/png"
 
 
 class ImageFile(BaseModel):
@@ -69,10 +85,8 @@ def best_png(completion: Completion) -> bytes:
     return png_bytes(completion.candidates[0].picture)
 
 
-def answer_json(
-    completion: Completion, request: CompletionRequest, stopped: str | None
-) -> dict[str, Any]:
-    """Return a completion as the JSON value of `CompletionAnswer`."""
+def answer_json(completion: Completion, request: CompletionRequest, stopped: str | None) -> bytes:
+    """Return a completion as JSON: a `CompletionAnswer`."""
     facts = completion.record()
     values = base64_of(completion.uncertainty.astype("<f4").tobytes()) if request.full else None
     answer = CompletionAnswer(
@@ -94,7 +108,12 @@ def answer_json(
             "uncertainty_values": values,
         }
     )
-    return answer.model_dump()
+    return json_bytes(answer)
+
+
+def json_bytes(value: object) -> bytes:
+    """Return JSON values or pydantic models as JSON, null for numbers that it lacks."""
+    return _JSON.dump_json(value)
 
 
 def data_png(pixels: Pixels) -> str:
@@ -105,11 +124,6 @@ def data_png(pixels: Pixels) -> str:
 def base64_of(content: bytes) -> str:
     """Return bytes in base64."""
     return base64.b64encode(content).decode()
-
-
-def finite(value: float) -> float | None:
-    """Return a number, or None for those that JSON lacks."""
-    return float(value) if math.isfinite(value) else None
 
 
 def _candidate(candidate: Candidate, request: CompletionRequest) -> dict[str, Any]:
@@ -123,9 +137,9 @@ def _candidate(candidate: Candidate, request: CompletionRequest) -> dict[str, An
     return {
         "image": base64_of(png_bytes(picture)),
         "answer": candidate.answer,
-        "loss": finite(candidate.loss),
-        "contextual": finite(candidate.contextual),
-        "perceptual": finite(candidate.perceptual),
+        "loss": candidate.loss,
+        "contextual": candidate.contextual,
+        "perceptual": candidate.perceptual,
         "z": candidate.z.tolist() if request.full else None,
         "file": file,
     }

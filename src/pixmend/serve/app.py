@@ -9,17 +9,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive
 
 import pixmend
+from pixmend.completion import Completion
 from pixmend.serve import openapi
-from pixmend.serve.answers import answer_json, best_png
+from pixmend.serve.answers import JsonResponse, PngResponse, answer_json, best_png
 from pixmend.serve.catalogue import Catalogue
 from pixmend.serve.events import EventResponse, SearchEvents, event
 from pixmend.serve.prometheus import Metrics
@@ -32,9 +33,13 @@ _T = TypeVar("_T")
 
 
 def create_app(
-    catalogue: Catalogue, limits: Limits | None = None, policy: AccessPolicy | None = None
+    catalogue: Catalogue,
+    limits: Limits | None = None,
+    policy: AccessPolicy | None = None,
+    *,
+    root_path: str = "",
 ) -> FastAPI:
-    """Return the application that serves these models."""
+    """Return the application that serves these models, behind a proxy at ``root_path``."""
     limits, policy = limits or Limits(), policy or AccessPolicy()
     service = Service(catalogue, limits)
 
@@ -45,7 +50,7 @@ def create_app(
         service.worker.start()
         yield
         await asyncio.to_thread(service.worker.close)
-        service.pool.shutdown()
+        service.pool.shutdown(wait=False, cancel_futures=True)
 
     app = FastAPI(
         title="pixmend",
@@ -53,6 +58,7 @@ def create_app(
         summary="Completes the missing pixels of an image.",
         docs_url=None,
         redoc_url=None,
+        default_response_class=JsonResponse,
         lifespan=lifespan,
         exception_handlers=dict.fromkeys(
             (Problem, HTTPException, RequestValidationError, Exception), _answer_error
@@ -69,7 +75,9 @@ def create_app(
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type"],
         )
-    app.add_middleware(Guard, policy=policy, limits=limits, metrics=service.metrics)
+    app.add_middleware(
+        Guard, policy=policy, limits=limits, metrics=service.metrics, root_path=root_path
+    )
     return app
 
 
@@ -88,17 +96,15 @@ class Service:
     async def complete(self, http: Request) -> Response:
         """Answer with JSON, or with the best candidate as a PNG if only that is accepted."""
         work = await self._read(http)
-        self.worker.submit(work)
-        answer = asyncio.wrap_future(work.answer)
+        answer = self._submit(work)
         disconnect: asyncio.Future[None] = asyncio.ensure_future(_disconnected(http.receive))
         try:
             futures: set[asyncio.Future[Any]] = {answer, disconnect}
             await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            work.abandoned = not answer.done()
             disconnect.cancel()
-        if work.abandoned:
-            answer.cancel()
+            gone = not answer.done() and answer.cancel()
+        if gone:
             return Response(status_code=499)  # nobody reads it
         error = answer.exception()
         if error is not None:  # the worker has logged what is not a refusal
@@ -106,9 +112,10 @@ class Service:
         completion, stopped = answer.result(), work.stop_reason
         headers = {"Pixmend-Stopped": stopped} if stopped else None
         if _wants_png(http.headers.get("accept", "")):
-            return Response(await self.run(best_png, completion), 200, headers, "image/png")
-        content = await self.run(answer_json, completion, work.request, stopped)
-        return JSONResponse(content, 200, headers)
+            content = await self.run(work.deadline, best_png, completion)
+            return Response(content, 200, headers, "image/png")
+        content = await self.run(work.deadline, answer_json, completion, work.request, stopped)
+        return Response(content, 200, headers, "application/json")
 
     async def stream(self, http: Request) -> Response:
         """Answer with the events of the search, and finally the answer."""
@@ -117,20 +124,12 @@ class Service:
             raise Problem(503, "streams", message, retry_after=self.worker.retry_after)
         key = secrets.token_urlsafe(16)
         self.streams[key] = None  # reserved before the first await
-        try:
-            work = await self._read(http)
-            work.on_preview = events = SearchEvents(work.request.options.snapshots)
-            self.worker.submit(work)
-        except BaseException:
-            del self.streams[key]
-            raise
-        self.streams[key] = work
-
-        def on_end() -> None:
-            work.abandoned = True
-            del self.streams[key]
-
-        return EventResponse(self._events(key, work, events), on_end)
+        http.scope["on_end"].callback(self.streams.pop, key)
+        self.streams[key] = work = await self._read(http)
+        work.on_preview = events = SearchEvents(work.request.options.snapshots)
+        answer = self._submit(work)
+        http.scope["on_end"].callback(answer.cancel)
+        return EventResponse(self._events(key, work, answer, events))
 
     def cancel(self, key: str) -> None:
         """End a streamed search; its stream continues to the best result so far."""
@@ -139,10 +138,14 @@ class Service:
             raise Problem(404, "search", "That search has ended, or never existed.")
         work.cancelled = True
 
-    async def run(self, function: Callable[..., _T], *arguments: object) -> _T:
-        """Run a function on the codec threads."""
+    async def run(self, deadline: float, function: Callable[..., _T], *arguments: object) -> _T:
+        """Run a function on the codec threads; `Problem` 503 where it takes past the deadline."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.pool, function, *arguments)
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await loop.run_in_executor(self.pool, function, *arguments)
+        except TimeoutError:
+            raise Problem.late() from None
 
     async def _read(self, http: Request) -> Work:
         deadline = time.monotonic() + self.limits.deadline
@@ -152,23 +155,36 @@ class Service:
             message = "The request took too long to arrive; send it again."
             raise Problem(408, "slow", message) from None
         try:
-            request = await self.run(parse_form, form, self.catalogue, self.limits)
+            request = await self.run(deadline, parse_form, form, self.catalogue, self.limits)
+            http.scope["reserve"](request.memory)
             return Work(request, deadline)
         finally:
             await form.close()
 
-    async def _events(self, key: str, work: Work, events: SearchEvents) -> AsyncIterator[bytes]:
+    def _submit(self, work: Work) -> asyncio.Future[Completion]:
+        """Queue work; its answer is a refusal at its deadline, even if the device is busy."""
+        self.worker.submit(work)
+        answer = asyncio.wrap_future(work.answer)
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(work.deadline - time.monotonic(), work.expire)
+        answer.add_done_callback(lambda _: timer.cancel())
+        return answer
+
+    async def _events(
+        self, key: str, work: Work, answer: asyncio.Future[Completion], events: SearchEvents
+    ) -> AsyncIterator[bytes]:
         method = work.request.options.method
         yield event("accepted", {"id": key, "steps": method.steps, "method": method.name})
-        answer = asyncio.wrap_future(work.answer)
         async for each in events.until(answer):
             yield each
         error = asyncio.CancelledError() if answer.cancelled() else answer.exception()
-        if error is not None:
-            yield event("error", _problem_of(error).to_json())
-        else:
-            content = await self.run(answer_json, answer.result(), work.request, work.stop_reason)
-            yield event("done", content)
+        try:
+            if error is not None:
+                raise _problem_of(error)
+            arguments = answer.result(), work.request, work.stop_reason
+            yield event("done", await self.run(work.deadline, answer_json, *arguments))
+        except Problem as problem:
+            yield event("error", problem.to_json())
 
 
 def _service(request: Request) -> Service:
@@ -238,7 +254,7 @@ async def model(model: str, service: _Service) -> dict[str, Any]:
 @_models.get("/v1/models/{model}/samples", **openapi.png(404))
 async def samples(model: str, service: _Service) -> Response:
     """Show generated images."""
-    return openapi.PngResponse(service.catalogue.find(model).samples)
+    return PngResponse(service.catalogue.find(model).samples)
 
 
 @_models.get("/v1/models/{model}/examples/{number}", **openapi.png(404, 422))
@@ -247,17 +263,21 @@ async def example(model: str, number: int, service: _Service) -> Response:
     examples = service.catalogue.find(model).examples
     if not 0 <= number < len(examples):
         raise Problem(404, "example", f"There are examples 0 to {len(examples) - 1}.")
-    return openapi.PngResponse(examples[number])
+    return PngResponse(examples[number])
 
 
-@_models.get("/v1/masks/{spec}", **openapi.png(404, 422))
-async def mask(spec: str, width: int, height: int, service: _Service, seed: int = 0) -> Response:
+@_models.get("/v1/masks/{spec}", **openapi.png(404, 422, 503))
+async def mask(
+    spec: str,
+    width: int,
+    height: int,
+    service: _Service,
+    seed: Annotated[int, Query(ge=0, lt=2**53)] = 0,
+) -> Response:
     """Draw the mask of a shape, white = hole."""
-    maximum = service.limits.pixels
-    if min(width, height) < 1 or width * height > maximum or not 0 <= seed < 2**53:
-        message = f"A mask has 1 to {maximum:,} pixels; give width, height and seed."
-        raise Problem(422, "field", message)
-    return openapi.PngResponse(await service.run(mask_png, spec, width, height, seed))
+    deadline = time.monotonic() + service.limits.deadline
+    arguments = spec, width, height, seed, service.limits
+    return PngResponse(await service.run(deadline, mask_png, *arguments))
 
 
 @_operation.get("/healthz")
@@ -294,7 +314,10 @@ async def docs() -> Response:
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    return _problem_of(error).response()
+    headers = getattr(error, "headers", None) or {}
+    if headers.get("Allow") == "GET":
+        headers = {"Allow": "GET, HEAD"}
+    return _problem_of(error).response(request.scope, headers)
 
 
 def _problem_of(error: BaseException) -> Problem:

@@ -1,27 +1,27 @@
 """Server-sent events of a search, from the device thread to the event loop."""
 
 import asyncio
-import json
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from pixmend.completion import Preview
 from pixmend.images import Pixels, to_eight_bits
-from pixmend.serve.answers import data_png, finite
+from pixmend.serve.answers import data_png, json_bytes
 
 _INTERVAL = 0.1  # seconds between previews
+_SNAPSHOTS = 4  # that wait for a slow client; the answer has all of them
 _KEEPALIVE = 10.0  # seconds of silence before a comment is sent
 
 
-def event(name: str, data: dict[str, Any]) -> bytes:
-    """Return a server-sent event."""
-    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+def event(name: str, data: dict[str, Any] | bytes) -> bytes:
+    """Return a server-sent event; ``data`` in bytes is JSON."""
+    content = data if isinstance(data, bytes) else json_bytes(data)
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), content)
 
 
 class SearchEvents:
@@ -31,7 +31,7 @@ class SearchEvents:
         self._loop = asyncio.get_running_loop()
         self._ready = asyncio.Event()
         self._lock = threading.Lock()
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[bytes] = deque(maxlen=_SNAPSHOTS)
         self._newest: bytes | None = None
         self._snapshots = snapshots
         self._next = 0.0
@@ -43,7 +43,7 @@ class SearchEvents:
         is_snapshot = preview.step in self._snapshots
         if not is_snapshot and start < self._next:
             return
-        loss = finite(sum(preview.losses))
+        loss = sum(preview.losses)
         data = {"step": preview.step, "loss": loss, "image": self._image(preview)}
         with self._lock:
             if is_snapshot:
@@ -90,17 +90,6 @@ class SearchEvents:
 
 
 class EventResponse(StreamingResponse):
-    """A stream of events that calls ``on_end`` once it has ended, even if the client left."""
+    """A stream of events."""
 
     media_type = "text/event-stream"
-
-    def __init__(self, content: AsyncIterator[bytes], on_end: Callable[[], None]) -> None:
-        super().__init__(content)
-        self._on_end = on_end
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the stream."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._on_end()

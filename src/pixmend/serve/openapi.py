@@ -3,9 +3,8 @@
 from typing import Any
 
 from pydantic import BaseModel
-from starlette.responses import Response
 
-from pixmend.serve.answers import CompletionAnswer
+from pixmend.serve.answers import CompletionAnswer, PngResponse
 
 
 class ProblemAnswer(BaseModel):
@@ -16,12 +15,6 @@ class ProblemAnswer(BaseModel):
     status: int
     detail: str
     errors: list[dict[str, str]] | None = None
-
-
-class PngResponse(Response):
-    """A PNG."""
-
-    media_type = "image/png"
 
 
 _PROBLEMS = {

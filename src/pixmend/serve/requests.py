@@ -4,13 +4,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from pixmend.completion import CompletionOptions, Task, find_method, open_mask
+from pixmend.completion import CompletionOptions, Task, find_method, open_mask, windows_around
 from pixmend.errors import InputError, MaskError, SettingsError
 from pixmend.images import Picture, decode_image, encode_png
 from pixmend.masks import SPECS, Mask, is_spec, make_mask
@@ -18,6 +19,8 @@ from pixmend.serve.catalogue import Catalogue, ServedModel
 from pixmend.serve.security import Limits, Problem
 
 _FILES = ("image", "mask")
+_MAX_HOLES = 10_000  # more are not grouped into windows to count them
+_COPIES = 4  # of an answer in memory: decoded, encoded, in base64, in JSON
 _MAX_STROKES = 0.8  # a larger share takes strokes without end
 
 
@@ -28,7 +31,7 @@ class FormFields(BaseModel):
 
     model: str = Field("", max_length=200, description="Model id; the first model by default.")
     mask_spec: str = Field(
-        "center",
+        "",
         max_length=100,
         description="Mask shape, such as center:0.5, or alpha, color:#ff00ff, nan or auto, "
         "if no mask is sent.",
@@ -52,13 +55,17 @@ class FormFields(BaseModel):
 
 @dataclass(frozen=True)
 class CompletionRequest:
-    """A validated request; ``suffix`` is that of the uploaded file."""
+    """A validated request.
+
+    ``suffix`` is that of the uploaded file, ``memory`` the bytes that request and answer may take.
+    """
 
     model: ServedModel
     task: Task
     options: CompletionOptions
     full: bool
     suffix: str
+    memory: int
 
 
 def form_schema() -> dict[str, Any]:
@@ -116,51 +123,60 @@ async def read_form(request: Request) -> FormData:
 
 
 def parse_form(form: FormData, catalogue: Catalogue, limits: Limits) -> CompletionRequest:
-    """Validate a form and decode its images, which is too slow for the event loop.
+    """Validate a form, decode its images and cost the work: too slow for the event loop.
 
     An unknown model is `Problem` 404, an unusable field 422.
     """
-    fields, files = _fields(form), {name: form.get(name) for name in _FILES}
+    files, fields = _fields(form)
     model = catalogue.find(fields.model)
-    image = files["image"]
-    if not isinstance(image, UploadFile):
-        raise _invalid("image", "An image file is missing; send one in the field image.")
     try:
         options = _options(fields, model, limits)
-        picture = _decode(image, "image", limits)
-        mask = _mask(files["mask"], fields, picture, limits)
-        name = PurePosixPath((image.filename or "image").replace("\\", "/"))
+        picture = _decode(files["image"], "image", limits)
+        mask = _mask(files.get("mask"), fields, picture, limits)
+        name = PurePosixPath((files["image"].filename or "image").replace("\\", "/"))
         task = Task(picture, mask, name.name[:200] or "image")
         task.check()
+        _check_work(task, options, model.model.settings.size, limits)
+        memory = _memory(picture, options.candidates, limits)
     except MaskError as error:
         raise _invalid("mask", _sentence(error)) from error
     except InputError as error:
         raise _invalid("image", _sentence(error)) from error
     except SettingsError as error:
         raise _invalid(str(error).partition(":")[0].split(" ")[0], _sentence(error)) from error
-    return CompletionRequest(model, task, options, fields.full, name.suffix.lower()[:6])
+    return CompletionRequest(model, task, options, fields.full, name.suffix.lower()[:6], memory)
 
 
-def mask_png(spec: str, width: int, height: int, seed: int) -> bytes:
-    """Return the mask of a shape as a PNG; an unknown shape is `Problem` 422."""
+def mask_png(spec: str, width: int, height: int, seed: int, limits: Limits) -> bytes:
+    """Return the mask of a shape as a PNG; an unknown shape, or a size too large, is `Problem` 422."""
     try:
+        limits.check_size(width, height)
         return encode_png(_shape(spec, height, width, seed).to_pixels(), quick=True)
-    except MaskError as error:
+    except InputError as error:
         raise _invalid("spec", _sentence(error)) from error
 
 
-def _fields(form: FormData) -> FormFields:
-    texts: dict[str, str] = {}
+def _fields(form: FormData) -> tuple[dict[str, UploadFile], FormFields]:
+    values: dict[str, UploadFile | str] = {}
     for name, value in form.multi_items():
-        if name in _FILES and isinstance(value, UploadFile):
-            continue
-        if name in texts or not isinstance(value, str):
-            message = f"Field {name[:40]} is given twice, or as a file; send it once, as text."
-            raise _invalid(name[:40], message)
-        if value != "":
-            texts[name] = value
+        shown = name[:40]
+        if name not in (*_FILES, *FormFields.model_fields):
+            names = ", ".join((*_FILES, *FormFields.model_fields))
+            raise _invalid(shown, f"There is no field {shown}; there are {names}.")
+        if name in values:
+            raise _invalid(shown, f"Field {shown} is given twice; send it once.")
+        if isinstance(value, str) == (name in _FILES):
+            kind = f"a file (curl: -F {name}=@FILE)" if name in _FILES else "text"
+            raise _invalid(shown, f"Field {shown} is not {kind}; send it as such.")
+        values[name] = value
+    files = {name: value for name, value in values.items() if isinstance(value, UploadFile)}
+    texts = {name: value for name, value in values.items() if isinstance(value, str) and value}
+    if "image" not in files:
+        raise _invalid("image", "An image file is missing; send one in the field image.")
+    if "mask" in files and "mask_spec" in texts:
+        raise _invalid("mask", "Fields mask and mask_spec are both given; send one of them.")
     try:
-        return FormFields.model_validate(texts)
+        return files, FormFields.model_validate(texts)
     except ValidationError as error:
         errors = [
             {"field": ".".join(map(str, each["loc"]))[:40], "message": each["msg"]}
@@ -172,11 +188,7 @@ def _fields(form: FormData) -> FormFields:
 
 def _options(fields: FormFields, model: ServedModel, limits: Limits) -> CompletionOptions:
     for name in ("candidates", "steps", "seconds"):
-        value, maximum = getattr(fields, name), getattr(limits, name)
-        if value is not None and value > maximum:
-            raise SettingsError(
-                f"{name}: {value:g} is more than this server allows ({maximum:g}); ask for less"
-            )
+        _check(name, getattr(fields, name) or 0, getattr(limits, name))
     options = CompletionOptions(
         find_method(fields.method, steps=fields.steps, blend=fields.blend),
         fields.candidates,
@@ -187,25 +199,62 @@ def _options(fields: FormFields, model: ServedModel, limits: Limits) -> Completi
         view=fields.view,
     )
     options = model.model.for_model(options)
-    if options.method.steps > limits.steps:
-        raise SettingsError(
-            f"steps: {options.method.steps} of {fields.method} are more than this server allows "
-            f"({limits.steps}); ask for less"
-        )
+    _check("steps", options.method.steps, limits.steps, f"of {fields.method}")
     return options
+
+
+def _check_work(task: Task, options: CompletionOptions, size: int, limits: Limits) -> None:
+    """Refuse more windows and answers than can be generated in time; a search ends at any step."""
+    windows, method = 1, options.method
+    if options.view == "window":
+        from scipy.ndimage import label
+
+        _, windows = label(task.mask.hole, structure=np.ones((3, 3)))
+        if windows <= _MAX_HOLES:
+            windows = len(windows_around(task.mask.hole, size))
+    answers = max(options.candidates, method.restarts, method.neighbours) * (1 + method.finetune)
+    words = f"pixels to generate ({windows:,} windows x {answers} answers x {size} x {size})"
+    _check("view", windows * answers * size**2, limits.work, words)
+
+
+def _memory(picture: Picture, candidates: int, limits: Limits) -> int:
+    pixels = picture.height * picture.width
+    # Beside the answers: the image, its mask and the uncertainty of each pixel.
+    size = (
+        _COPIES * picture.native.itemsize * pixels * (len(picture.channels) * (candidates + 1) + 2)
+    )
+    words = f"MiB for {candidates} answers of {picture.width} x {picture.height} pixels"
+    _check("candidates", size / 2**20, limits.memory_mib, words)
+    return size
+
+
+def _check(name: str, value: float, maximum: float, words: str = "") -> None:
+    if value > maximum:
+        asked = f"{value:,.6g} {words}".strip()
+        raise SettingsError(
+            f"{name}: {asked} is more than this server allows ({maximum:,.10g}); ask for less"
+        )
 
 
 def _decode(file: UploadFile, name: str, limits: Limits) -> Picture:
     content = file.file.read()
     picture = decode_image(content, Path(name), max_pixels=limits.pixels, formats=limits.formats)
+    limits.check_size(picture.width, picture.height)
     return replace(picture, path=None)
 
 
-def _mask(
-    file: UploadFile | str | None, fields: FormFields, picture: Picture, limits: Limits
-) -> Mask:
-    if not isinstance(file, UploadFile):
-        return _shape(fields.mask_spec, picture.height, picture.width, fields.seed, picture)
+def _mask(file: UploadFile | None, fields: FormFields, picture: Picture, limits: Limits) -> Mask:
+    if file is None:
+        size = picture.height, picture.width
+        if fields.mask_spec:
+            return _shape(fields.mask_spec, *size, fields.seed, picture)
+        try:
+            return make_mask("auto", *size, picture=picture)
+        except MaskError as error:
+            raise MaskError(
+                "mask_spec: say what is missing: center, half:left, random:0.8, strokes:0.3 or "
+                "another shape, or send a mask image as mask; transparent pixels need neither"
+            ) from error
     try:
         return open_mask(_decode(file, "mask", limits), picture)
     except MaskError:

@@ -18,6 +18,8 @@ from pixmend.serve.security import Limits, Problem
 
 _log = logging.getLogger("pixmend.serve")
 _IDLE_SECONDS = 1.0  # after which free memory is returned to the system
+_CLOSE_SECONDS = 5.0
+_SEARCH_SHARE = 0.8  # of the time allowed; the rest is for blending, encoding and sending
 
 
 @dataclass(eq=False)
@@ -25,12 +27,11 @@ class Work:
     """One image of one request."""
 
     request: CompletionRequest
-    deadline: float  # on the clock of `time.monotonic`
+    deadline: float  # of the response, on the clock of `time.monotonic`
     # Called after each search step; such a search runs alone, so that it can be ended alone.
     on_preview: Callable[[Preview], None] | None = None
-    abandoned: bool = False  # the client has left
     cancelled: bool = False  # the client asks for the best result so far
-    answer: Future[Completion] = field(default_factory=Future)
+    answer: Future[Completion] = field(default_factory=Future)  # cancelled once the client has left
     arrived: float = field(default_factory=time.monotonic)
 
     def matches(self, other: "Work") -> bool:
@@ -42,11 +43,20 @@ class Work:
     @property
     def stop_reason(self) -> str | None:
         """Why the work should end now, if it should."""
-        if self.abandoned:
+        if self.answer.cancelled():
             return "gone"
         if self.cancelled:
             return "cancelled"
-        return "deadline" if time.monotonic() > self.deadline else None
+        end = self.arrived + _SEARCH_SHARE * (self.deadline - self.arrived)
+        return "deadline" if time.monotonic() > end else None
+
+    def expire(self) -> None:
+        """Refuse the work, whatever the device does: nobody waits past a deadline."""
+        _settle(self.answer, Problem.late())
+
+
+class _UnwantedError(Exception):
+    """Every answer of a batch is settled or cancelled."""
 
 
 class Worker:
@@ -89,15 +99,15 @@ class Worker:
             self._changed.notify()
 
     def drain(self, seconds: float) -> None:
-        """End searches that still run after ``seconds`` with their best result so far."""
-        self._drained_by = time.monotonic() + seconds
+        """End searches with their best result so far, in time for answers within ``seconds``."""
+        self._drained_by = time.monotonic() + _SEARCH_SHARE * seconds
 
     def close(self) -> None:
-        """Finish the queue and end the thread."""
+        """Finish the queue and end the thread, as far as it can be ended."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(_CLOSE_SECONDS)
 
     def _run(self) -> None:
         while batch := self._next_batch():
@@ -105,6 +115,9 @@ class Worker:
             self._metrics.batch_size.observe(len(batch))
             try:
                 self._complete(batch)
+            except _UnwantedError:
+                for work in batch:
+                    self._metrics.dropped.labels(work.stop_reason or "deadline").inc()
             except Exception as error:
                 _log.exception("a batch failed")
                 _fail(batch, error)
@@ -147,10 +160,12 @@ class Worker:
             if reason := work.stop_reason:
                 self._queue.remove(work)
                 self._metrics.dropped.labels(reason).inc()
-                _fail([work], _too_late() if reason == "deadline" else _cancelled())
+                _fail([work], Problem.late() if reason == "deadline" else _cancelled())
 
     def _complete(self, batch: Sequence[Work]) -> None:
         def should_stop() -> bool:
+            if all(work.answer.done() for work in batch):
+                raise _UnwantedError
             drained = time.monotonic() > self._drained_by
             return drained or all(work.stop_reason for work in batch)
 
@@ -164,9 +179,9 @@ class Worker:
             )
         )
         if not completions:
-            _fail(batch, _too_late())
+            _fail(batch, Problem.late())
         for work, completion in zip(batch, completions, strict=bool(completions)):
-            if work.abandoned:
+            if work.answer.cancelled():
                 self._metrics.dropped.labels("gone").inc()
             _settle(work.answer, completion)
 
@@ -191,11 +206,6 @@ def _settle(answer: Future[Completion], value: Completion | Exception) -> None:
 def _fail(batch: Sequence[Work], error: Exception) -> None:
     for work in batch:
         _settle(work.answer, error)
-
-
-def _too_late() -> Problem:
-    message = "The server was too busy to begin within the time allowed; try again later."
-    return Problem(503, "deadline", message, retry_after=5)
 
 
 def _cancelled() -> Problem:

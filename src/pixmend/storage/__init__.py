@@ -1,7 +1,8 @@
 """Atomic files, on this machine and in object stores.
 
-local   atomic writes, locks, hashes and JSON
-remote  StorePath, a path or URL: reads, ranged reads, atomic writes, listings
+local   regular files, atomic writes, locks, hashes and JSON
+remote  StorePath, a path or URL: reads, ranged reads, atomic writes
+listing the files of a folder
 urls    URLs and fsspec file systems
 retry   retries, and error messages without secrets
 jsonl   a growing file of lines
@@ -10,20 +11,27 @@ cache   a bounded disk cache of file blocks
 
 from pixmend.storage.cache import BlockCache, Blocks, Buffer, CachedFile, default_cache
 from pixmend.storage.jsonl import JsonlWriter
+from pixmend.storage.listing import FileInfo
 from pixmend.storage.local import (
+    TEMPORARY,
     append_line,
     atomic_write,
+    lock,
     make_folder,
+    open_file,
+    opened_folder,
     parse_json,
     remove_leftovers,
     sha256_of,
     shared,
     write_bytes,
+    write_failure,
     write_text,
 )
-from pixmend.storage.remote import FileInfo, StorePath
+from pixmend.storage.remote import StorePath
 
 __all__ = [
+    "TEMPORARY",
     "BlockCache",
     "Blocks",
     "Buffer",
@@ -34,11 +42,15 @@ __all__ = [
     "append_line",
     "atomic_write",
     "default_cache",
+    "lock",
     "make_folder",
+    "open_file",
+    "opened_folder",
     "parse_json",
     "remove_leftovers",
     "sha256_of",
     "shared",
     "write_bytes",
+    "write_failure",
     "write_text",
 ]

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, Protocol
 import google_crc32c
 
 from pixmend.errors import OutputError, SettingsError
-from pixmend.storage.local import make_folder
+from pixmend.storage.local import make_folder, open_file
 from pixmend.storage.remote import StorePath
 
 BLOCK_BYTES = 2**18
@@ -39,6 +39,7 @@ _MEMORY_BLOCKS = 128
 _THREADS = 16
 _RUN = 16  # blocks of one request, where blocks are read in order
 _DEFAULT_MIB = "4096"
+_SUFFIX = ".pixmend-block"  # of slots, which no other program gives its files
 
 
 class Buffer(Protocol):
@@ -55,14 +56,15 @@ class BlockCache:
         self.folder = folder
         self.slots = max(1, limit_bytes // (BLOCK_BYTES + _HEADER.size))
         with contextlib.suppress(OSError):  # slots of an earlier, larger cache
-            for path in folder.glob("[0-9a-f]" * 4 + "/" + "[0-9a-f]" * 8):
-                if int(path.name, 16) >= self.slots:
+            for path in folder.glob(f"{'[0-9a-f]' * 4}/{'[0-9a-f]' * 8}{_SUFFIX}"):
+                if int(path.stem, 16) >= self.slots:
                     path.unlink(missing_ok=True)
 
     def get(self, key: bytes, number: int) -> bytes | None:
         """Return the block of ``key`` (32 bytes) from slot ``number``, or None without it."""
         try:
-            content = self._slot(number).read_bytes()
+            with open_file(self._slot(number), limit=_HEADER.size + BLOCK_BYTES) as file:
+                content = file.read()
             slot_key, crc = _HEADER.unpack_from(content)
         except (OSError, struct.error):
             return None
@@ -74,11 +76,12 @@ class BlockCache:
         path = self._slot(number)
         with contextlib.suppress(OSError, OutputError):
             make_folder(path.parent)
-            path.write_bytes(_HEADER.pack(key, google_crc32c.value(block)) + block)
+            with open_file(path, "wb") as file:
+                file.write(_HEADER.pack(key, google_crc32c.value(block)) + block)
 
     def _slot(self, number: int) -> Path:
         slot = number % self.slots
-        return self.folder / f"{slot >> 10:04x}" / f"{slot:08x}"
+        return self.folder / f"{slot >> 10:04x}" / f"{slot:08x}{_SUFFIX}"
 
 
 def default_cache() -> BlockCache | None:

@@ -8,14 +8,52 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
+import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from pixmend.errors import OutputError
+
+MAX_BYTES = 512 * 2**20  # of a file that is read whole
+TEMPORARY = ".pixmend.tmp"  # ending of temporary files, which no other program gives its own
+_LOCK_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+_NOT_REGULAR = "not a regular file; remove it, or give another path"
+
+
+def open_file(path: Path, mode: str = "rb", *, limit: int | None = None) -> IO[bytes]:
+    """Open a regular file of at most ``limit`` bytes, unbuffered if it is to be written.
+
+    OSError for anything else: a pipe blocks its reader, and a device never ends. No file is created
+    or written through a link, which may lead to a file of others.
+    """
+
+    def open_regular(name: str, flags: int) -> int:
+        links = 0 if mode == "rb" else os.O_NOFOLLOW
+        try:
+            descriptor = os.open(name, flags | links | os.O_NONBLOCK, 0o666)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # a pipe without a reader, or a socket
+                error.strerror = _NOT_REGULAR
+            raise
+        status = os.fstat(descriptor)
+        problem = "" if stat.S_ISREG(status.st_mode) else _NOT_REGULAR
+        if stat.S_ISDIR(status.st_mode):
+            problem = os.strerror(errno.EISDIR)
+        elif limit is not None and status.st_size > limit:
+            problem = f"{status.st_size:,} bytes is over the limit of {limit:,}"
+        if problem:
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, problem)
+        return descriptor
+
+    return open(path, mode, -1 if mode == "rb" else 0, opener=open_regular)
 
 
 @contextlib.contextmanager
@@ -32,7 +70,7 @@ def atomic_write(
         make_folder(path.parent)
         # 40 characters are at most 160 bytes, which fits the limit of 255 bytes a name.
         descriptor, name = tempfile.mkstemp(
-            prefix=f".{path.name[:40]}.", suffix=".tmp", dir=path.parent
+            prefix=f".{path.name[:40]}.", suffix=TEMPORARY, dir=path.parent
         )
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
@@ -45,7 +83,7 @@ def atomic_write(
             verify(temporary)
         temporary.replace(path)
         temporary = None
-        with _opened_folder(path.parent) as folder:
+        with opened_folder(path.parent) as folder:
             os.fsync(folder)
     except OSError as error:
         raise write_failure(path, error) from error
@@ -66,20 +104,32 @@ def write_text(path: Path, content: str) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append ``line`` and a newline; a crash leaves at most one partial last line."""
+    """Append ``line`` and a newline, also while other processes do.
+
+    A crash leaves at most one partial line, which the next call ends.
+    """
     content, written = line.encode(errors="backslashreplace") + b"\n", 0
-    try:
-        with path.open("ab", buffering=0) as file:
-            length = file.tell()
-            try:
-                while written < len(content):  # a disk that fills up accepts a part first
-                    written += file.write(content[written:])
-            except OSError:
-                with contextlib.suppress(OSError):
-                    file.truncate(length)
-                raise
-    except OSError as error:
-        raise write_failure(path, error) from error
+    with _locked_file(path) as file:
+        length = file.seek(0, os.SEEK_END)
+        if length and os.pread(file.fileno(), 1, length - 1) != b"\n":
+            content = b"\n" + content
+        try:
+            while written < len(content):  # a disk that fills up accepts a part first
+                written += file.write(content[written:])
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(length)
+            raise
+
+
+def rewrite(path: Path, change: Callable[[str], str]) -> None:
+    """Replace the text of a file atomically; no line that is appended meanwhile is lost."""
+    make_folder(path.parent)
+    with _locked_file(path, limit=MAX_BYTES) as file:
+        file.seek(0)
+        text = file.read().decode(errors="replace")
+        if (new := change(text)) != text:
+            write_text(path, new)
 
 
 def make_folder(path: Path) -> None:
@@ -92,22 +142,45 @@ def make_folder(path: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files of killed processes; the caller must hold the folder's lock."""
-    for path in folder.glob(".*.????????.tmp"):
+    for path in folder.glob(f".*.????????{TEMPORARY}"):
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def lock(handle: IO[bytes] | int, kind: int = fcntl.LOCK_EX, *, seconds: float = 0) -> bool:
+    """Lock an open file or folder until it is closed; False if the file system has no locks.
+
+    BlockingIOError if others hold it for ``seconds``.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(_POLL_SECONDS)
+        except OSError:
+            return False
+        else:
+            return True
 
 
 @contextlib.contextmanager
 def shared(folder: Path, parts: Iterable[Path]) -> Iterator[None]:
     """Make ``folder`` and hold a shared lock; its first holder removes leftovers in ``parts``."""
     make_folder(folder)
-    with _opened_folder(folder) as handle:
-        with contextlib.suppress(OSError):  # other holders exist, or the file system has no locks
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for part in parts:
+    with opened_folder(folder) as handle:
+        with contextlib.suppress(BlockingIOError):  # other holders exist
+            for part in parts if lock(handle) else ():
                 remove_leftovers(part)
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        try:
+            # Waits for another's clean-up: a caller without a lock would lose its files to a third.
+            lock(handle, fcntl.LOCK_SH, seconds=_LOCK_SECONDS)
+        except BlockingIOError:
+            raise OutputError(
+                f"{folder}: another program keeps it locked; wait, or choose another folder"
+            ) from None
         yield
 
 
@@ -130,8 +203,8 @@ def temporary_file() -> Iterator[Path]:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open_file(path) as file:
+        return hashlib.file_digest(cast("io.BufferedReader", file), "sha256").hexdigest()
 
 
 def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - any JSON value
@@ -155,16 +228,37 @@ def reason_of(error: OSError) -> str:
         return "no permission to write there; choose another folder"
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return "a file stands where a folder is needed; choose another folder"
+    if error.errno == errno.ELOOP:
+        return "a link stands there, which is not followed; remove it, or choose another folder"
     return error.strerror or str(error)
 
 
 @contextlib.contextmanager
-def _opened_folder(folder: Path) -> Iterator[int]:
+def opened_folder(folder: Path) -> Iterator[int]:
+    """Open a folder, to lock or flush it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked_file(path: Path, *, limit: int | None = None) -> Iterator[IO[bytes]]:
+    """Open a file to append to, made if it is missing, and lock it; OutputError if that fails."""
+    try:
+        while True:
+            with open_file(path, "a+b", limit=limit) as file:
+                try:
+                    lock(file, seconds=_LOCK_SECONDS)
+                except BlockingIOError:
+                    raise OSError(errno.EBUSY, "another program keeps it locked; wait") from None
+                # `rewrite` puts another file in its place.
+                if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    yield file
+                    return
+    except OSError as error:
+        raise write_failure(path, error) from error
 
 
 def _umask() -> int:

@@ -14,12 +14,19 @@ import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path, PurePath, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 from pixmend.errors import InputError, MissingError, OutputError, StoreError
-from pixmend.storage.local import atomic_write, temporary_file, write_failure
+from pixmend.storage.listing import Child, FileInfo, file_info, local_children, store_children
+from pixmend.storage.local import (
+    MAX_BYTES,
+    atomic_write,
+    open_file,
+    parse_json,
+    temporary_file,
+    write_failure,
+)
 from pixmend.storage.retry import read_error, retry, write_error
 from pixmend.storage.urls import BUCKETS, open_store, parse_url, redact, staged
 
@@ -31,20 +38,10 @@ T = TypeVar("T")
 _CHUNK_BYTES = 8 * 2**20  # of one read, where a whole file is fetched
 _BUFFER_BYTES = 2**20  # of one read, in an open file of a store
 _THREADS = 16
-
-# A content tag comes first: a modification time changes when equal content is written again.
-_VERSION_KEYS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "mtime", "created")
-
-
-class FileInfo(NamedTuple):
-    """A file in a folder."""
-
-    name: str  # relative to the listed folder
-    bytes: int
-    version: str  # only compared for equality: it may be a time of any clock
-
-
-_Child: TypeAlias = tuple[str, FileInfo | None]  # a relative path, and None for a folder
+_MAX_JSON = 64 * 2**20
+_MAX_LINE = 2**20
+# Of paths that cannot exist.
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -62,7 +59,10 @@ class StorePath:
 
     @classmethod
     def of(cls, path: "StorePath | Path | str") -> "StorePath":
-        """Return the StorePath of a path or URL; ``file://`` is local."""
+        """Return the StorePath of a path or URL; ``file://`` is local, and ``~/`` the user's home.
+
+        InputError if it is empty: a variable that is not set would stand for the current folder.
+        """
         if isinstance(path, StorePath):
             return path
         parsed = path if isinstance(path, Path) else parse_url(path)
@@ -105,6 +105,15 @@ class StorePath:
         """Return the path of another name in the same folder."""
         return self.parent / name
 
+    def relative_to(self, folder: "StorePath") -> PurePosixPath | None:
+        """Return the path relative to ``folder``, or None if it lies elsewhere."""
+        local = self.local is not None and folder.local is not None
+        inside, root = (
+            PurePosixPath(os.path.realpath(f"{each}") if local else f"{each}")
+            for each in (self, folder)
+        )
+        return inside.relative_to(root) if inside.is_relative_to(root) else None
+
     @property
     def shared(self) -> bool:
         """Whether other processes see the same files; ``memory://`` belongs to one process."""
@@ -116,15 +125,24 @@ class StorePath:
             raise OutputError(f"{self}: {what} is kept on this machine; give a folder")
         return self.local
 
-    def read_bytes(self, start: int | None = None, stop: int | None = None) -> bytes:
-        """Return the content, or its bytes [start, stop); fewer if the file ends earlier."""
+    def read_bytes(
+        self, start: int | None = None, stop: int | None = None, *, limit: int = MAX_BYTES
+    ) -> bytes:
+        """Return the content, or its bytes [start, stop); fewer if the file ends earlier.
+
+        Without ``stop``, more than ``limit`` bytes are an InputError.
+        """
         first = start or 0
+        if stop is None and (rest := self.size() - first) > limit:
+            raise InputError(
+                f"{self}: {rest / 2**20:,.0f} MiB is over the limit of {limit >> 20} MiB"
+            )
         if stop is not None and stop <= first:
             return b""
         if self.local is not None:
             with self.open() as file:
                 file.seek(first)
-                return self._read(lambda: file.read(-1 if stop is None else stop - first))
+                return self._read(lambda: file.read(limit if stop is None else stop - first))
         store, target = self._store()
         try:
             return self._read(lambda: bytes(store.cat_file(target, start=start, end=stop)))
@@ -133,11 +151,27 @@ class StorePath:
                 return b""
             raise
 
+    def read_text(self) -> str:
+        """Return the content as UTF-8, with what is not valid replaced."""
+        return self.read_bytes().decode(errors="replace")
+
+    def read_json(self) -> Any:  # noqa: ANN401 - any JSON value
+        """Parse the content, at most 64 MiB; ValueError if it is not JSON."""
+        return parse_json(self.read_bytes(limit=_MAX_JSON))
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines, of at most 1 MiB each."""
+        with self.open() as file:
+            while line := self._read(lambda: file.readline(_MAX_LINE)):
+                if len(line) == _MAX_LINE:
+                    raise InputError(f"{self}: a line of over 1 MiB; get the file again")
+                yield line
+
     def open(self) -> IO[bytes]:
         """Open a seekable file for reading; a store's file is fetched 1 MiB at a time."""
         if self.local is not None:
             path = self.local
-            return self._read(lambda: path.open("rb"))
+            return self._read(lambda: open_file(path))
         return cast("IO[bytes]", io.BufferedReader(_StoreFile(self), _BUFFER_BYTES))
 
     def write_bytes(self, content: bytes) -> None:
@@ -226,21 +260,27 @@ class StorePath:
 
     def info(self) -> FileInfo:
         """Return the file's name, size and version."""
-        return _file_info(self.name, self._stat())
+        return file_info(self.name, self._stat())
 
-    def files(self) -> Iterator[FileInfo]:
+    def files(self, *, hidden: bool = True) -> Iterator[FileInfo]:
         """Yield every file below the folder, sorted by name within each folder.
 
         A missing folder has none. Memory holds the names of one folder and its parents. Links to
-        folders are not followed.
+        folders are not followed: they could lead out of the folder, or in circles. What is no
+        regular file has no version; so has a local subfolder that cannot be read, whose name ends
+        in a slash.
         """
-        pending: list[_Child] = [("", None)]
+        pending: list[Child] = [("", None)]
         while pending:
             path, file = pending.pop()
             if file is not None:
                 yield file
             else:
-                children = sorted(self._children(path), key=lambda child: child[0])
+                children = sorted(
+                    child
+                    for child in self._children(path)
+                    if hidden or not child[0].rpartition("/")[2].startswith(".")
+                )
                 pending.extend(reversed(children))
 
     def beginning(self, start: str) -> list[str]:
@@ -279,20 +319,20 @@ class StorePath:
             paths = [self / file.name for file in self.files()]
             list(threads.map(lambda path: path.remove(missing_ok=True), paths))
 
-    def _children(self, folder: str) -> Iterable[_Child]:
+    def _children(self, folder: str) -> Iterable[Child]:
         """Return the files and folders of a subfolder, in any order."""
         if self.local is not None:
-            return _local_children(self.local, folder)
+            return local_children(self.local, folder)
         path = self / folder if folder else self
         store, target = path._store()
         try:
             listing = path._read(lambda: store.ls(target, detail=True))
         except MissingError:
             return []
-        return _store_children(listing, target, folder)
+        return store_children(listing, target, folder)
 
     def _kind(self) -> str:
-        """Return ``file``, ``directory``, ``other``, or nothing where it is missing."""
+        """Return ``file``, ``directory``, ``other``, or nothing where nothing can be."""
         try:
             return str(self._stat()["type"])
         except MissingError:
@@ -313,11 +353,14 @@ class StorePath:
         try:
             return action() if self.local is not None else retry(action)
         except Exception as error:
-            shown = read_error(str(self), error)
-            if self.local is None or not isinstance(shown, StoreError):
-                raise shown from None
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(f"{self}: cannot be read: {reason}") from error
+            if self.local is None or not isinstance(error, OSError):
+                raise read_error(str(self), error) from None
+            if error.errno in _NOWHERE:
+                reason = f" ({error.strerror})" if error.errno != errno.ENOENT else ""
+                raise MissingError(
+                    f"{self}: no such file or folder{reason}; check the path"
+                ) from None
+            raise InputError(f"{self}: cannot be read: {error.strerror or error}") from error
 
     def _store(self) -> "tuple[AbstractFileSystem, str]":
         return open_store(self._url + self._query, str(self))
@@ -348,45 +391,3 @@ class _StoreFile(io.RawIOBase):
         buffer[: len(content)] = content
         self._position += len(content)
         return len(content)
-
-
-def _local_children(root: Path, folder: str) -> Iterator[_Child]:
-    """Yield the children of ``folder``, relative to ``root``; none if it is missing."""
-    try:
-        with os.scandir(root / folder) as entries:
-            for entry in entries:
-                path = f"{folder}/{entry.name}" if folder else entry.name
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # just removed
-                    if entry.is_dir(follow_symlinks=False):
-                        yield path, None
-                    elif entry.is_file():
-                        status = entry.stat()
-                        yield path, FileInfo(path, status.st_size, str(status.st_mtime_ns))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise InputError(f"{root / folder}: cannot be read: {error.strerror}") from error
-
-
-def _store_children(
-    listing: Iterable[Mapping[str, Any]], target: str, folder: str
-) -> Iterator[_Child]:
-    """Yield the children in a store's listing of ``target``, which is ``folder`` below the root."""
-    for status in listing:
-        full = str(status["name"])
-        name = full.rstrip("/").rpartition("/")[2]
-        # Skip a folder's marker object, and a file listed as a folder.
-        if full.strip("/") == target.strip("/") or name in ("", ".", ".."):
-            continue
-        path = f"{folder}/{name}" if folder else name
-        if status["type"] == "directory":
-            yield path, None
-        elif not full.endswith("/"):
-            yield path, _file_info(path, status)
-
-
-def _file_info(name: str, status: Mapping[str, Any]) -> FileInfo:
-    """Return the info of a file from its status in fsspec's terms."""
-    version = next((status[key] for key in _VERSION_KEYS if status.get(key) is not None), None)
-    text = repr(version.timestamp()) if isinstance(version, datetime) else str(version)
-    return FileInfo(name, int(status.get("size") or 0), text.strip('"'))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pixmend.errors import InputError
+from pixmend.storage.local import TEMPORARY
 from pixmend.storage.retry import read_error
 
 if TYPE_CHECKING:
@@ -22,13 +23,17 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)(.*)", re.DOTALL)
 def parse_url(text: str) -> Path | tuple[str, str]:
     """Return a local path (``file://`` included), or a URL and its query, which may be a secret.
 
-    InputError if URLs are chained, or hold credentials that go into the store's configuration.
+    InputError if it is empty, URLs are chained, or credentials are in one.
     """
+    if not text:
+        raise InputError("an empty path; give a file, a folder or a URL (. is the current folder)")
     match = _URL.fullmatch(text)
     if "::" in text.partition("://")[0] and "://" in text:
         raise InputError(f"{text.partition('::')[0]}::...: a chained URL; give a plain one")
     if match is None:
-        return Path(text)
+        # A shell leaves ~ as it is in --out=~/results.
+        home = text == "~" or text.startswith("~/")
+        return Path(os.path.expanduser(text) if home else text)  # noqa: PTH111 - without a home too
     scheme, host, rest = match[1].lower(), match[2], match[3]
     if scheme in ("file", "local"):
         return Path(host + rest)
@@ -96,7 +101,7 @@ def staged(store: "AbstractFileSystem", path: str) -> Iterator[str]:
     folder, slash, name = path.rpartition("/")
     store.makedirs(folder or slash, exist_ok=True)
     # Named as by `atomic_write`, so that clean-up after a killed process recognises it.
-    temporary = f"{folder}{slash}.{name}.{secrets.token_hex(4)}.tmp"
+    temporary = f"{folder}{slash}.{name}.{secrets.token_hex(4)}{TEMPORARY}"
     try:
         yield temporary
         store.mv(temporary, path)

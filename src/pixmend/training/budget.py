@@ -85,7 +85,7 @@ class Clock:
 
 def plan_training(recipe: str | Path | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the valid values of a recipe with overrides."""
-    values = read_recipe(recipe) if recipe else {}
+    values = {} if recipe is None else read_recipe(recipe)
     try:
         resolve(values)
     except SettingsError as error:

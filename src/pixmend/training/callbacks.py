@@ -12,7 +12,7 @@ from pixmend.errors import ModelFileError, SettingsError
 from pixmend.images import Pixels, encode_png
 from pixmend.models import DCGAN, read_header, save_model
 from pixmend.records import Records
-from pixmend.storage import append_line, parse_json, write_text
+from pixmend.storage import StorePath, append_line, parse_json, write_text
 from pixmend.training.data import BatchLoader
 from pixmend.training.deferred import DeferredWriter
 from pixmend.training.export import export_model, sample_grid, write_frame
@@ -60,8 +60,8 @@ class Log:
         """Drop damaged lines and those of later steps; return the seconds of the last line left."""
         lines = self._lines
         if lines is None:
-            exists = self._path.exists()
-            lines = self._path.read_text(errors="replace").splitlines() if exists else []
+            place = StorePath(self._path)
+            lines = place.read_text().splitlines() if place.exists() else []
         seconds = 0.0
         self._lines, candidates, self._pending = [], [*lines, *self._pending], []
         for line in candidates:

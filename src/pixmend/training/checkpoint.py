@@ -85,7 +85,8 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path, *, keep: int) -> None
     """
     path = folder / f"step-{checkpoint.step:08d}.safetensors"
     write_tensors(path, checkpoint.tensors, kind="checkpoint", header=checkpoint.counters)
-    for old in sorted(folder.glob("step-*.safetensors"))[:-keep]:
+    files = [path for path in folder.glob("step-*.safetensors") if path.stem[5:].isdigit()]
+    for old in sorted(files)[:-keep]:
         with contextlib.suppress(OSError):
             old.unlink()
 

@@ -134,7 +134,7 @@ class Monitor:
                 values[key] = round(value, 6)
         seconds = round(time.monotonic() - started, 3)
         scores = Scores(step=step, images=images, seconds=seconds, **values)
-        return replace(scores, warnings=tuple(_warnings(scores)))
+        return replace(scores, warnings=tuple(_warnings(scores, self._settings)))
 
     def calibrate(self, model: DCGAN) -> Calibration | None:
         """Calibrate a model on held-out images under all kinds of masks; None without encoder."""
@@ -283,13 +283,14 @@ def _evaluation_mode(discriminator: Discriminator) -> Iterator[Discriminator]:
         discriminator.train(before)
 
 
-def _warnings(scores: Scores) -> list[str]:
+def _warnings(scores: Scores, settings: TrainSettings) -> list[str]:
     """Return a warning, with something to try, for each problem."""
     warnings = []
     if scores.diversity < 0.5:
         warnings.append(
             f"samples repeat: diversity {scores.diversity:.2f} of the training images'; "
-            "try a smaller learning_rate, a larger batch_size or feature_matching = 0.05"
+            "try a smaller learning_rate or a larger batch_size"
+            + ("" if settings.feature_matching else ", or feature_matching = 0.05")
         )
     if scores.nearest is not None and scores.nearest < 0.5:
         warnings.append(

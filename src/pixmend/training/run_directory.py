@@ -1,15 +1,23 @@
 """The files of a run, and the lock that keeps a directory to one run."""
 
 import contextlib
-import fcntl
 import json
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pixmend.errors import OutputError, RunError, SettingsError
-from pixmend.storage import make_folder, parse_json, remove_leftovers, write_text
+from pixmend.errors import InputError, MissingError, RunError, SettingsError
+from pixmend.storage import (
+    StorePath,
+    lock,
+    make_folder,
+    open_file,
+    parse_json,
+    remove_leftovers,
+    write_failure,
+    write_text,
+)
 from pixmend.training.settings import TrainSettings, read_recipe, resolve, to_toml
 
 _FORMAT = 1
@@ -42,25 +50,26 @@ class RunDirectory:
 
 def is_run(path: Path) -> bool:
     """Whether ``path`` is a run directory."""
-    return (path / "run.json").is_file() and (path / "settings.toml").is_file()
+    return all(StorePath(path / name).is_file() for name in ("run.json", "settings.toml"))
 
 
 def shares_of(path: Path) -> list[int]:
     """Return how many processes, and micro-batches in each, last trained a run; 1 if unknown."""
     run, shares = RunDirectory(path), [1, 1]
     # No run yet, or a damaged one, which `open_run` refuses.
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, SettingsError):
-        shares[0] = int(parse_json(run.facts.read_text())["processes"])
+    with contextlib.suppress(InputError, ValueError, KeyError, TypeError, SettingsError):
+        shares[0] = int(StorePath(run.facts).read_json()["processes"])
         shares[1] = int(read_recipe(run.settings)["gradient_accumulation"])
     return shares
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Return the JSON objects of a file of lines, without damaged ones."""
-    lines = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            lines.append(parse_json(line))
+    lines: list[Any] = []
+    with contextlib.suppress(MissingError):
+        for line in StorePath(path).read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                lines.append(parse_json(line))
     return [line for line in lines if isinstance(line, dict)]
 
 
@@ -77,7 +86,7 @@ def open_run(
     with _locked(run.path):
         if is_run(run.path):
             _check_same(run, settings, facts)
-        elif run.checkpoints.exists() or run.log.exists():
+        elif any(StorePath(path).exists() for path in (run.checkpoints, run.log)):
             raise RunError(
                 f"{run.path}: holds parts of a run but no run.json; choose another folder"
             )
@@ -98,9 +107,9 @@ def _check_same(run: RunDirectory, settings: TrainSettings, facts: Mapping[str, 
             "resume it with that version, or start a new run directory"
         ) from error
     try:
-        data = parse_json(run.facts.read_text())
+        data = StorePath(run.facts).read_json()
         same_data = data["data_digest"] == facts["data_digest"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (InputError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{run.facts}: damaged ({error}); choose another folder") from error
     now = settings.model_dump()
     scheduled = settings.lr_schedule != "constant" or settings.warmup > 0
@@ -125,16 +134,15 @@ def _check_same(run: RunDirectory, settings: TrainSettings, facts: Mapping[str, 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     # The lock ends with the process, so a killed run leaves none behind.
+    name = path / ".lock"
     try:
-        file = (path / ".lock").open("w")
+        file = open_file(name, "ab")
     except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written: {error.strerror}; free some space or choose another folder"
-        ) from error
+        raise write_failure(name, error) from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            lock(file)
+        except BlockingIOError as error:
             raise RunError(
                 f"{path}: another process trains there; wait for it or choose another folder"
             ) from error

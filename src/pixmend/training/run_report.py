@@ -2,14 +2,11 @@
 
 import base64
 import contextlib
-from collections.abc import Iterable, Sequence
-from html import escape
-from importlib.resources import files
+from collections.abc import Sequence
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from pixmend.page import Series, line_chart, page_style, scrolling
+from pixmend.page import Series, line_chart, render
 from pixmend.storage import parse_json, write_text
 from pixmend.training.monitor import MASKS, Scores, read_scores
 from pixmend.training.run_directory import RunDirectory, read_lines
@@ -23,21 +20,20 @@ def write_report(run: RunDirectory, settings: TrainSettings, step: int) -> None:
     """Write ``report.html`` of a run at ``step``, from the files in its directory."""
     log = [line for line in read_lines(run.log) if "step" in line]
     scores = read_scores(run.scores)
-    facts, split = _read_json(run.facts), _read_json(run.split)
-    template = files("pixmend.training").joinpath("run_report.html").read_text(encoding="utf-8")
-    content = Template(template).substitute(
-        style=page_style(),
-        title=escape(run.path.resolve().name),
-        subtitle=escape(_subtitle(facts, split, settings)),
+    page = render(
+        "training/run_report.html",
+        title=run.path.resolve().name,
+        subtitle=_subtitle(_read_json(run.facts), _read_json(run.split), settings),
         tiles=_tiles(step, settings, log, scores),
-        warnings=_warnings(scores),
-        samples=_samples(run),
+        last=scores[-1] if scores else None,
+        frames=_frames(run),
         charts=_charts(log, scores),
-        scores=scrolling("scores", _table(scores)),
-        settings=_settings(settings),
-        features=escape(scores[-1].features if scores else "none"),
+        rows=scores[::-1][:_MAX_ROWS],
+        masks=MASKS,
+        settings=settings.model_dump(),
+        defaults=resolve().model_dump(),
     )
-    write_text(run.report, content)
+    write_text(run.report, page)
 
 
 def _subtitle(facts: dict[str, Any], split: dict[str, Any], settings: TrainSettings) -> str:
@@ -52,7 +48,8 @@ def _subtitle(facts: dict[str, Any], split: dict[str, Any], settings: TrainSetti
 
 def _tiles(
     step: int, settings: TrainSettings, log: Sequence[dict[str, Any]], scores: Sequence[Scores]
-) -> str:
+) -> list[tuple[str, str, str]]:
+    """Return names, values and notes."""
     total = f"of {settings.steps:,}"
     if settings.minutes is not None:
         total = f"in {settings.minutes:g} min"
@@ -70,52 +67,20 @@ def _tiles(
         tiles.append(("diversity", f"{last.diversity:.2f}", "1 = as training images"))
         if last.nearest is not None:
             tiles.append(("novelty", f"{last.nearest:.2f}", "1 = as held-out images"))
-    return "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><dd>{escape(note)}</dd></div>"
-        for name, value, note in tiles
-    )
+    return tiles
 
 
-def _warnings(scores: Sequence[Scores]) -> str:
-    if not scores:
-        return '<p class="quiet">No checkpoint was scored.</p>'
-    last = scores[-1]
-    if not last.warnings:
-        return f'<p class="quiet">No warning at step {last.step:,}.</p>'
-    sentences = (f"{warning[0].upper()}{warning[1:]}." for warning in last.warnings)
-    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-    return f'<ul class="warnings">{items}</ul>'
-
-
-def _samples(run: RunDirectory) -> str:
+def _frames(run: RunDirectory) -> list[tuple[str, str]]:
+    """Return the step and the PNG, in base64, of sample grids over the run."""
     paths = sorted(run.samples.glob("step-*.png"))
-    if not paths:
-        return ""
     last = len(paths) - 1
-    if len(paths) > _MAX_FRAMES:
+    if last >= _MAX_FRAMES:
         places = (round(number * last / (_MAX_FRAMES - 1)) for number in range(_MAX_FRAMES))
         paths = [paths[place] for place in places]
-    frames = []
-    for path in paths:
-        step = _step_of(path)
-        png = base64.b64encode(path.read_bytes()).decode("ascii")
-        frames.append(
-            f'<img alt="samples, step {step}" data-step="{step}"'
-            f'{"" if path is paths[-1] else " hidden"} src="data:image/png;base64,{png}">'
-        )
-    last = len(paths) - 1
-    return (
-        '<figure class="samples"><figcaption><b>Samples</b>'
-        "<span>at the same latents throughout</span></figcaption>"
-        f'<div id="frames">{"".join(frames)}</div>'
-        '<div class="player"><button id="play" type="button">Play</button>'
-        f'<input id="at" type="range" min="0" max="{last}" value="{last}" aria-label="step">'
-        f'<output id="step" for="at">step {_step_of(paths[-1])}</output></div>'
-        '<p class="quiet">All of them: <a href="film.gif">film.gif</a></p></figure>'
-    )
+    return [(_step_of(path), base64.b64encode(path.read_bytes()).decode()) for path in paths]
 
 
-def _charts(log: Sequence[dict[str, Any]], scores: Sequence[Scores]) -> str:
+def _charts(log: Sequence[dict[str, Any]], scores: Sequence[Scores]) -> list[str]:
     def series(name: str, key: str) -> Series:
         values = ((each.step, getattr(each, key)) for each in scores)
         return Series(name, [(step, value) for step, value in values if value is not None])
@@ -128,11 +93,6 @@ def _charts(log: Sequence[dict[str, Any]], scores: Sequence[Scores]) -> str:
         Series(mask, [(each.step, each.psnr[mask]) for each in scores if mask in each.psnr])
         for mask in MASKS
     ]
-    accuracy = [
-        series("training images", "accuracy_training"),
-        series("held-out images", "accuracy_held_out"),
-        series("samples", "accuracy_samples"),
-    ]
     kid = [series("training images", "kid"), series("held-out images", "kid_held_out")]
     ratios = [series("diversity", "diversity"), series("novelty", "nearest")]
     by_encoder = bool(scores) and scores[-1].completion == "encoder"
@@ -143,40 +103,9 @@ def _charts(log: Sequence[dict[str, Any]], scores: Sequence[Scores]) -> str:
         ("Kernel distance (KID)", "of samples; lower is better", kid),
         ("Hole PSNR, dB", f"of held-out images, {method}; higher is better", psnr),
         ("Diversity and novelty", "1 is ideal", ratios),
-        ("Accuracy of D", "0.5 is chance", accuracy),
         ("Fréchet distance", "of samples; lower is better", fid),
     ]
-    return "".join(line_chart(*chart) for chart in charts)
-
-
-def _table(scores: Sequence[Scores]) -> str:
-    if not scores:
-        return ""
-    heads = ["step", "KID", "Fréchet", *MASKS, "diversity", "novelty", "D real", "D samples", ""]
-    rows = []
-    for each in scores[::-1][:_MAX_ROWS]:
-        psnr = [f"{each.psnr[mask]:.2f}" if mask in each.psnr else "–" for mask in MASKS]
-        novelty = "–" if each.nearest is None else f"{each.nearest:.2f}"
-        cells = [f"{each.step:,}", f"{each.kid:.4f}", f"{each.fid:.2f}", *psnr]
-        cells += [f"{each.diversity:.2f}", novelty, f"{each.accuracy_training:.2f}"]
-        cells += [f"{each.accuracy_samples:.2f}", "best so far" if each.best else ""]
-        rows.append(_row("td", cells))
-    return f"<table><thead>{_row('th', heads)}</thead><tbody>{''.join(rows)}</tbody></table>"
-
-
-def _settings(settings: TrainSettings) -> str:
-    defaults = resolve().model_dump()
-    parts = []
-    for key, value in settings.model_dump().items():
-        changed = ' class="changed"' if value != defaults[key] else ""
-        if value is None:
-            value = "–" if key == "minutes" else "as G’s"  # noqa: PLW2901
-        parts.append(f"<div{changed}><dt>{escape(key)}</dt><dd>{escape(f'{value}')}</dd></div>")
-    return "".join(parts)
-
-
-def _row(tag: str, cells: Iterable[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+    return [line_chart(*chart) for chart in charts]
 
 
 def _duration(seconds: float) -> str:

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
-from pixmend.errors import SettingsError
+from pixmend.errors import InputError, MissingError, SettingsError
 from pixmend.images import Fit
 from pixmend.models import DCGANSettings
+from pixmend.storage import StorePath
 from pixmend.training.augment import TransformName, parse_transforms
 
 LossName = Literal["nonsaturating", "minimax", "hinge"]
@@ -143,18 +144,19 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
     Raises SettingsError if there is none (listing the bundled ones), over 1 MiB, or not TOML.
     """
     recipes = recipe_names()
-    path = recipes.get(str(recipe), Path(recipe))
+    path = StorePath.of(recipes.get(str(recipe), recipe))
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_RECIPE_BYTES + 1)
+        content = path.read_bytes(0, _MAX_RECIPE_BYTES + 1)
         if len(content) > _MAX_RECIPE_BYTES:
             raise SettingsError(f"recipe {path}: over 1 MiB; a recipe holds one setting per line")
         return tomllib.loads(content.decode())
-    except FileNotFoundError:
+    except MissingError:
         raise SettingsError(
             f"recipe {recipe}: no such name or file; recipes: {', '.join(recipes)}"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: TOML, UTF-8, digits
+    except InputError as error:
+        raise SettingsError(f"recipe {error}") from error
+    except (ValueError, RecursionError) as error:  # ValueError: TOML, UTF-8, digits
         raise SettingsError(f"recipe {path}: cannot be read as TOML: {error}") from error
 
 

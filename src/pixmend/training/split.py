@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixmend.distributed import SINGLE_PROCESS, Group
+from pixmend.errors import InputError
 from pixmend.records import Records, groups_of, provenance
 from pixmend.rng import array_generator_for
-from pixmend.storage import parse_json, write_text
+from pixmend.storage import StorePath, write_text
 
 _FORMAT = 1
 _MIN_IMAGES = 100  # fewer images are all needed for training
@@ -135,10 +136,10 @@ def _from_json(facts: Mapping[str, Any]) -> Split:
 def _read(path: Path, key: Mapping[str, object]) -> dict[str, Any] | None:
     """Return the facts of a split; None if they are missing, damaged or of another draw."""
     try:
-        facts: dict[str, Any] = parse_json(path.read_text())
+        facts: dict[str, Any] = StorePath(path).read_json()
         if any(facts[name] != value for name, value in key.items()):
             return None
         _from_json(facts)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, ValueError, KeyError, TypeError):
         return None
     return facts

@@ -37,11 +37,11 @@ export function form(fields) {
   return data;
 }
 
-export const complete = (fields, signal) => json('/v1/completions', { method: 'POST', body: form(fields), signal });
+export const complete = (fields, signal) => json('v1/completions', { method: 'POST', body: form(fields), signal });
 
 // Calls onEvent(event, data) for each event until the stream ends.
 export async function watch(fields, onEvent, signal) {
-  const answer = await call('/v1/completions/stream', { method: 'POST', body: form(fields), signal, headers: { Accept: 'text/event-stream' } });
+  const answer = await call('v1/completions/stream', { method: 'POST', body: form(fields), signal, headers: { Accept: 'text/event-stream' } });
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
   for (;;) {
@@ -57,4 +57,4 @@ export async function watch(fields, onEvent, signal) {
   }
 }
 
-export const cancel = (id) => json(`/v1/completions/${encodeURIComponent(id)}/cancel`, { method: 'POST' });
+export const cancel = (id) => json(`v1/completions/${encodeURIComponent(id)}/cancel`, { method: 'POST' });

@@ -40,8 +40,8 @@ function section(path, method, operation) {
   return result;
 }
 
-document.querySelectorAll('pre').forEach((each) => { each.textContent = each.textContent.replaceAll('ORIGIN', location.origin); });
-const openapi = await (await fetch('/openapi.json')).json();
+document.querySelectorAll('pre').forEach((each) => { each.textContent = each.textContent.replaceAll('ORIGIN', new URL('.', location.href).href.slice(0, -1)); });
+const openapi = await (await fetch('openapi.json')).json();
 const groups = new Map();
 for (const [path, methods] of Object.entries(openapi.paths)) {
   for (const [method, operation] of Object.entries(methods)) {

@@ -24,7 +24,7 @@ function linkOf() {
   for (const name of FIELDS) if ($(name).value !== '') parameters.set(name, $(name).value);
   if (page.example !== null) parameters.set('example', page.example);
   if (stage.mask.spec) parameters.set('mask', stage.mask.spec);
-  return `${location.origin}/#${parameters}`;
+  return new URL(`#${parameters}`, location.href).href;
 }
 
 async function follow(parameters) {
@@ -39,7 +39,7 @@ async function follow(parameters) {
 
 async function start() {
   const parameters = new URLSearchParams(location.hash.slice(1));
-  const { models, limits } = await api.json('/v1/models');
+  const { models, limits } = await api.json('v1/models');
   Object.assign(page, { models, limits });
   $('model').replaceChildren(...models.map((each) => new Option(each.id, each.id)));
   $('candidates').max = limits.candidates;
@@ -69,7 +69,7 @@ function showEffort() {
 async function showExamples() {
   const { id, examples } = page.model;
   const buttons = await Promise.all(Array.from({ length: examples }, async (_, number) => {
-    const button = picture(URL.createObjectURL(await api.blob(`/v1/models/${id}/examples/${number}`)), '', `Example ${number + 1}`);
+    const button = picture(URL.createObjectURL(await api.blob(`v1/models/${id}/examples/${number}`)), '', `Example ${number + 1}`);
     button.addEventListener('click', guarded(() => openExample(number)));
     return button;
   }));
@@ -87,7 +87,7 @@ function picture(source, caption, label, kind = 'button') {
 }
 
 async function showModel() {
-  $('samples').src = URL.createObjectURL(await api.blob(`/v1/models/${page.model.id}/samples`));
+  $('samples').src = URL.createObjectURL(await api.blob(`v1/models/${page.model.id}/samples`));
   $('about-title').textContent = page.model.id;
   const { card, size, channels, encoder } = page.model;
   const facts = { size: `${size} × ${size} pixels`, channels, encoder, ...card };
@@ -120,7 +120,7 @@ async function open(file, example = null) {
 }
 
 async function openExample(number) {
-  const content = await api.blob(`/v1/models/${page.model.id}/examples/${number}`);
+  const content = await api.blob(`v1/models/${page.model.id}/examples/${number}`);
   await open(new File([content], `example-${number + 1}.png`, { type: 'image/png' }), number);
 }
 
@@ -135,7 +135,7 @@ async function shape(spec) {
   if (!page.file) throw new Error('Open an image first.');
   const { width, height } = stage.image;
   const seed = $('seed').value || 0;
-  const mask = await createImageBitmap(await api.blob(`/v1/masks/${encodeURIComponent(spec)}?width=${width}&height=${height}&seed=${seed}`));
+  const mask = await createImageBitmap(await api.blob(`v1/masks/${encodeURIComponent(spec)}?width=${width}&height=${height}&seed=${seed}`));
   stage.mask.take(pictures.pixels(mask), spec);
   stage.edit();
   stage.changed();
