@@ -2,10 +2,13 @@
 
 import contextlib
 import io
+import itertools
 import os
+import re
 import resource
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +16,20 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from pixmend.errors import ImageError
-from pixmend.images import decode_image, image_bytes, lossless_suffix, open_image, png_bytes
+from pixmend.images import (
+    decode_image,
+    find_images,
+    image_bytes,
+    lossless_suffix,
+    open_image,
+    passed_over,
+    png_bytes,
+)
 from pixmend.images import decoder_process as processes
-from pixmend.images.decoding import decode, is_light, png_chunks
+from pixmend.images.decoding import decode, is_light, png_chunks, upright
 from pixmend.images.image_files import FORMATS
+from pixmend.models import save_model
+from pixmend.storage import StorePath
 
 PIL_FORMATS = tuple(name for name in FORMATS if name != "NPY")
 SHAPE = (13, 11)
@@ -159,6 +172,18 @@ def test_children_are_warm_and_one_that_died_is_replaced():
     decode_image(content)
     assert first not in idle()
     assert first.process.stdin.closed
+
+
+def test_a_child_keeps_no_image_beyond_its_turn():
+    large = saved(Image.new("RGBA", (6000, 5000), "red"), "TIFF", compression="raw")  # 114 MiB
+    for _ in range(2):
+        assert decode_image(large).mode == "RGBA"
+    decode_image(saved(pil(), "BMP"))
+    (decoder,) = idle()
+    status = Path(f"/proc/{decoder.process.pid}/status").read_text()
+    resident, peak = (int(re.search(rf"{key}:\s+(\d+)", status)[1]) for key in ("VmRSS", "VmHWM"))
+    assert resident < 100 * 2**10
+    assert peak < 400 * 2**10
 
 
 def test_a_child_that_dies_over_an_image_is_told_with_its_exit_code(monkeypatch):
@@ -340,3 +365,105 @@ def test_the_size_in_exif_is_that_of_the_turned_image():
         image = again(decode_image(saved(pil(), kind, exif=exif)), suffix)
         camera = image.getexif().get_ifd(0x8769)
         assert (camera[0xA002], camera[0xA003]) == image.size == SHAPE
+
+
+def ppm(maximum, depth):
+    levels = (np.arange(36).reshape(3, 4, 3) * 1700 % (maximum + 1)).astype(f">u{depth}")
+    return b"P6 4 3 %d\n" % maximum + levels.tobytes()
+
+
+def test_deep_colours_of_other_kinds_are_not_cut_in_silence():
+    assert decode_image(ppm(65535, 2)).reduced
+    assert decode_image(ppm(1023, 2)).reduced
+    assert not decode_image(ppm(255, 1)).reduced
+    assert not decode_image(saved(pil("I;16"), "PPM")).reduced
+    avif = saved(pil(), "AVIF")
+    assert not decode_image(avif).reduced
+    start = avif.index(b"av1C") + 6
+    with Image.open(io.BytesIO(avif)) as image:  # PIL writes 8 bits a sample only
+        assert upright(image, avif[:start] + b"\x4c" + avif[start + 1 :])[1]["reduced"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.avif", "AVIF"), ("b.jfif", "JPEG"), ("c.JPE", "JPEG"), ("d.dib", "DIB"), ("e.ppm", "PPM"), ("f.pgm", "PPM"), ("g.jpg", "PNG")],
+)  # fmt: skip
+def test_other_kinds_are_found_opened_by_their_content_and_saved_exactly(name, kind, tmp_path):
+    pil("L" if name == "f.pgm" else "RGB").save(tmp_path / name, kind)
+    (path,) = find_images(tmp_path)
+    picture = open_image(path)
+    suffix = lossless_suffix(path.suffix, picture.mode)
+    assert suffix == ".png"
+    assert np.array_equal(decode_image(image_bytes(picture, suffix)).native, picture.native)
+
+
+def test_files_of_other_kinds_are_counted_by_suffix(tmp_path):
+    for name in (
+        "a.heic",
+        "b.HEIC",
+        "sub/c.heic",
+        "d.txt",
+        "e.p\ng",
+        ".hidden",
+        "sub/.git/x.txt",
+        "out/r.jsonl",
+        "f.png",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    place = StorePath(tmp_path)
+    expected = "5 files of other kinds passed over (3 .heic, 1 .txt, 1 others)"
+    assert passed_over(place, place / "out") == expected
+    assert (
+        passed_over(place / "sub", place / "out") == "1 file of another kind passed over (1 .heic)"
+    )
+    assert passed_over(place, place / "out", lambda name: name.suffix.lower() != ".txt").startswith(
+        "1 file of"
+    )
+    assert passed_over(place / "f.png", place) == passed_over(place / "nowhere", place) == ""
+
+
+def test_complete_and_pack_tell_of_what_they_pass_over(tmp_path, program, untrained):
+    save_model(untrained(), tmp_path / "model")
+    pil().save(tmp_path / "a.png")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, kind in (("a.avif", "AVIF"), ("b.jfif", "JPEG"), ("c.png", "PNG")):
+        pil().save(folder / name, kind)
+    (folder / "d.heic").touch()
+    ran = program(
+        "complete",
+        tmp_path / "model",
+        folder,
+        "--out",
+        tmp_path / "out",
+        "--method",
+        "classic",
+        "--steps",
+        1,
+    )
+    assert ran.code == 0
+    assert "3 completed" in ran.out
+    assert "1 file of another kind passed over (1 .heic)" in ran.err
+    ran = program("pack", folder, tmp_path / "records", "--size", 16, "--workers", 1)
+    assert "3 images" in ran.out
+    assert "1 file of another kind passed over (1 .heic)" in ran.err
+
+
+def test_a_bomb_among_good_images_is_left_out_with_the_reason(tmp_path, program):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "bomb.tif").write_bytes(tile_bomb())
+    for seed in range(3):
+        pil(seed=seed).save(folder / f"{seed}.bmp")
+    ran = program("pack", folder, tmp_path / "records", "--size", 16, "--workers", 1)
+    assert "3 images" in ran.out
+    assert "left out 1: bomb.tif: damaged" in ran.out
+
+
+def test_chunks_of_a_million_kinds_are_named_in_a_moment():
+    kinds = (bytes(map(ord, kind)) for kind in itertools.product("abcdefghijklmnopqrs", repeat=4))
+    content = with_chunks(saved(pil(), "PNG"), *((kind, b"") for kind in kinds))
+    assert is_light(content)
+    (warning,) = decode_image(content).warnings
+    assert len(warning) < 100

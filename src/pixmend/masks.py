@@ -195,10 +195,11 @@ def is_spec(mask: str) -> bool:
 
 def check_spec(spec: str) -> None:
     """Raise a MaskError for a text that is no SPEC other than a file or folder."""
-    if is_spec(spec) and spec.partition(":")[0] not in SHAPES:
-        _finder(spec)
-    else:
+    shape, _, option = spec.partition(":")
+    if shape in SHAPES or shape not in SPECS:
         make_mask(spec, 64, 64)
+    else:
+        _check_option(shape, option)
 
 
 def make_mask(
@@ -218,10 +219,9 @@ def make_mask(
         )
     if shape in SHAPES:
         return SHAPES[shape](height, width, option, seed)
-    find = _finder(spec)
     if picture is None:
         raise MaskError(f"mask: {spec} is read from an image; give one of {', '.join(SHAPES)}")
-    hole = find(picture)
+    hole = _marked(picture, shape, option)
     if hole is None or not hole.any():
         if shape == "auto":
             raise MaskError(
@@ -229,7 +229,7 @@ def make_mask(
                 f"{', '.join(SHAPES)}, color:#ff00ff, or a mask image or folder (white = hole)"
             )
         raise MaskError(
-            f"{picture.name}: it has no pixel that is missing by --mask {spec}; "
+            f"{picture.name}: no pixel is missing by mask {spec}; "
             f"give {'a tolerance, ' if shape == 'color' else ''}a mask image or a shape"
         )
     return Mask(~hole)
@@ -271,29 +271,12 @@ def _white(colours: NDArray[Any], alpha: NDArray[Any] | None, name: str) -> Know
     return white
 
 
-def _finder(spec: str) -> Callable[[Picture], Known | None]:
-    """Return the function that reads a SPEC from an image, None if it has nothing of the kind."""
-    shape, _, option = spec.partition(":")
-    if shape == "color":
-        return _colour_finder(option)
-    if option:
-        raise MaskError(f"mask: {shape} takes no option; {option!r} was given")
-    return _FINDERS[shape]
-
-
-def _transparent(picture: Picture) -> Known | None:
-    return picture.pixels[..., 3] == 0 if picture.channels == "RGBA" else None
-
-
-def _missing(picture: Picture) -> Known | None:
-    return picture.missing
-
-
-def _missing_or_transparent(picture: Picture) -> Known | None:
-    return _transparent(picture) if picture.missing is None else picture.missing
-
-
-def _colour_finder(option: str) -> Callable[[Picture], Known]:
+def _check_option(shape: str, option: str) -> tuple[tuple[int, int, int], int] | None:
+    """Return the colour and tolerance of ``color``; the other SPECs of an image have no option."""
+    if shape != "color":
+        if option:
+            raise MaskError(f"mask: {shape} takes no option; {option!r} was given")
+        return None
     text, _, digits = option.partition(":")
     try:
         colour, tolerance = parse_colour(text), int(digits[:4] or 0)
@@ -304,15 +287,22 @@ def _colour_finder(option: str) -> Callable[[Picture], Known]:
             f"mask: {f'color:{option}'!r} needs a colour and a tolerance from 0 to 255, "
             "such as color:#ff00ff:8"
         )
+    return colour, tolerance
 
-    def find(picture: Picture) -> Known:
+
+def _marked(picture: Picture, shape: str, option: str) -> Known | None:
+    """Return the pixels that an image marks as missing; None if it has nothing of the kind."""
+    if chosen := _check_option(shape, option):
         levels = to_channels(to_eight_bits(picture.pixels)[..., :3], "RGB")
         hole = np.ones(levels.shape[:2], bool)
-        for band, level in enumerate(colour):
-            hole &= np.abs(levels[..., band].astype(np.int16) - level) <= tolerance
+        for band, level in enumerate(chosen[0]):
+            hole &= np.abs(levels[..., band].astype(np.int16) - level) <= chosen[1]
         return hole
-
-    return find
+    if shape != "alpha" and picture.missing is not None:
+        return picture.missing
+    if shape != "nan" and picture.channels == "RGBA":
+        return np.asarray(picture.pixels[..., 3] == 0)
+    return None
 
 
 def _redact(spec: str) -> str:
@@ -372,5 +362,4 @@ SHAPES: dict[str, Callable[[int, int, str, int], Mask]] = {
         h, w, share=_share(option, 0.25, "strokes"), seed=seed
     ),
 }
-_FINDERS = {"alpha": _transparent, "nan": _missing, "auto": _missing_or_transparent}
-SPECS = (*SHAPES, *_FINDERS, "color")
+SPECS = (*SHAPES, "alpha", "color", "nan", "auto")

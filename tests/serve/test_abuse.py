@@ -166,7 +166,7 @@ def test_an_answer_larger_than_the_memory_is_refused_and_several_wait(limited, b
 
 def connect(server):
     host, port = server.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=30)
+    return socket.create_connection((host, int(port)), timeout=200)
 
 
 def has_ended(connection):
@@ -220,7 +220,7 @@ def big_request(server, path):
         "POST",
         server.url + path,
         files={"image": ("a.png", png(700, 700), "image/png")},
-        data={"mask_spec": "center", "method": "instant", "candidates": "8"},
+        data={"mask_spec": "center", "method": "instant", "candidates": "8", "blend": "paste"},
         headers={"connection": "close"},
     )
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
@@ -234,8 +234,8 @@ def test_a_client_that_never_reads_frees_its_place(limited, hasty, path):
         with connect(server) as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.sendall(request)
-            until(lambda: server.metric("pixmend_batch_size_count") == 1, 60)
-            until(lambda: server.metric("pixmend_inside") == 0, 60)
+            until(lambda: server.metric("pixmend_batch_size_count") == 1, 200)
+            until(lambda: server.metric("pixmend_inside") == 0, 200)
             assert server.metric("pixmend_streams") == 0
         assert server.post(method="instant").status_code == 200
 
@@ -350,7 +350,7 @@ def test_signals_end_the_process_whatever_its_threads_do(drain, signals):
             with ThreadPoolExecutor(2) as pool:
                 for _ in range(2):  # as many as there are threads for it
                     pool.submit(httpx.get, f"{url}v1/masks/grid?width=9&height=9", timeout=60)
-                until(lambda: "pixmend_inside 2.0" in httpx.get(f"{url}metrics").text)
+                until(lambda: "pixmend_inside 2.0" in httpx.get(f"{url}metrics", timeout=60).text)
                 for _ in range(signals):
                     os.kill(process.pid, signal.SIGTERM)
                     time.sleep(0.5)

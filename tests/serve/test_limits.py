@@ -12,13 +12,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import numpy as np
 import pytest
 from PIL import Image
 
 from pixmend.errors import SettingsError
+from pixmend.images import encode_png
 from pixmend.serve import AccessPolicy, Limits, is_loopback
 from tests.serve.conftest import png
 from tests.serve.test_api import SEARCH, events, is_problem, until
+from tests.test_decoding import tile_bomb
 
 
 def test_a_body_over_the_limit_is_refused_by_what_it_says_or_by_what_it_is(limited):
@@ -316,3 +319,24 @@ def test_a_port_that_is_taken_is_one_line(program):
     assert ran.code == 2
     assert ran.err.count("\n") == 1
     assert "choose another --port" in ran.err
+
+
+def test_a_bomb_by_its_structure_is_refused_in_a_line_and_the_next_request_is_answered(served):
+    bomb = served.post(files={"image": ("a.tif", tile_bomb(), "image/tiff")})
+    assert bomb.status_code == 422
+    assert bomb.json()["detail"].startswith(("Image: damaged", "Image: its decoding"))
+    assert served.post(steps=1).status_code == 200
+
+
+def test_a_mask_is_read_from_the_image_by_the_specs_of_the_command_line(served):
+    pixels = np.random.default_rng(0).integers(1, 256, (24, 20, 4), np.uint8)
+    pixels[5:9, 3:9, 3] = 0
+    files = {"image": ("a.png", encode_png(pixels), "image/png")}
+    for spec in ("alpha", "auto"):
+        answer = served.post(files=files, mask_spec=spec, steps=1)
+        assert answer.status_code == 200
+        assert answer.json()["missing"] == pytest.approx(24 / 480)
+    for spec in ("nan", "color:#123456"):
+        refused = served.post(files=files, mask_spec=spec, steps=1)
+        assert refused.status_code == 422
+        assert f"no pixel is missing by mask {spec}" in refused.json()["detail"]

@@ -86,12 +86,11 @@ def complete(
     Several images also share sheets of 40 rows: sheet.png, sheet-2.png ... Ctrl-C ends the search,
     writes the best results so far and skips the remaining images.
     """
-    from pixmend.cli.input_files import expand_inputs
     from pixmend.storage import StorePath
 
     # What follows comes before torch is imported, which takes seconds.
     folder = StorePath.of(out)
-    files = expand_inputs(inputs, out=folder) if cluster is None else []
+    files = _input_files(inputs, folder) if cluster is None else []
     mask = _resolve_mask(mask, files)
     from pixmend.cli.completion_run import Animations, CompletionRun
     from pixmend.completion import CompletionOptions, find_method
@@ -117,6 +116,18 @@ def complete(
         stderr.print(f"stopped: kept the best results so far; {remaining} not started")
     if run.stopped or run.failures:
         raise Exit(130 if run.stopped else 2)
+
+
+def _input_files(inputs: list[str], out: "StorePath") -> "list[InputFile]":
+    """Return the inputs, and tell of the files of other kinds in their folders."""
+    from pixmend.cli.input_files import expand_inputs
+    from pixmend.images import passed_over
+    from pixmend.storage import StorePath
+
+    files = expand_inputs(inputs, out=out)
+    for note in filter(None, (passed_over(StorePath.of(text), out) for text in inputs)):
+        stderr.print(note)
+    return files
 
 
 def _resolve_mask(mask: str | None, files: "list[InputFile]") -> str:

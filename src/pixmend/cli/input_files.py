@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from pixmend.errors import InputError, SettingsError
-from pixmend.images import images_in
+from pixmend.images import KNOWN_KINDS, images_in
 from pixmend.storage import StorePath
 
 
@@ -36,7 +36,7 @@ def expand_inputs(inputs: Sequence[str], *, out: StorePath) -> list[InputFile]:
             continue
         images = list(_images_in(root, out))
         if not images:
-            reason = "known kinds are png, jpg, webp, bmp, gif, tif"
+            reason = f"known kinds are {KNOWN_KINDS}"
             if root == out or _is_under(root, out):
                 reason = "those in --out count as results; choose another --out"
             raise InputError(f"{root}: no images in this folder; {reason}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Option
 
 from pixmend.cli.options import Cluster
-from pixmend.cli.terminal import progress_bar, stdout, stop_on_signal
+from pixmend.cli.terminal import progress_bar, stderr, stdout, stop_on_signal
 from pixmend.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def pack(
     Sub-folders are class labels. Unreadable inputs are left out; RECORDS/inputs.jsonl lists them
     with the reason. Run the same command again to resume.
     """
-    from pixmend.records import PackSettings
+    from pixmend.images import passed_over
+    from pixmend.records import PackSettings, is_source
     from pixmend.records import pack as pack_records
     from pixmend.storage import StorePath
 
@@ -79,6 +80,8 @@ def pack(
         )  # fmt: skip
         packed_before = bar.tasks[task].total is None
     _show(manifest, folder, None if packed_before else time.monotonic() - start)
+    if note := passed_over(StorePath.of(images), folder, is_source):
+        stderr.print(note)
 
 
 def _parse_limit(text: str | None) -> int | float | None:

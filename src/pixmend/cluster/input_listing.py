@@ -13,7 +13,7 @@ from typing import Any
 
 from pixmend.completion import Names, OutputNames, plan_targets
 from pixmend.errors import InputError
-from pixmend.images import EXTENSIONS, images_in
+from pixmend.images import KNOWN_KINDS, images_in
 from pixmend.storage import StorePath, atomic_write
 
 _PART = 64  # inputs of a part: a few batches, and the most that a dying worker loses
@@ -106,8 +106,7 @@ def write_inputs(
             file.write(line.encode() + b"\n")
             count += 1
     if not count:
-        kinds = ", ".join(sorted(suffix[1:] for suffix in EXTENSIONS))
-        raise InputError(f"{plan.folder}: no images in this folder; known kinds are {kinds}")
+        raise InputError(f"{plan.folder}: no images in this folder; known kinds are {KNOWN_KINDS}")
     return count
 
 

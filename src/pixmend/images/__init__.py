@@ -8,6 +8,7 @@ from pixmend.images.drawing import contact_sheet, grid, thumbnail, write_animati
 from pixmend.images.image_files import (
     EXTENSIONS,
     FORMATS,
+    KNOWN_KINDS,
     MAX_PIXELS,
     decode_image,
     encode_png,
@@ -17,6 +18,7 @@ from pixmend.images.image_files import (
     images_in,
     lossless_suffix,
     open_image,
+    passed_over,
     png_bytes,
     read_array,
     save_image,
@@ -38,6 +40,7 @@ from pixmend.images.pixels import (
 __all__ = [
     "EXTENSIONS",
     "FORMATS",
+    "KNOWN_KINDS",
     "MAX_PIXELS",
     "Channels",
     "Fit",
@@ -56,6 +59,7 @@ __all__ = [
     "lossless_suffix",
     "open_image",
     "parse_colour",
+    "passed_over",
     "png_bytes",
     "read_array",
     "save_image",

@@ -6,6 +6,7 @@ It imports PIL alone: a child starts in a tenth of a second, and its limit of me
 import io
 import json
 import re
+import signal
 import struct
 import sys
 import warnings
@@ -91,7 +92,7 @@ def upright(image: Image.Image, content: bytes = b"") -> Decoded:
     ``content`` is its file, if the image may be changed. The fields are ``info``, ``reduced`` and
     ``warnings`` of a `Picture`.
     """
-    reduced, lost, frames = _is_reduced(image), list[str](), getattr(image, "n_frames", 1)
+    reduced, lost, frames = _is_reduced(image, content), list[str](), getattr(image, "n_frames", 1)
     notes = [f"only frame {image.tell() + 1} of {frames} is used"] if frames > 1 else []
     is_turned = getattr(image, "tag_v2", {}).get(0x0112, 1) != 1
     image.load()
@@ -132,13 +133,13 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 def _text_chunks(image: Image.Image, content: bytes, lost: list[str]) -> Iterator[bytes]:
     """Yield what is known of an image besides its pixels as chunks of a PNG; name the rest."""
-    if content.startswith(_PNG):
-        for kind, body in png_chunks(content):
-            # PIL reads XMP and EXIF in text chunks, and takes the rotation out.
-            if kind in _PNG_KEPT and not body.startswith((b"XML:com.adobe.xmp", b"Raw profile")):
-                yield _chunk(kind, body)
-            elif kind not in _PNG_READ | _PNG_KEPT and kind.isalpha():
-                lost += {kind.decode()}.difference(lost)
+    chunks = list(png_chunks(content)) if content.startswith(_PNG) else []
+    for kind, body in chunks:
+        # PIL reads XMP and EXIF in text chunks, and takes the rotation out.
+        if kind in _PNG_KEPT and not body.startswith((b"XML:com.adobe.xmp", b"Raw profile")):
+            yield _chunk(kind, body)
+    others = {kind for kind, _ in chunks} - _PNG_READ - _PNG_KEPT
+    lost += sorted(kind.decode() for kind in others if kind.isalpha())
     comment = image.info.get("comment", b"")
     if isinstance(comment, bytes) and comment and b"\0" not in comment:
         yield _chunk(b"tEXt", b"Comment\0" + comment)
@@ -159,13 +160,16 @@ def _resolution(image: Image.Image) -> tuple[float, float] | None:
     return (x, y) if 0 < x < _MAX_DPI and 0 < y < _MAX_DPI else None  # None for NaN
 
 
-def _is_reduced(image: Image.Image) -> bool:
-    """Whether PIL cuts the samples of 16-bit colour to 8 bits, which it does in silence."""
-    tiles = getattr(image, "tile", None)
-    tile: tuple[Any, ...] = tiles[0] if tiles else ()
-    raw_mode = tile[3] if len(tile) > 3 else ""
-    raw_mode = raw_mode[0] if isinstance(raw_mode, tuple) and raw_mode else raw_mode
-    return isinstance(raw_mode, str) and ";16" in raw_mode and image.mode[0] not in "IF"
+def _is_reduced(image: Image.Image, content: bytes) -> bool:
+    """Whether PIL cuts the samples of deep colour to 8 bits, which it does in silence."""
+    if image.format == "AVIF" and (start := content.find(b"av1C")) >= 0:
+        return bool(content[start + 6 : start + 7] > b"\x3f")  # high_bitdepth
+    decoder, *_, arguments = (getattr(image, "tile", None) or [("", None)])[0]
+    raw_mode, *others = arguments if isinstance(arguments, tuple) and arguments else (arguments,)
+    deep = isinstance(raw_mode, str) and ";16" in raw_mode
+    if decoder.startswith("ppm"):
+        deep = others[0] > 255
+    return deep and image.mode[0] not in "IF"
 
 
 def _tiff_tags(tags: Image.Exif, is_turned: bool, lost: list[str]) -> Image.Exif:
@@ -204,17 +208,22 @@ def _to_kept_mode(image: Image.Image) -> Image.Image:
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Decode image after image, until the other process closes its end."""
+    alarm = getattr(signal, "alarm", int)  # Windows has none
     while head := requests.readline():
-        size, max_pixels, formats = json.loads(head)
-        content = requests.read(size)
-        try:
-            image, facts = decode(content, max_pixels, formats)
-        except MemoryError:
-            sys.exit(1)  # what is left of it would be missing next time
-        except Exception as error:
-            _answer(answers, {"error": explain(error)})
-            continue
-        del content
+        alarm(60)  # should the other process die, which has a limit of its own
+        _decode_one(head, requests, answers)  # a function, so that no image outlives its turn
+        alarm(0)
+
+
+def _decode_one(head: bytes, requests: BinaryIO, answers: BinaryIO) -> None:
+    size, max_pixels, formats = json.loads(head)
+    try:
+        image, facts = decode(requests.read(size), max_pixels, formats)
+    except MemoryError:
+        sys.exit(1)  # what is left of it would be missing next time
+    except Exception as error:
+        _answer(answers, {"error": explain(error)})
+    else:
         _send(answers, image, facts)
 
 

@@ -4,9 +4,10 @@ import io
 import math
 import os
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,12 @@ from pixmend.images.picture import Picture, picture_from_array
 from pixmend.images.pixels import Pixels
 from pixmend.storage import StorePath, atomic_write
 
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".npy"})
+KNOWN_KINDS = "avif bmp dib gif jfif jpe jpeg jpg npy pbm pgm png pnm ppm tif tiff webp"
+EXTENSIONS = frozenset(f".{kind}" for kind in KNOWN_KINDS.split())
 MAX_PIXELS = 64_000_000  # 8,000 x 8,000: more is refused as a decompression bomb
 MAX_BYTES = 512 * 2**20
 # Decoders that run other programs or follow links in the file (EPS, MPO sidecars ...) stay off.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "NPY")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "DIB", "PPM", "NPY")
 _TIFF = (".tif", ".tiff")
 _LOSSLESS_MODES = {
     ".webp": ("RGB", "RGBA"),
@@ -33,12 +35,6 @@ _LOSSLESS_MODES = {
     ".npy": ("L", "I;16", "RGB", "RGBA"),
 }
 _NPY = b"\x93NUMPY"
-_NPY = b"\x93NUMPY"
-# What PIL's decoders raise on damaged files.
-_DECODER_ERRORS = (
-    *(OSError, EOFError, SyntaxError, ValueError, TypeError, KeyError, IndexError),
-    *(ArithmeticError, RuntimeError, AttributeError),
-)
 
 
 def find_images(folder: Path) -> Iterator[Path]:
@@ -60,8 +56,31 @@ def images_in(folder: StorePath) -> Iterator[str]:
     A sub-folder that cannot be read is one of them: it fails as an image would, and is reported.
     """
     for name, *_ in folder.files(hidden=False):
-        if name.endswith("/") or PurePosixPath(name).suffix.lower() in EXTENSIONS:
+        if name.endswith("/") or is_image(PurePosixPath(name)):
             yield name
+
+
+def is_image(name: PurePath) -> bool:
+    """Whether a name is that of an image file that can be opened."""
+    return name.suffix.lower() in EXTENSIONS
+
+
+def passed_over(
+    folder: StorePath, outside: StorePath, is_input: Callable[[PurePath], bool] = is_image
+) -> str:
+    """Return how many visible files of a folder are no inputs, by suffix; nothing if all are.
+
+    Those in the folder ``outside`` are not counted.
+    """
+    if not folder.is_folder():
+        return ""
+    files = (name for name, *_ in folder.files(hidden=False) if not name.endswith("/"))
+    names = (PurePosixPath(n) for n in files if not f"{folder / n}".startswith(f"{outside}/"))
+    others = [name.suffix.lower() for name in names if not is_input(name)]
+    counts = Counter(each if each[1:].isalnum() else "others" for each in others).most_common(6)
+    many = "file of another kind" if len(others) == 1 else "files of other kinds"
+    kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in counts)
+    return f"{len(others):,} {many} passed over ({kinds})" if others else ""
 
 
 def open_image(source: Any) -> Picture:  # noqa: ANN401 - a path, a URL, a PIL image or an array
@@ -215,18 +234,16 @@ def _decode_array(content: bytes, name: str, max_pixels: int) -> NDArray[Any]:
     file = io.BytesIO(content)
     try:
         # Not numpy.load: it makes room for the size of the header before it reads the samples.
-        major, _ = np.lib.format.read_magic(file)
-        read_header = {
-            1: np.lib.format.read_array_header_1_0,
-            2: np.lib.format.read_array_header_2_0,
-        }[major]
+        formats = np.lib.format
+        major, _ = formats.read_magic(file)
+        read_header = formats.read_array_header_1_0 if major == 1 else formats.read_array_header_2_0
         shape, columns_first, dtype = read_header(file)
         samples = np.frombuffer(content, dtype, math.prod(shape), file.tell())
         array = samples.reshape(shape, order="F" if columns_first else "C")
     except Exception as error:  # numpy lets any error of its parser through
         raise ImageError(f"{name}: damaged, or no array of numbers: save it again") from error
     if math.prod(array.shape[:2]) > max_pixels:
-        raise ImageError(f"{name}: more than {max_pixels / 1e6:.0f} million pixels; scale it down")
+        raise ImageError(f"{name}: {too_large(max_pixels)}")
     return array.astype(dtype.newbyteorder("="))
 
 

@@ -20,7 +20,7 @@ from pixmend.records.groups import Provenance, groups_of, provenance
 from pixmend.records.manifest import INPUTS_NAME, Manifest, PackSettings, ShardInfo
 from pixmend.records.pack_progress import PackProgress
 from pixmend.records.packing import pack
-from pixmend.records.sources import ImageSource, find_source
+from pixmend.records.sources import ImageSource, find_source, is_source
 from pixmend.records.tfrecord import (
     decode_example,
     encode_example,
@@ -43,6 +43,7 @@ __all__ = [
     "encode_example",
     "find_source",
     "groups_of",
+    "is_source",
     "pack",
     "provenance",
     "read_record_at",

@@ -11,11 +11,11 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal, TypeAlias
 
 from pixmend.errors import InputError
-from pixmend.images import EXTENSIONS
+from pixmend.images import EXTENSIONS, KNOWN_KINDS
 from pixmend.records.containers import (
     Place,
     class_depth,
@@ -138,8 +138,9 @@ def find_source(
             return ImageCollection(path, "image")
     kind = next((kind for kind in _CONTAINERS if kind in kinds), None)
     if kind is None:
-        formats = ", ".join(sorted(suffix[1:] for suffix in EXTENSIONS))
-        raise InputError(f"{path}: no image in it; put {formats}, zip, idx or TFRecord files there")
+        raise InputError(
+            f"{path}: no image in it; put {KNOWN_KINDS}, zip, idx or TFRecord files there"
+        )
     if kind == "tfrecord" and (unfinished := sorted(packed - finished)):
         raise InputError(
             f"{path / unfinished[0] if unfinished[0] else path}: records without a manifest.json: "
@@ -211,6 +212,11 @@ def _in_order(classes: set[str]) -> tuple[str, ...]:
 
 
 _MIXED = "not looked into, for the folder holds files of kind {}; pack it by itself"
+
+
+def is_source(name: PurePath) -> bool:
+    """Whether a file of this name can be packed."""
+    return _kind_of(name.name) is not None
 
 
 def _kind_of(file: str) -> Kind | None:
