@@ -180,7 +180,7 @@ def test_counts_are_whole_numbers(model, field, value):
 
 
 def test_a_training_time_is_an_argument_and_progress_is_a_line_a_percent(tmp_path, capsys):
-    settings = {"filters": 4, "encoder_filters": 4, "batch_size": 4, "device": "cpu", "size": 16}
+    settings = {"filters": 4, "inpainter_filters": 8, "batch_size": 4, "device": "cpu", "size": 16}
     pixmend.train(
         BUNDLED / "characters", tmp_path / "run", settings={**settings, "steps": 3}, progress=True
     )

@@ -84,8 +84,9 @@ def test_who_wants_an_answer_gets_the_best_so_far_and_no_further_batch_is_begun(
             read.append(job.name)
             yield job
 
-    # Asked before each batch and after each of the 7 states of a search: yes at the second batch's third state.
-    results = list(complete(lively(), given(), options, should_stop=lambda: next(asked) >= 11))
+    # Asked before each batch, after each of the 7 states of a search and before each answer is blended: yes at the
+    # second batch's third state.
+    results = list(complete(lively(), given(), options, should_stop=lambda: next(asked) >= 13))
     assert [result.name for result in results] == ["0", "1", "2", "3"]
     assert [result.steps for result in results] == [6, 6, 2, 2]
     assert read == ["0", "1", "2", "3"]
