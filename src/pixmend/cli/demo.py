@@ -1,10 +1,15 @@
 """pixmend demo."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
 from pixmend.cli.terminal import progress_bar, stdout
+
+if TYPE_CHECKING:
+    from pixmend.completion import Completion
+    from pixmend.images import Pixels
 
 # Folder of bundled glyphs, and mask: one row of the sheet each.
 _DAMAGE = (
@@ -40,28 +45,33 @@ def demo(
         write_bytes(folder / "masks" / f"{name}.png", encode_png(mask.to_pixels()))
         tasks.append(Task(picture, mask, name))
     model = api.load("characters")
-    options = [
-        model.for_model(CompletionOptions(find_method(name), batch=len(tasks)))
-        for name in ("classic", "default")
-    ]
-    with progress_bar() as bar:
-        steps = sum(each.method.steps + 1 for each in options)
-        task = bar.add_task("searching", total=steps, note=f"{len(tasks)} characters")
-        classic, default = (
-            list(model.complete_tasks(tasks, each, on_preview=lambda _: bar.advance(task)))
-            for each in options
-        )
-    for result in default:
+    options = CompletionOptions(find_method("default"), candidates=2, batch=len(tasks))
+    completed = list(model.complete_tasks(tasks, options))
+    for result in completed:
         save_image(result.candidates[0].picture, folder / f"{result.name}.png")
         write_bytes(folder / f"{result.name}.sheet.png", encode_png(result.sheet_pixels()))
-    # The latent search of `classic`, beside the answer of the default method.
-    rows = []
-    for ours, theirs in zip(default, classic, strict=True):
-        original, masked, *_, completed = ours.row()
-        searched = [images.to_channels(pixels, "L") for pixels in theirs.snapshots.values()]
-        rows.append([original, masked, *searched, completed])
-    after = [f"classic after {step:,}" for step in classic[0].snapshots]
-    sheet = images.contact_sheet(rows, ["original", "masked", *after, "completed"], cell=128)
-    write_bytes(folder / "sheet.png", encode_png(sheet))
-    stdout.print(f"{len(default)} characters completed; open {folder / 'sheet.png'}")
+    sheet = folder / "sheet.png"
+    write_bytes(sheet, encode_png(_sheet(completed)))
+    stdout.print(f"{len(completed)} characters completed; open {sheet}")
+    # The latent search of `classic` takes longer: its columns come when it ends.
+    options = CompletionOptions(find_method("classic"), batch=len(tasks))
+    with progress_bar() as bar:
+        steps = options.method.steps + 1
+        task = bar.add_task("searching, to compare", total=steps, note=f"{len(tasks)} characters")
+        searched = list(
+            model.complete_tasks(tasks, options, on_preview=lambda _: bar.advance(task))
+        )
+    write_bytes(sheet, encode_png(_sheet(completed, searched)))
+    stdout.print(f"{sheet} now shows the search of method classic beside them")
     stdout.print("next, a model of your own images: pixmend train IMAGES run --minutes 20")
+
+
+def _sheet(completed: "list[Completion]", searched: "Sequence[Completion]" = ()) -> "Pixels":
+    """Return a sheet of completions with two answers each, and snapshots of a search if there is one."""
+    from pixmend.images import contact_sheet, to_channels
+
+    after = [f"classic after {step:,}" for step in searched[0].snapshots] if searched else []
+    rows = [[*result.row()] for result in completed]
+    for row, result in zip(rows, searched, strict=False):
+        row[2:2] = [to_channels(pixels, "L") for pixels in result.snapshots.values()]
+    return contact_sheet(rows, ["original", "masked", *after, "completed", "or"], cell=128)
