@@ -96,12 +96,16 @@ def test_instant_is_the_first_draw_of_the_inpainter(model):
     assert_in_the_hole(job, result, model.inpaint(*seen(job), draws=1).draws[0, 0])
 
 
-def test_default_is_the_draw_of_the_highest_score_of_eight(model):
+def test_default_is_the_draw_of_eight_that_is_nearest_to_the_estimate(model):
     job = jobs(1)[0]
     options = CompletionOptions(replace(METHODS["default"], blend="paste"))
     (result,) = complete_batch(model, [job], options)
     inpainted = model.inpaint(*seen(job), draws=8)
-    assert_in_the_hole(job, result, inpainted.draws[0, int(inpainted.scores.argmax())])
+    missing = 1 - seen(job)[1][0]
+    gaps = [
+        ((each - inpainted.estimate[0]) * missing).square().sum() for each in inpainted.draws[0]
+    ]
+    assert_in_the_hole(job, result, inpainted.draws[0, int(torch.stack(gaps).argmin())])
 
 
 def test_candidates_are_distinct_answers(model):

@@ -55,7 +55,7 @@ def test_each_players_step_moves_its_own_network_alone(tiny, retrieval_images):
     inpainter = state.inpainter
     networks = {"g": state.generator, "d": state.discriminator, "hole": state.hole_discriminator}
     networks |= {"estimator": inpainter.estimator, "drawer": inpainter.drawer}
-    networks |= {"down": inpainter.downs, "score": inpainter.score}
+    networks |= {"down": inpainter.downs}
 
     def moved(step):
         before = {name: weights(network) for name, network in networks.items()}
@@ -70,7 +70,7 @@ def test_each_players_step_moves_its_own_network_alone(tiny, retrieval_images):
     step = partial(inpainter_step, state, batch, settings)
     assert moved(partial(step, draws=False)) == {"down", "estimator", "drawer"}
     assert same(weights(inpainter.estimator.head), inpainter.drawer.head), "draws begin there"
-    assert moved(partial(step, draws=True)) == {"down", "estimator", "drawer", "score"}
+    assert moved(partial(step, draws=True)) == {"down", "estimator", "drawer"}
     _, draws = step(draws=True)
     step = partial(hole_discriminator_step, state, batch, draws, settings)
     assert moved(step) == {"hole"}
@@ -145,7 +145,7 @@ def test_the_variance_is_learned_from_the_error_and_does_not_pull_the_image():
 
 
 def test_of_several_draws_the_best_is_trained(tiny):
-    """Its modulation gets the gradient that it would get as the only draw; scores learn which it was."""
+    """Its modulation gets the gradient that it would get as the only draw."""
     settings = tiny(**INPAINTER)
     sampler, images, _ = sampler_of(settings)
     batch = sampler.mask(images[:1], np.arange(1), 0, 1)
@@ -160,12 +160,10 @@ def test_of_several_draws_the_best_is_trained(tiny):
         evidence = batch.evidence
         with torch.no_grad():
             maps = state.inpainter.encode(evidence)
-            drawn, _ = state.inpainter.draw(maps, latents[0], evidence)
+            drawn = state.inpainter.draw(maps, latents[0], evidence)
             losses.append(float(draw_loss(drawn, batch.images, evidence.known)))
         inpainter_step(state, one, settings, draws=True)
         gradients.append(head.weight.grad.clone())
-        choice = state.inpainter.score[0].weight.grad.abs().sum()
-        assert (choice > 0) == (len(latents) > 1), "a single draw is no choice"
     best = 1 if losses[1] < losses[2] else 2
     torch.testing.assert_close(gradients[0], gradients[best], rtol=1e-4, atol=1e-7)
     assert not torch.allclose(gradients[0], gradients[3 - best], rtol=1e-2)

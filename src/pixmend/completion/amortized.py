@@ -15,7 +15,7 @@ def amortized(
     """Complete images [B, C, S, S] in [-1, 1], of which ``known`` [B, 1, S, S] is the known share, without a search."""
     count, draws = len(target), max(options.method.draws, options.candidates)
     inpainted = model.inpaint(target, known, draws=draws, seed=options.seed)
-    order = torch.argsort(inpainted.scores, dim=1, descending=True, stable=True)
+    order = inpainted.order(known)
     losses = _losses(model, inpainted.draws, target, known, options)
     first = torch.arange(count, device=order.device), order[:, 0]
     best, least = inpainted.draws[first], losses[first][:, 0]

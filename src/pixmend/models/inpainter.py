@@ -1,7 +1,7 @@
 """The inpainter: completions of a masked image, in one pass, by its known pixels and its nearest training images.
 
     evidence --encode--> maps --estimate-> the mean of all plausible completions
-                         maps --draw, z--> one of them, and its score
+                         maps --draw, z--> one of them
 
 An image is a per-pixel mixture of what needs no training (the neighbours, the harmonic fill) and of the inpainter's own colours. The
 weights begin mostly at the nearest neighbour.
@@ -50,14 +50,21 @@ class Inpainted:
     estimate, log_variance
         The mean of all plausible completions, [B, C, S, S] in [-1, 1], and the log variance of its pixels, [B, 1, S, S]. It has
         the least squared error, and blurs; a draw is sharp and errs more (Blau and Michaeli 2018).
-    draws, scores
-        [B, K, C, S, S], and logits of being the nearest of them to the original, [B, K].
+    draws
+        [B, K, C, S, S].
     """
 
     estimate: Tensor
     log_variance: Tensor
     draws: Tensor
-    scores: Tensor
+
+    def order(self, known: Tensor) -> Tensor:
+        """Return the draws of each image by their expected squared error in the hole, least first, int64 [B, K].
+
+        It is the squared distance from the estimate, plus the variance, which is the same for all. ``known`` is [B, 1, S, S].
+        """
+        squared = (self.draws - self.estimate[:, None]).square() * (1 - known)[:, None]
+        return torch.argsort(squared.flatten(2).sum(2), dim=1, stable=True)
 
 
 @dataclass(frozen=True)
@@ -155,10 +162,6 @@ class Inpainter(nn.Module):
         outputs = (self.neighbours + 3 + colours) * self.fold**2
         self.estimator = _WayUp(widths, outputs, 0)
         self.drawer = _WayUp(widths, outputs, INPAINTER_LATENT)
-        # The logit of a draw to be the nearest of several; without a bias, which no choice depends on.
-        self.score = nn.Sequential(
-            nn.Linear(sum(widths), 2 * narrow), nn.SiLU(), nn.Linear(2 * narrow, 1, bias=False)
-        )
 
     def encode(self, evidence: Evidence) -> list[Tensor]:
         """Return the maps of the way down, from full size to 4 pixels."""
@@ -172,13 +175,11 @@ class Inpainter(nn.Module):
 
     def estimate(self, maps: Sequence[Tensor], evidence: Evidence) -> Answer:
         """Return the mean of all plausible completions."""
-        return self._mix(self.estimator(maps, None)[-1], evidence)
+        return self._mix(self.estimator(maps, None), evidence)
 
-    def draw(self, maps: Sequence[Tensor], z: Tensor, evidence: Evidence) -> tuple[Tensor, Tensor]:
-        """Return a draw of each image for z [B, INPAINTER_LATENT], [B, C, S, S], and what `score` judges it by, [B, F]."""
-        *up_maps, output = self.drawer(maps, z)
-        means = torch.cat([each.mean((2, 3)) for each in [maps[-1], *up_maps]], 1)
-        return self._mix(output, evidence).images, means.detach().float()
+    def draw(self, maps: Sequence[Tensor], z: Tensor, evidence: Evidence) -> Tensor:
+        """Return a draw of each image for z [B, INPAINTER_LATENT], [B, C, S, S]."""
+        return self._mix(self.drawer(maps, z), evidence).images
 
     def _mix(self, output: Tensor, evidence: Evidence) -> Answer:
         """Mix the neighbours, the harmonic fill and own colours by a per-pixel softmax."""
@@ -202,13 +203,14 @@ class _WayUp(nn.Module):
         )
         self.head = nn.Conv2d(widths[0], outputs, 3, padding=1)
 
-    def forward(self, maps: Sequence[Tensor], z: Tensor | None) -> list[Tensor]:
-        """Return the maps of each size, and the outputs."""
-        up_maps = [maps[-1]]
+    def forward(self, maps: Sequence[Tensor], z: Tensor | None) -> Tensor:
+        """Return the outputs at full size."""
+        up_maps = maps[-1]
         for up, skip in zip(self.ups, maps[-2::-1], strict=True):
-            enlarged = F.interpolate(up_maps[-1], scale_factor=2.0, mode="nearest")
-            up_maps.append(up(torch.cat([enlarged, skip], 1), z))
-        return [*up_maps[1:], self.head(up_maps[-1])]
+            enlarged = F.interpolate(up_maps, scale_factor=2.0, mode="nearest")
+            up_maps = up(torch.cat([enlarged, skip], 1), z)
+        outputs: Tensor = self.head(up_maps)
+        return outputs
 
 
 @torch.no_grad()
@@ -232,20 +234,18 @@ def inpaint(
 
 def _answer(
     inpainter: Inpainter, evidence: Evidence, z: Tensor, count: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the fields of `Inpainted` for the first ``count`` rows of the evidence, of which there are whole blocks."""
     draws = len(z)
     maps = inpainter.encode(evidence)
     estimate = inpainter.estimate(maps, evidence)
     images = evidence.target.new_zeros(count, draws, *evidence.target.shape[1:])
-    scores = images.new_zeros(count, draws)
     if draws:
         rows = whole_blocks(torch.arange(count, device=z.device).repeat_interleave(draws))
         latents = z.repeat(-(-len(rows) // draws), 1)[: len(rows)]
-        drawn, means = inpainter.draw([each[rows] for each in maps], latents, evidence.take(rows))
+        drawn = inpainter.draw([each[rows] for each in maps], latents, evidence.take(rows))
         images = drawn[: count * draws].view_as(images)
-        scores = inpainter.score(means)[: count * draws].view_as(scores)
-    return estimate.images[:count], estimate.log_variance[:count], images, scores
+    return estimate.images[:count], estimate.log_variance[:count], images
 
 
 def inpainter_latents(draws: int, *, seed: int) -> Tensor:

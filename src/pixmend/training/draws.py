@@ -11,7 +11,7 @@ from pixmend.models import DCGANSettings, Inpainter
 from pixmend.training.losses import draw_loss, gradient_penalty, relativistic
 from pixmend.training.masking import MaskedBatch
 
-_CHOICE_WEIGHT, _ADVERSARIAL_WEIGHT = 0.1, 0.1
+_ADVERSARIAL_WEIGHT = 0.1
 _PENALTY_EVERY, _GAMMA = 8, 0.5  # of the gradient penalty, as R1 and R2 in Huang 2024
 
 
@@ -49,24 +49,22 @@ def draw_losses(
     """Return the loss of the best of several draws of each image, a scalar, and these draws with the known pixels pasted.
 
     Only the best is trained (implicit maximum likelihood estimation, Li and Malik 2018): the others stay free to be other
-    plausible completions, so that z keeps a meaning. The scores learn which is best. ``maps`` pass no gradient: what sharpens a
+    plausible completions, so that z keeps a meaning. ``maps`` pass no gradient: what sharpens a
     draw must not blur the estimate.
     """
     evidence, target, known = batch.evidence, batch.images, batch.evidence.known
     maps = [each.detach() for each in maps]
     with torch.no_grad():
         trials = [inpainter.draw(maps, z, evidence) for z in batch.latents]
-        best = torch.stack([draw_loss(each, target, known) for each, _ in trials]).argmin(0)
-    scores = torch.stack([inpainter.score(means)[:, 0] for _, means in trials], 1)
-    choice = F.cross_entropy(scores.float(), best)
+        best = torch.stack([draw_loss(each, target, known) for each in trials]).argmin(0)
     rows = torch.arange(len(target), device=best.device)
-    images, _ = inpainter.draw(maps, batch.latents[best, rows], evidence)
+    images = inpainter.draw(maps, batch.latents[best, rows], evidence)
     draws = torch.lerp(images, target, known)
     discriminator.requires_grad_(False)
     adversarial = relativistic(discriminator(draws, known), discriminator(target, known))
     discriminator.requires_grad_(True)
     loss = draw_loss(images, target, known) + _ADVERSARIAL_WEIGHT * adversarial
-    return loss.mean() + _CHOICE_WEIGHT * choice, draws.detach()
+    return loss.mean(), draws.detach()
 
 
 def is_penalised(step: int) -> bool:
