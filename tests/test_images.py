@@ -832,12 +832,12 @@ def test_a_contact_sheet_has_a_column_for_each_caption(bands, noise):
 
 def test_an_animation_has_its_frames_in_order(tmp_path):
     frames = [np.full((6, 5, 3), level, np.uint8) for level in (0, 120, 255)]
-    write_animation(frames, tmp_path / "film.gif")
-    with Image.open(tmp_path / "film.gif") as film:
-        assert film.n_frames == 3
+    write_animation(frames, tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as animation:
+        assert animation.n_frames == 3
         for number, frame in enumerate(frames):
-            film.seek(number)
-            assert np.array_equal(np.asarray(film.convert("RGB")), frame)
+            animation.seek(number)
+            assert np.array_equal(np.asarray(animation.convert("RGB")), frame)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_train_begins_with_few_lines_and_ends_with_the_model_and_the_next_comman
     ran = train(program, images, run, "--steps", 2, "--set", "size=16")
     assert ran.code == 0, ran.err
     names = [line.split()[0] for line in ran.out.splitlines()]
-    assert names == ["data", "net", "device", "time", "run", "film", "report", "model", "next"]
+    assert names == ["data", "net", "device", "time", "run", "animation", "report", "model", "next"]
     from pixmend.models import find_model
 
     assert str(find_model(run)) in ran.out

@@ -1,4 +1,4 @@
-"""Watching: films show the hole as it fills, and nothing else moves."""
+"""Watching: animations show the hole as it fills, and nothing else moves."""
 
 from dataclasses import replace
 
@@ -66,7 +66,7 @@ def test_known_pixels_stay_and_the_hole_moves_to_the_answer(lively, view, channe
     assert list(result.snapshots) == [3]
 
 
-def test_no_film_is_kept_where_none_is_asked_for(lively):
+def test_no_frame_is_kept_where_none_is_asked_for(lively):
     job = Task(open_image(noise((16, 16))), make_mask("center", 16, 16))
     (result,) = complete_batch(lively("L"), [job], CompletionOptions(QUICK))
     assert result.frames == ()

@@ -96,7 +96,7 @@ def main(records_folder, out, kills):
             else:
                 alive = ended(child)
         runs += 1
-    # A write of the run has about 20 lines, so these reach into settings, checkpoint, grid, film and model.
+    # A write of the run has about 20 lines, so these reach into settings, checkpoint, grid, animation and model.
     lines = range(1, 131, 6)
     for number in lines:
         run = out / f"line-{number}"

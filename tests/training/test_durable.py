@@ -88,7 +88,10 @@ def test_a_disk_that_is_full_for_a_while_changes_no_file_in_the_end(
     assert "all deferred writes are done" in warnings[-1]
     assert_same_end(tmp_path / "run", whole)
     assert names(RunDirectory(tmp_path / "run").samples) == names(RunDirectory(whole).samples)
-    assert RunDirectory(tmp_path / "run").film.read_bytes() == RunDirectory(whole).film.read_bytes()
+    assert (
+        RunDirectory(tmp_path / "run").animation.read_bytes()
+        == RunDirectory(whole).animation.read_bytes()
+    )
     assert losses_of(tmp_path / "run") == losses_of(whole)
 
 

@@ -74,7 +74,7 @@ def test_the_page_stands_alone(run, tiny):
     page = Page(run.report.read_text())
     for tag, attributes in page.tags:
         source = attributes.get("src") or attributes.get("href") or ""
-        assert source.startswith("data:") or source in ("", "film.gif"), tag
+        assert source.startswith("data:") or source in ("", "samples.gif"), tag
     assert not re.search(r"https?://|@import|url\(", run.report.read_text())
     frames = [attributes for tag, attributes in page.tags if tag == "img"]
     assert len(frames) == 12

@@ -59,7 +59,7 @@ def _run(folder: Path) -> tuple[dict[str, Any], dict[str, object]]:
         "settings": settings,
         "checkpoints": [path.name for path in sorted(run.checkpoints.glob("step-*.safetensors"))],
         "model": str(find_model(folder)) if has_model else "none yet",
-        "film": str(run.film) if run.film.exists() else "none yet",
+        "animation": str(run.animation) if run.animation.exists() else "none yet",
         **({"best": asdict(best)} if best else {}),
         **({"last line of log": log[-1]} if log else {}),
     }
@@ -70,7 +70,7 @@ def _run(folder: Path) -> tuple[dict[str, Any], dict[str, object]]:
         "best": describe_scores(best) if best else "no scores yet",
         "checkpoints": ", ".join(facts["checkpoints"]) or "none yet",
         "model": facts["model"],
-        "film": facts["film"],
+        "animation": facts["animation"],
     }
 
 

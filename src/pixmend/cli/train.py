@@ -162,7 +162,9 @@ def _train(
     files = training.RunDirectory(run)
     following = f"pixmend complete {shlex.quote(str(run))} IMAGES --mask MASK --out DONE"
     model = find_model(run)
-    print_facts({"film": files.film, "report": files.report, "model": model, "next": following})
+    print_facts(
+        {"animation": files.animation, "report": files.report, "model": model, "next": following}
+    )
     return False
 
 

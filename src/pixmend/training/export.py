@@ -62,4 +62,4 @@ def write_frame(png: bytes, frame: Path, run: RunDirectory) -> None:
     stride = -(-len(frames) // _MAX_FRAMES)
     # Counted from the end, so that the animation ends with the newest grid.
     paths = frames[::-1][::stride][::-1]
-    write_animation([open_image(path).pixels for path in paths], run.film)
+    write_animation([open_image(path).pixels for path in paths], run.animation)

@@ -40,7 +40,7 @@ class RunDirectory:
         self.scores = path / "monitor.jsonl"  # a line of `Scores` per checkpoint
         self.checkpoints = path / "checkpoints"  # step-*.safetensors
         self.samples = path / "samples"  # step-*.png, samples at fixed latents
-        self.film = path / "film.gif"  # the samples, animated
+        self.animation = path / "samples.gif"  # the samples, animated
         self.model = path / "model.safetensors"  # the model of the last checkpoint
         self.best = path / "best.safetensors"  # the model of the checkpoint with the best scores
         self.report = path / "report.html"
