@@ -178,7 +178,7 @@ def bundled_records(out: Path) -> tuple[Path, Path]:
             link.parent.mkdir(parents=True, exist_ok=True)
             if not link.exists():
                 link.write_bytes(path.read_bytes())
-        pack(images, records, PackSettings(size=32, channels="L"), workers=1)
+        pack(images, records, PackSettings(size=64, channels="L"), workers=1)
         folders.append(records)
     return folders[0], folders[1]
 

@@ -435,6 +435,8 @@ def test_complete_and_pack_tell_of_what_they_pass_over(tmp_path, program, untrai
         "complete",
         tmp_path / "model",
         folder,
+        "--mask",
+        "center",
         "--out",
         tmp_path / "out",
         "--method",

@@ -154,7 +154,10 @@ def test_nan_takes_the_pixels_without_a_value_and_no_other_mask_may_miss_one(spe
 def test_an_image_without_the_marks_of_a_spec_is_refused_by_its_name(spec, mode, tmp_path):
     Image.new(mode, (4, 4), 1).convert(mode).putalpha(9)
     Image.new(mode, (4, 4), "white").save(tmp_path / "a.png")
-    with pytest.raises(MaskError, match=rf"a\.png: .*mask {spec}; give .*a mask image or a shape"):
+    given = (
+        "give as mask center" if spec == "auto" else rf"mask {spec}; give .*a mask image or a shape"
+    )
+    with pytest.raises(MaskError, match=rf"a\.png: .*{given}"):
         open_mask(spec, open_image(tmp_path / "a.png"))
 
 

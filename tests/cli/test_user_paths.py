@@ -13,7 +13,7 @@ VERBS = {
     "train data": ("train", "PATH", "out"),
     "train run": ("train", "in", "PATH", "--set", "device=cpu"),
     "train recipe": ("train", "in", "out", "--recipe", "PATH"),
-    "complete model": ("complete", "PATH", "in", "--out", "out"),
+    "complete model": ("complete", "PATH", "in", "--mask", "center", "--out", "out"),
     "complete input": ("complete", "characters", "PATH", "--out", "out"),
     "complete out": ("complete", "characters", "in", "--out", "PATH"),
     "complete mask": ("complete", "characters", "in", "--out", "out", "--mask", "PATH"),

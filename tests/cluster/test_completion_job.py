@@ -74,7 +74,7 @@ def test_what_killed_workers_left_is_removed_when_all_is_done(run, make_images, 
     folder, out = make_images(2, side=18), tmp_path / "out"
     run(folder, out)
     for path in (out, out / "Sample001", out / ".complete"):
-        (path / ".img00000.png.abcd_123.tmp").write_bytes(b"half")
+        (path / ".img00000.png.abcd_123.pixmend.tmp").write_bytes(b"half")
     run(folder, out)
     assert not list(out.rglob("*.tmp"))
 

@@ -213,4 +213,4 @@ def test_what_is_no_pixmend_server_is_told_in_a_line(body):
 def test_an_answer_without_its_parts_is_told_in_a_line(limited, monkeypatch):
     monkeypatch.setattr("pixmend.serve.app.answer_json", lambda *_: b'{"candidates": [{}]}')
     with limited() as server, pytest.raises(ServerError, match="pixmend server"):
-        Client(server.url).complete(np.zeros((9, 9), np.uint8), method="instant")
+        Client(server.url).complete(np.zeros((9, 9), np.uint8), "center", method="instant")
