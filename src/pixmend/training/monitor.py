@@ -57,10 +57,7 @@ _DIVERSE, _COLLAPSED = 0.5, 0.25  # least diversity before a collapse, and the s
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of one checkpoint; None where the images do not define them.
-
-    Most need two images that differ, or held-out images.
-    """
+    """The scores of one checkpoint; None where the images (one, alike, none held out) define none."""
 
     step: int
     images: int  # that D has seen
