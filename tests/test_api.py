@@ -1,6 +1,8 @@
 """The library's verbs, one after the other, on a real folder."""
 
+import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from PIL import Image
 
 import pixmend
 from pixmend.api import Model
-from pixmend.errors import MaskError, OutputError, SettingsError
+from pixmend.errors import ImageError, InputError, MaskError, OutputError, SettingsError
 from pixmend.models import BUNDLED
 
 
@@ -104,6 +106,22 @@ def test_paths_and_pil_images_may_be_mixed(model, answer, tmp_path):
 
 
 # Saving and showing
+
+
+@pytest.mark.parametrize("value", [io.BytesIO(b"x"), io.StringIO("x"), None, b"x", 3, {}])
+def test_what_is_no_image_or_mask_is_named_as_what_it_was_given_for(model, value):
+    with pytest.raises(ImageError, match=f"^image: a {type(value).__name__} is no image"):
+        model.complete(value, "center")
+    with pytest.raises(MaskError, match=f"^mask image: a {type(value).__name__} is no image"):
+        model.complete(RGB, value)
+
+
+@pytest.mark.parametrize("path", ["a\0b.png", Path("a\0b.png")])
+def test_a_path_with_a_nul_is_refused_in_a_line(model, path):
+    with pytest.raises(InputError, match=r"a\\x00b.png.* NUL"):
+        model.complete(path, "center")
+    with pytest.raises(InputError, match=r"a\\x00b.png.* NUL"):
+        model.complete(RGB, path)
 
 
 def test_a_result_saves_its_answer_where_known_pixels_stay_exact(model, answer, tmp_path):

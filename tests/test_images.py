@@ -864,3 +864,16 @@ def test_floats_are_shown_in_16_bits_as_they_lie(shape):
     values = np.linspace(0, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
     expected = np.rint(values.astype(np.float64) * 65535).reshape(2, 3, -1)
     assert np.array_equal(open_image(values).pixels, expected)
+
+
+def test_the_transparent_value_of_16_bit_grey_is_told_as_lost(tmp_path):
+    grey = Image.fromarray(np.arange(12, dtype=np.uint16).reshape(3, 4))
+    grey.save(tmp_path / "plain.png")
+    content = (tmp_path / "plain.png").read_bytes()
+    chunk = b"tRNS\0\7"
+    chunk = struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    at = content.index(b"IDAT") - 4
+    (tmp_path / "clear.png").write_bytes(content[:at] + chunk + content[at:])
+    assert open_image(tmp_path / "plain.png").warnings == []
+    (warning,) = open_image(tmp_path / "clear.png").warnings
+    assert warning == "not kept: the transparent value of 16-bit grey"

@@ -340,7 +340,7 @@ def train(
 
 def _to_array(value: Any) -> Any:  # noqa: ANN401
     """Return a tensor [H, W] or [C, H, W] as an array, and anything else as it is."""
-    if not hasattr(value, "detach"):
+    if not hasattr(value, "is_floating_point"):  # files too have a method "detach"
         return value
     small = value.is_floating_point() and value.element_size() < 4  # NumPy has no bfloat16
     array = (value.float() if small else value).detach().cpu().numpy()

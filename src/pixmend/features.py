@@ -10,6 +10,7 @@ checkpoints and runs.
 Neither gives figures comparable with published ones, which use Inception v3.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -67,7 +68,7 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
 
     The kernel is (a.b / F + 1)^3. Its mean over pairs within each set, without pairs of an item
     with itself, less twice its mean over pairs between the sets (Binkowski 2018, equations 4 and
-    5).
+    5). NaN for a set of one.
     """
     x, y = x.double(), y.double()
     within = sum(
@@ -94,14 +95,17 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     """Return |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)) of features [N, F] and [M, F].
 
     Heusel 2017, equation 6. Biased upwards with fewer images than features: compare only figures of
-    equal counts.
+    equal counts. NaN for a set of one, and for features that are not finite.
     """
     x, y = x.double(), y.double()
     # S = a^T a and S' = b^T b
     a, b = ((part - part.mean(0)) / (len(part) - 1) ** 0.5 for part in (x, y))
     # The trace of (S S')^(1/2) is the sum of the singular values of a b^T, [N, M]: no matrix root
     # is needed.
-    overlap = torch.linalg.svdvals(a @ b.T).sum()
+    product = a @ b.T
+    if not product.isfinite().all():
+        return math.nan
+    overlap = torch.linalg.svdvals(product).sum()
     means = (x.mean(0) - y.mean(0)).square().sum()
     return float(means + a.square().sum() + b.square().sum() - 2 * overlap)
 
@@ -115,7 +119,7 @@ def nearest_distances(x: Tensor, y: Tensor) -> Tensor:
 
 
 def mean_pairwise_distance(x: Tensor) -> float:
-    """Return the mean L2 distance of two different rows of x [N, D]."""
+    """Return the mean L2 distance of two different rows of x [N, D]; NaN for one row."""
     return float(torch.pdist(x.cpu()).mean())
 
 

@@ -170,3 +170,19 @@ def test_no_memory_is_one_line_and_other_errors_of_torch_are_bugs(program, monke
         ran = program(*arguments)
         assert (ran.code, ran.err.count("\n")) == (2, 1)
         assert "out of memory" in ran.err
+
+
+def test_a_current_folder_that_is_gone_is_told_in_a_line(tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    program = "import os, sys; os.rmdir(os.getcwd()); from pixmend.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "info", "x"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=ENVIRONMENT,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: the current folder is gone; change to another one\n"

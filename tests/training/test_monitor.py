@@ -1,6 +1,7 @@
 """The monitor: its measures against slow second ways, its warnings, and that it changes nothing."""
 
 import json
+import math
 import sys
 import types
 from dataclasses import asdict, replace
@@ -41,6 +42,7 @@ from pixmend.training.monitor import (
     read_scores,
 )
 from pixmend.training.split import Split
+from tests.inpainting import with_inpainter
 
 CPU = torch.device("cpu")
 NORMAL = {"features": "random", "kid": 0.1, "fid": 1.0, "diversity": 1.0}
@@ -374,3 +376,77 @@ def test_few_held_out_images_are_seen_under_masks_of_every_share(
 def test_without_an_inpainter_nothing_is_calibrated(monitor, tiny, watched):
     records, split = watched
     assert monitor.calibrate(model_of(tiny, pixels(records, split.training[:4]))) is None
+
+
+@pytest.mark.parametrize("sizes", [(1, 5), (5, 1), (1, 1)])
+def test_distances_of_one_image_and_of_broken_features_are_nan_and_no_error(sizes):
+    x, y = (drawn(size, 6) for size in sizes)
+    assert math.isnan(kernel_distance(x, y))
+    assert math.isnan(frechet_distance(x, y))
+    assert math.isnan(frechet_distance(drawn(4, 6), torch.full((4, 6), torch.nan)))
+    assert frechet_distance(torch.ones(4, 6), torch.ones(3, 6)) == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("count", "step", "undefined", "reason"),
+    [
+        (1, 0, {"kid", "fid", "diversity"}, "there is one training image"),
+        (20, 0, {"diversity"}, "the training images are alike"),
+        (2, 9, set(), ""),
+    ],
+)
+@pytest.mark.parametrize("channels", ["L", "RGBA"])
+def test_training_ends_on_few_or_equal_images(
+    tmp_path, tiny, count, step, undefined, reason, channels
+):
+    depth = len(channels)
+    for index in range(count):
+        grey = np.full((16, 16, depth), 100 + step * index, np.uint8)
+        (tmp_path / f"{index}.png").write_bytes(encode_png(grey))
+    pack(tmp_path, tmp_path / "packed", PackSettings(size=16, channels=channels), workers=1)
+    knobs = {"inpainter_filters": 8, "inpainter_batch": 8, "retrieval_images": 8}
+    settings = tiny(monitor=True, channels=channels, **knobs)
+    run = RunDirectory(tmp_path / "run")
+    done = list(train(Records(tmp_path / "packed"), run.path, settings))
+    assert done[-1].event == "done"
+    load_model(run.model)
+    for scores in read_scores(run.scores):
+        assert {name for name in ("kid", "fid", "diversity") if getattr(scores, name) is None} == (
+            undefined
+        )
+        assert [scores.text(name) for name in undefined] == ["n/a"] * len(undefined)
+        warnings = [warning for warning in scores.warnings if "n/a" in warning]
+        assert len(warnings) == bool(reason)
+        assert not reason or warnings[0].startswith(reason)
+    assert ("<td>n/a</td>" in run.report.read_text()) == bool(reason) or count == 2
+
+
+def test_a_model_whose_samples_are_not_finite_is_scored_and_is_not_the_best(monitor, tiny):
+    scores = monitor.score(model_of(tiny, torch.full((1, 1, 16, 16), torch.nan)), step=4, images=32)
+    assert (scores.kid, scores.fid, scores.diversity, scores.nearest) == (None,) * 4
+    json.dumps(asdict(scores), allow_nan=False)
+    reference = replace(SCORES, completion=scores.completion)
+    assert not is_better(scores, reference)
+    assert is_better(reference, scores)
+    assert not collapse_warning(scores, [SCORES])
+    assert not collapse_warning(SCORES, [scores])
+
+
+@pytest.mark.parametrize("held_out", [1, 2, 24])
+@pytest.mark.parametrize("training", [1, 5])
+def test_alike_images_on_both_sides_are_scored_and_calibrated(tiny, held_out, training):
+    settings = tiny()
+
+    def read(indices):
+        return np.full((len(indices), 16, 16, 1), 130, np.uint8)
+
+    split = Split(np.arange(training), training + np.arange(held_out))
+    watch = Monitor(read, split, settings, CPU)
+    networks = settings.networks()
+    plain = DCGAN(networks, Generator(networks).eval(), Discriminator(networks).eval(), {})
+    model = with_inpainter(plain)
+    scores = watch.score(model, step=4, images=32)
+    assert (watch.calibrate(model) is None) == (held_out == 1)
+    assert (scores.diversity, scores.nearest) == (None, None)
+    assert "alike" in scores.warnings[0] or "one training image" in scores.warnings[0]
+    json.dumps(asdict(scores), allow_nan=False)

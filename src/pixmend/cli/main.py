@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -57,6 +58,10 @@ def main() -> None:
     output = LastingFile.replace("stdout")
     LastingFile.replace("stderr")
     try:
+        try:
+            Path.cwd()
+        except OSError:
+            _exit("error: the current folder is gone; change to another one", 2)
         try:
             app()
         finally:

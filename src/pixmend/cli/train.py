@@ -170,11 +170,11 @@ def _train(
 
 def describe_scores(scores: "Scores") -> str:
     """Return the step and the scores of a checkpoint in words."""
-    parts = [f"KID {scores.kid:.4f} ({scores.features} features)"]
+    parts = [f"KID {scores.text('kid', 4)} ({scores.features} features)"]
     if scores.psnr:
         values = " / ".join(f"{value:.1f}" for value in scores.psnr.values())
         parts.append(f"hole PSNR {values} dB ({' / '.join(scores.psnr)})")
-    parts.append(f"diversity {scores.diversity:.2f}")
+    parts.append(f"diversity {scores.text('diversity')}")
     if scores.nearest is not None:
         parts.append(f"novelty {scores.nearest:.2f}")
     return f"step {scores.step:,}: {', '.join(parts)}"

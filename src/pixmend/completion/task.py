@@ -124,7 +124,7 @@ def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: A
     if isinstance(mask, np.ndarray):
         return Mask.from_pixels(mask)
     if not isinstance(mask, str | Path | StorePath):
-        return Mask.from_picture(open_image(mask))
+        return _read_mask(mask)
     path = StorePath.of(mask)
     if path.is_folder():
         if picture.path is None:
@@ -134,14 +134,7 @@ def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: A
         path = _mask_in(path, PurePath(picture.path.name), picture.name)
     elif not path.exists():
         make_mask(str(mask), picture.height, picture.width)  # raises, naming the shapes
-    try:
-        if path.suffix.lower() == ".npy":
-            return Mask.from_pixels(read_array(path))
-        return Mask.from_picture(open_image(path))
-    except MaskError:
-        raise
-    except InputError as error:
-        raise MaskError(f"mask {error}") from error
+    return _read_mask(path)
 
 
 def mask_file(mask: str, image: StorePath, relative: PurePath) -> StorePath | None:
@@ -158,6 +151,17 @@ def mask_file(mask: str, image: StorePath, relative: PurePath) -> StorePath | No
     if is_spec(mask) or not (folder := StorePath.of(mask)).is_folder():
         return None
     return _mask_in(folder, relative, str(image))
+
+
+def _read_mask(source: Any) -> Mask:  # noqa: ANN401 - as `open_image` has it
+    try:
+        if isinstance(source, StorePath) and source.suffix.lower() == ".npy":
+            return Mask.from_pixels(read_array(source))
+        return Mask.from_picture(open_image(source))
+    except MaskError:
+        raise
+    except InputError as error:
+        raise MaskError(f"mask {error}") from error
 
 
 def _mask_in(folder: StorePath, relative: PurePath, name: str) -> StorePath:

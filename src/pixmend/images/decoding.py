@@ -112,6 +112,8 @@ def upright(image: Image.Image, content: bytes = b"") -> Decoded:
     if modes is not None and (kept.mode not in modes.split() or image.mode == "LAB"):
         lost.append(f"the profile of {profile[16:20].decode().strip()} colours")
         profile = b""
+    if "transparency" in image.info and kept.mode[-1] != "A":
+        lost.append("the transparent value of 16-bit grey")
     info = {"icc_profile": profile, "xmp": image.info.get("xmp"), "dpi": resolution}
     info |= {"exif": exif.tobytes() if exif else b"", "png": chunks}
     notes += [f"not kept: {', '.join(lost[:9])}"] if lost else []

@@ -111,7 +111,8 @@ def calibrate(
         return None
     batches = torch.split(training, _BATCH)
     features = torch.cat([_features(model.discriminator, batch) for batch in batches])
-    centre, spread = features.mean(0), features.std(0).clamp_min(_MIN_SPREAD)
+    centre, spread = features.mean(0), features.std(0, correction=min(1, len(features) - 1))
+    spread = spread.clamp_min(_MIN_SPREAD)  # 0 for one image, and for equal ones
     predicted, observed, completed = [], [], []
     for masks in known:
         pairs = zip(torch.split(held_out, _BATCH), torch.split(masks, _BATCH), strict=True)

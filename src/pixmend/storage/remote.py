@@ -65,6 +65,8 @@ class StorePath:
         """
         if isinstance(path, StorePath):
             return path
+        if "\0" in str(path):
+            raise InputError(f"{str(path)!r}: a path holds no NUL character; check the name")
         parsed = path if isinstance(path, Path) else parse_url(path)
         return cls(parsed) if isinstance(parsed, Path) else cls(None, *parsed)
 

@@ -51,19 +51,20 @@ _CALIBRATED, _MASK_KINDS = 64, 5  # held-out images for calibration, and kinds o
 _CALIBRATIONS = _CALIBRATED * _MASK_KINDS
 _SIDE = 32  # pixels, for distances between images
 _NEIGHBOUR_BYTES = 64 * 2**20  # of training images that are searched for the nearest
+_ALIKE = 0.02  # largest L2 distance of thumbnails that are alike: a grey level, or rounding
 _DIVERSE, _COLLAPSED = 0.5, 0.25  # least diversity before a collapse, and the share left by one
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of one checkpoint; None where they need held-out images and there are none."""
+    """The scores of one checkpoint; None where the images (one, alike, none held out) define none."""
 
     step: int
     images: int  # that D has seen
     features: str  # name of the feature map of KID and Fréchet distance
-    kid: float  # of 512 samples to 512 training images
-    fid: float
-    diversity: float  # mean distance between samples over that of training images; repeats: << 1
+    kid: float | None  # of 512 samples to 512 training images
+    fid: float | None
+    diversity: float | None  # mean distance of samples over that of training images; repeats: << 1
     accuracy_training: float  # of D on training images
     accuracy_samples: float
     accuracy_held_out: float | None = None
@@ -80,6 +81,11 @@ class Scores:
     def mean_psnr(self) -> float | None:
         """Mean PSNR over the masks, in dB."""
         return sum(self.psnr.values()) / len(self.psnr) if self.psnr else None
+
+    def text(self, name: str, digits: int = 2) -> str:
+        """Return a score for display; "n/a" where it is None."""
+        value: float | None = getattr(self, name)
+        return "n/a" if value is None else f"{value:.{digits}f}"
 
 
 class Monitor:
@@ -112,7 +118,7 @@ class Monitor:
             "features": self._features.name,
             "kid": kernel_distance(features, self._training_features),
             "fid": frechet_distance(features, self._training_features),
-            "diversity": mean_pairwise_distance(thumbnails) / max(self._distance, 1e-12),
+            "diversity": _ratio(mean_pairwise_distance(thumbnails), self._distance),
         }
         with _evaluation_mode(model.discriminator) as discriminator:
             for name, images_of, sign in (
@@ -125,15 +131,20 @@ class Monitor:
                     values[f"accuracy_{name}"] = float(correct.float().mean())
         if self._held_out is not None:
             distance = self._nearest_distance(thumbnails)
-            values["nearest"] = distance / max(self._held_out_distance, 1e-12)
+            values["nearest"] = _ratio(distance, self._held_out_distance)
             values["kid_held_out"] = kernel_distance(features, self._held_out_features)
             values |= self._completion_scores(model, self._held_out[:_COMPLETED])
         for key, value in values.items():
             if isinstance(value, float):
-                values[key] = round(value, 6)
+                values[key] = round(value, 6) if math.isfinite(value) else None
         seconds = round(time.monotonic() - started, 3)
         scores = Scores(step=step, images=images, seconds=seconds, **values)
-        return replace(scores, warnings=tuple(_warnings(scores, self._settings)))
+        warnings = _warnings(scores, self._settings)
+        if not self._distance > _ALIKE:
+            count = len(self._training)
+            alike = "there is one training image" if count == 1 else "the training images are alike"
+            warnings.insert(0, f"{alike}, so some scores are n/a; add images that differ")
+        return replace(scores, warnings=tuple(warnings))
 
     def calibrate(self, model: DCGAN) -> Calibration | None:
         """Calibrate a model on held-out images under all kinds of masks; None without inpainter."""
@@ -191,7 +202,7 @@ def is_better(scores: Scores, than: Scores | None) -> bool:
         assert scores.mean_psnr is not None
         assert than.mean_psnr is not None
         return scores.mean_psnr > than.mean_psnr
-    return scores.kid < than.kid
+    return than.kid is None or (scores.kid is not None and scores.kid < than.kid)
 
 
 def collapse_warning(scores: Scores, before: Sequence[Scores]) -> str:
@@ -199,12 +210,14 @@ def collapse_warning(scores: Scores, before: Sequence[Scores]) -> str:
 
     Samples that never were diverse are no collapse: there is no better checkpoint to return to.
     """
-    diverse = max(before, key=lambda each: each.diversity, default=scores)
-    if diverse.diversity < _DIVERSE or scores.diversity > _COLLAPSED * diverse.diversity:
+    earlier = [(each.diversity, -each.step) for each in before if each.diversity is not None]
+    highest, step = max(earlier, default=(0.0, 0))
+    diversity = scores.diversity
+    if diversity is None or highest < _DIVERSE or diversity > _COLLAPSED * highest:
         return ""
     return (
-        f"step {scores.step}: the samples collapsed: their diversity is {scores.diversity:.2f}, "
-        f"down from {diverse.diversity:.2f} at step {diverse.step}"
+        f"step {scores.step}: the samples collapsed: their diversity is {diversity:.2f}, "
+        f"down from {highest:.2f} at step {-step}"
     )
 
 
@@ -221,7 +234,8 @@ def hole_psnr(completed: Tensor, target: Tensor, known: Tensor) -> Tensor:
     """Return the PSNR over the hole in dB, [B], of images [B, C, S, S] in [-1, 1]."""
     hole = (~known).expand_as(target)
     error = ((completed.clamp(-1, 1) - target).square() * hole).sum((1, 2, 3)) / hole.sum((1, 2, 3))
-    return 10 * torch.log10(4 / error.clamp(min=1e-10))
+    # NaN counts as the largest error, so that a model that diverged has a score.
+    return 10 * torch.log10(4 / error.nan_to_num(4).clamp(min=1e-10))
 
 
 def latent_search(
@@ -261,6 +275,11 @@ def latent_search(
         return torch.where(known, target, generator(z))
 
 
+def _ratio(distance: float, reference: float) -> float:
+    """Return a ratio of distances; NaN where the images of the reference are one, or alike."""
+    return distance / reference if reference > _ALIKE else math.nan
+
+
 def _shuffled(indices: NDArray[np.int64], seed: int, side: str) -> NDArray[np.int64]:
     return array_generator_for(seed, "monitor", side).permutation(indices)
 
@@ -285,7 +304,7 @@ def _evaluation_mode(discriminator: Discriminator) -> Iterator[Discriminator]:
 def _warnings(scores: Scores, settings: TrainSettings) -> list[str]:
     """Return a warning, with something to try, for each problem."""
     warnings = []
-    if scores.diversity < 0.5:
+    if scores.diversity is not None and scores.diversity < 0.5:
         warnings.append(
             f"samples repeat: diversity {scores.diversity:.2f} of the training images'; "
             "try a smaller learning_rate or a larger batch_size"

@@ -60,11 +60,13 @@ def _tiles(
     if scores:
         last = scores[-1]
         best = next((each for each in reversed(scores) if each.best), last)
-        tiles.append(("KID", f"{last.kid:.4f}", f"best {best.kid:.4f}, step {best.step:,}"))
+        tiles.append(
+            ("KID", last.text("kid", 4), f"best {best.text('kid', 4)}, step {best.step:,}")
+        )
         if last.mean_psnr is not None:
             mean = sum(last.psnr_of_mean.values()) / len(MASKS)
             tiles.append(("hole PSNR", f"{last.mean_psnr:.1f} dB", f"mean image {mean:.1f} dB"))
-        tiles.append(("diversity", f"{last.diversity:.2f}", "1 = as training images"))
+        tiles.append(("diversity", last.text("diversity"), "1 = as training images"))
         if last.nearest is not None:
             tiles.append(("novelty", f"{last.nearest:.2f}", "1 = as held-out images"))
     return tiles
