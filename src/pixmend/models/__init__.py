@@ -8,7 +8,6 @@ from pixmend.models.dcgan import (
     initialise,
     sample_latents,
 )
-from pixmend.models.harmonic import harmonic_fill
 from pixmend.models.inpainter import (
     INPAINTER_LATENT,
     NEIGHBOURS,
@@ -33,6 +32,7 @@ from pixmend.models.model_file import (
 )
 from pixmend.models.retrieval import Retrieval
 from pixmend.models.settings import DCGANSettings
+from pixmend.models.smooth_fill import biharmonic_fill, harmonic_fill
 
 __all__ = [
     "BUNDLED",
@@ -49,6 +49,7 @@ __all__ = [
     "Inpainted",
     "Inpainter",
     "Retrieval",
+    "biharmonic_fill",
     "calibrate",
     "clip_radius",
     "find_model",

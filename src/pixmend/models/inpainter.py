@@ -3,7 +3,7 @@
     evidence --encode--> maps --estimate-> the mean of all plausible completions
                          maps --draw, z--> one of them
 
-An image is a per-pixel mixture of what needs no training (the neighbours, the harmonic fill) and of the inpainter's own colours. The
+An image is a per-pixel mixture of what needs no training (the neighbours, the biharmonic fill) and of the inpainter's own colours. The
 weights begin mostly at the nearest neighbour.
 """
 
@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixmend.images import channel_count
-from pixmend.models.harmonic import harmonic_fill
 from pixmend.models.retrieval import Retrieval, align
 from pixmend.models.settings import DCGANSettings
+from pixmend.models.smooth_fill import biharmonic_fill
 from pixmend.rng import generator_for
 
 NEIGHBOURS = 4  # retrieved training images that it sees
@@ -78,7 +78,7 @@ class Evidence:
     neighbours, distances
         The nearest training images by known pixels, [B, K, C, S, S], and their root mean square distances, [B, K].
     fill
-        The harmonic fill, [B, C, S, S].
+        The biharmonic fill, [B, C, S, S].
     """
 
     target: Tensor
@@ -123,7 +123,7 @@ def gather_evidence(
     """
     count = 0 if retrieval is None else min(NEIGHBOURS, len(retrieval))
     shape = target.shape[1:]
-    fill = harmonic_fill(target, known)
+    fill = biharmonic_fill(target, known)
     if retrieval is None or not count:
         neighbours = target.new_zeros(len(target), 0, *shape)
         return Evidence(target * known, known, neighbours, target.new_zeros(len(target), 0), fill)
@@ -182,7 +182,7 @@ class Inpainter(nn.Module):
         return self._mix(self.drawer(maps, z), evidence).images
 
     def _mix(self, output: Tensor, evidence: Evidence) -> Answer:
-        """Mix the neighbours, the harmonic fill and own colours by a per-pixel softmax."""
+        """Mix the neighbours, the biharmonic fill and own colours by a per-pixel softmax."""
         output = F.pixel_shuffle(output.float(), self.fold)
         experts = self.neighbours + 2
         weights = torch.softmax(output[:, :experts], 1)[:, :, None]  # [B, experts, 1, S, S]
@@ -295,7 +295,7 @@ def initialise_he(network: nn.Module, generator: torch.Generator) -> None:
 
 
 def initialise_inpainter(inpainter: Inpainter, generator: torch.Generator) -> None:
-    """Draw weights; the image begins at the nearest neighbour or, without a bank, at the harmonic fill."""
+    """Draw weights; the image begins at the nearest neighbour or, without a bank, at the biharmonic fill."""
     initialise_he(inpainter, generator)
     with torch.no_grad():
         experts, folded = inpainter.neighbours + 2, inpainter.fold**2
