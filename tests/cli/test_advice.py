@@ -33,7 +33,8 @@ def images(tmp_path):
 
 def complete(program, model, *inputs, out, **options):
     options = {"mask": "center", "method": "classic", "steps": 2, **options}
-    flags = (text for key, value in options.items() for text in (f"--{key}", value))
+    given = ((key, value) for key, value in options.items() if value is not None)
+    flags = (text for key, value in given for text in (f"--{key}", value))
     return program("complete", model, *inputs, "--out", out, *flags)
 
 
@@ -143,10 +144,11 @@ def test_a_recipe_may_begin_with_a_byte_order_mark(program, images, tmp_path):
 
 def test_complete_ends_with_the_confidence_and_the_sheet_to_open(program, images, tmp_path):
     one, many = tmp_path / "one", tmp_path / "many"
-    ran = complete(program, "characters", images / "00.png", out=one, method="default")
+    one_pass = {"method": "default", "steps": None}
+    ran = complete(program, "characters", images / "00.png", out=one, **one_pass)
     assert ran.out.splitlines()[-1] == f"open {one / '00.sheet.png'}"
     assert ran.out.splitlines()[-2].startswith("confidence ")
-    ran = complete(program, "characters", images, out=many, method="default")
+    ran = complete(program, "characters", images, out=many, **one_pass)
     assert ran.out.splitlines()[-1] == f"open {many / 'sheet.png'}"
     values = [
         json.loads(line)["confidence"] for line in (many / "results.jsonl").read_text().splitlines()

@@ -22,7 +22,7 @@ def test_killed_at_any_moment_a_run_resumes_to_the_weights_of_an_uninterrupted_o
     for run in tmp_path.iterdir():
         assert_same_end(run, tmp_path / "whole")
         assert not list(run.rglob("*.tmp"))
-        for what in ("film.gif", "samples/step-00000012.png"):
+        for what in ("samples.gif", "samples/step-00000012.png"):
             assert (run / what).read_bytes() == (tmp_path / "whole" / what).read_bytes()
         lines = (run / "log.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in lines] == list(range(1, 13))

@@ -61,7 +61,7 @@ def test_a_run_leaves_all_that_it_promises(whole):
     lines = [json.loads(line) for line in run.log.read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6, 8, 10]
     assert {"images", "seconds", "images_per_second", "loss_d", "loss_g"} <= lines[0].keys()
-    assert open_image(run.film).width == open_image(run.samples / "step-00000010.png").width
+    assert open_image(run.animation).width == open_image(run.samples / "step-00000010.png").width
     model = load_model(whole)
     assert model.card["steps"] == 10
     assert model.card["training_images"] == 20
