@@ -9,6 +9,7 @@ import torch
 from pixmend.models import INPAINTER_LATENT, Retrieval, load_model
 from pixmend.rng import generator_for
 from pixmend.training import train
+from pixmend.training.draws import hole_discriminator_losses
 from pixmend.training.losses import draw_loss, estimate_loss, variance_loss
 from pixmend.training.masking import MaskSampler, choose_retrieval, sample_masks
 from pixmend.training.step import (
@@ -102,6 +103,19 @@ def test_the_discriminator_of_draws_learns_to_tell_them_by_the_mask_too(tiny):
     with torch.no_grad():
         logits = [state.hole_discriminator(draws, each) for each in (known, 1 - known)]
     assert not torch.allclose(*logits, atol=1e-3)
+
+
+def test_draws_are_judged_with_known_pixels_pasted_and_gradients_penalised(tiny):
+    settings = tiny(**INPAINTER)
+    state = initial_state(settings, CPU)
+    sampler, images, _ = sampler_of(settings)
+    batch = sampler.mask(images[:8], np.arange(8), 0, 1)
+    known = batch.evidence.known
+    _, draws = inpainter_step(state, batch, settings, draws=True)
+    assert torch.equal(draws * known, batch.images * known)
+    for step in (7, 8):
+        losses, total = hole_discriminator_losses(state.hole_discriminator, batch, draws, step)
+        assert (total > losses.mean()) == (step == 8), "every eighth step"
 
 
 def test_it_learns_to_complete_what_it_is_shown(tiny):

@@ -118,7 +118,7 @@ def prepare_records(
     if (StorePath.of(data) / "manifest.json").is_file():
         records = Records(data, skip_bad=skip_bad, should_stop=should_stop)
     else:
-        # The images of a run are packed as before: other settings are then told all at once.
+        # The images of a run are packed as before: `_format_of` then names all that differ at once.
         known = {**(read_recipe(RunDirectory(run).settings) if is_run(run) else {}), **plan}
         values = {key: known[key] for key in _FORMAT if key in known}
         if "minutes" in plan and "size" not in known:

@@ -16,7 +16,7 @@ _PENALTY_EVERY, _GAMMA = 8, 0.5  # of the gradient penalty, as R1 and R2 in Huan
 
 
 class HoleDiscriminator(nn.Module):
-    """Tells completed images from originals; it sees the mask too, and has no norm (Huang 2024, section 3)."""
+    """Distinguishes completed images from originals; it sees the mask too, and has no norm (Huang 2024, section 3)."""
 
     def __init__(self, settings: DCGANSettings) -> None:
         super().__init__()
