@@ -9,7 +9,8 @@ _SWEEPS = 8  # at each resolution
 # holes would become smoother and narrow ones unstable.
 _RADIUS = 0.97
 _MIN_SIDE = 4
-_BIHARMONIC_STEPS = 32  # of conjugate gradients: more change only holes as wide as half the image
+_BIHARMONIC_STEPS = 32  # of conjugate gradients at each resolution: each reaches a pixel further
+_BIHARMONIC_MIN_SIDE = 16
 _TINY = 1e-12
 
 
@@ -42,20 +43,35 @@ def harmonic_fill(target: Tensor, known: Tensor) -> Tensor:
 def biharmonic_fill(target: Tensor, known: Tensor) -> Tensor:
     """Fill holes [B, C, S, S] with a nearly biharmonic function of the known pixels: edges continue into the hole.
 
-    From `harmonic_fill`, 32 steps of conjugate gradients (Hestenes and Stiefel 1952) decrease the sum of squares of the
-    Laplacian. Arguments are those of `harmonic_fill`.
+    Coarse to fine, from `harmonic_fill` at 16 to 31 pixels a side: at each resolution, 32 steps of conjugate gradients
+    (Hestenes and Stiefel 1952) decrease the sum of squares of the Laplacian. Arguments are those of `harmonic_fill`.
     """
-    filled, free = harmonic_fill(target, known), (known == 0).to(target.dtype)
+    return _clamp_to_known(_biharmonic(target * known, known), target, known)
+
+
+def _biharmonic(total: Tensor, share: Tensor) -> Tensor:
+    """Fill pixels [B, C, S, S] of known share 0; the others are ``total / share``, the mean of what they know."""
+    fixed = (share > 0).to(share.dtype)
+    values = total / share.clamp_min(1e-6)
+    if total.shape[-1] < 2 * _BIHARMONIC_MIN_SIDE:
+        return _conjugate_gradients(harmonic_fill(values, fixed), 1 - fixed)
+    coarse = _biharmonic(F.avg_pool2d(total, 2), F.avg_pool2d(share, 2))
+    filled = F.interpolate(coarse, scale_factor=2.0, mode="bicubic", align_corners=False)
+    return _conjugate_gradients(torch.lerp(filled, values, fixed), 1 - fixed)
+
+
+def _conjugate_gradients(filled: Tensor, free: Tensor) -> Tensor:
+    """Decrease the sum of squares of the Laplacian over the pixels where ``free`` is 1."""
     residual = -free * _laplacian(_laplacian(filled))
     direction, squared = residual, _sum_of_squares(residual)
     for _ in range(_BIHARMONIC_STEPS):
-        curvature = _sum_of_squares(_laplacian(direction))
-        step = squared / curvature.clamp_min(_TINY)
+        curved = _laplacian(direction)
+        step = squared / _sum_of_squares(curved).clamp_min(_TINY)
         filled = filled + step * direction
-        residual = residual - step * free * _laplacian(_laplacian(direction))
+        residual = residual - step * free * _laplacian(curved)
         before, squared = squared, _sum_of_squares(residual)
         direction = residual + squared / before.clamp_min(_TINY) * direction
-    return _clamp_to_known(filled, target, known)
+    return filled
 
 
 def _clamp_to_known(filled: Tensor, target: Tensor, known: Tensor) -> Tensor:
