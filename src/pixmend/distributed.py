@@ -88,9 +88,8 @@ SINGLE_PROCESS = Group()
 def open_group() -> Iterator[Group]:
     """Join the group of torchrun's environment variables; without them, be a group of one.
 
-    Only one process raises a user error; the others exit quietly with code 2, whether they met the
-    same error or lost their peer. SettingsError if the variables are incomplete, PeerError if
-    another process ended without an error.
+    Only one process raises a user error; the others exit quietly with code 2. SettingsError: the
+    variables are incomplete. PeerError: another process ended without an error.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield SINGLE_PROCESS

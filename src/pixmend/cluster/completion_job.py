@@ -104,10 +104,10 @@ def complete(
 ) -> CompletionSummary:
     """Complete the images of a folder, or image files, into ``out``; a rerun does what is missing.
 
-    Each image's files are those that one process writes, whatever workers there are or die; by
-    default there is one a GPU, or one a core if the cluster has no GPU. ``mask`` is a SPEC, a mask
-    file, or a folder of masks. If ``on_tick`` raises, the workers stop and finished parts stay.
-    InputError: there is no image. OutputError: ``out`` holds another job, or cannot be written.
+    Each image's files are those that one process writes, whatever workers die; by default there is
+    one a GPU, or one a core without any. ``mask`` is a SPEC, a mask file, or a folder of masks. If
+    ``on_tick`` raises, the workers stop and finished parts stay. InputError: there is no image.
+    OutputError: ``out`` holds another job, or cannot be written.
     """
     folder, files = (inputs, []) if isinstance(inputs, StorePath) else (None, list(inputs))
     plan = InputPlan(folder, files, options.candidates, uncertainty)

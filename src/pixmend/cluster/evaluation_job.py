@@ -37,10 +37,7 @@ class EvaluationJob:
     def run(
         self, batches: Iterable[EvaluationBatch], *, should_stop: Callable[[], bool]
     ) -> Iterator[tuple[EvaluationBatch, BatchResult]]:
-        """Yield each batch and its result as they finish.
-
-        StoppedError: ``should_stop`` returned True. RunError: some failed; the others are kept.
-        """
+        """Yield each batch and its result as they finish; RunError: some failed, the others are kept."""
 
         def on_tick() -> None:
             if should_stop():

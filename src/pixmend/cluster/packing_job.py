@@ -39,10 +39,7 @@ class PackingJob:
         on_change: Callable[[], None],
         on_result: Callable[[ShardResult], None],
     ) -> None:
-        """Write the unfinished shards of ``jobs``.
-
-        OutputError: some cannot be written; the others are kept. ClusterError: the cluster fails.
-        """
+        """Write the unfinished shards; OutputError: some cannot be written, the others are kept."""
         for path in (jobs[0].root, jobs[0].path):
             if not path.shared:
                 raise ClusterError(
@@ -83,10 +80,7 @@ class PackingWorker(JobWorker):
 
 
 def _check_source(root: StorePath, lines: bytes) -> None:
-    """Raise ClusterError if this machine lacks the folder or a container of images.
-
-    A single image may have been removed; without its source a shard would lack all of them.
-    """
+    """Raise ClusterError if this machine lacks the folder or a container; single images may go."""
     if root.local is None:
         return
     if not root.is_folder():

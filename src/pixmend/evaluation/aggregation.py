@@ -41,8 +41,7 @@ class Interval:
 def mean_interval(values: ArrayLike, groups: ArrayLike) -> Interval:
     """Return the mean of values [N] and its percentile bootstrap interval (Efron 1979).
 
-    Whole groups are drawn with replacement (Field and Welsh 2007), as images of one group are not
-    independent. For a comparison, pass paired differences.
+    Whole groups are drawn (Field and Welsh 2007), as images of one group are not independent.
     """
     x = np.asarray(values, np.float64)
     return _bootstrap(x, np.ones(len(x)), groups)

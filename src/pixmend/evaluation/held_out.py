@@ -33,10 +33,7 @@ Label = str | int | None
 
 @dataclass(frozen=True, eq=False)
 class EvaluationImages:
-    """The images to draw from: names and labels, and a reader of image i, uint8 [H, W, C].
-
-    The reader raises InputError for an unreadable image.
-    """
+    """The images to draw from, and a reader of image i, uint8 [H, W, C], that may raise InputError."""
 
     names: list[str]
     labels: list[Label]
@@ -110,14 +107,9 @@ def choose_held_out(
     seed: int = 0,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> HeldOut:
-    """Draw up to ``count`` images without replacement, skipping near-duplicates of training images.
+    """Draw up to ``count`` images without near-duplicates of training images; InputError if none is left.
 
     A larger ``count`` extends the same sequence. ``on_progress`` receives (images selected, total).
-
-    Raises
-    ------
-    InputError
-        No image is left.
     """
     order = array_generator_for(seed, "evaluate", "images").permutation(len(source.names))
     retrieval = None if train is None else Retrieval(channels_first(train.images))

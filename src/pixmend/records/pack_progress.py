@@ -90,11 +90,7 @@ class ProgressFile:
 
 @dataclass
 class PackSummary:
-    """The sum over finished and running shards.
-
-    Updates raise an InputError once more inputs are bad than ``max_bad`` allows: a count, or a
-    share of ``total`` if it is a float.
-    """
+    """The sum over finished and running shards; InputError once more than ``max_bad`` inputs are bad."""
 
     source: StorePath
     total: int

@@ -112,8 +112,8 @@ def prepare_records(
 ) -> Records:
     """Open a record folder (or URL), or pack an image folder into the run directory and open that.
 
-    In a group the main process packs while the others wait. Raises SettingsError if the records
-    differ from the plan, and StoppedError if ``should_stop`` returns true; the same call resumes.
+    In a group the main process packs while the others wait. SettingsError: the records differ from
+    the plan. StoppedError: ``should_stop`` returned true; the same call resumes.
     """
     if (StorePath.of(data) / "manifest.json").is_file():
         records = Records(data, skip_bad=skip_bad, should_stop=should_stop)
@@ -143,10 +143,7 @@ def prepare_records(
 def resolve_training(
     plan: Mapping[str, Any], records: Records, run: Path, *, group: Group = SINGLE_PROCESS
 ) -> TrainSettings:
-    """Return the settings of a run on these records.
-
-    With ``minutes``, settings that the plan leaves open fit the time, or are the run's so far.
-    """
+    """Return a run's settings; with ``minutes``, open ones fit the time, or are the run's so far."""
     given = {**plan, **_format_of(records)}
     if "minutes" not in plan:
         return resolve(given)
@@ -166,8 +163,8 @@ def fit_to_minutes(
 ) -> dict[str, Any]:
     """Return settings for so many minutes of training; ``given`` ones stay.
 
-    G and D are the widest that take 500 steps in that time, or else the narrowest with
-    smaller batches, in the precision that is faster here. D sees small sets of images flipped too, where flips fit the domain.
+    G and D are the widest that take 500 steps in that time, or else the narrowest with smaller
+    batches.
     """
     images = len(records)
     few = images < _FEW_IMAGES

@@ -29,10 +29,7 @@ Read = Callable[[Sequence[int] | NDArray[np.int64]], Pixels]  # indices -> uint8
 
 @dataclass(frozen=True)
 class Shuffle:
-    """Endless passes over ``count`` images, each pass in its own random order.
-
-    A batch may span two passes, so a set smaller than a batch trains too.
-    """
+    """Endless passes over ``count`` images, each in its own random order; a batch may span two."""
 
     count: int
     seed: int
@@ -53,10 +50,10 @@ def _permutation(count: int, seed: int, number: int) -> NDArray[np.int64]:
 
 
 class ReadAhead:
-    """Decodes the next batches in a thread, so that steps do not wait for files.
+    """Decodes up to four next batches in a thread, so that steps do not wait for files.
 
-    A batch stays a function of its position (``indices_at``, as `Shuffle.positions`). One that was
-    not foreseen, as after a resume, is read on request. At most four batches are in memory.
+    A batch stays a function of its position (``indices_at``, as `Shuffle.positions`); one that was
+    not foreseen, as after a resume, is read on request.
     """
 
     def __init__(self, read: Read, indices_at: Callable[[int, int], NDArray[np.int64]]) -> None:
@@ -86,8 +83,8 @@ def to_device(pixels: Pixels, device: torch.device) -> Tensor:
 class BatchLoader:
     """The inputs of every step, each a function of its position and the seed.
 
-    Each process of a group loads its share of a batch, a contiguous part. ``training`` [N] are the
-    indices of the training images among the records.
+    Each process of a group loads its contiguous part of a batch; ``training`` [N] are indices of
+    records.
     """
 
     def __init__(
@@ -142,10 +139,7 @@ class BatchLoader:
         return part
 
     def real(self, first: int, count: int) -> Tensor:
-        """Return this process's share of the ``count`` images from number ``first`` on.
-
-        The images are [count / world, C, S, S] in [-1, 1].
-        """
+        """Return this process's share of ``count`` images, [count / world, C, S, S] in [-1, 1]."""
         if self._read_ahead is not None:
             return to_device(self._read_ahead.batch(first, count), self.device)
         return to_device(self.read(self._indices(first, count)), self.device)

@@ -20,8 +20,8 @@ from pixmend.training.settings import TrainSettings
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the (micro-)batches of all processes of a group (Ioffe 2015, Algorithm 1).
 
-    It takes over weights and statistics of the layer that it replaces. In training mode mean and
-    variance are exchanged, twice differentiable. All processes must hold equally many values.
+    Mean and variance are exchanged in training mode, twice differentiable, over equally many
+    values.
     """
 
     def __init__(self, norm: nn.BatchNorm2d, group: Group) -> None:
@@ -78,10 +78,7 @@ def replicate(networks: Iterable[nn.Module], group: Group, *, sync_batchnorm: bo
 
 
 def check_shares(settings: TrainSettings, records: Records, group: Group) -> None:
-    """Check that the processes see the same images and can share batches without remainder.
-
-    Raises InputError or SettingsError.
-    """
+    """Check that the processes see the same images and can share batches without remainder."""
     shares = group.world * settings.gradient_accumulation
     batches = {"batch_size": settings.batch_size}
     if settings.inpainter_filters:
@@ -100,10 +97,7 @@ def check_shares(settings: TrainSettings, records: Records, group: Group) -> Non
 
 
 def shares_warning(before: Sequence[int], settings: TrainSettings, group: Group) -> str:
-    """Return the warning of a run that resumes with other shares; "" if they are the same.
-
-    ``before`` is the number of processes, and of micro-batches in each, that trained the run.
-    """
+    """Return the warning of a run that resumes with other processes and micro-batches, or ""."""
     now = [group.world, settings.gradient_accumulation]
     if list(before) == now:
         return ""

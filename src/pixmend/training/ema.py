@@ -31,10 +31,7 @@ def recompute_batchnorm(
     batches: int = 32,
     batch_size: int = 128,
 ) -> Generator:
-    """Return a copy in evaluation mode, with batch norm statistics over the prior.
-
-    The running averages of training belong to weights that have moved since, and to the live G.
-    """
+    """Return a copy in evaluation mode, with batch norm statistics of its own over the prior."""
     generator = copy.deepcopy(generator).train()
     device = next(generator.parameters()).device
     norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]

@@ -49,14 +49,12 @@ def train(
     However often a run is interrupted, its weights after N steps are the same, bit for bit on a
     CPU. With ``minutes`` they are not, as the schedule follows the clock. Non-finite updates are
     skipped. After 5 in a row, non-finite weights or collapsed samples, the run returns to its last
-    good checkpoint once, with other draws. Failed writes are retried.
+    good checkpoint once, with other draws; the second time is a DivergedError. Failed writes are
+    retried.
 
     ``should_stop`` is called after every step and while images are decoded. If it returns true in
-    one process of the ``group`` (`pixmend.distributed.open_group`), all save the state and stop.
-
-    Raises RunError if the directory holds another run (see `open_run`) or only damaged checkpoints;
-    DivergedError after a second rollback; OutputError if the disk is full at the start or at the
-    end. The last checkpoint stays good.
+    one process of the ``group``, all save the state and stop. RunError: the directory holds another
+    run, or only damaged checkpoints. OutputError: the disk is full at the start or at the end.
     """
     check_shares(settings, records, group)
     facts = {"data": data_name, "data_digest": records.digest, "data_count": len(records)}
@@ -236,8 +234,8 @@ class Trainer:
     def _save(self) -> None:
         """Write a checkpoint, then its export and scores.
 
-        Raises DivergedError, in all processes, if the state is not finite, or if its samples
-        collapsed and there is an earlier checkpoint to return to.
+        DivergedError, in all processes: the state is not finite, or its samples collapsed since an
+        earlier checkpoint.
         """
         started = time.monotonic()
         checkpoint = main_checkpoint(self.state)

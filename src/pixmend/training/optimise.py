@@ -32,10 +32,7 @@ def make_optimiser(name: str, network: nn.Module, settings: TrainSettings) -> Ad
 
 @torch.no_grad()
 def update_if_finite(loss: Tensor, *optimisers: Adam, group: Group = SINGLE_PROCESS) -> Tensor:
-    """Step the ``optimisers`` if the loss [B] and all gradients are finite in all processes.
-
-    The step is that of the mean gradient over the group. Returns the loss, NaN if skipped.
-    """
+    """Step by the group's mean gradient if all of it and the loss [B] are finite; return the loss or NaN."""
     parameters = [params for each in optimisers for params in each.param_groups]
     weights = [weight for params in parameters for weight in params["params"]]
     gradients = [weight.grad for weight in weights if weight.grad is not None]

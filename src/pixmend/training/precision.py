@@ -11,8 +11,8 @@ from pixmend.training.settings import Precision
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
     """Compute activations and products in ``precision`` (Micikevicius 2018, section 3).
 
-    bfloat16 has the range of float32, so gradients need no scaling. Its 8 bits are too few for sums
-    of many values: batch norm statistics, losses and moments stay float32.
+    bfloat16 has the range of float32, so gradients need no scaling; its 8 bits are too few for
+    sums.
     """
     if precision == "float32":
         return contextlib.nullcontext()
