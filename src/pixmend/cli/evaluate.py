@@ -112,7 +112,8 @@ def evaluate(
     with contextlib.ExitStack() as stack:
         engine = None
         if cluster is not None:
-            from pixmend.cluster import EvaluationJob, connect
+            from pixmend.cluster.evaluation_job import EvaluationJob
+            from pixmend.cluster.session import connect
 
             on, models = stack.enter_context(connect(cluster)), list(filter(None, (model, other)))
             engine = EvaluationJob(on, models, spec, train_data, device)

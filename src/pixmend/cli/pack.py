@@ -63,7 +63,8 @@ def pack(
     with contextlib.ExitStack() as stack:
         engine = None
         if cluster is not None:
-            from pixmend.cluster import PackingJob, connect
+            from pixmend.cluster.packing_job import PackingJob
+            from pixmend.cluster.session import connect
 
             engine = PackingJob(stack.enter_context(connect(cluster)), workers)
         should_stop = stack.enter_context(stop_on_signal())
