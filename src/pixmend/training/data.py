@@ -89,41 +89,42 @@ class BatchLoader:
 
     def __init__(
         self,
-        records: Records,
+        read: Read,
         settings: TrainSettings,
         device: torch.device,
         training: NDArray[np.int64],
         group: Group = SINGLE_PROCESS,
     ) -> None:
-        self._records, self._settings, self.device = records, settings, device
+        self.read, self._settings, self.device = read, settings, device
         self._training, self._group = training, group
-        self.read: Read = records.images
         self._read_ahead: ReadAhead | None = None
         self._masks: MaskSampler | None = None
         self.retrieval: Retrieval | None = None
         self.reseed(settings.seed)
 
-    def open(self, should_stop: Callable[[], bool]) -> None:
+    def open(self, records: Records, should_stop: Callable[[], bool]) -> None:
         """Decode the images into memory if they fit, or raise StoppedError; else read ahead."""
 
         def check(done: int, total: int) -> None:
             if done < total and should_stop():
                 raise StoppedError
 
-        settings = self._settings
-        limit = settings.memory_mib * 2**20 // self._group.local_world
-        images = self._records.load_all(limit, on_progress=check)
+        limit = self._settings.memory_mib * 2**20 // self._group.local_world
+        images = records.load_all(limit, on_progress=check)
         if images is not None:
             self.read = images.__getitem__
         else:
             self._read_ahead = ReadAhead(self.read, self._indices)
-        if settings.inpainter_filters:
-            training = self._training
-            self.retrieval, members = choose_retrieval(
-                settings, len(training), lambda at: self.read(training[at]), self.device
-            )
-            groups = group_numbers(self._records)
-            self._masks = MaskSampler(settings, groups, self.retrieval, training[members])
+        if self._settings.inpainter_filters:
+            self.open_masks(group_numbers(records))
+
+    def open_masks(self, groups: NDArray[np.int64]) -> None:
+        """Choose the retrieval images; ``groups`` [N] are the group numbers of all records."""
+        settings, training = self._settings, self._training
+        self.retrieval, members = choose_retrieval(
+            settings, len(training), lambda at: self.read(training[at]), self.device
+        )
+        self._masks = MaskSampler(settings, groups, self.retrieval, training[members])
 
     def reseed(self, seed: int) -> None:
         """Draw order, latents, masks and augmentation of the steps from ``seed``."""

@@ -67,7 +67,7 @@ def train(
         if trainer.restore():
             trainer.warn(shares_warning(before, settings, group))
             yield trainer.progress("resumed")
-        if not trainer.open(should_stop):
+        if not trainer.open(records, should_stop):
             yield trainer.progress("stopped")
             return
         event = ""
@@ -105,7 +105,7 @@ class Trainer:
         split = open_split(
             run.split, records, seed=settings.seed, share=settings.held_out, group=group
         )
-        self.loader = BatchLoader(records, settings, self.device, split.training, group)
+        self.loader = BatchLoader(records.images, settings, self.device, split.training, group)
         self.writer = DeferredWriter(self.warn)
         # The main process alone scores and shows the run.
         silent = {} if group.is_main else {"monitor": False, "tensorboard": False}
@@ -153,11 +153,11 @@ class Trainer:
                 self.clock.earlier = seconds
         return restored
 
-    def open(self, should_stop: Callable[[], bool]) -> bool:
+    def open(self, records: Records, should_stop: Callable[[], bool]) -> bool:
         """Decode the images, and prepare the first step unless a process is asked to stop."""
         stopped = False
         try:
-            self.loader.open(should_stop)
+            self.loader.open(records, should_stop)
         except StoppedError:
             stopped = True
         if self.group.any(stopped):
