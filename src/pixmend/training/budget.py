@@ -120,10 +120,10 @@ def prepare_records(
             )
         packing = PackSettings(**values)
         folder = RunDirectory(run).records
-        with group.main_first():
-            if group.is_main:
-                pack(data, folder, packing, on_progress=on_progress, should_stop=should_stop)
-            records = Records(folder, skip_bad=skip_bad, should_stop=should_stop)
+        if group.is_main:
+            pack(data, folder, packing, on_progress=on_progress, should_stop=should_stop)
+        group.broadcast_object(None)  # the others wait for the main process
+        records = Records(folder, skip_bad=skip_bad, should_stop=should_stop)
     for key, value in _format_of(records).items():
         if key in plan and plan[key] != value:
             raise SettingsError(

@@ -1,4 +1,4 @@
-"""Adam and AdamW: their state, its learning rates, and updates that must be finite."""
+"""Adam and AdamW: their state, its learning rates, updates that must be finite, and their average."""
 
 import math
 from collections.abc import Mapping
@@ -44,6 +44,19 @@ def update_if_finite(loss: Tensor, *optimisers: Adam, group: Group = SINGLE_PROC
     for optimiser in optimisers:
         optimiser.step()
     return loss
+
+
+@torch.no_grad()
+def update_ema(ema: nn.Module, module: nn.Module, *, decay: float, step: int) -> None:
+    """Update ``ema``'s weights, a <- d a + (1 - d) w, and copy the buffers.
+
+    d grows as (1 + step) / (10 + step) up to ``decay``, to forget the random start; 0 copies.
+    """
+    decay = min(decay, (1 + step) / (10 + step)) if decay else 0.0
+    for average, weight in zip(ema.parameters(), module.parameters(), strict=True):
+        average.lerp_(weight, 1 - decay)
+    for own, buffer in zip(ema.buffers(), module.buffers(), strict=True):
+        own.copy_(buffer)
 
 
 def set_learning_rates(

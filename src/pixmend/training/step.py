@@ -15,7 +15,6 @@ from pixmend.models.inpainter import follow_estimator
 from pixmend.training.augment import Transform, unchanged
 from pixmend.training.data import BatchLoader
 from pixmend.training.draws import draw_losses, hole_discriminator_losses, is_penalised
-from pixmend.training.ema import update_ema
 from pixmend.training.losses import (
     DISCRIMINATOR_LOSSES,
     GENERATOR_LOSSES,
@@ -25,7 +24,7 @@ from pixmend.training.losses import (
     variance_loss,
 )
 from pixmend.training.masking import MaskedBatch
-from pixmend.training.optimise import set_learning_rates, update_if_finite
+from pixmend.training.optimise import set_learning_rates, update_ema, update_if_finite
 from pixmend.training.settings import Precision, TrainSettings
 from pixmend.training.spectral import iterate_powers
 from pixmend.training.train_state import TrainState
