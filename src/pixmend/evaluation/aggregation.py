@@ -159,7 +159,10 @@ def summarise(
     for first in ours:
         second = first.replace("A:", "B:", 1)
         if second != first and second in ours:
-            gaps = [table.differences(second, first, columns, name) for name in ("psnr", "ssim")]
+            gaps = [
+                {mask: table.difference(second, first, mask, name) for mask in columns}
+                for name in ("psnr", "ssim")
+            ]
             pairs.append(Pair(first, second, *gaps))
     return Summary(
         labels=labels,
@@ -204,11 +207,6 @@ class _Table:
     def difference(self, label: str, other: str, mask: str, name: str = "psnr") -> Interval:
         differences = self.values(label, mask, name) - self.values(other, mask, name)
         return mean_interval(differences, self._groups)
-
-    def differences(
-        self, label: str, other: str, masks: Sequence[str], name: str
-    ) -> dict[str, Interval]:
-        return {mask: self.difference(label, other, mask, name) for mask in masks}
 
     def lead(self, label: str, baselines: Sequence[str], mask: str, name: str) -> Lead:
         baseline = self.best(baselines, mask, name)

@@ -195,6 +195,7 @@ def is_better(scores: Scores, than: Scores | None) -> bool:
     """Whether scores are better: by mean hole PSNR with an inpainter, otherwise by KID."""
     if than is None or (scores.features, scores.completion) != (than.features, than.completion):
         return True
+    # The PSNR of a short search depends on the search as much as on the model.
     if scores.completion == "inpainter":
         assert scores.mean_psnr is not None
         assert than.mean_psnr is not None
