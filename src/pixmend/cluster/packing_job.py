@@ -1,7 +1,7 @@
 """Packing on a cluster: each worker writes one shard at a time, or finds it finished."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pixmend.cluster.session import Cluster, missing_on_node
 from pixmend.cluster.worker_pool import JobWorker, RetryPolicy, WorkerPool
@@ -94,4 +94,4 @@ def _check_source(root: StorePath, lines: bytes) -> None:
 def _items(lines: bytes, left_out: dict[int, str]) -> Iterable[ImageSource]:
     for position, line in enumerate(lines.splitlines()):
         item = source_from_line(line)
-        yield replace(item, reason=left_out[position]) if position in left_out else item
+        yield item._replace(reason=left_out[position]) if position in left_out else item

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from pixmend.errors import InputError
 from pixmend.images import EXTENSIONS, KNOWN_KINDS
@@ -38,8 +38,7 @@ _CONTAINERS: tuple[Kind, ...] = ("tfrecord", "idx", "zip")
 _MEMBERS = {"zip": zip_members, "idx": idx_members, "tfrecord": tfrecord_members}
 
 
-@dataclass(frozen=True, slots=True)
-class ImageSource:
+class ImageSource(NamedTuple):
     """One input: an image, or something that is left out."""
 
     kind: Kind  # of ``file``
@@ -53,8 +52,7 @@ class ImageSource:
 
 def source_to_line(source: ImageSource) -> str:
     """Return a source as one line of JSON, pure ASCII, without the newline."""
-    fields = (source.kind, source.file, source.name, source.class_text)
-    return _ENCODE((*fields, source.place, source.version, source.reason))
+    return _ENCODE(source)
 
 
 def source_from_line(line: str | bytes) -> ImageSource:
