@@ -80,7 +80,7 @@ class PackingWorker(JobWorker):
 
 
 def _check_source(root: StorePath, lines: bytes) -> None:
-    """Raise ClusterError if this machine lacks the folder or a container; single images may go."""
+    """Raise ClusterError if this machine lacks the folder or a container; an image may have been removed."""
     if root.local is None:
         return
     if not root.is_folder():

@@ -137,10 +137,10 @@ class WorkerPool(Generic[JobT, ResultT]):
         self,
         cluster: Cluster,
         worker_class: type,
-        arguments: tuple[object, ...] = (),
+        arguments: tuple[object, ...] = (),  # of `JobWorker.setup`
         *,
         workers: int,
-        gpus: float = 0,
+        gpus: float = 0,  # for each worker
     ) -> None:
         self.failed: list[tuple[JobT, str]] = []
         self._cluster, self._ray = cluster, cluster.ray

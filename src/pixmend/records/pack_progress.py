@@ -95,7 +95,7 @@ class PackSummary:
     source: StorePath
     total: int
     progress: ProgressFile
-    max_bad: int | float | None
+    max_bad: int | float | None  # a count, or a share of ``total``
     on_progress: Callable[[PackProgress], None] | None
     results: dict[int, ShardResult] = field(default_factory=dict)
     running: set[int] = field(default_factory=set)

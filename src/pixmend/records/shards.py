@@ -142,6 +142,7 @@ def square_of(
     if settings.fit == "pad" and pixels.shape[-1] < channel_count(channels):
         # Else the border of a grey image would be grey, and that of an opaque one opaque.
         pixels = to_channels(pixels, channels, background)
+    # Colours are combined after the resampling, which is linear: a large photograph costs a tenth.
     square = fit_square(pixels, settings.size, settings.fit, background)
     return to_channels(square, channels, background)
 

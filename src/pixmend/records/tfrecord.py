@@ -108,7 +108,7 @@ def map_file(path: StorePath | Path) -> bytes | mmap.mmap:
                 source.copy_to(file)
                 file.flush()
             if not file.seek(0, os.SEEK_END):
-                return b""
+                return b""  # which cannot be mapped
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except MissingError:
         raise InputError(f"{path}: no such file; check the path") from None

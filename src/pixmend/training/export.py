@@ -58,6 +58,7 @@ def recompute_batchnorm(
     """Return a copy in evaluation mode, with batch norm statistics of its own over the prior."""
     generator = copy.deepcopy(generator).train()
     device = next(generator.parameters()).device
+    # The running averages of training belong to weights that have moved since, and to the live G.
     norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
