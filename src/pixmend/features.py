@@ -136,16 +136,13 @@ class _RandomNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            nn.Conv2d(*pair, 4, 2, 1) for pair in pairwise((3, 32, 64, 128))
-        )
+        layers = [nn.Conv2d(*pair, 4, 2, 1) for pair in pairwise((3, 32, 64, 128))]
         generator = generator_for(0, "monitor", "features")
-        for layer in self.layers:
-            assert isinstance(layer, nn.Conv2d)
-            assert layer.bias is not None
+        for layer in layers:
             # He 2015, equation 14: maps keep the scale of the images.
             nn.init.kaiming_normal_(layer.weight, generator=generator)
-            nn.init.normal_(layer.bias, std=0.1, generator=generator)
+            nn.init.normal_(layer.get_parameter("bias"), std=0.1, generator=generator)
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, maps: Tensor) -> Tensor:
         features = []

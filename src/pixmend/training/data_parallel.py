@@ -42,21 +42,17 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         mean, square = self.group.mean(torch.stack([mean, variance + mean**2]))
         variance = square - mean**2
         count = maps.numel() // self.num_features * self.group.world
-        self._update_statistics(mean, variance * count / (count - 1))
+        assert self.momentum is not None
+        with torch.no_grad():
+            unbiased = variance * count / (count - 1)
+            for name, value in (("running_mean", mean), ("running_var", unbiased)):
+                running = self.get_buffer(name)
+                running.lerp_(value.to(running), self.momentum)
+            self.get_buffer("num_batches_tracked").add_(1)
         scale = self.weight * torch.rsqrt(variance + self.eps).to(exact.dtype)
         shift = self.bias - mean.to(exact.dtype) * scale
         normal = torch.addcmul(shift.view(1, -1, 1, 1), exact, scale.view(1, -1, 1, 1))
         return normal.to(maps.dtype)
-
-    @torch.no_grad()
-    def _update_statistics(self, mean: Tensor, unbiased: Tensor) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-        self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
 
 
 def synchronise_batchnorm(network: nn.Module, group: Group) -> None:

@@ -197,9 +197,7 @@ def is_better(scores: Scores, than: Scores | None) -> bool:
         return True
     # The PSNR of a short search depends on the search as much as on the model.
     if scores.completion == "inpainter":
-        assert scores.mean_psnr is not None
-        assert than.mean_psnr is not None
-        return scores.mean_psnr > than.mean_psnr
+        return (scores.mean_psnr or 0.0) > (than.mean_psnr or 0.0)
     return than.kid is None or (scores.kid is not None and scores.kid < than.kid)
 
 
