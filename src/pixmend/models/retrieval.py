@@ -281,9 +281,8 @@ class _Pooled:
 
     @classmethod
     def of(cls, pixels: Tensor, weights: Tensor, block: int) -> Self:
-        sums = weights.double(), weights.double() * pixels
-        if block > 1:
-            sums = tuple(F.avg_pool2d(each, block) * block**2 for each in sums)
+        shares = weights.double()
+        sums = [F.avg_pool2d(each, block) * block**2 for each in (shares, shares * pixels)]
         return cls(*(each.flatten(1) for each in sums))
 
     def row(self, number: int) -> "_Pooled":
