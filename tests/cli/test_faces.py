@@ -197,7 +197,7 @@ def test_info_shows_settings_and_card_and_its_json_is_valid(program, model, tmp_
     is_one_line(program("info", tmp_path / "nothing"), "nothing")
     # A file with a memory says so to who may want to pass it on.
     held = json.loads(program("info", "characters", "--json").out)["contains"]
-    assert held == "12,288 training images, visible to anyone who has the file"
+    assert held == "32,768 training images, visible to anyone who has the file"
     assert "contains" not in facts
 
 

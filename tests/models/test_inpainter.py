@@ -226,11 +226,23 @@ def test_a_retrieval_image_is_its_own_nearest():
 
 
 def test_retrieval_images_of_another_size_are_refused():
-    png = make(retrieval_images=5).retrieval.encode()
+    (png,) = make(retrieval_images=5).retrieval.encode()
     with pytest.raises(ModelFileError, match="retrieval images"):
-        Retrieval.decode(png, count=4, channels=3, side=16)
+        Retrieval.decode([png], count=4, channels=3, side=16)
     with pytest.raises(ModelFileError, match="retrieval images"):
-        Retrieval.decode(png[:100], count=5, channels=3, side=16)
+        Retrieval.decode([png[:100]], count=5, channels=3, side=16)
+
+
+def test_more_retrieval_images_than_one_png_may_hold_come_back_from_several(monkeypatch):
+    monkeypatch.setattr("pixmend.models.retrieval.MAX_PIXELS", 2 * 16**2)
+    bank = make(retrieval_images=5).retrieval
+    pngs = bank.encode()
+    assert len(pngs) == 3
+    again = Retrieval.decode(pngs, count=5, channels=3, side=16)
+    assert torch.equal(again.images, bank.images)
+    for damaged in (pngs[:2], pngs[::-1], [*pngs, pngs[0]]):
+        with pytest.raises(ModelFileError, match="retrieval images"):
+            Retrieval.decode(damaged, count=5, channels=3, side=16)
 
 
 def test_retrieval_without_an_inpainter_is_refused():
@@ -239,9 +251,9 @@ def test_retrieval_without_an_inpainter_is_refused():
 
 
 def test_more_retrieval_images_than_a_file_can_hold_are_refused_before_training():
-    with pytest.raises(ValueError, match=r"retrieval_images = 20000 .* at most 15625 at 64 px"):
-        DCGANSettings(size=64, inpainter_filters=32, retrieval_images=20_000)
-    DCGANSettings(size=64, inpainter_filters=32, retrieval_images=15_625)
+    with pytest.raises(ValueError, match=r"retrieval_images = 22000 .* at most 21845 of 64 px RGB"):
+        DCGANSettings(size=64, inpainter_filters=32, retrieval_images=22_000)
+    DCGANSettings(size=64, inpainter_filters=32, retrieval_images=21_845)
 
 
 def test_distances_to_8_bit_images_are_whole_numbers_and_so_the_same_in_any_order_of_sums():

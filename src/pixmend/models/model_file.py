@@ -78,9 +78,9 @@ def load_model(model: str | Path) -> DCGAN:
         retrieval = None
         if settings.retrieval_images:
             count, channels = header["retrieval_count"], channel_count(settings.channels)
-            retrieval = Retrieval.decode(
-                tensors["retrieval"], count=count, channels=channels, side=settings.size
-            )
+            names = sorted(name for name in tensors if name.partition(".")[0] == "retrieval")
+            pngs = [tensors[name] for name in names]
+            retrieval = Retrieval.decode(pngs, count=count, channels=channels, side=settings.size)
         card = dict(header.get("card", {}))
         floats = (value for value in tensors.values() if value.is_floating_point())
         if not all(bool(torch.isfinite(value).all()) for value in floats):
@@ -114,7 +114,8 @@ def save_model(model: DCGAN, path: Path) -> None:
     }
     header: dict[str, Any] = {"settings": model.settings.model_dump(), "card": model.card}
     if model.retrieval is not None:
-        tensors["retrieval"] = model.retrieval.encode()
+        for number, png in enumerate(model.retrieval.encode()):
+            tensors[f"retrieval.{number}" if number else "retrieval"] = png
         header["retrieval_count"] = len(model.retrieval)
     write_tensors(path, tensors, kind="model", header=header)
 

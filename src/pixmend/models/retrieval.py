@@ -3,7 +3,7 @@
 `Retrieval` finds the most similar training images for the inpainter; `OutOfDomain` scores how far an image is from all of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pixmend.errors import ImageError, ModelFileError
-from pixmend.images import decode_image, encode_png
+from pixmend.images import MAX_PIXELS, decode_image, encode_png
 
 _CHUNK = 2048  # images compared at a time; bounds the memory of a look-up
 _EXACT_CHUNK = 128  # images compared exactly at a time, within a CPU's cache
@@ -69,18 +69,20 @@ class Retrieval:
             squared = (squared * weights[:, None]).flatten(2).sum(2)
             squared = squared.masked_fill(least.values.isinf(), float("inf"))
             return least.indices.gather(1, torch.topk(squared, count, dim=1, largest=False).indices)
-        # The exact distance of the last one of the list is at most the approximate one plus the error bound. Any image that
-        # near exceeds this by at most another bound in float32.
-        limits = least.values[:, -1].double() + 2 * pooled.rounding_error()
-        candidates = approximate.double() <= limits[:, None]  # [B, N]
-        numbers = [torch.nonzero(row).flatten() for row in candidates]
-        if self._block > 1:
-            numbers = [
-                self._shortlist(each, pooled.row(number), shortest)
-                for number, each in enumerate(numbers)
-            ]
-        rows = zip(numbers, pixels.flatten(1), weights.flatten(1), strict=True)
-        return torch.stack([self._rank(*row, count) for row in rows])
+        # The exact distance of the last one of the list differs from the approximate one by at most the error bound, and so
+        # do those of all others: what lies further below is on the exact list, what lies further above is not.
+        limits, margin = least.values[:, -1:].double(), 2 * pooled.rounding_error()[:, None]
+        sure = approximate.double() < limits - margin  # [B, N]
+        open_ = (approximate.double() <= limits + margin) & ~sure
+        rows = []
+        for number, (image, shares) in enumerate(
+            zip(pixels.flatten(1), weights.flatten(1), strict=True)
+        ):
+            numbers, rest = torch.nonzero(sure[number])[:, 0], torch.nonzero(open_[number])[:, 0]
+            if self._block > 1:
+                rest = self._nearest_means(rest, pooled.row(number), shortest - len(numbers))
+            rows.append(self._rank(torch.cat([numbers, rest]).sort().values, image, shares, count))
+        return torch.stack(rows)
 
     @property
     def _block(self) -> int:
@@ -133,26 +135,34 @@ class Retrieval:
         values, squares = (each.flatten(1) for each in means)
         return values, squares
 
-    def _shortlist(self, numbers: Tensor, seen: "_Pooled", count: int) -> Tensor:
-        """Return the ``count`` of these ascending numbers that are nearest by block means, in ascending order."""
+    def _nearest_means(self, numbers: Tensor, seen: "_Pooled", count: int) -> Tensor:
+        """Return the ``count`` of these ascending numbers that are nearest by block means, in float64."""
         distances = []
         for chunk in torch.split(numbers, _EXACT_CHUNK):
             values, squares = self._means(self.images[chunk])
-            terms = seen.weights * squares - 2 * seen.weighted * values
-            distances.append(terms.sum(1))
-        return numbers[torch.argsort(torch.cat(distances), stable=True)[:count]].sort().values
+            distances.append((seen.weights * squares - 2 * seen.weighted * values).sum(1))
+        return numbers[torch.argsort(torch.cat(distances), stable=True)[:count]]
 
     def _rank(self, numbers: Tensor, pixels: Tensor, weights: Tensor, count: int) -> Tensor:
-        """Return the ``count`` nearest of the images of these ascending ``numbers``, by float64."""
+        """Return the ``count`` nearest of the images of these ascending ``numbers``.
+
+        By float32, and by float64 where that errs by more than the difference. Row sums: the order of sums in a
+        matrix product may depend on the number of rows.
+        """
         if len(numbers) == 1:
             return numbers
+        single = self._squared_distances(numbers, pixels.float(), weights)
+        last = torch.topk(single, count, largest=False).values[-1]
+        numbers = numbers[single <= last * (1 + 4 * _relative_error(len(pixels)))]
+        distances = self._squared_distances(numbers, pixels.float(), weights.double())
+        return numbers[torch.argsort(distances, stable=True)[:count]]
+
+    def _squared_distances(self, numbers: Tensor, pixels: Tensor, weights: Tensor) -> Tensor:
         distances = []
         for chunk in torch.split(numbers, _EXACT_CHUNK):
-            values = self.images[chunk].flatten(1).float()
-            squares = values.sub_(pixels.float()).square_()  # whole numbers below 2^16, exact
-            # Row sums: the order of sums in a matrix product may depend on the number of rows.
-            distances.append((squares * weights.double()).sum(1))
-        return numbers[torch.argsort(torch.cat(distances), stable=True)[:count]]
+            squares = self.images[chunk].flatten(1).float().sub_(pixels).square_()  # exact
+            distances.append((squares * weights).sum(1))
+        return torch.cat(distances)
 
     @cached_property
     def domain(self) -> "OutOfDomain | None":
@@ -163,23 +173,35 @@ class Retrieval:
         """Return the images numbered ``indices`` [B] as float [B, C, S, S] in [-1, 1]."""
         return self.images[indices].to(torch.float32) / 127.5 - 1
 
-    def encode(self) -> Tensor:
-        """Return the images as one PNG, stacked in a column: uint8 [bytes]."""
-        count, channels, side, _ = self.images.shape
-        column = self.images.permute(0, 2, 3, 1).reshape(count * side, side, channels)
-        return torch.frombuffer(bytearray(encode_png(column.cpu().numpy())), dtype=torch.uint8)
+    def encode(self) -> list[Tensor]:
+        """Return the images as PNGs of many stacked in a column each: uint8 [bytes]."""
+        parts = torch.split(self.images, _images_in_png(self.images.shape[-1]))
+        columns = (each.permute(0, 2, 3, 1).flatten(0, 1).cpu().numpy() for each in parts)
+        return [
+            torch.frombuffer(bytearray(encode_png(each)), dtype=torch.uint8) for each in columns
+        ]
 
     @classmethod
-    def decode(cls, png: Tensor, *, count: int, channels: int, side: int) -> Self:
+    def decode(cls, pngs: Sequence[Tensor], *, count: int, channels: int, side: int) -> Self:
         """Read the result of `encode`; a ModelFileError refuses other content."""
         try:
-            pixels = decode_image(png.numpy().tobytes()).pixels
+            columns = [decode_image(png.numpy().tobytes()).pixels for png in pngs]
         except ImageError as error:
             raise ModelFileError(f"its retrieval images are damaged ({error})") from error
-        if pixels.shape != (count * side, side, channels) or pixels.dtype != np.uint8:
-            raise ModelFileError(f"its retrieval images are {pixels.dtype} of shape {pixels.shape}")
-        images = torch.from_numpy(pixels.copy()).view(count, side, side, channels)
+        most = _images_in_png(side)
+        counts = [min(most, count - start) for start in range(0, count, most)]
+        shapes = [(each * side, side, channels) for each in counts]
+        if [each.shape for each in columns] != shapes or {each.dtype.str for each in columns} != {
+            "|u1"
+        }:
+            raise ModelFileError(f"its retrieval images are not {count} of {side} px in 8 bits")
+        pixels = np.concatenate(columns)
+        images = torch.from_numpy(pixels).view(count, side, side, channels)
         return cls(images.permute(0, 3, 1, 2).contiguous())
+
+
+def _images_in_png(side: int) -> int:
+    return MAX_PIXELS // side**2
 
 
 @dataclass(frozen=True)
@@ -272,6 +294,10 @@ def _nearest(images: Tensor, pixels: Tensor, weights: Tensor) -> Tensor:
     return (weights @ images.square().T - 2 * (weights * pixels) @ images.T).argmin(1)
 
 
+def _relative_error(count: int) -> float:
+    return (count + 3) * _ROUNDOFF / (1 - (count + 3) * _ROUNDOFF)
+
+
 @dataclass(frozen=True)
 class _Pooled:
     """Known pixels by blocks: sums of shares, and of shares times grey levels, float64 [B, P]."""
@@ -295,7 +321,6 @@ class _Pooled:
         with n = P + 2 roundings a product (Higham 2002, section 3.1), and one more for the difference
         of both sums. Values are at most 255.
         """
-        count = self.weights.shape[1] + 3
-        growth = count * _ROUNDOFF / (1 - count * _ROUNDOFF)
+        growth = _relative_error(self.weights.shape[1])
         largest = 255 * (255 * self.weights.sum(1) + 2 * self.weighted.abs().sum(1))
         return growth * (1 + growth) * largest

@@ -4,8 +4,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pixmend.images import MAX_PIXELS, Channels
+from pixmend.images import Channels, channel_count
 
+_MAX_RETRIEVAL_BYTES = 2**28
 _MAX_WIDTH = 1024  # as in Radford 2015, figure 1; deeper networks grow no wider
 
 
@@ -39,11 +40,11 @@ class DCGANSettings(BaseModel):
 
     @model_validator(mode="after")
     def _retrieval_fits(self) -> Self:
-        most = MAX_PIXELS // self.size**2
+        most = _MAX_RETRIEVAL_BYTES // (channel_count(self.channels) * self.size**2)
         if self.retrieval_images > most:
             raise ValueError(
                 f"retrieval_images = {self.retrieval_images} exceeds what a model file can hold: "
-                f"at most {most} at {self.size} px"
+                f"at most {most} of {self.size} px {self.channels}"
             )
         if self.retrieval_images and not self.inpainter_filters:
             raise ValueError("retrieval_images needs an inpainter: set inpainter_filters = 32")
