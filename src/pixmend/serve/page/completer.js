@@ -105,7 +105,7 @@ async function named(name, request) {
   try {
     return await request();
   } catch (error) {
-    error.message = error.message.replace(new RegExp(`^${SENT}\\.\\w+:`, 'i'), `${name}:`);
+    error.message = error.message.replace(new RegExp(`^${SENT}(\\.\\w+)?:`, 'i'), `${name}:`);
     throw error;
   }
 }
