@@ -164,7 +164,16 @@ def test_answers_that_look_the_same_are_shown_once_and_cropped_to_the_hole(visit
     choose(page)
     page.keyboard.press("r")
     drag(page, (0.02, 0.02), (0.1, 0.1))  # white paper, whatever is drawn
+
+    def warn(route):
+        words = '"warnings":["the hole is fine; view = window looks closer"]'
+        route.fulfill(body=route.fetch().text().replace('"warnings":[]', words))
+
+    page.route("**/stream", warn)
     completed(page)
+    told = page.inner_text("#unlike")
+    assert told.startswith("The hole is fine; under More settings, the View")
+    assert "=" not in told
     assert page.locator("#gallery button").count() == 1
     assert "3 more answers look the same" in page.inner_text("#facts")
     side = page.evaluate("document.querySelector('#gallery canvas').width")
@@ -193,6 +202,14 @@ def test_a_photo_of_12_megapixels_is_completed_around_its_hole(visit, tmp_path):
     assert not np.array_equal(answer[hole], photo[hole])
     (request,) = sent
     assert int(request.all_headers()["content-length"]) < 4e6
+    page.click("#use")
+    page.locator("#mask-facts", has_text="Nothing").wait_for()
+    Image.new("RGBA", (2100, 2100), (9, 9, 9, 128)).save(tmp_path / "glass.png")
+    choose(page, tmp_path / "glass.png")
+    page.locator("#image-facts", has_text="glass.png").wait_for()
+    drag(page, (0.5, 0.5), (0.6, 0.55))
+    page.click("#go")
+    page.locator("#error", has_text="too large for its transparency").wait_for()
 
 
 def exported(page):

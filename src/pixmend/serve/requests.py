@@ -286,7 +286,6 @@ def _invalid(field: str, message: str) -> Problem:
 
 
 def _sentence(error: Exception, name: str = "") -> str:
-    """Return an error's message as a sentence, which leaves the name of the file as it is."""
     message = str(error).strip().rstrip(".") or "cannot be used"
     is_named = bool(name) and message.startswith(name)
     return f"{message if is_named else message[0].upper() + message[1:]}."

@@ -14,6 +14,8 @@ const ALIKE = 12;  // grey levels, root mean square over the hole, below which a
 // `open()` one to go on from. Known pixels are those of the image.
 export async function complete(image, mask, options, { limits, signal, onStart, onStep } = {}) {
   const isWhole = !image.bitmap || fits(image, limits);
+  // A canvas multiplies colours by alpha, and does not give them back exactly.
+  if (!isWhole && !isOpaque(image.bitmap)) throw new Error('This image is too large for its transparency to be kept exactly by a browser. Use pixmend complete.');
   const box = isWhole ? null : surroundings(mask, limits);
   const file = isWhole ? image.file : await pictures.part(image.bitmap, box).convertToBlob({ type: 'image/png' });
   const fields = mask.shape && !image.bitmap ? { mask_spec: mask.shape.spec } : { mask: await mask.toBlob(box ?? undefined) };
@@ -65,6 +67,8 @@ const sideOf = ({ pixels }) => Math.floor(2 * Math.sqrt(pixels));
 function fits({ bitmap: { width, height }, file }, limits) {
   return file && file.size < .95 * limits.body_bytes && width * height <= limits.pixels && Math.max(width, height) <= sideOf(limits);
 }
+
+const isOpaque = (bitmap) => pictures.pixels(bitmap).every((value, i) => value === 255 || i % 4 < 3);
 
 // A square twice as wide as the hole, as a model sees holes in training, within the image and what the back end takes.
 function surroundings(mask, limits) {

@@ -330,7 +330,8 @@ function thumbnail(picture, [left, top, side]) {
 }
 
 function warningOf({ unlike, warnings }) {
-  const others = warnings.filter((each) => !each.startsWith('unlike ')).map((each) => `${each[0].toUpperCase()}${each.slice(1)}.`);
+  const inWords = (each) => `${each[0].toUpperCase()}${each.slice(1)}.`.replace('view = window', 'under More settings, the View “a window around each hole”');
+  const others = warnings.filter((each) => !each.startsWith('unlike ')).map(inWords);
   const unlikeText = `This image is unlike the training images of the model “${page.model.id}”, so take the answer for a guess. A model trained on such images would do better.`;
   return [...(unlike ? [unlikeText] : []), ...others].join(' ');
 }
