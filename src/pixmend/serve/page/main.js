@@ -426,7 +426,7 @@ on('link', 'click', async () => {
 });
 for (const close of document.querySelectorAll('.message button')) close.addEventListener('click', () => { close.parentElement.hidden = true; $('stage').focus({ preventScroll: true }); });
 stage.addEventListener('change', () => {
-  if (page.result) forget();
+  if (page.result) { forget(); say(''); }
   if (page.search) { page.search.abort(); say('The mask has changed; complete again.'); }
   showMask();
 });
