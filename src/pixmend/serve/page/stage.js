@@ -45,7 +45,7 @@ export class Stage extends EventTarget {
     this.draw();
   }
 
-  // Call after changing the mask from outside.
+  // Call after changing the mask; a stroke does at its end, as counting the pixels of a large image takes long.
   changed() {
     this.draw();
     this.dispatchEvent(new Event('change'));
@@ -170,7 +170,7 @@ export class Stage extends EventTarget {
       this.#paint(this.draft.points.at(-1), at);
       this.draft.points.push(at);
     }
-    this.changed();
+    this.draw();
   }
 
   #up(event) {
@@ -190,8 +190,8 @@ export class Stage extends EventTarget {
   #paint(from, to) {
     if (this.tool === 'brush' || this.tool === 'eraser') {
       this.mask.stroke(...from, ...to, this.size, this.draft.erase ? 0 : 1);
-      this.changed();
-    } else this.draw();
+    }
+    this.draw();
   }
 
   #pick(at) {
