@@ -257,6 +257,9 @@ def test_a_run_shows_images_it_held_out_and_what_it_knows(browser, visit, lively
         page.locator("#examples-words", has_text="the model drew").wait_for()
         page.select_option("#model", "characters")
         page.locator("#knows", has_text="0-9 A-Z a-z in black on white").wait_for()
+        page.wait_for_load_state("networkidle")
+        page.wait_for_timeout(500)
+        page.close()  # before the server goes
 
 
 def test_only_the_completer_asks_for_answers():
