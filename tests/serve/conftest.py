@@ -12,6 +12,7 @@ from PIL import Image
 
 from pixmend.models import save_model
 from pixmend.serve import AccessPolicy, Catalogue, Limits, Server, create_app, listen
+from tests.browser import watched
 
 
 @dataclass(frozen=True)
@@ -87,3 +88,22 @@ def served(catalogue):
 def limited(catalogue):
     """Return a factory of servers with other limits."""
     return lambda policy=None, **limits: serving(catalogue, Limits(**limits), policy)
+
+
+@pytest.fixture
+def visit(browser, request):
+    """Return a factory of pages; any console error or policy violation fails the test."""
+    contexts, faults = [], []
+
+    def open_page(path="/", *, server=None, **options):
+        url = (server or request.getfixturevalue("served")).url
+        context = browser.new_context(accept_downloads=True, reduced_motion="reduce", **options)
+        contexts.append(context)
+        page = watched(context, faults, allowed=(url, "blob:", "data:"))
+        page.goto(url + path)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not faults

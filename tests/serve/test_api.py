@@ -192,6 +192,11 @@ def test_a_file_that_cannot_be_used_is_told_in_a_sentence(served, files, words):
     is_problem(served.post(files=files), 422, *words)
 
 
+def test_a_message_names_the_file_as_the_user_wrote_it(served):
+    files = {"image": ("iPhone.png", png()), "mask": ("m.png", png(9, 9))}
+    assert served.post(files=files).json()["detail"].startswith("iPhone.png: ")
+
+
 def test_what_is_no_form_is_refused(served):
     post = served.client.post
     is_problem(post("/v1/completions", json={"image": "x"}), 415, "image")

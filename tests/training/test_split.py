@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pixmend.images import open_image
 from pixmend.records import INPUTS_NAME, PackSettings, Records, pack, provenance
 from pixmend.training import RunDirectory, train
 from pixmend.training.split import open_split, split_by_group
@@ -139,6 +140,8 @@ def test_training_never_sees_a_held_out_image(family_records, tiny, tmp_path, mo
 
     monkeypatch.setattr(Records, "load_all", lambda *_, **__: None)
     monkeypatch.setattr(Records, "images", watched)
+    # It reads some for people to try, as the test below says.
+    monkeypatch.setattr("pixmend.training.loop.write_examples", lambda *_: None)
     list(train(family_records, tmp_path / "run", tiny(batch_size=64, held_out=0.1)))
     held = json.loads(RunDirectory(tmp_path / "run").split.read_text())["held_out"]
     assert len(held) >= 20
@@ -160,3 +163,15 @@ def test_a_resume_keeps_the_split_even_when_its_file_is_gone(family_records, tin
     RunDirectory(tmp_path / "cut").split.unlink()
     list(train(family_records, tmp_path / "cut", settings))
     assert_same_end(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_a_run_keeps_some_held_out_images_for_people_to_try(family_records, tiny, tmp_path):
+    list(train(family_records, tmp_path, tiny(held_out=0.2, steps=1)))
+    run = RunDirectory(tmp_path)
+    held_out = json.loads(run.split.read_text())["held_out"]
+    examples = sorted(run.examples.iterdir())
+    assert len(examples) == 8
+    for path in examples:
+        assert int(path.stem) in held_out
+        pixels = open_image(path).pixels
+        assert np.array_equal(pixels, family_records.images([int(path.stem)])[0])

@@ -10,7 +10,7 @@ from typing import Any, Self
 from pixmend.api import Model, load
 from pixmend.completion import METHODS
 from pixmend.images import encode_png, find_images, grid
-from pixmend.models import BUNDLED
+from pixmend.models import BUNDLED, find_model
 from pixmend.serve.security import Problem
 
 _EXAMPLES = 8
@@ -38,6 +38,7 @@ class ServedModel:
 
     id: str
     model: Model
+    images: Path | None = None  # a folder of images that it was not trained on
 
     def facts(self) -> dict[str, Any]:
         """Return the model's public facts as JSON values."""
@@ -52,7 +53,7 @@ class ServedModel:
             "methods": [name for name in METHODS if has_inpainter or name != "instant"],
             "efforts": [dict(zip(_EFFORT, row, strict=True)) for row in efforts],
             "examples": len(self.examples),
-            "drawn_examples": self._folder is None,
+            "drawn_examples": self.images is None,
             "card": {key: value for key, value in card.items() if key not in _HIDDEN_FACTS},
         }
 
@@ -63,16 +64,11 @@ class ServedModel:
 
     @cached_property
     def examples(self) -> list[bytes]:
-        """Image files to try: the model's bundled ones, or generated ones."""
-        if self._folder is None:
+        """Image files to try: held-out ones, or for a model file alone, generated ones."""
+        if self.images is None:
             return [encode_png(image) for image in self.model.sample(_EXAMPLES, seed=1)]
-        files = list(find_images(self._folder))
+        files = list(find_images(self.images))
         return [path.read_bytes() for path in files[:: max(1, len(files) // _EXAMPLES)][:_EXAMPLES]]
-
-    @property
-    def _folder(self) -> Path | None:
-        folder = BUNDLED / self.id
-        return folder if folder.is_dir() else None
 
 
 class Catalogue(dict[str, ServedModel]):
@@ -86,7 +82,8 @@ class Catalogue(dict[str, ServedModel]):
             stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).stem).strip("-") or "model"
             ids = (stem, *(f"{stem}-{number}" for number in range(2, len(models) + 2)))
             model_id = next(each for each in ids if each not in catalogue)
-            catalogue[model_id] = ServedModel(model_id, load(name, device=device))
+            images = _images_of(find_model(name))
+            catalogue[model_id] = ServedModel(model_id, load(name, device=device), images)
         return catalogue
 
     def find(self, model_id: str) -> ServedModel:
@@ -97,3 +94,11 @@ class Catalogue(dict[str, ServedModel]):
             message = f"There is no such model here; there are {', '.join(self)}."
             raise Problem(404, "model", message)
         return self[model_id]
+
+
+def _images_of(path: Path) -> Path | None:
+    """Return the folder of held-out images of a bundled model or a run, if there is one."""
+    bundled = path.parent == BUNDLED
+    folder = path.with_suffix("") if bundled else path.parent / "held_out"
+    run = path.parent / "run.json"
+    return folder if folder.is_dir() and (bundled or run.is_file()) else None

@@ -129,22 +129,23 @@ def parse_form(form: FormData, catalogue: Catalogue, limits: Limits) -> Completi
     """
     files, fields = _fields(form)
     model = catalogue.find(fields.model)
+    path = PurePosixPath((files["image"].filename or "").replace("\\", "/"))
+    name = path.name[:200]
     try:
         options = _options(fields, model, limits)
         picture = _decode(files["image"], "image", limits)
         mask = _mask(files.get("mask"), fields, picture, limits)
-        name = PurePosixPath((files["image"].filename or "image").replace("\\", "/"))
-        task = Task(picture, mask, name.name[:200] or "image")
+        task = Task(picture, mask, name or "image")
         task.check()
         _check_work(task, options, model.model.settings.size, limits)
         memory = _memory(picture, options.candidates, limits)
     except MaskError as error:
-        raise _invalid("mask", _sentence(error)) from error
+        raise _invalid("mask", _sentence(error, name)) from error
     except InputError as error:
-        raise _invalid("image", _sentence(error)) from error
+        raise _invalid("image", _sentence(error, name)) from error
     except SettingsError as error:
         raise _invalid(str(error).partition(":")[0].split(" ")[0], _sentence(error)) from error
-    return CompletionRequest(model, task, options, fields.full, name.suffix.lower()[:6], memory)
+    return CompletionRequest(model, task, options, fields.full, path.suffix.lower()[:6], memory)
 
 
 def mask_png(spec: str, width: int, height: int, seed: int, limits: Limits) -> bytes:
@@ -284,6 +285,7 @@ def _invalid(field: str, message: str) -> Problem:
     return Problem(422, "field", message, errors=[{"field": field, "message": message}])
 
 
-def _sentence(error: Exception) -> str:
+def _sentence(error: Exception, name: str = "") -> str:
     message = str(error).strip().rstrip(".") or "cannot be used"
-    return f"{message[0].upper()}{message[1:]}."
+    is_named = bool(name) and message.startswith(name)
+    return f"{message if is_named else message[0].upper() + message[1:]}."

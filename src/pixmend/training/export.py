@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from pixmend.images import Pixels, grid, open_image, to_pixels, write_animation
+from pixmend.images import Pixels, encode_png, grid, open_image, to_pixels, write_animation
 from pixmend.models import DCGAN, DCGANSettings, Generator, sample_latents
 from pixmend.records import Records
 from pixmend.rng import generator_for
-from pixmend.storage import write_bytes
+from pixmend.storage import make_folder, write_bytes
 from pixmend.training.data import BatchLoader
 from pixmend.training.run_directory import RunDirectory
 from pixmend.training.settings import TrainSettings
@@ -20,6 +20,7 @@ from pixmend.training.split import Split
 from pixmend.training.train_state import TrainState
 
 _MAX_FRAMES = 120  # of the animation
+_EXAMPLES = 8
 
 
 def export_model(
@@ -44,6 +45,14 @@ def export_model(
     networks = settings.networks()
     discriminator = plain_discriminator(state.discriminator, networks)
     return DCGAN(networks, generator, discriminator, card, inpainter, loader.retrieval)
+
+
+def write_examples(run: RunDirectory, records: Records, split: Split) -> None:
+    """Write some held-out images into the run, for people to try the model on."""
+    make_folder(run.examples)
+    indices = split.held_out[:: max(1, len(split.held_out) // _EXAMPLES)][:_EXAMPLES]
+    for index, image in zip(indices, records.images(indices), strict=True):
+        write_bytes(run.examples / f"{index}.png", encode_png(image))
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from pixmend.training.checkpoint import (
 from pixmend.training.data import BatchLoader
 from pixmend.training.data_parallel import check_shares, shares_warning
 from pixmend.training.deferred import DeferredWriter
+from pixmend.training.export import write_examples
 from pixmend.training.run_directory import RunDirectory, open_run, shares_of
 from pixmend.training.settings import TrainSettings
 from pixmend.training.split import open_split
@@ -105,6 +106,8 @@ class Trainer:
         split = open_split(
             run.split, records, seed=settings.seed, share=settings.held_out, group=group
         )
+        if group.is_main and len(split.held_out):
+            write_examples(run, records, split)
         self.loader = BatchLoader(records.images, settings, self.device, split.training, group)
         self.writer = DeferredWriter(self.warn)
         # The main process alone scores and shows the run.

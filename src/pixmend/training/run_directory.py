@@ -36,6 +36,7 @@ class RunDirectory:
         self.settings = path / "settings.toml"  # the resolved settings
         self.facts = path / "run.json"  # format, version, data set, number of processes
         self.split = path / "held_out.json"  # the images that training never sees
+        self.examples = path / "held_out"  # some of them, PNG, for people to try
         self.log = path / "log.jsonl"  # a line every `log_every` steps
         self.scores = path / "monitor.jsonl"  # a line of `Scores` per checkpoint
         self.checkpoints = path / "checkpoints"  # step-*.safetensors

@@ -1,10 +1,12 @@
-// The server's API. Every problem becomes an Error with its sentence as message.
+// The HTTP back end of the page. Every problem becomes an Error with its sentence as message.
 
 const token = new URLSearchParams(location.hash.slice(1)).get('token');
 if (token) {
   sessionStorage.setItem('token', token);
   history.replaceState(null, '', location.pathname);  // keeps the token out of bookmarks and shared links
 }
+
+const LABELS = { candidates: 'Answers', seconds: 'Time budget', mask_spec: 'Mask' };  // of fields, in the page
 
 async function call(path, options = {}) {
   const token = sessionStorage.getItem('token');
@@ -18,17 +20,27 @@ async function call(path, options = {}) {
     throw new Error('The server cannot be reached. Is it still running?');
   }
   if (!answer.ok) {
-    let message = `The server answered ${answer.status}. Try again, or see its log.`;
-    try { message = (await answer.json()).detail ?? message; } catch { /* not this server's JSON */ }
-    throw Object.assign(new Error(message), { status: answer.status, after: Number(answer.headers.get('Retry-After')) });
+    let problem = {};
+    try { problem = await answer.json(); } catch { /* not this server's JSON */ }
+    throw Object.assign(wordsOf(problem, answer.status), { status: answer.status, after: Number(answer.headers.get('Retry-After')) });
   }
   return answer;
 }
 
-export const json = async (path, options) => (await call(path, options)).json();
-export const blob = async (path, options) => (await call(path, { ...options, headers: { Accept: '*/*' } })).blob();
+function wordsOf({ detail, errors = [] }, status) {
+  const words = detail ?? `The server answered ${status}. Try again, or see its log.`;
+  return new Error(errors.reduce((text, { field }) => text.replace(new RegExp(`\\b${field}:`, 'i'), `${LABELS[field] ?? field}:`), words));
+}
 
-export function form(fields) {
+const json = async (path, options) => (await call(path, options)).json();
+const blob = async (path) => (await call(path, { headers: { Accept: '*/*' } })).blob();
+
+export const models = () => json('v1/models');
+export const example = (model, number) => blob(`v1/models/${model}/examples/${number}`);
+export const samples = (model) => blob(`v1/models/${model}/samples`);
+export const shape = (spec, width, height, seed) => blob(`v1/masks/${encodeURIComponent(spec)}?width=${width}&height=${height}&seed=${seed}`);
+
+function form(fields) {
   const data = new FormData();
   for (const [name, value] of Object.entries(fields)) {
     if (value instanceof Blob) data.append(name, value, value.name ?? `${name}.png`);
@@ -37,11 +49,23 @@ export function form(fields) {
   return data;
 }
 
-export const complete = (fields, signal) => json('v1/completions', { method: 'POST', body: form(fields), signal });
+// With onStart({ steps, stop }) and onStep(step or snapshot), the search is streamed; stop() ends it with the best answer so far.
+export async function complete(fields, { signal, onStart, onStep }) {
+  const request = { method: 'POST', body: form(fields), signal };
+  if (!onStep) return json('v1/completions', request);
+  let outcome = null;
+  await events(await call('v1/completions/stream', { ...request, headers: { Accept: 'text/event-stream' } }), (name, data) => {
+    if (name === 'accepted') onStart({ steps: data.steps, stop: () => json(`v1/completions/${encodeURIComponent(data.id)}/cancel`, { method: 'POST' }) });
+    if (name === 'step' || name === 'snapshot') onStep({ ...data, isSnapshot: name === 'snapshot' });
+    if (name === 'error') throw wordsOf(data);
+    if (name === 'done') outcome = data;
+  });
+  if (!outcome) throw new Error('The connection was lost. Try again.');
+  return outcome;
+}
 
-// Calls onEvent(event, data) for each event until the stream ends.
-export async function watch(fields, onEvent, signal) {
-  const answer = await call('v1/completions/stream', { method: 'POST', body: form(fields), signal, headers: { Accept: 'text/event-stream' } });
+// Calls onEvent(event, data) for each server-sent event until the stream ends.
+async function events(answer, onEvent) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
   for (;;) {
@@ -56,5 +80,3 @@ export async function watch(fields, onEvent, signal) {
     }
   }
 }
-
-export const cancel = (id) => json(`v1/completions/${encodeURIComponent(id)}/cancel`, { method: 'POST' });

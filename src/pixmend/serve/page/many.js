@@ -1,11 +1,12 @@
 // Complete many: one mask, a folder's files, a zip.
 
-import * as api from './api.js';
+import { complete } from './completer.js';
 import * as pictures from './pictures.js';
 import { zip } from './zip.js';
 
 const $ = (id) => document.getElementById(id);
 const CONCURRENCY = 4;
+const CENTRE = { spec: 'center', seed: 0 };
 let context = null;
 let stop = null;
 
@@ -13,7 +14,7 @@ export function openMany(files, settings) {
   context = settings;
   const { mask } = settings.stage;
   const painted = mask.count > 0;
-  $('many-mask').textContent = mask.spec ? ` (${mask.spec})` : painted ? ` (as painted, for images of ${mask.width} × ${mask.height})` : ' (nothing is painted, so the centre)';
+  $('many-mask').textContent = mask.shape ? ` (${mask.shape.spec})` : painted ? ` (as painted, for images of ${mask.width} × ${mask.height})` : ' (nothing is painted, so the centre)';
   reset();
   $('many').showModal();
   if (files.length) run(files);
@@ -31,8 +32,8 @@ async function run(files) {
   stop = new AbortController();
   const { signal } = stop;
   const { stage } = context;
-  const mask = stage.mask.spec || !stage.mask.count ? { mask_spec: stage.mask.spec ?? 'center' } : { mask: await stage.mask.toBlob() };
-  const fields = { ...context.settings(), ...mask };
+  const mask = stage.mask.count ? stage.mask : { shape: CENTRE };
+  const options = { ...context.settings(), candidates: 1 };
   const images = files.filter(({ type }) => type.startsWith('image/'));
   const done = [];
   const names = new Set();
@@ -42,12 +43,13 @@ async function run(files) {
   const work = async () => {
     for (let file = queue.shift(); file && !signal.aborted; file = queue.shift()) {
       try {
-        const { candidates: [best] } = await retry(() => api.complete({ ...fields, image: file }, signal), signal);
-        done.push([nameFor(file, best, names), pictures.bytes(best.file?.data ?? best.image)]);
+        const { answers: [best] } = await retry(() => complete({ file, name: file.name }, mask, options, { signal }), signal);
+        const { blob, suffix } = await best.file();
+        done.push([nameFor(file, suffix, names), new Uint8Array(await blob.arrayBuffer())]);
       } catch (error) {
         if (error.name === 'AbortError') return;
         failed += 1;
-        $('many-failed').append(Object.assign(document.createElement('li'), { textContent: `${file.name}: ${error.message}` }));
+        $('many-failed').append(Object.assign(document.createElement('li'), { textContent: error.message.startsWith(`${file.name}:`) ? error.message : `${file.name}: ${error.message}` }));
       }
       $('many-progress').value = done.length + failed;
       $('many-status').textContent = `${done.length} of ${images.length} completed${failed ? `, ${failed} not` : ''}`;
@@ -73,9 +75,8 @@ async function retry(request, signal) {
   }
 }
 
-function nameFor(file, best, names) {
+function nameFor(file, suffix, names) {
   const stem = (file.webkitRelativePath || file.name).replace(/\.[^./]*$/, '').split('/').filter((part) => part && part !== '..').join('/');
-  const suffix = best.file?.suffix ?? '.png';
   let name = stem + suffix;
   for (let number = 2; names.has(name); number++) name = `${stem}-${number}${suffix}`;
   names.add(name);

@@ -1,24 +1,30 @@
 // Conversions between files, base64 and canvas images.
 
-export const url = (base64) => `data:image/png;base64,${base64}`;
-
 export function bytes(base64) {
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 }
 
+export const url = (base64) => `data:image/png;base64,${base64}`;
 export const bitmap = (base64) => createImageBitmap(new Blob([bytes(base64)], { type: 'image/png' }));
 
-export async function open(file) {
+export async function open(file, name = file.name) {
   try {
     return await createImageBitmap(file);
   } catch {
-    throw new Error(`${file.name || 'That'} is not an image this browser can show. Convert it to PNG or JPEG first.`);
+    throw new Error(`${name || 'That'} is not an image this browser can show. Convert it to PNG or JPEG first.`);
   }
 }
 
+// A canvas of a part of an image
+export function part(image, [left, top, width, height]) {
+  const canvas = new OffscreenCanvas(width, height);
+  canvas.getContext('2d').drawImage(image, -left, -top);
+  return canvas;
+}
+
+// RGBA bytes of an image
 export function pixels(image) {
-  const context = new OffscreenCanvas(image.width, image.height).getContext('2d');
-  context.drawImage(image, 0, 0);
+  const context = part(image, [0, 0, image.width, image.height]).getContext('2d');
   return context.getImageData(0, 0, image.width, image.height).data;
 }
 
@@ -29,7 +35,7 @@ export function heat(image) {
   const grey = pixels(image);
   for (let i = 0; i < grey.length; i += 4) {
     const share = grey[i] / 255;
-    colours.data.set([255, Math.round(220 * (1 - share)), 0, Math.round(235 * Math.sqrt(share))], i);
+    if (share) colours.data.set([255, Math.round(220 * (1 - share)), 0, Math.round(235 * Math.sqrt(share))], i);
   }
   canvas.getContext('2d').putImageData(colours, 0, 0);
   return canvas;

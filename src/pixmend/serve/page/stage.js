@@ -2,20 +2,16 @@
 
 import { Mask } from './mask.js';
 
-const HOLE = [226, 68, 140, 165];
-
 export class Stage extends EventTarget {
   constructor(canvas) {
     super();
     this.canvas = canvas;
     this.context = canvas.getContext('2d');
-    this.image = null;       // ImageBitmap
-    this.mask = new Mask(0, 0);
+    this.mask = new Mask(null);
     this.tool = 'brush';
     this.size = 6;
-    this.live = null;        // the newest preview of the search
-    this.answer = null;
-    this.unsure = null;      // a canvas
+    this.live = null;        // the newest preview of the search, { picture, box } as the answer
+    this.answer = null;      // { picture, box: [left, top, width, height], unsure }
     this.showUnsure = false;
     this.wipe = 0;           // share of the width that shows the original
     this.peek = false;
@@ -29,13 +25,13 @@ export class Stage extends EventTarget {
     this.#listen();
   }
 
+  get image() { return this.mask.image?.bitmap ?? null; }
   get editing() { return this.image && !this.answer && !this.live; }
 
-  open(bitmap) {
-    this.image = bitmap;
-    this.mask = new Mask(bitmap.width, bitmap.height);
-    this.live = this.answer = this.unsure = null;
-    this.cursor = null;
+  // image: as of a Mask
+  open(image) {
+    this.mask = new Mask(image);
+    this.live = this.answer = this.cursor = null;
     this.fit();
     this.changed();
   }
@@ -49,14 +45,13 @@ export class Stage extends EventTarget {
     this.draw();
   }
 
-  // Call after changing the mask from outside.
+  // Call after changing the mask; a stroke does at its end, as counting the pixels of a large image takes long.
   changed() {
-    this.hole = holePicture(this.mask);
     this.draw();
     this.dispatchEvent(new Event('change'));
   }
 
-  edit() { this.live = this.answer = this.unsure = null; this.draw(); this.dispatchEvent(new Event('edit')); }
+  edit() { this.live = this.answer = null; this.draw(); this.dispatchEvent(new Event('edit')); }
 
   undo() { if (this.mask.undo()) { this.edit(); this.changed(); } }
   redo() { if (this.mask.redo()) { this.edit(); this.changed(); } }
@@ -69,16 +64,17 @@ export class Stage extends EventTarget {
     const ratio = devicePixelRatio;
     context.setTransform(ratio * this.scale, 0, 0, ratio * this.scale, ratio * this.offset[0], ratio * this.offset[1]);
     context.imageSmoothingEnabled = this.scale < 1;
-    const shown = this.peek ? this.image : this.answer ?? this.live ?? this.image;
-    context.drawImage(shown, 0, 0, this.image.width, this.image.height);
+    context.drawImage(this.image, 0, 0);
+    const shown = this.peek ? null : this.answer ?? this.live;
+    if (shown) context.drawImage(shown.picture, ...shown.box);
     if (this.answer && !this.peek) this.#drawAnswer();
-    else if (this.editing && this.hole) context.drawImage(this.hole, 0, 0);
+    else if (this.editing) context.drawImage(this.mask.picture(), 0, 0);
     this.#drawDraft();
   }
 
   #drawAnswer() {
-    const { context, image } = this;
-    if (this.showUnsure && this.unsure) context.drawImage(this.unsure, 0, 0);
+    const { context, image, answer } = this;
+    if (this.showUnsure) context.drawImage(answer.unsure, ...answer.box);
     if (!this.wipe) return;
     const width = image.width * this.wipe;
     context.drawImage(image, 0, 0, width, image.height, 0, 0, width, image.height);
@@ -151,6 +147,7 @@ export class Stage extends EventTarget {
     if (!this.editing) { if (this.answer) this.edit(); return; }
     const at = this.#at(event);
     this.cursor = null;
+    if (this.tool === 'colour') return this.#pick(at);
     this.mask.begin();
     this.draft = { points: [at], erase: this.tool === 'eraser' || event.button === 2 || event.buttons === 32 };
     this.#paint(at, at);
@@ -173,7 +170,7 @@ export class Stage extends EventTarget {
       this.#paint(this.draft.points.at(-1), at);
       this.draft.points.push(at);
     }
-    this.changed();
+    this.draw();
   }
 
   #up(event) {
@@ -193,8 +190,14 @@ export class Stage extends EventTarget {
   #paint(from, to) {
     if (this.tool === 'brush' || this.tool === 'eraser') {
       this.mask.stroke(...from, ...to, this.size, this.draft.erase ? 0 : 1);
-      this.changed();
-    } else this.draw();
+    }
+    this.draw();
+  }
+
+  #pick(at) {
+    const [x, y] = at.map(Math.floor);
+    if (x < 0 || y < 0 || x >= this.image.width || y >= this.image.height) return;
+    this.dispatchEvent(new CustomEvent('pick', { detail: [x, y] }));
   }
 
   // A second finger turns the first one's stroke into a pinch.
@@ -259,22 +262,13 @@ export class Stage extends EventTarget {
   #press() {
     if (!this.editing) return;
     this.cursor ??= [Math.floor(this.image.width / 2), Math.floor(this.image.height / 2)];
+    if (this.tool === 'colour') return this.#pick(this.cursor);
     if (this.draft) { this.draft.points.push(this.cursor); return this.#finish(); }
+    const middle = this.cursor.map((at) => at + .5);  // of its pixel
     this.mask.begin();
     this.draft = { points: [this.cursor], erase: this.tool === 'eraser' };
-    this.#paint(this.cursor, this.cursor);
+    this.#paint(middle, middle);
     if (this.tool === 'brush' || this.tool === 'eraser') this.draft = null;
     this.changed();
   }
-}
-
-function holePicture(mask) {
-  if (!mask.width) return null;
-  const canvas = new OffscreenCanvas(mask.width, mask.height);
-  const image = new ImageData(mask.width, mask.height);
-  const words = new Uint32Array(image.data.buffer);
-  const paint = new Uint32Array(new Uint8Array(HOLE).buffer)[0];
-  mask.pixels.forEach((value, i) => { if (value) words[i] = paint; });
-  canvas.getContext('2d').putImageData(image, 0, 0);
-  return canvas;
 }
