@@ -66,9 +66,9 @@ def choose_features(device: torch.device) -> FeatureMap:
 def kernel_distance(x: Tensor, y: Tensor) -> float:
     """Return the KID of features [N, F] and [M, F]: the unbiased MMD^2, slightly negative at times.
 
-    The kernel is (a.b / F + 1)^3. Its mean over pairs within each set, without pairs of an item
-    with itself, less twice its mean over pairs between the sets (Binkowski 2018, equations 4 and
-    5). NaN for a set of one.
+    The kernel is (a.b / F + 1)^3. The distance is the sum of its means over pairs of different
+    items within each set, less twice its mean over pairs between the sets (Binkowski 2018,
+    equations 4 and 5). NaN for a set of one.
     """
     x, y = x.double(), y.double()
     within = sum(

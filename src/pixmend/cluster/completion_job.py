@@ -104,8 +104,8 @@ def complete(
 ) -> CompletionSummary:
     """Complete the images of a folder, or image files, into ``out``; a rerun does what is missing.
 
-    Each image's files are those that one process writes, whatever workers there are or die; by
-    default there is one a GPU, or one a core if the cluster has no GPU. ``mask`` is a SPEC, a mask
+    Each image's files equal those that one process writes, whichever workers run or die. By
+    default there is one worker a GPU, or one a core if the cluster has no GPU. ``mask`` is a SPEC, a mask
     file, or a folder of masks. If ``on_tick`` raises, the workers stop and finished parts stay.
     InputError: there is no image. OutputError: ``out`` holds another job, or cannot be written.
     """

@@ -250,8 +250,8 @@ def latent_search(
 ) -> Tensor:
     """Complete images [B, C, S, S] by a short latent search; ``known`` is bool [B, 1, S, S].
 
-    Adam from the best of ``pool`` prior samples (Yeh 2017, equation 3, without weights and prior):
-    worse than a long search, but comparable between checkpoints, and as quick as 50 steps.
+    Adam starts from the best of ``pool`` prior samples (Yeh 2017, equation 3, without weights and
+    prior). It is worse than a long search, but quick and comparable between checkpoints.
     """
     draws = sample_latents(networks, pool, generator_for(seed, "monitor", "bank"))
     with torch.no_grad():
