@@ -32,7 +32,10 @@ LOADED = re.compile(r"""(?:src|data|poster)=["']https?:|<link[^>]*href=["']https
 def write_mathml(translator: nodes.NodeVisitor, node: nodes.math | nodes.math_block) -> None:
     """Write an equation as MathML, which browsers draw without a script."""
     block = isinstance(node, nodes.math_block)
-    translator.body.append(tex2mathml(node.astext(), as_block=block))
+    equation = tex2mathml(node.astext(), as_block=block)
+    # Between a function's name and its argument; browsers add no space.
+    equation = equation.replace("<mi>log</mi>", '<mi>log</mi><mspace width="0.17em"/>')
+    translator.body.append(equation)
     raise nodes.SkipNode
 
 
