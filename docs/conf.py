@@ -26,7 +26,9 @@ myst_heading_anchors = 4  # as GitHub names them
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 # Example: an image, script or font of another machine; a link that a reader follows is none.
-LOADED = re.compile(r"""(?:src|data|poster)=["']https?:|<link[^>]*href=["']https?:""")
+LOADED = re.compile(
+    r"""(?:src|data|poster)=["']https?:|<link[^>]*href=["']https?:|url\(["']?https?:"""
+)
 
 
 def write_mathml(translator: nodes.NodeVisitor, node: nodes.math | nodes.math_block) -> None:
@@ -42,9 +44,10 @@ def write_mathml(translator: nodes.NodeVisitor, node: nodes.math | nodes.math_bl
 def refuse_network(app: Sphinx, exception: Exception | None) -> None:
     """Fail if a built page loads anything from another machine."""
     if exception is None:
-        for page in Path(app.outdir).rglob("*.html"):
-            if found := LOADED.search(page.read_text(encoding="utf-8")):
-                raise RuntimeError(f"{page}: loads from the network: {found[0]}")
+        files = (path for kind in ("html", "css") for path in Path(app.outdir).rglob(f"*.{kind}"))
+        for path in files:
+            if found := LOADED.search(path.read_text(encoding="utf-8")):
+                raise RuntimeError(f"{path}: loads from the network: {found[0]}")
 
 
 def setup(app: Sphinx) -> None:
