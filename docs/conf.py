@@ -24,6 +24,7 @@ html_show_sphinx = html_copy_source = False
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # as GitHub names them
 autodoc_member_order = "bysource"
+default_role = "py:obj"  # what single backquotes in a docstring name
 autodoc_typehints = "signature"
 # Example: an image, script or font of another machine; a link that a reader follows is none.
 LOADED = re.compile(
