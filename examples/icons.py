@@ -1,8 +1,8 @@
-"""Draw flat icons for the tutorial: a training folder, damaged icons and the same icons undamaged.
+"""Draw flat icons for the tutorial: 300 to train on, 256 others, and twelve of those damaged.
 
-    python examples/icons.py icons [--count 2000]
+    python examples/icons.py icons
 
-The damage is magenta (#ff00ff), which no icon has.
+The damage is magenta (#ff00ff). docs/benchmarks.md has figures of these icons.
 """
 
 import argparse
@@ -12,68 +12,62 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+TRAIN, WHOLE, DAMAGED = 300, 256, 12
 SIDE, SCALE = 32, 4  # drawn four times as large, then averaged: smooth edges
-COLOURS = ["#d1495b", "#edae49", "#00798c", "#30638e", "#003d5b", "#6a994e", "#8338ec", "#444444"]
 
 
-def draw_icon(rng: np.random.Generator) -> Image.Image:
-    """Draw a disc, ring, rectangle, triangle or star, sometimes with a smaller disc on it."""
+def draw_icon(number: int) -> Image.Image:
+    """Draw one or two shapes on white: disc, rectangle, triangle, ring or star."""
+    rng = np.random.default_rng(number)
     image = Image.new("RGB", (SIDE * SCALE, SIDE * SCALE), "white")
     canvas = ImageDraw.Draw(image)
-    x, y = rng.integers(52, 77, 2)  # the centre, in drawn pixels
-    width, height = rng.integers(24, 48, 2)
-    colour, other = rng.choice(COLOURS, 2, replace=False)
-    shape = rng.integers(5)
-    if shape == 0:
-        canvas.ellipse([x - width, y - width, x + width, y + width], fill=colour)
-    elif shape == 1:
-        box = [x - width, y - width, x + width, y + width]
-        canvas.ellipse(box, outline=colour, width=int(width) // 3)
-    elif shape == 2:
-        canvas.rectangle([x - width, y - height, x + width, y + height], fill=colour)
-    elif shape == 3:
-        canvas.polygon([(x, y - height), (x - width, y + height), (x + width, y + height)], colour)
-    else:
-        radii = [width, 0.45 * width] * 5
-        turns = [math.pi * (tip / 5 - 0.5) for tip in range(10)]
-        canvas.polygon(
-            [
-                (x + radius * math.cos(turn), y + radius * math.sin(turn))
-                for radius, turn in zip(radii, turns, strict=True)
-            ],
-            colour,
-        )
-    if rng.random() < 0.5:
-        canvas.ellipse([x - 10, y - 10, x + 10, y + 10], fill=other)
+    for _ in range(rng.integers(1, 3)):
+        red, green, blue = map(int, rng.integers(0, 256, 3))
+        (x, y), (width, height) = rng.integers(40, 88, 2), rng.integers(20, 50, 2)
+        colour, disc = (red, green, blue), [x - width, y - width, x + width, y + width]
+        shape = rng.integers(0, 5)
+        if shape == 0:
+            canvas.ellipse(disc, fill=colour)
+        elif shape == 1:
+            canvas.rectangle([x - width, y - height, x + width, y + height], fill=colour)
+        elif shape == 2:
+            canvas.polygon(
+                [(x, y - height), (x - width, y + height), (x + width, y + height)], colour
+            )
+        elif shape == 3:
+            canvas.ellipse(disc, outline=colour, width=int(width // 3))
+        else:
+            canvas.polygon([star_tip(x, y, width, tip) for tip in range(10)], colour)
     return image.resize((SIDE, SIDE), Image.Resampling.BOX)
 
 
-def damage(icon: Image.Image, rng: np.random.Generator) -> Image.Image:
+def star_tip(x: float, y: float, radius: float, tip: int) -> tuple[float, float]:
+    """Return tip 0 to 9 of a star; the odd ones are the inner corners."""
+    turn, length = math.pi * (tip / 5 - 0.5), radius * (0.45 if tip % 2 else 1)
+    return x + math.cos(turn) * length, y + math.sin(turn) * length
+
+
+def damage(icon: Image.Image, number: int) -> Image.Image:
     """Return a copy with a thick scratch of magenta through the middle."""
-    damaged = icon.copy()
-    ends = [(int(rng.integers(4, 28)), 2), (int(rng.integers(12, 20)), 16)]
-    ends.append((int(rng.integers(4, 28)), 30))
-    ImageDraw.Draw(damaged).line(ends, fill="#ff00ff", width=6)
+    rng, damaged = np.random.default_rng([1, number]), icon.copy()
+    top, middle, bottom = map(int, rng.integers([4, 12, 4], [28, 20, 28]))
+    line = [(top, 2), (middle, 16), (bottom, 30)]
+    ImageDraw.Draw(damaged).line(line, fill="#ff00ff", width=6)
     return damaged
 
 
 def main() -> None:
-    """Write OUT/train, OUT/damaged and OUT/whole."""
+    """Write OUT/train, OUT/whole and OUT/damaged."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--count", type=int, default=2000, help="training images")
-    arguments = parser.parse_args()
-    folders = {name: arguments.out / name for name in ("train", "damaged", "whole")}
-    for folder in folders.values():
-        folder.mkdir(parents=True, exist_ok=True)
-    for number in range(arguments.count):
-        icon = draw_icon(np.random.default_rng([0, number]))
-        icon.save(folders["train"] / f"icon-{number:04}.png")
-    for number in range(12):
-        rng = np.random.default_rng([1, number])
-        icon = draw_icon(rng)
-        icon.save(folders["whole"] / f"icon-{number:02}.png")
-        damage(icon, rng).save(folders["damaged"] / f"icon-{number:02}.png")
+    out = parser.parse_args().out
+    for folder in ("train", "whole", "damaged"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    for number in range(TRAIN + WHOLE):
+        icon, name = draw_icon(number), f"icon-{number:03}.png"
+        icon.save(out / ("train" if number < TRAIN else "whole") / name)
+        if TRAIN <= number < TRAIN + DAMAGED:
+            damage(icon, number).save(out / "damaged" / name)
 
 
 if __name__ == "__main__":
