@@ -26,39 +26,47 @@ def enlarge(answer: Tensor, image: Tensor, known: Tensor) -> Tensor:
     image, known
         The frame's own pixels, [C, H, W] in [-1, 1], and bool [H, W].
     """
-    first, last = tuple(answer.shape[1:]), tuple(image.shape[1:])
-    growth = max(large / small for small, large in zip(first, last, strict=True))
+    first, last = _size(answer), _size(image)
+    growth = max(last[0] / first[0], last[1] / first[1])
     steps = max(0, math.ceil(math.log2(growth) - 1e-9))
     share, coarser = known[None].to(image.dtype), first
     for step in range(1, steps + 1):
-        part = step / steps
-        size = tuple(
-            round(small ** (1 - part) * large**part)
-            for small, large in zip(first, last, strict=True)
+        size = (
+            _between(first[0], last[0], step / steps),
+            _between(first[1], last[1], step / steps),
         )
         answer = _add_detail(resize(answer, size), *_shrink(image, share, size), coarser)
         coarser = size
     return resize(answer, last)
 
 
-def resize(values: Tensor, size: tuple[int, ...]) -> Tensor:
+def resize(values: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize [C, H, W] by area means where a side shrinks, bilinearly where it grows."""
-    smaller = tuple(map(min, size, values.shape[1:]))
-    if smaller != tuple(values.shape[1:]):
+    height, width = _size(values)
+    smaller = min(size[0], height), min(size[1], width)
+    if smaller != (height, width):
         values = F.adaptive_avg_pool2d(values, smaller)
     if smaller == size:
         return values
     return F.interpolate(values[None], size, mode="bilinear", align_corners=False)[0]
 
 
-def _shrink(image: Tensor, share: Tensor, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _size(image: Tensor) -> tuple[int, int]:
+    return image.shape[1], image.shape[2]
+
+
+def _between(small: int, large: int, part: float) -> int:
+    return int(small ** (1 - part) * large**part + 0.5)
+
+
+def _shrink(image: Tensor, share: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return the mean of the known pixels under each pixel of a smaller size, and their share [1, h, w]."""
     shrunk = resize(share, size)
     return resize(image * share, size) / shrunk.clamp_min(1e-6), shrunk
 
 
-def _add_detail(answer: Tensor, image: Tensor, share: Tensor, coarser: tuple[int, ...]) -> Tensor:
-    size = tuple(image.shape[1:])
+def _add_detail(answer: Tensor, image: Tensor, share: Tensor, coarser: tuple[int, int]) -> Tensor:
+    size = _size(image)
     coarse, coarse_share = _shrink(image, (share > 1 - 1e-6).to(image.dtype), coarser)
     blurred = resize(coarse, size)
     reliable = resize((coarse_share > 1 - 1e-6).to(image.dtype), size)[0] > 1 - 1e-6

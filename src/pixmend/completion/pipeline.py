@@ -159,7 +159,7 @@ def _judge(
     mean_losses = None
     if options.answer == "average":
         losses = options.method.objective(model, target, known).of_images(samples.mean)
-        mean_losses = torch.stack(losses.parts(), -1)
+        mean_losses = torch.stack(losses, -1)
     # Calibration was measured on the inpainter's answers.
     inpainted = options.method.uses_inpainter(model)
     calibration = Calibration.of(model.card) if inpainted else None
