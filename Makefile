@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # torch first and alone: a resolver that sees it only as a dependency may take another build.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: install install-dev demo check test test-long test-lowest test-newest test-pythons bench prove fuzz mutants supply smoke lock install-locked clean
+.PHONY: install install-dev demo check test test-long test-lowest test-newest test-pythons docs bench prove fuzz mutants supply smoke lock install-locked clean
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
@@ -39,6 +39,12 @@ test: check
 # What waits for minutes for a cluster's workers to come and go.
 test-long: install-dev
 	$(BIN)/python -m pytest -m long
+
+# The documentation as a site. A warning, such as a broken link, is an error; no page loads anything from elsewhere.
+docs: install
+	$(PIP) install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -b html -c docs . build/site
+	@echo "open build/site/docs/index.html"
 
 # Every table of docs/benchmarks.md; PROFILE=full takes hours, and TRAIN=RECORDS HELD_OUT=RECORDS real data.
 PROFILE ?= small

@@ -153,7 +153,7 @@ class Model:
     def walk(self, frames: int = 120, *, corners: int = 8, seed: int = 0) -> "ImageBatch":
         """Walk around ``corners`` samples on great circles, uint8 [frames, size, size, C].
 
-        Great circles (White 2016) keep |z| where the prior has its mass.
+        Great circles (White 2016) keep the norm of z where the prior has its mass.
         """
         check_seed(seed)
         draws = models.sample_latents(self.settings, corners, generator_for(seed, "walk")).numpy()

@@ -1,8 +1,8 @@
 """Workers that may die, and jobs that get done all the same.
 
 Jobs are taken one ahead of the free workers, so that memory holds few of them. A job that fails is
-retried once at the end. A job whose worker died is retried carefully: the worker announces each
-input before it touches it, and the input at which a worker dies twice is left out and named.
+retried once at the end. If its worker died, the next worker announces each input before it touches
+it. An input at which a worker dies twice is left out and named.
 """
 
 import time

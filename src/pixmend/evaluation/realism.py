@@ -67,9 +67,9 @@ def measure_samples(
 ) -> tuple[dict[str, Any] | None, tuple[Images, Images] | None]:
     """Return how well G's prior samples match the training images, and eight with their nearest.
 
-    KID is of samples, of other training images (``kid_real``) and of copies of their mean
-    (``kid_blank``), to training images; ``nearest`` and ``nearest_held_out`` are median distances
-    of samples and held-out images to them. None for fewer than 2 x `MIN_IMAGES` training images.
+    KID compares training images with samples, with other training images (``kid_real``) and with
+    copies of their mean (``kid_blank``). ``nearest`` and ``nearest_held_out`` are median distances
+    of samples and held-out images to training images. None for fewer than 2 x `MIN_IMAGES` training images.
     """
     if train is None or len(train.images) < 2 * MIN_IMAGES:
         return None, None

@@ -216,9 +216,9 @@ class OutOfDomain:
         Mean squared difference of each pixel from the nearest training image, [P], at least the
         mean over pixels, as the known pixels may be the varied or the uniform part of an image.
     threshold
-        Largest root mean square difference, in units of ``variance``, of an image of the domain:
-        Tukey's far-out fence (1977, section 2C), the upper quartile of training images plus three
-        interquartile ranges, but at least twice that quartile, since very similar training images
+        Largest root mean square difference, in units of ``variance``, of an image of the domain.
+        It is Tukey's far-out fence (1977, section 2C): the upper quartile of training images plus
+        three interquartile ranges. It is at least twice that quartile: very similar training images
         are narrower than their domain.
     """
 

@@ -18,9 +18,9 @@ _TINY = 1e-12
 def harmonic_fill(target: Tensor, known: Tensor) -> Tensor:
     """Fill holes [B, C, S, S] with a nearly harmonic function of the known pixels: no extremes, no edges.
 
-    Coarse to fine: each resolution starts from the coarser one and takes eight Jacobi sweeps (each missing pixel becomes
-    the mean of its four neighbours), accelerated by the Chebyshev semi-iterative method (Golub and Varga 1961, equation
-    2.15). ``target`` is in [-1, 1], ``known`` [B, 1, S, S] in [0, 1], 1 = known. An image without known pixels becomes 0.
+    Coarse to fine: each resolution starts from the coarser one and takes eight Jacobi sweeps, in which each missing pixel
+    becomes the mean of its four neighbours. The Chebyshev semi-iterative method (Golub and Varga 1961, equation 2.15)
+    accelerates them. ``target`` is in [-1, 1], ``known`` [B, 1, S, S] in [0, 1], 1 = known. An image without known pixels becomes 0.
     """
     sums, shares = [target * known], [known]
     while sums[-1].shape[-1] >= 2 * _MIN_SIDE:

@@ -48,9 +48,9 @@ _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 class StorePath:
     """A local path or URL of a file or folder; `StorePath.of` makes one. Picklable.
 
-    All methods raise one-line errors: `MissingError` and `InputError` for what cannot be read,
-    `StoreError` where the store is at fault and the file may be good, and `OutputError` for what
-    cannot be written.
+    All methods raise one-line errors: `MissingError` and `InputError` if a file cannot be read,
+    `OutputError` if it cannot be written. `StoreError` is a fault of the store; the file may be
+    good.
     """
 
     local: Path | None  # None for a URL

@@ -85,8 +85,8 @@ def choose_retrieval(
 def sample_masks(count: int, size: int, generator: torch.Generator) -> Tensor:
     """Sample masks, float [count, 1, size, size], 1 = known; mask i is of kind i mod 5.
 
-    The kinds of hole: the centre; random 10 to 95 % of the pixels; a random box; a random half;
-    blobs over 10 to 50 % of the pixels, like strokes and stains.
+    The kinds of hole: the centre; 10 to 95 % of the pixels at random; a random box; a random half;
+    blobs such as strokes and stains, over 10 to 50 % of the pixels.
     """
     uniform = torch.rand(count, 5, generator=generator)
     noise = torch.rand(count, size, size, generator=generator)

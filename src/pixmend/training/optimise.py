@@ -72,8 +72,8 @@ def set_learning_rates(
 def lr_factor(step: int, steps: int, *, schedule: Schedule, warmup: float) -> float:
     """Return the factor of the learning rates at step number ``step`` of ``steps``, from 0.
 
-    It rises linearly over the first ``warmup`` of the steps; then it stays 1, or falls to 0 at step
-    ``steps``, linearly or as half a cosine (Loshchilov & Hutter 2017, equation 5, no restarts).
+    It rises linearly over the first ``warmup`` of the steps. Then it stays 1, or falls to 0 at step
+    ``steps``: linearly, or as half a cosine (Loshchilov & Hutter 2017, equation 5, no restarts).
     """
     rising = round(warmup * steps)
     if step < rising:
