@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Exit, Option
@@ -191,13 +191,17 @@ def _folder(text: str | None, content: str) -> Path:
 
 def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
     """Split off the second model if the first of several inputs is one."""
-    from pixmend.storage import StorePath
+    from pixmend.images import is_image
+    from pixmend.storage import StorePath, split_pin
 
     first = images[0]
-    path = StorePath.of(first)
-    folder = path.local if path.local is not None and path.is_folder() else None
-    if len(images) < 2 or (folder is not None and not any(folder.glob("*.safetensors"))):
+    path = StorePath.of(split_pin(first)[0])
+    if len(images) < 2 or is_image(PurePath(path.name)):
         return None, images
+    if path.local is None or path.is_folder():
+        files = (path / name for name in ("best.safetensors", "model.safetensors"))
+        model = path.suffix == ".safetensors" or any(file.is_file() for file in files)
+        return (first, images[1:]) if model else (None, images)
     from pixmend.models import find_model
 
     try:
