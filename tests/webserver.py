@@ -14,8 +14,8 @@ class Site:
     answers: dict = field(default_factory=dict)
     requests: list = field(default_factory=list)  # (path, headers)
 
-    def url(self, path, host="127.0.0.1"):
-        return f"http://{host}:{self.port}{path}"
+    def url(self, path, host="127.0.0.1", scheme="http"):
+        return f"{scheme}://{host}:{self.port}{path}"
 
     def give(self, path, content, **headers):
         """Answer with bytes, an ETag, and 304 to who has that version."""
@@ -39,7 +39,7 @@ def send(request, status, headers, body, *, length=None):
 
 
 @contextlib.contextmanager
-def website():
+def website(context=None):
     site = Site()
 
     class Handler(BaseHTTPRequestHandler):
@@ -54,6 +54,8 @@ def website():
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    if context is not None:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
     site.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, args=[0.05])
     thread.start()

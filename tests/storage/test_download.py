@@ -3,6 +3,7 @@
 import hashlib
 import ipaddress
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -303,6 +304,49 @@ def test_what_is_no_address_is_told(url):
     with pytest.raises((InputError, StoreError)) as told:
         copy(url)
     assert "\n" not in str(told.value)
+
+
+def certificate(folder):
+    """Write a certificate for 127.0.0.1 that signs itself, and its key; return both."""
+    from datetime import UTC, datetime, timedelta
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(
+        now + timedelta(days=1)
+    )
+    signed = builder.add_extension(address, critical=True).sign(key, hashes.SHA256())
+    (folder / "cert.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return folder / "cert.pem", folder / "key.pem"
+
+
+def test_https_is_taken_from_a_server_whose_certificate_is_trusted(tmp_path, monkeypatch):
+    cert, key = certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    with website(context) as site:
+        site.give("/a%20b%C3%A4", CONTENT)
+        url = site.url("/a bä", scheme="https")
+        with pytest.raises(StoreError, match="certificate is not trusted") as told:
+            copy(url)
+        assert "\n" not in str(told.value)
+        assert site.requests == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        assert copy(url).read_bytes() == CONTENT
+        assert site.requests[0][1]["Host"] == f"127.0.0.1:{site.port}"
 
 
 def test_many_at_a_time_keep_one_whole_copy(site, cache):

@@ -9,9 +9,10 @@ import errno
 import http.client
 import socket
 import ssl
+import string
 import time
 from ipaddress import ip_address
-from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from pixmend.errors import InputError, StoreError
 
@@ -41,7 +42,9 @@ def fetch(url: str, name: str, *, known: str, limit: int, pinned: bool) -> tuple
             redirected = parts.hostname != first
             connection = _connect(parts, name, redirected=redirected, pinned=pinned)
             try:
-                connection.request("GET", _target_of(parts), headers=_headers(parts, known))
+                target = (parts.path or "/") + (parts.query and f"?{parts.query}")
+                escaped = quote(target, safe=string.punctuation)
+                connection.request("GET", escaped, headers=_headers(parts, known))
                 with connection.getresponse() as response:
                     location = response.headers.get("Location")
                     if response.status not in _REDIRECTS or not location:
@@ -49,14 +52,12 @@ def fetch(url: str, name: str, *, known: str, limit: int, pinned: bool) -> tuple
             finally:
                 connection.close()
             url = urljoin(url, location)
-    except http.client.InvalidURL as error:
+    except (http.client.InvalidURL, ValueError) as error:
+        if isinstance(error, OSError):  # a certificate that cannot be verified
+            raise
         raise InputError(f"{name}: is no address; check it") from error
     except http.client.HTTPException as error:
         raise ConnectionError(str(error)) from error
-    except ssl.SSLError:
-        raise
-    except ValueError as error:
-        raise InputError(f"{name}: is no address; check it") from error
     raise InputError(f"{name}: redirects more than {_MAX_REDIRECTS} times; give its last address")
 
 
@@ -94,10 +95,6 @@ def _connect(
         context = ssl.create_default_context()
         connection.sock = context.wrap_socket(connection.sock, server_hostname=host)
     return connection
-
-
-def _target_of(parts: SplitResult) -> str:
-    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
 
 def _headers(parts: SplitResult, known: str) -> dict[str, str]:
