@@ -87,7 +87,7 @@ def _ask(url, token, image, mask, fields):
     request = urllib.request.Request(address, body + f"--{line}--\r\n".encode(), headers)
     try:
         with urllib.request.urlopen(request, timeout=300) as response:
-            answer = np.asarray(Image.open(response))
+            answer = np.array(Image.open(response))
     except urllib.error.HTTPError as error:
         raise RuntimeError(f"pixmend: {_detail_of(error)}") from None
     except OSError as error:

@@ -49,29 +49,28 @@ def complete(
     completed, uncertainty = image.copy(), np.zeros(image.shape[:2], np.float32)
     if not hole.any():
         return completed, uncertainty
-    scaled, low, unit = _scale(image, hole | missing)
+    scaled, low, span = _scale(image, hole | missing)
     # What is NaN outside the labels stays NaN: the server completes it, and it is not taken.
     client = Client(url, os.environ.get("PIXMEND_TOKEN"))
     result = client.complete(scaled, hole | missing, model=model, method=method, seed=seed)
-    levels = np.asarray(result.best, np.float64)
-    completed[hole] = (low + levels * unit)[hole].astype(image.dtype)
-    # In grey levels of 255, of whatever depth the image is.
-    white = {"uint8": 255, "uint16": 65535}.get(scaled.dtype.name, 1)
-    uncertainty[hole] = (result.uncertainty * (unit * white / 255))[hole]
+    white = 255 if scaled.dtype == np.uint8 else 1
+    values = low + np.asarray(result.best, np.float64)[hole] * (span / white)
+    completed[hole] = values if image.dtype.kind == "f" else np.rint(values)
+    uncertainty[hole] = result.uncertainty[hole] * (span / 255)  # from grey levels
     return completed, uncertainty
 
 
 def _scale(image, hole):
-    """Return the image as a server takes it, and how to scale it back: low + value * unit."""
-    if image.dtype == np.uint8 or (image.dtype == np.uint16 and image.ndim == 2):
-        return image, 0.0, 1.0
+    """Return the image as a server takes it, and the values of its black and of its range."""
+    if image.dtype == np.uint8:
+        return image, 0.0, 255.0
     known = image[~hole].astype(np.float64)
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
-    span = high - low or 1.0
-    values = np.clip((np.nan_to_num(image.astype(np.float64), nan=low) - low) / span, 0, 1)
-    if image.ndim == 2:
-        return values.astype(np.float32), low, span
-    return np.round(values * 255).astype(np.uint8), low, span / 255
+    values = (np.nan_to_num(image.astype(np.float64), nan=low) - low) / ((high - low) or 1.0)
+    values = np.clip(values, 0, 1).astype(np.float32)
+    # A server takes colours of 8 bits.
+    scaled = values if image.ndim == 2 else np.round(values * 255).astype(np.uint8)
+    return scaled, low, high - low
 
 
 def add_to(viewer):

@@ -37,7 +37,7 @@ def test_known_pixels_are_bit_identical_and_the_hole_is_the_servers(node, served
     for pixels, each, answer in zip(image, hole, completed, strict=True):
         eight = (pixels * 255).round().to(torch.uint8).squeeze(-1).numpy()
         best = model.complete(eight, each.numpy(), method="instant", seed=3).best
-        best = torch.from_numpy(np.asarray(best).reshape(pixels.shape))
+        best = torch.from_numpy(np.array(best).reshape(pixels.shape))
         assert torch.equal(answer[each], best[each] / 255)
 
 

@@ -16,6 +16,6 @@ Scores = Annotated[
 
 def push(model: ModelName, target: Target, licence: Licence, evaluation: Scores = None) -> None:
     """Publish a model with a card: model.safetensors, README.md and gallery.png."""
-    from pixmend.publish import push
+    from pixmend import publish
 
-    print_facts({"pushed": push(model, target, licence=licence, evaluation=evaluation)})
+    print_facts({"pushed": publish.push(model, target, licence=licence, evaluation=evaluation)})

@@ -28,9 +28,9 @@ _PIN = "#sha256:"
 
 
 def split_pin(text: str) -> tuple[str, str]:
-    """Return a URL and the SHA-256 in hexadecimal that ``#sha256:HEX`` pins it to, or nothing."""
+    """Return a path or URL, and the SHA-256 that ``#sha256:HEX`` pins it to, or nothing."""
     url, mark, pin = text.rpartition(_PIN)
-    if not mark or "://" not in url:
+    if not mark:
         return text, ""
     if not re.fullmatch("[0-9a-fA-F]{64}", pin):
         raise InputError(
@@ -53,9 +53,9 @@ def local_copy(
     changed; where it cannot be asked, the earlier copy stands.
     """
     if url.local is not None:
-        file = locate(url).on_this_machine("a model")
-        _check_pin(url, pin, sha256_of(file) if pin else "")
-        return file
+        local = locate(url).on_this_machine("a model")
+        _check_pin(url, pin, sha256_of(local) if pin else "")
+        return local
     folder = _cache_folder()
     note = folder / f"{hashlib.sha256(url.address.encode()).hexdigest()}.json"
     with shared(folder, [folder]):

@@ -69,8 +69,9 @@ def _connect(
     if f"{parts.scheme}://" not in SCHEMES or not host:
         raise InputError(f"{name}: redirects to no web address; get the file by other means")
     port = parts.port or (443 if secure else 80)
-    places = [info[4] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-    addresses = [ip_address(str(place[0]).partition("%")[0]) for place in places]
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    places = [str(info[4][0]) for info in found]
+    addresses = [ip_address(place.partition("%")[0]) for place in places]
     addresses = [getattr(each, "ipv4_mapped", None) or each for each in addresses]
     if redirected and not all(each.is_global for each in addresses):
         raise InputError(
@@ -86,10 +87,10 @@ def _connect(
     connection = kind(host, port, timeout=_STALL)
     for place in places:
         try:
-            connection.sock = socket.create_connection((place[0], port), timeout=_STALL)
+            connection.sock = socket.create_connection((place, port), timeout=_STALL)
             break
         except OSError:
-            if place is places[-1]:
+            if place == places[-1]:
                 raise
     if secure:
         context = ssl.create_default_context()
