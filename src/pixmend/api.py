@@ -268,9 +268,9 @@ def _training(
 
 
 def _model_under_test(model: str | Path, device: str) -> evaluation.ModelUnderTest:
-    digest = sha256_of(models.find_model(model))
+    file = models.find_model(model)
     name = str(StorePath.of(model))  # without a URL's secrets
-    return evaluation.ModelUnderTest(load(model, device=device).networks, name, digest)
+    return evaluation.ModelUnderTest(load(file, device=device).networks, name, sha256_of(file))
 
 
 def _source(

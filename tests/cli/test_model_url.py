@@ -10,6 +10,7 @@ import pixmend
 from pixmend.models import BUNDLED, save_model
 from pixmend.serve import Catalogue
 from pixmend.storage import StorePath, retry
+from tests.serve.conftest import serving
 from tests.stores import Counted, FakeHub, fresh
 from tests.webserver import website
 
@@ -141,6 +142,14 @@ def test_images_by_url_are_no_second_model(model, program, tmp_path):
         "--out", tmp_path / "report",
     )  # fmt: skip
     assert "2 images" in ran.out + ran.err, ran.err
+
+
+def test_no_request_makes_a_server_fetch_a_model(site, model):
+    with serving(Catalogue.load([str(model)], device="cpu")) as served:
+        answer = served.post(model=site.url("/tiny.safetensors"))
+    assert answer.status_code == 404
+    assert "no such model" in answer.json()["detail"]
+    assert site.requests == []
 
 
 def test_a_missing_package_is_named_with_its_extra(program, tmp_path, monkeypatch):

@@ -98,6 +98,18 @@ def test_without_a_pin_an_unchanged_file_is_asked_for_and_not_sent_again(site, c
         copy(f"{url}#sha256:{'0' * 64}")
 
 
+def test_a_date_is_a_version_where_there_is_no_tag(site):
+    date = "Sun, 01 Nov 2026 10:00:00 GMT"
+
+    def answer(request):
+        same = request.headers["If-Modified-Since"] == date
+        send(request, 304 if same else 200, {"Last-Modified": date}, b"" if same else CONTENT)
+
+    site.answers["/m"] = answer
+    assert copy(site.url("/m")) == copy(site.url("/m"))
+    assert [headers.get("If-Modified-Since") for _, headers in site.requests] == [None, date]
+
+
 def test_the_copy_stands_where_nobody_answers(cache):
     with website() as site:
         site.give("/m.safetensors", CONTENT)

@@ -195,9 +195,12 @@ def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
     from pixmend.storage import StorePath, split_pin
 
     first = images[0]
-    path = StorePath.of(split_pin(first)[0])
+    url, pin = split_pin(first)
+    path = StorePath.of(url)
     if len(images) < 2 or is_image(PurePath(path.name)):
         return None, images
+    if pin:
+        return first, images[1:]
     if path.local is None or path.is_folder():
         files = (path / name for name in ("best.safetensors", "model.safetensors"))
         model = path.suffix == ".safetensors" or any(file.is_file() for file in files)

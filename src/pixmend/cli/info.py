@@ -17,8 +17,9 @@ def info(
     as_json: Annotated[bool, Option("--json", help="Print all facts, as JSON.")] = False,
 ) -> None:
     """Show the contents of a model, run or record folder."""
-    folder = StorePath.of(split_pin(path)[0])
-    if folder.local is None and folder.suffix == ".safetensors":
+    url, pin = split_pin(path)
+    folder = StorePath.of(url)
+    if pin or (folder.local is None and folder.suffix == ".safetensors"):
         facts, lines = _model(path)
     elif (folder / "manifest.json").is_file():
         facts, lines = _records(folder)

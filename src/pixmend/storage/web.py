@@ -101,7 +101,8 @@ def _connect(
 def _headers(parts: SplitResult, known: str) -> dict[str, str]:
     headers = {"User-Agent": "pixmend", "Accept": "*/*"}
     if known:
-        headers["If-None-Match"] = known
+        tag = known.startswith(('"', "W/"))
+        headers["If-None-Match" if tag else "If-Modified-Since"] = known
     if parts.username is not None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers["Authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
@@ -128,7 +129,8 @@ def _answer(
         if not chunk:
             if size is not None and len(content) < size:
                 raise ConnectionError(f"{len(content)} of {size} bytes arrived")
-            return bytes(content), response.headers.get("ETag", "")
+            version = response.headers.get("ETag") or response.headers.get("Last-Modified", "")
+            return bytes(content), version
         content += chunk
         if time.monotonic() > end:
             raise StoreError(f"{name}: took over {_DEADLINE / 60:.0f} minutes; try again later")
