@@ -256,6 +256,19 @@ def test_no_redirect_leads_to_a_private_address(site, no_connection, scheme, hos
     assert [path for path, _ in site.requests] == ["/m"]
 
 
+def test_no_other_host_leads_back_to_the_first_where_that_is_private(site, monkeypatch):
+    connect = socket.create_connection
+    monkeypatch.setattr(
+        socket, "create_connection", lambda place, **rest: connect(("127.0.0.1", place[1]), **rest)
+    )
+    names(monkeypatch, **{"other.example": "93.184.216.34"})
+    site.answers["/m"] = (302, {"Location": site.url("/there", "other.example")}, b"")
+    site.answers["/there"] = (302, {"Location": site.url("/secret")}, b"")
+    with pytest.raises(InputError, match="redirects to the private address"):
+        copy(site.url("/m") + f"#sha256:{DIGEST}")
+    assert [path for path, _ in site.requests] == ["/m", "/there"]
+
+
 def test_the_address_that_was_checked_is_the_one_that_is_asked(site, no_connection, monkeypatch):
     names(monkeypatch, **{"rebound.example": ["93.184.216.34", "127.0.0.1"]})
     monkeypatch.setattr(retry, "_ATTEMPTS", 1)

@@ -17,7 +17,7 @@ from pixmend.cli.terminal import (
     stdout,
     stop_on_signal,
 )
-from pixmend.errors import ModelFileError, SettingsError
+from pixmend.errors import SettingsError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -199,19 +199,14 @@ def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
     path = StorePath.of(url)
     if len(images) < 2 or is_image(PurePath(path.name)):
         return None, images
-    if pin:
-        return first, images[1:]
-    if path.local is None or path.is_folder():
+    if path.local is None or path.exists():
         files = (path / name for name in ("best.safetensors", "model.safetensors"))
-        model = path.suffix == ".safetensors" or any(file.is_file() for file in files)
-        return (first, images[1:]) if model else (None, images)
-    from pixmend.models import find_model
+        model = pin or path.suffix == ".safetensors" or any(file.is_file() for file in files)
+    else:
+        from pixmend.models import BUNDLED
 
-    try:
-        file = find_model(first)
-    except ModelFileError:
-        return None, images
-    return (first, images[1:]) if file.suffix == ".safetensors" else (None, images)
+        model = path.name == first and (BUNDLED / f"{first}.safetensors").is_file()
+    return (first, images[1:]) if model else (None, images)
 
 
 def _source(

@@ -36,10 +36,10 @@ def fetch(url: str, name: str, *, known: str, limit: int, pinned: bool) -> tuple
     """
     end = time.monotonic() + _DEADLINE
     try:
-        first = urlsplit(url).hostname
+        first, redirected = urlsplit(url).hostname, False
         for _ in range(_MAX_REDIRECTS + 1):
             parts = urlsplit(url)
-            redirected = parts.hostname != first
+            redirected |= parts.hostname != first  # the way back is another's wish too
             connection = _connect(parts, name, redirected=redirected, pinned=pinned)
             try:
                 target = (parts.path or "/") + (parts.query and f"?{parts.query}")
