@@ -5,7 +5,6 @@ machine can reach.
 """
 
 import base64
-import errno
 import http.client
 import socket
 import ssl
@@ -22,7 +21,11 @@ _STALL = 30.0  # seconds without a byte
 _DEADLINE = 1800.0  # seconds of a download
 _CHUNK_BYTES = 2**20
 _REDIRECTS = (301, 302, 303, 307, 308)
-_BUSY = (408, 429, 500, 502, 503, 504)
+_ERRORS: dict[int, type[OSError]] = {
+    **dict.fromkeys((404, 410), FileNotFoundError),
+    **dict.fromkeys((401, 403), PermissionError),
+    **dict.fromkeys((408, 429, 500, 502, 503, 504), ConnectionError),  # which is tried again
+}
 
 
 def fetch(url: str, name: str, *, known: str, limit: int, pinned: bool) -> tuple[bytes | None, str]:
@@ -115,12 +118,8 @@ def _answer(
     status = response.status
     if status == 304 and known:
         return None, known
-    if status in (404, 410):
-        raise FileNotFoundError(errno.ENOENT, "")
-    if status in (401, 403):
-        raise PermissionError(errno.EACCES, "")
-    if status in _BUSY:
-        raise ConnectionError(f"status {status}")
+    if status in _ERRORS:
+        raise _ERRORS[status](f"status {status}")
     if status != 200:
         raise InputError(f"{name}: the server answers {status}; check the address")
     content, size = bytearray(), response.length
@@ -129,8 +128,8 @@ def _answer(
         if not chunk:
             if size is not None and len(content) < size:
                 raise ConnectionError(f"{len(content)} of {size} bytes arrived")
-            version = response.headers.get("ETag") or response.headers.get("Last-Modified", "")
-            return bytes(content), version
+            tag, date = (response.headers.get(name) for name in ("ETag", "Last-Modified"))
+            return bytes(content), tag or date or ""
         content += chunk
         if time.monotonic() > end:
             raise StoreError(f"{name}: took over {_DEADLINE / 60:.0f} minutes; try again later")
