@@ -9,11 +9,13 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from hashlib import sha1
 from itertools import count
 from pathlib import Path
 from typing import ClassVar
 
 import fsspec
+from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -204,7 +206,25 @@ class SlowDisk(FlakyDisk):
         time.sleep(0.005)
 
 
-for made in (Counted, Flaky, Slow, FlakyDisk, SlowDisk):
+class FakeHub(Counted):
+    """A hub in memory: user/name is a folder of files, each written in one commit, under its blob's id."""
+
+    protocol = "hf"
+    store: ClassVar = {}
+    pseudo_dirs: ClassVar = [""]
+    calls = count()
+    mv = AbstractFileSystem.mv
+
+    def info(self, path, **rest):
+        status = super().info(path, **rest)
+        if status["type"] == "file":
+            content = self.store[self._strip_protocol(path)].getvalue()
+            status["blob_id"] = sha1(content).hexdigest()
+            del status["created"]
+        return status
+
+
+for made in (Counted, Flaky, Slow, FlakyDisk, SlowDisk, FakeHub):
     fsspec.register_implementation(made.protocol, made, clobber=True)
 
 

@@ -185,9 +185,10 @@ class ImageBatch(np.ndarray[Any, np.dtype[np.uint8]]):
 
 
 def load(model: str | Path = "characters", *, device: str = "auto") -> Model:
-    """Load a model file, a run directory's model, or a bundled model by name.
+    """Load a model file, a run directory's model, either by URL, or a bundled model by name.
 
-    Raise a ModelFileError that says why if the file is missing or damaged.
+    Raise a ModelFileError that says why if the file is missing or damaged, and an InputError or
+    StoreError if a URL cannot be read. A URL may pin its file: ``https://...#sha256:HEX``.
     """
     return Model(models.load_model(model), device)
 
@@ -267,8 +268,9 @@ def _training(
 
 
 def _model_under_test(model: str | Path, device: str) -> evaluation.ModelUnderTest:
-    digest = sha256_of(models.find_model(model))
-    return evaluation.ModelUnderTest(load(model, device=device).networks, str(model), digest)
+    file = models.find_model(model)
+    name = str(StorePath.of(model))  # without a URL's secrets
+    return evaluation.ModelUnderTest(load(file, device=device).networks, name, sha256_of(file))
 
 
 def _source(

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Exit, Option
@@ -17,7 +17,7 @@ from pixmend.cli.terminal import (
     stdout,
     stop_on_signal,
 )
-from pixmend.errors import ModelFileError, SettingsError
+from pixmend.errors import SettingsError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -191,20 +191,22 @@ def _folder(text: str | None, content: str) -> Path:
 
 def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
     """Split off the second model if the first of several inputs is one."""
-    from pixmend.storage import StorePath
+    from pixmend.images import is_image
+    from pixmend.storage import StorePath, split_pin
 
     first = images[0]
-    path = StorePath.of(first)
-    folder = path.local if path.local is not None and path.is_folder() else None
-    if len(images) < 2 or (folder is not None and not any(folder.glob("*.safetensors"))):
+    url, pin = split_pin(first)
+    path = StorePath.of(url)
+    if len(images) < 2 or is_image(PurePath(path.name)):
         return None, images
-    from pixmend.models import find_model
+    if path.local is None or path.exists():
+        files = (path / name for name in ("best.safetensors", "model.safetensors"))
+        model = pin or path.suffix == ".safetensors" or any(file.is_file() for file in files)
+    else:
+        from pixmend.models import BUNDLED
 
-    try:
-        file = find_model(first)
-    except ModelFileError:
-        return None, images
-    return (first, images[1:]) if file.suffix == ".safetensors" else (None, images)
+        model = path.name == first and (BUNDLED / f"{first}.safetensors").is_file()
+    return (first, images[1:]) if model else (None, images)
 
 
 def _source(

@@ -9,7 +9,7 @@ from typer import Argument, Option
 from pixmend.cli.pack import describe_records
 from pixmend.cli.terminal import print_facts, to_json
 from pixmend.cli.train import describe_networks, describe_scores
-from pixmend.storage import StorePath
+from pixmend.storage import StorePath, split_pin
 
 
 def info(
@@ -17,8 +17,11 @@ def info(
     as_json: Annotated[bool, Option("--json", help="Print all facts, as JSON.")] = False,
 ) -> None:
     """Show the contents of a model, run or record folder."""
-    folder = StorePath.of(path)
-    if (folder / "manifest.json").is_file():
+    url, pin = split_pin(path)
+    folder = StorePath.of(url)
+    if pin or (folder.local is None and folder.suffix == ".safetensors"):
+        facts, lines = _model(path)
+    elif (folder / "manifest.json").is_file():
         facts, lines = _records(folder)
     elif folder.local is not None and (folder / "run.json").is_file():
         facts, lines = _run(folder.local)

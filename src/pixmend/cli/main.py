@@ -15,6 +15,7 @@ from pixmend.cli.doctor import doctor
 from pixmend.cli.evaluate import evaluate
 from pixmend.cli.info import info
 from pixmend.cli.pack import pack
+from pixmend.cli.push import push
 from pixmend.cli.sample import sample
 from pixmend.cli.serve import serve
 from pixmend.cli.terminal import LastingFile, stderr
@@ -30,7 +31,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (demo, pack, train, complete, evaluate, sample, info, serve, doctor):
+for verb in (demo, pack, train, complete, evaluate, sample, info, push, serve, doctor):
     app.command()(verb)
 
 

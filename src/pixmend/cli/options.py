@@ -4,7 +4,9 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-ModelName = Annotated[str, Argument(help="Model file, run directory or bundled model's name.")]
+ModelName = Annotated[
+    str, Argument(help="Model file, run directory, URL of one, or bundled model's name.")
+]
 Seed = Annotated[int, Option(min=0, help="Random seed.")]
 Device = Annotated[str, Option(help="auto, cpu, cuda ...")]
 Cluster = Annotated[

@@ -13,7 +13,8 @@ from pixmend.errors import SettingsError, install_hint
 _MIN_TOKEN = 16  # characters, where others can reach the server
 
 Models = Annotated[
-    list[str], Argument(metavar="MODEL...", help="Model files, run directories or bundled models.")
+    list[str],
+    Argument(metavar="MODEL...", help="Model files, run directories, URLs or bundled models."),
 ]
 Host = Annotated[str, Option(help="Listen address; any but loopback requires a token.")]
 Port = Annotated[int, Option(help="Port; 0 takes a free one.")]

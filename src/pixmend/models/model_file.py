@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +26,14 @@ from pixmend.models.inpainter import Inpainter
 from pixmend.models.model import DCGAN
 from pixmend.models.retrieval import Retrieval
 from pixmend.models.settings import DCGANSettings
-from pixmend.storage import StorePath, atomic_write, open_file, parse_json
+from pixmend.storage import (
+    StorePath,
+    atomic_write,
+    local_copy,
+    open_file,
+    parse_json,
+    split_pin,
+)
 
 # Format written, by kind; raised when older programs cannot read a newer file. All formats up to it
 # are read. Checkpoints: 1 without, 2 with the counts of skipped steps and rollbacks.
@@ -36,30 +44,44 @@ _MAX_NAMES = 80  # characters of unknown names in a message
 
 
 def find_model(model: str | Path) -> Path:
-    """Return the file of a model: a file, a run directory or the name of a bundled model.
+    """Return the file of a model: a file, a run directory, a URL of one or a bundled model's name.
 
-    ModelFileError if there is none. A run directory stands for its best model by the monitor, or
-    without one for its last.
+    A run directory stands for its best model by the monitor, or without one for its last. A URL may
+    pin its file with ``#sha256:HEX``, and its file is copied: see `pixmend.storage.local_copy`.
+
+    ModelFileError if there is none; InputError or StoreError if a URL cannot be read.
     """
-    place = StorePath.of(model)
-    if place.local is not None:
-        if place.is_file():
-            return place.local
-        if place.is_folder():
-            for name in ("best.safetensors", "model.safetensors"):
-                if (place / name).is_file():
-                    return place.local / name
-            raise ModelFileError(
-                f"{place}: holds no model.safetensors yet; "
-                "train a model there first (pixmend train)"
-            )
-        bundled = StorePath(BUNDLED / f"{model}.safetensors")
-        if len(place.local.parts) == 1 and bundled.is_file():
-            return BUNDLED / bundled.name
+    url, pin = split_pin(str(model))
+    place = StorePath.of(url if pin else model)
+    if place.local is None or place.is_file() or place.is_folder():
+        return local_copy(place, pin, locate=_model_in, check=partial(_check_copy, place))
+    bundled = StorePath(BUNDLED / f"{model}.safetensors")
+    if len(place.local.parts) == 1 and bundled.is_file():
+        return BUNDLED / bundled.name
     names = ", ".join(sorted(file.stem for file in BUNDLED.glob("*.safetensors"))) or "none"
     raise ModelFileError(
         f"{model}: no such model file, run directory or bundled model (bundled: {names})"
     )
+
+
+def _model_in(place: StorePath) -> StorePath:
+    """Return the model file of a run directory, and a file as it is."""
+    if not place.is_folder():
+        return place
+    for name in ("best.safetensors", "model.safetensors"):
+        if (place / name).is_file():
+            return place / name
+    raise ModelFileError(
+        f"{place}: holds no model.safetensors yet; train a model there first (pixmend train)"
+    )
+
+
+def _check_copy(url: StorePath, copy: Path) -> None:
+    """Raise a ModelFileError, which names the URL, if a copy is no intact file of ours."""
+    try:
+        read_tensors(copy, kind=read_header(copy)["kind"])
+    except ModelFileError as error:
+        raise type(error)(str(error).replace(str(copy), str(url), 1)) from None
 
 
 def load_model(model: str | Path) -> DCGAN:

@@ -12,6 +12,7 @@ from pixmend.completion import METHODS
 from pixmend.images import encode_png, find_images, grid
 from pixmend.models import BUNDLED, find_model
 from pixmend.serve.security import Problem
+from pixmend.storage import StorePath
 
 _EXAMPLES = 8
 _HIDDEN_FACTS = ("calibration", "data")  # long; a path on the server's disk
@@ -79,7 +80,7 @@ class Catalogue(dict[str, ServedModel]):
         """Load models, each named as for `pixmend.load`, which raises ModelFileError."""
         catalogue = cls()
         for name in models:
-            stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(name).stem).strip("-") or "model"
+            stem = re.sub(r"[^A-Za-z0-9_-]+", "-", StorePath.of(name).stem).strip("-") or "model"
             ids = (stem, *(f"{stem}-{number}" for number in range(2, len(models) + 2)))
             model_id = next(each for each in ids if each not in catalogue)
             images = _images_of(find_model(name))

@@ -7,9 +7,12 @@ urls    URLs and fsspec file systems
 retry   retries, and error messages without secrets
 jsonl   a growing file of lines
 cache   a bounded disk cache of file blocks
+download  local copies of whole remote files, by digest
+web     files of web servers, with bounds
 """
 
 from pixmend.storage.cache import BlockCache, Blocks, Buffer, CachedFile, default_cache
+from pixmend.storage.download import local_copy, split_pin
 from pixmend.storage.jsonl import JsonlWriter
 from pixmend.storage.listing import FileInfo
 from pixmend.storage.local import (
@@ -42,6 +45,7 @@ __all__ = [
     "append_line",
     "atomic_write",
     "default_cache",
+    "local_copy",
     "lock",
     "make_folder",
     "open_file",
@@ -50,6 +54,7 @@ __all__ = [
     "remove_leftovers",
     "sha256_of",
     "shared",
+    "split_pin",
     "write_bytes",
     "write_failure",
     "write_text",

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 from pixmend.errors import InputError
 
 # A content tag comes first: a modification time changes when equal content is written again.
-_VERSION_KEYS = ("ETag", "etag", "generation", "md5Hash", "LastModified", "mtime", "created")
+_CONTENT_KEYS = ("ETag", "etag", "generation", "md5Hash", "blob_id")
+_VERSION_KEYS = (*_CONTENT_KEYS, "LastModified", "mtime", "created")
 
 
 class FileInfo(NamedTuple):

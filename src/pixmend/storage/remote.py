@@ -82,6 +82,11 @@ class StorePath:
         return StorePath(None, f"{self._url}/{PurePath(name).as_posix()}", self._query)
 
     @property
+    def address(self) -> str:
+        """The URL with its query and credentials, for requests and never for messages."""
+        return self._url + self._query
+
+    @property
     def name(self) -> str:
         """The last component."""
         return self.local.name if self.local is not None else self._url.rpartition("/")[2]
@@ -365,7 +370,7 @@ class StorePath:
             raise InputError(f"{self}: cannot be read: {error.strerror or error}") from error
 
     def _store(self) -> "tuple[AbstractFileSystem, str]":
-        return open_store(self._url + self._query, str(self))
+        return open_store(self.address, str(self))
 
 
 class _StoreFile(io.RawIOBase):

@@ -23,28 +23,34 @@ _PERMANENT_NUMBERS = (
 )
 _PERMANENT = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError)
 # Packages whose own exceptions stand for network failures.
-_STORE_PACKAGES = frozenset(
-    ["adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google", "s3fs"]
-)
-_NO_BUCKET = "NoSuchBucket BucketNotFound"
+_STORE_PACKAGES = {"adlfs", "azure", "fsspec", "gcsfs", "google", "huggingface_hub", "s3fs"}
+_STORE_PACKAGES |= {"aiobotocore", "aiohttp", "botocore", "httpx", "httpx2", "requests"}
+_NO_BUCKET = "NoSuchBucket BucketNotFound RepositoryNotFound"
 # S3 codes and parts of class names of permanent errors, with the remedy; the first match counts.
 _REMEDIES = {
-    _NO_BUCKET: "no such bucket; check its name, or make it first",
-    "NoCredentials PartialCredentials DefaultCredentials ProfileNotFound": (
+    "NoSuchBucket BucketNotFound": "no such bucket; check its name, or make it first",
+    "RepositoryNotFound": (
+        "no such repository, or none that you may see; make it first, or log in (hf auth login)"
+    ),
+    "NoCredentials PartialCredentials DefaultCredentials ProfileNotFound LocalTokenNotFound": (
         "credentials are missing; set them as the store's own tools want them "
-        "(S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile)"
+        "(S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile; hf: hf auth login)"
     ),
     "RequestTimeTooSkewed RequestExpired": (
         "the clock of this machine is wrong, so the store rejects the signature of the request; "
         "set the clock"
     ),
     "ExpiredToken TokenRefreshRequired": "the credentials have expired; get new ones",
-    # Last, because expired credentials and wrong clocks are raised as PermissionError too.
-    "AccessDenied Forbidden InvalidAccessKeyId SignatureDoesNotMatch PermissionError": (
-        "no permission; ask for rights on this bucket, or use other credentials"
+    "CertVerification CertificateError": (
+        "its certificate is not trusted; check the address, or add its authority to this machine's"
     ),
+    # Last, because expired credentials and wrong clocks are raised as PermissionError too.
+    "AccessDenied Forbidden InvalidAccessKeyId SignatureDoesNotMatch PermissionError "
+    "Status401 Status403": "no permission; ask for rights there, or use other credentials",
 }
-_UNREACHABLE = "EndpointConnection ConnectorError ConnectTimeout ConnectionRefused"
+_UNREACHABLE = (
+    "EndpointConnection ConnectorError ConnectTimeout ConnectError ConnectionRefused gaierror"
+)
 
 
 def retry(action: Callable[[], T]) -> T:
@@ -91,9 +97,7 @@ def _describe(error: Exception) -> str:
     if (remedy := _remedy(error)) is not None:
         return remedy
     if _matches(error, _UNREACHABLE):
-        return (
-            "the store cannot be reached; check the network and the endpoint (S3: AWS_ENDPOINT_URL)"
-        )
+        return "it cannot be reached; check the network and the address (S3: AWS_ENDPOINT_URL)"
     reason = type(error).__name__
     if isinstance(error, OSError) and error.errno:
         reason += f", {errno.errorcode.get(error.errno, error.errno)}"
@@ -121,5 +125,6 @@ def _matches(error: Exception, names: str) -> bool:
         response = getattr(cause, "response", None)  # botocore's, of S3
         if isinstance(response, dict):
             identifiers.append(str(response.get("Error", {}).get("Code", "")))
+        identifiers.append(f"Status{getattr(response, 'status_code', '')}")
         cause = cause.__cause__
     return any(name in each for name in names.split() for each in identifiers)

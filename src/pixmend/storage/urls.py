@@ -68,7 +68,7 @@ def open_store(url: str, name: str) -> "tuple[AbstractFileSystem, str]":
     except ImportError:
         raise InputError(
             f"{name}: {protocol}:// needs a package that is not installed; "
-            f"{install_hint('cluster')}"
+            f"{install_hint('hub' if protocol == 'hf' else 'cluster')}"
         ) from None
     except ValueError:
         raise InputError(
