@@ -19,6 +19,7 @@ A SPEC names a mask:
     FOLDER            of mask images, matched to the inputs by stem
 """
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -213,9 +214,10 @@ def make_mask(
     shape, _, option = spec.partition(":")
     # Unprintable characters are in no SPEC, and would break the line of the message.
     if not spec.isprintable() or shape not in SPECS:
+        near = difflib.get_close_matches(shape, SPECS, n=1)
         raise MaskError(
             f"mask: {_redact(spec)!r} is neither a shape ({', '.join(SPECS)}) "
-            "nor an existing file or folder"
+            f"nor an existing file or folder{f'; did you mean {near[0]}?' if near else ''}"
         )
     if shape in SHAPES:
         return SHAPES[shape](height, width, option, seed)
