@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pixmend.errors import counted
 from pixmend.page import Series, line_chart, render
 from pixmend.storage import parse_json, write_text
 from pixmend.training.monitor import MASKS, Scores, read_scores
@@ -38,7 +37,7 @@ def write_report(run: RunDirectory, settings: TrainSettings, step: int) -> None:
 
 
 def _subtitle(facts: dict[str, Any], split: dict[str, Any], settings: TrainSettings) -> str:
-    parts = [f"{counted(facts.get('data_count', 0), 'image')} of {facts.get('data') or 'memory'}"]
+    parts = [f"{facts.get('data_count', 0):,} images of {facts.get('data') or 'memory'}"]
     held_out = len(split.get("held_out", []))
     if held_out:
         count = len(split["groups"])
