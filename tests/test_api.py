@@ -186,11 +186,19 @@ def test_values_show_themselves_in_a_line(model):
     assert len(repr(model.complete([RGB] * 2, HOLE, **QUICK))) < 200
 
 
-def test_samples_show_a_grid(model, monkeypatch):
+def test_samples_show_a_grid_and_a_result_its_sheet(model, monkeypatch):
     shown = []
     monkeypatch.setattr(Image.Image, "show", lambda self: shown.append(self))
     model.sample(4).show()
     assert shown[0].size[0] == shown[0].size[1] > 2 * 16
+    result = model.complete(RGB, HOLE, **QUICK)
+    result.show()
+    assert np.array_equal(np.asarray(shown[1]), result.sheet_pixels())
+
+
+def test_a_model_by_its_class_is_told_of_load():
+    with pytest.raises(SettingsError, match=r'pixmend\.load\("characters"\)'):
+        pixmend.Model("characters")
 
 
 def test_signatures_in_help_have_no_functions():

@@ -14,7 +14,7 @@ import numpy as np
 from pixmend import completion, evaluation, models, records, training
 from pixmend.completion import Answer, Blend, Completion, CompletionOptions, Preview, Task, View
 from pixmend.distributed import choose_device, open_group
-from pixmend.errors import MaskError, counted
+from pixmend.errors import MaskError, SettingsError, counted
 from pixmend.images import Channels, Fit, Picture, grid, images_at, open_image, to_pixels
 from pixmend.records import Manifest, PackProgress, PackSettings, Records
 from pixmend.rng import check_seed, generator_for
@@ -36,6 +36,8 @@ class Model:
     """A trained model, ready to complete and to sample; `load` makes one."""
 
     def __init__(self, networks: models.DCGAN, device: str = "auto") -> None:
+        if isinstance(networks, str | Path):
+            raise SettingsError(f'Model: made by a name or path with pixmend.load("{networks}")')
         chosen = choose_device(device)
         for network in filter(
             None, (networks.generator, networks.discriminator, networks.inpainter)

@@ -151,6 +151,10 @@ class Completion:
         """Return the uncertainty as a picture, uint8 [H, W, 1]: white is a standard deviation of 127 or more."""
         return (self.uncertainty * 2).clip(0, 255).round().astype(np.uint8)[..., None]
 
+    def show(self) -> None:
+        """Open the contact sheet in the system's viewer."""
+        Picture(self.sheet_pixels(), "RGB").to_pil().show()
+
     def row(self) -> list[Pixels]:
         """Return the pictures that `captions` names."""
         answers = [to_eight_bits(candidate.picture.pixels) for candidate in self.candidates]
