@@ -196,6 +196,16 @@ def test_samples_show_a_grid_and_a_result_its_sheet(model, monkeypatch):
     assert np.array_equal(np.asarray(shown[1]), result.sheet_pixels())
 
 
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2", None, True])
+def test_a_count_that_is_none_is_refused_by_name(model, count):
+    with pytest.raises(SettingsError, match=r"^count = "):
+        model.sample(count)
+    with pytest.raises(SettingsError, match=r"^frames = "):
+        model.walk(count)
+    with pytest.raises(SettingsError, match=r"^corners = "):
+        model.walk(2, corners=count)
+
+
 def test_a_model_by_its_class_is_told_of_load():
     with pytest.raises(SettingsError, match=r'pixmend\.load\("characters"\)'):
         pixmend.Model("characters")

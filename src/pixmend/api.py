@@ -17,7 +17,7 @@ from pixmend.distributed import choose_device, open_group
 from pixmend.errors import MaskError, SettingsError, counted
 from pixmend.images import Channels, Fit, Picture, grid, images_at, open_image, to_pixels
 from pixmend.records import Manifest, PackProgress, PackSettings, Records
-from pixmend.rng import check_seed, generator_for
+from pixmend.rng import check_seed, generator_for, is_whole
 from pixmend.storage import StorePath, sha256_of
 
 __all__ = [
@@ -149,6 +149,7 @@ class Model:
     def sample(self, count: int = 64, *, seed: int = 0) -> "ImageBatch":
         """Draw images from the model, uint8 [count, size, size, C]."""
         check_seed(seed)
+        _check_counts(count=count)
         draws = models.sample_latents(self.settings, count, generator_for(seed, "sample"))
         return self.draw(draws.numpy())
 
@@ -158,6 +159,7 @@ class Model:
         Great circles (White 2016) keep |z| where the prior has its mass.
         """
         check_seed(seed)
+        _check_counts(frames=frames, corners=corners)
         draws = models.sample_latents(self.settings, corners, generator_for(seed, "walk")).numpy()
         places = np.linspace(0, corners, frames, endpoint=False)
         starts = draws[places.astype(int)]
@@ -338,6 +340,12 @@ def train(
             if on_progress is not None:
                 on_progress(now)
     return load(run)
+
+
+def _check_counts(**counts: object) -> None:
+    for name, count in counts.items():
+        if not is_whole(count, 1):
+            raise SettingsError(f"{name} = {count}: needs a whole number of at least 1")
 
 
 def _masks_for(images: list[Any], mask: Any) -> list[Any]:  # noqa: ANN401

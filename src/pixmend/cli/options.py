@@ -21,11 +21,8 @@ Cluster = Annotated[
 ]
 
 
-# What is wrong is told before torch is imported, which takes seconds.
-
-
 def check_model(model: str) -> None:
-    """Raise a ModelFileError for a MODEL of this machine that is none."""
+    """Raise a ModelFileError for a wrong MODEL, before torch is imported, which takes seconds."""
     from pixmend.model_header import local_model, read_header
 
     if file := local_model(model):

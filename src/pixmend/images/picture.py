@@ -173,9 +173,7 @@ def check_limits(limits: Any) -> Limits:  # noqa: ANN401 - what a user gave
 
 
 def picture_from_array(
-    array: NDArray[Any],
-    path: Path | StorePath | None = None,
-    limits: Limits | None = None,
+    array: NDArray[Any], path: Path | StorePath | None = None, limits: Limits | None = None
 ) -> Picture:
     """Return an array as a picture.
 
