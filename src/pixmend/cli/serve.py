@@ -64,27 +64,27 @@ def serve(
     path, access_token = _root_path_for(root_path), _token_for(host, token)
     for model in models:
         check_model(model)
-    listener = listen(host, port)  # what cannot work is told before torch is imported
-    try:
-        from pixmend import serve as room
-    except ModuleNotFoundError as error:
-        raise SettingsError(f"serve needs {error.name}; {install_hint('serve')}") from error
-    limits = room.Limits(
-        max_body, max_pixels, max_candidates, max_steps, max_seconds, max_work, max_memory,
-        max_queue, max_streams, deadline, batch, batch_wait, drain,
-        tuple(name.strip().upper() for name in formats.split(",") if name.strip()),
-    )  # fmt: skip
-    policy = room.AccessPolicy(
-        frozenset({"127.0.0.1", "localhost", "::1", host, *(allow_host or [])}),
-        literal_hosts=host in ("0.0.0.0", "::"),  # noqa: S104 - compared, not bound
-        token=access_token,
-        origins=frozenset(cors_origin or []),
-    )
-    catalogue = room.Catalogue.load(models, device=device)
-    room.start_log()
-    app = room.create_app(catalogue, limits, policy, root_path=path)
-    _print_url(host, listener.getsockname()[1], policy.token)
-    room.Server(app).serve_on(listener)
+    with listen(host, port) as listener:  # what cannot work is told before torch is imported
+        try:
+            from pixmend import serve as room
+        except ModuleNotFoundError as error:
+            raise SettingsError(f"serve needs {error.name}; {install_hint('serve')}") from error
+        limits = room.Limits(
+            max_body, max_pixels, max_candidates, max_steps, max_seconds, max_work, max_memory,
+            max_queue, max_streams, deadline, batch, batch_wait, drain,
+            tuple(name.strip().upper() for name in formats.split(",") if name.strip()),
+        )  # fmt: skip
+        policy = room.AccessPolicy(
+            frozenset({"127.0.0.1", "localhost", "::1", host, *(allow_host or [])}),
+            literal_hosts=host in ("0.0.0.0", "::"),  # noqa: S104 - compared, not bound
+            token=access_token,
+            origins=frozenset(cors_origin or []),
+        )
+        catalogue = room.Catalogue.load(models, device=device)
+        room.start_log()
+        app = room.create_app(catalogue, limits, policy, root_path=path)
+        _print_url(host, listener.getsockname()[1], policy.token)
+        room.Server(app).serve_on(listener)
 
 
 def is_loopback(host: str) -> bool:
