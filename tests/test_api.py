@@ -98,6 +98,38 @@ def test_a_tensor_comes_back_as_one_with_its_known_values(model, dtype, shape):
         assert not torch.equal(result.best, each)
 
 
+def test_a_range_keeps_type_range_and_known_values_of_arrays_tensors_and_masked_arrays(model):
+    values = np.random.default_rng(0).integers(-1000, 3000, (20, 24), np.int16)
+    masked, floats = np.ma.masked_array(values, HOLE), np.where(HOLE, np.nan, values)
+    tensor = torch.from_numpy(values)
+    for image, mask in ((values, HOLE), (masked, "auto"), (floats, "nan"), (tensor, HOLE)):
+        best = model.complete(image, mask, range=(-1000, 3000), **QUICK).best
+        assert type(best) is (torch.Tensor if image is tensor else np.ndarray)
+        assert best.dtype == image.dtype
+        best = np.asarray(best)
+        assert np.array_equal(best[~HOLE], values[~HOLE])
+        assert -1000 <= best[HOLE].min() < best[HOLE].max() <= 3000
+    with pytest.raises(ImageError, match=r"floats must be in \[0, 1\].*range=\(MIN, MAX\)"):
+        model.complete(floats, "nan", **QUICK)
+    with pytest.raises(SettingsError, match="range 3:1"):
+        model.complete(values, HOLE, range=(3, 1), **QUICK)
+
+
+class Labelled:
+    """An array of another library, such as xarray or jax, which NumPy can read."""
+
+    def __init__(self, array):
+        self._array, self.ndim, self.shape = array, array.ndim, array.shape
+
+    def __array__(self, dtype=None, copy=None):
+        return self._array
+
+
+def test_arrays_of_other_libraries_are_arrays(model, answer):
+    result = model.complete(Labelled(RGB), Labelled(HOLE), **QUICK)
+    assert np.array_equal(result.best, answer)
+
+
 def test_paths_and_pil_images_may_be_mixed(model, answer, tmp_path):
     Image.fromarray(RGB).save(tmp_path / "a.png")
     results = model.complete([tmp_path / "a.png", Image.fromarray(RGB), RGB], HOLE, **QUICK)
@@ -154,11 +186,29 @@ def test_values_show_themselves_in_a_line(model):
     assert len(repr(model.complete([RGB] * 2, HOLE, **QUICK))) < 200
 
 
-def test_samples_show_a_grid(model, monkeypatch):
+def test_samples_show_a_grid_and_a_result_its_sheet(model, monkeypatch):
     shown = []
     monkeypatch.setattr(Image.Image, "show", lambda self: shown.append(self))
     model.sample(4).show()
     assert shown[0].size[0] == shown[0].size[1] > 2 * 16
+    result = model.complete(RGB, HOLE, **QUICK)
+    result.show()
+    assert np.array_equal(np.asarray(shown[1]), result.sheet_pixels())
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2", None, True])
+def test_a_count_that_is_none_is_refused_by_name(model, count):
+    with pytest.raises(SettingsError, match=r"^count = "):
+        model.sample(count)
+    with pytest.raises(SettingsError, match=r"^frames = "):
+        model.walk(count)
+    with pytest.raises(SettingsError, match=r"^corners = "):
+        model.walk(2, corners=count)
+
+
+def test_a_model_by_its_class_is_told_of_load():
+    with pytest.raises(SettingsError, match=r'pixmend\.load\("characters"\)'):
+        pixmend.Model("characters")
 
 
 def test_signatures_in_help_have_no_functions():

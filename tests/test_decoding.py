@@ -412,7 +412,7 @@ def test_files_of_other_kinds_are_counted_by_suffix(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).touch()
     place = StorePath(tmp_path)
-    expected = "5 files of other kinds passed over (3 .heic, 1 .txt, 1 others)"
+    expected = "5 files of other kinds passed over (3 .heic, 1 .txt, 1 other)"
     assert passed_over(place, place / "out") == expected
     assert (
         passed_over(place / "sub", place / "out") == "1 file of another kind passed over (1 .heic)"

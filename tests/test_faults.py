@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pixmend.errors import counted
 from pixmend.models import BUNDLED, load_model
 from pixmend.training import resolve
 
@@ -97,3 +98,12 @@ def test_an_rgba_image_keeps_its_known_alpha(untrained, tmp_path):
     assert np.array_equal(after[~hole], pixels[~hole])
     # A model without alpha draws opaque pixels: a hole cut as transparency must not stay one.
     assert (after[hole][:, 3] == 255).all()
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "words"),
+    [(0, "image", "0 images"), (1, "image", "1 image"), (2000, "step", "2,000 steps"),
+     (1, "class", "1 class"), (62, "class", "62 classes")],
+)  # fmt: skip
+def test_a_number_agrees_with_its_noun(number, noun, words):
+    assert counted(number, noun) == words

@@ -1,6 +1,7 @@
 """Images: exact levels, every odd file, and errors that name the file."""
 
 import io
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -14,6 +15,7 @@ from pixmend.errors import ImageError, OutputError, SettingsError
 from pixmend.images import (
     EXTENSIONS,
     Picture,
+    check_limits,
     contact_sheet,
     decode_image,
     encode_png,
@@ -177,7 +179,7 @@ def test_an_array_with_one_band_is_grey_and_a_known_pixel_is_not_nan():
     floats = NOISE[..., :3] / 255
     floats[0, 0, 0] = np.nan
     picture = open_image(floats)
-    with pytest.raises(ImageError, match=r"1 known pixels are NaN or masked"):
+    with pytest.raises(ImageError, match=r"no value .* in 1 known pixel;"):
         picture.check_known()
     assert picture.check_known(~picture.missing) is picture
     floats[0, 0, 0] = np.inf
@@ -606,6 +608,69 @@ def test_nan_and_masked_values_are_missing_pixels(tmp_path):
         filled = picture.replace_where(expected, np.zeros_like(picture.pixels))
         assert filled.missing is None
     assert open_image(np.ma.masked_array(np.zeros((4, 5), np.uint8))).missing is None
+
+
+RANGES = {
+    "f4": (-1500, 1500), "f8": (1e-3, 2e-3), "f2": (-1, 1), ">f4": (0, 5), "i1": (-128, 127),
+    "i2": (-1000, 3000), "i8": (0, 10**6), "u4": (7, 9), "u2": (0, 4095), "u1": (50, 60),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", list(RANGES))
+@pytest.mark.parametrize("bands", [1, 3, 4])
+def test_numbers_of_a_range_keep_their_type_and_every_known_value(dtype, bands, tmp_path):
+    low, high = RANGES[dtype]
+    values = np.random.default_rng(0).uniform(low, high, (5, 7, bands))
+    values[0, 0], values[0, 1] = low, high
+    values[..., 3:] = high  # hidden colours are not kept
+    values = values.astype(dtype)[..., 0] if bands == 1 else values.astype(dtype)
+    picture = open_image(values, (low, high))
+    assert picture.pixels.dtype == np.uint16
+    assert (picture.pixels[0, 0, :3] == 0).all()
+    assert (picture.pixels[0, 1] == 65535).all()
+
+    hole = np.arange(35).reshape(5, 7) % 3 == 0
+    done = picture.replace_where(hole, picture.pixels[::-1, ::-1]).native
+    assert done.dtype == values.dtype
+    assert done[~hole].tobytes() == values[~hole].tobytes()
+    rounding = 0.5 if done.dtype.kind in "iu" else 2e-3 * max(abs(low), abs(high))
+    far = np.abs(done.astype(float) - values[::-1, ::-1].astype(float))[hole].max()
+    assert far <= (high - low) / 65535 + rounding
+    assert low <= done.min() <= done.max() <= high
+
+    path = tmp_path / f"a{lossless_suffix('.png', picture.mode)}"
+    save_image(picture, path)
+    back = open_image(path, (low, high))
+    assert np.array_equal(back.native, values)
+    assert np.array_equal(back.pixels, picture.pixels)
+
+
+def test_a_range_is_told_where_it_is_needed_wrong_or_exceeded(tmp_path):
+    floats = np.array([[0, 2, np.nan], [4, 5, 6]], np.float32)
+    Image.fromarray(floats).save(tmp_path / "a.tif")
+    np.save(tmp_path / "a.npy", np.nan_to_num(floats).astype(np.int16))
+    Image.new("1", (3, 2)).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"a\.tif: .* from 0 to 6.*--range MIN:MAX, or range=\("):
+        open_image(tmp_path / "a.tif")
+    with pytest.raises(ImageError, match=r"array of int16.*--range MIN:MAX, or range=\("):
+        open_image(tmp_path / "a.npy")
+    picture = open_image(tmp_path / "a.tif", (1, 5))
+    assert picture.warnings == ["beyond the range, seen by the model as its ends: 2 values"]
+    assert picture.missing.tolist() == [[False, False, True], [False, False, False]]
+    with pytest.raises(ImageError, match="int16 has no values from 0 to 40000"):
+        open_image(tmp_path / "a.npy", (0, 40000))
+    for source in (tmp_path / "a.png", Image.new("CMYK", (3, 2))):
+        with pytest.raises(ImageError, match="leave it out"):
+            open_image(source, (0, 1))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [(1, 0), (1, 1), (0, math.nan), (0, math.inf), (-1e308, 1e308), (1,), "ab", 5, ["", ""]],
+)
+def test_what_is_no_range_is_refused(given):
+    with pytest.raises(SettingsError, match=r"^range .*such as --range -1000:3000"):
+        check_limits(given)
 
 
 def npy(header, samples=b""):

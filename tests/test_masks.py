@@ -145,7 +145,7 @@ def test_nan_takes_the_pixels_without_a_value_and_no_other_mask_may_miss_one(spe
     assert np.array_equal(mask.hole, CLEAR)
     Task(picture, mask).check()
     Task(picture, Mask(mask.known & (np.arange(6) < 5))).check()  # NaN under the mask is fine
-    with pytest.raises(ImageError, match=r"8 known pixels are NaN or masked; .*nan does"):
+    with pytest.raises(ImageError, match=r"in 8 known pixels; .*nan does"):
         Task(picture, Mask(np.eye(5, 6, dtype=bool) | CLEAR)).check()
 
 
@@ -269,9 +269,16 @@ def test_masks_in_a_folder_are_matched_by_stem(tmp_path):
         open_mask(tmp_path / "masks", open_image(tmp_path / "b.png"))
 
 
-def test_a_float_mask_is_refused():
-    with pytest.raises(MaskError, match="uint8"):
-        Mask.from_pixels(np.zeros((3, 3)))
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_from_0_to_1_are_a_mask_and_others_are_refused(dtype):
+    levels = np.array([[0, 0.004, 0.49], [0.5, 0.51, 1]], dtype)
+    expected = [[False] * 3, [True] * 3]
+    opaque = np.dstack([levels] * 3 + [np.ones_like(levels)])
+    for mask in (levels, levels[..., None], opaque):
+        assert Mask.from_pixels(mask).hole.tolist() == expected
+    for other in (levels * 255, levels - 0.1, levels + np.nan):
+        with pytest.raises(MaskError, match=r"uint8 .* or floats from 0 to 1"):
+            Mask.from_pixels(other)
 
 
 @pytest.mark.parametrize(("height", "width"), [(37, 31), (31, 37), (5, 9), (64, 64)])

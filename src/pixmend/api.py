@@ -14,10 +14,10 @@ import numpy as np
 from pixmend import completion, evaluation, models, records, training
 from pixmend.completion import Answer, Blend, Completion, CompletionOptions, Preview, Task, View
 from pixmend.distributed import choose_device, open_group
-from pixmend.errors import MaskError
+from pixmend.errors import MaskError, SettingsError, counted
 from pixmend.images import Channels, Fit, Picture, grid, images_at, open_image, to_pixels
 from pixmend.records import Manifest, PackProgress, PackSettings, Records
-from pixmend.rng import check_seed, generator_for
+from pixmend.rng import check_seed, generator_for, is_whole
 from pixmend.storage import StorePath, sha256_of
 
 __all__ = [
@@ -36,6 +36,8 @@ class Model:
     """A trained model, ready to complete and to sample; `load` makes one."""
 
     def __init__(self, networks: models.DCGAN, device: str = "auto") -> None:
+        if isinstance(networks, str | Path):
+            raise SettingsError(f'Model: made by a name or path with pixmend.load("{networks}")')
         chosen = choose_device(device)
         for network in filter(
             None, (networks.generator, networks.discriminator, networks.inpainter)
@@ -76,6 +78,7 @@ class Model:
         answer: Answer = "sharp",
         blend: Blend | None = None,
         view: View = "whole",
+        range: tuple[float, float] | None = None,
     ) -> Any:  # noqa: ANN401 - as documented
         """Complete one image, or several.
 
@@ -94,6 +97,8 @@ class Model:
             (``paste``, ``feather`` or ``poisson``), if not its own.
         candidates, snapshots, seed, seconds, answer, view
             See `pixmend.completion.CompletionOptions`; equal calls give equal answers.
+        range
+            Values of black and white, if not the ends of the type, such as ``(-1000, 3000)``.
 
         Returns
         -------
@@ -107,13 +112,10 @@ class Model:
         )
         several = isinstance(image, list | tuple) or getattr(image, "ndim", 0) == 4
         images = list(image) if several else [image]
-        own = several and (isinstance(mask, list | tuple) or getattr(mask, "ndim", 0) > 2)
-        masks = list(mask) if own else [mask] * len(images)
-        if len(masks) != len(images):
-            raise MaskError(f"mask: {len(masks)} for {len(images)} images; give one, or one each")
+        masks = _masks_for(images, mask) if several else [mask]
         tasks: list[Task] = []
         for each, its_mask in zip(images, masks, strict=True):
-            picture = open_image(_to_array(each))
+            picture = open_image(_to_array(each), range)
             known = completion.open_mask(_to_array(its_mask), picture, seed=seed)
             number = f" {len(tasks) + 1}" if several and not picture.path else ""
             tasks.append(Task(picture, known, picture.name + number))
@@ -147,6 +149,7 @@ class Model:
     def sample(self, count: int = 64, *, seed: int = 0) -> "ImageBatch":
         """Draw images from the model, uint8 [count, size, size, C]."""
         check_seed(seed)
+        _check_counts(count=count)
         draws = models.sample_latents(self.settings, count, generator_for(seed, "sample"))
         return self.draw(draws.numpy())
 
@@ -156,6 +159,7 @@ class Model:
         Great circles (White 2016) keep the norm of z where the prior has its mass.
         """
         check_seed(seed)
+        _check_counts(frames=frames, corners=corners)
         draws = models.sample_latents(self.settings, corners, generator_for(seed, "walk")).numpy()
         places = np.linspace(0, corners, frames, endpoint=False)
         starts = draws[places.astype(int)]
@@ -340,10 +344,26 @@ def train(
     return load(run)
 
 
+def _check_counts(**counts: object) -> None:
+    for name, count in counts.items():
+        if not is_whole(count, 1):
+            raise SettingsError(f"{name} = {count}: needs a whole number of at least 1")
+
+
+def _masks_for(images: list[Any], mask: Any) -> list[Any]:  # noqa: ANN401
+    """Return a mask for each image, from one for all or several."""
+    several = isinstance(mask, list | tuple) or getattr(mask, "ndim", 0) > 2
+    masks = list(mask) if several else [mask] * len(images)
+    if len(masks) != len(images):
+        count = counted(len(images), "image")
+        raise MaskError(f"mask: {len(masks)} for {count}; give one, or one each")
+    return masks
+
+
 def _to_array(value: Any) -> Any:  # noqa: ANN401
-    """Return a tensor [H, W] or [C, H, W] as an array, and anything else as it is."""
+    """Return a tensor [H, W] or [C, H, W], or what NumPy reads, as an array; others as they are."""
     if not hasattr(value, "is_floating_point"):  # files too have a method "detach"
-        return value
+        return np.asanyarray(value) if hasattr(value, "__array__") else value
     small = value.is_floating_point() and value.element_size() < 4  # NumPy has no bfloat16
     array = (value.float() if small else value).detach().cpu().numpy()
     return np.moveaxis(array, 0, -1) if array.ndim == 3 else array

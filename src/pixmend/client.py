@@ -67,7 +67,7 @@ class Client:
 
     def complete_task(self, task: Task, *, model: str, settings: Mapping[str, Any]) -> Completion:
         """Complete a task; see `complete`."""
-        form = _form(task, {"model": model, "full": True, **settings})
+        form = _form(task, {"model": model, "full": True, **settings, "range": None})
         return self._request("POST", "/v1/completions", partial(_completion, task), **form)
 
     def watch(
@@ -77,7 +77,7 @@ class Client:
 
         Leaving the loop ends the search.
         """
-        form = _form(_task(image, mask, settings), {"model": model, **settings})
+        form = _form(_task(image, mask, settings), {"model": model, **settings, "range": None})
         path = "/v1/completions/stream"
         with self._connect() as http, http.stream("POST", path, **form) as response:
             if not response.is_success:
@@ -187,7 +187,7 @@ def _seconds_of(retry_after: str) -> float:
 
 
 def _task(image: object, mask: object, settings: Mapping[str, Any]) -> Task:
-    picture = open_image(image)
+    picture = open_image(image, settings.get("range"))
     return Task(picture, open_mask(mask, picture, seed=settings.get("seed", 0)), picture.name)
 
 

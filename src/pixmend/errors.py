@@ -29,6 +29,11 @@ def install_hint(extra: str) -> str:
     return f"pip install 'pixmend[{extra}]', or '.[{extra}]' in a checkout"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 image", "2,000 images", "3 classes"."""
+    return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('s') else 's'}"
+
+
 class PixmendError(Exception):
     """Base of all errors that a user can fix; the command line shows one line, exit code 2."""
 

@@ -19,6 +19,7 @@ A SPEC names a mask:
     FOLDER            of mask images, matched to the inputs by stem
 """
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -44,8 +45,8 @@ class Mask:
     def from_pixels(cls, pixels: NDArray[Any]) -> "Mask":
         """Read an array [H, W] or [H, W, C], white (>= half the range) = hole; alpha is ignored.
 
-        It is uint8 or uint16, or of other integers from 0 to 255. In bool arrays and integers of
-        only 0 and 1, True and 1 are holes. MaskError for others.
+        It is uint8 or uint16, of other integers from 0 to 255, or floats from 0 to 1. In bool arrays
+        and integers of only 0 and 1, True and 1 are holes. MaskError for others.
         """
         if pixels.ndim not in (2, 3) or not pixels.size:
             raise MaskError(
@@ -55,10 +56,12 @@ class Mask:
         if pixels.dtype == np.bool_:
             hole = pixels if pixels.ndim == 2 else pixels.any(axis=2)
             return cls(np.asarray(~hole))
+        if pixels.dtype.kind == "f" and ((pixels >= 0) & (pixels <= 1)).all():
+            pixels = np.rint(pixels.astype(float) * 65535).astype(np.uint16)
         if not np.issubdtype(pixels.dtype, np.integer):
             raise MaskError(
-                f"mask: values of type {pixels.dtype}; "
-                "give uint8 (white = hole) or bool (True = hole)"
+                f"mask: values of type {pixels.dtype}; give uint8 (white = hole), bool "
+                "(True = hole) or floats from 0 to 1"
             )
         colours, alpha = _split_alpha(pixels)
         low, high = int(colours.min()), int(colours.max())
@@ -213,9 +216,10 @@ def make_mask(
     shape, _, option = spec.partition(":")
     # Unprintable characters are in no SPEC, and would break the line of the message.
     if not spec.isprintable() or shape not in SPECS:
+        near = difflib.get_close_matches(shape, SPECS, n=1)
         raise MaskError(
             f"mask: {_redact(spec)!r} is neither a shape ({', '.join(SPECS)}) "
-            "nor an existing file or folder"
+            f"nor an existing file or folder{f'; did you mean {near[0]}?' if near else ''}"
         )
     if shape in SHAPES:
         return SHAPES[shape](height, width, option, seed)

@@ -198,6 +198,27 @@ def test_an_error_is_one_line_on_stderr_and_exit_code_2(tmp_path):
     assert "cut.safetensors" in result.stderr
 
 
+@pytest.mark.parametrize("mask", [None, "auto", "nan"])
+def test_float_files_with_gaps_come_back_whole_in_their_own_range(model, tmp_path, mask):
+    floats = np.random.default_rng(0).normal(20, 400, (24, 30)).astype(np.float32)
+    gaps = np.random.default_rng(1).random(floats.shape) < 0.1
+    floats[gaps] = np.nan
+    Image.fromarray(floats).save(tmp_path / "a.tif")
+    np.save(tmp_path / "b.npy", floats.astype(np.float64))
+    options = ["--method", "classic", "--steps", 3, *(() if mask is None else ("--mask", mask))]
+    given = ("complete", model, tmp_path / "a.tif", tmp_path / "b.npy", "--out", tmp_path / "out")
+    refused = run(*given, *options)
+    assert refused.exit_code == 2
+    assert refused.stderr.count("complete --range MIN:MAX") == 2
+    assert run(*given, *options, "--range", "-1500:1500").exit_code == 0
+    with Image.open(tmp_path / "out" / "a.tif") as image:
+        answers = [np.asarray(image), np.load(tmp_path / "out" / "b.npy")]
+    for answer, dtype in zip(answers, (np.float32, np.float64), strict=True):
+        assert answer.dtype == dtype
+        assert np.array_equal(answer[~gaps], floats[~gaps])
+        assert np.abs(answer[gaps]).max() <= 1500
+
+
 def test_help_and_version_wait_for_neither_torch_nor_numpy():
     code = "import sys, pixmend.cli.main; print([m for m in ('torch', 'numpy', 'PIL', 'pydantic') if m in sys.modules])"
     assert (

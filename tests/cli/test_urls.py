@@ -171,7 +171,7 @@ def test_pack_train_and_evaluate_by_url(root, folder, program):
             "--train-data", root / "records",
         )  # fmt: skip
         assert ran.code == 2  # all are training images
-        assert "6 are training images" in ran.err
+        assert "training images: 6" in ran.err
         ran = program(
             "evaluate", far, images, "--out", out, "--methods", "classic:0.002", "--masks", "center"
         )

@@ -570,7 +570,7 @@ def test_nothing_but_training_images_is_told(untrained, tmp_path, train):
     (tmp_path / "b.png").write_bytes(b"no image")
     paths = sorted(tmp_path.iterdir())
     source = EvaluationImages.of_files(paths, [path.name for path in paths])
-    with pytest.raises(InputError, match="1 are training images, 1 cannot be read"):
+    with pytest.raises(InputError, match="training images: 1, unreadable: 1"):
         choose_held_out(source, untrained("L"), train, count=5)
 
 

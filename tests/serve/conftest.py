@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pixmend.cli.serve import listen
 from pixmend.models import save_model
-from pixmend.serve import AccessPolicy, Catalogue, Limits, Server, create_app, listen
+from pixmend.serve import AccessPolicy, Catalogue, Limits, Server, create_app
 from tests.browser import watched
 
 

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pixmend.cli.serve import is_loopback
 from pixmend.errors import SettingsError
 from pixmend.images import encode_png
-from pixmend.serve import AccessPolicy, Limits, is_loopback
+from pixmend.serve import AccessPolicy, Limits
 from tests.serve.conftest import png
 from tests.serve.test_api import SEARCH, events, is_problem, until
 from tests.test_decoding import tile_bomb

@@ -10,10 +10,11 @@ import httpx
 import numpy as np
 import pytest
 
+from pixmend.cli.serve import listen
 from pixmend.client import Client
 from pixmend.errors import ServerError, SettingsError
 from pixmend.images import encode_png
-from pixmend.serve import AccessPolicy, Server, create_app, listen
+from pixmend.serve import AccessPolicy, Server, create_app
 from tests.serve.conftest import png, running
 from tests.serve.test_api import is_problem
 

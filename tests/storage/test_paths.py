@@ -86,6 +86,19 @@ def test_a_folder_without_the_right_to_search_is_told_in_a_line(tmp_path, monkey
             ask(StorePath(tmp_path / "a"))
 
 
+def test_the_folder_that_may_not_be_searched_is_named_not_what_was_looked_for_in_it(
+    tmp_path, monkeypatch
+):
+    def stat(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.stat", stat)
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != "shut")
+    with pytest.raises(InputError) as told:
+        StorePath(tmp_path / "shut" / "sub" / "manifest.json").is_file()
+    assert str(told.value) == f"{tmp_path / 'shut'}: cannot be read: Permission denied"
+
+
 def test_a_subfolder_that_cannot_be_read_is_an_input_that_fails(locked):
     assert list(images_in(StorePath(locked))) == ["a.png", "sub/", "z.png"]
     with pytest.raises(ImageError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from typer import Argument, Exit, Option
 
-from pixmend.cli.options import Cluster, Device, ModelName, Seed
+from pixmend.cli.options import Cluster, Device, ModelName, Seed, check_model
 from pixmend.cli.terminal import counting_bar, print_failures, stderr, stdout, stop_on_signal
 from pixmend.errors import ImageError, SettingsError, StoppedError, StoreError, install_hint
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pixmend.client import RemoteModel
     from pixmend.cluster.completion_job import CompletionSummary
     from pixmend.completion import Answer, Blend, CompletionOptions, View
+    from pixmend.images import Limits
     from pixmend.storage import StorePath
 
 Inputs = Annotated[list[str], Argument(metavar="INPUT...", help="Images, folders, globs or URLs.")]
@@ -27,6 +28,14 @@ MaskSpec = Annotated[
         help="center[:0.5], half[:left|right|top|bottom], random[:0.8], grid, lowres[:4], strokes; "
         "alpha, color:#ff00ff[:8], nan or auto (default), read from the image; "
         "a mask image, or a folder of masks matched by file stem (or a URL); white = hole."
+    ),
+]
+ValueRange = Annotated[
+    str | None,
+    Option(
+        "--range",
+        metavar="MIN:MAX",
+        help="Values of black and white, if not the ends of the type: of floats, 12 bits ...",
     ),
 ]
 MethodName = Annotated[
@@ -63,6 +72,7 @@ def complete(
     inputs: Inputs,
     out: Annotated[str, Option("--out", help="Output folder or URL.")],
     mask: MaskSpec = None,
+    value_range: ValueRange = None,
     method: MethodName = "default",
     steps: Steps = None,
     seconds: Seconds = None,
@@ -86,12 +96,16 @@ def complete(
     Several images also share sheets of 40 rows: sheet.png, sheet-2.png ... Ctrl-C ends the search,
     writes the best results so far and skips the remaining images.
     """
+    from pixmend.images import check_limits
     from pixmend.storage import StorePath
 
     # What follows comes before torch is imported, which takes seconds.
+    if server is None:
+        check_model(model)
     folder = StorePath.of(out)
+    limits = None if value_range is None else check_limits(value_range.split(":"))
     files = _input_files(inputs, folder) if cluster is None else []
-    mask = _resolve_mask(mask, files)
+    mask = _resolve_mask(mask, files, limits)
     from pixmend.cli.completion_run import Animations, CompletionRun
     from pixmend.completion import CompletionOptions, find_method
 
@@ -101,18 +115,25 @@ def complete(
         answer=cast("Answer", answer), view=cast("View", view),
     )  # fmt: skip
     if cluster is not None:
-        _refuse_with("--cluster", {"--server": server, "--animation": animation})
+        _refuse_with("--cluster", {"--server": server, "--animation": animation, "--range": limits})
         _complete_on(cluster, model, inputs, folder, options, mask, uncertainty, device, as_json)
         return
     animations = None if animation is None else Animations(animation, files)
     loaded = _load(model, device, server, animation)
-    run = CompletionRun(loaded, files, mask, folder, options, uncertainty, animations, as_json)
+    run = CompletionRun(
+        loaded, files, mask, folder, options, limits, uncertainty, animations, as_json
+    )
     run.run()
+    _finish(run, as_json)
+
+
+def _finish(run: "CompletionRun", as_json: bool) -> None:
+    """Report a run; exit if it was stopped, or an input failed."""
     _report(run, as_json)
     if not as_json:
         run.print_outcome()
     if run.stopped:
-        remaining = len(files) - run.done - run.failed
+        remaining = len(run.inputs) - run.done - run.failed
         stderr.print(f"stopped: kept the best results so far; {remaining} not started")
     if run.stopped or run.failures:
         raise Exit(130 if run.stopped else 2)
@@ -130,7 +151,7 @@ def _input_files(inputs: list[str], out: "StorePath") -> "list[InputFile]":
     return files
 
 
-def _resolve_mask(mask: str | None, files: "list[InputFile]") -> str:
+def _resolve_mask(mask: str | None, files: "list[InputFile]", limits: "Limits | None") -> str:
     """Return the mask; a MaskError, once, for one that is misspelt or was forgotten."""
     from pixmend.images import open_image
     from pixmend.masks import check_spec, is_spec, make_mask
@@ -143,7 +164,7 @@ def _resolve_mask(mask: str | None, files: "list[InputFile]") -> str:
     kind = "NaN or transparent"
     for file in files:  # the first image that opens tells whether a mask was forgotten
         with contextlib.suppress(ImageError, StoreError):
-            picture = open_image(file.path)
+            picture = open_image(file.path, limits)
             make_mask("auto", picture.height, picture.width, picture=picture)
             kind = "transparent" if picture.missing is None else "NaN"
             break

@@ -12,7 +12,7 @@ from pixmend.cli.input_files import InputFile, real_path
 from pixmend.cli.terminal import progress_bar, stderr, stdout, stop_on_signal
 from pixmend.completion import CompletionOptions, Names, Task
 from pixmend.errors import InputError, SettingsError, StoreError
-from pixmend.images import Pixels, encode_png, thumbnail
+from pixmend.images import Limits, Pixels, encode_png, thumbnail
 from pixmend.storage import JsonlWriter, StorePath, make_folder, parse_json, shared
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class CompletionRun:
     mask: str  # as in `open_mask`
     out: StorePath
     options: CompletionOptions
+    limits: Limits | None = None  # as in `open_image`
     uncertainty: bool = False
     animations: "Animations | None" = None
     as_json: bool = False
@@ -115,7 +116,7 @@ class CompletionRun:
         self._targets = dict(zip(paths, targets, strict=True))
         for item in self.inputs:
             try:
-                picture = images.open_image(item.path)
+                picture = images.open_image(item.path, self.limits)
                 file = completion.mask_file(self.mask, item.path, item.relative)
                 mask = completion.open_mask(file or self.mask, picture, seed=self.options.seed)
                 if file is not None:

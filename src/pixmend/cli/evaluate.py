@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Exit, Option
 
-from pixmend.cli.options import Cluster, Device, ModelName, Seed
+from pixmend.cli.options import Cluster, Device, ModelName, Seed, check_model
 from pixmend.cli.terminal import (
     escape,
     print_facts,
@@ -17,7 +17,7 @@ from pixmend.cli.terminal import (
     stdout,
     stop_on_signal,
 )
-from pixmend.errors import SettingsError
+from pixmend.errors import SettingsError, counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -89,14 +89,13 @@ def evaluate(
     per image, mask and method. Run the same command again to resume, or with more masks, methods
     or images to add them.
     """
+    _check_early(model, masks, protocol)
     other, images = _second_model(images)
     folder = _folder(out, "a report") if tasks is None else _folder(tasks, "a folder of tasks")
-    source, names = _source(images, folder)  # before torch is imported, which takes seconds
+    source, names = _source(images, folder)
     from pixmend import api
     from pixmend.evaluation import YEH_MASKS, EvaluationSpec, parse_completions
 
-    if protocol not in (None, "yeh2017"):
-        raise SettingsError(f"--protocol {protocol}: the only protocol is yeh2017")
     spec = EvaluationSpec(
         YEH_MASKS if protocol else tuple(_split(masks)),
         None if methods is None else _split(methods), count, candidates, seconds, seed, batch,
@@ -107,7 +106,7 @@ def evaluate(
                 model, source, folder, spec, train_data=train_data, names=names,
                 on_images=_Progress(bar).on_images,
             )  # fmt: skip
-        stdout.print(f"{written} tasks in {folder}")
+        stdout.print(f"{counted(written, 'task')} in {folder}")
         return
     with contextlib.ExitStack() as stack:
         engine = None
@@ -125,6 +124,17 @@ def evaluate(
             on_images=progress.on_images, on_step=progress.on_step, should_stop=should_stop,
         )  # fmt: skip
     _report(evaluation)
+
+
+def _check_early(model: str, masks: str, protocol: str | None) -> None:
+    """Raise the error of wrong options before torch is imported, which takes seconds."""
+    from pixmend.masks import make_mask
+
+    check_model(model)
+    for mask in _split(masks):
+        make_mask(mask, 64, 64)
+    if protocol not in (None, "yeh2017"):
+        raise SettingsError(f"--protocol {protocol}: the only protocol is yeh2017")
 
 
 class _Progress:
@@ -160,9 +170,10 @@ def _report(evaluation: "Evaluation") -> None:
     images, copies = len(held_out.images), len(held_out.duplicates)
     if images < evaluation.spec.count and images < 100:
         stderr.print(
-            f"only {images} images left ({copies} are training images): intervals are wide"
+            f"only {counted(images, 'image')} left (copies of training images: {copies:,}): "
+            "intervals are wide"
         )
-    table = Table("", title=f"hole PSNR, dB, of {images} images")
+    table = Table("", title=f"hole PSNR, dB, of {counted(images, 'image')}")
     for mask in summary.masks:
         table.add_column(escape(mask), justify="right")
     for label in summary.labels:
@@ -203,7 +214,7 @@ def _second_model(images: list[str]) -> tuple[str | None, list[str]]:
         files = (path / name for name in ("best.safetensors", "model.safetensors"))
         model = pin or path.suffix == ".safetensors" or any(file.is_file() for file in files)
     else:
-        from pixmend.models import BUNDLED
+        from pixmend.model_header import BUNDLED
 
         model = path.name == first and (BUNDLED / f"{first}.safetensors").is_file()
     return (first, images[1:]) if model else (None, images)

@@ -9,6 +9,7 @@ from typer import Argument, Option
 from pixmend.cli.pack import describe_records
 from pixmend.cli.terminal import print_facts, to_json
 from pixmend.cli.train import describe_networks, describe_scores
+from pixmend.errors import counted
 from pixmend.storage import StorePath, split_pin
 
 
@@ -42,7 +43,7 @@ def _records(folder: StorePath) -> tuple[dict[str, Any], dict[str, object]]:
         "records": folder,
         "contents": f"{describe_records(manifest)}; fit {manifest.settings.fit}",
         "classes": f"{names} ..." if len(manifest.classes) > 8 else names,
-        "left out": f"{manifest.left_out:,} unusable inputs",
+        "left out": counted(manifest.left_out, "unusable input"),
     }
 
 
@@ -69,7 +70,7 @@ def _run(folder: Path) -> tuple[dict[str, Any], dict[str, object]]:
     return facts, {
         "run": folder,
         "net": describe_networks(settings),
-        "trained": _counts(log[-1] if log else {}, step="steps", images="images seen"),
+        "trained": _counts(log[-1] if log else {}, step="step", images="seen image"),
         "best": describe_scores(best) if best else "no scores yet",
         "checkpoints": ", ".join(facts["checkpoints"]) or "none yet",
         "model": facts["model"],
@@ -78,27 +79,33 @@ def _run(folder: Path) -> tuple[dict[str, Any], dict[str, object]]:
 
 
 def _model(name: str) -> tuple[dict[str, Any], dict[str, object]]:
-    from pixmend.models import find_model, read_header
+    from pixmend.model_header import local_model, read_header
 
-    path = find_model(name)
+    path = local_model(name)
+    if path is None:
+        from pixmend.models import find_model
+
+        path = find_model(name)
     header = read_header(path)
     kind, size = header.pop("kind"), f"{path.stat().st_size / 1e6:.1f} MB"
     card = _object(header.get("card"))
     figures, count = _object(card.get("figures")), header.get("retrieval_count", 0)
     facts = {"kind": kind, "path": str(path), "size": size}
     if count:  # whoever passes the file on should know this
-        facts["contains"] = f"{count:,} training images, visible to anyone who has the file"
+        facts["contains"] = (
+            f"{counted(count, 'training image')}, visible to anyone who has the file"
+        )
     return {**facts, **header}, {
         kind: f"{path} ({size})",
         "draws": card.get("title", ""),
         "net": describe_networks(_object(header.get("settings"))),
         "trained": _counts(
             {**header, **card},
-            steps="steps",
-            images_seen="images seen",
-            training_images="training images",
-            classes="classes",
-            held_out_images="held out",
+            steps="step",
+            images_seen="seen image",
+            training_images="training image",
+            classes="class",
+            held_out_images="held-out image",
         ),
         "figures": "; ".join(f"{key} {figures[key]}" for key in figures),
         "calibrated": "yes, completions have a confidence" if "calibration" in card else "no",
@@ -112,6 +119,6 @@ def _object(value: object) -> dict[str, Any]:
 
 
 def _counts(facts: dict[str, Any], **words: str) -> str:
-    """Return the numbers of ``facts`` with their words, without those that are missing."""
+    """Return the numbers of ``facts`` with their nouns, without those that are missing."""
     numbers = ((facts.get(key), word) for key, word in words.items())
-    return ", ".join(f"{value:,} {word}" for value, word in numbers if isinstance(value, int))
+    return ", ".join(counted(value, word) for value, word in numbers if isinstance(value, int))

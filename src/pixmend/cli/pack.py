@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from pixmend.cli.options import Cluster
+from pixmend.cli.options import Cluster, check_source
 from pixmend.cli.terminal import progress_bar, stderr, stdout, stop_on_signal
-from pixmend.errors import SettingsError
+from pixmend.errors import SettingsError, counted
 
 if TYPE_CHECKING:
     from pixmend.records import Manifest, PackProgress
@@ -58,7 +58,7 @@ def pack(
     look = {"size": size, "channels": channels, "fit": fit, "background": background}
     settings = PackSettings.model_validate({**look, "images_per_shard": images_per_shard})
     limit = _parse_limit(max_bad)
-    folder = StorePath.of(records)
+    source, folder = check_source(images), StorePath.of(records)
     start = time.monotonic()
     with contextlib.ExitStack() as stack:
         engine = None
@@ -75,12 +75,12 @@ def pack(
             bar.update(task, completed=progress.done, total=progress.total, note=note)
 
         manifest = pack_records(
-            images, folder, settings, workers=workers, engine=engine, max_bad=limit,
+            source, folder, settings, workers=workers, engine=engine, max_bad=limit,
             on_progress=show, should_stop=should_stop,
         )  # fmt: skip
         packed_before = bar.tasks[task].total is None
     _show(manifest, folder, None if packed_before else time.monotonic() - start)
-    if note := passed_over(StorePath.of(images), folder, is_source):
+    if note := passed_over(source, folder, is_source):
         stderr.print(note)
 
 
@@ -106,10 +106,10 @@ def _show(manifest: "Manifest", records: "StorePath", seconds: float | None) -> 
 def describe_records(manifest: "Manifest") -> str:
     """Return what a record folder holds, in words."""
     settings = manifest.settings
-    classes = f", {_count(len(manifest.classes), 'class', 'classes')}" if manifest.classes else ""
-    shards = _count(len(manifest.shards), "shard", "shards")
+    classes = f", {counted(len(manifest.classes), 'class')}" if manifest.classes else ""
+    shards = counted(len(manifest.shards), "shard")
     megabytes = sum(shard.bytes for shard in manifest.shards) / 1e6
-    images = f"{_count(manifest.count, 'image', 'images')} of {settings.size} px"
+    images = f"{counted(manifest.count, 'image')} of {settings.size} px"
     return f"{images} {settings.channels}{classes} in {shards}, {megabytes:,.1f} MB"
 
 
@@ -125,7 +125,3 @@ def _left_out(manifest: "Manifest", records: "StorePath") -> str:
     reasons = "; ".join(f"{line['name']}: {line['reason']}" for line in failed)
     more = "; ..." if manifest.left_out > _REASONS else ""
     return f"left out {manifest.left_out:,}: {reasons}{more}; {listing}"
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from typer import Option
 
-from pixmend.cli.options import Device, ModelName, Seed
+from pixmend.cli.options import Device, ModelName, Seed, check_model
 from pixmend.cli.terminal import print_facts
 from pixmend.errors import OutputError
 
@@ -18,8 +18,6 @@ def sample(
     device: Device = "auto",
 ) -> None:
     """Generate a grid of images, and optionally a walk through latent space."""
-    from pixmend import api
-    from pixmend.images import encode_png, grid, write_animation
     from pixmend.storage import StorePath, write_bytes
 
     files = [
@@ -28,6 +26,10 @@ def sample(
     for path, suffix in zip(files, (".png", ".gif"), strict=False):
         if path.suffix.lower() != suffix:
             raise OutputError(f"{path}: needs a name that ends in {suffix}")
+    check_model(model)
+    from pixmend import api
+    from pixmend.images import encode_png, grid, write_animation
+
     loaded = api.load(model, device=device)
     write_bytes(files[0], encode_png(grid(loaded.sample(count, seed=seed), min_cell=64)))
     for path in files[1:]:

@@ -1,12 +1,15 @@
 """pixmend serve."""
 
+import errno
+import ipaddress
 import re
 import secrets
+import socket
 from typing import Annotated
 
 from typer import Argument, Option
 
-from pixmend.cli.options import Device
+from pixmend.cli.options import Device, check_model
 from pixmend.cli.terminal import stdout
 from pixmend.errors import SettingsError, install_hint
 
@@ -59,27 +62,57 @@ def serve(
     device: Device = "auto",
 ) -> None:
     """Serve a web page for painting holes and completing them, and an HTTP API (extra: serve)."""
+    path, access_token = _root_path_for(root_path), _token_for(host, token)
+    for model in models:
+        check_model(model)
+    with listen(host, port) as listener:  # what cannot work is told before torch is imported
+        try:
+            from pixmend import serve as room
+        except ModuleNotFoundError as error:
+            raise SettingsError(f"serve needs {error.name}; {install_hint('serve')}") from error
+        limits = room.Limits(
+            max_body, max_pixels, max_candidates, max_steps, max_seconds, max_work, max_memory,
+            max_queue, max_streams, deadline, batch, batch_wait, drain,
+            tuple(name.strip().upper() for name in formats.split(",") if name.strip()),
+        )  # fmt: skip
+        policy = room.AccessPolicy(
+            frozenset({"127.0.0.1", "localhost", "::1", host, *(allow_host or [])}),
+            literal_hosts=host in ("0.0.0.0", "::"),  # noqa: S104 - compared, not bound
+            token=access_token,
+            origins=frozenset(cors_origin or []),
+        )
+        catalogue = room.Catalogue.load(models, device=device)
+        room.start_log()
+        app = room.create_app(catalogue, limits, policy, root_path=path)
+        _print_url(host, listener.getsockname()[1], policy.token)
+        room.Server(app).serve_on(listener)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
     try:
-        from pixmend import serve as room
-    except ModuleNotFoundError as error:
-        raise SettingsError(f"serve needs {error.name}; {install_hint('serve')}") from error
-    limits = room.Limits(
-        max_body, max_pixels, max_candidates, max_steps, max_seconds, max_work, max_memory,
-        max_queue, max_streams, deadline, batch, batch_wait, drain,
-        tuple(name.strip().upper() for name in formats.split(",") if name.strip()),
-    )  # fmt: skip
-    policy = room.AccessPolicy(
-        frozenset({"127.0.0.1", "localhost", "::1", host, *(allow_host or [])}),
-        literal_hosts=host in ("0.0.0.0", "::"),  # noqa: S104 - compared, not bound
-        token=_token_for(host, token),
-        origins=frozenset(cors_origin or []),
-    )
-    catalogue = room.Catalogue.load(models, device=device)
-    room.start_log()
-    app = room.create_app(catalogue, limits, policy, root_path=_root_path_for(root_path))
-    listener = room.listen(host, port)
-    _print_url(host, listener.getsockname()[1], policy.token)
-    room.Server(app).serve_on(listener)
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket, for port 0 at any free one; SettingsError where there is none."""
+    if not 0 <= port <= 65535:
+        raise SettingsError(f"port {port}: needs a number from 0 to 65535")
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:
+        message = "is no address or name of this machine; choose another --host"
+        raise SettingsError(f"host {host}: {message}") from error
+    try:
+        dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server(address, family=family, backlog=256, dualstack_ipv6=dual)
+    except OSError as error:
+        option = "--host" if error.errno == errno.EADDRNOTAVAIL else "--port"
+        raise SettingsError(
+            f"host {host}, port {port}: cannot listen there ({error}); choose another {option}"
+        ) from error
 
 
 def _print_url(host: str, port: int, token: str | None) -> None:
@@ -91,8 +124,6 @@ def _print_url(host: str, port: int, token: str | None) -> None:
 
 
 def _token_for(host: str, token: str) -> str | None:
-    from pixmend.serve import is_loopback
-
     if not is_loopback(host) and 0 < len(token) < _MIN_TOKEN:
         raise SettingsError(
             f"token: {len(token)} characters can be guessed; give {_MIN_TOKEN} or more, or none "

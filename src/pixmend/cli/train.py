@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Exit, Option
 
+from pixmend.cli.options import check_source
 from pixmend.cli.terminal import (
     counting_bar,
     print_facts,
@@ -17,7 +18,7 @@ from pixmend.cli.terminal import (
     stdout,
     stop_on_signal,
 )
-from pixmend.errors import InputError
+from pixmend.errors import counted
 
 if TYPE_CHECKING:
     from pixmend.distributed import Group
@@ -55,9 +56,7 @@ def train(
     """
     from pixmend.storage import StorePath
 
-    source = StorePath.of(data)
-    if not source.exists():  # before torch is imported, which takes seconds
-        raise InputError(f"{source}: no such folder; check the path")
+    source = check_source(data)
     from pixmend import training
     from pixmend.distributed import open_group
 
@@ -103,20 +102,22 @@ def _show_settings(
 
     device = describe_device(group.device(settings.device))
     processes = f", {group.world} processes" if group.world > 1 else ""
-    minutes = f"{settings.minutes:g} minutes" if settings.minutes else f"{settings.steps:,} steps"
+    minutes = (
+        f"{settings.minutes:g} minutes" if settings.minutes else counted(settings.steps, "step")
+    )
     print_facts(
         {
-            "data": f"{len(records):,} images, {settings.held_out:.0%} of them held out",
+            "data": f"{counted(len(records), 'image')}, {settings.held_out:.0%} held out",
             "net": describe_networks(settings.model_dump()),
             "device": f"{device}, {settings.precision}{processes}",
             "time": f"{minutes}, batches of {settings.batch_size} images",
             "run": f"{run}: settings.toml; report.html and samples/ "
-            f"every {settings.checkpoint_every:,} steps",
+            f"every {counted(settings.checkpoint_every, 'step')}",
         }
     )
     if len(records) < settings.batch_size:
         stdout.print(
-            f"only {len(records)} images, less than a batch; good samples take a few hundred"
+            f"only {counted(len(records), 'image')}, less than a batch; good samples take a few hundred"
         )
 
 

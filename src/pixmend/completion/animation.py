@@ -15,28 +15,14 @@ from pixmend.images import Pixels, to_channels, to_eight_bits, to_pixels, to_ten
 
 @dataclass(frozen=True, eq=False)
 class Preview:
-    """A batch after `step` updates; its pictures cost a pass of G, and are made on demand.
-
-    Attributes
-    ----------
-    step
-        Updates so far.
-    parts, frames
-        The windows of the batch, and where the model's square lies in each.
-    losses
-        Least objective of each part so far.
-    generate
-        Returns the best images so far, [B, C, S, S] in [-1, 1].
-    background
-        The colour behind transparent pixels.
-    """
+    """A batch after `step` updates; its pictures cost a pass of G, and are made on demand."""
 
     step: int
-    parts: Sequence[WindowTask]
-    frames: Sequence[Frame]
-    losses: Sequence[float]
-    generate: Callable[[], Tensor]
-    background: tuple[int, int, int]
+    parts: Sequence[WindowTask]  # the windows of the batch
+    frames: Sequence[Frame]  # where the model's square lies in each
+    losses: Sequence[float]  # least objective of each part so far
+    generate: Callable[[], Tensor]  # returns the best images so far, [B, C, S, S] in [-1, 1]
+    background: tuple[int, int, int]  # behind transparent pixels
 
     @property
     def tasks(self) -> list[Task]:

@@ -19,21 +19,11 @@ _LONGEST = 255  # bytes of a file's name on every file system at hand
 
 @dataclass(frozen=True)
 class OutputNames:
-    """The files of one completion, relative to the output folder.
+    """The files of one completion, relative to the output folder."""
 
-    Attributes
-    ----------
-    answers
-        Best first.
-    sheet
-        The contact sheet.
-    uncertainty
-        Its picture, beside an array of the same stem; None without.
-    """
-
-    answers: tuple[PurePath, ...]
-    sheet: PurePath
-    uncertainty: PurePath | None = None
+    answers: tuple[PurePath, ...]  # best first
+    sheet: PurePath  # the contact sheet
+    uncertainty: PurePath | None = None  # its picture, beside an array of the same stem
 
     def files(self) -> list[PurePath]:
         """Return all of them."""
@@ -133,17 +123,9 @@ def conflicting_outputs(out: StorePath, given: Sequence[StorePath]) -> list[Pure
 def write_completion(
     result: Completion, out: StorePath, names: OutputNames
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Write the files of a completion, each atomically.
+    """Write the files of a completion, each atomically; OutputError if one cannot be written.
 
-    Returns
-    -------
-    facts, files
-        `Completion.record` with the names, as JSON values; and each file's SHA-256 by name.
-
-    Raises
-    ------
-    OutputError
-        A file cannot be written.
+    Return `Completion.record` with the names, as JSON values, and each file's SHA-256 by name.
     """
     contents = {
         path: image_bytes(candidate.picture, path.suffix)

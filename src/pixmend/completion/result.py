@@ -31,75 +31,38 @@ _HOLE = np.array([226, 68, 140], np.uint8)  # a colour rare in pages, skies and 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """K answers to each of B images, as an estimator gives them.
+    """K answers to each of B images, as an estimator gives them."""
 
-    Attributes
-    ----------
-    images, latents
-        [B, K, C, S, S] in [-1, 1], and their z, [B, K, latent_dim].
-    losses
-        Total, contextual and perceptual, [B, K, 3].
-    order
-        The answers of each image, best first, int64 [B, K].
-    mean, variance
-        The image of least squared error, [B, C, S, S], and the variance of its pixels, [B, 1, S, S].
-    history
-        Least total after each step, [steps + 1, B].
-    steps
-        Updates until the last answer of each image converged.
-    snapshots
-        Step -> the best image of each by then, [B, C, S, S].
-    """
-
-    images: Tensor
-    latents: Tensor
-    losses: Tensor
-    order: Tensor
-    mean: Tensor
-    variance: Tensor
-    history: Tensor
-    steps: list[int]
-    snapshots: dict[int, Tensor]
+    images: Tensor  # [B, K, C, S, S] in [-1, 1]
+    latents: Tensor  # their z, [B, K, latent_dim]
+    losses: Tensor  # total, contextual and perceptual, [B, K, 3]
+    order: Tensor  # the answers of each image, best first, int64 [B, K]
+    mean: Tensor  # the image of least squared error, [B, C, S, S]
+    variance: Tensor  # of its pixels, [B, 1, S, S]
+    history: Tensor  # least total after each step, [steps + 1, B]
+    steps: list[int]  # updates until the last answer of each image converged
+    snapshots: dict[int, Tensor]  # step -> the best image of each by then, [B, C, S, S]
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """One answer.
+    """One answer."""
 
-    Attributes
-    ----------
-    picture
-        The whole image; every known sample is the original's.
-    answer
-        ``sharp``, a draw of G, or ``average``, the image of least squared error.
-    loss, contextual, perceptual
-        The objective, and its two parts before weighting.
-    z
-        Its latent, float32 [latent_dim]; for an average, that of the best draw. With several windows, [windows, latent_dim].
-    """
-
-    picture: Picture
-    answer: Answer
-    loss: float
+    picture: Picture  # the whole image; every known sample is the original's
+    answer: Answer  # sharp, a draw of G, or average, the image of least squared error
+    loss: float  # the objective, and its two parts before weighting
     contextual: float
     perceptual: float
+    # Its latent, [latent_dim], or [windows, latent_dim]; for an average, that of the best draw.
     z: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class SearchFrames:
-    """What G generated during the search of one window.
+    """What G generated during the search of one window."""
 
-    Attributes
-    ----------
-    frame
-        Where it lies in the window.
-    images
-        Step -> G of the best z by then, uint8 [size, size, C], in the channels of the image.
-    """
-
-    frame: Frame
-    images: dict[int, Pixels]
+    frame: Frame  # where it lies in the window
+    images: dict[int, Pixels]  # step -> G of the best z by then, uint8 [size, size, C]
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +150,10 @@ class Completion:
     def uncertainty_pixels(self) -> Pixels:
         """Return the uncertainty as a picture, uint8 [H, W, 1]: white is a standard deviation of 127 or more."""
         return (self.uncertainty * 2).clip(0, 255).round().astype(np.uint8)[..., None]
+
+    def show(self) -> None:
+        """Open the contact sheet in the system's viewer."""
+        Picture(self.sheet_pixels(), "RGB").to_pil().show()
 
     def row(self) -> list[Pixels]:
         """Return the pictures that `captions` names."""

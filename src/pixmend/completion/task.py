@@ -30,12 +30,8 @@ class Task:
     def check(self) -> None:
         """Refuse an image that cannot be completed exactly.
 
-        Raises
-        ------
-        MaskError
-            See `Mask.check`.
-        ImageError
-            Known pixels without a value, or 16-bit colour, which could not be kept.
+        Raise the MaskError of `Mask.check`, or an ImageError for known pixels without a value and
+        for 16-bit colour.
         """
         self.mask.check(self.picture.height, self.picture.width, self.name)
         self.picture.check_known(self.mask.known)
@@ -85,13 +81,7 @@ class CompletionOptions:
     frames: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises
-        ------
-        SettingsError
-            A value is out of range.
-        """
+        """Raise a SettingsError for a value out of range."""
         check_seed(self.seed)
         if not is_whole(self.candidates, 1, 64):
             raise SettingsError(
@@ -110,12 +100,9 @@ class CompletionOptions:
 
 
 def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: ANN401
-    """Return the mask of a picture from a SPEC, a path or URL (a file, or a folder matched by stem), a PIL image or an array.
+    """Return the mask of a picture from a SPEC, a path or URL, a PIL image or an array.
 
-    Raises
-    ------
-    MaskError
-        The mask does not parse, does not exist or does not fit.
+    A folder's mask is that of the image's stem. MaskError if the mask does not parse or exist.
     """
     if isinstance(mask, Mask):
         return mask
@@ -142,11 +129,7 @@ def mask_file(mask: str, image: StorePath, relative: PurePath) -> StorePath | No
 
     ``relative`` is the image's path below the folder of images. The mask has that path but for its suffix, or the end of it:
     ``masks/a/x.png`` for ``a/x.jpg``, else ``masks/x.png``. Names that look the same are the same, however they are encoded.
-
-    Raises
-    ------
-    MaskError
-        There is none, or several.
+    MaskError if there is none, or several.
     """
     if is_spec(mask) or not (folder := StorePath.of(mask)).is_folder():
         return None

@@ -17,17 +17,11 @@ from pixmend.masks import Mask
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """A rectangle of the image, in pixels, and the missing pixels it fills.
-
-    Attributes
-    ----------
-    own
-        bool [h, w]: its missing pixels that no other window fills.
-    """
+    """A rectangle of the image, in pixels, and the missing pixels it fills."""
 
     rows: slice
     columns: slice
-    own: NDArray[np.bool_]
+    own: NDArray[np.bool_]  # [h, w]: its missing pixels that no other window fills
 
 
 @dataclass(frozen=True)
@@ -126,19 +120,13 @@ def _place_window(first: int, last: int, side: int, length: int) -> slice:
 
 @dataclass(frozen=True)
 class Frame:
-    """The rectangle of an image, in pixels, that the model sees; it may reach over the edges.
-
-    Attributes
-    ----------
-    outside_known
-        Whether the area beyond the edges is known background (a model of padded images) or missing.
-    """
+    """The rectangle of an image, in pixels, that the model sees; it may reach over the edges."""
 
     top: int
     left: int
     height: int
     width: int
-    outside_known: bool
+    outside_known: bool  # the area beyond the edges is background (of padded images), not missing
 
     def view(
         self, image: Tensor, known: Tensor, size: int, background: Tensor

@@ -135,10 +135,10 @@ def choose_held_out(
                 selection[index] = image
         on_progress(len(selection), min(count, len(order)))
     if not selection:
-        first = f" (the first: {failed[0][1]})" if failed else ""
+        first = f", the first: {failed[0][1]}" if failed else ""
         raise InputError(
-            f"none of {len(order)} images can be used: {len(duplicates)} are training images, "
-            f"{len(failed)} cannot be read{first}; give images that the model was not trained on"
+            f"no image of {len(order):,} can be used (training images: {len(duplicates):,}, "
+            f"unreadable: {len(failed):,}{first}); give images that the model was not trained on"
         )
     # One call for both, so that one rule names all groups.
     names, labels = ([], []) if train is None else (train.names, train.labels)

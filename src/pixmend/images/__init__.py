@@ -24,7 +24,7 @@ from pixmend.images.image_files import (
     read_array,
     save_image,
 )
-from pixmend.images.picture import Picture
+from pixmend.images.picture import Limits, Picture, check_limits
 from pixmend.images.pixels import (
     Channels,
     Fit,
@@ -45,9 +45,11 @@ __all__ = [
     "MAX_PIXELS",
     "Channels",
     "Fit",
+    "Limits",
     "Picture",
     "Pixels",
     "channel_count",
+    "check_limits",
     "contact_sheet",
     "decode_image",
     "encode_png",

@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from pixmend.errors import ImageError, InputError
 from pixmend.images.decoder_process import decode_apart
 from pixmend.images.decoding import decode, explain, is_light, png_chunks, too_large, upright
-from pixmend.images.picture import Picture, picture_from_array
+from pixmend.images.picture import Limits, Picture, check_limits, picture_from_array
 from pixmend.images.pixels import Pixels
 from pixmend.storage import StorePath, atomic_write
 
@@ -77,22 +77,27 @@ def passed_over(
     files = (name for name, *_ in folder.files(hidden=False) if not name.endswith("/"))
     names = (PurePosixPath(n) for n in files if not f"{folder / n}".startswith(f"{outside}/"))
     others = [name.suffix.lower() for name in names if not is_input(name)]
-    counts = Counter(each if each[1:].isalnum() else "others" for each in others).most_common(6)
+    counts = Counter(each if each[1:].isalnum() else "other" for each in others).most_common(6)
     many = "file of another kind" if len(others) == 1 else "files of other kinds"
     kinds = ", ".join(f"{count:,} {suffix}" for suffix, count in counts)
     return f"{len(others):,} {many} passed over ({kinds})" if others else ""
 
 
-def open_image(source: Any) -> Picture:  # noqa: ANN401 - a path, a URL, a PIL image or an array
+def open_image(
+    source: Any,  # noqa: ANN401 - a path, a URL, a PIL image or an array
+    limits: Limits | None = None,
+) -> Picture:
     """Open a path or URL, a PIL image or an array [H, W] or [H, W, C] as an upright `Picture`.
 
     EXIF rotation is applied and its tag removed; of an animation the first frame is used.
+    ``limits`` are the values of black and white, if not the ends of its type.
     ImageError if it is missing, damaged, over the limits, or of a mode that cannot be kept.
     """
+    limits = None if limits is None else check_limits(limits)
     if isinstance(source, Picture):
         return source
     if isinstance(source, np.ndarray):
-        return picture_from_array(source)
+        return picture_from_array(source, limits=limits)
     if isinstance(source, Image.Image):
         try:
             image, facts = upright(source)
@@ -100,14 +105,14 @@ def open_image(source: Any) -> Picture:  # noqa: ANN401 - a path, a URL, a PIL i
             raise
         except Exception as error:  # a file that is closed or cut, which PIL reads only now
             raise ImageError(f"image: {explain(error)}") from error
-        return _picture(np.array(image), image.mode, None, facts)
+        return _picture(np.array(image), image.mode, None, facts, limits)
     if not isinstance(source, str | os.PathLike | StorePath):
         raise ImageError(
             f"image: a {type(source).__name__} is no image; "
-            "give a path, a PIL image or a NumPy array"
+            "give a path, a PIL image or an array, or a list of them"
         )
     place = StorePath.of(source if isinstance(source, str | StorePath) else Path(source))
-    return decode_image(_read(place), place.local or place)
+    return decode_image(_read(place), place.local or place, limits=limits)
 
 
 def decode_image(
@@ -116,11 +121,12 @@ def decode_image(
     *,
     max_pixels: int = MAX_PIXELS,
     formats: tuple[str, ...] = FORMATS,
+    limits: Limits | None = None,
 ) -> Picture:
     """Decode an image file of one of ``formats``; ``path`` is for messages. See `open_image`."""
     name = str(path or "image")
     if content.startswith(_NPY) and "NPY" in formats:
-        return picture_from_array(_decode_array(content, name, max_pixels), path)
+        return picture_from_array(_decode_array(content, name, max_pixels), path, limits)
     formats = tuple(each for each in formats if each != "NPY")
     try:
         if is_light(content):
@@ -135,7 +141,7 @@ def decode_image(
         raise ImageError(f"{name}: {too_large(max_pixels)}") from None
     except Exception as error:
         raise ImageError(f"{name}: {explain(error)}") from error
-    return _picture(samples, mode, path, facts)
+    return _picture(samples, mode, path, facts, limits)
 
 
 def read_array(place: StorePath) -> NDArray[Any]:
@@ -248,8 +254,15 @@ def _decode_array(content: bytes, name: str, max_pixels: int) -> NDArray[Any]:
 
 
 def _picture(
-    samples: NDArray[Any], mode: str, path: Path | StorePath | None, facts: dict[str, Any]
+    samples: NDArray[Any],
+    mode: str,
+    path: Path | StorePath | None,
+    facts: dict[str, Any],
+    limits: Limits | None,
 ) -> Picture:
-    if mode == "F":  # which may be NaN
-        return replace(picture_from_array(samples, path), **facts)
+    if mode == "F" or (limits and mode in ("L", "I;16", "RGB", "RGBA")):  # floats may be NaN
+        picture = picture_from_array(samples, path, limits)
+        return replace(picture, **facts | {"warnings": [*picture.warnings, *facts["warnings"]]})
+    if limits:
+        raise ImageError(f"{path or 'image'}: pixels of mode {mode} have no range; leave it out")
     return Picture(samples, mode, path, **facts)

@@ -1,5 +1,6 @@
 """An image as a value: its pixels, and all that must survive a round trip."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixmend.errors import ImageError
+from pixmend.errors import ImageError, SettingsError, counted
 from pixmend.images.pixels import Channels, Pixels, to_channels, to_eight_bits
 from pixmend.storage import StorePath
 
@@ -28,46 +29,34 @@ _CHANNELS: dict[str, Channels] = {
     "RGBF": "RGB",
     "RGBAF": "RGBA",
 }
+Limits = tuple[float, float]  # the stored values of black and white
 _ARRAY_MODES = {
     (np.uint8, 1): "L",
     (np.uint8, 3): "RGB",
     (np.uint8, 4): "RGBA",
     (np.uint16, 1): "I;16",
+    (np.float32, 1): "F",
 }
+_RANGE = "give the range: complete --range MIN:MAX, or range=(MIN, MAX) in Python"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An upright image, as stored.
+    """An upright image, as stored."""
 
-    Attributes
-    ----------
-    native
-        Stored samples, [H, W] or [H, W, bands]: bool, uint8, uint16, or floats in [0, 1].
-    mode
-        PIL's name of the stored mode: 1, L, LA, RGB, RGBA, CMYK, I;16 or F (float32). Floats that
-        PIL lacks are LF, RGBF and RGBAF.
-    path
-        The source file, if any, for messages.
-    info
-        Metadata: ``icc_profile``, ``exif``, ``xmp`` and ``png`` (text and colour chunks of a PNG),
-        bytes; and ``dpi``.
-    warnings
-        What is not kept of its file.
-    reduced
-        True if 16-bit colour was read with 8 bits a sample.
-    missing
-        Pixels without a value, [H, W]: NaN, or masked in a NumPy array. Their samples are 0.
-        None if there are none.
-    """
-
+    # Samples, [H, W] or [H, W, bands]: bool, uint8, uint16, or any numbers with `limits`.
     native: NDArray[Any]
+    # PIL's name: 1, L, LA, RGB, RGBA, CMYK, I;16 or F (float32). Of numbers that PIL lacks, LF,
+    # RGBF and RGBAF.
     mode: str
-    path: Path | StorePath | None = None
+    path: Path | StorePath | None = None  # the source file, if any, for messages
+    # Metadata: `icc_profile`, `exif`, `xmp` and `png` (text and colour chunks), bytes; and `dpi`.
     info: dict[str, Any] = field(default_factory=dict)
-    reduced: bool = False
-    warnings: Sequence[str] = ()
+    reduced: bool = False  # whether 16-bit colour was read with 8 bits a sample
+    warnings: Sequence[str] = ()  # what is not kept of its file
+    # Pixels without a value, [H, W]: NaN, or masked in a NumPy array. Their samples are black.
     missing: NDArray[np.bool_] | None = None
+    limits: Limits | None = None  # None: the ends of the type
 
     @property
     def height(self) -> int:
@@ -86,11 +75,12 @@ class Picture:
 
     @property
     def pixels(self) -> Pixels:
-        """The image as uint8 (uint16 for 16-bit grey and floats) [H, W, C], C of 1, 3 or 4."""
+        """The image as uint8 (uint16 for 16-bit grey and ``limits``) [H, W, C], C of 1, 3 or 4."""
         samples = self.native
-        if self._is_float:
-            levels = np.rint(samples.astype(np.float64).clip(0, 1) * 65535)
-            samples = np.asarray(levels, np.uint16)
+        if self.limits is not None:
+            low, high = self.limits
+            shares = (samples.astype(np.float64).clip(low, high) - low) / (high - low)
+            samples = np.asarray(np.rint(shares * 65535), np.uint16)
         elif self.mode == "1":
             samples = samples.astype(np.uint8) * np.uint8(255)
         elif self.mode in ("LA", "CMYK"):
@@ -102,16 +92,12 @@ class Picture:
         """Meaning of the channels of `pixels`."""
         return _CHANNELS[self.mode]
 
-    @property
-    def _is_float(self) -> bool:
-        return np.issubdtype(self.native.dtype, np.floating)
-
     def check_known(self, known: NDArray[np.bool_] | Literal[True] = True) -> "Picture":
         """Return the picture; ImageError if a known pixel [H, W] has no value."""
-        count = 0 if self.missing is None else np.count_nonzero(self.missing & known)
+        count = 0 if self.missing is None else int(np.count_nonzero(self.missing & known))
         if count:
             raise ImageError(
-                f"{self.name}: {count} known pixels are NaN or masked; "
+                f"{self.name}: no value (NaN or masked) in {counted(count, 'known pixel')}; "
                 "put them in the mask (mask = nan does)"
             )
         return self
@@ -123,7 +109,7 @@ class Picture:
         """
         where = hole if self.native.ndim == 2 else hole[..., None]
         native = np.where(where, self._to_native(pixels), self.native)
-        return replace(self, native=native, missing=None)
+        return replace(self, native=native.astype(self.native.dtype, copy=False), missing=None)
 
     def part(self, rows: slice, columns: slice) -> "Picture":
         """Return a rectangle of the picture."""
@@ -142,9 +128,9 @@ class Picture:
 
     def to_pil(self) -> Image.Image:
         """Return a PIL image with the metadata in ``info``; float colours become 8 bits."""
-        if self._is_float and self.native.ndim == 2:
+        if self.mode in ("F", "LF"):
             image = Image.fromarray(self.native.astype(np.float32))
-        elif self._is_float:
+        elif self.mode.endswith("F"):
             image = Image.fromarray(to_eight_bits(self.pixels))
         elif self.mode == "1":
             # A bool array becomes a mode-1 image only by way of L.
@@ -163,42 +149,77 @@ class Picture:
             return samples[..., 0] >= 128
         if self.mode in ("LA", "CMYK"):
             return np.asarray(Image.fromarray(samples).convert(self.mode))
-        if self._is_float:
-            samples = (samples / 65535).astype(self.native.dtype)
+        if self.limits is not None:
+            low, high = self.limits
+            values = low + samples / 65535 * (high - low)
+            whole = np.issubdtype(self.native.dtype, np.integer)
+            samples = (np.rint(values) if whole else values).astype(self.native.dtype)
         return samples.reshape(self.native.shape)
 
 
-def picture_from_array(array: NDArray[Any], path: Path | StorePath | None = None) -> Picture:
+def check_limits(limits: Any) -> Limits:  # noqa: ANN401 - what a user gave
+    """Return the values of black and white; SettingsError unless they are finite and ascend."""
+    try:
+        low, high = map(float, limits)
+    except (TypeError, ValueError, OverflowError):
+        low = high = 0.0
+    if not 0 < high - low < math.inf:  # false for NaN
+        given = ":".join(map(str, limits)) if isinstance(limits, list | tuple) else limits
+        raise SettingsError(
+            f"range {given}: needs the values of black and white, the lower first, "
+            "such as --range -1000:3000 or range=(-1000, 3000)"
+        )
+    return low, high
+
+
+def picture_from_array(
+    array: NDArray[Any], path: Path | StorePath | None = None, limits: Limits | None = None
+) -> Picture:
     """Return an array as a picture.
 
     It is uint8 or floats, [H, W] or [H, W, 1 or 3 or 4], or uint16, [H, W] or [H, W, 1]. Floats are
-    in [0, 1] and come back as floats; their completions have 16 bits. NaN and masked values are
-    missing pixels. ImageError for other arrays.
+    in [0, 1]. With ``limits``, floats and integers of any kind have these values of black and
+    white. Their type is kept, and their completions have 16 bits. NaN and masked values are missing
+    pixels. ImageError for other arrays.
     """
     name = str(path or "image")
     bands = 1 if array.ndim == 2 else array.shape[2] if array.ndim == 3 else 0
     floats = np.issubdtype(array.dtype, np.floating)
-    mode = _ARRAY_MODES.get((np.uint8 if floats else array.dtype.type, bands))
+    scaled = floats or (limits is not None and np.issubdtype(array.dtype, np.integer))
+    mode = _ARRAY_MODES.get((np.uint8 if scaled else array.dtype.type, bands))
     if mode is None or not array.size:
         raise ImageError(
             f"{name}: an array of {array.dtype} {list(array.shape)} is no image; "
-            "give uint8 or floats in [0, 1] [H, W], [H, W, 3] or [H, W, 4], or uint16 [H, W]"
+            "give uint8 or floats in [0, 1] [H, W], [H, W, 3] or [H, W, 4], or uint16 [H, W]; "
+            f"or for other numbers {_RANGE}"
         )
     native = np.array(np.ma.getdata(array)).reshape(array.shape[:2] if bands == 1 else array.shape)
-    missing = np.ma.getmaskarray(array).reshape(native.shape)
-    if floats:
+    missing, notes = np.ma.getmaskarray(array).reshape(native.shape), list[str]()
+    if scaled:
         missing = missing | np.isnan(native)
-        native[missing] = 0
-        _check_range(native, name)
-        mode = "F" if mode == "L" and native.dtype == "float32" else f"{mode}F"
+        mode = _ARRAY_MODES.get((native.dtype.type, bands), f"{mode}F")
+        notes = _check_values(native[~missing], limits, name)
+        limits = limits or (0.0, 1.0)
+        native[missing] = limits[0]
     pixels = np.asarray(missing.reshape(*native.shape[:2], -1).any(axis=2))
-    return Picture(native, mode, path, missing=pixels if pixels.any() else None)
+    gaps = pixels if pixels.any() else None
+    return Picture(native, mode, path, warnings=notes, missing=gaps, limits=limits)
 
 
-def _check_range(floats: NDArray[Any], name: str) -> None:
-    low, high = float(floats.min()), float(floats.max())
-    if low < -1e-6 or high > 1 + 1e-6:  # tolerates rounding of resampled values
+def _check_values(numbers: NDArray[Any], limits: Limits | None, name: str) -> list[str]:
+    """Return a warning for numbers beyond the limits; ImageError if there are none, or too wide."""
+    low, high = limits or (-1e-6, 1 + 1e-6)  # tolerates rounding of resampled values
+    whole = np.issubdtype(numbers.dtype, np.integer)
+    ends: Any = np.iinfo(numbers.dtype) if whole else np.finfo(numbers.dtype)
+    if low < ends.min or high > ends.max:
         raise ImageError(
-            f"{name}: floats must be in [0, 1], and these reach from {low:g} to {high:g}; "
-            "scale them, or give uint8"
+            f"{name}: {numbers.dtype} has no values from {low:g} to {high:g}; give their own range"
         )
+    count = int(np.count_nonzero((numbers < low) | (numbers > high)))
+    if count and limits is None:
+        raise ImageError(
+            f"{name}: floats must be in [0, 1], and these reach from {numbers.min():g} to "
+            f"{numbers.max():g}; scale them, give uint8, or {_RANGE}"
+        )
+    note = f"beyond the range, seen by the model as its ends: {counted(count, 'value')}"
+    return [note] if count else []

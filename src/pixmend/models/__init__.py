@@ -1,5 +1,6 @@
 """The networks, their calibration, and the model file."""
 
+from pixmend.model_header import BUNDLED, read_header
 from pixmend.models.calibration import CORRECT_TOLERANCE, Calibration, calibrate
 from pixmend.models.dcgan import (
     Discriminator,
@@ -22,10 +23,8 @@ from pixmend.models.inpainter import (
 )
 from pixmend.models.model import DCGAN
 from pixmend.models.model_file import (
-    BUNDLED,
     find_model,
     load_model,
-    read_header,
     read_tensors,
     save_model,
     write_tensors,

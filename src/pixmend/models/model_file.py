@@ -4,76 +4,54 @@ The model file is all that training and completion share. It contains no code, s
 none, and a digest over all weights detects damage.
 """
 
-import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from pixmend.errors import ModelFileError, OutputError, VersionError
+from pixmend.errors import ModelFileError, OutputError
 from pixmend.images import channel_count
+from pixmend.model_header import (
+    FORMATS,
+    header_digest,
+    local_model,
+    model_in,
+    opened,
+    parse_header,
+    read_header,
+)
 from pixmend.models.calibration import Calibration
 from pixmend.models.dcgan import Discriminator, Generator
 from pixmend.models.inpainter import Inpainter
 from pixmend.models.model import DCGAN
 from pixmend.models.retrieval import Retrieval
 from pixmend.models.settings import DCGANSettings
-from pixmend.storage import (
-    StorePath,
-    atomic_write,
-    local_copy,
-    open_file,
-    parse_json,
-    split_pin,
-)
+from pixmend.storage import StorePath, atomic_write, local_copy, split_pin
 
-# Format written, by kind; raised when older programs cannot read a newer file. All formats up to it
-# are read. Checkpoints: 1 without, 2 with the counts of skipped steps and rollbacks.
-FORMATS = {"model": 1, "checkpoint": 2}
-BUNDLED = Path(__file__).parent.parent / "bundled"
-_MAX_HEADER = 8 * 2**20
 _MAX_NAMES = 80  # characters of unknown names in a message
 
 
 def find_model(model: str | Path) -> Path:
     """Return the file of a model: a file, a run directory, a URL of one or a bundled model's name.
 
-    A run directory stands for its best model by the monitor, or without one for its last. A URL may
-    pin its file with ``#sha256:HEX``, and its file is copied: see `pixmend.storage.local_copy`.
-
-    ModelFileError if there is none; InputError or StoreError if a URL cannot be read.
+    See `local_model`. A URL may pin its file with ``#sha256:HEX``, and its file is copied: see
+    `pixmend.storage.local_copy`. ModelFileError if there is none; InputError or StoreError if a
+    URL cannot be read.
     """
     url, pin = split_pin(str(model))
     place = StorePath.of(url if pin else model)
-    if place.local is None or place.is_file() or place.is_folder():
-        return local_copy(place, pin, locate=_model_in, check=partial(_check_copy, place))
-    bundled = StorePath(BUNDLED / f"{model}.safetensors")
-    if len(place.local.parts) == 1 and bundled.is_file():
-        return BUNDLED / bundled.name
-    names = ", ".join(sorted(file.stem for file in BUNDLED.glob("*.safetensors"))) or "none"
-    raise ModelFileError(
-        f"{model}: no such model file, run directory or bundled model (bundled: {names})"
-    )
-
-
-def _model_in(place: StorePath) -> StorePath:
-    """Return the model file of a run directory, and a file as it is."""
-    if not place.is_folder():
-        return place
-    for name in ("best.safetensors", "model.safetensors"):
-        if (place / name).is_file():
-            return place / name
-    raise ModelFileError(
-        f"{place}: holds no model.safetensors yet; train a model there first (pixmend train)"
-    )
+    if pin or place.local is None:
+        return local_copy(place, pin, locate=model_in, check=partial(_check_copy, place))
+    path = local_model(model)
+    assert path is not None
+    return path
 
 
 def _check_copy(url: StorePath, copy: Path) -> None:
@@ -157,7 +135,7 @@ def write_tensors(
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     facts = {**header, "format": FORMATS[kind], "kind": kind, "digest": _digest(tensors)}
-    facts["header_digest"] = _header_digest(facts)
+    facts["header_digest"] = header_digest(facts)
     content = save(tensors, {"pixmend": json.dumps(facts, sort_keys=True)})
 
     def verify(written: Path) -> None:
@@ -178,10 +156,8 @@ def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
     ModelFileError if the file is missing, truncated, altered, of another kind or of another
     version.
     """
-    with _opened(path) as file:
-        header = _read_header(path, file)
-        if header.get("kind") != kind:
-            raise ModelFileError(f"{path}: holds a {header.get('kind')}, not a {kind}")
+    with opened(path) as file:
+        header = parse_header(path, file, kind)
         try:
             # Not by its path, where an export may have put the next model since.
             with safe_open(f"/dev/fd/{file.fileno()}", framework="pt") as content:
@@ -194,51 +170,6 @@ def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
             f"{path}: its weights do not match their digest: altered or damaged; get the file again"
         )
     return tensors, header
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """Return the JSON header of a model file or checkpoint without reading its weights.
-
-    ModelFileError if the file is missing or no pixmend file; VersionError if its format is newer.
-    """
-    with _opened(path) as file:
-        return _read_header(path, file)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    try:
-        with open_file(path) as file:
-            yield file
-    except FileNotFoundError:
-        raise ModelFileError(f"{path}: no such file; check the path") from None
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
-
-
-def _read_header(path: Path, file: IO[bytes]) -> dict[str, Any]:
-    try:
-        length = int.from_bytes(file.read(8), "little")
-        if not 2 <= length <= min(_MAX_HEADER, os.fstat(file.fileno()).st_size):
-            raise ModelFileError(f"{path}: not a pixmend model file, or a truncated one")
-        metadata = parse_json(file.read(length)).get("__metadata__", {})
-        header = parse_json(metadata["pixmend"])
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ModelFileError(f"{path}: not a pixmend model file, or a truncated one") from error
-    if not isinstance(header, dict) or str(header.get("kind")) not in FORMATS:
-        raise ModelFileError(f"{path}: not a pixmend model file")
-    newest = FORMATS[header["kind"]]
-    if header.get("format") not in range(1, newest + 1):
-        raise VersionError(
-            f"{path}: of format {header.get('format')}; this pixmend reads formats up to {newest}: "
-            "use the version that wrote it"
-        )
-    # Older files have no header digest.
-    if header.get("header_digest", digest := _header_digest(header)) != digest:
-        raise ModelFileError(
-            f"{path}: its header does not match its digest: altered or damaged; get the file again"
-        )
-    return header
 
 
 def _check_version(path: Path, header: Mapping[str, Any]) -> None:
@@ -275,12 +206,6 @@ def _check_shapes(networks: Mapping[str, nn.Module], tensors: Mapping[str, Tenso
                 raise ModelFileError(
                     f"{part}.{name} is {actual} and should be {list(weight.shape)}"
                 )
-
-
-def _header_digest(header: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of all other fields of a header."""
-    facts = {key: value for key, value in header.items() if key != "header_digest"}
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _digest(tensors: Mapping[str, Tensor]) -> str:

@@ -232,7 +232,9 @@ def _sources_of(
     """Yield the sources of one file; an InputError if it is a container that cannot be read."""
     label = _label(file)
     if version is None:
-        yield _left_out(file, kind, "not a regular file, or a link to nothing", None)
+        yield _left_out(
+            file, kind, "not a regular file, a link to nothing, or without permission", None
+        )
     elif kind == "image":
         yield ImageSource(kind, file, label, class_text, (), version)
     else:

@@ -7,7 +7,7 @@ request ─Guard─▶ form ─▶ Task, CompletionOptions ─▶ Worker's queue
 from pixmend.serve.app import create_app
 from pixmend.serve.catalogue import Catalogue
 from pixmend.serve.security import AccessPolicy, Limits
-from pixmend.serve.server import Server, is_loopback, listen, start_log
+from pixmend.serve.server import Server, start_log
 
 __all__ = [
     "AccessPolicy",
@@ -15,7 +15,5 @@ __all__ = [
     "Limits",
     "Server",
     "create_app",
-    "is_loopback",
-    "listen",
     "start_log",
 ]

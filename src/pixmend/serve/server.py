@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import errno
-import ipaddress
 import logging
 import math
 import os
@@ -15,35 +13,7 @@ from collections.abc import Iterator
 import uvicorn
 from fastapi import FastAPI
 
-from pixmend.errors import SettingsError
 from pixmend.serve.connections import Connection, LogLimit, max_connections
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket, for port 0 at any free one; SettingsError where there is none."""
-    if not 0 <= port <= 65535:
-        raise SettingsError(f"port {port}: needs a number from 0 to 65535")
-    try:
-        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (OSError, UnicodeError) as error:
-        message = "is no address or name of this machine; choose another --host"
-        raise SettingsError(f"host {host}: {message}") from error
-    try:
-        dual = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
-        return socket.create_server(address, family=family, backlog=256, dualstack_ipv6=dual)
-    except OSError as error:
-        option = "--host" if error.errno == errno.EADDRNOTAVAIL else "--port"
-        raise SettingsError(
-            f"host {host}, port {port}: cannot listen there ({error}); choose another {option}"
-        ) from error
 
 
 class Server(uvicorn.Server):

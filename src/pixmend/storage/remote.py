@@ -367,7 +367,9 @@ class StorePath:
                 raise MissingError(
                     f"{self}: no such file or folder{reason}; check the path"
                 ) from None
-            raise InputError(f"{self}: cannot be read: {error.strerror or error}") from error
+            shut = (folder for folder in self.local.parents[::-1] if not os.access(folder, os.X_OK))
+            place = next(shut, self) if error.errno == errno.EACCES else self
+            raise InputError(f"{place}: cannot be read: {error.strerror or error}") from error
 
     def _store(self) -> "tuple[AbstractFileSystem, str]":
         return open_store(self.address, str(self))
