@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+import numpy as np
+
 from pixmend.models import BUNDLED
 from tools.prove.tally import Row, Scale, counted
 
@@ -28,9 +30,9 @@ _METHODS = ("instant", "instant", "instant", "default")
 def soak(scale: Scale, folder: Path) -> list[Row]:
     """Run the server under load for the given minutes."""
     del folder
-    what = f"serve: {scale.soak_minutes:g} minutes of mixed load with faults"
+    what = f"serve: {scale.soak_minutes:g} minutes, {scale.clients} clients with faults"
     with counted(what) as row, _serving() as port_and_pid:
-        _Load(*port_and_pid, row, scale.seed).run(60 * scale.soak_minutes)
+        _Load(*port_and_pid, row, scale.seed).run(60 * scale.soak_minutes, scale.clients)
     return [row]
 
 
@@ -43,9 +45,10 @@ class _Load:
         images = sorted((BUNDLED / "characters").rglob("*.png"))[::10]
         self.bodies = [_form(path.read_bytes(), method) for path in images for method in _METHODS]
         self.alone: dict[bytes, bytes] = {}
+        self.seconds: list[float] = []  # of each right answer to an honest client
 
-    def run(self, seconds: float) -> None:
-        """Send each request alone, then all concurrently until the time is up, then each once more."""
+    def run(self, seconds: float, clients: int) -> None:
+        """Send each request alone, then let the clients send them until the time is up, then each once more."""
         for body in self.bodies:
             status, content = self._ask(body)
             self._expect(status == 200, f"alone: status {status}")
@@ -53,10 +56,11 @@ class _Load:
         end = time.monotonic() + seconds
         kinds: list[Callable[[random.Random], str]] = [
             *([self._honest] * 3), self._cut, self._slow_reader, self._slow_writer, self._malformed, self._watcher,
+            self._silent,
         ]  # fmt: skip
         threads = [
-            threading.Thread(target=self._client, args=(kind, number, end))
-            for number, kind in enumerate(kinds)
+            threading.Thread(target=self._client, args=(kinds[number % len(kinds)], number, end))
+            for number in range(clients)
         ]
         for thread in threads:
             thread.start()
@@ -90,6 +94,11 @@ class _Load:
         early, late = samples[fifth : 2 * fifth] or samples, samples[-fifth:]
         before, after = (statistics.median(each[0] for each in part) for part in (early, late))
         self.row.figures |= {"MiB early": round(before, 1), "MiB late": round(after, 1)}
+        self.row.most("most MiB", round(max(each[0] for each in samples)))
+        if self.seconds:
+            for percent in (50, 99):
+                milliseconds = 1000 * float(np.percentile(self.seconds, percent))
+                self.row.figures[f"p{percent} ms of honest clients"] = round(milliseconds)
         self._expect(after - before <= GROWTH_MIB, f"grew from {before:.0f} to {after:.0f} MiB")
         time.sleep(3)
         self.row.figures["files at the end"] = files = _held(self.pid)[1]
@@ -112,8 +121,10 @@ class _Load:
             connection.close()
 
     def _honest(self, rng: random.Random) -> str:
-        body = rng.choice(self.bodies)
+        body, begun = rng.choice(self.bodies), time.monotonic()
         status, content = self._ask(body)
+        if status == 200:
+            self.seconds.append(time.monotonic() - begun)
         right = status == 503 or (status == 200 and content == self.alone[body])
         self._expect(right, f"a wrong answer: status {status}, {len(content)} bytes")
         return "honest: right" if status == 200 else "honest: busy"
@@ -185,6 +196,13 @@ class _Load:
                 if not connection.recv(4096):
                     break
         return "watched a while"
+
+    def _silent(self, rng: random.Random) -> str:
+        """Send half a head, and nothing more, until the server hangs up."""
+        with self._connect() as connection:
+            connection.sendall(_request(rng.choice(self.bodies))[:40])
+            told = connection.recv(64)
+        return "silent: told" if told else "silent: hung up on"
 
     @contextmanager
     def _connect(self) -> Iterator[socket.socket]:
