@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from glob import glob
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -81,7 +82,8 @@ def test_every_pinned_package_is_locked_with_hashes():
 
 
 def test_every_licence_in_the_package_is_named_in_its_metadata():
-    named = {path for glob in PROJECT["license-files"] for path in ROOT.glob(glob)}
+    # As hatchling does: ** means no more than *.
+    named = {ROOT / path for each in PROJECT["license-files"] for path in glob(each, root_dir=ROOT)}  # noqa: PTH207
     licences = [p for p in (ROOT / "src").rglob("*") if re.match(r"LICEN[CS]E", p.name, re.I)]
     assert licences
     assert named == {*licences, ROOT / "LICENSE"}

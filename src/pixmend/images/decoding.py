@@ -254,5 +254,5 @@ if __name__ == "__main__":
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     except (ImportError, ValueError, OSError):
-        pass  # Windows and macOS: the limit of time remains
+        pass  # macOS: the limit of time remains
     _serve(sys.stdin.buffer, sys.stdout.buffer)

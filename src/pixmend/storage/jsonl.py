@@ -61,20 +61,15 @@ def _locked(path: StorePath) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     own, other, since = secrets.token_hex().encode(), b"", time.monotonic()
     while not lock.create(own):
-        if (holder := _content(lock)) != other:
-            other, since = holder, time.monotonic()
-        elif time.monotonic() - since > _STALE_SECONDS:
-            lock.remove(missing_ok=True)
+        with contextlib.suppress(MissingError):  # just removed
+            if (holder := lock.read_bytes()) != other:
+                other, since = holder, time.monotonic()
+            elif time.monotonic() - since > _STALE_SECONDS:
+                lock.remove()
         time.sleep(_POLL_SECONDS * (0.5 + secrets.randbelow(1000) / 1000))
     try:
         yield
     finally:
-        if _content(lock) == own:
-            lock.remove(missing_ok=True)
-
-
-def _content(lock: StorePath) -> bytes:
-    try:
-        return lock.read_bytes()
-    except MissingError:
-        return b""
+        with contextlib.suppress(MissingError):
+            if lock.read_bytes() == own:
+                lock.remove()
