@@ -285,9 +285,10 @@ def test_the_lock_of_a_writer_that_died_is_taken_after_a_while(monkeypatch):
     lock = place.with_name(".lines.lock")
     assert lock.create(b"of a process that died")
     monkeypatch.setattr(jsonl, "_STALE_SECONDS", 0.5)
+    place.write_bytes(b"half a line")
     with JsonlWriter(place, str) as file:
         file.add("line")
-    assert place.read_text() == "line\n"
+    assert place.read_text() == "half a line\nline\n"
     assert not lock.exists()
 
 

@@ -50,7 +50,8 @@ class JsonlWriter:
             return
         with _locked(self._path):
             text = self._path.read_text() if self._path.is_file() else ""
-            text = self._merge(text + self._pending)
+            gap = "\n" if text and not text.endswith("\n") else ""
+            text = self._merge(text + gap + self._pending)
             self._path.write_bytes(text.encode(errors="backslashreplace"))
         self._pending, self._updated = "", time.monotonic()
 
