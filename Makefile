@@ -98,6 +98,7 @@ supply: build/dist
 	$(BIN)/python -m tools.supply sizes
 	$(BIN)/python -m tools.supply imports
 	$(BIN)/python -m tools.supply lock
+	$(BIN)/python -m tools.supply sbom
 
 smoke: build/dist
 	$(BIN)/python -m tools.supply smoke build/dist/*
@@ -107,16 +108,17 @@ build/dist: install-dev $(shell find src -type f -not -name '*.pyc') pyproject.t
 	rm -rf $@
 	$(BIN)/python -m hatchling build -d $@
 
-# Hashes of all files of every package of the development set but torch, whose build depends on the machine. From an
-# environment of its own: what somebody put into theirs besides is no part of the set.
+# Hashes of all files of every package of the development set but torch, whose hashes are in requirements-torch.lock.
+# From an environment of its own: what somebody put into theirs besides is no part of the set.
 lock:
 	$(MAKE) --no-print-directory VENV=.venv-lock .venv-lock/.installed-dev
 	.venv-lock/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[supply]'
 	.venv-lock/bin/python -m pip --disable-pip-version-check freeze --exclude-editable | grep -v -e ^torch -e ^uv= | \
 	  .venv-lock/bin/uv pip compile --quiet --no-deps --generate-hashes --no-header $(UV_OPTIONS) -o requirements.lock -
 
-install-locked: $(VENV)/.torch
-	$(PIP) install --quiet --require-hashes -r requirements.lock
+install-locked:
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --require-hashes -r requirements-torch.lock -r requirements.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation -e .
 
 clean:

@@ -5,7 +5,9 @@
 
 Two servers in their own processes take turns: one batches waiting requests, the other does not
 (--batch 1). Each client sends one request after another. Every answer is compared with the answer
-to the same request on its own, so that lost or mixed-up answers are noticed. A last round exceeds
+to the same request on its own, so that lost or mixed-up answers are noticed. Before each round of
+clients this process completes the same images without a server (row "none"): the bound of the
+server's rate. On a loaded machine compare CPU ms: they depend less on others. A last round exceeds
 the queue: answers must be correct or 503. Prints a markdown table.
 """
 
@@ -22,9 +24,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.client import HTTPConnection
+from pathlib import Path
 
 import numpy as np
 
+import pixmend
+from pixmend.completion import CompletionOptions, Task, find_method, open_mask
+from pixmend.images import open_image, png_bytes
 from pixmend.models import BUNDLED
 
 Answer = tuple[bytes, int, bytes, float]
@@ -44,8 +50,9 @@ def main() -> None:
         f"{options.model}, {options.seconds:g} s per row, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} CPUs, "
         f"{platform.processor() or platform.machine()}, load {os.getloadavg()[0]:.1f} at the start\n"
     )
-    head = "| method | clients | maximum batch | requests/s | p50 ms | p95 ms | p99 ms | images/batch | memory MiB | wrong |"
-    print(head + "\n" + "|---" * 10 + "|")
+    head = "| method | clients | maximum batch | requests/s | CPU ms | p50 ms | p95 ms | p99 ms | images/batch | memory MiB | wrong |"
+    print(head + "\n" + "|---" * 11 + "|")
+    model = pixmend.load(options.model)
     roomy = ("--max-queue", 2 * max(options.clients))
     with (
         serving(options.model, options.batch, *roomy) as together,
@@ -55,12 +62,30 @@ def main() -> None:
             requests = [request_of(path.read_bytes(), method) for path in images]
             alone = {body: ask(together.port, body)[1] for body in requests}
             for count in options.clients:
+                row = offline(model, images, method, options.batch, options.seconds)
+                print(f"| {method} | none | {options.batch} |", row, flush=True)
                 for server in (together, apart):
                     row = load(server, requests, alone, count, options.seconds)
                     print(f"| {method} | {count} | {server.batch} |", row, flush=True)
         time.sleep(3)  # an idle server frees memory
         print(f"\nidle memory, MiB: {together.idle:.0f} before, {together.memory():.0f} after")
     overload(options, requests, alone)
+
+
+def offline(
+    model: pixmend.Model, images: list[Path], method: str, batch: int, seconds: float
+) -> str:
+    """Complete the images again and again, without a server."""
+    options = model.for_model(CompletionOptions(find_method(method), batch=batch))
+    start, cpu, count = time.monotonic(), time.process_time(), 0
+    while not count or time.monotonic() - start < seconds:
+        pictures = map(open_image, images)
+        tasks = (Task(picture, open_mask("center", picture)) for picture in pictures)
+        for completion in model.complete_tasks(tasks, options):
+            png_bytes(completion.candidates[0].picture)
+            count += 1
+    elapsed, cpu = time.monotonic() - start, time.process_time() - cpu
+    return f"{count / elapsed:.1f} | {1000 * cpu / count:.1f} |" + " |" * 6
 
 
 def overload(options: argparse.Namespace, requests: list[bytes], alone: dict[bytes, bytes]) -> None:
@@ -167,15 +192,16 @@ def load(
     hammer(server, requests, min(clients, 4), seconds / 10)  # warm-up
     server.idle = server.idle or server.memory()
     batches, images = (server.metric(f"pixmend_batch_size_{kind}") for kind in ("count", "sum"))
-    start = time.monotonic()
+    start, cpu = time.monotonic(), server.metric("process_cpu_seconds_total")
     answers = hammer(server, requests, clients, seconds)
-    elapsed = time.monotonic() - start
+    elapsed, cpu = time.monotonic() - start, server.metric("process_cpu_seconds_total") - cpu
     wrong = sum(content != alone[body] for body, _, content, _ in answers)
     p50, p95, p99 = 1000 * np.percentile([each[3] for each in answers], (50, 95, 99))
     size = (server.metric("pixmend_batch_size_sum") - images) / max(
         1, server.metric("pixmend_batch_size_count") - batches
     )
-    return f"{len(answers) / elapsed:.1f} | {p50:.0f} | {p95:.0f} | {p99:.0f} | {size:.1f} | {server.memory():.0f} | {wrong} |"
+    rate = f"{len(answers) / elapsed:.1f} | {1000 * cpu / len(answers):.1f}"
+    return f"{rate} | {p50:.0f} | {p95:.0f} | {p99:.0f} | {size:.1f} | {server.memory():.0f} | {wrong} |"
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.error
@@ -179,6 +180,10 @@ class FlakyDisk(Heard, LocalFileSystem):
         self._write(path2, content)
 
     def pipe_file(self, path, value, mode="overwrite", **rest):
+        if mode == "create":
+            self.happen("write")
+            self._create(Path(self._strip_protocol(path)), value)
+            return
         self._write(path, value[: len(value) // 2])
         self.happen("write")
         self._write(path, value)
@@ -190,6 +195,14 @@ class FlakyDisk(Heard, LocalFileSystem):
     def rm_file(self, path):
         self.happen("remove")
         super().rm_file(path)
+
+    def _create(self, path, content):
+        """Create a whole file at once, as an object store does."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent) as file:
+            file.write(content)
+            file.flush()
+            os.link(file.name, path)
 
     def _write(self, path, content):
         path = Path(self._strip_protocol(path))
@@ -226,6 +239,12 @@ class FakeHub(Counted):
 
 for made in (Counted, Flaky, Slow, FlakyDisk, SlowDisk, FakeHub):
     fsspec.register_implementation(made.protocol, made, clobber=True)
+
+
+def last_of_each(text):
+    """Return the last line that begins with each word."""
+    lines = {line.split()[0]: line for line in text.splitlines() if " " in line}
+    return "".join(f"{line}\n" for line in lines.values())
 
 
 def fresh(kind):

@@ -186,8 +186,9 @@ def test_a_server_under_load_answers_each_request_with_its_own_image():
     tiny = ("--seconds", 0.3, "--clients", 2, "--methods", "instant", "--batch", 4)
     rows = table_of("serving.py", *tiny)
     cells = [[cell.strip() for cell in row.split("|")[1:-1]] for row in rows[2:]]
-    assert [cell[2] for cell in cells] == ["4", "1"]
-    assert {cell[-1] for cell in cells} == {"0"}
+    assert [cell[1:3] for cell in cells] == [["none", "4"], ["2", "4"], ["2", "1"]]
+    assert {len(cell) for cell in cells} == {11}
+    assert [cell[-1] for cell in cells] == ["", "0", "0"]
 
 
 def test_methods_are_timed_beside_a_search_and_their_cost_is_told():

@@ -9,7 +9,18 @@ import pytest
 
 import tools.prove.__main__ as runner
 from pixmend import storage
-from tools.prove import crash, disk, hostile, machines, mutate, numerics, siege, soak, underway
+from tools.prove import (
+    crash,
+    disk,
+    hostile,
+    machines,
+    mutate,
+    neighbours,
+    numerics,
+    siege,
+    soak,
+    underway,
+)
 from tools.prove.children import attempt, program
 from tools.prove.tally import Row, Scale, markdown
 from tools.prove.world import make_world, verbs_of
@@ -107,6 +118,27 @@ def test_extreme_inputs_get_finite_answers():
 
 def test_a_server_under_mixed_load_gives_right_answers(tmp_path):
     holds(*soak.soak(SMALL, tmp_path))
+
+
+def test_users_of_one_folder_touch_and_lose_nothing_of_each_other(world, tmp_path):
+    verb = verb_of(world, "complete")
+    holds(
+        neighbours.odd_files(verb, tmp_path), neighbours.foreign_files(verb, tmp_path / "foreign")
+    )
+    holds(neighbours.at_once(world, tmp_path / "together", rounds=1))
+    holds(neighbours.replaced_models(tmp_path / "models", rounds=1))
+
+
+def test_lost_lines_and_removed_files_of_others_would_be_seen(world, tmp_path, monkeypatch):
+    verb = verb_of(world, "complete")
+    monkeypatch.setattr("pixmend.cli.completion_run._latest_lines", lambda text: "")
+    row = neighbours.at_once(world, tmp_path, rounds=1)
+    assert "0 of 6 results told" in row.wrong
+    monkeypatch.setattr(
+        "pixmend.storage.local.remove_leftovers",
+        lambda folder: [path.unlink() for path in folder.glob("*.tmp")],
+    )
+    assert "x.tmp is gone" in neighbours.foreign_files(verb, tmp_path / "foreign").wrong
 
 
 @pytest.mark.parametrize("attack", ["half a head", "thin images"])

@@ -20,6 +20,7 @@ from pixmend.storage import (
     JsonlWriter,
     StorePath,
     append_line,
+    jsonl,
     local,
     open_file,
     remove_leftovers,
@@ -28,6 +29,7 @@ from pixmend.storage import (
 from pixmend.training.checkpoint import newest_checkpoint
 from pixmend.training.run_directory import RunDirectory, open_run, read_lines
 from pixmend.training.settings import TrainSettings, read_recipe
+from tests.stores import Counted, fresh
 
 SECRET = b"what belongs to others\n"
 
@@ -254,29 +256,40 @@ def test_a_folder_that_another_program_keeps_locked_is_told(tmp_path, monkeypatc
             pass
 
 
-def last_of_each(text):
-    lines = {line.split()[0]: line for line in text.splitlines() if " " in line}
-    return "".join(f"{line}\n" for line in lines.values())
-
-
-def test_no_line_of_several_writers_is_lost(tmp_path):
+@pytest.mark.parametrize(("place", "rounds"), [("local", 20), ("flakydisk", 5), ("s3", 3)])
+def test_no_line_of_several_writers_is_lost(tmp_path, place, rounds, request):
     """Each reads, merges and replaces the file while the others append to it."""
+    url = {"local": "", "flakydisk": "flakydisk://"}.get(place)
+    folder = f"{url}{tmp_path}" if url is not None else request.getfixturevalue("bucket")
     code = (
         "import sys; from pixmend.storage import JsonlWriter, StorePath\n"
-        "from tests.storage.test_opening import last_of_each\n"
-        "for round in range(20):\n"
+        "from tests.stores import last_of_each\n"
+        "for round in range(int(sys.argv[3])):\n"
         "    with JsonlWriter(StorePath.of(sys.argv[1]), last_of_each) as file:\n"
         "        for n in range(10): file.add(f'{sys.argv[2]}-{round}-{n} x')\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(["src", ".", *sys.path])}
+    arguments = [sys.executable, "-c", code, f"{folder}/lines"]
     children = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "lines"), str(n)], env=environment
-        )
-        for n in range(3)
+        subprocess.Popen([*arguments, str(n), str(rounds)], env=environment) for n in range(3)
     ]
     assert [child.wait() for child in children] == [0, 0, 0]
-    assert len((tmp_path / "lines").read_text().splitlines()) == 600
+    files = list(StorePath.of(folder).files())
+    assert [file.name for file in files] == ["lines"]
+    text = StorePath.of(f"{folder}/lines").read_text()
+    assert len(text.splitlines()) == 3 * 10 * rounds
+
+
+def test_the_lock_of_a_writer_that_died_is_taken_after_a_while(monkeypatch):
+    place = StorePath.of(fresh(Counted) + "r/lines")
+    lock = place.with_name(".lines.lock")
+    assert lock.create(b"of a process that died")
+    monkeypatch.setattr(jsonl, "_STALE_SECONDS", 0.5)
+    place.write_bytes(b"half a line")
+    with JsonlWriter(place, str) as file:
+        file.add("line")
+    assert place.read_text() == "half a line\nline\n"
+    assert not lock.exists()
 
 
 def test_a_line_after_half_a_line_is_whole(tmp_path):

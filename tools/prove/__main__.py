@@ -20,6 +20,7 @@ from tools.prove.disk import disk
 from tools.prove.hostile import hostile
 from tools.prove.machines import machines
 from tools.prove.mutate import mutants
+from tools.prove.neighbours import neighbours
 from tools.prove.numerics import numerics
 from tools.prove.siege import siege
 from tools.prove.soak import soak
@@ -30,14 +31,15 @@ __all__ = ["PROFILES", "SECTIONS", "main"]
 
 PROFILES = {
     "tiny": Scale(kills=1, lines=1, rooms=2, rounds=1, mutants=20, machines=2, soak_minutes=0.1),
-    "quick": Scale(kills=14, lines=6, rooms=5, rounds=3, mutants=1000, machines=10, soak_minutes=1),
-    "full": Scale(kills=75, lines=40, rooms=60, rounds=40, mutants=10_000, machines=300, soak_minutes=30),
+    "quick": Scale(kills=14, lines=6, rooms=5, rounds=3, mutants=1000, machines=10, soak_minutes=1, clients=9),
+    "full": Scale(kills=75, lines=40, rooms=60, rounds=40, mutants=10_000, machines=300, soak_minutes=30, clients=64),
 }  # fmt: skip
 SECTIONS: dict[str, Callable[[Scale, Path], list[Row]]] = {
     "crash": crash,
     "disk": disk,
     "under way": under_way,
     "hostile": hostile,
+    "neighbours": neighbours,
     "mutants": mutants,
     "machines": machines,
     "numerics": numerics,
@@ -54,12 +56,15 @@ def main() -> int:
     parser.add_argument(
         "--soak-minutes", type=float, help="Minutes of the soak test; default: the profile's."
     )
+    parser.add_argument("--clients", type=int, help="Clients of the soak test, of every kind.")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--json", type=Path, default=Path("prove.json"))
     options = parser.parse_args()
     scale = replace(PROFILES[options.profile], seed=options.seed)
     if options.soak_minutes is not None:
         scale = replace(scale, soak_minutes=options.soak_minutes)
+    if options.clients is not None:
+        scale = replace(scale, clients=options.clients)
     torch.set_num_threads(1)
     found: dict[str, list[Row]] = {}
     facts = {

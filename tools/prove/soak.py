@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+import numpy as np
+
 from pixmend.models import BUNDLED
 from tools.prove.tally import Row, Scale, counted
 
@@ -28,9 +30,9 @@ _METHODS = ("instant", "instant", "instant", "default")
 def soak(scale: Scale, folder: Path) -> list[Row]:
     """Run the server under load for the given minutes."""
     del folder
-    what = f"serve: {scale.soak_minutes:g} minutes of mixed load with faults"
+    what = f"serve: {scale.soak_minutes:g} minutes, {scale.clients} clients with faults"
     with counted(what) as row, _serving() as port_and_pid:
-        _Load(*port_and_pid, row, scale.seed).run(60 * scale.soak_minutes)
+        _Load(*port_and_pid, row, scale.seed).run(60 * scale.soak_minutes, scale.clients)
     return [row]
 
 
@@ -43,20 +45,22 @@ class _Load:
         images = sorted((BUNDLED / "characters").rglob("*.png"))[::10]
         self.bodies = [_form(path.read_bytes(), method) for path in images for method in _METHODS]
         self.alone: dict[bytes, bytes] = {}
+        self.seconds: list[float] = []  # of each right answer to an honest client
 
-    def run(self, seconds: float) -> None:
-        """Send each request alone, then all concurrently until the time is up, then each once more."""
+    def run(self, seconds: float, clients: int) -> None:
+        """Send each request alone, then let the clients send them until the time is up, then each once more."""
         for body in self.bodies:
-            status, content = self._ask(body)
-            self._expect(status == 200, f"alone: status {status}")
+            status, content, stopped = self._ask(body)
+            self._expect(status == 200 and not stopped, f"alone: status {status} {stopped}")
             self.alone[body] = content
         end = time.monotonic() + seconds
         kinds: list[Callable[[random.Random], str]] = [
             *([self._honest] * 3), self._cut, self._slow_reader, self._slow_writer, self._malformed, self._watcher,
+            self._silent,
         ]  # fmt: skip
         threads = [
-            threading.Thread(target=self._client, args=(kind, number, end))
-            for number, kind in enumerate(kinds)
+            threading.Thread(target=self._client, args=(kinds[number % len(kinds)], number, end))
+            for number in range(clients)
         ]
         for thread in threads:
             thread.start()
@@ -90,33 +94,41 @@ class _Load:
         early, late = samples[fifth : 2 * fifth] or samples, samples[-fifth:]
         before, after = (statistics.median(each[0] for each in part) for part in (early, late))
         self.row.figures |= {"MiB early": round(before, 1), "MiB late": round(after, 1)}
+        self.row.most("most MiB", round(max(each[0] for each in samples)))
+        if self.seconds:
+            for percent in (50, 99):
+                milliseconds = 1000 * float(np.percentile(self.seconds, percent))
+                self.row.figures[f"p{percent} ms of honest clients"] = round(milliseconds)
         self._expect(after - before <= GROWTH_MIB, f"grew from {before:.0f} to {after:.0f} MiB")
         time.sleep(3)
         self.row.figures["files at the end"] = files = _held(self.pid)[1]
         self._expect(files <= samples[0][1] + 8, f"{samples[0][1]} open files became {files}")
         for body in self.bodies[:8]:
-            status, content = self._ask(body)
+            status, content, _ = self._ask(body)
             self._expect(status == 200 and content == self.alone[body], "a wrong answer afterwards")
 
     def _expect(self, holds: bool, otherwise: str) -> None:
         with self.lock:
             self.row.expect(holds, otherwise)
 
-    def _ask(self, body: bytes) -> tuple[int, bytes]:
+    def _ask(self, body: bytes) -> tuple[int, bytes, str]:
+        """Return status, content, and why a search ended early, which changes its answer."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=120)
         try:
             connection.request("POST", "/v1/completions", body, _HEADERS)
             answer = connection.getresponse()
-            return answer.status, answer.read()
+            return answer.status, answer.read(), answer.headers["Pixmend-Stopped"] or ""
         finally:
             connection.close()
 
     def _honest(self, rng: random.Random) -> str:
-        body = rng.choice(self.bodies)
-        status, content = self._ask(body)
-        right = status == 503 or (status == 200 and content == self.alone[body])
-        self._expect(right, f"a wrong answer: status {status}, {len(content)} bytes")
-        return "honest: right" if status == 200 else "honest: busy"
+        body, begun = rng.choice(self.bodies), time.monotonic()
+        status, content, stopped = self._ask(body)
+        if status == 200:
+            self.seconds.append(time.monotonic() - begun)
+        right = status == 503 or (status == 200 and (stopped or content == self.alone[body]))
+        self._expect(bool(right), f"a wrong answer: status {status}, {len(content)} bytes")
+        return "honest: busy" if status == 503 else f"honest: {stopped or 'right'}"
 
     def _cut(self, rng: random.Random) -> str:
         """Send a request, or a part of it, and disconnect before the answer."""
@@ -138,9 +150,7 @@ class _Load:
             while part := connection.recv(256):
                 found += part
                 time.sleep(0.005)
-        head, _, content = found.partition(b"\r\n\r\n")
-        self._expect(b" 200 " not in head[:20] or content == self.alone[body], "a slow reader got a wrong answer")  # fmt: skip
-        return "slow reader: " + head.split()[1].decode()
+        return self._told("slow reader", body, found)
 
     def _slow_writer(self, rng: random.Random) -> str:
         """Send a request a few bytes at a time."""
@@ -153,9 +163,13 @@ class _Load:
             found = b""
             while part := connection.recv(65536):
                 found += part
-        head, _, content = found.partition(b"\r\n\r\n")
-        self._expect(b" 200 " not in head[:20] or content == self.alone[body], "a slow writer got a wrong answer")  # fmt: skip
-        return "slow writer: " + head.split()[1].decode()
+        return self._told("slow writer", body, found)
+
+    def _told(self, kind: str, body: bytes, answer: bytes) -> str:
+        head, _, content = answer.partition(b"\r\n\r\n")
+        free = b" 200 " not in head[:20] or b"pixmend-stopped:" in head.lower()
+        self._expect(free or content == self.alone[body], f"a {kind} got a wrong answer")
+        return f"{kind}: {head.split()[1].decode()}"
 
     def _malformed(self, rng: random.Random) -> str:
         """Send a damaged or empty request; any answer but a 5xx is fine."""
@@ -185,6 +199,13 @@ class _Load:
                 if not connection.recv(4096):
                     break
         return "watched a while"
+
+    def _silent(self, rng: random.Random) -> str:
+        """Send half a head, and nothing more, until the server hangs up."""
+        with self._connect() as connection:
+            connection.sendall(_request(rng.choice(self.bodies))[:40])
+            told = connection.recv(64)
+        return "silent: told" if told else "silent: hung up on"
 
     @contextmanager
     def _connect(self) -> Iterator[socket.socket]:

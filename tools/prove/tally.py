@@ -31,6 +31,8 @@ class Scale:
         Sequences per Hypothesis state machine.
     soak_minutes
         Duration of the soak test.
+    clients
+        Clients of the soak test, of every kind in turn.
     seed
         Random seed.
     """
@@ -42,6 +44,7 @@ class Scale:
     mutants: int
     machines: int
     soak_minutes: float
+    clients: int = 8
     seed: int = 7
 
 

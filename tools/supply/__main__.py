@@ -1,6 +1,7 @@
-"""`python -m tools.supply VERB` checks floors, licences, sizes, imports, lock or contents."""
+"""`python -m tools.supply VERB` checks floors, licences, sizes, imports, lock, contents or SBOM."""
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from packaging.requirements import Requirement
 
 from tools.supply.closure import closure, licence_of, megabytes
 from tools.supply.contents import names_in, objections
+from tools.supply.sbom import bill_of_materials
 
 _ROOT = Path(__file__).parent.parent.parent
 _LICENCES = _ROOT / "docs" / "licences.md"
@@ -23,7 +25,7 @@ _ALL = ("pixmend[dev]",)
 _MOST_CORE = 230
 _MOST_OF_OURS = 60  # the core without these two
 _MOST_SERVE = 10
-_MOST_WHEEL = 14  # with the bundled model
+_MOST_WHEEL = 24  # with the bundled model, 21
 _NUMERICAL = ("torch", "numpy", "scipy")
 # CPU seconds: ten times a good machine's, but too few to import torch by mistake.
 _MOST_IMPORT = 1.5
@@ -43,6 +45,7 @@ def main() -> None:
         "contents": _contents,
         "smoke": _smoke,
         "lock": _lock,
+        "sbom": _sbom,
     }
     parser = argparse.ArgumentParser(prog="python -m tools.supply", description=__doc__)
     parser.add_argument("verb", choices=verbs)
@@ -148,22 +151,33 @@ def _imports(_: Sequence[Path]) -> list[str]:
 
 
 def _lock(_: Sequence[Path]) -> list[str]:
-    """Reject packages that requirements.lock lacks, or has without hashes or at another version."""
-    text = (_ROOT / "requirements.lock").read_text(encoding="utf-8").replace("\\\n", " ")
+    """Reject packages that the locks lack, or have without hashes or at another version."""
+    files = (_ROOT / "requirements.lock", _ROOT / "requirements-torch.lock")
+    text = "".join(file.read_text(encoding="utf-8") for file in files).replace("\\\n", " ")
     lines = [line.split() for line in text.splitlines() if "==" in line and line[0] != "#"]
     locked = {line[0].partition("==")[0]: line for line in lines}
-    wanted = closure(_ALL, without=["torch"])
     found = []
-    for name, package in wanted.items():
-        if name in ("pixmend", "setuptools"):
+    for name, package in closure(_ALL).items():
+        if name == "pixmend":
             continue
         line = locked.get(name)
-        if line is None or line[0] != f"{name}=={package.version}":
+        # The local part of a version, such as +cpu, names a build of the same release.
+        if line is None or line[0] != f"{name}=={package.version.partition('+')[0]}":
             found.append(f"{name} {package.version} is not in requirements.lock; run `make lock`")
         elif not any(part.startswith("--hash=sha256:") for part in line):
             found.append(f"{name} has no hash in requirements.lock; run `make lock`")
-    print(f"requirements.lock: {len(locked)} packages with {text.count('--hash')} hashes")
+    print(f"the locks: {len(locked)} packages with {text.count('--hash')} hashes")
     return found
+
+
+def _sbom(_: Sequence[Path]) -> list[str]:
+    """Write build/pixmend.cdx.json: all packages of an installation with the server."""
+    packages, path = closure(_SHIPPED), _ROOT / "build" / "pixmend.cdx.json"
+    bill = bill_of_materials(packages, _ROOT / "src" / "pixmend" / "bundled")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(bill, indent=1) + "\n", encoding="utf-8")
+    print(f"{len(bill['components'])} components: {path.relative_to(_ROOT)}")
+    return []
 
 
 def _contents(files: Sequence[Path]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-__all__ = ["closure", "licence_of", "megabytes"]
+__all__ = ["closure", "licence_of", "megabytes", "needs"]
 
 
 def closure(roots: Iterable[str], *, without: Iterable[str] = ()) -> dict[str, Distribution]:
@@ -33,11 +33,12 @@ def closure(roots: Iterable[str], *, without: Iterable[str] = ()) -> dict[str, D
             found[name] = distribution(name)
         except PackageNotFoundError:
             continue  # of another platform, or of an extra that is not installed
-        waiting.extend(_needs(found[name], wanted.extras))
+        waiting.extend(needs(found[name], wanted.extras))
     return dict(sorted(found.items()))
 
 
-def _needs(package: Distribution, extras: Iterable[str]) -> Iterator[Requirement]:
+def needs(package: Distribution, extras: Iterable[str] = ()) -> Iterator[Requirement]:
+    """Yield the direct dependencies of a package on this platform."""
     for text in package.requires or ():
         need = Requirement(text)
         marker = need.marker

@@ -14,7 +14,13 @@ _MUST = (
     "pixmend/serve/page/index.html",
 )
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".npz", ".onnx", ".tfrecord")
-_NEVER = ("tests/", "tools/", "bench/", ".git/", "__pycache__/", ".venv", ".pyc")
+_LICENCES = ("LICENSE", "src/pixmend/bundled/characters/LICENCES.md")  # in the metadata
+_SOURCES = (
+    *("README.md", "LICENSE", "SECURITY.md", "CHANGELOG.md", "pyproject.toml", "Makefile"),
+    *("constraints.txt", "requirements.lock", "requirements-torch.lock"),
+    *("tests/conftest.py", "tools/supply/contents.py", "benchmarks/serving.py"),
+)
+_NEVER = ("bench/", ".git/", "__pycache__/", ".venv", ".pyc")
 
 
 def names_in(archive: Path) -> list[str]:
@@ -30,13 +36,21 @@ def names_in(archive: Path) -> list[str]:
 def objections(names: Iterable[str], *, wheel: bool) -> list[str]:
     """Return the faults of a package with these files, one line each."""
     files = set(names)
-    must = [*_MUST, *([] if wheel else ["README.md", "LICENSE", "pyproject.toml"])]
-    faults = [f"{name} is missing" for name in must if name not in files]
+    faults = [
+        f"{name} is missing" for name in [*_MUST, *_needed(files, wheel)] if name not in files
+    ]
     for name in sorted(files):
         if any(part in f"/{name}" for part in (f"/{never}" for never in _NEVER)):
             faults.append(f"{name} must not be shipped")
-        if name.endswith(_WEIGHTS) and not name.startswith("pixmend/bundled/"):
+        if name.endswith(_WEIGHTS) and not name.startswith(("pixmend/bundled/", "tests/")):
             faults.append(f"{name} contains weights or data")
         if wheel and not name.startswith(("pixmend/", "pixmend-")):
             faults.append(f"{name} is outside the package")
     return faults
+
+
+def _needed(files: set[str], wheel: bool) -> Iterable[str]:
+    if not wheel:
+        return _SOURCES
+    metadata = next((name.partition("/")[0] for name in files if ".dist-info/" in name), "")
+    return [f"{metadata}/licenses/{name}" for name in _LICENCES]

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -38,7 +39,8 @@ class DecoderProcess:
         """Return the answer or the reason of a refusal; OSError or EOFError if the child died."""
         requests: Any = self.process.stdin
         answers: Any = self.process.stdout
-        requests.write(json.dumps([len(content), max_pixels, formats]).encode() + b"\n")
+        head = json.dumps([len(content), max_pixels, formats, SECONDS])
+        requests.write(f"{head}\n".encode())
         requests.write(content)
         requests.flush()
         if not (line := answers.readline()):
@@ -78,20 +80,17 @@ def decode_apart(content: bytes, max_pixels: int, formats: tuple[str, ...]) -> _
         if decoder.process.poll() is not None:  # it died of something else
             decoder.close()
             decoder = DecoderProcess()
-        timer = threading.Timer(SECONDS, decoder.process.kill)
-        timer.start()
         try:
             answer = decoder.decode(content, max_pixels, formats)
         except BaseException as error:
-            late, code = timer.finished.is_set(), decoder.close()
+            code = decoder.close()
             if not isinstance(error, OSError | EOFError):
                 raise
-            reason = f"takes over {SECONDS:g} s" if late else f"ended with exit code {code}"
+            is_late = code == -signal.SIGALRM
+            reason = f"takes over {SECONDS:g} s" if is_late else f"ended with exit code {code}"
             raise decoding.RefusedError(
                 f"its decoding {reason}, for damage or lack of memory; save it anew"
             ) from None
-        finally:
-            timer.cancel()
         idle.append(decoder)
     if isinstance(answer, str):
         raise decoding.RefusedError(answer)

@@ -210,15 +210,15 @@ def _to_kept_mode(image: Image.Image) -> Image.Image:
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Decode image after image, until the other process closes its end."""
-    alarm = getattr(signal, "alarm", int)  # Windows has none
     while head := requests.readline():
-        alarm(60)  # should the other process die, which has a limit of its own
         _decode_one(head, requests, answers)  # a function, so that no image outlives its turn
-        alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _decode_one(head: bytes, requests: BinaryIO, answers: BinaryIO) -> None:
-    size, max_pixels, formats = json.loads(head)
+    size, max_pixels, formats, seconds = json.loads(head)
+    # The system ends this process then, whatever a decoder does.
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         image, facts = decode(requests.read(size), max_pixels, formats)
     except MemoryError:
@@ -254,5 +254,5 @@ if __name__ == "__main__":
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     except (ImportError, ValueError, OSError):
-        pass  # Windows and macOS: the limit of time remains
+        pass  # macOS: the limit of time remains
     _serve(sys.stdin.buffer, sys.stdout.buffer)

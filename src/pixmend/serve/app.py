@@ -187,7 +187,7 @@ class Service:
             yield event("error", problem.to_json())
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # FastAPI runs others in a thread
     service: Service = request.app.state.service
     return service
 

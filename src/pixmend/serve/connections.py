@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+import resource
 from collections import Counter
 from typing import Any, cast
 
@@ -89,9 +90,5 @@ class LogLimit(logging.Filter):
 @functools.cache
 def max_connections() -> int:
     """Return how many connections are kept: half of the files that the process may open."""
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        return 256
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return min(files, 2048) // 2 if files > 0 else 1024

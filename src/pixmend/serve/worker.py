@@ -19,6 +19,8 @@ from pixmend.serve.security import Limits, Problem
 _log = logging.getLogger("pixmend.serve")
 _IDLE_SECONDS = 1.0  # after which free memory is returned to the system
 _CLOSE_SECONDS = 5.0
+_IS_GLIBC = "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})
+_M_ARENA_MAX = -8  # of its malloc.h
 _SEARCH_SHARE = 0.8  # of the time allowed; the rest is for blending, encoding and sending
 
 
@@ -74,6 +76,8 @@ class Worker:
 
     def start(self) -> None:
         """Start the thread."""
+        if _IS_GLIBC:  # a heap of its own would go back to the system with every batch
+            ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
         self._thread.start()
 
     @property
@@ -189,7 +193,7 @@ class Worker:
 def release_memory() -> None:
     """Return free memory to the system, if the C library can (glibc)."""
     gc.collect()
-    if "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {}):
+    if _IS_GLIBC:
         ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -1,49 +1,76 @@
 """A growing file of JSON lines, on this machine or in a store."""
 
+import contextlib
+import secrets
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
 from typing import Self
 
-from pixmend.storage.local import append_line, rewrite, temporary_file, write_bytes
+from pixmend.errors import MissingError
+from pixmend.storage.local import append_line, rewrite
 from pixmend.storage.remote import StorePath
 
-_SECONDS = 10.0  # between two uploads to a store
+_SECONDS = 10.0  # between two updates of a store
+_STALE_SECONDS = 60.0  # after which a lock is that of a process which died
+_POLL_SECONDS = 0.2
 
 
 class JsonlWriter:
     """Appends lines to a file: at once on this machine, every 10 s and at the end in a store.
 
     ``merge`` makes the text of the file at the start and at the end from what is there. Several
-    writers may share a file of this machine. A store's files cannot grow: each update uploads the
-    whole file, and the last writer wins.
+    writers may share a file: a store's files cannot grow, so each update replaces the file under a
+    lock, and keeps the lines of the others.
     """
 
     def __init__(self, path: StorePath, merge: Callable[[str], str]) -> None:
         self._path = path
         self._merge = merge
+        self._pending = ""  # lines that the store lacks
 
     def __enter__(self) -> Self:
-        self._cleanup = ExitStack()
-        self._file = self._path.local or self._cleanup.enter_context(temporary_file())
-        if self._path.local is None and self._path.is_file():
-            write_bytes(self._file, self._path.read_bytes())
-        rewrite(self._file, self._merge)
-        self._upload()
+        self._update()
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._cleanup:
-            rewrite(self._file, self._merge)
-            self._upload()
+        self._update()
 
     def add(self, line: str) -> None:
         """Append a line."""
-        append_line(self._file, line)
-        if time.monotonic() - self._sent >= _SECONDS:
-            self._upload()
+        if self._path.local is not None:
+            append_line(self._path.local, line)
+            return
+        self._pending += f"{line}\n"
+        if time.monotonic() - self._updated >= _SECONDS:
+            self._update()
 
-    def _upload(self) -> None:
-        if self._path.local is None:
-            self._path.upload(self._file)
-        self._sent = time.monotonic()
+    def _update(self) -> None:
+        if self._path.local is not None:
+            rewrite(self._path.local, self._merge)
+            return
+        with _locked(self._path):
+            text = self._path.read_text() if self._path.is_file() else ""
+            gap = "\n" if text and not text.endswith("\n") else ""
+            text = self._merge(text + gap + self._pending)
+            self._path.write_bytes(text.encode(errors="backslashreplace"))
+        self._pending, self._updated = "", time.monotonic()
+
+
+@contextlib.contextmanager
+def _locked(path: StorePath) -> Iterator[None]:
+    """Hold a lock file beside a store's file, where the store can create a file exclusively."""
+    lock = path.with_name(f".{path.name}.lock")
+    own, other, since = secrets.token_hex().encode(), b"", time.monotonic()
+    while not lock.create(own):
+        with contextlib.suppress(MissingError):  # just removed
+            if (holder := lock.read_bytes()) != other:
+                other, since = holder, time.monotonic()
+            elif time.monotonic() - since > _STALE_SECONDS:
+                lock.remove()
+        time.sleep(_POLL_SECONDS * (0.5 + secrets.randbelow(1000) / 1000))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(MissingError):
+            if lock.read_bytes() == own:
+                lock.remove()

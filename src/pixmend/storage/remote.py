@@ -231,7 +231,9 @@ class StorePath:
             retry(lambda: store.pipe_file(target, content, mode="create"))
         except FileExistsError:
             # An earlier attempt may have succeeded without its response.
-            return self.read_bytes() == content
+            with contextlib.suppress(MissingError):  # just removed
+                return self.read_bytes() == content
+            return False
         except Exception as error:
             raise write_error(str(self), error) from None
         return True
