@@ -13,9 +13,9 @@ import numpy as np
 
 from pixmend import completion, evaluation, models, records, training
 from pixmend.completion import Answer, Blend, Completion, CompletionOptions, Preview, Task, View
+from pixmend.completion.call import complete_images
 from pixmend.distributed import choose_device, open_group
-from pixmend.errors import MaskError
-from pixmend.images import Channels, Fit, Picture, grid, images_at, open_image, to_pixels
+from pixmend.images import Channels, Fit, Picture, grid, images_at, to_pixels
 from pixmend.records import Manifest, PackProgress, PackSettings, Records
 from pixmend.rng import check_seed, generator_for
 from pixmend.storage import StorePath, sha256_of
@@ -23,7 +23,6 @@ from pixmend.storage import StorePath, sha256_of
 __all__ = [
     "ImageBatch",
     "Model",
-    "complete",
     "evaluate",
     "load",
     "pack",
@@ -105,23 +104,7 @@ class Model:
         options = CompletionOptions(
             chosen, candidates, tuple(snapshots), seed, seconds=seconds, answer=answer, view=view
         )
-        several = isinstance(image, list | tuple) or getattr(image, "ndim", 0) == 4
-        images = list(image) if several else [image]
-        own = several and (isinstance(mask, list | tuple) or getattr(mask, "ndim", 0) > 2)
-        masks = list(mask) if own else [mask] * len(images)
-        if len(masks) != len(images):
-            raise MaskError(f"mask: {len(masks)} for {len(images)} images; give one, or one each")
-        tasks: list[Task] = []
-        for each, its_mask in zip(images, masks, strict=True):
-            picture = open_image(_to_array(each))
-            known = completion.open_mask(_to_array(its_mask), picture, seed=seed)
-            number = f" {len(tasks) + 1}" if several and not picture.path else ""
-            tasks.append(Task(picture, known, picture.name + number))
-        results = completion.Completions(
-            replace(result, like=each if hasattr(each, "ndim") else None)
-            for each, result in zip(images, self.complete_tasks(tasks, options), strict=True)
-        )
-        return results if several else results[0]
+        return complete_images(lambda tasks: self.complete_tasks(tasks, options), image, mask, seed)
 
     def for_model(self, options: CompletionOptions) -> CompletionOptions:
         """Return the options with their method set for this model."""
@@ -190,11 +173,6 @@ def load(model: str | Path = "characters", *, device: str = "auto") -> Model:
     Raise a ModelFileError that says why if the file is missing or damaged.
     """
     return Model(models.load_model(model), device)
-
-
-def complete(model: str | Path, image: Any, mask: Any = "auto") -> Any:  # noqa: ANN401
-    """Complete images with a model named as in `load`; `Model.complete` has all options."""
-    return load(model).complete(image, mask)
 
 
 def evaluate(
@@ -336,12 +314,3 @@ def train(
             if on_progress is not None:
                 on_progress(now)
     return load(run)
-
-
-def _to_array(value: Any) -> Any:  # noqa: ANN401
-    """Return a tensor [H, W] or [C, H, W] as an array, and anything else as it is."""
-    if not hasattr(value, "is_floating_point"):  # files too have a method "detach"
-        return value
-    small = value.is_floating_point() and value.element_size() < 4  # NumPy has no bfloat16
-    array = (value.float() if small else value).detach().cpu().numpy()
-    return np.moveaxis(array, 0, -1) if array.ndim == 3 else array

@@ -3,15 +3,12 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pixmend.completion.task import Answer
-from pixmend.completion.view import Frame, Window
 from pixmend.errors import OutputError
 from pixmend.images import (
     EXTENSIONS,
@@ -25,6 +22,11 @@ from pixmend.images import (
     to_eight_bits,
 )
 from pixmend.masks import Mask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pixmend.completion.view import Frame, Window
 
 _HOLE = np.array([226, 68, 140], np.uint8)  # a colour rare in pages, skies and skin
 
@@ -51,15 +53,15 @@ class Samples:
         Step -> the best image of each by then, [B, C, S, S].
     """
 
-    images: Tensor
-    latents: Tensor
-    losses: Tensor
-    order: Tensor
-    mean: Tensor
-    variance: Tensor
-    history: Tensor
+    images: "Tensor"
+    latents: "Tensor"
+    losses: "Tensor"
+    order: "Tensor"
+    mean: "Tensor"
+    variance: "Tensor"
+    history: "Tensor"
     steps: list[int]
-    snapshots: dict[int, Tensor]
+    snapshots: "dict[int, Tensor]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +100,7 @@ class SearchFrames:
         Step -> G of the best z by then, uint8 [size, size, C], in the channels of the image.
     """
 
-    frame: Frame
+    frame: "Frame"
     images: dict[int, Pixels]
 
 
@@ -145,7 +147,7 @@ class Completion:
     steps: int = 0
     seed: int = 0
     seconds: float = 0.0
-    windows: tuple[Window, ...] = ()
+    windows: "tuple[Window, ...]" = ()
     frames: tuple[SearchFrames, ...] = ()
     warnings: tuple[str, ...] = ()
     like: Any = None
@@ -238,7 +240,9 @@ class Completion:
     def _as_input(self, picture: Picture) -> Any:  # noqa: ANN401
         if self.like is None:
             return picture.to_pil()
-        if isinstance(self.like, Tensor):
+        if hasattr(self.like, "is_floating_point"):  # a tensor
+            import torch
+
             values = torch.from_numpy(picture.native)
             values = values.movedim(-1, 0) if values.ndim == 3 else values
             return values.reshape(self.like.shape).to(self.like)
