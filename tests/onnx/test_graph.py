@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from pixmend.api import Model
 from pixmend.completion import CompletionOptions, Task, complete_batch, find_method
@@ -87,6 +88,21 @@ def test_answers_are_those_of_torch_within_a_grey_level(small, fit, channels, ba
     for number, (spec, (height, width)) in enumerate(zip(MASKS, [*sizes, sizes[1]], strict=True)):
         pixels = smooth(height, width, bands, seed=number)
         assert_equal(networks, exported, task_of(pixels, spec, seed=number))
+
+
+def test_the_colour_of_transparent_pixels_is_the_background(tmp_path):
+    networks = fresh_model(channels="RGBA")
+    networks.retrieval.images[:, 3] = 0
+    with torch.no_grad():  # own colours are transparent, too
+        for way_up in (networks.inpainter.estimator, networks.inpainter.drawer):
+            way_up.head.bias[-2] = -99
+    networks = replace(networks, card={"fit": "crop", "background": "#e0c080"})
+    pixels = smooth(20, 30, 4)
+    pixels[..., 3] = 0
+    exported = export_onnx(networks, tmp_path / "model.onnx")
+    assert_equal(networks, exported, task_of(pixels, "strokes"))
+    pixels[:9, :9, 3] = 200
+    assert_equal(networks, exported, task_of(pixels, "strokes"))
 
 
 @pytest.mark.parametrize("count", [0, 2, 300])

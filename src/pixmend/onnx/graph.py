@@ -23,6 +23,19 @@ _MAX_STEPS = 500  # of conjugate gradients; half of 512 px takes 60
 _CONVERGED = 1e-8  # squared residual, preconditioned: an error well below a grey level
 _LUMA = np.array([[0.299], [0.587], [0.114]], np.float32)
 _CROSS = np.array([[[[0, 1, 0], [1, 0, 1], [0, 1, 0]]]], np.float32)
+_IMAGE = [1, "height", "width", "channels"]
+_INPUTS = [
+    typed("image", TensorProto.UINT8, _IMAGE),
+    typed("mask", TensorProto.UINT8, _IMAGE[:3]),
+    typed("count", TensorProto.INT64, [1]),
+    typed("average", TensorProto.BOOL, [1]),
+]
+_OUTPUTS = [
+    typed("best", TensorProto.UINT8, _IMAGE),
+    typed("candidates", TensorProto.UINT8, ["count", *_IMAGE[1:]]),
+    typed("uncertainty", TensorProto.FLOAT, _IMAGE[:3]),
+    typed("confidence", TensorProto.FLOAT, [1]),
+]
 
 
 def completion_graph(model: DCGAN, *, half: bool = False) -> onnx.GraphProto:
@@ -50,8 +63,8 @@ def completion_graph(model: DCGAN, *, half: bool = False) -> onnx.GraphProto:
     )
     chosen = graph.concat(mean, draws)[order.part(0, 0, count)]  # [K, C, S, S]
 
-    levels = ((chosen + 1.0) * 127.5)("Round")("Clip", 0.0, 255.0)
-    native = (levels("Transpose", perm=[0, 2, 3, 1]) @ from_model)("Round")(
+    levels = ((chosen + 1.0) * 127.5)("Round")("Clip", 0.0, 255.0)("Transpose", perm=[0, 2, 3, 1])
+    native = _without_hidden((levels @ from_model)("Round"), 3, model)(
         "Transpose", perm=[0, 3, 1, 2]
     )
     planes = colours("Transpose", perm=[2, 0, 1])
@@ -71,20 +84,7 @@ def completion_graph(model: DCGAN, *, half: bool = False) -> onnx.GraphProto:
     }
     for name, value in outputs.items():
         graph.rename(value, name)
-    return graph.finish(
-        [
-            typed("image", TensorProto.UINT8, [1, "height", "width", "channels"]),
-            typed("mask", TensorProto.UINT8, [1, "height", "width"]),
-            typed("count", TensorProto.INT64, [1]),
-            typed("average", TensorProto.BOOL, [1]),
-        ],
-        [
-            typed("best", TensorProto.UINT8, [1, "height", "width", "channels"]),
-            typed("candidates", TensorProto.UINT8, ["count", "height", "width", "channels"]),
-            typed("uncertainty", TensorProto.FLOAT, [1, "height", "width"]),
-            typed("confidence", TensorProto.FLOAT, [1]),
-        ],
-    )
+    return graph.finish(_INPUTS, _OUTPUTS)
 
 
 def _background(model: DCGAN) -> NDArray[np.float32]:
@@ -104,8 +104,7 @@ def _colours(image: Value, model: DCGAN) -> tuple[Value, Value]:
     The colours of fully transparent pixels are arbitrary, and become the background.
     """
     if model.settings.channels == "RGBA":
-        behind = ((_background(model) + 1) * 127.5).round()
-        image = (image.part(2, 3, 4) > 0.0).where(image, behind)
+        image = _without_hidden(image, 2, model)
         return image, image
     colours, bands = image.part(2, 0, 3), image.length(2)
     behind = image.graph.value(np.array(_background_colour(model), np.float32)).part(0, 0, bands)
@@ -113,6 +112,14 @@ def _colours(image: Value, model: DCGAN) -> tuple[Value, Value]:
     alpha = image.graph.concat(image.part(2, 3, 4), opaque, axis=2).part(2, 0, 1) * (1 / 255)
     composited = (colours * alpha + (1.0 - alpha) * behind)("Round")
     return (alpha > 0.0).where(colours, behind), composited
+
+
+def _without_hidden(image: Value, axis: int, model: DCGAN) -> Value:
+    """Give the fully transparent pixels of a model with alpha the background's colour; channels are the last ``axis``."""
+    if model.settings.channels != "RGBA":
+        return image
+    behind = ((_background(model) + 1) * 127.5).round()
+    return (image.part(axis, 3, 4) > 0.0).where(image, behind)
 
 
 def _conversions(colours: Value, model: DCGAN) -> tuple[Value, Value]:
