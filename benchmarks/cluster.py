@@ -56,7 +56,9 @@ if workers:
     import ray
     ray.init("local", num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     threading.Thread(target=watch, daemon=True).start()
-from pixmend.cluster import PackingJob, complete, connect
+from pixmend.cluster.completion_job import complete
+from pixmend.cluster.packing_job import PackingJob
+from pixmend.cluster.session import connect
 from pixmend.completion import CompletionOptions, find_method
 from pixmend.records import PackSettings, pack
 from pixmend.storage import StorePath

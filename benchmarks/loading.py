@@ -24,8 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from pixmend.images import encode_png
-from pixmend.records import Manifest, PackSettings, ShardInfo, encode_example, write_record
+from pixmend.records import Manifest, PackSettings, ShardInfo
 from pixmend.records.manifest import write_index
+from pixmend.records.tfrecord import encode_example, write_record
 
 _SHARD = 50_000
 _RUN = """

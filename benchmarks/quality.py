@@ -31,7 +31,7 @@ from pixmend.rng import generator_for
 from pixmend.training import TrainSettings, parse_overrides, resolve
 from pixmend.training.augment import Transform, make_diffaugment
 from pixmend.training.data import Shuffle, to_device
-from pixmend.training.ema import recompute_batchnorm
+from pixmend.training.export import recompute_batchnorm
 from pixmend.training.step import discriminator_step, generator_step
 from pixmend.training.train_state import initial_state
 

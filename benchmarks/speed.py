@@ -57,9 +57,9 @@ def main() -> None:
     tasks = tasks_of(model, options.images, options.mask, options.held_out)
     if options.measure_peak:
         method, images, batch = options.measure_peak
-        with watch_memory() as peak:
-            _run(model, METHODS[method], _many(tasks, int(images)), batch=int(batch))
-        print(round(peak.mib or 0))
+        peak_mib = watch_memory()
+        _run(model, METHODS[method], _many(tasks, int(images)), batch=int(batch))
+        print(round(peak_mib() or 0))
         return
     clock = "CPU" if torch.get_num_threads() == 1 else "wall"
     print(

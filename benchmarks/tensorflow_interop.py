@@ -21,15 +21,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from pixmend.images import decode_image, encode_png
-from pixmend.records import (
-    PackSettings,
-    Records,
-    decode_example,
-    encode_example,
-    pack,
-    read_records,
-)
+from pixmend.records import PackSettings, Records, pack
 from pixmend.records.containers import image_of_example, tfrecord_members
+from pixmend.records.tfrecord import decode_example, encode_example, read_records
 from pixmend.storage import StorePath
 
 COUNT, HEIGHT, WIDTH = 50, 37, 31

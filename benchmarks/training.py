@@ -27,9 +27,8 @@ from pixmend.images import channel_count
 from pixmend.models import Discriminator, Generator, sample_latents
 from pixmend.rng import generator_for
 from pixmend.training import TrainSettings, resolve
-from pixmend.training.precision import autocast
 from pixmend.training.settings import Precision
-from pixmend.training.step import discriminator_step, generator_step
+from pixmend.training.step import autocast, discriminator_step, generator_step
 from pixmend.training.train_state import initial_state
 
 _WARM_UP = 2

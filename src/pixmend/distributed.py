@@ -71,11 +71,6 @@ class Group:
         """Return the main process's JSON value; the others wait for it without limit."""
         return value
 
-    @contextlib.contextmanager
-    def main_first(self) -> Iterator[None]:
-        """Run a block in the main process before the others."""
-        yield
-
     def __deepcopy__(self, memo: dict[int, Any]) -> "Group":
         # Copies of a module belong to the same group.
         return self
@@ -88,9 +83,8 @@ SINGLE_PROCESS = Group()
 def open_group() -> Iterator[Group]:
     """Join the group of torchrun's environment variables; without them, be a group of one.
 
-    Only one process raises a user error; the others exit quietly with code 2, whether they met the
-    same error or lost their peer. SettingsError if the variables are incomplete, PeerError if
-    another process ended without an error.
+    Only one process raises a user error; the others exit quietly with code 2. SettingsError: the
+    variables are incomplete. PeerError: another process ended without an error.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         yield SINGLE_PROCESS
@@ -193,14 +187,6 @@ class _DistributedGroup(Group):
                     raise PeerError("another process of the group failed and reports the error")
                 time.sleep(_POLL_SECONDS)  # the store's own wait warns at each timeout
             return json.loads(self.store.get(key))
-
-    @contextlib.contextmanager
-    def main_first(self) -> Iterator[None]:
-        if not self.is_main:
-            self.broadcast_object(None)
-        yield
-        if self.is_main:
-            self.broadcast_object(None)
 
     def sum_in_place(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over the processes."""

@@ -66,9 +66,7 @@ def choose_features(device: torch.device) -> FeatureMap:
 def kernel_distance(x: Tensor, y: Tensor) -> float:
     """Return the KID of features [N, F] and [M, F]: the unbiased MMD^2, slightly negative at times.
 
-    The kernel is (a.b / F + 1)^3. Its mean over pairs within each set, without pairs of an item
-    with itself, less twice its mean over pairs between the sets (Binkowski 2018, equations 4 and
-    5). NaN for a set of one.
+    The kernel is (a.b / F + 1)^3; NaN for a set of one (Binkowski 2018, equations 4 and 5).
     """
     x, y = x.double(), y.double()
     within = sum(
@@ -81,8 +79,7 @@ def kernel_distance(x: Tensor, y: Tensor) -> float:
 def paired_kernel_distance(x: Tensor, y: Tensor) -> float:
     """Return the unbiased MMD^2 of paired sets [N, F], such as images and their completions.
 
-    As `kernel_distance`, but without the pairs (n, n) between the sets (Gretton 2012, lemma 6): 0
-    for equal sets.
+    Without the pairs (n, n) between the sets (Gretton 2012, lemma 6): 0 for equal sets.
     """
     x, y = x.double(), y.double()
     pairs = len(x) * (len(x) - 1)
@@ -139,16 +136,13 @@ class _RandomNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            nn.Conv2d(*pair, 4, 2, 1) for pair in pairwise((3, 32, 64, 128))
-        )
+        layers = [nn.Conv2d(*pair, 4, 2, 1) for pair in pairwise((3, 32, 64, 128))]
         generator = generator_for(0, "monitor", "features")
-        for layer in self.layers:
-            assert isinstance(layer, nn.Conv2d)
-            assert layer.bias is not None
+        for layer in layers:
             # He 2015, equation 14: maps keep the scale of the images.
             nn.init.kaiming_normal_(layer.weight, generator=generator)
-            nn.init.normal_(layer.bias, std=0.1, generator=generator)
+            nn.init.normal_(layer.get_parameter("bias"), std=0.1, generator=generator)
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, maps: Tensor) -> Tensor:
         features = []

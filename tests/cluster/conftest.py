@@ -128,7 +128,7 @@ def machines(all_machines):
 
 @pytest.fixture
 def cluster(machines):
-    from pixmend.cluster import connect
+    from pixmend.cluster.session import connect
 
     with connect(machines.address) as connected:
         yield connected

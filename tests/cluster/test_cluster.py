@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from pixmend import api, records
-from pixmend.cluster import EvaluationJob, PackingJob, complete
+from pixmend.cluster.completion_job import complete
+from pixmend.cluster.evaluation_job import EvaluationJob
+from pixmend.cluster.packing_job import PackingJob
 from pixmend.completion import CompletionOptions, find_method
 from pixmend.errors import ClusterError, OutputError, StoppedError
 from pixmend.evaluation import EvaluationSpec

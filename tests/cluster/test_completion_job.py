@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from pixmend.cluster import complete
+from pixmend.cluster.completion_job import complete
 from pixmend.completion import CompletionOptions, find_method
 from pixmend.errors import OutputError
 from pixmend.models import save_model

@@ -4,7 +4,7 @@ import zipfile
 
 import pytest
 
-from pixmend.cluster import PackingJob
+from pixmend.cluster.packing_job import PackingJob
 from pixmend.errors import ClusterError
 from pixmend.records import PackSettings, pack
 

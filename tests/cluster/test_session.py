@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from pixmend.cluster import connect, session
-from pixmend.cluster.session import WorkerContract
+from pixmend.cluster import session
+from pixmend.cluster.session import WorkerContract, connect
 from pixmend.errors import ClusterError
 
 

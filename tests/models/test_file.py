@@ -41,6 +41,18 @@ def path(model, tmp_path):
     return tmp_path / "model.safetensors"
 
 
+def test_weights_of_half_the_digits_take_half_the_space_and_load_bit_for_bit(model, path):
+    whole = path.stat().st_size
+    for weight in model.generator.parameters():
+        weight.data = weight.half().float()
+    save_model(model, path)
+    assert path.stat().st_size < whole - sum(p.numel() for p in model.generator.parameters())
+    loaded = load_model(path).generator.state_dict()
+    for name, weight in model.generator.state_dict().items():
+        assert loaded[name].dtype == weight.dtype
+        assert torch.equal(loaded[name], weight)
+
+
 def test_what_is_saved_is_loaded_bit_for_bit_and_frozen(tmp_path):
     settings = DCGANSettings(size=16, channels="L", filters=4, latent_dim=5)
     model = DCGAN(settings, Generator(settings), Discriminator(settings), {"steps": 7})

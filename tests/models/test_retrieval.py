@@ -57,13 +57,11 @@ def test_float32_never_errs_by_more_than_its_bound():
     target = torch.from_numpy(generator.integers(200, 256, (8, 3, 32, 32), np.uint8)) / 127.5 - 1
     known = torch.from_numpy(generator.random((8, 1, 32, 32))).float()
     bank = Retrieval(images)
-    weights = known.expand_as(target).flatten(1)
-    pixels = ((target.double() + 1) * 127.5).round().flatten(1)
-    errors = (
-        bank._approximate_distances(pixels.float(), weights) - bank.distances(target, known)
-    ).abs()
+    pixels = ((target.double() + 1) * 127.5).round()
+    seen = retrieval._Pooled.of(pixels, known.expand_as(target), 1)
+    errors = (bank._approximate_distances(seen) - bank.distances(target, known)).abs()
     assert (errors.amax(1) > 0).any()
-    assert (errors.amax(1) <= retrieval._rounding_error(pixels, weights)).all()
+    assert (errors.amax(1) <= seen.rounding_error()).all()
 
 
 def test_images_that_float32_cannot_distinguish_are_ranked():
@@ -72,3 +70,48 @@ def test_images_that_float32_cannot_distinguish_are_ranked():
     images[:, 0, 1] = torch.ones(32, 32, dtype=torch.uint8).triu()
     target, known = torch.full((1, 1, 32, 32), -1.0), torch.ones(1, 1, 32, 32)
     assert Retrieval(images).nearest(target, known, 32)[0].tolist() == list(range(31, -1, -1))
+
+
+@given(questions())
+@settings(max_examples=40, deadline=None)
+def test_a_short_list_that_holds_all_images_loses_none(question):
+    images, target, known, count = question
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrieval, "_SEARCHED_SIZE", 3)
+        numbers = Retrieval(images).nearest(target, known, count)
+    assert torch.equal(numbers, nearest_by_loop(images, target, known, count))
+
+
+@given(questions())
+@settings(max_examples=40, deadline=None)
+def test_a_short_list_depends_on_no_other_image_of_the_batch(question):
+    images, target, known, count = question
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retrieval, "_SEARCHED_SIZE", 3)
+        patch.setattr(retrieval, "_SHORTLIST", 8)
+        bank = Retrieval(images)
+        numbers = bank.nearest(target, known, count)
+        alone = [
+            bank.nearest(*one, count) for one in zip(target.split(1), known.split(1), strict=True)
+        ]
+        assert torch.equal(torch.cat(alone), numbers)
+
+
+def test_a_damaged_image_of_the_bank_is_found_at_64_pixels():
+    generator = np.random.default_rng(0)
+    small = torch.from_numpy(generator.integers(0, 256, (600, 1, 16, 16), np.uint8))
+    images = small.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    known = torch.from_numpy(generator.random((20, 1, 64, 64)) < 0.3).float()
+    target = images[:20].float() / 127.5 - 1
+    assert Retrieval(images).nearest(target, known)[:, 0].tolist() == list(range(20))
+    assert Retrieval(images).nearest(target, known, exact=False)[:, 0].tolist() == list(range(20))
+
+
+def test_excluded_images_come_last_in_a_short_list():
+    images = torch.arange(0, 250, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 64, 64)
+    target, known = torch.full((1, 1, 64, 64), -1.0), torch.ones(1, 1, 64, 64)
+    excluded = (torch.arange(250) < 100)[None]
+    numbers = Retrieval(images.contiguous()).nearest(
+        target, known, 3, excluded=excluded, exact=False
+    )
+    assert numbers.tolist() == [[100, 101, 102]]

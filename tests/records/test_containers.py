@@ -13,15 +13,9 @@ import pytest
 from PIL import Image
 
 from pixmend.errors import InputError
-from pixmend.records import (
-    PackSettings,
-    Records,
-    encode_example,
-    find_source,
-    pack,
-    write_record,
-)
+from pixmend.records import PackSettings, Records, find_source, pack
 from pixmend.records.containers import read_zip
+from pixmend.records.tfrecord import encode_example, write_record
 from pixmend.storage import StorePath
 
 from .helpers import every, noise

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixmend.errors import RecordError
-from pixmend.records import decode_example, encode_example, tfrecord
-from pixmend.records.tfrecord import Value
+from pixmend.records import tfrecord
+from pixmend.records.tfrecord import Value, decode_example, encode_example
 
 from .test_framing import GOLDEN_PAYLOAD
 

@@ -9,8 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixmend.errors import InputError, RecordError
-from pixmend.records import read_record_at, read_records, scan_records, tfrecord, write_record
-from pixmend.records.tfrecord import frame_record, masked_crc
+from pixmend.records import tfrecord
+from pixmend.records.tfrecord import (
+    frame_record,
+    masked_crc,
+    read_record_at,
+    read_records,
+    scan_records,
+    write_record,
+)
 
 # Written by tf.io.TFRecordWriter: the Example {"height": 7, "label": -3, "name": "ab"}.
 GOLDEN_PAYLOAD = bytes.fromhex(

@@ -9,8 +9,9 @@ import pytest
 
 from pixmend.errors import InputError, RecordError, StoppedError
 from pixmend.images import encode_png, fit_square
-from pixmend.records import Manifest, Records, encode_example, write_record
+from pixmend.records import Manifest, Records
 from pixmend.records.manifest import read_index, write_index
+from pixmend.records.tfrecord import encode_example, write_record
 
 from .helpers import every, noise
 

@@ -9,8 +9,9 @@ import torch
 from pixmend.models import Generator, sample_latents
 from pixmend.rng import generator_for
 from pixmend.training.data import Shuffle
-from pixmend.training.ema import recompute_batchnorm, update_ema
+from pixmend.training.export import recompute_batchnorm
 from pixmend.training.loop import train
+from pixmend.training.optimise import update_ema
 from pixmend.training.step import discriminator_step, generator_step
 from pixmend.training.train_state import initial_state
 

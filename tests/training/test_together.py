@@ -208,8 +208,8 @@ def test_what_processes_are_fed_makes_up_what_one_is_fed(
     settings = tiny(**INPAINTER, **options)
 
     def fed(group):
-        loader = BatchLoader(records, settings, torch.device("cpu"), np.arange(2, 20), group)
-        loader.open(lambda: False)
+        loader = BatchLoader(records.images, settings, torch.device("cpu"), np.arange(2, 20), group)
+        loader.open(records, lambda: False)
         real = loader.augmented(loader.real(16, 8), 2, 1)
         z = loader.latents(2, "generator")
         fakes = loader.transform(2, "generator")(z[:, :1, None, None].expand(-1, 1, 16, 16))

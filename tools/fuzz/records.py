@@ -15,21 +15,19 @@ from pydantic import ValidationError
 
 from pixmend.errors import InputError, PixmendError, RecordError
 from pixmend.images import decode_image, encode_png
-from pixmend.records import (
-    Manifest,
-    PackSettings,
-    Records,
-    ShardInfo,
+from pixmend.records import Manifest, PackSettings, Records, ShardInfo
+from pixmend.records.containers import image_of_example
+from pixmend.records.manifest import write_index
+from pixmend.records.tfrecord import (
     decode_example,
     encode_example,
+    map_file,
+    masked_crc,
     read_record_at,
     read_records,
     scan_records,
     write_record,
 )
-from pixmend.records.containers import image_of_example
-from pixmend.records.manifest import write_index
-from pixmend.records.tfrecord import map_file, masked_crc
 from tools.fuzz.scratch import fresh, scratch
 
 __all__ = [

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pixmend.cli.completion_run import CompletionRun
     from pixmend.cli.input_files import InputFile
     from pixmend.client import RemoteModel
-    from pixmend.cluster import CompletionSummary
+    from pixmend.cluster.completion_job import CompletionSummary
     from pixmend.completion import Answer, Blend, CompletionOptions, Method, View
     from pixmend.onnx.runtime import OnnxModel
     from pixmend.storage import StorePath
@@ -215,7 +215,8 @@ def _complete_on(
 ) -> None:
     """Complete one folder, or image files, on a cluster."""
     from pixmend.cli.input_files import folder_or_files
-    from pixmend.cluster import complete, connect
+    from pixmend.cluster.completion_job import complete
+    from pixmend.cluster.session import connect
 
     images = folder_or_files(inputs, out=out)
     with (

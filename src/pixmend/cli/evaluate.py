@@ -112,10 +112,10 @@ def evaluate(
     with contextlib.ExitStack() as stack:
         engine = None
         if cluster is not None:
-            from pixmend.cluster import EvaluationJob, connect
+            from pixmend.cluster import evaluation_job, session
 
-            on, models = stack.enter_context(connect(cluster)), list(filter(None, (model, other)))
-            engine = EvaluationJob(on, models, spec, train_data, device)
+            on = stack.enter_context(session.connect(cluster))
+            engine = evaluation_job.EvaluationJob(on, (model, other), spec, train_data, device)
         should_stop = stack.enter_context(stop_on_signal())
         progress = _Progress(stack.enter_context(progress_bar()))
         evaluation = api.evaluate(

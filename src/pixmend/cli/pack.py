@@ -63,9 +63,9 @@ def pack(
     with contextlib.ExitStack() as stack:
         engine = None
         if cluster is not None:
-            from pixmend.cluster import PackingJob, connect
+            from pixmend.cluster import packing_job, session
 
-            engine = PackingJob(stack.enter_context(connect(cluster)), workers)
+            engine = packing_job.PackingJob(stack.enter_context(session.connect(cluster)), workers)
         should_stop = stack.enter_context(stop_on_signal())
         bar = stack.enter_context(progress_bar())
         task = bar.add_task("packing", total=None, note="listing")

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
+from typing import Any
 
 import pixmend
 from pixmend.cluster.completion_worker import (
@@ -31,22 +31,13 @@ from pixmend.completion import CompletionOptions, conflicting_outputs
 from pixmend.errors import InputError, MissingError, OutputError
 from pixmend.masks import is_spec
 from pixmend.models import find_model
-from pixmend.records.pack_progress import JobProgress
+from pixmend.records.pack_progress import JobProgress, PackProgress
 from pixmend.storage import StorePath, remove_leftovers, sha256_of
 
 _RESULTS = "results.jsonl"
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of a function; it differs between processes
 _NAMED_FAILURES = 20
 _FIX = "choose another --out, or delete that one"
-
-
-class CompletionProgress(NamedTuple):
-    """Inputs done of all, of these failed, and the name of a recent one."""
-
-    done: int
-    total: int
-    failed: int
-    current: str
 
 
 @dataclass(frozen=True)
@@ -65,7 +56,7 @@ class _Tally:
     """The progress of all parts together."""
 
     total: int
-    on_progress: Callable[[CompletionProgress], None]
+    on_progress: Callable[[PackProgress], None]
     done: int = 0
     failed: int = 0
     kept: int = 0
@@ -85,7 +76,7 @@ class _Tally:
     def _show(self, current: str) -> None:
         failed = self.failed + sum(each.bad for each in self.running.values())
         done = self.done + self.failed + sum(each.done for each in self.running.values())
-        self.on_progress(CompletionProgress(done, self.total, failed, current))
+        self.on_progress(PackProgress(done, self.total, failed, current))
 
 
 def complete(
@@ -99,15 +90,15 @@ def complete(
     uncertainty: bool = False,
     device: str = "auto",
     workers: int | None = None,
-    on_progress: Callable[[CompletionProgress], None] = lambda progress: None,
+    on_progress: Callable[[PackProgress], None] = lambda progress: None,
     on_tick: Callable[[], None] = lambda: None,
 ) -> CompletionSummary:
     """Complete the images of a folder, or image files, into ``out``; a rerun does what is missing.
 
-    Each image's files are those that one process writes, whatever workers there are or die; by
-    default there is one a GPU, or one a core if the cluster has no GPU. ``mask`` is a SPEC, a mask
-    file, or a folder of masks. If ``on_tick`` raises, the workers stop and finished parts stay.
-    InputError: there is no image. OutputError: ``out`` holds another job, or cannot be written.
+    Each image's files are those that one process writes, whatever workers die; by default there is
+    one a GPU, or one a core without any. ``mask`` is a SPEC, a mask file, or a folder of masks. If
+    ``on_tick`` raises, the workers stop and finished parts stay. InputError: there is no image.
+    OutputError: ``out`` holds another job, or cannot be written.
     """
     folder, files = (inputs, []) if isinstance(inputs, StorePath) else (None, list(inputs))
     plan = InputPlan(folder, files, options.candidates, uncertainty)

@@ -28,7 +28,7 @@ class EvaluationJob:
     """An engine for `pixmend.api.evaluate`; by default one worker a GPU, or a core without any."""
 
     cluster: Cluster
-    models: Sequence[str | Path]  # one, or two to compare
+    models: Sequence[str | Path | None]  # one, or two to compare
     spec: EvaluationSpec
     train_data: str | Path | None = None  # a record folder that all machines see
     device: str = "auto"
@@ -37,17 +37,15 @@ class EvaluationJob:
     def run(
         self, batches: Iterable[EvaluationBatch], *, should_stop: Callable[[], bool]
     ) -> Iterator[tuple[EvaluationBatch, BatchResult]]:
-        """Yield each batch and its result as they finish.
-
-        StoppedError: ``should_stop`` returned True. RunError: some failed; the others are kept.
-        """
+        """Yield each batch and its result as they finish; RunError: some failed, the others are kept."""
 
         def on_tick() -> None:
             if should_stop():
                 raise StoppedError
 
         workers, gpus = self.cluster.workers_for(self.device)
-        files = [self.cluster.ray.put(find_model(each).read_bytes()) for each in self.models]
+        models = [find_model(each).read_bytes() for each in self.models if each is not None]
+        files = [self.cluster.ray.put(content) for content in models]
         pool: WorkerPool[EvaluationBatch, BatchResult] = WorkerPool(
             self.cluster,
             EvaluationWorker,

@@ -95,10 +95,7 @@ def write_inputs(
     reserved: Sequence[PurePath],
     on_tick: Callable[[], None] = lambda: None,
 ) -> int:
-    """Write the lines of all inputs to ``path`` and return their number; none is an InputError.
-
-    ``on_tick`` is called at each input and may raise.
-    """
+    """Write a line an input, and return their number; none is an InputError. ``on_tick`` may raise."""
     count = 0
     with atomic_write(path) as file:
         for line in plan.lines(outside, reserved):
@@ -140,10 +137,7 @@ def _are_distinct(relatives: Sequence[PurePath]) -> bool:
 
 
 def _folders(root: StorePath, outside: StorePath) -> Iterator[list[PurePath]]:
-    """Yield the images of each folder relative to ``root``, sub-folders first, but hidden ones.
-
-    Memory holds the names of one folder and of its parents.
-    """
+    """Yield the images of each folder relative to ``root``, sub-folders first, but hidden ones."""
     excluded = outside.relative_to(root)
     stack: list[tuple[PurePosixPath, list[PurePath]]] = []  # each folder lies in the one before
     for name in images_in(root):

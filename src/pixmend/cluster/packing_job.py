@@ -1,7 +1,7 @@
 """Packing on a cluster: each worker writes one shard at a time, or finds it finished."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pixmend.cluster.session import Cluster, missing_on_node
 from pixmend.cluster.worker_pool import JobWorker, RetryPolicy, WorkerPool
@@ -39,10 +39,7 @@ class PackingJob:
         on_change: Callable[[], None],
         on_result: Callable[[ShardResult], None],
     ) -> None:
-        """Write the unfinished shards of ``jobs``.
-
-        OutputError: some cannot be written; the others are kept. ClusterError: the cluster fails.
-        """
+        """Write the unfinished shards; OutputError: some cannot be written, the others are kept."""
         for path in (jobs[0].root, jobs[0].path):
             if not path.shared:
                 raise ClusterError(
@@ -83,10 +80,7 @@ class PackingWorker(JobWorker):
 
 
 def _check_source(root: StorePath, lines: bytes) -> None:
-    """Raise ClusterError if this machine lacks the folder or a container of images.
-
-    A single image may have been removed; without its source a shard would lack all of them.
-    """
+    """Raise ClusterError if this machine lacks the folder or a container; an image may have been removed."""
     if root.local is None:
         return
     if not root.is_folder():
@@ -100,4 +94,4 @@ def _check_source(root: StorePath, lines: bytes) -> None:
 def _items(lines: bytes, left_out: dict[int, str]) -> Iterable[ImageSource]:
     for position, line in enumerate(lines.splitlines()):
         item = source_from_line(line)
-        yield replace(item, reason=left_out[position]) if position in left_out else item
+        yield item._replace(reason=left_out[position]) if position in left_out else item

@@ -95,11 +95,10 @@ class Cluster:
 
 @contextlib.contextmanager
 def connect(address: str) -> Iterator[Cluster]:
-    """Connect to a cluster for the length of the block.
+    """Connect to a cluster for the block; ClusterError if it cannot be reached, or has no CPU.
 
     ``auto`` is the cluster of RAY_ADDRESS or of this machine, or else Ray started on this machine
     alone; ``ray://HOST[:10001]`` reaches one from outside, ``HOST:PORT`` of its head from inside.
-    ClusterError: Ray is not installed, the cluster cannot be reached, or it has no CPU.
     """
     # Usage reports to Ray's makers are the user's to allow.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

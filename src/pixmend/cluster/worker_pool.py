@@ -131,19 +131,16 @@ class _Attempt(Generic[JobT]):
 
 
 class WorkerPool(Generic[JobT, ResultT]):
-    """Actors of one class with one job each; ``failed`` holds the jobs that failed, and why.
-
-    ``arguments`` are what `JobWorker.setup` takes; ``gpus`` is the number for each worker.
-    """
+    """Actors of one class with one job each; ``failed`` holds the jobs that failed, and why."""
 
     def __init__(
         self,
         cluster: Cluster,
         worker_class: type,
-        arguments: tuple[object, ...] = (),
+        arguments: tuple[object, ...] = (),  # of `JobWorker.setup`
         *,
         workers: int,
-        gpus: float = 0,
+        gpus: float = 0,  # for each worker
     ) -> None:
         self.failed: list[tuple[JobT, str]] = []
         self._cluster, self._ray = cluster, cluster.ray
@@ -169,8 +166,8 @@ class WorkerPool(Generic[JobT, ResultT]):
         """Yield each job and its result as they finish; `failed` holds the others afterwards.
 
         ``on_progress`` receives the progress of running jobs. ``on_tick`` is called a few times a
-        second; if it raises, all workers stop. ClusterError: no worker can be started, or a machine
-        does not fit the others.
+        second; if it raises, all workers stop. ClusterError: no worker starts, or a machine does
+        not fit the others.
         """
         fresh = map(_Attempt[JobT], jobs)
         try:

@@ -40,4 +40,4 @@ def _losses(
     """Return the objective of each answer [B, K, C, S, S] with the known pixels pasted, [B, K, 3]."""
     objective = options.method.objective(model, target, known)
     answers = torch.lerp(images, target[:, None], known[:, None]).unbind(1)
-    return torch.stack([torch.stack(objective.of_images(each).parts(), -1) for each in answers], 1)
+    return torch.stack([torch.stack(objective.of_images(each), -1) for each in answers], 1)

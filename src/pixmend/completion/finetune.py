@@ -92,8 +92,7 @@ class _FirstLayer:
         return replace(self, objective=self.objective.take(rows), z=self.z[rows])
 
 
-def _ball(z: Tensor, step: int) -> Tensor:
-    del step
+def _ball(z: Tensor) -> Tensor:
     length = z.square().mean(1, keepdim=True).sqrt()
     return z * (_BALL / length.clamp_min(_BALL))
 

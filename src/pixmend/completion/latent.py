@@ -46,7 +46,7 @@ def latent(
         every = torch.arange(count * draws, device=z.device)
         images = generate(model, state.best_z, every)
     images = images.view(count, draws, *images.shape[1:])
-    losses = torch.stack(state.best.parts(), -1)[: count * draws].view(count, draws, 3)
+    losses = torch.stack(state.best, -1)[: count * draws].view(count, draws, 3)
     return Samples(
         images,
         state.best_z[: count * draws].view(count, draws, -1),
@@ -150,14 +150,9 @@ def best_of_pool(
     seed: int,
     clip: float = math.inf,
 ) -> Tensor:
-    """Return each image's ``draws`` latents of the least objective in a pool of prior samples, |z_i| at most ``clip``.
+    """Return the ``draws`` best of ``size`` prior samples, |z_i| at most ``clip``, [B, draws, latent_dim].
 
     The pool is shared by all images, so that an image's latents do not depend on its batch mates.
-
-    Returns
-    -------
-    Tensor
-        [B, draws, latent_dim], best first.
     """
     device = objective.target.device
     latents = sample_latents(settings, size, generator_for(seed, "bank")).to(device)

@@ -42,80 +42,38 @@ InitDistribution = Literal["uniform", "normal", "clamped normal"]
 
 @dataclass(frozen=True)
 class Method:
-    """The settings of a method.
-
-    Attributes
-    ----------
-    steps
-        Updates of z in a search.
-    contextual, contextual_weight, weight_window, min_weight
-        The contextual loss, its weight, and the weights of known pixels (see `contextual_weights`).
-    perceptual, lambda_perceptual
-        The perceptual loss and its weight (lambda).
-    solver, learning_rate
-        Adam, Nesterov with momentum 0.9, or L-BFGS.
-    scheduled
-        Warm Adam's rate up over the first 5 % of the steps, and decay it to 0 by half a cosine.
-    latent_clip
-        Bound of |z_i|, also of initial latents; None for the bulk of the model's own prior.
-    inpainter
-        Whether to use the model's inpainter in place of a search: "never", "if there", or "always".
-    draws
-        Answers of the inpainter.
-    init_pool
-        Prior samples of which the best initialise the search; 0 takes samples of ``init_distribution``.
-    restarts
-        Searches an image; the best counts.
-    blend
-        How the hole is joined to the known pixels.
-    init_distribution
-        U(-1, 1), N(0, 1), or N(0, 1) clamped to [-1, 1].
-    decay
-        Factor of Nesterov's rate after each 100 steps.
-    terms
-        Further terms of the objective, each with its weight.
-    patience, tolerance
-        Early stopping of a search: see `pixmend.completion.solvers.BestTracker`.
-    finetune
-        Steps of fine-tuning G's first layer on the image's known pixels after a search (see `pixmend.completion.finetune`).
-    """
+    """The settings of a method."""
 
     name: str
-    steps: int
+    steps: int  # updates of z in a search
     contextual: Contextual
     contextual_weight: float
-    weight_window: int
+    weight_window: int  # weights of known pixels: see `contextual_weights`
     min_weight: float
     perceptual: Perceptual
     lambda_perceptual: float
     solver: Literal["adam", "nesterov", "lbfgs"]
     learning_rate: float
-    scheduled: bool
-    latent_clip: float | None
-    inpainter: Literal["never", "if there", "always"]
-    init_pool: int
-    restarts: int
-    blend: Blend
-    init_distribution: InitDistribution = "uniform"
-    decay: float = 1.0
-    terms: tuple[tuple[Term, float], ...] = ()
-    patience: int = 0
+    scheduled: bool  # Adam's rate rises over 5 % of the steps, and falls to 0 by half a cosine
+    latent_clip: float | None  # bound of |z_i|; None for the bulk of the model's own prior
+    inpainter: Literal["never", "if there", "always"]  # in place of a search
+    init_pool: int  # prior samples whose best start the search; 0: draws of ``init_distribution``
+    restarts: int  # searches an image; the best counts
+    blend: Blend  # how the hole is joined to the known pixels
+    init_distribution: InitDistribution = "uniform"  # U(-1, 1), N(0, 1), or that in [-1, 1]
+    decay: float = 1.0  # factor of Nesterov's rate after each 100 steps
+    terms: tuple[tuple[Term, float], ...] = ()  # further ones of the objective, with weights
+    patience: int = 0  # early stopping: see `pixmend.completion.solvers.BestTracker`
     tolerance: float = 1e-4
-    finetune: int = 0
-    draws: int = 8
+    finetune: int = 0  # steps of `pixmend.completion.finetune` after a search
+    draws: int = 8  # of the inpainter
 
     def for_model(self, model: DCGAN) -> "Method":
         """Return the method for this model: without a step of search, where its inpainter is used."""
         return replace(self, steps=0) if self.uses_inpainter(model) else self
 
     def uses_inpainter(self, model: DCGAN) -> bool:
-        """Return whether the method uses this model's inpainter.
-
-        Raises
-        ------
-        SettingsError
-            It needs one and the model has none.
-        """
+        """Return whether it uses this model's inpainter; SettingsError if it needs one that is missing."""
         if self.inpainter == "always" and model.inpainter is None:
             raise SettingsError(
                 f"method {self.name}: this model has no inpainter; train one with --set inpainter_filters=32, "
@@ -139,12 +97,7 @@ class Method:
         )
 
     def search(
-        self,
-        objective: Objective,
-        z: Tensor,
-        settings: DCGANSettings,
-        *,
-        endless: bool = False,
+        self, objective: Objective, z: Tensor, settings: DCGANSettings, *, endless: bool
     ) -> Iterator[SearchState]:
         """Run the solver from ``z`` [B, latent_dim]; ``endless`` continues past ``steps`` until the caller stops."""
         solver = SOLVERS[self.solver]
@@ -224,7 +177,8 @@ METHODS: dict[str, Method] = {
     # `default` with more draws or, in a search, a larger pool, more restarts and fine-tuning.
     "best": replace(_DEFAULT, name="best", init_pool=4096, restarts=8, finetune=12, draws=32),
     # The mission's method: 1,000 steps on 0.999 * squared error + 0.001 * D's output, the hole pasted.
-    "classic": Method(
+    "classic": replace(
+        _YEH,
         name="classic",
         steps=1000,
         contextual=contextual_squared,
@@ -234,12 +188,6 @@ METHODS: dict[str, Method] = {
         perceptual=negative_logit,
         lambda_perceptual=0.001,
         solver="nesterov",
-        learning_rate=0.01,
-        scheduled=False,
-        latent_clip=1.0,
-        inpainter="never",
-        init_pool=0,
-        restarts=1,
         blend="paste",
     ),
     # Yeh et al. 2017, section 4. The paper gives no rate of Adam; 0.01 is that of its public ports.
@@ -294,14 +242,9 @@ METHODS: dict[str, Method] = {
 
 
 def find_method(name: str, *, steps: int | None = None, blend: Blend | None = None) -> Method:
-    """Return a method by name, with another number of steps or another blend if given.
+    """Return a method by name, with another number of steps or another blend; SettingsError if unknown.
 
     A number of steps asks for a search, whether or not the model has an inpainter.
-
-    Raises
-    ------
-    SettingsError
-        The method or blend is unknown, or the number of steps is out of range.
     """
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)

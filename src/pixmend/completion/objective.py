@@ -7,6 +7,7 @@ Every function returns [B]: the loss of an image does not depend on its batch ma
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,69 +21,45 @@ Perceptual = Callable[[Tensor], Tensor]
 """From D's logits [B] to [B]."""
 
 
-@dataclass(frozen=True)
-class Losses:
-    """The objective at one z per image, each [B].
+class Losses(NamedTuple):
+    """The objective at one z per image, each [B]."""
 
-    Attributes
-    ----------
-    total
-        contextual_weight * contextual + lambda_perceptual * perceptual + further terms.
-    contextual, perceptual
-        Before weighting. With a weight of 0 the perceptual loss is not computed, and is 0.
-    """
-
-    total: Tensor
-    contextual: Tensor
-    perceptual: Tensor
-
-    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return total, contextual and perceptual."""
-        return self.total, self.contextual, self.perceptual
+    total: Tensor  # contextual_weight * contextual + lambda_perceptual * perceptual + further terms
+    contextual: Tensor  # before weighting
+    perceptual: Tensor  # likewise; with a weight of 0 it is not computed, and is 0
 
     def detach(self) -> "Losses":
         """Return the losses without their graph."""
-        return Losses(*(part.detach() for part in self.parts()))
+        return Losses(*(part.detach() for part in self))
 
     def where(self, condition: Tensor, other: "Losses") -> "Losses":
         """Return these losses where ``condition`` [B], and the other elsewhere."""
-        parts = zip(self.parts(), other.parts(), strict=True)
-        return Losses(*(torch.where(condition, ours, theirs) for ours, theirs in parts))
+        pairs = zip(self, other, strict=True)
+        return Losses(*(torch.where(condition, ours, theirs) for ours, theirs in pairs))
 
     def put(self, rows: Tensor, new: "Losses") -> "Losses":
         """Return these losses with row numbers ``rows`` [N] replaced by ``new`` [N]."""
-        parts = zip(self.parts(), new.parts(), strict=True)
-        return Losses(*(old.index_put((rows,), some) for old, some in parts))
+        pairs = zip(self, new, strict=True)
+        return Losses(*(old.index_put((rows,), some) for old, some in pairs))
 
 
 @dataclass(frozen=True)
 class Objective:
     """The objective of one batch of searches; calling it with z [B, latent_dim] gives `Losses`.
 
-    Attributes
-    ----------
-    generator, discriminator
-        In evaluation mode: with batch statistics, images would depend on each other.
-    target
-        The images to complete, [B, C, H, W] in [-1, 1]; values in the hole are ignored.
-    known
-        Share of each pixel that is known, [B, 1, H, W].
-    weights
-        Weights of the contextual loss, [B, 1, H, W], 0 in the hole.
-    terms
-        Further terms, each with its weight.
+    The networks are in evaluation mode: with batch statistics, images would depend on each other.
     """
 
     generator: Generator
     discriminator: Discriminator
-    target: Tensor
-    known: Tensor
-    weights: Tensor
+    target: Tensor  # [B, C, H, W] in [-1, 1]; values in the hole are ignored
+    known: Tensor  # share of each pixel that is known, [B, 1, H, W]
+    weights: Tensor  # of the contextual loss, [B, 1, H, W], 0 in the hole
     contextual: Contextual
     perceptual: Perceptual
     contextual_weight: float
     lambda_perceptual: float
-    terms: "Sequence[tuple[Term, float]]" = ()
+    terms: "Sequence[tuple[Term, float]]" = ()  # each with its weight
 
     def __call__(self, z: Tensor) -> Losses:
         """Return the losses of z [B, latent_dim]."""
@@ -111,12 +88,8 @@ class Objective:
 
     def take(self, rows: Tensor) -> "Objective":
         """Return the objective of the images numbered ``rows`` [N]."""
-        return replace(
-            self,
-            target=self.target[rows],
-            known=self.known[rows],
-            weights=self.weights[rows],
-        )
+        target, known, weights = self.target[rows], self.known[rows], self.weights[rows]
+        return replace(self, target=target, known=known, weights=weights)
 
 
 Term = Callable[[Objective, Tensor, Tensor], Tensor]
@@ -124,19 +97,11 @@ Term = Callable[[Objective, Tensor, Tensor], Tensor]
 
 
 def contextual_weights(known: Tensor, window: int = 7, floor: float = 0.0) -> Tensor:
-    """Weight each known pixel by the share of missing pixels around it, plus a minimum.
+    """Weight each known pixel of M = ``known`` [B, 1, H, W] by the share of missing pixels around it.
 
-    W_i = floor + sum over j in N(i) of (1 - M_j) / |N(i)| where M_i = 1, and 0 in the hole (Yeh 2017, equation 3, with
-    floor 0). With floor 0, known pixels far from the hole have no weight.
-
-    Parameters
-    ----------
-    known
-        M, share of each pixel that is known, float [B, 1, H, W].
-    window
-        Side of the square neighbourhood N(i), odd, cut at the image's edge; 0 weights all known pixels alike.
-    floor
-        Minimum weight of a known pixel.
+    W_i = floor + sum over j in N(i) of (1 - M_j) / |N(i)| where M_i = 1, and 0 in the hole (Yeh
+    2017, equation 3, with floor 0). N(i) is a square of the odd side ``window``, cut at the image's
+    edge; window 0 weights all known pixels by the floor.
     """
     if window == 0:
         return known * floor

@@ -159,7 +159,7 @@ def _judge(
     mean_losses = None
     if options.answer == "average":
         losses = options.method.objective(model, target, known).of_images(samples.mean)
-        mean_losses = torch.stack(losses.parts(), -1)
+        mean_losses = torch.stack(losses, -1)
     # Calibration was measured on the inpainter's answers.
     inpainted = options.method.uses_inpainter(model)
     calibration = Calibration.of(model.card) if inpainted else None
@@ -241,7 +241,10 @@ def _candidates(
 
     def candidate(answer: Answer, image: Tensor, three: Tensor, draw: int) -> Candidate:
         should_stop()
-        picture = _blend_in(model, task, view.frame, image.cpu(), options.method.blend)
+        # A mean has no detail to match.
+        detailed = options.method.uses_inpainter(model) and answer == "sharp"
+        blend = options.method.blend
+        picture = _blend_in(model, task, view.frame, image.cpu(), blend, detailed=detailed)
         total, contextual, perceptual = three.tolist()
         z = latents[draw].cpu().numpy()
         return Candidate(picture, answer, total, contextual, perceptual, z)
@@ -269,15 +272,18 @@ def _distinct(images: Tensor, hole: Tensor, count: int) -> list[int]:
     return (chosen + alike)[:count]
 
 
-def _blend_in(model: DCGAN, task: Task, frame: Frame, image: Tensor, blend: Blend) -> Picture:
-    """Return the picture with G's image [C, S, S] blended into the hole, at the picture's own size and depth."""
+def _blend_in(
+    model: DCGAN, task: Task, frame: Frame, image: Tensor, blend: Blend, *, detailed: bool
+) -> Picture:
+    """Return the picture with an answer [C, S, S] blended into the hole, at the picture's own size and depth."""
     pixels, background = task.picture.pixels, _background(model)
     channels = task.picture.channels
     native = to_tensor(to_channels(to_pixels(image, pixels.dtype), channels, background))
     # The colours of fully transparent pixels are arbitrary: they must not flow into the hole.
     original = to_tensor(to_channels(pixels, channels, background))
     known = torch.from_numpy(task.mask.known)
-    blended = BLENDS[blend](original, frame.put_back(native, original), known)
+    enlarged = frame.put_back(native, original, known if detailed else None)
+    blended = BLENDS[blend](original, enlarged, known)
     if len(blended) == 4 and len(image) != 4:
         # A model without alpha generates opaque pixels.
         blended[3] = torch.where(known, original[3], torch.ones_like(original[3]))

@@ -19,6 +19,9 @@ from pixmend.completion.solvers import (
     unconstrained,
 )
 
+_MEMORY = 10  # pairs of steps and gradient changes that are kept
+_HALVINGS = 10  # of a step that lowers the objective too little
+
 
 def lbfgs(
     objective: Function,
@@ -26,29 +29,18 @@ def lbfgs(
     *,
     steps: int,
     learning_rate: float = 1.0,
-    memory: int = 10,
-    halvings: int = 10,
     projection: Projection = unconstrained,
     patience: int = 0,
     tolerance: float = 0.0,
 ) -> Iterator[SearchState]:
     """Search by L-BFGS (Nocedal and Wright 2006, Algorithms 7.4 and 7.5) with backtracking (Algorithm 3.1).
 
-    A row also stops when steepest descent no longer lowers its objective.
-
-    Parameters
-    ----------
-    learning_rate
-        First step length of the line search, as a share of the quasi-Newton step.
-    memory
-        Pairs of steps and gradient changes that are kept.
-    halvings
-        Most halvings of a step that lowers the objective too little.
-    z, projection, patience, tolerance
-        As in `pixmend.completion.solvers.adam`.
+    The first step length is the share ``learning_rate`` of the quasi-Newton step. A row also stops
+    when steepest descent no longer lowers its objective. The rest is as in
+    `pixmend.completion.solvers.adam`.
     """
     value_and_grad, tracker = ValueAndGrad(objective), BestTracker(patience, tolerance)
-    history = _CurvaturePairs(memory)
+    history = _CurvaturePairs()
     point = _Point(z, *value_and_grad(z, None, None, None))
     stalled = torch.zeros_like(point.losses.total, dtype=torch.bool)
     for step in range(steps + 1):
@@ -61,7 +53,7 @@ def lbfgs(
         direction = torch.where(uphill[:, None], -point.gradient, direction)
         length = learning_rate * history.first_length(point.gradient)
         reached, moved = _backtrack(
-            value_and_grad, point, direction, length, halvings, tracker.rows, projection, step + 1
+            value_and_grad, point, direction, length, tracker.rows, projection
         )
         stalled = ~moved & history.empty(point.gradient)
         history.forget(~moved)
@@ -89,8 +81,7 @@ class _Point:
 class _CurvaturePairs:
     """The last steps s and gradient changes y of each row; a missing pair has weight 0."""
 
-    def __init__(self, memory: int) -> None:
-        self._memory = memory
+    def __init__(self) -> None:
         self._pairs: list[tuple[Tensor, Tensor, Tensor]] = []  # s, y [B, latent_dim]; 1 / (s y) [B]
 
     def times(self, gradient: Tensor) -> Tensor:
@@ -137,7 +128,7 @@ class _CurvaturePairs:
         product = (s * y).sum(1)
         good = product > 1e-10 * s.square().sum(1).sqrt() * y.square().sum(1).sqrt()
         inverse = torch.where(good, 1 / product, torch.zeros_like(product))
-        self._pairs = [*self._pairs, (s, y, inverse)][-self._memory :]
+        self._pairs = [*self._pairs, (s, y, inverse)][-_MEMORY:]
 
 
 def _backtrack(
@@ -145,19 +136,17 @@ def _backtrack(
     start: _Point,
     direction: Tensor,
     length: Tensor,
-    halvings: int,
     rows: Tensor | None,
     projection: Projection,
-    step: int,
 ) -> tuple[_Point, Tensor]:
-    """Return the point each of ``rows`` reaches, and which of them moved.
+    """Halve the steps of ``rows`` until their totals fall by a ten-thousandth of what the slope promises.
 
-    The step is halved until the total falls by a ten-thousandth of what the slope promises (Armijo), measured after projection.
+    Return the points they reach, and which of them moved; the fall is measured after projection.
     """
     reached, moved = start, torch.zeros_like(start.losses.total, dtype=torch.bool)
     waiting = torch.ones_like(moved) if rows is None else rows
-    for trial in range(halvings + 1):
-        z = projection(start.z + (length * 0.5**trial)[:, None] * direction, step)
+    for trial in range(_HALVINGS + 1):
+        z = projection(start.z + (length * 0.5**trial)[:, None] * direction)
         evaluated = None if trial == 0 and rows is None else waiting
         point = _Point(z, *value_and_grad(z, evaluated, start.losses, start.gradient))
         promised = (start.gradient * (z - start.z)).sum(1)

@@ -9,6 +9,7 @@ without the others. A solver never prints, draws or saves: progress, snapshots a
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, Self
 
 import torch
@@ -17,19 +18,20 @@ from torch import Tensor
 from pixmend.completion.objective import Losses
 from pixmend.models import whole_blocks
 
-Projection = Callable[[Tensor, int], Tensor]
-"""From z [B, latent_dim] after an update, and the number of the step, to the z that is kept."""
+_MOMENTUM = 0.9  # of Nesterov's method
+
+Projection = Callable[[Tensor], Tensor]
+"""From z [B, latent_dim] after an update to the z that is kept."""
 
 
-def unconstrained(z: Tensor, step: int) -> Tensor:
+def unconstrained(z: Tensor) -> Tensor:
     """Return z unchanged."""
-    del step
     return z
 
 
 def latent_clip(radius: float) -> Projection:
     """Clip each |z_i| to ``radius`` (Yeh 2017, section 3.3)."""
-    return unconstrained if math.isinf(radius) else lambda z, step: z.clamp(-radius, radius)
+    return unconstrained if math.isinf(radius) else partial(torch.clamp, min=-radius, max=radius)
 
 
 class Function(Protocol):
@@ -46,43 +48,27 @@ class Function(Protocol):
 
 @dataclass(frozen=True)
 class SearchState:
-    """A search after `step` updates.
-
-    Attributes
-    ----------
-    z, losses
-        The iterate [B, latent_dim] and the objective there, each [B].
-    best_z, best
-        The iterate of the least total so far, and the losses there.
-    active
-        The rows that go on, bool [B]; the others have converged.
-    """
+    """A search after `step` updates."""
 
     step: int
-    z: Tensor
-    losses: Losses
-    best_z: Tensor
-    best: Losses
-    active: Tensor
+    z: Tensor  # the iterate [B, latent_dim]
+    losses: Losses  # there
+    best_z: Tensor  # the iterate of the least total so far
+    best: Losses  # there
+    active: Tensor  # the rows that go on, bool [B]; the others have converged
 
 
 class BestTracker:
     """Tracks the best iterate of each row, and stops rows that no longer improve.
 
-    A row stops when its least total has not fallen by more than the share ``tolerance`` of itself within ``patience`` steps; patience 0
-    never stops it.
-
-    Attributes
-    ----------
-    rows
-        The rows that go on, bool [B]; None while all do.
+    A row stops when its least total has not fallen by more than the share ``tolerance`` of itself
+    within ``patience`` steps; patience 0 never stops it.
     """
 
-    def __init__(self, patience: int = 0, tolerance: float = 0.0) -> None:
-        self._patience = patience
-        self._tolerance = tolerance
+    def __init__(self, patience: int, tolerance: float) -> None:
+        self._patience, self._tolerance = patience, tolerance
         self._best: Losses | None = None
-        self.rows: Tensor | None = None
+        self.rows: Tensor | None = None  # that go on, bool [B]; None while all do
 
     @property
     def finished(self) -> bool:
@@ -171,22 +157,11 @@ def adam(
     patience: int = 0,
     tolerance: float = 0.0,
 ) -> Iterator[SearchState]:
-    """Search by Adam (Kingma and Ba 2015, Algorithm 1; beta 0.9, 0.999).
+    """Search from z [B, latent_dim] by Adam (Kingma and Ba 2015, Algorithm 1; beta 0.9, 0.999).
 
-    Parameters
-    ----------
-    z
-        Initial latents, [B, latent_dim].
-    projection
-        Applied after each update.
-    warmup
-        Share of the period over which the rate rises linearly from 0.
-    cosine
-        Decay the rate to 0 over the rest of the period by half a cosine.
-    period
-        Steps of the schedule, which then restarts (Loshchilov and Hutter 2017, section 3); default: all ``steps``.
-    patience, tolerance
-        Early stopping of a row: see `BestTracker`.
+    The rate rises linearly over the share ``warmup`` of a ``period`` of steps (default: all), then
+    stays, or falls to 0 by half a ``cosine``; then it restarts (Loshchilov and Hutter 2017, section
+    3). ``projection`` follows each update. ``patience`` and ``tolerance``: see `BestTracker`.
     """
     first, second = torch.zeros_like(z), torch.zeros_like(z)
     length = period or steps
@@ -197,7 +172,7 @@ def adam(
         first.lerp_(gradient, 0.1)
         second.lerp_(gradient.square(), 0.001)
         mean, square = first / (1 - 0.9**step), second / (1 - 0.999**step)
-        return projection(at - rate * mean / (square.sqrt() + 1e-8), step)
+        return projection(at - rate * mean / (square.sqrt() + 1e-8))
 
     return _descend(objective, z, update, steps, BestTracker(patience, tolerance))
 
@@ -208,7 +183,6 @@ def nesterov(
     *,
     steps: int,
     learning_rate: float = 0.01,
-    momentum: float = 0.9,
     decay: float = 1.0,
     projection: Projection = unconstrained,
     patience: int = 0,
@@ -216,22 +190,16 @@ def nesterov(
 ) -> Iterator[SearchState]:
     """Search by Nesterov's accelerated gradient, the solver of the classic method.
 
-    v <- m v - r g;  z <- z - m v_before + (1 + m) v  (Bengio et al. 2013, equation 7).
-
-    Parameters
-    ----------
-    decay
-        Factor of the rate r after each 100 steps.
-    z, projection, patience, tolerance
-        As in `adam`.
+    v <- m v - r g; z <- z - m v_before + (1 + m) v (Bengio et al. 2013, equation 7). The rate r
+    falls by the factor ``decay`` after each 100 steps.
     """
     velocity = torch.zeros_like(z)
 
     def update(at: Tensor, gradient: Tensor, step: int) -> Tensor:
         before = velocity.clone()
         rate = learning_rate * decay ** ((step - 1) // 100)
-        velocity.mul_(momentum).sub_(gradient, alpha=rate)
-        return projection(at - momentum * before + (1 + momentum) * velocity, step)
+        velocity.mul_(_MOMENTUM).sub_(gradient, alpha=rate)
+        return projection(at - _MOMENTUM * before + (1 + _MOMENTUM) * velocity)
 
     return _descend(objective, z, update, steps, BestTracker(patience, tolerance))
 
@@ -253,8 +221,7 @@ def _descend(
 ) -> Iterator[SearchState]:
     """Evaluate, yield and update ``steps`` times."""
     value_and_grad = ValueAndGrad(objective)
-    losses: Losses | None = None
-    gradient: Tensor | None = None
+    losses = gradient = None
     for step in range(steps):
         losses, gradient = value_and_grad(z, tracker.rows, losses, gradient)
         yield tracker.update(step, z, losses)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pixmend.completion.detail import enlarge, resize
 from pixmend.completion.task import Task, View
 from pixmend.images import Fit
 from pixmend.masks import Mask
@@ -161,14 +162,21 @@ class Frame:
         """
         inside = self._cut(known[None].float(), 1.0 if self.outside_known else 0.0)
         content = self._cut(image - background[:, None, None], 0.0) + background[:, None, None]
-        share = _resize(inside, size, size)
-        mean = _resize(content * inside, size, size) / share.clamp_min(1e-6)
+        share = resize(inside, (size, size))
+        mean = resize(content * inside, (size, size)) / share.clamp_min(1e-6)
         return torch.where(share > 1e-6, mean, torch.zeros_like(mean)), share
 
-    def put_back(self, generated: Tensor, image: Tensor) -> Tensor:
-        """Return ``image`` [C, H, W] with the frame replaced by ``generated`` [C, size, size]."""
+    def put_back(self, generated: Tensor, image: Tensor, known: Tensor | None = None) -> Tensor:
+        """Return ``image`` [C, H, W] with the frame replaced by ``generated`` [C, size, size].
+
+        With ``known``, bool [H, W], it is enlarged with the detail of the known pixels.
+        """
         _, height, width = image.shape
-        enlarged = _resize(generated, self.height, self.width)
+        if known is None:
+            enlarged = resize(generated, (self.height, self.width))
+        else:
+            inside = self._cut(known[None].float(), 0.0)[0] > 0
+            enlarged = enlarge(generated, self._cut(image, 0.0), inside)
         top, left = max(0, self.top), max(0, self.left)
         bottom, right = min(height, self.top + self.height), min(width, self.left + self.width)
         result = image.clone()
@@ -217,13 +225,3 @@ def _place(first: int, last: int, side: int, length: int) -> int:
         return start
     start = min(start, first) if first < start else max(start, last - side)
     return min(max(start, 0), length - side)
-
-
-def _resize(values: Tensor, height: int, width: int) -> Tensor:
-    """Resize by area means where a side shrinks, bilinearly where it grows."""
-    smaller = (min(height, values.shape[1]), min(width, values.shape[2]))
-    if smaller != tuple(values.shape[1:]):
-        values = F.adaptive_avg_pool2d(values, smaller)
-    if smaller == (height, width):
-        return values
-    return F.interpolate(values[None], (height, width), mode="bilinear", align_corners=False)[0]

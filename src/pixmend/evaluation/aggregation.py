@@ -41,8 +41,7 @@ class Interval:
 def mean_interval(values: ArrayLike, groups: ArrayLike) -> Interval:
     """Return the mean of values [N] and its percentile bootstrap interval (Efron 1979).
 
-    Whole groups are drawn with replacement (Field and Welsh 2007), as images of one group are not
-    independent. For a comparison, pass paired differences.
+    Whole groups are drawn (Field and Welsh 2007), as images of one group are not independent.
     """
     x = np.asarray(values, np.float64)
     return _bootstrap(x, np.ones(len(x)), groups)
@@ -160,7 +159,10 @@ def summarise(
     for first in ours:
         second = first.replace("A:", "B:", 1)
         if second != first and second in ours:
-            gaps = [table.differences(second, first, columns, name) for name in ("psnr", "ssim")]
+            gaps = [
+                {mask: table.difference(second, first, mask, name) for mask in columns}
+                for name in ("psnr", "ssim")
+            ]
             pairs.append(Pair(first, second, *gaps))
     return Summary(
         labels=labels,
@@ -205,11 +207,6 @@ class _Table:
     def difference(self, label: str, other: str, mask: str, name: str = "psnr") -> Interval:
         differences = self.values(label, mask, name) - self.values(other, mask, name)
         return mean_interval(differences, self._groups)
-
-    def differences(
-        self, label: str, other: str, masks: Sequence[str], name: str
-    ) -> dict[str, Interval]:
-        return {mask: self.difference(label, other, mask, name) for mask in masks}
 
     def lead(self, label: str, baselines: Sequence[str], mask: str, name: str) -> Lead:
         baseline = self.best(baselines, mask, name)

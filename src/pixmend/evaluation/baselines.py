@@ -88,10 +88,7 @@ def _biharmonic(images: Images, masks: Sequence[Mask]) -> Images:
 
 
 def solve_biharmonic(image: NDArray[np.float64], hole: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return an image [H, W, C] whose Laplacian's Laplacian is 0 in the hole, as scikit-image's.
-
-    Values are clipped to each channel's known range. An image without known pixels is returned as is.
-    """
+    """Return [H, W, C] whose bilaplacian is 0 in the hole, clipped to each channel's known range."""
     from scipy.sparse import kronsum
     from scipy.sparse.linalg import spsolve
 

@@ -112,8 +112,8 @@ def find_methods(
 ) -> list[EvaluatedMethod]:
     """Return methods by name; SettingsError for an unknown or an unavailable one.
 
-    The names are those of `pixmend.completion.METHODS`, with an optional ``:share`` of their steps,
-    and of baselines. `default` adds its average if there is an inpainter. ``prefix`` names the model.
+    Names are those of `pixmend.completion.METHODS`, with an optional ``:share`` of their steps, and
+    of baselines. `default` adds its average if there is an inpainter. ``prefix`` names the model.
     """
     spec = spec or EvaluationSpec()
     methods: list[EvaluatedMethod] = []

@@ -88,10 +88,7 @@ class ExternalMethod:
         self.digest = content.hexdigest()
 
     def read(self, shape: str, number: int, image: Images, mask: Mask) -> Images:
-        """Return one answer with the image's known pixels, uint8 [S, S, C].
-
-        InputError if it is unreadable, of another size, or of another image.
-        """
+        """Return one answer, uint8 [S, S, C], with known pixels kept; InputError if it does not fit."""
         path = self._folder / _path_of(shape, number)
         answer = to_eight_bits(open_image(path).pixels)
         if answer.shape[:2] != image.shape[:2]:

@@ -33,10 +33,7 @@ Label = str | int | None
 
 @dataclass(frozen=True, eq=False)
 class EvaluationImages:
-    """The images to draw from: names and labels, and a reader of image i, uint8 [H, W, C].
-
-    The reader raises InputError for an unreadable image.
-    """
+    """The images to draw from, and a reader of image i, uint8 [H, W, C], that may raise InputError."""
 
     names: list[str]
     labels: list[Label]
@@ -110,14 +107,9 @@ def choose_held_out(
     seed: int = 0,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> HeldOut:
-    """Draw up to ``count`` images without replacement, skipping near-duplicates of training images.
+    """Draw up to ``count`` images without near-duplicates of training images; InputError if none is left.
 
     A larger ``count`` extends the same sequence. ``on_progress`` receives (images selected, total).
-
-    Raises
-    ------
-    InputError
-        No image is left.
     """
     order = array_generator_for(seed, "evaluate", "images").permutation(len(source.names))
     retrieval = None if train is None else Retrieval(channels_first(train.images))
@@ -148,8 +140,10 @@ def choose_held_out(
             f"none of {len(order)} images can be used: {len(duplicates)} are training images, "
             f"{len(failed)} cannot be read{first}; give images that the model was not trained on"
         )
-    all_groups, shared = _groups(source, train)
-    groups = [all_groups[index] for index in selection]
+    # One call for both, so that one rule names all groups.
+    names, labels = ([], []) if train is None else (train.names, train.labels)
+    all_groups = groups_of([*source.names, *names], [*source.labels, *labels])
+    groups, of_training = [all_groups[index] for index in selection], all_groups[len(order) :]
     return HeldOut(
         images=np.stack(list(selection.values())),
         names=[source.names[index] for index in selection],
@@ -158,7 +152,7 @@ def choose_held_out(
         examined=examined,
         available=len(order),
         duplicates=sorted(duplicates),
-        shared=sorted(shared & set(groups)),
+        shared=sorted(set(of_training) & set(groups)),
         failed=failed,
     )
 
@@ -187,12 +181,3 @@ def _near_duplicates(retrieval: Retrieval | None, images: list[Images]) -> list[
     limits = np.maximum(_MIN_RMSE, _MIN_RELATIVE_RMSE * pixels.std(1))
     near: list[bool] = (np.sqrt(squared) < limits).tolist()
     return near
-
-
-def _groups(source: EvaluationImages, train: TrainingImages | None) -> tuple[list[str], set[str]]:
-    """Return the group of each image, and the groups of the training data."""
-    # One call for both, so that one rule names all groups.
-    names, labels = ([], []) if train is None else (train.names, train.labels)
-    groups = groups_of([*source.names, *names], [*source.labels, *labels])
-    count = len(source.names)
-    return groups[:count], set(groups[count:])

@@ -39,10 +39,7 @@ def l1(answer: Pixels, image: Pixels, region: Region) -> float:
 
 
 def correct_share(answer: Pixels, image: Pixels, region: Region) -> float:
-    """Return the share of pixels within 25 grey levels (mean over channels).
-
-    A completion's confidence predicts this share.
-    """
+    """Return the share of pixels within 25 grey levels (mean over channels); confidence predicts it."""
     error = np.abs(answer.astype(np.float64) - image).mean(-1)
     return float((error <= CORRECT_TOLERANCE * 127.5)[region].mean())
 
@@ -67,10 +64,7 @@ def ssim_map(answer: Pixels, image: Pixels) -> NDArray[np.float64]:
 
 
 def boundary_step(pixels: Pixels, known: Region) -> float:
-    """Return the mean absolute step across the hole's boundary, in grey levels; 0 without one.
-
-    A step is the difference of two neighbours in a row or column, one known and one missing.
-    """
+    """Return the mean absolute step, in grey levels, across the hole's boundary; 0 without one."""
     total, count = 0.0, 0
     for axis in (0, 1):
         crossings = np.diff(known, axis=axis)

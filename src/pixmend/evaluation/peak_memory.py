@@ -9,10 +9,7 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def watch_memory() -> Callable[[], float | None]:
-    """Return a function that returns the peak since now, of process and GPU, in MiB.
-
-    It measures the whole process, so that a network counts as well as its answers. None if unknown.
-    """
+    """Return a function of the peak since now, of this process and its GPU, in MiB; None if unknown."""
     try:
         _RESET.write_text("5")  # resets VmHWM (Linux, proc(5))
     except OSError:

@@ -35,8 +35,7 @@ def measure_realism(
 ) -> tuple[str, Realism]:
     """Return the name of the features, and KID and Fréchet distance of each method's answers.
 
-    KID of the originals is 0. There are none for fewer than `MIN_IMAGES` images, nor for methods
-    with missing answers.
+    There are none for fewer than `MIN_IMAGES` images, nor for methods with missing answers.
     """
     features = choose_features(torch.device("cpu"))
     if len(held_out.images) < MIN_IMAGES:

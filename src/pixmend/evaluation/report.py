@@ -68,10 +68,7 @@ def write_report(evaluation: Evaluation, store: ResultStore) -> None:
 
 
 def yeh_table(summary: Summary) -> str:
-    """Return table 1 of Yeh 2017 with a row for each method, as markdown.
-
-    Our rows have the PSNR of the whole image, as in the paper, and of the hole.
-    """
+    """Return table 1 of Yeh 2017 as markdown, with PSNR of the whole image, as there, and of the hole."""
     return render("evaluation/yeh2017.md", summary=summary, masks=YEH_MASKS).rstrip()
 
 

@@ -155,10 +155,7 @@ class ResultStore:
         return all(key in self.rows for key in keys) and StorePath(self._path(keys[0])).is_file()
 
     def read_answer(self, key: Key, kind: str = "") -> Images | None:
-        """Return the answer of a row, uint8 [S, S, C]; None if its file is damaged or missing.
-
-        With ``kind`` ".uncertainty", return twice its grey levels, uint8 [S, S, 1].
-        """
+        """Return a row's answer, uint8 [S, S, C], or twice its uncertainty; None if the file is damaged."""
         try:
             column = open_image(self._path(key, kind)).pixels
         except InputError:

@@ -96,26 +96,12 @@ def evaluate(
     on_step: Callable[[Step], None] = lambda step: None,
     should_stop: ShouldStop = lambda: False,
 ) -> Evaluation:
-    """Evaluate one model, or compare two, on unseen images; a repeated call resumes in ``out``.
+    """Evaluate one model, or compare two of one shape, on unseen images; a repeated call resumes in ``out``.
 
-    Parameters
-    ----------
-    models
-        One, or two of one shape, then called A and B.
-    train
-        The training images, for the baselines ``mean`` and ``nearest``, the classifiers, KID of
-        samples and the detection of near-duplicates.
-    completions
-        Folders of answers by other tools, by name: see `pixmend.evaluation.external_methods`.
-    engine
-        Runs the batches elsewhere, with the methods of `select_methods`; see `run_batch`.
-
-    Raises
-    ------
-    StoppedError
-        ``should_stop`` returned True.
-    SettingsError, MaskError, InputError, RunError, OutputError
-        Unusable input; the message says why.
+    ``train`` is for the baselines ``mean`` and ``nearest``, the classifiers, KID of samples and
+    near-duplicates. ``completions`` are folders of answers by other tools, by name. ``engine`` runs
+    the batches elsewhere. Unusable input is a SettingsError, MaskError, InputError, RunError or
+    OutputError.
     """
     spec = spec or EvaluationSpec()
     _check_shapes(models)
@@ -152,7 +138,6 @@ def _run_protocol(
     """Complete each image with each mask by each method; the result is None if the store has it.
 
     All methods complete a batch of images before the next, so that progress predicts the time left.
-    An ``engine`` runs all batches but those of external methods.
     """
     pending, numbers = [], itertools.count()
     for start in range(0, len(held_out.images), spec.batch):

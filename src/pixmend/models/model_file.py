@@ -100,14 +100,14 @@ def load_model(model: str | Path) -> DCGAN:
 
 
 def save_model(model: DCGAN, path: Path) -> None:
-    """Write a model file atomically."""
+    """Write a model file atomically; weights that float16 holds exactly take half the space."""
     networks = {
         "generator": model.generator,
         "discriminator": model.discriminator,
         "inpainter": model.inpainter,
     }
     tensors = {
-        f"{part}.{name}": value
+        f"{part}.{name}": _narrow(value)
         for part, network in networks.items()
         if network is not None
         for name, value in network.state_dict().items()
@@ -117,6 +117,12 @@ def save_model(model: DCGAN, path: Path) -> None:
         tensors["retrieval"] = model.retrieval.encode()
         header["retrieval_count"] = len(model.retrieval)
     write_tensors(path, tensors, kind="model", header=header)
+
+
+def _narrow(tensor: Tensor) -> Tensor:
+    if tensor.dtype != torch.float32 or not torch.equal(tensor.half().float(), tensor):
+        return tensor
+    return tensor.half()
 
 
 def write_tensors(

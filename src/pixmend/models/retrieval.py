@@ -19,6 +19,9 @@ from pixmend.images import decode_image, encode_png
 _CHUNK = 2048  # images compared at a time; bounds the memory of a look-up
 _EXACT_CHUNK = 128  # images compared exactly at a time, within a CPU's cache
 _CACHE_BYTES = 2**29  # up to this, float32 images and squares are cached between look-ups
+_SEARCHED_SIZE = 32  # pixels: larger images are searched by means of blocks first
+# Images compared in full after that. The four nearest of 36,864 characters of 64 px were among the first 200 by means.
+_SHORTLIST = 256
 _SHIFT = 1  # pixels by which neighbours are aligned
 _ROUNDOFF = 2.0**-24  # of float32
 _MAX_SAMPLE, _MIN_SAMPLE = 1024, 16  # training images in `OutOfDomain`
@@ -45,30 +48,44 @@ class Retrieval:
     ) -> Tensor:
         """Return the numbers of the ``count`` images that differ least on the known pixels, int64 [B, count].
 
-        Nearest first; of equal ones the lower number. A float32 search yields the candidates that its rounding error
-        leaves open, and float64, exact for 8-bit images, decides. So no image's neighbours depend on the rest of the batch.
-        ``target`` is [B, C, S, S] in [-1, 1], ``known`` [B, 1, S, S], 1 = known. Images that are ``excluded``, bool [B, N], come
-        last. Without ``exact`` the float32 search decides.
+        Nearest first; of equal ones the lower number. Images above 32 px are first compared at 32 px or so, and the 256 nearest
+        then in full. A float32 search yields the candidates that its rounding error leaves open, and float64, exact for
+        8-bit images, decides. So no image's neighbours depend on the rest of the batch. ``target`` is [B, C, S, S] in
+        [-1, 1], ``known`` [B, 1, S, S], 1 = known. Images that are ``excluded``, bool [B, N], come last. Without ``exact`` the
+        float32 searches decide.
         """
-        weights = known.expand_as(target).flatten(1)  # [B, P], P = C * S * S
-        pixels = ((target.double() + 1) * 127.5).round().flatten(1)
-        approximate = self._approximate_distances(pixels.float(), weights)  # [B, N]
+        weights = known.expand_as(target)
+        pixels = ((target.double() + 1) * 127.5).round()
+        shortest = count if self._block == 1 else min(len(self), max(count, _SHORTLIST))
+        pooled = _Pooled.of(pixels, weights, self._block)
+        approximate = self._approximate_distances(pooled)  # [B, N]
         if excluded is not None:
             approximate = approximate.masked_fill(excluded, float("inf"))
-        least = torch.topk(approximate, count, dim=1, largest=False)
+        least = torch.topk(approximate, shortest, dim=1, largest=False)
         if not exact:
-            return least.indices
-        worst = least.values[:, -1]
-        # The count-th smallest exact distance is at most `worst` plus the error bound. Any image that near exceeds this
-        # by at most another bound in float32.
-        limits = worst.double() + 2 * _rounding_error(pixels, weights)
+            if self._block == 1:
+                return least.indices
+            squared = (self.images[least.indices].float() - pixels[:, None].float()).square()
+            squared = (squared * weights[:, None]).flatten(2).sum(2)
+            squared = squared.masked_fill(least.values.isinf(), float("inf"))
+            return least.indices.gather(1, torch.topk(squared, count, dim=1, largest=False).indices)
+        # The exact distance of the last one of the list is at most the approximate one plus the error bound. Any image that
+        # near exceeds this by at most another bound in float32.
+        limits = least.values[:, -1].double() + 2 * pooled.rounding_error()
         candidates = approximate.double() <= limits[:, None]  # [B, N]
-        return torch.stack(
-            [
-                self._rank(torch.nonzero(row).flatten(), image, shares, count)
-                for row, image, shares in zip(candidates, pixels, weights, strict=True)
+        numbers = [torch.nonzero(row).flatten() for row in candidates]
+        if self._block > 1:
+            numbers = [
+                self._shortlist(each, pooled.row(number), shortest)
+                for number, each in enumerate(numbers)
             ]
-        )
+        rows = zip(numbers, pixels.flatten(1), weights.flatten(1), strict=True)
+        return torch.stack([self._rank(*row, count) for row in rows])
+
+    @property
+    def _block(self) -> int:
+        """The side of the blocks of pixels of which a first search compares the means."""
+        return max(1, self.images.shape[-1] // _SEARCHED_SIZE)
 
     def distances(self, target: Tensor, known: Tensor, *, exact: bool = True) -> Tensor:
         """Return sum M (y - m)^2 - sum M y^2 for each image m, [B, N], in squared grey levels.
@@ -86,10 +103,10 @@ class Retrieval:
             chunks.append(weights @ values.square().T - 2 * (weighted @ values.T))
         return torch.cat(chunks, 1)
 
-    def _approximate_distances(self, pixels: Tensor, weights: Tensor) -> Tensor:
-        """Return `distances` in float32, [B, N]; equal masks are multiplied once."""
-        masks, mask_of = torch.unique(weights, dim=0, return_inverse=True)
-        weighted = 2 * pixels * weights
+    def _approximate_distances(self, seen: "_Pooled") -> Tensor:
+        """Return `distances` of block means in float32, [B, N]; equal masks are multiplied once."""
+        masks, mask_of = torch.unique(seen.weights.float(), dim=0, return_inverse=True)
+        weighted = 2 * seen.weighted.float()
         return torch.cat(
             [
                 (masks @ squares.T)[mask_of] - weighted @ values.T
@@ -100,13 +117,30 @@ class Retrieval:
 
     @cached_property
     def _cached_chunks(self) -> list[tuple[Tensor, Tensor]]:
-        return list(self._chunks()) if 8 * self.images.numel() <= _CACHE_BYTES else []
+        size = 8 * self.images.numel() // self._block**2
+        return list(self._chunks()) if size <= _CACHE_BYTES else []
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images and their squares as float32 [n, P]: whole numbers, so exact."""
         for images in torch.split(self.images, _CHUNK):
-            values = images.flatten(1).float()
-            yield values, values.square()
+            yield self._means(images)
+
+    def _means(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the block means of images, and of their squares, float32 [n, P]: exact, as 2^24 holds their sums."""
+        values = images.float()
+        if self._block == 1:
+            return values.flatten(1), values.square().flatten(1)
+        means = (F.avg_pool2d(each, self._block) for each in (values, values.square()))
+        values, squares = (each.flatten(1) for each in means)
+        return values, squares
+
+    def _shortlist(self, numbers: Tensor, seen: "_Pooled", count: int) -> Tensor:
+        """Return the ``count`` of these ascending numbers that are nearest by block means, in ascending order."""
+        distances = []
+        for chunk in torch.split(numbers, _EXACT_CHUNK):
+            values, squares = self._means(self.images[chunk])
+            terms = seen.weights * squares - 2 * seen.weighted * values
+            distances.append(terms.sum(1))
+        return numbers[torch.argsort(torch.cat(distances), stable=True)[:count]].sort().values
 
     def _rank(self, numbers: Tensor, pixels: Tensor, weights: Tensor, count: int) -> Tensor:
         """Return the ``count`` nearest of the images of these ascending ``numbers``, by float64."""
@@ -238,15 +272,30 @@ def _nearest(images: Tensor, pixels: Tensor, weights: Tensor) -> Tensor:
     return (weights @ images.square().T - 2 * (weights * pixels) @ images.T).argmin(1)
 
 
-def _rounding_error(pixels: Tensor, weights: Tensor) -> Tensor:
-    """Return a bound on the error of `Retrieval._approximate_distances`, [B].
+@dataclass(frozen=True)
+class _Pooled:
+    """Known pixels by blocks: sums of shares, and of shares times grey levels, float64 [B, P]."""
 
-    A sum of P products in any order errs by at most n u / (1 - n u) of the sum of absolute values,
-    with n = P + 2 roundings a product (Higham 2002, section 3.1), and one more for the difference
-    of both sums. Values are at most 255.
-    """
-    count = pixels.shape[1] + 3
-    growth = count * _ROUNDOFF / (1 - count * _ROUNDOFF)
-    weights = weights.double()
-    largest = 255 * (255 * weights.sum(1) + 2 * (weights * pixels.abs()).sum(1))
-    return growth * (1 + growth) * largest
+    weights: Tensor
+    weighted: Tensor
+
+    @classmethod
+    def of(cls, pixels: Tensor, weights: Tensor, block: int) -> Self:
+        shares = weights.double()
+        sums = [F.avg_pool2d(each, block) * block**2 for each in (shares, shares * pixels)]
+        return cls(*(each.flatten(1) for each in sums))
+
+    def row(self, number: int) -> "_Pooled":
+        return _Pooled(self.weights[number], self.weighted[number])
+
+    def rounding_error(self) -> Tensor:
+        """Return a bound on the error of `Retrieval._approximate_distances`, [B].
+
+        A sum of P products in any order errs by at most n u / (1 - n u) of the sum of absolute values,
+        with n = P + 2 roundings a product (Higham 2002, section 3.1), and one more for the difference
+        of both sums. Values are at most 255.
+        """
+        count = self.weights.shape[1] + 3
+        growth = count * _ROUNDOFF / (1 - count * _ROUNDOFF)
+        largest = 255 * (255 * self.weights.sum(1) + 2 * self.weighted.abs().sum(1))
+        return growth * (1 + growth) * largest

@@ -23,7 +23,7 @@ _MAX_STEPS = 500  # of conjugate gradients; half of 512 px takes 60
 _CONVERGED = 1e-8  # squared residual, preconditioned: an error well below a grey level
 _LUMA = np.array([[0.299], [0.587], [0.114]], np.float32)
 _CROSS = np.array([[[[0, 1, 0], [1, 0, 1], [0, 1, 0]]]], np.float32)
-_IMAGE = [1, "height", "width", "channels"]
+_IMAGE: list[int | str] = [1, "height", "width", "channels"]
 _INPUTS = [
     typed("image", TensorProto.UINT8, _IMAGE),
     typed("mask", TensorProto.UINT8, _IMAGE[:3]),
@@ -91,7 +91,8 @@ def _background(model: DCGAN) -> NDArray[np.float32]:
     """Return the colour beyond the image's edges, [C] in [-1, 1]."""
     colour, channels = _background_colour(model), model.settings.channels
     paint = np.array([[[*colour, 0] if channels == "RGBA" else colour]], np.uint8)
-    return to_channels(paint, channels, colour)[0, 0].astype(np.float32) / np.float32(127.5) - 1
+    levels: NDArray[np.float32] = to_channels(paint, channels, colour)[0, 0].astype(np.float32)
+    return levels / np.float32(127.5) - 1
 
 
 def _background_colour(model: DCGAN) -> tuple[int, int, int]:

@@ -167,7 +167,7 @@ def _laplacian(values: Value, side: int) -> Value:
     """Return the sum of the differences of the four neighbours; edges are replicated."""
     second = np.eye(side, k=1) + np.eye(side, k=-1) - 2 * np.eye(side)
     second[0, 0] = second[-1, -1] = -1
-    return values.graph.value(second) @ values + values @ second  # type: ignore[no-any-return]
+    return values.graph.value(second) @ values + values @ second
 
 
 def _halve(values: Value) -> Value:
@@ -187,7 +187,7 @@ class UNet:
     def __init__(self, graph: Graph, model: DCGAN, *, half: bool) -> None:
         assert isinstance(model.inpainter, Inpainter)
         self._graph, self._half = graph, half
-        self._weights = {
+        self._weights: dict[str, NDArray[np.float32]] = {
             name: value.numpy() for name, value in model.inpainter.state_dict().items()
         }
         self.fold, self.size = model.inpainter.fold, model.settings.size

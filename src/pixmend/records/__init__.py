@@ -16,19 +16,11 @@ uint8 [B, size, size, C], labels, names
 """
 
 from pixmend.records.dataset import Records
-from pixmend.records.groups import Provenance, groups_of, provenance
+from pixmend.records.groups import groups_of, provenance
 from pixmend.records.manifest import INPUTS_NAME, Manifest, PackSettings, ShardInfo
 from pixmend.records.pack_progress import PackProgress
 from pixmend.records.packing import pack
 from pixmend.records.sources import ImageSource, find_source, is_source
-from pixmend.records.tfrecord import (
-    decode_example,
-    encode_example,
-    read_record_at,
-    read_records,
-    scan_records,
-    write_record,
-)
 
 __all__ = [
     "INPUTS_NAME",
@@ -36,18 +28,11 @@ __all__ = [
     "Manifest",
     "PackProgress",
     "PackSettings",
-    "Provenance",
     "Records",
     "ShardInfo",
-    "decode_example",
-    "encode_example",
     "find_source",
     "groups_of",
     "is_source",
     "pack",
     "provenance",
-    "read_record_at",
-    "read_records",
-    "scan_records",
-    "write_record",
 ]

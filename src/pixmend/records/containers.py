@@ -57,10 +57,9 @@ class Member(NamedTuple):
 
 
 def class_depth(files: Iterable[str]) -> int:
-    """Return the level of folders that are the classes: the first below which there are several.
+    """Return the level of folders that are the classes: the first with several, or the first of all.
 
-    An archive unpacked as English/Fnt/Sample001 ... has its classes two levels down. Where nothing
-    branches, the first level is the class.
+    An archive unpacked as English/Fnt/Sample001 ... has its classes two levels down.
     """
     folders = {tuple(file.split("/")[:-1]) for file in files}
     ends = zip(min(folders), max(folders), strict=False) if len(folders) > 1 else ()
@@ -73,10 +72,9 @@ _SLACK = 2**20
 
 
 def zip_members(path: StorePath) -> Iterator[Member]:
-    """Yield the images of a zip in order of name.
+    """Yield the images of a zip in order of name; InputError: no zip, a broken one, or a bomb.
 
-    A member's place is (header's offset, compressed bytes, bytes, method, CRC-32). An InputError
-    says that this is no zip, a broken one, or a bomb of overlapping members.
+    A member's place is (header's offset, compressed bytes, bytes, method, CRC-32).
     """
     try:
         with path.open() as file, zipfile.ZipFile(file) as archive:
@@ -143,7 +141,6 @@ def _read_member(file: IO[bytes], file_size: int, place: Place) -> bytes:
 
 
 def _objection(info: zipfile.ZipInfo) -> str:
-    """Return why a member cannot be read, or nothing."""
     if info.flag_bits & _ENCRYPTED:
         return "encrypted; zip it without a password"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -175,10 +172,9 @@ _DAMAGE = (OSError, EOFError, zlib.error, struct.error)
 
 
 def idx_members(path: StorePath) -> Iterator[Member]:
-    """Yield the images of an idx file, named by number; a file beside it has their classes.
+    """Yield the images of an idx file, named and placed by number; a file beside it has their classes.
 
-    A member's place is its number. An InputError says that the file is damaged, not of images, or
-    does not fit its labels.
+    InputError: the file is damaged, not of images, or does not fit its labels.
     """
     with _open_idx(path) as file:
         shape = _read_idx_shape(file, path)
@@ -269,10 +265,7 @@ _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b
 
 
 def tfrecord_members(path: StorePath) -> Iterator[Member]:
-    """Yield the records of a TFRecord file, named by the file name in them or else by number.
-
-    A member's place is its offset. A broken record is a member that is left out.
-    """
+    """Yield the records of a TFRecord file by offset; their names are those in them, or numbers."""
     numbers = itertools.count()
     for offset, payload in scan_records(path):
         try:
@@ -303,11 +296,10 @@ def read_tfrecord(path: StorePath, places: Iterable[Place]) -> Iterator[Content 
 
 
 def image_of_example(features: Features) -> Content:
-    """Return a record's image, by the usual schemas.
+    """Return a record's image, by the usual schemas; RecordError if it holds none, or of another length.
 
     Known are ``image/encoded`` (TensorFlow's own), ``image_raw`` with ``height`` and ``width`` (raw
-    bytes HWC; channels from the length, or ``depth``), and ``image`` as an image file. A
-    RecordError says that there is none of these, or that its length does not fit.
+    bytes HWC; channels from the length, or ``depth``), and ``image`` as an image file.
     """
     if encoded := first_bytes(features, _ENCODED_KEYS):
         return encoded

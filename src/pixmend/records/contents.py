@@ -24,10 +24,7 @@ _PREFETCH_BYTES = 64 * 2**20  # of files being fetched, unless one alone is larg
 
 
 def contents(root: StorePath, sources: Iterable[ImageSource]) -> Iterator[_Result]:
-    """Yield each source with its content, or with its error: a bad source never loses the rest.
-
-    Image files in a store are prefetched, to hide its latency.
-    """
+    """Yield each source with its content or its error; files of a store are prefetched."""
     if root.local is not None:
         yield from _contents(root, sources)
         return

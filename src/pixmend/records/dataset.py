@@ -34,10 +34,10 @@ _THREADS = 16
 class Records:
     """A folder of records that `pack` wrote, or its URL. Picklable and thread-safe.
 
-    Opening reads the manifest and the indices; memory grows by 16 bytes per image. Shards in a
-    store are read by ranges, through a bounded cache (`pixmend.storage.default_cache`). With
-    ``skip_bad``, every record is verified, and broken ones are left out of the numbering; ``bad``
-    has a message for each. Otherwise a missing or truncated shard is a RecordError.
+    Memory grows by 16 bytes per image. Shards in a store are read by ranges, through a bounded
+    cache. With ``skip_bad``, every record is verified, and broken ones are left out of the
+    numbering; ``bad`` has a message for each. Otherwise a missing or truncated shard is a
+    RecordError.
     """
 
     def __init__(
@@ -133,10 +133,7 @@ class Records:
     def load_all(
         self, limit_bytes: int, *, on_progress: Callable[[int, int], None] | None = None
     ) -> NDArray[np.uint8] | None:
-        """Return all images as uint8 [N, size, size, C], or None if they exceed ``limit_bytes``.
-
-        ``on_progress`` receives (decoded, total).
-        """
+        """Return all images, uint8 [N, size, size, C], or None if over the limit; reports (decoded, total)."""
         if len(self) * int(np.prod(self._shape)) > limit_bytes:
             return None
         images = np.empty((len(self), *self._shape), np.uint8)

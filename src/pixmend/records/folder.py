@@ -29,10 +29,7 @@ class PackOrigin(BaseModel):
     listing: str
 
     def claim(self, folder: StorePath) -> None:
-        """Write it into ``folder``, where it stays beside the records.
-
-        Stores have no locks, so another run may have claimed the folder: see `check`.
-        """
+        """Write it into ``folder``; in a store, which has no locks, another run may have claimed that."""
         content = f"{self.model_dump_json(indent=1)}\n".encode()
         path = folder / ORIGIN_NAME
         if folder.local is None:
@@ -67,10 +64,9 @@ class PackOrigin(BaseModel):
 
 @contextlib.contextmanager
 def locked(folder: StorePath) -> Iterator[None]:
-    """Make ``folder`` and hold an exclusive lock until the process ends or the block does.
+    """Make ``folder`` and lock it for the block; OutputError if another process or other files are there.
 
-    It is an OutputError if another process packs into it, or it holds anything but records. A
-    store has no locks: two runs of one command write the same bytes there, and `PackOrigin.claim`
+    A store has no locks: two runs of one command write the same bytes there, and `PackOrigin.claim`
     keeps other runs away.
     """
     if folder.local is None:

@@ -118,11 +118,7 @@ class Manifest(BaseModel):
 
     @classmethod
     def read(cls, folder: StorePath | Path) -> "Manifest":
-        """Read the manifest of a record folder.
-
-        An InputError says that records are missing or unfinished, or that the manifest was altered
-        or has another version.
-        """
+        """Read a record folder's manifest; InputError: missing, unfinished, altered or of another version."""
         path = StorePath.of(folder) / MANIFEST_NAME
         try:
             content = path.read_json()

@@ -90,16 +90,12 @@ class ProgressFile:
 
 @dataclass
 class PackSummary:
-    """The sum over finished and running shards.
-
-    Updates raise an InputError once more inputs are bad than ``max_bad`` allows: a count, or a
-    share of ``total`` if it is a float.
-    """
+    """The sum over finished and running shards; InputError once more than ``max_bad`` inputs are bad."""
 
     source: StorePath
     total: int
     progress: ProgressFile
-    max_bad: int | float | None
+    max_bad: int | float | None  # a count, or a share of ``total``
     on_progress: Callable[[PackProgress], None] | None
     results: dict[int, ShardResult] = field(default_factory=dict)
     running: set[int] = field(default_factory=set)

@@ -57,14 +57,12 @@ def pack(
     """Pack the images of ``source`` into record shards in the folder ``out``; both may be URLs.
 
     Equal inputs and settings give equal bytes, whatever the number of workers. The same call
-    resumes a stopped run: whole shards of unchanged inputs stay. A finished folder returns at once.
-    It is an InputError if no image is readable, or too many are not, and an OutputError if ``out``
-    is not writable or holds something else.
+    resumes a stopped run: whole shards of unchanged inputs stay. InputError: no image is readable,
+    or too many are not. OutputError: ``out`` is not writable or holds something else.
 
-    There are ``workers`` processes, by default one per core; with 1, everything happens in this
-    one. An ``engine`` writes the shards instead. At most ``max_bad`` inputs may be unusable: a
-    count, or a share as a float below 1. Where ``should_stop`` returns True, workers stop at their
-    next image and a StoppedError is raised.
+    There are ``workers`` processes (default: one per core; 1: this one), or an ``engine`` in their
+    place. At most ``max_bad`` inputs may be unusable: a count, or a share as a float below 1. Where
+    ``should_stop`` returns True, workers stop at their next image and a StoppedError is raised.
     """
 
     def check_stop() -> None:
@@ -139,10 +137,7 @@ def _begin(
 
 @contextlib.contextmanager
 def _work_folder(out: StorePath) -> Iterator[Path]:
-    """Lock ``out`` and yield its work folder; folders that stay empty are removed at the end.
-
-    For a store, the work folder is a temporary local one.
-    """
+    """Lock ``out`` and yield its work folder, a temporary local one for a store; empty ones are removed."""
     if out.local is None:
         with locked(out), tempfile.TemporaryDirectory(prefix="pixmend-") as name:
             yield Path(name)
@@ -272,7 +267,6 @@ class _Run:
 
 
 def _default_workers(image_list: ImageList) -> int:
-    """Return the number of cores, or 1 for small sources."""
     if image_list.bytes < _SMALL_BYTES:
         return 1
     # Not every system says which cores this process may use.

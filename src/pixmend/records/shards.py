@@ -79,8 +79,7 @@ def write_shard(
 ) -> ShardResult:
     """Write a shard, its index and its lines of inputs, each atomically, and last its note.
 
-    ``on_progress`` may raise, and no shard is written. ``before`` is called with the position of
-    each source before it is decoded.
+    ``on_progress`` may raise, and no shard is written. ``before`` gets the position of each source.
     """
     offsets: array[int] = array("Q")
     reasons: list[str] = []
@@ -136,17 +135,14 @@ def pixels_of(content: Content) -> tuple[NDArray[Any], str]:
 def square_of(
     pixels: NDArray[Any], settings: PackSettings, channels: Channels
 ) -> NDArray[np.uint8]:
-    """Return pixels [H, W, C] as uint8 [size, size, C'] with C' of ``channels``.
-
-    Colours are combined after the resampling, on the small image: resampling is linear, so the
-    order changes a level at most, and a large photograph costs a tenth.
-    """
+    """Return pixels [H, W, C] as uint8 [size, size, C'] with C' of ``channels``."""
     background = parse_colour(settings.background)
     if pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if settings.fit == "pad" and pixels.shape[-1] < channel_count(channels):
         # Else the border of a grey image would be grey, and that of an opaque one opaque.
         pixels = to_channels(pixels, channels, background)
+    # Colours are combined after the resampling, which is linear: a large photograph costs a tenth.
     square = fit_square(pixels, settings.size, settings.fit, background)
     return to_channels(square, channels, background)
 

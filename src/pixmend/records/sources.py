@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from pixmend.errors import InputError
 from pixmend.images import EXTENSIONS, KNOWN_KINDS
@@ -38,8 +38,7 @@ _CONTAINERS: tuple[Kind, ...] = ("tfrecord", "idx", "zip")
 _MEMBERS = {"zip": zip_members, "idx": idx_members, "tfrecord": tfrecord_members}
 
 
-@dataclass(frozen=True, slots=True)
-class ImageSource:
+class ImageSource(NamedTuple):
     """One input: an image, or something that is left out."""
 
     kind: Kind  # of ``file``
@@ -53,8 +52,7 @@ class ImageSource:
 
 def source_to_line(source: ImageSource) -> str:
     """Return a source as one line of JSON, pure ASCII, without the newline."""
-    fields = (source.kind, source.file, source.name, source.class_text)
-    return _ENCODE((*fields, source.place, source.version, source.reason))
+    return _ENCODE(source)
 
 
 def source_from_line(line: str | bytes) -> ImageSource:
@@ -79,8 +77,7 @@ class ImageCollection:
     def images(self, *, outside: StorePath | None = None) -> Iterator[ImageSource]:
         """Yield every input in order of name, those to leave out with their reason.
 
-        ``outside`` is a folder to skip: the one being written, where it is within this one. An
-        InputError says that the only file cannot be read.
+        The folder ``outside`` is skipped. InputError: the only file cannot be read.
         """
         if self.file:
             version = _version(self.root, self.path.info()) if self.path.is_file() else None
@@ -108,12 +105,11 @@ class ImageCollection:
 def find_source(
     path: StorePath | Path | str, *, outside: StorePath | None = None
 ) -> ImageCollection:
-    """Detect the kind of source, ignoring the folder ``outside``.
+    """Detect the kind of source, ignoring the folder ``outside``; InputError if there is none.
 
-    A folder with images anywhere in it is a folder of images; containers (zip, idx, TFRecord)
-    beside them are left out, with a reason. A folder without images is all its containers of the
-    first kind found of TFRecord, idx and zip. An InputError says that there is none of these, or
-    only a part of what `pack` writes.
+    A folder with images anywhere in it is a folder of images; containers beside them are left out,
+    with a reason. A folder without images is all its containers of the first kind found of
+    TFRecord, idx and zip.
     """
     path = StorePath.of(path)
     path.info()  # raises where nothing is there
@@ -183,10 +179,7 @@ def write_image_list(
     outside: StorePath,
     check_stop: Callable[[], None] = lambda: None,
 ) -> ImageList:
-    """Write the sources of ``collection`` to ``path``, skipping the folder ``outside``.
-
-    ``check_stop`` is called at each source, and may raise.
-    """
+    """Write the sources to ``path``; ``check_stop`` is called at each, and may raise."""
     classes: set[str] = set()
     digest = hashlib.sha256()
     count = size = 0

@@ -78,10 +78,7 @@ def read_records(path: StorePath | Path) -> Iterator[tuple[int, bytes]]:
 
 
 def scan_records(path: StorePath | Path) -> Iterator[tuple[int, bytes | RecordError]]:
-    """Yield as `read_records`, but broken records as their errors.
-
-    Where a length is broken, reading resumes at the next header with a valid checksum.
-    """
+    """Yield as `read_records`, but broken records as errors, and then from the next valid header on."""
     buffer = map_file(path)
     offset = 0
     while offset < len(buffer):
@@ -103,10 +100,7 @@ def read_record_at(buffer: Buffer, offset: int, shard: str = "record") -> bytes:
 
 
 def map_file(path: StorePath | Path) -> bytes | mmap.mmap:
-    """Map a file into memory, read-only; an empty one, which cannot be mapped, is empty bytes.
-
-    A store's file is first copied to a temporary one, which lives as long as the map.
-    """
+    """Map a file into memory, read-only; one of a store is first copied to a temporary file."""
     source = StorePath.of(path)
     try:
         with source.open() if source.local is not None else tempfile.TemporaryFile() as file:
@@ -114,7 +108,7 @@ def map_file(path: StorePath | Path) -> bytes | mmap.mmap:
                 source.copy_to(file)
                 file.flush()
             if not file.seek(0, os.SEEK_END):
-                return b""
+                return b""  # which cannot be mapped
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except MissingError:
         raise InputError(f"{path}: no such file; check the path") from None
@@ -156,7 +150,6 @@ def _resync(buffer: bytes | mmap.mmap, start: int) -> int:
     """Return the next offset from ``start`` of a header with a valid checksum, or the file's end.
 
     A chance hit is one in 2**32 offsets, and its payload would still have to pass its own checksum.
-    The search ends after 128 MiB, which few records have: a file may be a hole of any length.
     """
     last = len(buffer) - _OVERHEAD
     # The upper half of a length is zero, and the checksum after it is not: only the ends of runs of
@@ -194,8 +187,7 @@ _MAX_VALUES = 2**22
 def encode_example(features: Mapping[str, Value]) -> bytes:
     """Return ``features`` as a serialised tf.train.Example; equal features give equal bytes.
 
-    Keys are written in sorted order, which the format leaves open. Text becomes UTF-8, a single
-    value a list of one, and an empty sequence a feature of no kind.
+    Text becomes UTF-8, a single value a list of one, and an empty sequence a feature of no kind.
     """
     entries = b"".join(
         _delimited(1, _delimited(1, key.encode()) + _delimited(2, _encode_feature(features[key])))
@@ -205,10 +197,7 @@ def encode_example(features: Mapping[str, Value]) -> bytes:
 
 
 def decode_example(payload: bytes) -> Features:
-    """Return the features of a serialised tf.train.Example; a RecordError if it is malformed.
-
-    So it is with over 1,000 features, 1,000 bytes in a name or 2**22 values.
-    """
+    """Return the features of a serialised tf.train.Example; a RecordError if malformed or too large."""
     features: Features = {}
     values = 0
     messages = (message for number, message in _fields(payload, _DELIMITED) if number == 1)

@@ -39,11 +39,10 @@ def run_jobs(
     on_change: Callable[[], None],
     on_result: Callable[[ShardResult], None],
 ) -> None:
-    """Write the shards of ``jobs``, with 1 worker in this process.
+    """Write the shards of ``jobs``, with 1 worker in this process; OutputError: a worker died.
 
     ``on_change`` is called a few times a second, ``on_result`` with each finished shard. When
-    either raises, or on Ctrl-C, all workers stop at their next image; finished shards stay. An
-    OutputError says that a file cannot be written, or that a worker died.
+    either raises, or on Ctrl-C, all workers stop at their next image; finished shards stay.
     """
     if workers == 1:
         for job in jobs:

@@ -39,8 +39,8 @@ def diffaugment(
 ) -> Tensor:
     """Transform images [B, C, H, W], each by its row of ``draws`` [B, 10] in [0, 1).
 
-    Each transform applies to an image with the given probability; images without any stay
-    bit-equal. Of RGBA, colour leaves alpha as it is, and translation and cutout bare transparency.
+    Images to which no transform applies stay bit-equal. Of RGBA, colour leaves alpha as it is, and
+    translation and cutout bare transparency.
     """
     functions: dict[TransformName, Callable[..., Tensor]] = {
         "colour": _colour,
@@ -85,10 +85,7 @@ def horizontal_flip(images: Tensor, draws: Tensor) -> Tensor:
 
 
 def random_shift(images: Tensor, draws: Tensor, limit: int) -> Tensor:
-    """Shift images [B, C, S, S] by up to ``limit`` pixels along both axes, with edges repeated.
-
-    ``draws`` [B, 2] in [0, 1) are shifts down and to the right, 2 ``limit`` + 1 equal intervals.
-    """
+    """Shift images [B, C, S, S] by up to ``limit`` pixels by ``draws`` [B, 2] in [0, 1), edges repeated."""
     shift = (draws * (2 * limit + 1)).long().to(images.device) - limit  # [B, 2]
     places = torch.arange(images.shape[-1], device=images.device)
     rows, columns = (

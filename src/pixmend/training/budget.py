@@ -14,22 +14,15 @@ import torch
 from pixmend.distributed import SINGLE_PROCESS, Group, choose_device
 from pixmend.errors import SettingsError
 from pixmend.images import channel_count
-from pixmend.models import Retrieval, sample_latents
 from pixmend.records import PackProgress, PackSettings, Records, pack
-from pixmend.rng import array_generator_for, generator_for
+from pixmend.rng import array_generator_for
 from pixmend.storage import StorePath
-from pixmend.training.masking import MaskSampler
-from pixmend.training.precision import autocast
+from pixmend.training.data import BatchLoader
 from pixmend.training.run_directory import RunDirectory, is_run
 from pixmend.training.settings import Precision, TrainSettings, read_recipe, resolve
 from pixmend.training.split import group_numbers
-from pixmend.training.step import (
-    discriminator_step,
-    generator_step,
-    hole_discriminator_step,
-    inpainter_step,
-)
-from pixmend.training.train_state import TrainState, initial_state
+from pixmend.training.step import TrainStep
+from pixmend.training.train_state import initial_state
 
 # Most of the time is for the inpainter, which completes.
 _COMMON: dict[str, Any] = {
@@ -112,8 +105,8 @@ def prepare_records(
 ) -> Records:
     """Open a record folder (or URL), or pack an image folder into the run directory and open that.
 
-    In a group the main process packs while the others wait. Raises SettingsError if the records
-    differ from the plan, and StoppedError if ``should_stop`` returns true; the same call resumes.
+    In a group the main process packs while the others wait. SettingsError: the records differ from
+    the plan. StoppedError: ``should_stop`` returned true; the same call resumes.
     """
     if (StorePath.of(data) / "manifest.json").is_file():
         records = Records(data, skip_bad=skip_bad, should_stop=should_stop)
@@ -127,10 +120,10 @@ def prepare_records(
             )
         packing = PackSettings(**values)
         folder = RunDirectory(run).records
-        with group.main_first():
-            if group.is_main:
-                pack(data, folder, packing, on_progress=on_progress, should_stop=should_stop)
-            records = Records(folder, skip_bad=skip_bad, should_stop=should_stop)
+        if group.is_main:
+            pack(data, folder, packing, on_progress=on_progress, should_stop=should_stop)
+        group.broadcast_object(None)  # the others wait for the main process
+        records = Records(folder, skip_bad=skip_bad, should_stop=should_stop)
     for key, value in _format_of(records).items():
         if key in plan and plan[key] != value:
             raise SettingsError(
@@ -143,10 +136,7 @@ def prepare_records(
 def resolve_training(
     plan: Mapping[str, Any], records: Records, run: Path, *, group: Group = SINGLE_PROCESS
 ) -> TrainSettings:
-    """Return the settings of a run on these records.
-
-    With ``minutes``, settings that the plan leaves open fit the time, or are the run's so far.
-    """
+    """Return a run's settings; with ``minutes``, open ones fit the time, or are the run's so far."""
     given = {**plan, **_format_of(records)}
     if "minutes" not in plan:
         return resolve(given)
@@ -166,8 +156,8 @@ def fit_to_minutes(
 ) -> dict[str, Any]:
     """Return settings for so many minutes of training; ``given`` ones stay.
 
-    G and D are the widest that take 500 steps in that time, or else the narrowest with
-    smaller batches, in the precision that is faster here. D sees small sets of images flipped too, where flips fit the domain.
+    G and D are the widest that take 500 steps in that time, or else the narrowest with smaller
+    batches.
     """
     images = len(records)
     few = images < _FEW_IMAGES
@@ -229,39 +219,20 @@ def seconds_per_step(settings: TrainSettings, device: torch.device) -> float:
     """Return the least time of three steps on noise, after a warm-up step."""
     # Accumulation costs all networks alike, so it does not matter for their choice.
     settings = settings.model_copy(update={"gradient_accumulation": 1})
-    state = initial_state(settings, device)
+    count = max(settings.batch_size, settings.retrieval_images)
+    shape = (count, settings.size, settings.size, channel_count(settings.channels))
+    noise = array_generator_for(0, "budget").integers(0, 256, shape, np.uint8)
+    loader = BatchLoader(noise.__getitem__, settings, device, np.arange(count))
+    if settings.inpainter_filters:
+        loader.open_masks(np.zeros(count, np.int64))
+    state, warnings = initial_state(settings, device), list[str]()
+    step = TrainStep(state, settings, loader, warnings.append)
     seconds = []
     for _ in range(4):
         started = time.perf_counter()
-        _noise_step(state, settings, device)
+        step.take(1, 2)  # from the middle of a run on, the inpainter's draws are trained too
         seconds.append(time.perf_counter() - started)
     return min(seconds[1:])
-
-
-def _noise_step(state: TrainState, settings: TrainSettings, device: torch.device) -> None:
-    generator = generator_for(0, "budget")
-    count, size = settings.batch_size, settings.size
-    shape = (count, channel_count(settings.channels), size, size)
-    real = (torch.rand(shape, generator=generator) * 2 - 1).to(device)
-    z = sample_latents(settings.networks(), count, generator).to(device)
-    with autocast(settings.precision, device):
-        fakes = state.generator(z).float()
-    loss = discriminator_step(state, real, fakes, settings).sum()
-    loss = loss + generator_step(state, fakes, real, settings).sum()
-    if state.inpainter is not None:
-        groups = np.zeros(max(1, settings.retrieval_images), np.int64)
-        bank = torch.zeros(settings.retrieval_images, *shape[1:], dtype=torch.uint8, device=device)
-        retrieval = Retrieval(bank) if len(bank) else None
-        masks = MaskSampler(settings, groups, retrieval, np.arange(len(bank)))
-        images = real.repeat(-(-settings.inpainter_batch // count), 1, 1, 1)
-        images = images[: settings.inpainter_batch]
-        for _ in range(settings.inpainter_steps):
-            batch = masks.mask(images, np.zeros(len(images), np.int64), 0)
-            losses, draws = inpainter_step(state, batch, settings, draws=True)
-            assert draws is not None
-            loss = loss + losses.sum()
-            loss = loss + hole_discriminator_step(state, batch, draws, settings).sum()
-    loss.item()  # waits for a GPU
 
 
 def _candidates(images: int) -> Iterator[dict[str, int]]:

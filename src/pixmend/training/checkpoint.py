@@ -79,10 +79,7 @@ def broadcast_checkpoint(checkpoint: Checkpoint | None, state: TrainState) -> bo
 
 
 def write_checkpoint(checkpoint: Checkpoint, folder: Path, *, keep: int) -> None:
-    """Write ``step-00002000.safetensors``; then delete all but the ``keep`` newest.
-
-    Raises OutputError if it cannot be written; then the earlier checkpoints are untouched.
-    """
+    """Write ``step-00002000.safetensors``, and only then delete all but the ``keep`` newest."""
     path = folder / f"step-{checkpoint.step:08d}.safetensors"
     write_tensors(path, checkpoint.tensors, kind="checkpoint", header=checkpoint.counters)
     files = [path for path in folder.glob("step-*.safetensors") if path.stem[5:].isdigit()]
@@ -107,10 +104,9 @@ def drop_checkpoints(folder: Path, *, since: int) -> bool:
 
 
 def newest_checkpoint(folder: Path) -> Checkpoint | None:
-    """Return the whole checkpoint of the highest step; None without checkpoints.
+    """Return the whole checkpoint of the highest step, by its header; None without checkpoints.
 
-    Damaged ones are skipped. The step is that of the header, never of the file name. Raises
-    RunError if all are damaged, and VersionError if a newer version wrote one of them.
+    RunError: all are damaged. VersionError: a newer version wrote one of them.
     """
     paths = sorted(folder.glob("*.safetensors"))
     steps: list[tuple[int, Path]] = []

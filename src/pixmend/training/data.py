@@ -29,10 +29,7 @@ Read = Callable[[Sequence[int] | NDArray[np.int64]], Pixels]  # indices -> uint8
 
 @dataclass(frozen=True)
 class Shuffle:
-    """Endless passes over ``count`` images, each pass in its own random order.
-
-    A batch may span two passes, so a set smaller than a batch trains too.
-    """
+    """Endless passes over ``count`` images, each in its own random order; a batch may span two."""
 
     count: int
     seed: int
@@ -53,10 +50,10 @@ def _permutation(count: int, seed: int, number: int) -> NDArray[np.int64]:
 
 
 class ReadAhead:
-    """Decodes the next batches in a thread, so that steps do not wait for files.
+    """Decodes up to four next batches in a thread, so that steps do not wait for files.
 
-    A batch stays a function of its position (``indices_at``, as `Shuffle.positions`). One that was
-    not foreseen, as after a resume, is read on request. At most four batches are in memory.
+    A batch stays a function of its position (``indices_at``, as `Shuffle.positions`); one that was
+    not foreseen, as after a resume, is read on request.
     """
 
     def __init__(self, read: Read, indices_at: Callable[[int, int], NDArray[np.int64]]) -> None:
@@ -86,47 +83,48 @@ def to_device(pixels: Pixels, device: torch.device) -> Tensor:
 class BatchLoader:
     """The inputs of every step, each a function of its position and the seed.
 
-    Each process of a group loads its share of a batch, a contiguous part. ``training`` [N] are the
-    indices of the training images among the records.
+    Each process of a group loads its contiguous part of a batch; ``training`` [N] are indices of
+    records.
     """
 
     def __init__(
         self,
-        records: Records,
+        read: Read,
         settings: TrainSettings,
         device: torch.device,
         training: NDArray[np.int64],
         group: Group = SINGLE_PROCESS,
     ) -> None:
-        self._records, self._settings, self.device = records, settings, device
+        self.read, self._settings, self.device = read, settings, device
         self._training, self._group = training, group
-        self.read: Read = records.images
         self._read_ahead: ReadAhead | None = None
         self._masks: MaskSampler | None = None
         self.retrieval: Retrieval | None = None
         self.reseed(settings.seed)
 
-    def open(self, should_stop: Callable[[], bool]) -> None:
+    def open(self, records: Records, should_stop: Callable[[], bool]) -> None:
         """Decode the images into memory if they fit, or raise StoppedError; else read ahead."""
 
         def check(done: int, total: int) -> None:
             if done < total and should_stop():
                 raise StoppedError
 
-        settings = self._settings
-        limit = settings.memory_mib * 2**20 // self._group.local_world
-        images = self._records.load_all(limit, on_progress=check)
+        limit = self._settings.memory_mib * 2**20 // self._group.local_world
+        images = records.load_all(limit, on_progress=check)
         if images is not None:
             self.read = images.__getitem__
         else:
             self._read_ahead = ReadAhead(self.read, self._indices)
-        if settings.inpainter_filters:
-            training = self._training
-            self.retrieval, members = choose_retrieval(
-                settings, len(training), lambda at: self.read(training[at]), self.device
-            )
-            groups = group_numbers(self._records)
-            self._masks = MaskSampler(settings, groups, self.retrieval, training[members])
+        if self._settings.inpainter_filters:
+            self.open_masks(group_numbers(records))
+
+    def open_masks(self, groups: NDArray[np.int64]) -> None:
+        """Choose the retrieval images; ``groups`` [N] are the group numbers of all records."""
+        settings, training = self._settings, self._training
+        self.retrieval, members = choose_retrieval(
+            settings, len(training), lambda at: self.read(training[at]), self.device
+        )
+        self._masks = MaskSampler(settings, groups, self.retrieval, training[members])
 
     def reseed(self, seed: int) -> None:
         """Draw order, latents, masks and augmentation of the steps from ``seed``."""
@@ -142,10 +140,7 @@ class BatchLoader:
         return part
 
     def real(self, first: int, count: int) -> Tensor:
-        """Return this process's share of the ``count`` images from number ``first`` on.
-
-        The images are [count / world, C, S, S] in [-1, 1].
-        """
+        """Return this process's share of ``count`` images, [count / world, C, S, S] in [-1, 1]."""
         if self._read_ahead is not None:
             return to_device(self._read_ahead.batch(first, count), self.device)
         return to_device(self.read(self._indices(first, count)), self.device)

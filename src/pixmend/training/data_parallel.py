@@ -20,8 +20,8 @@ from pixmend.training.settings import TrainSettings
 class SynchronisedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over the (micro-)batches of all processes of a group (Ioffe 2015, Algorithm 1).
 
-    It takes over weights and statistics of the layer that it replaces. In training mode mean and
-    variance are exchanged, twice differentiable. All processes must hold equally many values.
+    Mean and variance are exchanged in training mode, twice differentiable, over equally many
+    values.
     """
 
     def __init__(self, norm: nn.BatchNorm2d, group: Group) -> None:
@@ -42,21 +42,17 @@ class SynchronisedBatchNorm2d(nn.BatchNorm2d):
         mean, square = self.group.mean(torch.stack([mean, variance + mean**2]))
         variance = square - mean**2
         count = maps.numel() // self.num_features * self.group.world
-        self._update_statistics(mean, variance * count / (count - 1))
+        assert self.momentum is not None
+        with torch.no_grad():
+            unbiased = variance * count / (count - 1)
+            for name, value in (("running_mean", mean), ("running_var", unbiased)):
+                running = self.get_buffer(name)
+                running.lerp_(value.to(running), self.momentum)
+            self.get_buffer("num_batches_tracked").add_(1)
         scale = self.weight * torch.rsqrt(variance + self.eps).to(exact.dtype)
         shift = self.bias - mean.to(exact.dtype) * scale
         normal = torch.addcmul(shift.view(1, -1, 1, 1), exact, scale.view(1, -1, 1, 1))
         return normal.to(maps.dtype)
-
-    @torch.no_grad()
-    def _update_statistics(self, mean: Tensor, unbiased: Tensor) -> None:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
-        self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
 
 
 def synchronise_batchnorm(network: nn.Module, group: Group) -> None:
@@ -78,10 +74,7 @@ def replicate(networks: Iterable[nn.Module], group: Group, *, sync_batchnorm: bo
 
 
 def check_shares(settings: TrainSettings, records: Records, group: Group) -> None:
-    """Check that the processes see the same images and can share batches without remainder.
-
-    Raises InputError or SettingsError.
-    """
+    """Check that the processes see the same images and can share batches without remainder."""
     shares = group.world * settings.gradient_accumulation
     batches = {"batch_size": settings.batch_size}
     if settings.inpainter_filters:
@@ -100,10 +93,7 @@ def check_shares(settings: TrainSettings, records: Records, group: Group) -> Non
 
 
 def shares_warning(before: Sequence[int], settings: TrainSettings, group: Group) -> str:
-    """Return the warning of a run that resumes with other shares; "" if they are the same.
-
-    ``before`` is the number of processes, and of micro-batches in each, that trained the run.
-    """
+    """Return the warning of a run that resumes with other processes and micro-batches, or ""."""
     now = [group.world, settings.gradient_accumulation]
     if list(before) == now:
         return ""

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from pixmend.images import Pixels, grid, open_image, to_pixels, write_animation
-from pixmend.models import DCGAN, sample_latents
+from pixmend.models import DCGAN, DCGANSettings, Generator, sample_latents
 from pixmend.records import Records
 from pixmend.rng import generator_for
 from pixmend.storage import write_bytes
 from pixmend.training.data import BatchLoader
-from pixmend.training.ema import recompute_batchnorm
 from pixmend.training.run_directory import RunDirectory
 from pixmend.training.settings import TrainSettings
 from pixmend.training.spectral import plain_discriminator
@@ -44,6 +44,31 @@ def export_model(
     networks = settings.networks()
     discriminator = plain_discriminator(state.discriminator, networks)
     return DCGAN(networks, generator, discriminator, card, inpainter, loader.retrieval)
+
+
+@torch.no_grad()
+def recompute_batchnorm(
+    generator: Generator,
+    settings: DCGANSettings,
+    *,
+    seed: int,
+    batches: int = 32,
+    batch_size: int = 128,
+) -> Generator:
+    """Return a copy in evaluation mode, with batch norm statistics of its own over the prior."""
+    generator = copy.deepcopy(generator).train()
+    device = next(generator.parameters()).device
+    # The running averages of training belong to weights that have moved since, and to the live G.
+    norms = [module for module in generator.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative mean
+    for batch in range(batches):
+        latents = sample_latents(settings, batch_size, generator_for(seed, "statistics", batch))
+        generator(latents.to(device))
+    for norm in norms:
+        norm.momentum = 0.1
+    return generator.eval().requires_grad_(False)
 
 
 @torch.no_grad()

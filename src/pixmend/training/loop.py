@@ -49,14 +49,12 @@ def train(
     However often a run is interrupted, its weights after N steps are the same, bit for bit on a
     CPU. With ``minutes`` they are not, as the schedule follows the clock. Non-finite updates are
     skipped. After 5 in a row, non-finite weights or collapsed samples, the run returns to its last
-    good checkpoint once, with other draws. Failed writes are retried.
+    good checkpoint once, with other draws; the second time is a DivergedError. Failed writes are
+    retried.
 
     ``should_stop`` is called after every step and while images are decoded. If it returns true in
-    one process of the ``group`` (`pixmend.distributed.open_group`), all save the state and stop.
-
-    Raises RunError if the directory holds another run (see `open_run`) or only damaged checkpoints;
-    DivergedError after a second rollback; OutputError if the disk is full at the start or at the
-    end. The last checkpoint stays good.
+    one process of the ``group``, all save the state and stop. RunError: the directory holds another
+    run, or only damaged checkpoints. OutputError: the disk is full at the start or at the end.
     """
     check_shares(settings, records, group)
     facts = {"data": data_name, "data_digest": records.digest, "data_count": len(records)}
@@ -69,7 +67,7 @@ def train(
         if trainer.restore():
             trainer.warn(shares_warning(before, settings, group))
             yield trainer.progress("resumed")
-        if not trainer.open(should_stop):
+        if not trainer.open(records, should_stop):
             yield trainer.progress("stopped")
             return
         event = ""
@@ -107,7 +105,7 @@ class Trainer:
         split = open_split(
             run.split, records, seed=settings.seed, share=settings.held_out, group=group
         )
-        self.loader = BatchLoader(records, settings, self.device, split.training, group)
+        self.loader = BatchLoader(records.images, settings, self.device, split.training, group)
         self.writer = DeferredWriter(self.warn)
         # The main process alone scores and shows the run.
         silent = {} if group.is_main else {"monitor": False, "tensorboard": False}
@@ -155,11 +153,11 @@ class Trainer:
                 self.clock.earlier = seconds
         return restored
 
-    def open(self, should_stop: Callable[[], bool]) -> bool:
+    def open(self, records: Records, should_stop: Callable[[], bool]) -> bool:
         """Decode the images, and prepare the first step unless a process is asked to stop."""
         stopped = False
         try:
-            self.loader.open(should_stop)
+            self.loader.open(records, should_stop)
         except StoppedError:
             stopped = True
         if self.group.any(stopped):
@@ -236,8 +234,8 @@ class Trainer:
     def _save(self) -> None:
         """Write a checkpoint, then its export and scores.
 
-        Raises DivergedError, in all processes, if the state is not finite, or if its samples
-        collapsed and there is an earlier checkpoint to return to.
+        DivergedError, in all processes: the state is not finite, or its samples collapsed since an
+        earlier checkpoint.
         """
         started = time.monotonic()
         checkpoint = main_checkpoint(self.state)

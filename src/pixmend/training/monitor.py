@@ -192,24 +192,17 @@ class Monitor:
 
 
 def is_better(scores: Scores, than: Scores | None) -> bool:
-    """Whether scores are better: by mean hole PSNR with an inpainter, otherwise by KID.
-
-    The PSNR of a short search depends on the search as much as on the model, so it does not count.
-    """
+    """Whether scores are better: by mean hole PSNR with an inpainter, otherwise by KID."""
     if than is None or (scores.features, scores.completion) != (than.features, than.completion):
         return True
+    # The PSNR of a short search depends on the search as much as on the model.
     if scores.completion == "inpainter":
-        assert scores.mean_psnr is not None
-        assert than.mean_psnr is not None
-        return scores.mean_psnr > than.mean_psnr
+        return (scores.mean_psnr or 0.0) > (than.mean_psnr or 0.0)
     return than.kid is None or (scores.kid is not None and scores.kid < than.kid)
 
 
 def collapse_warning(scores: Scores, before: Sequence[Scores]) -> str:
-    """Return a warning if samples lost the diversity of an earlier checkpoint; "" if they did not.
-
-    Samples that never were diverse are no collapse: there is no better checkpoint to return to.
-    """
+    """Return a warning if samples lost the diversity of an earlier checkpoint; "" if they did not."""
     earlier = [(each.diversity, -each.step) for each in before if each.diversity is not None]
     highest, step = max(earlier, default=(0.0, 0))
     diversity = scores.diversity
@@ -251,7 +244,7 @@ def latent_search(
     """Complete images [B, C, S, S] by a short latent search; ``known`` is bool [B, 1, S, S].
 
     Adam from the best of ``pool`` prior samples (Yeh 2017, equation 3, without weights and prior):
-    worse than a long search, but comparable between checkpoints, and as quick as 50 steps.
+    comparable between checkpoints, and as quick as 50 steps.
     """
     draws = sample_latents(networks, pool, generator_for(seed, "monitor", "bank"))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Adam and AdamW: their state, its learning rates, and updates that must be finite."""
+"""Adam and AdamW: their state, its learning rates, updates that must be finite, and their average."""
 
 import math
 from collections.abc import Mapping
@@ -32,10 +32,7 @@ def make_optimiser(name: str, network: nn.Module, settings: TrainSettings) -> Ad
 
 @torch.no_grad()
 def update_if_finite(loss: Tensor, *optimisers: Adam, group: Group = SINGLE_PROCESS) -> Tensor:
-    """Step the ``optimisers`` if the loss [B] and all gradients are finite in all processes.
-
-    The step is that of the mean gradient over the group. Returns the loss, NaN if skipped.
-    """
+    """Step by the group's mean gradient if all of it and the loss [B] are finite; return the loss or NaN."""
     parameters = [params for each in optimisers for params in each.param_groups]
     weights = [weight for params in parameters for weight in params["params"]]
     gradients = [weight.grad for weight in weights if weight.grad is not None]
@@ -47,6 +44,19 @@ def update_if_finite(loss: Tensor, *optimisers: Adam, group: Group = SINGLE_PROC
     for optimiser in optimisers:
         optimiser.step()
     return loss
+
+
+@torch.no_grad()
+def update_ema(ema: nn.Module, module: nn.Module, *, decay: float, step: int) -> None:
+    """Update ``ema``'s weights, a <- d a + (1 - d) w, and copy the buffers.
+
+    d grows as (1 + step) / (10 + step) up to ``decay``, to forget the random start; 0 copies.
+    """
+    decay = min(decay, (1 + step) / (10 + step)) if decay else 0.0
+    for average, weight in zip(ema.parameters(), module.parameters(), strict=True):
+        average.lerp_(weight, 1 - decay)
+    for own, buffer in zip(ema.buffers(), module.buffers(), strict=True):
+        own.copy_(buffer)
 
 
 def set_learning_rates(

@@ -79,8 +79,7 @@ def open_run(
 ) -> Iterator[None]:
     """Create or resume a run directory, and lock it; ``facts`` describe data and processes.
 
-    Raises RunError if another process trains there, or if it holds other settings or data, or no
-    run; OutputError if it cannot be written.
+    RunError: another process trains there, or it holds other settings or data, or no run.
     """
     make_folder(run.path)
     with _locked(run.path):

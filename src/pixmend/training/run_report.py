@@ -23,9 +23,12 @@ def write_report(run: RunDirectory, settings: TrainSettings, step: int) -> None:
     page = render(
         "training/run_report.html",
         title=run.path.resolve().name,
-        subtitle=_subtitle(_read_json(run.facts), _read_json(run.split), settings),
-        tiles=_tiles(step, settings, log, scores),
-        last=scores[-1] if scores else None,
+        facts=_read_json(run.facts),
+        split=_read_json(run.split),
+        step=step,
+        log=log,
+        duration=_duration,
+        scores=scores,
         frames=_frames(run),
         charts=_charts(log, scores),
         rows=scores[::-1][:_MAX_ROWS],
@@ -34,42 +37,6 @@ def write_report(run: RunDirectory, settings: TrainSettings, step: int) -> None:
         defaults=resolve().model_dump(),
     )
     write_text(run.report, page)
-
-
-def _subtitle(facts: dict[str, Any], split: dict[str, Any], settings: TrainSettings) -> str:
-    parts = [f"{facts.get('data_count', 0):,} images of {facts.get('data') or 'memory'}"]
-    held_out = len(split.get("held_out", []))
-    if held_out:
-        count = len(split["groups"])
-        parts.append(f"{held_out} held out, of {count} {'group' if count == 1 else 'groups'}")
-    parts.append(f"{settings.size} px {settings.channels}")
-    return ", ".join(parts)
-
-
-def _tiles(
-    step: int, settings: TrainSettings, log: Sequence[dict[str, Any]], scores: Sequence[Scores]
-) -> list[tuple[str, str, str]]:
-    """Return names, values and notes."""
-    total = f"of {settings.steps:,}"
-    if settings.minutes is not None:
-        total = f"in {settings.minutes:g} min"
-    tiles = [("step", f"{step:,}", total)]
-    if log:
-        rate = log[-1].get("images_per_second", 0.0)
-        tiles.append(("training", _duration(log[-1].get("seconds", 0.0)), f"{rate:,.0f} images/s"))
-    if scores:
-        last = scores[-1]
-        best = next((each for each in reversed(scores) if each.best), last)
-        tiles.append(
-            ("KID", last.text("kid", 4), f"best {best.text('kid', 4)}, step {best.step:,}")
-        )
-        if last.mean_psnr is not None:
-            mean = sum(last.psnr_of_mean.values()) / len(MASKS)
-            tiles.append(("hole PSNR", f"{last.mean_psnr:.1f} dB", f"mean image {mean:.1f} dB"))
-        tiles.append(("diversity", last.text("diversity"), "1 = as training images"))
-        if last.nearest is not None:
-            tiles.append(("novelty", f"{last.nearest:.2f}", "1 = as held-out images"))
-    return tiles
 
 
 def _frames(run: RunDirectory) -> list[tuple[str, str]]:

@@ -95,10 +95,7 @@ class TrainSettings(DCGANSettings):
 
 
 def resolve(*layers: Mapping[str, Any]) -> TrainSettings:
-    """Return the settings of merged layers; later layers override earlier ones.
-
-    Raises SettingsError for an unknown key, with the nearest name, or a value out of range.
-    """
+    """Return the settings of merged layers, later ones first; SettingsError names an unusable key."""
     merged: dict[str, Any] = {}
     for layer in layers:
         merged |= layer
@@ -129,10 +126,7 @@ def recipe_names() -> dict[str, Path]:
 
 
 def read_recipe(recipe: str | Path) -> dict[str, Any]:
-    """Read a bundled recipe by name, or a TOML file.
-
-    Raises SettingsError if there is none (listing the bundled ones), over 1 MiB, or not TOML.
-    """
+    """Read a bundled recipe by name, or a TOML file; SettingsError if there is none or it is unusable."""
     recipes = recipe_names()
     path = StorePath.of(recipes.get(str(recipe), recipe))
     try:

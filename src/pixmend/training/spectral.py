@@ -45,11 +45,7 @@ def plain_discriminator(discriminator: Discriminator, settings: DCGANSettings) -
 
 
 class _SpectralNorm(nn.Module):
-    """W -> W / sigma(W), sigma = u^T W v; u and v converge to W's leading singular vectors.
-
-    W is seen as a matrix [out, in * k * k] (Miyato 2018, section 2.1). u and v are buffers, kept in
-    checkpoints.
-    """
+    """W [out, in * k * k] -> W / sigma(W), sigma = u^T W v, of W's leading singular vectors u, v."""
 
     u: Tensor
     v: Tensor

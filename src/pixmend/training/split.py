@@ -37,11 +37,10 @@ class Split:
 def split_by_group(
     group_of: Sequence[str], digests: NDArray[np.uint64], *, seed: int, share: float
 ) -> Split:
-    """Draw groups until ``share`` of the images is held out.
+    """Draw groups until ``share`` of the images is held out; ``group_of`` and ``digests`` are [N].
 
     At most 512 images, at least 16 of 200, and none of fewer than 100. Groups that would double the
     target are skipped; if all would, the smallest is held out, with 512 of its images for scoring.
-    ``group_of`` and ``digests``, equal for equal pixels, are [N].
     """
     count = len(group_of)
     everything = np.arange(count)
@@ -65,10 +64,7 @@ def split_by_group(
 def open_split(
     path: Path, records: Records, *, seed: int, share: float, group: Group = SINGLE_PROCESS
 ) -> Split:
-    """Read the split of ``records`` from ``path``, or draw and write it.
-
-    In a group the main process reads, draws and writes for all.
-    """
+    """Read the split of ``records`` from ``path``, or draw and write it, in the main process for all."""
     count = len(records)
     if not _target(count, share):
         return Split(np.arange(count), np.empty(0, np.int64))

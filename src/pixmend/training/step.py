@@ -1,7 +1,9 @@
 """One training step: updates of D, of G and of the inpainter (Goodfellow 2014, Algorithm 1)."""
 
+import contextlib
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,6 @@ from pixmend.models.inpainter import follow_estimator
 from pixmend.training.augment import Transform, unchanged
 from pixmend.training.data import BatchLoader
 from pixmend.training.draws import draw_losses, hole_discriminator_losses, is_penalised
-from pixmend.training.ema import update_ema
 from pixmend.training.losses import (
     DISCRIMINATOR_LOSSES,
     GENERATOR_LOSSES,
@@ -23,9 +24,8 @@ from pixmend.training.losses import (
     variance_loss,
 )
 from pixmend.training.masking import MaskedBatch
-from pixmend.training.optimise import set_learning_rates, update_if_finite
-from pixmend.training.precision import autocast
-from pixmend.training.settings import TrainSettings
+from pixmend.training.optimise import set_learning_rates, update_ema, update_if_finite
+from pixmend.training.settings import Precision, TrainSettings
 from pixmend.training.spectral import iterate_powers
 from pixmend.training.train_state import TrainState
 
@@ -130,6 +130,18 @@ class TrainStep:
             raise DivergedError(f"step {state.step}: {problem} in {_MAX_SKIPPED} steps in a row")
         if state.skipped_in_row == 1:
             self._warn(f"step {state.step}: {problem}; update skipped ({state.skipped} so far)")
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """Compute activations and products in ``precision`` (Micikevicius 2018, section 3).
+
+    bfloat16 has the range of float32, so gradients need no scaling; its 8 bits are too few for
+    sums.
+    """
+    if precision == "float32":
+        return contextlib.nullcontext()
+    # No cache: a cast weight shared by two passes would sum its gradients in bfloat16.
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
 def discriminator_step(
