@@ -20,7 +20,7 @@ _CHUNK = 128  # bank images compared at a time, within a CPU's cache
 _CLOSE = 32  # bank images whose differences are summed again, without the rounding of large terms
 _GROUPS = 8  # of group norm
 _SWEEPS, _RADIUS = 8, 0.97  # these and what follows: see `pixmend.models.smooth_fill`
-_STEPS = 32
+_STEPS = 48
 _MIN_SIDE, _BIHARMONIC_MIN_SIDE = 4, 16
 _TINY = 1e-12
 
@@ -164,10 +164,11 @@ def _clamp_to_known(filled: Value, target: Value, known: Value) -> Value:
 
 
 def _laplacian(values: Value, side: int) -> Value:
-    """Return the sum of the differences of the four neighbours; edges are replicated."""
-    second = np.eye(side, k=1) + np.eye(side, k=-1) - 2 * np.eye(side)
-    second[0, 0] = second[-1, -1] = -1
-    return values.graph.value(second) @ values + values @ second
+    """Return the divergence of the gradient, which is 0 across the edges of the image."""
+    gradient = np.diff(np.eye(side, dtype=np.float32), axis=0)  # [side - 1, side]
+    back, graph = np.ascontiguousarray(gradient.T), values.graph
+    vertical = graph.value(back) @ (graph.value(gradient) @ values)
+    return (vertical + (values @ back) @ gradient) * -1.0
 
 
 def _halve(values: Value) -> Value:
