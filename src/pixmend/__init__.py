@@ -34,24 +34,30 @@ _ROOMS = {
     "Mask": "pixmend.masks",
     "Model": "pixmend.api",
     "PixmendError": "pixmend.errors",
-    "complete": "pixmend.api",
+    "complete": "pixmend.loading",
     "evaluate": "pixmend.api",
-    "load": "pixmend.api",
+    "load": "pixmend.loading",
     "pack": "pixmend.api",
     "train": "pixmend.api",
 }
 
 if TYPE_CHECKING:
-    from pixmend.api import Model, complete, evaluate, load, pack, train
+    from pixmend.api import Model, evaluate, pack, train
     from pixmend.completion import Completion
     from pixmend.errors import PixmendError
+    from pixmend.loading import complete, load
     from pixmend.masks import Mask
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the room holds
     if name not in _ROOMS:
         raise AttributeError(f"module 'pixmend' has no attribute {name!r}")
-    return getattr(importlib.import_module(_ROOMS[name]), name)
+    try:
+        return getattr(importlib.import_module(_ROOMS[name]), name)
+    except ModuleNotFoundError as error:
+        from pixmend.loading import missing_package
+
+        raise missing_package(error, f"pixmend.{name}") from error
 
 
 def __dir__() -> list[str]:

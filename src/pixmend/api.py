@@ -13,9 +13,10 @@ import numpy as np
 
 from pixmend import completion, evaluation, models, records, training
 from pixmend.completion import Answer, Blend, Completion, CompletionOptions, Preview, Task, View
+from pixmend.completion.call import complete_images
 from pixmend.distributed import choose_device, open_group
-from pixmend.errors import MaskError, SettingsError, counted
-from pixmend.images import Channels, Fit, Picture, grid, images_at, open_image, to_pixels
+from pixmend.errors import SettingsError
+from pixmend.images import Channels, Fit, Picture, grid, images_at, to_pixels
 from pixmend.records import Manifest, PackProgress, PackSettings, Records
 from pixmend.rng import check_seed, generator_for, is_whole
 from pixmend.storage import StorePath, sha256_of
@@ -23,7 +24,6 @@ from pixmend.storage import StorePath, sha256_of
 __all__ = [
     "ImageBatch",
     "Model",
-    "complete",
     "evaluate",
     "load",
     "pack",
@@ -110,20 +110,9 @@ class Model:
         options = CompletionOptions(
             chosen, candidates, tuple(snapshots), seed, seconds=seconds, answer=answer, view=view
         )
-        several = isinstance(image, list | tuple) or getattr(image, "ndim", 0) == 4
-        images = list(image) if several else [image]
-        masks = _masks_for(images, mask) if several else [mask]
-        tasks: list[Task] = []
-        for each, its_mask in zip(images, masks, strict=True):
-            picture = open_image(_to_array(each), range)
-            known = completion.open_mask(_to_array(its_mask), picture, seed=seed)
-            number = f" {len(tasks) + 1}" if several and not picture.path else ""
-            tasks.append(Task(picture, known, picture.name + number))
-        results = completion.Completions(
-            replace(result, like=each if hasattr(each, "ndim") else None)
-            for each, result in zip(images, self.complete_tasks(tasks, options), strict=True)
+        return complete_images(
+            lambda tasks: self.complete_tasks(tasks, options), image, mask, seed, range
         )
-        return results if several else results[0]
 
     def for_model(self, options: CompletionOptions) -> CompletionOptions:
         """Return the options with their method set for this model."""
@@ -195,11 +184,6 @@ def load(model: str | Path = "characters", *, device: str = "auto") -> Model:
     StoreError if a URL cannot be read. A URL may pin its file: ``https://...#sha256:HEX``.
     """
     return Model(models.load_model(model), device)
-
-
-def complete(model: str | Path, image: Any, mask: Any = "auto") -> Any:  # noqa: ANN401
-    """Complete images with a model named as in `load`; `Model.complete` has all options."""
-    return load(model).complete(image, mask)
 
 
 def evaluate(
@@ -348,22 +332,3 @@ def _check_counts(**counts: object) -> None:
     for name, count in counts.items():
         if not is_whole(count, 1):
             raise SettingsError(f"{name} = {count}: needs a whole number of at least 1")
-
-
-def _masks_for(images: list[Any], mask: Any) -> list[Any]:  # noqa: ANN401
-    """Return a mask for each image, from one for all or several."""
-    several = isinstance(mask, list | tuple) or getattr(mask, "ndim", 0) > 2
-    masks = list(mask) if several else [mask] * len(images)
-    if len(masks) != len(images):
-        count = counted(len(images), "image")
-        raise MaskError(f"mask: {len(masks)} for {count}; give one, or one each")
-    return masks
-
-
-def _to_array(value: Any) -> Any:  # noqa: ANN401
-    """Return a tensor [H, W] or [C, H, W], or what NumPy reads, as an array; others as they are."""
-    if not hasattr(value, "is_floating_point"):  # files too have a method "detach"
-        return np.asanyarray(value) if hasattr(value, "__array__") else value
-    small = value.is_floating_point() and value.element_size() < 4  # NumPy has no bfloat16
-    array = (value.float() if small else value).detach().cpu().numpy()
-    return np.moveaxis(array, 0, -1) if array.ndim == 3 else array

@@ -235,7 +235,18 @@ def test_help_and_version_wait_for_neither_torch_nor_numpy():
         "    assert f'Usage: pixmend {verb}' in CliRunner().invoke(app, [verb, '--help']).stdout\n"
         "print(verbs, [name for name in ('torch', 'numpy', 'PIL') if name in sys.modules])"
     )
-    verbs = ["demo", "pack", "train", "complete", "evaluate", "sample", "info", "serve", "doctor"]
+    verbs = [
+        "demo",
+        "pack",
+        "train",
+        "complete",
+        "export",
+        "evaluate",
+        "sample",
+        "info",
+        "serve",
+        "doctor",
+    ]
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ran.stdout == f"{verbs} []\n", ran.stderr
 

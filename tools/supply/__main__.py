@@ -25,6 +25,7 @@ _ALL = ("pixmend[dev]",)
 _MOST_CORE = 230
 _MOST_OF_OURS = 60  # the core without these two
 _MOST_SERVE = 10
+_MOST_ONNX = 220  # mostly onnxruntime and NumPy
 _MOST_WHEEL = 24  # with the bundled model, 21
 _NUMERICAL = ("torch", "numpy", "scipy")
 # CPU seconds: ten times a good machine's, but too few to import torch by mistake.
@@ -101,7 +102,7 @@ def _licences(_: Sequence[Path]) -> list[str]:
 
 def _sizes(_: Sequence[Path]) -> list[str]:
     """Print the disk size of the core without torch, by package."""
-    core = closure(["pixmend"], without=["torch"])
+    core = closure(["pixmend[train]"], without=["torch"])
     ours = {name: package for name, package in core.items() if name not in _NUMERICAL}
     serve = {k: v for k, v in closure(_SHIPPED, without=["torch"]).items() if k not in core}
     found = []
@@ -109,6 +110,7 @@ def _sizes(_: Sequence[Path]) -> list[str]:
         ("core without torch", core, _MOST_CORE),
         ("core without torch, numpy and scipy", ours, _MOST_OF_OURS),
         ("serve, beside the core", serve, _MOST_SERVE),
+        ("completion of ONNX files, without torch", closure(["pixmend[onnx]"]), _MOST_ONNX),
     ):
         sizes = {name: _size(name, package) for name, package in held.items()}
         total = sum(sizes.values())
@@ -204,7 +206,7 @@ def _smoke(files: Sequence[Path]) -> list[str]:
             steps: list[list[str | Path]] = [
                 [sys.executable, "-m", "venv", place / "venv"],
                 [*install, "torch"],
-                [*install, file.resolve()],
+                [*install, f"{file.resolve()}[train]"],
                 [python, "-m", "pip", "check"],
                 [place / "venv" / "bin" / "pixmend", "--version"],
                 [place / "venv" / "bin" / "pixmend", "demo", "--out", place / "demo"],

@@ -10,6 +10,7 @@ from typer import Argument, Exit, Option
 from pixmend.cli.options import Cluster, Device, ModelName, Seed, check_model
 from pixmend.cli.terminal import counting_bar, print_failures, stderr, stdout, stop_on_signal
 from pixmend.errors import ImageError, SettingsError, StoppedError, StoreError, install_hint
+from pixmend.loading import is_onnx, load
 
 if TYPE_CHECKING:
     from pixmend.api import Model
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from pixmend.cli.input_files import InputFile
     from pixmend.client import RemoteModel
     from pixmend.cluster.completion_job import CompletionSummary
-    from pixmend.completion import Answer, Blend, CompletionOptions, View
+    from pixmend.completion import Answer, Blend, CompletionOptions, Method, View
     from pixmend.images import Limits
+    from pixmend.onnx.runtime import OnnxModel
     from pixmend.storage import StorePath
 
 Inputs = Annotated[list[str], Argument(metavar="INPUT...", help="Images, folders, globs or URLs.")]
@@ -100,17 +102,19 @@ def complete(
     from pixmend.storage import StorePath
 
     # What follows comes before torch is imported, which takes seconds.
-    if server is None:
+    if server is None and not is_onnx(model):
         check_model(model)
     folder = StorePath.of(out)
     limits = None if value_range is None else check_limits(value_range.split(":"))
     files = _input_files(inputs, folder) if cluster is None else []
     mask = _resolve_mask(mask, files, limits)
     from pixmend.cli.completion_run import Animations, CompletionRun
-    from pixmend.completion import CompletionOptions, find_method
+    from pixmend.completion import CompletionOptions
 
+    others = {"--seconds": seconds, "--animation": animation, "--server": server,
+        "--cluster": cluster}  # fmt: skip
     options = CompletionOptions(
-        find_method(method, steps=steps, blend=cast("Blend | None", blend)), candidates,
+        _find_method(model, method, steps, blend, others), candidates,
         _parse_steps(snapshots), seed, batch, seconds,
         answer=cast("Answer", answer), view=cast("View", view),
     )  # fmt: skip
@@ -181,6 +185,25 @@ def _parse_steps(text: str) -> tuple[int, ...]:
         ) from None
 
 
+def _find_method(
+    model: str, name: str, steps: int | None, blend: str | None, others: Mapping[str, object]
+) -> "Method":
+    """Return the method; a SettingsError for options that an ONNX file cannot follow."""
+    if not is_onnx(model):
+        from pixmend.completion import find_method
+
+        return find_method(name, steps=steps, blend=cast("Blend | None", blend))
+    from pixmend.onnx.runtime import OnnxMethod
+
+    method = None if name == "default" else name
+    options = {"--method": method, "--steps": steps, "--blend": blend, **others}
+    if given := [option for option, value in options.items() if value is not None]:
+        raise SettingsError(
+            f"{given[0]}: an ONNX file holds the method default, without a search; complete with the model file"
+        )
+    return cast("Method", OnnxMethod())
+
+
 def _refuse_with(option: str, others: Mapping[str, object]) -> None:
     for name, value in others.items():
         if value is not None:
@@ -189,11 +212,9 @@ def _refuse_with(option: str, others: Mapping[str, object]) -> None:
 
 def _load(
     model: str, device: str, server: str | None, animation: str | None
-) -> "Model | RemoteModel":
-    from pixmend import api
-
+) -> "Model | RemoteModel | OnnxModel":
     if server is None:
-        return api.load(model, device=device)
+        return load(model, device=device)
     _refuse_with("--server", {"--animation": animation})
     try:
         from pixmend.client import Client

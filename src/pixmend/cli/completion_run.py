@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pixmend.api import Model
     from pixmend.client import RemoteModel
     from pixmend.completion import Completion, Preview
+    from pixmend.onnx.runtime import OnnxModel
 
 _SHEET_ROWS = 40
 _CELL_PIXELS = 128
@@ -29,7 +30,7 @@ _FRAME_PIXELS = 256  # longer side of an animation
 class CompletionRun:
     """Completes input files into a folder; an unreadable input does not stop the others."""
 
-    model: "Model | RemoteModel"
+    model: "Model | RemoteModel | OnnxModel"
     inputs: Sequence[InputFile]
     mask: str  # as in `open_mask`
     out: StorePath

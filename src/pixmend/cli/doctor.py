@@ -25,7 +25,8 @@ def doctor() -> None:
         f"{name} is missing: pip install {name}" for name, v in extras.pop("").items() if not v
     ]
     # Most of pixmend cannot be imported while a package is missing.
-    problems = problems or _examine()
+    if all(extras.get("train", {}).values()):
+        problems = problems or _examine()
     for extra in sorted(extras.keys() - _DEVELOPMENT):
         state = (
             "installed" if all(extras[extra].values()) else f"not installed; {install_hint(extra)}"

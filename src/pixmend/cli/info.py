@@ -10,6 +10,7 @@ from pixmend.cli.pack import describe_records
 from pixmend.cli.terminal import print_facts, to_json
 from pixmend.cli.train import describe_networks, describe_scores
 from pixmend.errors import counted
+from pixmend.loading import is_onnx
 from pixmend.storage import StorePath, split_pin
 
 
@@ -26,6 +27,8 @@ def info(
         facts, lines = _records(folder)
     elif folder.local is not None and (folder / "run.json").is_file():
         facts, lines = _run(folder.local)
+    elif is_onnx(path):
+        facts, lines = _onnx(path)
     else:
         facts, lines = _model(path)
     if as_json:
@@ -44,6 +47,18 @@ def _records(folder: StorePath) -> tuple[dict[str, Any], dict[str, object]]:
         "contents": f"{describe_records(manifest)}; fit {manifest.settings.fit}",
         "classes": f"{names} ..." if len(manifest.classes) > 8 else names,
         "left out": counted(manifest.left_out, "unusable input"),
+    }
+
+
+def _onnx(path: str) -> tuple[dict[str, Any], dict[str, object]]:
+    from pixmend.onnx.runtime import OnnxModel
+
+    facts = OnnxModel.load(path).facts
+    return {"kind": "onnx", "path": path, **facts}, {
+        "model": f"{path} (ONNX, weights {facts['weights']})",
+        "draws": facts["card"].get("title", ""),
+        "images": f"up to {facts['max_side']} px a side; the model sees {facts['size']} px {facts['channels']}",
+        "licence": facts["licence"] or "",
     }
 
 

@@ -13,6 +13,7 @@ from pixmend.cli.complete import complete
 from pixmend.cli.demo import demo
 from pixmend.cli.doctor import doctor
 from pixmend.cli.evaluate import evaluate
+from pixmend.cli.export_model import export
 from pixmend.cli.info import info
 from pixmend.cli.pack import pack
 from pixmend.cli.push import push
@@ -21,6 +22,7 @@ from pixmend.cli.serve import serve
 from pixmend.cli.terminal import LastingFile, stderr
 from pixmend.cli.train import train
 from pixmend.errors import PixmendError, StoppedError
+from pixmend.loading import missing_package
 
 app = typer.Typer(
     name="pixmend",
@@ -31,7 +33,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for verb in (demo, pack, train, complete, evaluate, sample, info, push, serve, doctor):
+for verb in (
+    demo, pack, train, complete, export, evaluate, sample, info, push, serve, doctor,
+):  # fmt: skip
     app.command()(verb)
 
 
@@ -71,6 +75,12 @@ def main() -> None:
                 output.check()
     except PixmendError as error:
         _exit(f"error: {error}", 2)
+    except ModuleNotFoundError as error:
+        verb = next((each for each in sys.argv[1:] if not each.startswith("-")), "")
+        missing = missing_package(error, f"pixmend {verb}".rstrip())
+        if missing is error:
+            raise
+        _exit(f"error: {missing}", 2)
     except (MemoryError, RuntimeError) as error:
         # Torch has a class for its devices, and words for the CPU; most verbs never import it.
         if not re.search("MemoryError|allocate memory", f"{type(error).__name__} {error}"):

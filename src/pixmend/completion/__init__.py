@@ -3,9 +3,9 @@
 task --view--> target at model size --amortized or latent--> samples --blend--> the image, its hole filled
 """
 
-from pixmend.completion.animation import Preview, animation_frames, animation_steps
-from pixmend.completion.blend import Blend
-from pixmend.completion.methods import METHODS, Method, find_method
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from pixmend.completion.output_files import (
     Completions,
     Names,
@@ -15,7 +15,6 @@ from pixmend.completion.output_files import (
     plan_targets,
     write_completion,
 )
-from pixmend.completion.pipeline import complete, complete_batch, for_model
 from pixmend.completion.result import Candidate, Completion
 from pixmend.completion.task import (
     Answer,
@@ -25,7 +24,13 @@ from pixmend.completion.task import (
     mask_file,
     open_mask,
 )
-from pixmend.completion.view import Window, windows_around
+
+if TYPE_CHECKING:
+    from pixmend.completion.animation import Preview, animation_frames, animation_steps
+    from pixmend.completion.blend import Blend
+    from pixmend.completion.methods import METHODS, Method, find_method
+    from pixmend.completion.pipeline import complete, complete_batch, for_model
+    from pixmend.completion.view import Window, windows_around
 
 __all__ = [
     "METHODS",
@@ -56,3 +61,15 @@ __all__ = [
     "windows_around",
     "write_completion",
 ]
+
+# Modules that import torch, which ONNX files do not need.
+_WITH_TORCH = ("animation", "blend", "methods", "pipeline", "view")
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the module holds
+    if name in __all__:
+        for module in _WITH_TORCH:
+            values = vars(importlib.import_module(f"{__name__}.{module}"))
+            if name in values:
+                return values[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

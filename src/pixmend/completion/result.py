@@ -3,15 +3,12 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pixmend.completion.task import Answer
-from pixmend.completion.view import Frame, Window
 from pixmend.errors import OutputError
 from pixmend.images import (
     EXTENSIONS,
@@ -26,6 +23,11 @@ from pixmend.images import (
 )
 from pixmend.masks import Mask
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pixmend.completion.view import Frame, Window
+
 _HOLE = np.array([226, 68, 140], np.uint8)  # a colour rare in pages, skies and skin
 
 
@@ -33,15 +35,15 @@ _HOLE = np.array([226, 68, 140], np.uint8)  # a colour rare in pages, skies and 
 class Samples:
     """K answers to each of B images, as an estimator gives them."""
 
-    images: Tensor  # [B, K, C, S, S] in [-1, 1]
-    latents: Tensor  # their z, [B, K, latent_dim]
-    losses: Tensor  # total, contextual and perceptual, [B, K, 3]
-    order: Tensor  # the answers of each image, best first, int64 [B, K]
-    mean: Tensor  # the image of least squared error, [B, C, S, S]
-    variance: Tensor  # of its pixels, [B, 1, S, S]
-    history: Tensor  # least total after each step, [steps + 1, B]
+    images: "Tensor"  # [B, K, C, S, S] in [-1, 1]
+    latents: "Tensor"  # their z, [B, K, latent_dim]
+    losses: "Tensor"  # total, contextual and perceptual, [B, K, 3]
+    order: "Tensor"  # the answers of each image, best first, int64 [B, K]
+    mean: "Tensor"  # the image of least squared error, [B, C, S, S]
+    variance: "Tensor"  # of its pixels, [B, 1, S, S]
+    history: "Tensor"  # least total after each step, [steps + 1, B]
     steps: list[int]  # updates until the last answer of each image converged
-    snapshots: dict[int, Tensor]  # step -> the best image of each by then, [B, C, S, S]
+    snapshots: "dict[int, Tensor]"  # step -> the best image of each by then, [B, C, S, S]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,7 @@ class Candidate:
 class SearchFrames:
     """What G generated during the search of one window."""
 
-    frame: Frame  # where it lies in the window
+    frame: "Frame"  # where it lies in the window
     images: dict[int, Pixels]  # step -> G of the best z by then, uint8 [size, size, C]
 
 
@@ -108,7 +110,7 @@ class Completion:
     steps: int = 0
     seed: int = 0
     seconds: float = 0.0
-    windows: tuple[Window, ...] = ()
+    windows: "tuple[Window, ...]" = ()
     frames: tuple[SearchFrames, ...] = ()
     warnings: tuple[str, ...] = ()
     like: Any = None
@@ -205,7 +207,9 @@ class Completion:
     def _as_input(self, picture: Picture) -> Any:  # noqa: ANN401
         if self.like is None:
             return picture.to_pil()
-        if isinstance(self.like, Tensor):
+        if hasattr(self.like, "is_floating_point"):  # a tensor
+            import torch
+
             values = torch.from_numpy(picture.native)
             values = values.movedim(-1, 0) if values.ndim == 3 else values
             return values.reshape(self.like.shape).to(self.like)

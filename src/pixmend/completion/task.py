@@ -3,17 +3,19 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from unicodedata import normalize
 
 import numpy as np
 
-from pixmend.completion.methods import Method
 from pixmend.errors import ImageError, InputError, MaskError, SettingsError
 from pixmend.images import EXTENSIONS, Picture, open_image, read_array
 from pixmend.masks import Mask, is_spec, make_mask
 from pixmend.rng import check_seed, is_whole
 from pixmend.storage import StorePath
+
+if TYPE_CHECKING:
+    from pixmend.completion.methods import Method
 
 Answer = Literal["sharp", "average"]
 View = Literal["whole", "window"]
@@ -70,7 +72,7 @@ class CompletionOptions:
         Steps after which a frame is kept for `animation_frames`.
     """
 
-    method: Method
+    method: "Method"
     candidates: int = 1
     snapshots: tuple[int, ...] = (500, 1000)
     seed: int = 0

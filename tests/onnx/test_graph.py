@@ -1,0 +1,174 @@
+"""An ONNX file gives the answers of `complete --method default`, whatever the image."""
+
+from dataclasses import replace
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+
+from pixmend.api import Model
+from pixmend.completion import CompletionOptions, Task, complete_batch, find_method
+from pixmend.completion.detail import resize
+from pixmend.images import find_images, open_image
+from pixmend.masks import make_mask
+from pixmend.models import BUNDLED, Calibration, load_model
+from tests.inpainting import fresh_model
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnx")
+
+from pixmend.onnx.onnx_file import export_onnx
+from pixmend.onnx.runtime import OnnxModel
+
+MASKS = ("center", "half:right", "random:0.8", "strokes:0.3", "grid")
+BANDS = {"L": 1, "RGB": 3, "RGBA": 4}
+
+
+def smooth(height, width, bands, *, seed=0):
+    """Return an image with edges and gradients, uint8 [H, W, bands]."""
+    rows, columns = np.mgrid[:height, :width]
+    phases = np.random.default_rng(seed).uniform(0, 6, (bands, 3))
+    waves = [
+        np.sin(rows / 5 + a) + np.sin(columns / 7 + b) + (rows > columns + c) for a, b, c in phases
+    ]
+    return (np.stack(waves, -1) * 50 + 100).clip(0, 255).astype(np.uint8)
+
+
+def task_of(pixels, spec, seed=0):
+    height, width = pixels.shape[:2]
+    picture = open_image(pixels if pixels.shape[2] > 1 else pixels[..., 0])
+    return Task(picture, make_mask(spec, height, width, seed=seed))
+
+
+def assert_equal(networks, exported, task, *, answer="sharp"):
+    # Networks amplify the rounding of the fill: few values differ by more than one grey level.
+    options = CompletionOptions(find_method("default"), candidates=3, answer=answer)
+    # An ONNX file enlarges without the detail of the known pixels.
+    with patch(
+        "pixmend.completion.view.enlarge", lambda image, to, _: resize(image, tuple(to.shape[1:]))
+    ):
+        (expected,) = complete_batch(networks, [task], options)
+    (actual,) = exported.complete_tasks([task], options)
+    known = task.mask.known
+    for one, other in zip(expected.candidates, actual.candidates, strict=True):
+        difference = np.abs(one.picture.pixels.astype(int) - other.picture.pixels)
+        assert difference.max() <= 2
+        assert np.mean(difference > 1) < 0.01
+        assert np.array_equal(other.picture.native[known], task.picture.native[known])
+        assert one.answer == other.answer
+    assert np.abs(expected.uncertainty - actual.uncertainty).max() < 0.5
+    if expected.confidence is None:
+        assert actual.confidence is None
+    else:
+        assert actual.confidence == pytest.approx(expected.confidence, abs=1e-3)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Return a maker of small models and their ONNX files."""
+    made = {}
+
+    def make(channels="RGB", *, fit="crop", retrieval_images=6, size=16, background="#e0c080"):
+        key = channels, fit, retrieval_images, size
+        if key not in made:
+            networks = fresh_model(size=size, channels=channels, retrieval_images=retrieval_images)
+            centre = [0.0] * networks.discriminator.to_logit.in_channels
+            calibration = Calibration(
+                [0.1, 0.2, 0.3, 0.6], [0.15, 0.4, 0.5, 0.9], centre, [1.0] * len(centre), 1e9
+            )
+            card = {"fit": fit, "background": background, "calibration": calibration.to_json()}
+            networks = replace(networks, card=card)
+            path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+            made[key] = networks, export_onnx(networks, path)
+        return made[key]
+
+    return make
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize(
+    ("channels", "bands"), [("L", 1), ("L", 3), ("RGB", 3), ("RGB", 1), ("RGB", 4), ("RGBA", 4)]
+)
+def test_answers_are_those_of_torch_within_a_grey_level(small, fit, channels, bands):
+    networks, exported = small(channels, fit=fit)
+    sizes = [(16, 16), (31, 20), (9, 40), (50, 33)]
+    for number, (spec, (height, width)) in enumerate(zip(MASKS, [*sizes, sizes[1]], strict=True)):
+        pixels = smooth(height, width, bands, seed=number)
+        assert_equal(networks, exported, task_of(pixels, spec, seed=number))
+
+
+def test_the_colour_of_transparent_pixels_is_the_background(tmp_path):
+    networks = fresh_model(channels="RGBA")
+    networks.retrieval.images[:, 3] = 0
+    with torch.no_grad():  # own colours are transparent, too
+        for way_up in (networks.inpainter.estimator, networks.inpainter.drawer):
+            way_up.head.bias[-2] = -99
+    networks = replace(networks, card={"fit": "crop", "background": "#e0c080"})
+    pixels = smooth(20, 30, 4)
+    pixels[..., 3] = 0
+    exported = export_onnx(networks, tmp_path / "model.onnx")
+    assert_equal(networks, exported, task_of(pixels, "strokes"))
+    pixels[:9, :9, 3] = 200
+    assert_equal(networks, exported, task_of(pixels, "strokes"))
+
+
+@pytest.mark.parametrize("count", [0, 2, 300])
+def test_any_number_of_retrieval_images_is_looked_up(small, count):
+    networks, exported = small(retrieval_images=count, size=32)
+    assert_equal(networks, exported, task_of(smooth(40, 30, 3), "center"))
+
+
+def test_the_average_comes_first_if_it_is_asked_for(small):
+    networks, exported = small()
+    assert_equal(networks, exported, task_of(smooth(20, 30, 3), "half"), answer="average")
+
+
+def test_a_hole_far_larger_than_the_model_is_joined_to_its_border(small):
+    networks, exported = small()
+    assert_equal(networks, exported, task_of(smooth(300, 201, 3), "half:top"))
+
+
+def test_an_image_answers_as_the_type_that_was_given(small):
+    networks, exported = small()
+    pixels = smooth(20, 30, 3)
+    result = exported.complete(pixels, "center", candidates=2, answer="average")
+    expected = Model(networks).complete(pixels, "center", candidates=2, answer="average")
+    assert result.best.shape == pixels.shape
+    assert len(result.images) == 2
+    assert np.abs(result.best.astype(int) - expected.best).max() <= 1
+    deep = (pixels[..., 0].astype(np.uint16) * 257 + 5).clip(max=65535)
+    several = exported.complete([deep, deep], "center")
+    known = make_mask("center", 20, 30).known
+    assert several[1].best.dtype == np.uint16
+    assert np.array_equal(several[1].best[known], deep[known])
+    assert (several[1].best[~known] > 255).any()
+
+
+@pytest.fixture(scope="module")
+def bundled(tmp_path_factory):
+    networks = load_model("characters")
+    return networks, export_onnx(networks, tmp_path_factory.mktemp("onnx") / "characters.onnx")
+
+
+@pytest.mark.parametrize("spec", MASKS)
+def test_the_bundled_model_equals_torch_on_characters(bundled, spec):
+    networks, exported = bundled
+    for folder in sorted(BUNDLED.glob("characters/Sample*"))[::12]:
+        picture = open_image(next(find_images(folder)))
+        task = Task(picture, make_mask(spec, picture.height, picture.width))
+        assert_equal(networks, exported, task)
+
+
+def test_float16_weights_halve_them_and_cost_little(bundled, tmp_path):
+    networks, exported = bundled
+    path = tmp_path / "half.onnx"
+    half = export_onnx(networks, path, half=True)
+    weights = 4 * sum(value.numel() for value in networks.inpainter.parameters())
+    assert exported.facts["bytes"] - half.facts["bytes"] > 0.45 * weights
+    picture = open_image(next(find_images(BUNDLED / "characters" / "Sample011")))
+    one, other = (
+        each.complete(picture.pixels, "center", answer="average").best for each in (exported, half)
+    )
+    assert np.abs(one.astype(int) - other).mean() < 0.5
+    assert isinstance(half, OnnxModel)
