@@ -77,6 +77,8 @@ def train(
                 )  # fmt: skip
             for problem in records.bad:
                 stderr.print(f"left out: {problem}")
+            if "minutes" in plan and not training.is_run(folder) and group.is_main:
+                stderr.print("timing networks on this machine, for a minute or so")
             settings = training.resolve_training(plan, records, folder, group=group)
             _show_settings(settings, records, folder, group)
             stopped = _train(records, folder, settings, source, group, should_stop)
@@ -102,17 +104,16 @@ def _show_settings(
 
     device = describe_device(group.device(settings.device))
     processes = f", {group.world} processes" if group.world > 1 else ""
-    minutes = (
-        f"{settings.minutes:g} minutes" if settings.minutes else counted(settings.steps, "step")
-    )
+    duration, interval = counted(settings.steps, "step"), counted(settings.checkpoint_every, "step")
+    if settings.minutes:
+        duration, interval = f"{settings.minutes:g} minutes", "tenth of the time"
     print_facts(
         {
             "data": f"{counted(len(records), 'image')}, {settings.held_out:.0%} held out",
             "net": describe_networks(settings.model_dump()),
             "device": f"{device}, {settings.precision}{processes}",
-            "time": f"{minutes}, batches of {settings.batch_size} images",
-            "run": f"{run}: settings.toml; report.html and samples/ "
-            f"every {counted(settings.checkpoint_every, 'step')}",
+            "time": f"{duration}, batches of {settings.batch_size} images",
+            "run": f"{run}: settings.toml; report.html and samples/ every {interval}",
         }
     )
     if len(records) < settings.batch_size:
@@ -134,6 +135,7 @@ def _train(
     from pixmend.models import find_model
 
     event = note = ""
+    told: set[str] = set()  # kinds of warnings: the report repeats them, the terminal does not
     with progress_bar() as bar:
         unit, total = "steps", settings.steps
         if settings.minutes is not None:
@@ -148,8 +150,10 @@ def _train(
                 best = ", best so far" if now.scores.best else ""
                 stderr.print(f"{describe_scores(now.scores)}{best}")
             for warning in (*(now.scores.warnings if now.scores else ()), now.warning):
-                if warning:
+                kind = warning.partition(":")[0]
+                if warning and kind not in told:
                     stderr.print(f"warning: {warning}")
+                    told.add(kind)
             if math.isfinite(now.loss_d) and math.isfinite(now.loss_g):
                 note = (
                     f"{unit}, step {now.step:,}, loss of D {now.loss_d:.3f}, G {now.loss_g:.3f}, "

@@ -33,7 +33,6 @@ from pixmend.storage.urls import BUCKETS, open_store, parse_url, redact, staged
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-
 T = TypeVar("T")
 _CHUNK_BYTES = 8 * 2**20  # of one read, where a whole file is fetched
 _BUFFER_BYTES = 2**20  # of one read, in an open file of a store
@@ -48,9 +47,8 @@ _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 class StorePath:
     """A local path or URL of a file or folder; `StorePath.of` makes one. Picklable.
 
-    All methods raise one-line errors: `MissingError` and `InputError` if a file cannot be read,
-    `OutputError` if it cannot be written. `StoreError` is a fault of the store; the file may be
-    good.
+    All methods raise one-line errors: `MissingError` and `InputError` if a file cannot be read, `OutputError` if it cannot be
+    written. `StoreError` is a fault of the store; the file may be good.
     """
 
     local: Path | None  # None for a URL
@@ -365,10 +363,8 @@ class StorePath:
             if self.local is None or not isinstance(error, OSError):
                 raise read_error(str(self), error) from None
             if error.errno in _NOWHERE:
-                reason = f" ({error.strerror})" if error.errno != errno.ENOENT else ""
-                raise MissingError(
-                    f"{self}: no such file or folder{reason}; check the path"
-                ) from None
+                why = f" ({error.strerror})" if error.errno != errno.ENOENT else ""
+                raise MissingError(f"{self}: no such file or folder{why}; check the path") from None
             shut = (folder for folder in self.local.parents[::-1] if not os.access(folder, os.X_OK))
             place = next(shut, self) if error.errno == errno.EACCES else self
             raise InputError(f"{place}: cannot be read: {error.strerror or error}") from error
@@ -381,9 +377,7 @@ class _StoreFile(io.RawIOBase):
     """A store's file as a seekable stream of ranged reads."""
 
     def __init__(self, path: StorePath) -> None:
-        self._path = path
-        self._size = path.size()
-        self._position = 0
+        self._path, self._size, self._position = path, path.size(), 0
 
     def readable(self) -> bool:
         return True

@@ -4,7 +4,7 @@ from pixmend.training.budget import plan_training, prepare_records, resolve_trai
 from pixmend.training.callbacks import Progress
 from pixmend.training.loop import train
 from pixmend.training.monitor import Scores
-from pixmend.training.run_directory import RunDirectory
+from pixmend.training.run_directory import RunDirectory, is_run
 from pixmend.training.settings import (
     TrainSettings,
     parse_overrides,
@@ -19,6 +19,7 @@ __all__ = [
     "RunDirectory",
     "Scores",
     "TrainSettings",
+    "is_run",
     "parse_overrides",
     "plan_training",
     "prepare_records",
