@@ -244,6 +244,7 @@ def test_help_and_version_wait_for_neither_torch_nor_numpy():
         "evaluate",
         "sample",
         "info",
+        "push",
         "serve",
         "doctor",
     ]
