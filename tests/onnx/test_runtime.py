@@ -100,7 +100,6 @@ def test_python_completes_without_torch(file, image):
     [
         ("complete", "characters", "IMAGE", "--mask", "center", "--out", "out"),
         ("sample", "characters", "--out", "out.png"),
-        ("info", "characters"),
         ("train", "IMAGES", "run"),
         ("evaluate", "characters", "IMAGES", "--out", "out"),
     ],
