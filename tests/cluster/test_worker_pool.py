@@ -158,7 +158,8 @@ def run(jobs, script, workers=3, cluster=None, **callbacks):
     st.integers(0, 12),
     st.integers(1, 5),
     st.sets(st.tuples(st.integers(0, 11), st.integers(0, 3)), max_size=4),
-    st.integers(0, 3),
+    # A third accident may be the fifth death of a job before any input is left out, which fails it.
+    st.integers(0, 2),
     st.integers(0, 99),
 )
 def test_every_job_is_done_once_and_lacks_only_what_kills(count, workers, poison, accidents, seed):

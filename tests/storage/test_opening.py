@@ -311,10 +311,10 @@ def test_a_model_is_loaded_of_one_file_though_another_takes_its_place(tmp_path, 
         export()
         return header
 
-    read_header = model_file._read_header
+    read_header = model_file.parse_header
     export()
     first = load_model(path).generator.state_dict()
-    monkeypatch.setattr(model_file, "_read_header", read_then_export)
+    monkeypatch.setattr(model_file, "parse_header", read_then_export)
     again = load_model(path).generator.state_dict()
     assert all(bool((again[name] == value).all()) for name, value in first.items())
     now = load_model(path).generator.state_dict()

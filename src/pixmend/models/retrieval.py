@@ -22,6 +22,7 @@ _CACHE_BYTES = 2**29  # up to this, float32 images and squares are cached betwee
 _SEARCHED_SIZE = 32  # pixels: larger images are searched by means of blocks first
 # Images compared in full after that. The four nearest of 36,864 characters of 64 px were among the first 200 by means.
 _SHORTLIST = 256
+_TRAINING_SHORTLIST = 64  # of which one of the four nearest is missing now and then
 _SHIFT = 1  # pixels by which neighbours are aligned
 _ROUNDOFF = 2.0**-24  # of float32
 _MAX_SAMPLE, _MIN_SAMPLE = 1024, 16  # training images in `OutOfDomain`
@@ -56,7 +57,8 @@ class Retrieval:
         """
         weights = known.expand_as(target)
         pixels = ((target.double() + 1) * 127.5).round()
-        shortest = count if self._block == 1 else min(len(self), max(count, _SHORTLIST))
+        shortest = _SHORTLIST if exact else _TRAINING_SHORTLIST
+        shortest = count if self._block == 1 else min(len(self), max(count, shortest))
         pooled = _Pooled.of(pixels, weights, self._block)
         approximate = self._approximate_distances(pooled)  # [B, N]
         if excluded is not None:
@@ -65,10 +67,13 @@ class Retrieval:
         if not exact:
             if self._block == 1:
                 return least.indices
-            squared = (self.images[least.indices].float() - pixels[:, None].float()).square()
-            squared = (squared * weights[:, None]).flatten(2).sum(2)
-            squared = squared.masked_fill(least.values.isinf(), float("inf"))
-            return least.indices.gather(1, torch.topk(squared, count, dim=1, largest=False).indices)
+            rows = []
+            for row, numbers in enumerate(least.indices):
+                image, shares = pixels[row].flatten().float(), weights[row].flatten()
+                squared = self._squared_distances(numbers, image, shares)
+                squared = squared.masked_fill(least.values[row].isinf(), float("inf"))
+                rows.append(numbers[torch.topk(squared, count, largest=False).indices])
+            return torch.stack(rows)
         # The exact distance of the last one of the list differs from the approximate one by at most the error bound, and so
         # do those of all others: what lies further below is on the exact list, what lies further above is not.
         limits, margin = least.values[:, -1:].double(), 2 * pooled.rounding_error()[:, None]
@@ -112,34 +117,43 @@ class Retrieval:
         return torch.cat(
             [
                 (masks @ squares.T)[mask_of] - weighted @ values.T
-                for values, squares in (self._cached_chunks or self._chunks())
+                for values, squares in self._chunks()
             ],
             1,
         )
 
-    @cached_property
-    def _cached_chunks(self) -> list[tuple[Tensor, Tensor]]:
-        size = 8 * self.images.numel() // self._block**2
-        return list(self._chunks()) if size <= _CACHE_BYTES else []
-
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for images in torch.split(self.images, _CHUNK):
-            yield self._means(images)
+        for numbers in torch.split(torch.arange(len(self)), _CHUNK):
+            yield self._means(slice(int(numbers[0]), int(numbers[-1]) + 1))
 
-    def _means(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the block means of images, and of their squares, float32 [n, P]: exact, as 2^24 holds their sums."""
+    def _means(self, numbers: Tensor | slice) -> tuple[Tensor, Tensor]:
+        """Return the block means of images, and of their squares, float32 [n, P]."""
+        if self._cached_means is None:
+            return self._compute_means(self.images[numbers])
+        values, squares = self._cached_means
+        return values[numbers], squares[numbers]
+
+    @cached_property
+    def _cached_means(self) -> tuple[Tensor, Tensor] | None:
+        if 8 * self.images.numel() // self._block**2 > _CACHE_BYTES:
+            return None
+        parts = [self._compute_means(images) for images in torch.split(self.images, _CHUNK)]
+        values, squares = (torch.cat(each) for each in zip(*parts, strict=True))
+        return values, squares
+
+    def _compute_means(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute `_means`: exact, as 2^24 holds the sums."""
         values = images.float()
         if self._block == 1:
             return values.flatten(1), values.square().flatten(1)
-        means = (F.avg_pool2d(each, self._block) for each in (values, values.square()))
-        values, squares = (each.flatten(1) for each in means)
-        return values, squares
+        squares = F.avg_pool2d(values.square(), self._block)
+        return F.avg_pool2d(values, self._block).flatten(1), squares.flatten(1)
 
     def _nearest_means(self, numbers: Tensor, seen: "_Pooled", count: int) -> Tensor:
         """Return the ``count`` of these ascending numbers that are nearest by block means, in float64."""
         distances = []
         for chunk in torch.split(numbers, _EXACT_CHUNK):
-            values, squares = self._means(self.images[chunk])
+            values, squares = self._means(chunk)
             distances.append((seen.weights * squares - 2 * seen.weighted * values).sum(1))
         return numbers[torch.argsort(torch.cat(distances), stable=True)[:count]]
 
