@@ -240,7 +240,9 @@ def test_a_client_that_never_reads_frees_its_place(limited, hasty, path):
         assert server.post(method="instant").status_code == 200
 
 
-def test_a_client_that_reads_slowly_but_reads_gets_all_of_it(limited, hasty):
+def test_a_client_that_reads_slowly_but_reads_gets_all_of_it(limited, monkeypatch):
+    # Several looks at the connection, far enough apart for a busy machine.
+    monkeypatch.setattr("pixmend.serve.connections._READ_SECONDS", 1.5)
     with limited() as server:
         request = big_request(server, "/v1/completions")
         with connect(server) as connection:
@@ -248,7 +250,7 @@ def test_a_client_that_reads_slowly_but_reads_gets_all_of_it(limited, hasty):
             content = b""
             while part := connection.recv(2**18):
                 content += part
-                time.sleep(0.02)
+                time.sleep(0.15)
         head, _, body = content.partition(b"\r\n\r\n")
         assert b"200 OK" in head
         assert len(json.loads(body)["candidates"]) == 8

@@ -20,13 +20,15 @@ def doctor() -> None:
 
     extras = _versions()
     system = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
-    print_facts({"pixmend": pixmend.__version__, "python": system, **extras[""]})
-    problems = [
-        f"{name} is missing: pip install {name}" for name, v in extras.pop("").items() if not v
-    ]
+    packages, train = extras.pop(""), extras.get("train", {})
+    trains = any(train.values())  # without, ONNX files can be completed with
+    if trains:
+        packages |= train
+    print_facts({"pixmend": pixmend.__version__, "python": system, **packages})
+    problems = [f"{name} is missing: pip install {name}" for name, v in packages.items() if not v]
     # Most of pixmend cannot be imported while a package is missing.
-    if all(extras.get("train", {}).values()):
-        problems = problems or _examine()
+    if trains and not problems:
+        problems = _examine()
     for extra in sorted(extras.keys() - _DEVELOPMENT):
         state = (
             "installed" if all(extras[extra].values()) else f"not installed; {install_hint(extra)}"
@@ -59,7 +61,7 @@ def _examine() -> list[str]:
     from pixmend.distributed import choose_device, describe_device
     from pixmend.models import BUNDLED, load_model
 
-    hint = "" if torch.cuda.is_available() else "; no CUDA GPU: training takes hours"
+    hint = "" if torch.cuda.is_available() else "; no CUDA GPU: choose --minutes"
     stdout.print(f"device    {describe_device(choose_device())}{hint}")
     for path in sorted(BUNDLED.glob("*.safetensors")):
         load_model(path)
