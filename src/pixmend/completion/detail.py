@@ -66,24 +66,12 @@ def _shrink(image: Tensor, share: Tensor, size: tuple[int, int]) -> tuple[Tensor
 
 
 def _add_detail(answer: Tensor, image: Tensor, share: Tensor, coarser: tuple[int, int]) -> Tensor:
-    size = _size(image)
-    coarse, coarse_share = _shrink(image, (share > 1 - 1e-6).to(image.dtype), coarser)
-    blurred = resize(coarse, size)
-    reliable = resize((coarse_share > 1 - 1e-6).to(image.dtype), size)[0] > 1 - 1e-6
-    lost = image - blurred
-    detailed = _deviation(lost) > _FLAT
-    examples = torch.nonzero(_all_around(reliable) & detailed)
+    """Add to each patch of the answer what shrinking to ``coarser`` loses of the known patch most like it."""
     queries = torch.nonzero(~_all_around(share[0] > 1 - 1e-6) & (_deviation(answer) > _FLAT))
-    if not len(examples) or not len(queries):
+    if not len(queries):
         return answer
     count = min(_EXAMPLES, max(_PRODUCTS // 8 // len(queries), 1))
-    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(0))
-    examples = examples[order[:count]]
-    looks = _orientations(_patches(blurred, examples))
-    details = _orientations(_patches(lost, examples))
-    # A patch without detail, for what is as smooth in the answer as in the image.
-    looks = torch.cat([looks, torch.zeros_like(looks[:1])])
-    details = torch.cat([details, torch.zeros_like(details[:1])])
+    looks, details = _examples(image, share, coarser, count)
     weights = _gaussian(answer)
     looks = (_centred(looks) * weights.sqrt()).flatten(1)
     squares = looks.square().sum(1)
@@ -97,6 +85,26 @@ def _add_detail(answer: Tensor, image: Tensor, share: Tensor, coarser: tuple[int
                 result[:, part[:, 0] + row, part[:, 1] + column] += added[:, :, row, column]
     inside = slice(_MARGIN, -_MARGIN)
     return result[:, inside, inside].clamp(-1, 1)
+
+
+def _examples(
+    image: Tensor, share: Tensor, coarser: tuple[int, int], count: int
+) -> tuple[Tensor, Tensor]:
+    """Return up to ``count`` known patches, shrunk and enlarged again, and what that lost of them, [N, C, 5, 5] each.
+
+    The last example is without detail, for what is as smooth in the answer as in the image.
+    """
+    size = _size(image)
+    coarse, coarse_share = _shrink(image, (share > 1 - 1e-6).to(image.dtype), coarser)
+    blurred = resize(coarse, size)
+    reliable = resize((coarse_share > 1 - 1e-6).to(image.dtype), size)[0] > 1 - 1e-6
+    lost = image - blurred
+    middles = torch.nonzero(_all_around(reliable) & (_deviation(lost) > _FLAT))
+    order = torch.randperm(len(middles), generator=torch.Generator().manual_seed(0))
+    middles = middles[order[:count]]
+    blank = image.new_zeros(1, len(image), _SIDE, _SIDE)
+    looks, details = (_orientations(_patches(each, middles)) for each in (blurred, lost))
+    return torch.cat([looks, blank]), torch.cat([details, blank])
 
 
 def _patches(image: Tensor, middles: Tensor) -> Tensor:
