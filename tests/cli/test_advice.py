@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -40,6 +41,14 @@ def complete(program, model, *inputs, out, **options):
 
 def train(program, data, run, *options, settings=TINY):
     return program("train", data, run, *options, *(x for each in settings for x in ("--set", each)))
+
+
+def test_a_kind_of_warning_is_told_once(program, images, tmp_path):
+    ran = train(program, images, tmp_path / "run", "--steps", "8")
+    kinds = re.findall(r"warning: ([^:\n]+)", ran.out + ran.err)
+    assert (tmp_path / "run" / "log.jsonl").is_file()
+    assert kinds
+    assert len(kinds) == len(set(kinds))
 
 
 # Before the work

@@ -241,3 +241,19 @@ def test_images_are_answered_alike_however_many_rows_are_decoded_together(model,
     alone = [complete_batch(model, [job], options)[0] for job in jobs(7)]
     together = complete_batch(model, jobs(7), options)
     assert np.array_equal(answers(alone), answers(together))
+
+
+@pytest.mark.parametrize("side", [16, 32])
+def test_only_a_sharp_answer_that_grows_is_given_detail(model, monkeypatch, side):
+    from pixmend.completion import detail
+
+    pixels = np.random.default_rng(2).integers(0, 256, (side, side, 3), np.uint8)
+    task = Task(open_image(pixels), make_mask("center:0.3", side, side))
+    results = {}
+    for name, replacement in (("with", detail._add_detail), ("without", lambda answer, *_: answer)):
+        monkeypatch.setattr(detail, "_add_detail", replacement)
+        for kind in ("sharp", "average"):
+            options = CompletionOptions(METHODS["default"], answer=kind)
+            ((results[name, kind],),) = answers(complete_batch(model, [task], options))
+    assert np.array_equal(results["with", "sharp"], results["without", "sharp"]) == (side == 16)
+    assert np.array_equal(results["with", "average"], results["without", "average"])

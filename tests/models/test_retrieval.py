@@ -69,7 +69,9 @@ def test_images_that_float32_cannot_distinguish_are_ranked():
     images = torch.full((32, 1, 32, 32), 255, dtype=torch.uint8)
     images[:, 0, 1] = torch.ones(32, 32, dtype=torch.uint8).triu()
     target, known = torch.full((1, 1, 32, 32), -1.0), torch.ones(1, 1, 32, 32)
-    assert Retrieval(images).nearest(target, known, 32)[0].tolist() == list(range(31, -1, -1))
+    for count in range(1, 33):
+        nearest = Retrieval(images).nearest(target, known, count)[0].tolist()
+        assert nearest == list(range(31, 31 - count, -1))
 
 
 @given(questions())
