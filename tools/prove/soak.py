@@ -47,21 +47,19 @@ class _Load:
     def __init__(self, port: int, pid: int, row: Row, seed: int) -> None:
         self.port, self.pid, self.row, self.seed = port, pid, row, seed
         self.lock = threading.Lock()
-        images = sorted((BUNDLED / "characters").rglob("*.png"))[::10]
+        images = sorted((BUNDLED / "characters").rglob("*.png"))[::20]
         requests = [(path.read_bytes(), method) for path in images for method in _METHODS]
         self.requests = {_form(*request): request for request in requests}
         self.bodies = [_form(*request) for request in requests]
-        self.alone: dict[bytes, bytes] = {}
+        self.alone: dict[bytes, bytes] = {}  # request -> its right answer
         self.compared = 0  # answers, with those cut
         self.cut: list[tuple[bytes, bytes]] = []  # requests and answers that ended at the deadline
         self.seconds: list[float] = []  # of each right answer to an honest client
 
     def run(self, seconds: float, clients: int) -> None:
-        """Send each request alone, then let the clients send them until the time is up, then each once more."""
-        for body in self.bodies:
-            status, content, stopped = self._ask(body)
-            self._expect(status == 200 and not stopped, f"alone: status {status} {stopped}")
-            self.alone[body] = content
+        """Complete each image without the server, let the clients send them until the time is up, then some once more."""
+        self.model = pixmend.load("characters", device="cpu")
+        self.alone = {body: self._completed(body) for body in self.requests}
         end = time.monotonic() + seconds
         kinds: list[Callable[[random.Random], str]] = [
             *([self._honest] * 3), self._cut, self._slow_reader, self._slow_writer, self._malformed, self._watcher,
@@ -114,38 +112,37 @@ class _Load:
         self.row.figures["files at the end"] = files = _held(self.pid)[1]
         self._expect(files <= samples[0][1] + 8, f"{samples[0][1]} open files became {files}")
         for body in self.bodies[:8]:
-            status, content, _ = self._ask(body)
-            self._expect(status == 200 and content == self.alone[body], "a wrong answer afterwards")
+            status, content, stopped = self._ask(body)
+            right = status == 200 and self._is_right(body, content, stopped=bool(stopped))
+            self._expect(right, f"a wrong answer afterwards: {status}")
         self._judge_cut()
         self.row.figures |= {"answers compared": self.compared, "of these cut": len(self.cut)}
 
     def _judge_cut(self) -> None:
         """Compare what ended at the deadline with the search as it is after each of its steps."""
-        after = {body: self._after_each_step(body) for body in {body for body, _ in self.cut}}
+        after = {
+            body: {self._completed(body, last) for last in range(_STEPS + 1)}
+            for body in {body for body, _ in self.cut}
+        }
         for body, content in self.cut:
             self._expect(content in after[body], "a wrong answer at the deadline")
 
-    def _after_each_step(self, body: bytes) -> set[bytes]:
+    def _completed(self, body: bytes, last: int = _STEPS) -> bytes:
+        """Complete a request in this process, with a search that ends after so many steps."""
         image, method = self.requests[body]
-        if method == "instant":  # has no steps
-            return {self.alone[body]}
         picture = decode_image(image, Path("a.png"))
-        task = Task(picture, open_mask("center", picture))
-        options = CompletionOptions(find_method(method, steps=_STEPS))
-        model, answers = pixmend.load("characters", device="cpu"), {self.alone[body]}
-        for last in range(_STEPS):
-            steps: list[int] = []
-            (completion,) = model.complete_tasks(
-                [task],
-                options,
-                on_preview=lambda preview, steps=steps: steps.append(preview.step),
-                should_stop=lambda last=last, steps=steps: last in steps,
-            )
-            answers.add(png_bytes(completion.candidates[0].picture))
-        return answers
+        steps = _STEPS if method == "default" else None
+        passed: list[int] = []
+        (completion,) = self.model.complete_tasks(
+            [Task(picture, open_mask("center", picture))],
+            self.model.for_model(CompletionOptions(find_method(method, steps=steps))),
+            on_preview=lambda preview: passed.append(preview.step),
+            should_stop=lambda: last in passed,
+        )
+        return png_bytes(completion.candidates[0].picture)
 
     def _is_right(self, body: bytes, content: bytes, *, stopped: bool) -> bool:
-        """Compare an answer with that of its request alone; those that were cut, at the end."""
+        """Compare an answer with the right one; those that were cut, at the end."""
         with self.lock:
             self.compared += 1
             if stopped:
