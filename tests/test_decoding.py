@@ -7,7 +7,6 @@ import os
 import re
 import resource
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ from pixmend.images.decoding import decode, is_light, png_chunks, upright
 from pixmend.images.image_files import FORMATS
 from pixmend.models import save_model
 from pixmend.storage import StorePath
+from tools.prove.bombs import empty_segments, exif_bomb, tile_bomb, with_chunks
 
 PIL_FORMATS = tuple(name for name in FORMATS if name != "NPY")
 SHAPE = (13, 11)
@@ -47,51 +47,6 @@ def saved(image, kind, **options):
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def chunk(kind, body):
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def with_chunks(png, *chunks):
-    """Return a PNG with chunks after its header."""
-    return png[:33] + b"".join(chunk(*each) for each in chunks) + png[33:]
-
-
-def tiff(*fields, samples=b""):
-    """Return a TIFF of (tag, type, value) with samples behind its only directory."""
-    end = 8 + 2 + 12 * (len(fields) + 2) + 4
-    entries = [*fields, (324, 4, end), (325, 4, len(samples))]
-    content = b"II*\0" + struct.pack("<IH", 8, len(entries))
-    content += b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in entries)
-    return content + bytes(4) + samples
-
-
-def zeros(mebibytes):
-    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    block = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
-    return b"\x78\x9c" + block * mebibytes + packer.flush()
-
-
-def tile_bomb():
-    """Return a TIFF of 16 x 16 whose only tile has 46,336 x 46,336 pixels."""
-    head = [(256, 4, 16), (257, 4, 16), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1)]
-    return tiff(*head, (322, 4, 46336), (323, 4, 46336), samples=zeros(2048))
-
-
-def exif_bomb():
-    """Return a PNG with EXIF of 30,000 tags that share 0.3 MiB."""
-    entries = (struct.pack("<HHII", tag, 7, 300_000, 8) for tag in range(1000, 31000))
-    exif = b"II*\0\x08\0\0\0" + struct.pack("<H", 30000) + b"".join(entries) + bytes(4)
-    return with_chunks(saved(pil(), "PNG"), (b"eXIf", exif))
-
-
-def empty_segments(kind, mebibytes):
-    content = saved(pil(), kind)
-    if kind == "JPEG":
-        return content[:2] + b"\xff\xe5\0\2" * (mebibytes * 2**18) + content[2:]
-    start = content.index(b"\x2c")
-    return content[:start] + b"\x21\xfe\0" * (mebibytes * 2**20 // 3) + content[start:]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "F"])

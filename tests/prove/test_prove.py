@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+import pixmend
 import tools.prove.__main__ as runner
 from pixmend import storage
 from tools.prove import (
@@ -14,6 +15,7 @@ from tools.prove import (
     disk,
     hostile,
     machines,
+    manners,
     mutate,
     neighbours,
     numerics,
@@ -82,7 +84,7 @@ def test_a_clock_that_goes_back_changes_no_result(world, tmp_path):
 def test_hostile_files_are_refused_within_memory(tmp_path):
     """All but the names and links, which have tests of their own."""
     sections = [hostile.bombs_of_images, hostile.zips, hostile.polyglots, hostile.model_files]
-    holds(*hostile.tried(tmp_path, sections))
+    holds(*hostile.tried(tmp_path, [*sections, hostile.models_of_strangers, hostile.records]))
 
 
 def test_odd_names_are_names_like_others(tmp_path):
@@ -120,6 +122,24 @@ def test_a_server_under_mixed_load_gives_right_answers(tmp_path):
     holds(*soak.soak(SMALL, tmp_path))
 
 
+def test_a_wrong_answer_at_the_deadline_would_be_seen():
+    row = Row("soak")
+    load = soak._Load(0, os.getpid(), row, 1)
+    load.model = pixmend.load("characters", device="cpu")
+    body = next(body for body, (_, method) in load.requests.items() if method == "default")
+    load.alone = {body: load._completed(body)}
+    after_two_steps = load._completed(body, 2)
+    assert after_two_steps != load.alone[body]
+    assert load._is_right(body, after_two_steps, stopped=True)
+    load._judge_cut()
+    assert not row.wrong
+    assert not load._is_right(body, after_two_steps, stopped=False)
+    load._is_right(body, b"of another image", stopped=True)
+    load._judge_cut()
+    assert row.wrong == ["a wrong answer at the deadline"]
+    assert load.compared == 3
+
+
 def test_users_of_one_folder_touch_and_lose_nothing_of_each_other(world, tmp_path):
     verb = verb_of(world, "complete")
     holds(
@@ -127,6 +147,9 @@ def test_users_of_one_folder_touch_and_lose_nothing_of_each_other(world, tmp_pat
     )
     holds(neighbours.at_once(world, tmp_path / "together", rounds=1))
     holds(neighbours.replaced_models(tmp_path / "models", rounds=1))
+    row = neighbours.foreign_cluster(tmp_path / "cluster")
+    holds(row)
+    assert row.counts["joined"] == 1
 
 
 def test_lost_lines_and_removed_files_of_others_would_be_seen(world, tmp_path, monkeypatch):
@@ -139,6 +162,19 @@ def test_lost_lines_and_removed_files_of_others_would_be_seen(world, tmp_path, m
         lambda folder: [path.unlink() for path in folder.glob("*.tmp")],
     )
     assert "x.tmp is gone" in neighbours.foreign_files(verb, tmp_path / "foreign").wrong
+
+
+def test_strangers_odd_servers_formulas_and_signals(world, tmp_path):
+    holds(manners.odd_servers(), manners.formulas(world, tmp_path / "formulas"))
+    row = manners.stopped(verb_of(world, "train"), tmp_path / "stopped", rounds=1)
+    holds(row, manners.strangers())
+    assert row.counts["stopped and saved"]
+
+
+def test_a_formula_in_a_table_would_be_seen(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("pixmend.evaluation.results._FORMULA", ())
+    (told,) = manners.formulas(world, tmp_path).wrong
+    assert "HYPERLINK" in told
 
 
 @pytest.mark.parametrize("attack", ["half a head", "thin images"])

@@ -22,7 +22,7 @@ from pixmend.images import encode_png
 from pixmend.serve import AccessPolicy, Limits
 from tests.serve.conftest import png
 from tests.serve.test_api import SEARCH, events, is_problem, until
-from tests.test_decoding import tile_bomb
+from tools.prove.bombs import tile_bomb
 
 
 def test_a_body_over_the_limit_is_refused_by_what_it_says_or_by_what_it_is(limited):

@@ -19,6 +19,7 @@ from tools.prove.crash import crash
 from tools.prove.disk import disk
 from tools.prove.hostile import hostile
 from tools.prove.machines import machines
+from tools.prove.manners import manners
 from tools.prove.mutate import mutants
 from tools.prove.neighbours import neighbours
 from tools.prove.numerics import numerics
@@ -42,6 +43,7 @@ SECTIONS: dict[str, Callable[[Scale, Path], list[Row]]] = {
     "neighbours": neighbours,
     "mutants": mutants,
     "machines": machines,
+    "manners": manners,
     "numerics": numerics,
     "soak": soak,
     "siege": siege,

@@ -3,21 +3,21 @@
 import io
 import json
 import os
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from pixmend.images import encode_png
 from pixmend.models import load_model, save_model
 from pixmend.records import Manifest
+from pixmend.records.tfrecord import Value, encode_example, write_record
 from pixmend.storage import write_text
 from pixmend.training import read_recipe, resolve
+from tools.prove.bombs import deflated_zeros, image_bombs, structural_bombs
 from tools.prove.children import Ended, attempt, program
 from tools.prove.tally import Row, Scale, counted
 from tools.prove.world import SIDE, make_images
@@ -29,8 +29,10 @@ __all__ = [
     "hostile",
     "links",
     "model_files",
+    "models_of_strangers",
     "names",
     "polyglots",
+    "records",
     "settings_files",
     "tried",
     "zips",
@@ -52,8 +54,12 @@ def hostile(scale: Scale, folder: Path) -> list[Row]:
     """Try all kinds of hostile files."""
     del scale
     return tried(
-        folder, [bombs_of_images, zips, polyglots, names, links, model_files, settings_files]
-    )
+        folder,
+        [
+            bombs_of_images, zips, polyglots, names, links, model_files, models_of_strangers, records,
+            settings_files,
+        ],
+    )  # fmt: skip
 
 
 def tried(folder: Path, kinds: Sequence[Callable[[Path, Path], Row]]) -> list[Row]:
@@ -69,50 +75,23 @@ def judge(row: Row, what: str, ended: Ended, *, refused: bool | None = None) -> 
     row.note(ended.kind)
     row.most("most MiB", ended.peak)
     row.expect(ended.is_clean, f"{what}: {ended.kind}: {ended.last_words}")
+    row.expect("\x1b" not in ended.said, f"{what}: an escape code reached the terminal")
     row.expect(ended.peak <= MEMORY_MIB, f"{what}: took {ended.peak:.0f} MiB")
     if refused is not None:
         row.expect((ended.code == 2) == refused, f"{what}: {ended.kind}: {ended.last_words}")
 
 
 def bombs_of_images(folder: Path, model: Path) -> Row:
-    """Small files of huge images, or with huge metadata."""
+    """Small files of huge images, with huge metadata, or of parts without number."""
     with counted("image bombs") as row:
         folder.mkdir()
-        for name, content in bombs().items():
-            path = folder / name
-            path.write_bytes(content)
-            for verb in ("complete", "pack"):
-                judge(row, f"{verb} {name}", _use(verb, path, model), refused=True)
+        for content_of, refused in ((image_bombs(), True), (structural_bombs(), None)):
+            for name, content in content_of.items():
+                path = folder / name
+                path.write_bytes(content)
+                for verb in ("complete", "pack"):
+                    judge(row, f"{verb} {name}", _use(verb, path, model), refused=refused)
     return row
-
-
-def bombs() -> dict[str, bytes]:
-    """Return file name -> content."""
-    found = {}
-    wide = Image.new("1", (12_000, 12_000))
-    for suffix, kind, options in (
-        ("png", "PNG", {}),
-        ("tif", "TIFF", {"compression": "group4"}),
-    ):
-        buffer = io.BytesIO()
-        wide.save(buffer, kind, **options)
-        found[f"144-megapixels.{suffix}"] = buffer.getvalue()
-    found["4-gigapixels.gif"] = _gif_of(65_535, 65_535)
-    head = struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 6, 0, 0, 0)
-    found["4-exapixels.png"] = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + _chunk(b"IEND", b"")
-    plain = encode_png(np.zeros((8, 8, 1), np.uint8))
-    gigabyte = b"\x78\x9c" + _zeros(1024)
-    after_head = 8 + 25
-    for kind, body in (
-        (b"zTXt", b"Comment\0\0" + gigabyte),
-        (b"iTXt", b"Comment\0\1\0\0\0" + gigabyte),
-    ):
-        content = plain[:after_head] + _chunk(kind, body) + plain[after_head:]
-        found[f"gigabyte-of-text.{kind.decode().lower()}.png"] = content
-    found["65535-squared.webp"] = _webp_of(16384, 16384)
-    found["2-gigapixels.bmp"] = _bmp_of(46_000, 46_000)
-    found["65535-squared.jpg"] = _jpeg_of(65_500, 65_500)
-    return found
 
 
 def zips(folder: Path, model: Path) -> Row:
@@ -266,6 +245,52 @@ def model_files(folder: Path, model: Path) -> Row:
     return row
 
 
+def models_of_strangers(folder: Path, model: Path) -> Row:
+    """Model files, whole by their digests, with weights or a card that no training writes."""
+    with counted("models of strangers") as row:
+        folder.mkdir()
+        del model
+        endless, path = untrained(), folder / "m.safetensors"
+        next(endless.generator.parameters()).data.view(-1)[-1] = float("nan")
+        calibration = {
+            "predicted": "abc", "observed": [0.1], "centre": [0.0], "spread": [1.0], "distance": 2.0,
+        }  # fmt: skip
+        odd_calibration = replace(untrained(), card={"calibration": calibration})
+        escapes = replace(untrained(), card={"licence": "\x1b[2J\x1b]0;forged\x07\nerror: forged"})
+        image = folder / "a.png"
+        image.write_bytes(encode_png(np.zeros((SIDE, SIDE, 1), np.uint8)))
+        for name, each, refused in (
+            ("weights that are NaN", endless, True),
+            ("a malformed calibration", odd_calibration, True),
+            ("a card with escape codes", escapes, False),
+        ):
+            save_model(each, path)
+            judge(row, name, _use("complete", image, path), refused=refused)
+            told = attempt(program("info", path))
+            judge(row, f"info: {name}", told)
+            row.expect("\nerror: forged" not in told.said, f"info: {name}: a forged line")
+    return row
+
+
+def records(folder: Path, model: Path) -> Row:
+    """TFRecords with right checksums whose Examples have more parts than memory."""
+    with counted("records of many parts") as row:
+        folder.mkdir()
+        del model
+        parts: dict[str, dict[str, Value]] = {
+            "a hundred thousand features": {f"{number}": 1 for number in range(10**5)},
+            "a name of a megabyte": {"k" * 10**6: 1},
+            "four million values": {"image": [0] * (2**22 + 1)},
+        }
+        for name, features in parts.items():
+            path = folder / f"{name.replace(' ', '-')}.tfrecord"
+            with path.open("wb") as file:
+                write_record(file, encode_example(features))
+            judge(row, name, _use("pack", path, path), refused=True)
+            path.unlink()
+    return row
+
+
 def settings_files(folder: Path, model: Path) -> Row:
     """Try settings files with a million keys, deep nesting, or values of a million digits."""
     with counted("settings files") as row:
@@ -318,52 +343,11 @@ def _completing(model: Path, images: Path, out: Path) -> Callable[[], None]:
     )
 
 
-def _chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def _webp_of(width: int, height: int) -> bytes:
-    bits = 0x2F | ((width - 1) & 0x3FFF) << 8 | ((height - 1) & 0x3FFF) << 22
-    body = b"VP8L" + struct.pack("<I", 12) + bits.to_bytes(5, "little") + bytes(7)
-    return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
-
-
-def _gif_of(width: int, height: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("L", (8, 8)).save(buffer, "GIF")
-    content = bytearray(buffer.getvalue())
-    content[6:10] = struct.pack("<HH", width, height)
-    place = content.index(b"\x2c") + 5
-    content[place : place + 4] = struct.pack("<HH", width, height)
-    return bytes(content)
-
-
-def _bmp_of(width: int, height: int) -> bytes:
-    info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 2835, 2835, 0, 0)
-    return b"BM" + struct.pack("<IHHI", 54 + 64, 0, 0, 54) + info + bytes(64)
-
-
-def _jpeg_of(width: int, height: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("L", (8, 8)).save(buffer, "JPEG")
-    content = bytearray(buffer.getvalue())
-    place = content.index(b"\xff\xc0") + 5
-    content[place : place + 4] = struct.pack(">HH", height, width)
-    return bytes(content)
-
-
-def _zeros(mebibytes: int) -> bytes:
-    """Return deflated zeros, by repeating one block, which is faster than compressing all."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    block = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
-    return block * mebibytes + packer.flush()
-
-
 def _zip_bomb(path: Path) -> None:
     """Members with false small sizes, and one with its true size."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         for number in range(3):
-            archive.writestr(f"{number}.png", _zeros(600))
+            archive.writestr(f"{number}.png", deflated_zeros(600))
         for number, info in enumerate(archive.filelist):
             info.compress_type = zipfile.ZIP_DEFLATED
             info.file_size = 600 * 2**20 if number == 0 else 1000

@@ -3,9 +3,12 @@
 import json
 import os
 import shutil
+import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pixmend.cluster import session
 from pixmend.models import load_model, save_model
 from tools.prove.children import attempt, program, start
 from tools.prove.hostile import judge
@@ -13,7 +16,14 @@ from tools.prove.tally import Row, Scale, counted
 from tools.prove.world import Verb, World, make_world, verbs_of
 from tools.untrained import untrained
 
-__all__ = ["at_once", "foreign_files", "neighbours", "odd_files", "replaced_models"]
+__all__ = [
+    "at_once",
+    "foreign_cluster",
+    "foreign_files",
+    "neighbours",
+    "odd_files",
+    "replaced_models",
+]
 
 _SECRET = b"what belongs to others\n"
 _FOREIGN = (".notes.20261129.tmp", ".a.b.abcdefgh.tmp", "x.tmp", ".results.jsonl.swp")
@@ -29,6 +39,7 @@ def neighbours(scale: Scale, folder: Path) -> list[Row]:
         *(foreign_files(verb, folder / "foreign") for verb in verbs),
         at_once(world, folder / "together", scale.rounds),
         replaced_models(folder / "models", scale.rounds),
+        foreign_cluster(folder / "cluster"),
     ]
 
 
@@ -112,6 +123,34 @@ def replaced_models(folder: Path, rounds: int) -> Row:
             row.expect(ended.code == 0, f"{ended.kind}: {ended.last_words}")
         row.expect(saving.end().code == 0, "the model could not be saved")
     return row
+
+
+def foreign_cluster(folder: Path) -> Row:
+    """Look for a Ray cluster where somebody else may name one, as `--cluster auto` does."""
+    with counted("--cluster auto: an address that others may write") as row:
+        path, elsewhere = folder / "ray" / "ray_current_cluster", folder / "elsewhere"
+        path.parent.mkdir(parents=True)
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            elsewhere.write_text(f"127.0.0.1:{server.getsockname()[1]}\n")
+            puts: dict[str, Callable[[], object]] = {
+                "its own": lambda: shutil.copy(elsewhere, path),
+                "writable by all": lambda: (shutil.copy(elsewhere, path), path.chmod(0o666)),
+                "a link": lambda: path.symlink_to(elsewhere),
+                "a pipe": lambda: os.mkfifo(path),
+                "a device": lambda: path.symlink_to("/dev/zero"),
+            }
+            for how, put in puts.items():
+                put()
+                joins = attempt(lambda: sys.exit(3 if _auto_address(folder) else 0)).code == 3
+                row.note("joined" if joins else "left alone")
+                row.expect(joins == (how == "its own"), f"{how}: {row.counts}")
+                path.unlink()
+    return row
+
+
+def _auto_address(folder: Path) -> str | None:
+    os.environ["RAY_TMPDIR"] = str(folder)
+    return session._own_cluster()
 
 
 def _names_of_each_kind(whole: Path) -> list[Path]:

@@ -20,7 +20,7 @@ from pixmend.images import encode_png
 from pixmend.models import BUNDLED
 from tools.prove.tally import Row, Scale, counted
 
-__all__ = ["ATTACKS", "siege"]
+__all__ = ["ATTACKS", "Target", "serving", "siege"]
 
 FILES = 1024  # of the server process
 SOCKETS = 1100
@@ -35,9 +35,9 @@ def siege(scale: Scale, folder: Path) -> list[Row]:
     # The attacker's sockets are files of this process.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    rows = []
+    rows, deadlines = [], ("--deadline", f"{DEADLINE:g}", "--drain", f"{DRAIN:g}")
     for name, attack in ATTACKS.items():
-        with counted(f"serve: {name}") as row, _serving() as target, ExitStack() as held:
+        with counted(f"serve: {name}") as row, serving(*deadlines) as target, ExitStack() as held:
             before = target.memory()
             attack(target, held)
             end = time.monotonic() + DEADLINE + LATE
@@ -60,7 +60,9 @@ def siege(scale: Scale, folder: Path) -> list[Row]:
 
 
 @dataclass
-class _Target:
+class Target:
+    """A server process, its port and its log."""
+
     process: subprocess.Popen[str]
     port: int
     log: tempfile._TemporaryFileWrapper  # type: ignore[type-arg]
@@ -81,7 +83,7 @@ class _Target:
         return int(found[1]) / 1024
 
 
-def _ask(target: _Target, row: Row) -> None:
+def _ask(target: Target, row: Row) -> None:
     """Ask for health and for a completion: each is answered or refused in time."""
     image = next((BUNDLED / "characters").rglob("*.png")).read_bytes()
     for method, path, body in (
@@ -106,21 +108,21 @@ def _ask(target: _Target, row: Row) -> None:
     time.sleep(0.2)
 
 
-def _thin_masks(target: _Target, held: ExitStack) -> None:
+def _thin_masks(target: Target, held: ExitStack) -> None:
     for _ in range(4):
         connection = held.enter_context(target.connect())
         path = "/v1/masks/strokes:0.8?width=4000000&height=1"
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
 
 
-def _large_masks(target: _Target, held: ExitStack) -> None:
+def _large_masks(target: Target, held: ExitStack) -> None:
     for seed in range(8):
         connection = held.enter_context(target.connect())
         path = f"/v1/masks/strokes:0.8?width=2000&height=2000&seed={seed}"
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
 
 
-def _many_windows(target: _Target, held: ExitStack) -> None:
+def _many_windows(target: Target, held: ExitStack) -> None:
     """Send windows within the bound of work and above it; the clients leave at once."""
     for side in (1000, 400, 200):
         image = _noise(side, side, 1)
@@ -130,7 +132,7 @@ def _many_windows(target: _Target, held: ExitStack) -> None:
             connection.sendall(_request("/v1/completions", body))
 
 
-def _large_images(target: _Target, held: ExitStack) -> None:
+def _large_images(target: Target, held: ExitStack) -> None:
     body = _form(_noise(2000, 2000, 4), mask_spec="center", candidates="16", method="instant")
     for _ in range(4):
         _send(target, held, body)
@@ -139,13 +141,13 @@ def _large_images(target: _Target, held: ExitStack) -> None:
         _send(target, held, body)
 
 
-def _half_heads(target: _Target, held: ExitStack) -> None:
+def _half_heads(target: Target, held: ExitStack) -> None:
     for _ in range(SOCKETS):
         connection = held.enter_context(target.connect())
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: local")
 
 
-def _no_readers(target: _Target, held: ExitStack) -> None:
+def _no_readers(target: Target, held: ExitStack) -> None:
     body = _form(_noise(900, 900, 3), mask_spec="center", candidates="4", method="instant")
     for number in range(48):
         path = "/v1/completions/stream" if number < 8 else "/v1/completions"
@@ -162,7 +164,7 @@ ATTACKS = {
 }
 
 
-def _send(target: _Target, held: ExitStack, body: bytes, path: str = "/v1/completions") -> None:
+def _send(target: Target, held: ExitStack, body: bytes, path: str = "/v1/completions") -> None:
     """Send a request from a thread that never reads."""
     connection = held.enter_context(target.connect())
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -177,9 +179,9 @@ def _send(target: _Target, held: ExitStack, body: bytes, path: str = "/v1/comple
 
 
 @contextmanager
-def _serving() -> Iterator[_Target]:
-    options = ["--port", "0", "--deadline", f"{DEADLINE:g}", "--drain", f"{DRAIN:g}"]
-    command = [sys.executable, "-m", "pixmend", "serve", "characters", *options]
+def serving(*options: str) -> Iterator[Target]:
+    """Run a server that may open few files, until its model is ready; kill it after the block."""
+    command = [sys.executable, "-m", "pixmend", "serve", "characters", "--port", "0", *options]
     with (
         tempfile.NamedTemporaryFile() as log,
         subprocess.Popen(
@@ -191,7 +193,7 @@ def _serving() -> Iterator[_Target]:
         try:
             address = re.search(r":(\d+)/", process.stdout.readline())
             assert address, "the server did not start"
-            target = _Target(process, int(address[1]), log)
+            target = Target(process, int(address[1]), log)
             connection = HTTPConnection("127.0.0.1", target.port, timeout=60)
             connection.request("GET", "/healthz")  # answered once the models are ready
             connection.getresponse().read()
