@@ -11,6 +11,7 @@ from pixmend.models.dcgan import (
 )
 from pixmend.models.inpainter import (
     INPAINTER_LATENT,
+    LEAST_WEIGHT,
     NEIGHBOURS,
     ROW_BLOCK,
     Evidence,
@@ -38,6 +39,7 @@ __all__ = [
     "CORRECT_TOLERANCE",
     "DCGAN",
     "INPAINTER_LATENT",
+    "LEAST_WEIGHT",
     "NEIGHBOURS",
     "ROW_BLOCK",
     "Calibration",

@@ -30,6 +30,10 @@ _ROWS = 128  # decoded together: more take memory and, out of a CPU's cache, tim
 # differently; with none, a row's arithmetic is the same in any batch, bit for bit (tests hold this on CPUs).
 ROW_BLOCK = 8
 _UNRELATED = 2.0  # distance of a neighbour where nothing is known: black from white
+# Weights of the mixture are less by this, and at least 0: an image of one colour stays one, without a trace of others.
+LEAST_WEIGHT = 0.05
+# Latents are wider than in training, where the best of several draws is trained and z does less than it might.
+_LATENT_SCALE = 1.5
 _MIN_LOG_VARIANCE, _MAX_LOG_VARIANCE = -8.0, 2.0
 
 
@@ -123,6 +127,7 @@ def gather_evidence(
     """
     count = 0 if retrieval is None else min(NEIGHBOURS, len(retrieval))
     shape = target.shape[1:]
+    target = target.contiguous()  # of images in channels last, fills take half as long again
     fill = biharmonic_fill(target, known)
     if retrieval is None or not count:
         neighbours = target.new_zeros(len(target), 0, *shape)
@@ -186,6 +191,9 @@ class Inpainter(nn.Module):
         output = F.pixel_shuffle(output.float(), self.fold)
         experts = self.neighbours + 2
         weights = torch.softmax(output[:, :experts], 1)[:, :, None]  # [B, experts, 1, S, S]
+        if not self.training:
+            weights = (weights - LEAST_WEIGHT).clamp_min(0)
+            weights = weights / weights.sum(1, keepdim=True)
         colours = torch.tanh(output[:, experts:-1])
         images = torch.cat([evidence.experts(), colours[:, None]], 1)
         log_variance = output[:, -1:].clamp(_MIN_LOG_VARIANCE, _MAX_LOG_VARIANCE)
@@ -249,12 +257,12 @@ def _answer(
 
 
 def inpainter_latents(draws: int, *, seed: int) -> Tensor:
-    """Draw z [draws, INPAINTER_LATENT] from N(0, I); draw i is equal for any number of draws."""
-    latents = [
-        torch.randn(INPAINTER_LATENT, generator=generator_for(seed, "posterior", draw))
-        for draw in range(draws)
-    ]
-    return torch.stack(latents) if latents else torch.empty(0, INPAINTER_LATENT)
+    """Draw z [draws, INPAINTER_LATENT], uniform on a sphere; draw i is equal for any number of draws."""
+    latents = torch.empty(draws, INPAINTER_LATENT)
+    for draw, z in enumerate(latents):
+        z.normal_(generator=generator_for(seed, "posterior", draw))
+    radius = _LATENT_SCALE * INPAINTER_LATENT**0.5
+    return F.normalize(latents, dim=1) * radius
 
 
 def whole_blocks(rows: Tensor) -> Tensor:
