@@ -123,17 +123,15 @@ def complete(
     from pixmend.cli.completion_run import Animations, CompletionRun
     from pixmend.completion import CompletionOptions
 
-    others = {"--seconds": seconds, "--animation": animation, "--retrieval": retrieval,
-        "--server": server, "--cluster": cluster}  # fmt: skip
+    others = {"--animation": animation, "--retrieval": retrieval, "--server": server}
+    onnx = {"--seconds": seconds, **others, "--cluster": cluster}
     options = CompletionOptions(
-        _find_method(model, method, steps, blend, others), candidates,
+        _find_method(model, method, steps, blend, onnx), candidates,
         _parse_steps(snapshots), seed, batch, seconds,
         answer=cast("Answer", answer), view=cast("View", view),
     )  # fmt: skip
     if cluster is not None:
-        _refuse_with(
-            "--cluster", {**others, "--range": limits, "--seconds": None, "--cluster": None}
-        )
+        _refuse_with("--cluster", {**others, "--range": limits})
         _complete_on(cluster, model, inputs, folder, options, mask, uncertainty, device, as_json)
         return
     run = CompletionRun(

@@ -261,7 +261,7 @@ def inpainter_latents(draws: int, *, seed: int) -> Tensor:
     latents = torch.empty(draws, INPAINTER_LATENT)
     for draw, z in enumerate(latents):
         z.normal_(generator=generator_for(seed, "posterior", draw))
-    radius = _LATENT_SCALE * INPAINTER_LATENT**0.5
+    radius: float = _LATENT_SCALE * INPAINTER_LATENT**0.5
     return F.normalize(latents, dim=1) * radius
 
 
