@@ -180,11 +180,11 @@ class Inpainter(nn.Module):
 
     def estimate(self, maps: Sequence[Tensor], evidence: Evidence) -> Answer:
         """Return the mean of all plausible completions."""
-        return self._mix(self.estimator(maps, None), evidence)
+        return self._mix(self.estimator(maps), evidence)
 
-    def draw(self, maps: Sequence[Tensor], z: Tensor, evidence: Evidence) -> Tensor:
-        """Return a draw of each image for z [B, INPAINTER_LATENT], [B, C, S, S]."""
-        return self._mix(self.drawer(maps, z), evidence).images
+    def draw(self, begun: Sequence[Tensor], z: Tensor, evidence: Evidence) -> Tensor:
+        """Return a draw of each image for z [B, INPAINTER_LATENT], [B, C, S, S], from ``drawer.begin(maps)``."""
+        return self._mix(self.drawer.finish(begun, z), evidence).images
 
     def _mix(self, output: Tensor, evidence: Evidence) -> Answer:
         """Mix the neighbours, the biharmonic fill and own colours by a per-pixel softmax."""
@@ -211,14 +211,26 @@ class _WayUp(nn.Module):
         )
         self.head = nn.Conv2d(widths[0], outputs, 3, padding=1)
 
-    def forward(self, maps: Sequence[Tensor], z: Tensor | None) -> Tensor:
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return the outputs at full size, without a latent."""
+        return self.finish(self.begin(maps), None)
+
+    def begin(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Return the maps with the two deepest replaced by what is equal for all latents."""
+        return [*maps[:-2], self.ups[0].begin(_joined(maps[-1], maps[-2]))]
+
+    def finish(self, begun: Sequence[Tensor], z: Tensor | None) -> Tensor:
         """Return the outputs at full size."""
-        up_maps = maps[-1]
-        for up, skip in zip(self.ups, maps[-2::-1], strict=True):
-            enlarged = F.interpolate(up_maps, scale_factor=2.0, mode="nearest")
-            up_maps = up(torch.cat([enlarged, skip], 1), z)
-        outputs: Tensor = self.head(up_maps)
+        maps = self.ups[0].finish(begun[-1], z)
+        for up, skip in zip(self.ups[1:], begun[-2::-1], strict=True):
+            maps = up(_joined(maps, skip), z)
+        outputs: Tensor = self.head(maps)
         return outputs
+
+
+def _joined(maps: Tensor, skip: Tensor) -> Tensor:
+    """Return maps enlarged to the size of a skip connection, and these."""
+    return torch.cat([F.interpolate(maps, scale_factor=2.0, mode="nearest"), skip], 1)
 
 
 @torch.no_grad()
@@ -251,7 +263,8 @@ def _answer(
     if draws:
         rows = whole_blocks(torch.arange(count, device=z.device).repeat_interleave(draws))
         latents = z.repeat(-(-len(rows) // draws), 1)[: len(rows)]
-        drawn = inpainter.draw([each[rows] for each in maps], latents, evidence.take(rows))
+        begun = [each[rows] for each in inpainter.drawer.begin(maps)]
+        drawn = inpainter.draw(begun, latents, evidence.take(rows))
         images = drawn[: count * draws].view_as(images)
     return estimate.images[:count], estimate.log_variance[:count], images
 
@@ -282,7 +295,13 @@ class _Block(nn.Module):
         self.modulate = nn.Linear(latent_dim, 2 * width) if latent_dim else None
 
     def forward(self, maps: Tensor, z: Tensor | None = None) -> Tensor:
-        maps = F.silu(self.first_norm(self.first(maps)))
+        return self.finish(self.begin(maps), z)
+
+    def begin(self, maps: Tensor) -> Tensor:
+        """Return what does not depend on z."""
+        return F.silu(self.first_norm(self.first(maps)))
+
+    def finish(self, maps: Tensor, z: Tensor | None) -> Tensor:
         maps = self.second_norm(self.second(maps))
         if self.modulate is not None and z is not None:
             scale, shift = self.modulate(z)[:, :, None, None].chunk(2, 1)
