@@ -10,6 +10,7 @@ weights begin mostly at the nearest neighbour.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -217,11 +218,11 @@ class _WayUp(nn.Module):
 
     def begin(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Return the maps with the two deepest replaced by what is equal for all latents."""
-        return [*maps[:-2], self.ups[0].begin(_joined(maps[-1], maps[-2]))]
+        return [*maps[:-2], cast("_Block", self.ups[0]).begin(_joined(maps[-1], maps[-2]))]
 
     def finish(self, begun: Sequence[Tensor], z: Tensor | None) -> Tensor:
         """Return the outputs at full size."""
-        maps = self.ups[0].finish(begun[-1], z)
+        maps = cast("_Block", self.ups[0]).finish(begun[-1], z)
         for up, skip in zip(self.ups[1:], begun[-2::-1], strict=True):
             maps = up(_joined(maps, skip), z)
         outputs: Tensor = self.head(maps)
