@@ -276,11 +276,8 @@ def _complete_on(
         completed = complete(
             cluster, model, images, out, options,
             mask=mask, uncertainty=uncertainty, device=device, on_progress=show, on_tick=check_stop,
+            on_facts=print if as_json else lambda line: None,
         )  # fmt: skip
-    if as_json:
-        with completed.results.open() as lines:
-            for line in lines:
-                print(line.decode(), end="")
     _report(completed, as_json, earlier=completed.kept)
     if completed.failed:
         raise Exit(2)

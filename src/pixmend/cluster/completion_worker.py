@@ -59,6 +59,7 @@ class PartResult:
     kept: int
     failed: int
     current: str
+    ledger: bytes  # that of the folder may be replaced by another command's
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,11 @@ class CompletionWorker(JobWorker):
         # What could not be read a moment ago may be readable now.
         run.complete([position for position in failed if position not in policy.left_out])
         lines = [json.dumps(asdict(entries[position])) + "\n" for position in range(len(inputs))]
-        (self.spec.out / ledger_path(part.number)).write_bytes("".join(lines).encode())
+        ledger = "".join(lines).encode()
+        (self.spec.out / ledger_path(part.number)).write_bytes(ledger)
         bad = sum(not entry.files for entry in entries.values())
-        return PartResult(part.number, len(inputs) - bad, earlier, bad, str(inputs[-1].path))
+        last = str(inputs[-1].path)
+        return PartResult(part.number, len(inputs) - bad, earlier, bad, last, ledger)
 
     def digest(self, image: CompletionInput) -> str:
         """Return a digest of an input and of its own mask."""

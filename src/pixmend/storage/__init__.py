@@ -13,7 +13,7 @@ web     files of web servers, with bounds
 
 from pixmend.storage.cache import BlockCache, Blocks, Buffer, CachedFile, default_cache
 from pixmend.storage.download import local_copy, split_pin
-from pixmend.storage.jsonl import JsonlWriter
+from pixmend.storage.jsonl import JsonlWriter, locked
 from pixmend.storage.listing import FileInfo
 from pixmend.storage.local import (
     TEMPORARY,
@@ -47,6 +47,7 @@ __all__ = [
     "default_cache",
     "local_copy",
     "lock",
+    "locked",
     "make_folder",
     "open_file",
     "opened_folder",
