@@ -24,27 +24,3 @@ from pixmend.evaluation.report import YEH_MASKS, Evaluation, yeh_table
 from pixmend.evaluation.results import BatchResult
 from pixmend.evaluation.run import EvaluationBatch, EvaluationEngine, Step, evaluate, run_batch
 from pixmend.evaluation.settings import EvaluationSpec
-
-__all__ = [
-    "BASELINES",
-    "YEH_MASKS",
-    "BatchResult",
-    "Evaluation",
-    "EvaluationBatch",
-    "EvaluationEngine",
-    "EvaluationImages",
-    "EvaluationSpec",
-    "HeldOut",
-    "ModelUnderTest",
-    "Step",
-    "TrainingImages",
-    "choose_held_out",
-    "evaluate",
-    "find_methods",
-    "open_training",
-    "parse_completions",
-    "run_batch",
-    "select_methods",
-    "write_tasks",
-    "yeh_table",
-]

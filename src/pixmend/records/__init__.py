@@ -21,18 +21,3 @@ from pixmend.records.manifest import INPUTS_NAME, Manifest, PackSettings, ShardI
 from pixmend.records.pack_progress import PackProgress
 from pixmend.records.packing import pack
 from pixmend.records.sources import ImageSource, find_source, is_source
-
-__all__ = [
-    "INPUTS_NAME",
-    "ImageSource",
-    "Manifest",
-    "PackProgress",
-    "PackSettings",
-    "Records",
-    "ShardInfo",
-    "find_source",
-    "groups_of",
-    "is_source",
-    "pack",
-    "provenance",
-]

@@ -32,30 +32,3 @@ from pixmend.storage.local import (
     write_text,
 )
 from pixmend.storage.remote import StorePath
-
-__all__ = [
-    "TEMPORARY",
-    "BlockCache",
-    "Blocks",
-    "Buffer",
-    "CachedFile",
-    "FileInfo",
-    "JsonlWriter",
-    "StorePath",
-    "append_line",
-    "atomic_write",
-    "default_cache",
-    "local_copy",
-    "lock",
-    "make_folder",
-    "open_file",
-    "opened_folder",
-    "parse_json",
-    "remove_leftovers",
-    "sha256_of",
-    "shared",
-    "split_pin",
-    "write_bytes",
-    "write_failure",
-    "write_text",
-]
