@@ -9,7 +9,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,7 +20,6 @@ from pixmend.cluster.completion_worker import (
     CompletionSpec,
     CompletionWorker,
     InputPart,
-    PartResult,
     ledger_path,
     read_ledger,
 )
@@ -51,34 +50,6 @@ class CompletionSummary:
     results: StorePath  # the facts of every input
 
 
-@dataclass
-class _Tally:
-    """The progress of all parts together."""
-
-    total: int
-    on_progress: Callable[[PackProgress], None]
-    done: int = 0
-    failed: int = 0
-    kept: int = 0
-    running: dict[int, JobProgress] = field(default_factory=dict)
-
-    def update(self, number: int, progress: JobProgress) -> None:
-        self.running[number] = progress
-        self._show(progress.current)
-
-    def add(self, result: PartResult) -> None:
-        self.running.pop(result.number, None)
-        self.done += result.done
-        self.failed += result.failed
-        self.kept += result.kept
-        self._show(result.current)
-
-    def _show(self, current: str) -> None:
-        failed = self.failed + sum(each.bad for each in self.running.values())
-        done = self.done + self.failed + sum(each.done for each in self.running.values())
-        self.on_progress(PackProgress(done, self.total, failed, current))
-
-
 def complete(
     cluster: Cluster,
     model: str | Path,
@@ -106,24 +77,34 @@ def complete(
     file = find_model(model)
     _claim(out, _settings(spec, sha256_of(file)))
     reserved = [PurePath(_RESULTS), *conflicting_outputs(out, [*files, StorePath.of(mask)])]
+    done = failed = kept = 0
+    parts: dict[int, JobProgress] = {}
+
+    def show(number: int, progress: JobProgress) -> None:
+        nonlocal done, failed
+        before = parts.get(number, JobProgress())
+        parts[number] = progress
+        done, failed = done + progress.done - before.done, failed + progress.bad - before.bad
+        on_progress(PackProgress(done, count, failed, progress.current))
+
     with tempfile.TemporaryDirectory(prefix="pixmend-") as scratch:
         path = Path(scratch) / "listing"
         count = write_inputs(plan, path, outside=out, reserved=reserved, on_tick=on_tick)
         default, gpus = cluster.workers_for(device)
-        pool: WorkerPool[InputPart, PartResult] = WorkerPool(
+        pool: WorkerPool[InputPart, tuple[JobProgress, int]] = WorkerPool(
             cluster,
             CompletionWorker,
             (cluster.ray.put(file.read_bytes()), spec),
             workers=min(workers or default, part_count(count)),
             gpus=gpus,
         )
-        tally = _Tally(count, on_progress)
-        parts = (InputPart(number, lines) for number, lines in enumerate(read_parts(path)))
-        for _, result in pool.run(parts, on_progress=tally.update, on_tick=on_tick):
-            tally.add(result)
+        jobs = (InputPart(number, lines) for number, lines in enumerate(read_parts(path)))
+        for part, (progress, earlier) in pool.run(jobs, on_progress=show, on_tick=on_tick):
+            show(part.number, progress)
+            kept += earlier
     failures = _write_results(out, part_count(count))
     pool.raise_failures(OutputError, f"of {part_count(count)} parts")
-    return CompletionSummary(tally.done, tally.kept, tally.failed, failures, out / _RESULTS)
+    return CompletionSummary(done - failed, kept, failed, failures, out / _RESULTS)
 
 
 def _settings(spec: CompletionSpec, model: str) -> dict[str, Any]:
