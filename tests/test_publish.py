@@ -3,12 +3,14 @@
 import hashlib
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import pixmend
+from pixmend.completion import METHODS
 from pixmend.errors import InputError, OutputError, SettingsError
 from pixmend.models import BUNDLED, save_model
 from pixmend.publish import push
@@ -22,6 +24,8 @@ FILES = ["README.md", "gallery.png", "model.safetensors"]
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(retry, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr("pixmend.publish._STEPS", 2)
+    monkeypatch.setitem(METHODS, "default", replace(METHODS["default"], init_pool=32))
 
 
 @pytest.fixture
