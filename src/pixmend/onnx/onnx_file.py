@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 import torch
-from onnx import external_data_helper, helper
+from onnx import TensorProto, external_data_helper, helper
 
 from pixmend.errors import ModelFileError, OutputError, SettingsError
 from pixmend.models import DCGAN, Calibration, Retrieval
@@ -67,7 +67,8 @@ def completion_body(model: DCGAN, *, half: bool, version: str) -> tuple[bytes, b
     """
     exported, bank = _completion_model(model, half=half, version=version), b""
     if model.retrieval is not None:
-        images = max(exported.graph.initializer, key=lambda each: len(each.raw_data))
+        constants = exported.graph.initializer
+        images = next(each for each in constants if each.data_type == TensorProto.UINT8)
         bank = images.raw_data
         external_data_helper.set_external_data(images, "bank", offset=0, length=len(bank))
         images.ClearField("raw_data")

@@ -9,8 +9,8 @@ const BUSY = 'The model could not be started. Copy the whole folder of this page
 export const waiting = 'Loading the model …';
 
 export const models = async () => ({ models: [model], limits });
-export const example = (_, number) => content(`example-${number}`);
-export const samples = () => content('samples');
+export const example = (_, number) => pictures.get(`example-${number}`);
+export const samples = () => pictures.get('samples');
 export const shape = (spec, width, height, seed) => png.encode(shapeMask(spec, width, height, seed), width, height, 1);
 
 // Files lie beside the page, or in it as base64.
@@ -25,6 +25,10 @@ async function content(name) {
   return new Blob([await answer.blob()], { type: 'image/png' });
 }
 
+// All are loaded at once: later there may be no network.
+const pictures = new Map(Object.keys(files).filter((name) => /^(samples|example-)/.test(name)).map((name) => [name, content(name)]));
+for (const picture of pictures.values()) picture.catch(() => {});
+
 // The worker, which loads the model as soon as the page is open. A worker of a blob has the policy of the page, and of the old kind it
 // runs in a page from a file, too.
 const starting = `const begun = import(${JSON.stringify(import.meta.resolve('./worker.js'))});
@@ -37,7 +41,7 @@ const ready = ask({
   threads: self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1,
   files: ['wasm', 'model', ...('bank' in files ? ['bank'] : [])].map((name) => ({ ...files[name], name, source: source(name) })),
 });
-ready.catch(() => {});  // it is said when a completion is asked for
+export const started = ready.catch(() => {});  // it is said when a completion is asked for
 worker.addEventListener('message', ({ data: { run, error, ...answer } }) => {
   const [resolve, reject] = waitingFor.get(run);
   waitingFor.delete(run);

@@ -7,7 +7,8 @@
     words = 'A browser runs this page from a web server only. In its folder, run: python3 -m http.server, then open http://localhost:8000. Or export one file: pixmend export MODEL page.html --page --single-file.';
   }
   if (!words) return;
-  document.getElementById('error').textContent = words;
-  document.getElementById('error').parentElement.hidden = false;
-  document.getElementById('welcome').hidden = true;
+  var main = document.querySelector('main');
+  main.textContent = words;
+  main.className = 'message error';
+  main.setAttribute('role', 'alert');
 })();
