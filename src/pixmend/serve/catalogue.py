@@ -10,7 +10,8 @@ from typing import Any, Self
 from pixmend.api import Model, load
 from pixmend.completion import METHODS
 from pixmend.images import encode_png, find_images, grid
-from pixmend.models import BUNDLED, find_model
+from pixmend.model_header import held_out_images
+from pixmend.models import find_model
 from pixmend.serve.security import Problem
 from pixmend.storage import StorePath
 
@@ -83,7 +84,7 @@ class Catalogue(dict[str, ServedModel]):
             stem = re.sub(r"[^A-Za-z0-9_-]+", "-", StorePath.of(name).stem).strip("-") or "model"
             ids = (stem, *(f"{stem}-{number}" for number in range(2, len(models) + 2)))
             model_id = next(each for each in ids if each not in catalogue)
-            images = _images_of(find_model(name))
+            images = held_out_images(find_model(name))
             catalogue[model_id] = ServedModel(model_id, load(name, device=device), images)
         return catalogue
 
@@ -95,11 +96,3 @@ class Catalogue(dict[str, ServedModel]):
             message = f"There is no such model here; there are {', '.join(self)}."
             raise Problem(404, "model", message)
         return self[model_id]
-
-
-def _images_of(path: Path) -> Path | None:
-    """Return the folder of held-out images of a bundled model or a run, if there is one."""
-    bundled = path.parent == BUNDLED
-    folder = path.with_suffix("") if bundled else path.parent / "held_out"
-    run = path.parent / "run.json"
-    return folder if folder.is_dir() and (bundled or run.is_file()) else None
