@@ -48,6 +48,14 @@ def model_in(place: StorePath) -> StorePath:
     )
 
 
+def held_out_folder(path: Path) -> Path | None:
+    """Return the folder of images that a bundled or a run's model was not trained on, if any."""
+    bundled = path.parent == BUNDLED
+    folder = path.with_suffix("") if bundled else path.parent / "held_out"
+    run = path.parent / "run.json"
+    return folder if folder.is_dir() and (bundled or run.is_file()) else None
+
+
 def read_header(path: Path, kind: str | None = None) -> dict[str, Any]:
     """Return the JSON header of a model file or checkpoint without reading its weights.
 

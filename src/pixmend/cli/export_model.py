@@ -13,13 +13,32 @@ from pixmend.storage import StorePath
 
 def export(
     model: ModelName,
-    out: Annotated[str, Argument(metavar="OUT.onnx", help="ONNX file to write.")],
-    half: Annotated[bool, Option("--half", help="Store weights as float16.")] = False,
+    out: Annotated[str, Argument(metavar="OUT", help="File to write: .onnx or .safetensors.")],
+    half: Annotated[bool, Option("--half", help="Store weights as float16; of ONNX.")] = False,
+    examples: Annotated[
+        int, Option(min=0, max=8, help="Held-out images to put into the .safetensors file.")
+    ] = 0,
 ) -> None:
-    """Write a model as one ONNX file, which onnxruntime completes images with."""
-    path = StorePath.of(out).on_this_machine("an ONNX file")
-    if path.suffix != ".onnx":
-        raise SettingsError(f"{out}: needs a name that ends in .onnx")
+    """Write a model as one ONNX file, which onnxruntime completes images with, or as .safetensors.
+
+    With --examples, the page offers these images of the run to all who have the file.
+    """
+    path = StorePath.of(out).on_this_machine("a model file")
+    if path.suffix not in (".onnx", ".safetensors"):
+        raise SettingsError(f"{out}: needs a name that ends in .onnx or .safetensors")
+    onnx = path.suffix == ".onnx"
+    if examples and onnx:
+        raise SettingsError("--examples: an ONNX file has none; give a name in .safetensors")
+    if not onnx:
+        if half:
+            raise SettingsError("--half: for ONNX files; give a name that ends in .onnx")
+        from pixmend.publish import copy_model
+
+        copy_model(model, path, examples=examples)
+        size = f"{path.stat().st_size / 2**20:.1f} MiB"
+        contents = f", with {examples} held-out images" if examples else ""
+        print_facts({"file": f"{path}, {size}{contents}", "next": f"pixmend serve {path}"})
+        return
     try:
         from pixmend.onnx.onnx_file import export_onnx
     except ModuleNotFoundError as error:
