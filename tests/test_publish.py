@@ -203,8 +203,8 @@ def test_a_model_file_holds_images_of_the_run_only_if_asked_and_the_page_offers_
     ("options", "words"),
     [
         (["o.safetensors", "--examples", "6"], "5 held-out images"),
-        (["o.onnx", "--examples", "2"], "--examples: an ONNX file has none"),
-        (["o.safetensors", "--half"], "--half: for ONNX files"),
+        (["o.onnx", "--examples", "2"], "--examples for .safetensors"),
+        (["o.safetensors", "--half"], "--half is for .onnx files"),
         (["o.txt"], "ends in .onnx or .safetensors"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -27,11 +27,9 @@ def export(
     if path.suffix not in (".onnx", ".safetensors"):
         raise SettingsError(f"{out}: needs a name that ends in .onnx or .safetensors")
     onnx = path.suffix == ".onnx"
-    if examples and onnx:
-        raise SettingsError("--examples: an ONNX file has none; give a name in .safetensors")
+    if (examples and onnx) or (half and not onnx):
+        raise SettingsError(f"{out}: --half is for .onnx files, --examples for .safetensors")
     if not onnx:
-        if half:
-            raise SettingsError("--half: for ONNX files; give a name that ends in .onnx")
         from pixmend.publish import copy_model
 
         copy_model(model, path, examples=examples)

@@ -137,7 +137,7 @@ def _train(
     with progress_bar() as bar:
         unit, total = "steps", settings.steps
         if settings.minutes is not None:
-            unit, total = "seconds", round(settings.minutes * 60)
+            unit, total = "s", round(settings.minutes * 60)
         task = bar.add_task("training", total=total, note="")
         for now in training.train(
             records, run, settings, data_name=str(data), should_stop=should_stop, group=group
@@ -157,8 +157,8 @@ def _train(
                     shown.add(kind)
             if math.isfinite(now.loss_d) and math.isfinite(now.loss_g):
                 note = (
-                    f"{unit}, step {now.step:,}, loss of D {now.loss_d:.3f}, G {now.loss_g:.3f}, "
-                    f"{now.images_per_second:.0f} images/s"
+                    f"{unit}, step {now.step:,}, {now.images_per_second:.0f} images/s, "
+                    f"loss of D {now.loss_d:.2f}, G {now.loss_g:.2f}"
                 )
             bar.update(task, completed=round(now.done * total), note=note)
             event = now.event or event
