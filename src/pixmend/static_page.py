@@ -12,8 +12,8 @@ from typing import Any
 import pixmend
 from pixmend.api import Model
 from pixmend.errors import OutputError
-from pixmend.images import encode_png, find_images, grid
-from pixmend.model_header import held_out_images
+from pixmend.images import encode_png, grid
+from pixmend.model_header import EXAMPLES, held_out_images
 from pixmend.onnx.networks import DRAWS
 from pixmend.onnx.onnx_file import completion_body
 from pixmend.onnx.runtime import MAX_SIDE
@@ -23,8 +23,7 @@ _PACKAGE = Path(__file__).parent
 _RUNTIME = _PACKAGE / "onnx" / "onnxruntime_web"
 _WASM = "ort-wasm-simd-threaded.wasm"
 _SERVER_ONLY = {"api.js", "docs.js", "docs.html", "index.html"}
-_EXAMPLES = 8
-_HIDDEN_FACTS = ("calibration", "data")  # long; a path on this machine
+_HIDDEN_FACTS = ("calibration", "data", "examples")  # long; a path on this machine
 _EFFORT = {
     "label": "Thorough",
     "method": "default",
@@ -45,7 +44,8 @@ def export_page(
     body, bank = completion_body(model.networks, half=half, version=pixmend.__version__)
     wasm = (_RUNTIME / f"{_WASM}.gz").read_bytes()
     samples = grid(model.sample(24, seed=0), columns=8, min_cell=48)
-    examples = _examples(source, model)
+    held_out = held_out_images(source, model.card)
+    examples = held_out or [encode_png(image) for image in model.sample(EXAMPLES, seed=1)]
     # Names that no server takes for compressed transfers, which browsers would undo.
     contents: dict[str, tuple[str, int, bytes]] = {
         "wasm": (f"model/{_WASM}", *_sized(gzip.decompress(wasm), wasm)),
@@ -58,7 +58,7 @@ def export_page(
     }
     if bank:
         contents["bank"] = ("model/bank.bin", *_sized(bank, gzip.compress(bank, 6, mtime=0)))
-    settings = _settings(model, name, contents, drawn=held_out_images(source) is None)
+    settings = _settings(model, name, contents, drawn=not held_out)
     scripts = {
         path.name: path.read_text()
         for folder in (_PACKAGE / "serve" / "page", _PACKAGE / "onnx" / "page")
@@ -98,14 +98,6 @@ def _budget(packed: Mapping[str, bytes]) -> dict[str, int]:
         "runtime": len(packed["wasm"]),
         "model": len(packed["model"]) + len(packed.get("bank", b"")),
     }
-
-
-def _examples(source: Path, model: Model) -> list[bytes]:
-    folder = held_out_images(source)
-    if folder is None:
-        return [encode_png(image) for image in model.sample(_EXAMPLES, seed=1)]
-    files = list(find_images(folder))
-    return [path.read_bytes() for path in files[:: max(1, len(files) // _EXAMPLES)][:_EXAMPLES]]
 
 
 def _settings(
