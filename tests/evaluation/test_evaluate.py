@@ -1,10 +1,9 @@
 """An evaluation gives equal figures each time, loses a batch at most, and says in words what it found."""
 
 import json
+import os
 import re
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -35,6 +34,7 @@ from pixmend.evaluation.realism import measure_realism
 from pixmend.evaluation.results import COLUMNS, ResultRow, ResultStore
 from pixmend.images import encode_png
 from pixmend.records import PackSettings, Records, pack
+from tests.forked import forked
 
 TRAIN = np.random.default_rng(8).integers(0, 256, (12, 16, 16, 1), np.uint8)
 QUICK = {
@@ -446,29 +446,29 @@ def test_a_full_disk_is_an_error_and_the_same_command_goes_on(
     assert figures(tmp_path / "full") == figures(tmp_path / "whole")
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from pixmend import api
-from pixmend.evaluation import EvaluationSpec, results
-real, count = results.append_line, []
-def append(path, line):
-    count.append(1)
-    if len(count) == 3:  # the third batch's answers are written, its rows are not
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(path, line)
-results.append_line = append
-folder = Path(sys.argv[1])
-api.evaluate(folder / "m.safetensors", folder / "images", folder / "out",
-             EvaluationSpec(("center",), ["classic:0.002"], batch=1, count=5))
-"""
+def kill_at_the_third_batch(folder):
+    """Evaluate in a process that is killed when the third batch's answers are written, and its rows are not."""
+    from pixmend import api
+    from pixmend.evaluation import results
+
+    real, count = results.append_line, []
+
+    def append(path, line):
+        count.append(1)
+        if len(count) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(path, line)
+
+    results.append_line = append
+    spec = EvaluationSpec(("center",), ["classic:0.002"], batch=1, count=5)
+    api.evaluate(folder / "m.safetensors", folder / "images", folder / "out", spec)
 
 
 def test_kill_9_loses_a_batch_at_most_and_the_figures_are_those_of_an_uninterrupted_run(tasks):
     from pixmend import api
 
     _, folder = tasks
-    ran = subprocess.run([sys.executable, "-c", KILLED, folder], check=False, timeout=300)
+    ran = forked(lambda: kill_at_the_third_batch(folder))
     assert ran.returncode == -signal.SIGKILL
     assert len(figures(folder / "out")) == 1 + 2
     steps: list[Step] = []

@@ -76,7 +76,11 @@ def measure_samples(
     count = min(_MAX_IMAGES, len(train.images) // 2)
     order = array_generator_for(0, "evaluate", "samples").permutation(len(train.images))
     half, other = (train.images[np.sort(order[start : start + count])] for start in (0, count))
-    samples = draw_samples(model, count)
+    z = sample_latents(model.settings, count, generator_for(0, "evaluate", "probe"))
+    device = next(model.generator.parameters()).device
+    with torch.no_grad():
+        parts = [to_pixels(model.generator(part)) for part in torch.split(z.to(device), 64)]
+    samples = np.concatenate(parts).astype(np.uint8)  # without conditions
     features = choose_features(torch.device("cpu"))
     real, fake = features(to_tensor(half)), features(to_tensor(samples))
 
@@ -96,12 +100,3 @@ def measure_samples(
     key = f"samples {features.name} {count} {len(held_out.images)}"
     nearest = half[torch.cdist(fake[:8], real).argmin(1).numpy()]
     return store.cached(key, quality), (samples[:8], nearest)
-
-
-def draw_samples(model: DCGAN, count: int) -> Images:
-    """Return G(z) for z from the prior, without conditions, uint8 [count, S, S, C]."""
-    device = next(model.generator.parameters()).device
-    z = sample_latents(model.settings, count, generator_for(0, "evaluate", "probe")).to(device)
-    with torch.no_grad():
-        samples = [to_pixels(model.generator(part)) for part in torch.split(z, 64)]
-    return np.concatenate(samples).astype(np.uint8)

@@ -14,7 +14,7 @@ from pixmend.evaluation import metrics
 from pixmend.evaluation.aggregation import summarise
 from pixmend.evaluation.baselines import BASELINES, Images, missing_requirement
 from pixmend.evaluation.classifier import classify_answers
-from pixmend.evaluation.diagnostics import diagnose, invert_samples, verdict
+from pixmend.evaluation.diagnostics import diagnose, verdict
 from pixmend.evaluation.evaluated_methods import (
     EvaluatedMethod,
     MethodOutput,
@@ -249,7 +249,6 @@ def _judge(
 ) -> Evaluation:
     """Measure sets of answers and the model itself, and draw conclusions."""
     model = models[0].model
-    inversion = invert_samples(model, methods, spec, store, should_stop)
     quality = samples = None
     if any(method.ours for method in methods):
         quality, samples = measure_samples(model, held_out, train, store)
@@ -268,12 +267,11 @@ def _judge(
     images = None if train is None else train.images
     baselines = [missing_requirement(name, images) for name in BASELINES]
     unavailable = [*baselines, no_classes, *(each for each, holds in reasons.items() if holds)]
-    facts = {"self_inversion": inversion, "samples": quality}
     return Evaluation(
         verdict=verdict(summary),
         summary=summary,
         rows=rows,
-        diagnostics=diagnose(model, summary, rows, held_out, training, inversion, quality),
+        diagnostics=diagnose(model, summary, rows, held_out, training, quality),
         held_out=held_out,
         spec=spec,
         settings={
@@ -287,7 +285,7 @@ def _judge(
             "features": features,
         },
         unavailable=[reason for reason in unavailable if reason is not None],
-        facts=facts | legibility,
+        facts={"samples": quality} | legibility,
         samples=samples,
         report=store.folder / "report.html",
         results=store.folder / "results.csv",
