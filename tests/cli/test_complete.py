@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 from pixmend.cli.main import app
 from pixmend.errors import PixmendError
 from pixmend.models import save_model
+from pixmend.records import PackSettings, pack
 from tests.forked import verb
+from tests.inpainting import fresh_model
 
 NOISE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 
@@ -383,3 +385,32 @@ def test_an_error_in_a_recipe_names_the_file(program, tmp_path):
     assert ran.code == 2
     assert "mine.toml" in ran.err
     assert "did you mean size?" in ran.err
+
+
+def test_neighbours_come_from_the_records_that_are_named(tmp_path):
+    """With its own images as records a model answers as before; with those of others, otherwise."""
+    model = fresh_model()
+    save_model(model, tmp_path / "m.safetensors")
+    others = np.random.default_rng(9).integers(0, 256, (6, 16, 16, 3), np.uint8)
+    for name, images in (
+        ("own", model.retrieval.images.permute(0, 2, 3, 1).numpy()),
+        ("other", others),
+    ):
+        for number, pixels in enumerate(images):
+            put(tmp_path / name / f"{number}.png", pixels)
+        pack(tmp_path / name, tmp_path / f"{name}.records", PackSettings(size=16), workers=1)
+    pack(tmp_path / "own", tmp_path / "small.records", PackSettings(size=8), workers=1)
+    image = put(tmp_path / "in.png")
+    answers = {}
+    for name in ("model", "own", "other", "small"):
+        given = [] if name == "model" else ["--retrieval", tmp_path / f"{name}.records"]
+        out = tmp_path / "out" / name
+        result = run(
+            "complete", tmp_path / "m.safetensors", image, "--mask", "center", "--out", out, *given
+        )
+        if name == "small":
+            assert isinstance(result.exception, PixmendError)
+            assert "pixmend pack --size 16 --channels RGB" in str(result.exception)
+        else:
+            answers[name] = (out / "in.png").read_bytes()
+    assert answers["model"] == answers["own"] != answers["other"]

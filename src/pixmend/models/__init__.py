@@ -11,6 +11,7 @@ from pixmend.models.dcgan import (
 )
 from pixmend.models.inpainter import (
     INPAINTER_LATENT,
+    LEAST_WEIGHT,
     NEIGHBOURS,
     ROW_BLOCK,
     Evidence,

@@ -2,7 +2,7 @@
 
 from pixmend.storage.cache import BlockCache, Blocks, Buffer, CachedFile, default_cache
 from pixmend.storage.download import local_copy, split_pin
-from pixmend.storage.jsonl import JsonlWriter
+from pixmend.storage.jsonl import JsonlWriter, locked
 from pixmend.storage.listing import FileInfo
 from pixmend.storage.local import (
     TEMPORARY,
