@@ -107,7 +107,7 @@ def test_a_mask_lost_to_a_baseline_that_is_not_the_best_over_all_is_told():
 
 def diagnosed(model, figures):
     summary, rows = summary_of(figures)
-    found = diagnose(model, summary, rows, HELD_OUT, 10, None)
+    found = diagnose(model, summary, rows, HELD_OUT, 10)
     return " ".join(f"{each.fact} {each.advice}" for each in found)
 
 

@@ -21,8 +21,6 @@ _TEXTS = tomllib.loads(files("pixmend.evaluation").joinpath("diagnostics.toml").
 _FIGURES = {"ssim": "SSIM", "l1": "L1", "correct": "correct pixels"}
 _MIN_IMAGES, _MIN_GROUPS = 30, 10  # intervals of fewer are too wide to compare methods
 _MIN_TRAINING = 1000
-_POOR_KID = 0.25  # of the way from training images to copies of their mean
-_MEMORISED = 0.5  # of the held-out images' distance to training images
 _WRONG_SHARE = 0.1  # of pixels, between confidence and correct pixels
 
 
@@ -74,7 +72,6 @@ def diagnose(
     rows: Sequence[ResultRow],
     held_out: HeldOut,
     training: int | None,
-    samples: Facts | None,
 ) -> list[Diagnostic]:
     """Return the diagnostics, the most important first; ``training`` counts training images."""
     count, groups = len(held_out.images), len(set(held_out.groups))
@@ -86,7 +83,6 @@ def diagnose(
         "shared": _counted(held_out.shared),
         "training": training,
         "needed": (_MIN_IMAGES, _MIN_GROUPS),
-        "samples": samples,
     }
     found = {
         "few_images": count < _MIN_IMAGES or groups < _MIN_GROUPS,
@@ -97,11 +93,6 @@ def diagnose(
     }
     if summary.best_ours is not None:
         found |= _of_answers(summary, summary.best_ours, rows, facts)
-    if summary.best_ours is not None and samples is not None:
-        limit = samples["kid_real"] + _POOR_KID * (samples["kid_blank"] - samples["kid_real"])
-        # A model that completes in one pass does not depend on its prior samples.
-        found["poor_samples"] = model.inpainter is None and samples["kid"] > limit
-        found["memorised"] = samples["nearest"] < _MEMORISED * samples["nearest_held_out"]
     # What the model has already is no advice.
     present = model.card.get("training", {})
     diagnostics = []
