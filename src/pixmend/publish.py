@@ -103,7 +103,7 @@ def _monitored(file: Path) -> dict[str, Any]:
     best = next(
         (each for each in read_scores(file.parent / "monitor.jsonl")[::-1] if each.best), None
     )
-    if best is None or file.name != "best.safetensors":
+    if best is None or not best.psnr or file.name != "best.safetensors":
         return {}
     return {
         "verdict": f"Held-out images of the run, at step {best.step:,}.",
