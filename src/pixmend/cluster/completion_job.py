@@ -10,7 +10,7 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
@@ -23,7 +23,6 @@ from pixmend.cluster.completion_worker import (
     CompletionWorker,
     InputPart,
     LedgerEntry,
-    PartResult,
     read_ledger,
 )
 from pixmend.cluster.input_listing import InputPlan, part_count, read_parts, write_inputs
@@ -51,34 +50,6 @@ class CompletionSummary:
     failed: int
     failures: tuple[tuple[str, str], ...]  # name and reason of the first
     results: StorePath  # the facts of every input
-
-
-@dataclass
-class _Tally:
-    """The progress of all parts together."""
-
-    total: int
-    on_progress: Callable[[PackProgress], None]
-    done: int = 0
-    failed: int = 0
-    kept: int = 0
-    running: dict[int, JobProgress] = field(default_factory=dict)
-
-    def update(self, number: int, progress: JobProgress) -> None:
-        self.running[number] = progress
-        self._show(progress.current)
-
-    def add(self, result: PartResult) -> None:
-        self.running.pop(result.number, None)
-        self.done += result.done
-        self.failed += result.failed
-        self.kept += result.kept
-        self._show(result.current)
-
-    def _show(self, current: str) -> None:
-        failed = self.failed + sum(each.bad for each in self.running.values())
-        done = self.done + self.failed + sum(each.done for each in self.running.values())
-        self.on_progress(PackProgress(done, self.total, failed, current))
 
 
 def complete(
@@ -110,6 +81,7 @@ def complete(
     file = find_model(model)
     _claim(out, _settings(spec, sha256_of(file)))
     reserved = [PurePath(_RESULTS), *conflicting_outputs(out, [*files, StorePath.of(mask)])]
+    failed = kept = 0
     with contextlib.ExitStack() as held:
         if out.local is not None:  # lest another command removes temporary files of ours
             held.enter_context(shared(out.local, []))
@@ -117,27 +89,46 @@ def complete(
         path = scratch / "listing"
         count = write_inputs(plan, path, outside=out, reserved=reserved, on_tick=on_tick)
         default, gpus = cluster.workers_for(device)
-        pool: WorkerPool[InputPart, PartResult] = WorkerPool(
+        pool: WorkerPool[InputPart, tuple[JobProgress, int, bytes]] = WorkerPool(
             cluster,
             CompletionWorker,
             (cluster.ray.put(file.read_bytes()), spec),
             workers=min(workers or default, part_count(count)),
             gpus=gpus,
         )
-        tally = _Tally(count, on_progress)
-        parts = (InputPart(number, lines) for number, lines in enumerate(read_parts(path)))
-        for _, result in pool.run(parts, on_progress=tally.update, on_tick=on_tick):
-            tally.add(result)
-            (scratch / f"{result.number}").write_bytes(result.ledger)
+        show = _sum_up(count, on_progress)
+        jobs = (InputPart(number, lines) for number, lines in enumerate(read_parts(path)))
+        for part, (progress, earlier, ledger) in pool.run(jobs, on_progress=show, on_tick=on_tick):
+            show(part.number, progress)
+            kept += earlier
+            (scratch / f"{part.number}").write_bytes(ledger)
         ledgers = [StorePath(scratch / f"{number}") for number in range(part_count(count))]
         failures, folders = _write_results(out, ledgers)
         for entry in _entries(ledgers):
+            failed += "error" in entry.facts
             on_facts(json.dumps(entry.facts))
     if out.local is not None:
         with shared(out.local, [out.local / folder for folder in folders]):
             pass  # the last command removes what dead workers left
     pool.raise_failures(OutputError, f"of {part_count(count)} parts")
-    return CompletionSummary(tally.done, tally.kept, tally.failed, failures, out / _RESULTS)
+    return CompletionSummary(count - failed, kept, failed, failures, out / _RESULTS)
+
+
+def _sum_up(
+    total: int, on_progress: Callable[[PackProgress], None]
+) -> Callable[[int, JobProgress], None]:
+    """Return a function that is told each part's progress, and reports that of all."""
+    parts: dict[int, JobProgress] = {}
+    done = failed = 0
+
+    def show(number: int, progress: JobProgress) -> None:
+        nonlocal done, failed
+        before = parts.get(number, JobProgress())
+        parts[number] = progress
+        done, failed = done + progress.done - before.done, failed + progress.bad - before.bad
+        on_progress(PackProgress(done, total, failed, progress.current))
+
+    return show
 
 
 def _settings(spec: CompletionSpec, model: str) -> dict[str, Any]:

@@ -36,7 +36,6 @@ class JsonlWriter:
         self._update()
 
     def add(self, line: str) -> None:
-        """Append a line."""
         if self._path.local is not None:
             append_line(self._path.local, line)
             return
