@@ -273,10 +273,14 @@ def _complete_on(
             if should_stop():
                 raise StoppedError
 
+        def show_facts(line: str) -> None:
+            if as_json:
+                print(line)
+
         completed = complete(
             cluster, model, images, out, options,
             mask=mask, uncertainty=uncertainty, device=device, on_progress=show, on_tick=check_stop,
-            on_facts=print if as_json else lambda line: None,
+            on_facts=show_facts,
         )  # fmt: skip
     _report(completed, as_json, earlier=completed.kept)
     if completed.failed:
