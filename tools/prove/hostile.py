@@ -14,7 +14,7 @@ import numpy as np
 from pixmend.images import encode_png
 from pixmend.models import load_model, save_model
 from pixmend.records import Manifest
-from pixmend.records.tfrecord import Value, encode_example, write_record
+from pixmend.records.tfrecord import Value, encode_example, frame_record
 from pixmend.storage import write_text
 from pixmend.training import read_recipe, resolve
 from tools.prove.bombs import deflated_zeros, image_bombs, structural_bombs
@@ -284,8 +284,7 @@ def records(folder: Path, model: Path) -> Row:
         }
         for name, features in parts.items():
             path = folder / f"{name.replace(' ', '-')}.tfrecord"
-            with path.open("wb") as file:
-                write_record(file, encode_example(features))
+            path.write_bytes(frame_record(encode_example(features)))
             judge(row, name, _use("pack", path, path), refused=True)
             path.unlink()
     return row
