@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import pixmend
+from pixmend.completion import METHODS
 from pixmend.errors import InputError, ModelFileError, OutputError, SettingsError
 from pixmend.models import BUNDLED, save_model
 from pixmend.publish import push
@@ -24,6 +25,8 @@ FILES = ["README.md", "gallery.png", "model.safetensors"]
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(retry, "_FIRST_WAIT", 0.0)
+    monkeypatch.setattr("pixmend.publish._STEPS", 2)
+    monkeypatch.setitem(METHODS, "default", replace(METHODS["default"], init_pool=32))
 
 
 @pytest.fixture
@@ -204,7 +207,7 @@ def test_a_model_file_holds_images_of_the_run_only_if_asked_and_the_page_offers_
     [
         (["o.safetensors", "--examples", "6"], "5 held-out images"),
         (["o.onnx", "--examples", "2"], "--examples for .safetensors"),
-        (["o.safetensors", "--half"], "--half is for .onnx files"),
+        (["o.safetensors", "--half"], "--half and --retrieval are for .onnx"),
         (["o.txt"], "ends in .onnx or .safetensors"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

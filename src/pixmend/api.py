@@ -3,6 +3,7 @@
 pack(folder, records)  ->  train(records, run)  ->  load(run).complete(image, mask)
 """
 
+import base64
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,8 +16,19 @@ from pixmend import completion, evaluation, models, records, training
 from pixmend.completion import Answer, Blend, Completion, CompletionOptions, Preview, Task, View
 from pixmend.completion.call import complete_images
 from pixmend.distributed import choose_device, open_group
-from pixmend.errors import SettingsError
-from pixmend.images import Channels, Fit, Picture, grid, images_at, to_pixels
+from pixmend.errors import ImageError, ModelFileError, SettingsError
+from pixmend.images import (
+    Channels,
+    Fit,
+    Picture,
+    decode_image,
+    encode_png,
+    find_images,
+    grid,
+    images_at,
+    to_pixels,
+)
+from pixmend.model_header import held_out_images
 from pixmend.records import Manifest, PackProgress, PackSettings, Records
 from pixmend.rng import check_seed, generator_for, is_whole
 from pixmend.storage import StorePath, sha256_of
@@ -30,6 +42,9 @@ __all__ = [
     "train",
     "write_tasks",
 ]
+
+
+_RETRIEVAL_BYTES = 2**32
 
 
 class Model:
@@ -114,6 +129,34 @@ class Model:
             lambda tasks: self.complete_tasks(tasks, options), image, mask, seed, range
         )
 
+    def with_retrieval(
+        self,
+        data: str | Path | StorePath,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> "Model":
+        """Return the model with the records ``data`` as its retrieval images, in place of its file's.
+
+        More images hold nearer ones. Reports (decoded, total). SettingsError: the model has no retrieval, or its
+        images are of another size or colour; records over 4 GiB decoded are refused.
+        """
+        bank, settings = Records(data), self.settings
+        if self.networks.retrieval is None:
+            raise SettingsError(f"retrieval {data}: the model was trained without retrieval images")
+        own, given = (settings.size, settings.channels), (bank.size, bank.channels)
+        if own != given:
+            raise SettingsError(
+                f"retrieval {data}: records of {given[0]} px {given[1]}, the model has {own[0]} px {own[1]}; "
+                f"pack the images again (pixmend pack --size {own[0]} --channels {own[1]})"
+            )
+        import torch
+
+        images = bank.load_all(_RETRIEVAL_BYTES, on_progress=on_progress)
+        if images is None:
+            raise SettingsError(f"retrieval {data}: over 4 GiB decoded; pack fewer images")
+        memory = models.Retrieval(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
+        return Model(replace(self.networks, retrieval=memory), str(self._device))
+
     def for_model(self, options: CompletionOptions) -> CompletionOptions:
         """Return the options with their method set for this model."""
         return completion.for_model(self.networks, options)
@@ -184,6 +227,22 @@ def load(model: str | Path = "characters", *, device: str = "auto") -> Model:
     StoreError if a URL cannot be read. A URL may pin its file: ``https://...#sha256:HEX``.
     """
     return Model(models.load_model(model), device)
+
+
+def held_out_examples(file: Path, card: Mapping[str, Any], count: int = 8) -> list[bytes]:
+    """Return some images that a model was not trained on, PNG: of its run, or of its file's card.
+
+    ModelFileError if the card holds something else.
+    """
+    if folder := held_out_images(file):
+        files = list(find_images(folder))
+        return [path.read_bytes() for path in files[:: max(1, len(files) // count)][:count]]
+    try:  # a card may hold anything
+        contents = map(base64.b64decode, card.get("examples", [])[:count])
+        return [encode_png(decode_image(each).pixels) for each in contents]
+    except (TypeError, ValueError, ImageError) as error:
+        message = "the examples in its card are no images; export it again"
+        raise ModelFileError(f"{file}: {message}") from error
 
 
 def evaluate(

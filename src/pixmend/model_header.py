@@ -48,8 +48,8 @@ def model_in(place: StorePath) -> StorePath:
     )
 
 
-def held_out_folder(path: Path) -> Path | None:
-    """Return the folder of images that a bundled or a run's model was not trained on, if any."""
+def held_out_images(path: Path) -> Path | None:
+    """Return the folder of held-out images of a bundled model's or a run's file, if there is one."""
     bundled = path.parent == BUNDLED
     folder = path.with_suffix("") if bundled else path.parent / "held_out"
     run = path.parent / "run.json"

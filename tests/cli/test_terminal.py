@@ -49,12 +49,9 @@ def completed(out):
 # Lost output
 
 
-@pytest.mark.parametrize("verb", ["--version", "--help", "info", "complete"])
+@pytest.mark.parametrize("verb", ["--version", "--help", "complete"])
 def test_a_full_disk_behind_stdout_is_one_line_and_the_work_is_done(world, tmp_path, verb):
-    arguments = {
-        "info": command("info", world / "m.safetensors"),
-        "complete": completing(world, tmp_path),
-    }
+    arguments = {"complete": completing(world, tmp_path)}
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(
             arguments.get(verb, command(verb)), env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True,
@@ -66,13 +63,18 @@ def test_a_full_disk_behind_stdout_is_one_line_and_the_work_is_done(world, tmp_p
         assert completed(tmp_path) == ["a.png", "b.png", "c.png"]
 
 
-@pytest.mark.parametrize("verb", ["--help", "doctor", "info", "complete"])
-@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize(
+    ("verb", "joined"),
+    [
+        ("--help", False),
+        ("--help", True),
+        ("doctor", True),
+        ("complete", False),
+        ("complete", True),
+    ],
+)
 def test_a_closed_pipe_is_no_error_and_the_work_goes_on(world, tmp_path, verb, joined):
-    arguments = {
-        "info": command("info", world / "m.safetensors"),
-        "complete": completing(world, tmp_path),
-    }
+    arguments = {"complete": completing(world, tmp_path)}
     reading, writing = os.pipe()
     os.close(reading)
     ran = subprocess.run(

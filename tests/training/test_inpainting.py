@@ -173,8 +173,8 @@ def test_of_several_draws_the_best_is_trained(tiny):
         one = type(batch)(batch.images, batch.evidence, latents)
         evidence = batch.evidence
         with torch.no_grad():
-            maps = state.inpainter.encode(evidence)
-            drawn = state.inpainter.draw(maps, latents[0], evidence)
+            begun = state.inpainter.drawer.begin(state.inpainter.encode(evidence))
+            drawn = state.inpainter.draw(begun, latents[0], evidence)
             losses.append(float(draw_loss(drawn, batch.images, evidence.known)))
         inpainter_step(state, one, settings, draws=True)
         gradients.append(head.weight.grad.clone())

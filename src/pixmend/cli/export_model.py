@@ -1,6 +1,7 @@
 """pixmend export."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
@@ -13,40 +14,56 @@ from pixmend.storage import StorePath
 
 def export(
     model: ModelName,
-    out: Annotated[str, Argument(metavar="OUT", help="File to write: .onnx or .safetensors.")],
-    half: Annotated[bool, Option("--half", help="Store weights as float16; of ONNX.")] = False,
+    out: Annotated[
+        str, Argument(metavar="OUT", help="File to write, .onnx or .safetensors, or page's folder.")
+    ],
+    half: Annotated[bool, Option("--half", help="Store weights as float16.")] = False,
+    retrieval: Annotated[
+        int, Option(min=0, help="Keep so many of the retrieval images; 0: all.")
+    ] = 0,
+    page: Annotated[
+        bool, Option("--page", help="Write a web page that completes in the browser.")
+    ] = False,
+    single_file: Annotated[
+        bool, Option("--single-file", help="Write the page as one HTML file.")
+    ] = False,
     examples: Annotated[
-        int, Option(min=0, max=8, help="Held-out images to put into the .safetensors file.")
+        int, Option(min=0, max=8, help="Held-out images to put into a .safetensors file.")
     ] = 0,
 ) -> None:
-    """Write a model as one ONNX file, which onnxruntime completes images with, or as .safetensors.
+    """Write a model as one ONNX file, which onnxruntime completes images with, as a page without a server, or as it is.
 
-    With --examples, the page offers these images of the run to all who have the file.
+    With --examples, pages offer these images of the run to all who have the .safetensors file.
     """
-    path = StorePath.of(out).on_this_machine("a model file")
-    if path.suffix not in (".onnx", ".safetensors"):
-        raise SettingsError(f"{out}: needs a name that ends in .onnx or .safetensors")
-    onnx = path.suffix == ".onnx"
-    if (examples and onnx) or (half and not onnx):
-        raise SettingsError(f"{out}: --half is for .onnx files, --examples for .safetensors")
-    if not onnx:
-        from pixmend.publish import copy_model
-
-        copy_model(model, path, examples=examples)
-        size = f"{path.stat().st_size / 2**20:.1f} MiB"
-        contents = f", with {examples} held-out images" if examples else ""
-        print_facts({"file": f"{path}, {size}{contents}", "next": f"pixmend serve {path}"})
+    path = StorePath.of(out).on_this_machine("a page" if page else "a model file")
+    _check_name(out, path, page=page, single=single_file)
+    copy = path.suffix == ".safetensors"
+    if (examples and not copy) or (copy and (half or retrieval)):
+        raise SettingsError(
+            f"{out}: --half and --retrieval are for .onnx and pages, --examples for .safetensors"
+        )
+    if copy:
+        print_facts(_copy(model, path, examples))
         return
     try:
-        from pixmend.onnx.onnx_file import export_onnx
+        from pixmend.onnx.onnx_file import export_onnx, with_retrieval
     except ModuleNotFoundError as error:
         raise SettingsError(f"export needs {error.name}; {install_hint('export')}") from error
     from pixmend.models import find_model, load_model, read_header
 
     source = find_model(model)
+    networks = with_retrieval(load_model(source), retrieval)
+    if page:
+        from pixmend.api import Model
+        from pixmend.static_page import export_page
+
+        loaded, name = Model(networks, "cpu"), StorePath.of(model).stem
+        sizes = export_page(source, loaded, name, path, half=half, single=single_file)
+        print_facts(_page_facts(path, sizes))
+        return
     exported = export_onnx(
-        load_model(source), path, half=half, version=pixmend.__version__, digest=read_header(source)["digest"],
-    )  # fmt: skip
+        networks, path, half=half, version=pixmend.__version__, digest=read_header(source)["digest"]
+    )
     facts = exported.facts
     print_facts(
         {
@@ -55,3 +72,35 @@ def export(
             "next": f"pixmend complete {path} IMAGES --mask MASK --out DONE",
         }
     )
+
+
+def _copy(model: str, path: Path, examples: int) -> dict[str, Any]:
+    from pixmend.publish import copy_model
+
+    copy_model(model, path, examples=examples)
+    contents = f", with {examples} held-out images" if examples else ""
+    return {
+        "file": f"{path}, {path.stat().st_size / 2**20:.1f} MiB{contents}",
+        "next": f"pixmend serve {path}",
+    }
+
+
+def _check_name(out: str, path: Path, *, page: bool, single: bool) -> None:
+    if single and not page:
+        raise SettingsError("--single-file: a page alone can be one file; add --page")
+    wanted = ([".html"] if single else []) if page else [".onnx", ".safetensors"]
+    if wanted and path.suffix not in wanted:
+        raise SettingsError(f"{out}: needs a name that ends in {' or '.join(wanted)}")
+    if page and not single and path.suffix in (".onnx", ".safetensors", ".html"):
+        raise SettingsError(f"{out}: --page writes a folder; --single-file writes one .html file")
+
+
+def _page_facts(path: Path, sizes: dict[str, int]) -> dict[str, Any]:
+    runtime, model = (sizes[name] / 1e6 for name in ("runtime", "model"))
+    written = sizes.get("page", sizes.get("folder", 0)) / 1e6
+    opened = f"open {path}" if "page" in sizes else f"python3 -m http.server -d {path}"
+    return {
+        "page": f"{path}, {written:.1f} MB",
+        "loads": f"onnxruntime-web {runtime:.1f} MB compressed, the model {model:.1f} MB",
+        "next": opened,
+    }

@@ -1,7 +1,7 @@
 """Diagnostics: causes of the results, from measured facts, with the advice in diagnostics.toml."""
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any, TypeAlias
@@ -10,10 +10,10 @@ import numpy as np
 
 from pixmend.errors import StoppedError
 from pixmend.evaluation.aggregation import Lead, Summary
-from pixmend.evaluation.baselines import BASELINES, Images
+from pixmend.evaluation.baselines import BASELINES
 from pixmend.evaluation.evaluated_methods import EvaluatedMethod, ShouldStop
 from pixmend.evaluation.held_out import HeldOut
-from pixmend.evaluation.metrics import CalibrationBin, Region, psnr
+from pixmend.evaluation.metrics import CalibrationBin, psnr
 from pixmend.evaluation.realism import draw_samples
 from pixmend.evaluation.results import ResultRow, ResultStore
 from pixmend.evaluation.settings import EvaluationSpec, draw_masks
@@ -68,19 +68,13 @@ def invert_samples(
         outputs = [output.pixels for output in method.run(images, masks, should_stop)]
         if should_stop():
             raise StoppedError
-        return {
-            "label": method.label,
-            "mask": mask,
-            "count": _INVERTED,
-            "psnr": _mean_psnr(outputs, images, holes),
-            "psnr_of_mean": _mean_psnr([mean] * _INVERTED, images, holes),
-        }
+        facts = {"label": method.label, "mask": mask, "count": _INVERTED}
+        for name, answers in (("psnr", outputs), ("psnr_of_mean", [mean] * _INVERTED)):
+            values = [psnr(*case) for case in zip(answers, images, holes, strict=True)]
+            facts[name] = float(np.mean(values))
+        return facts
 
     return dict(store.cached(f"self-inversion {method.label} {mask}", invert))
-
-
-def _mean_psnr(answers: Sequence[Images], images: Images, holes: Sequence[Region]) -> float:
-    return float(np.mean([psnr(*case) for case in zip(answers, images, holes, strict=True)]))
 
 
 def verdict(summary: Summary) -> str:
@@ -151,13 +145,13 @@ def diagnose(
         found |= _of_model(summary, facts, searches=model.inpainter is None)
     # What the model has already is no advice.
     present = model.card.get("training", {}) | {"one_pass": model.inpainter is not None}
-    return [_diagnostic(_TEXTS[name], facts, present) for name, holds in found.items() if holds]
-
-
-def _diagnostic(texts: Mapping[str, Any], facts: Facts, present: Facts) -> Diagnostic:
-    unless = texts.get("unless", {})
-    advice = [texts["advice"], *(text for key, text in unless.items() if not present.get(key))]
-    return Diagnostic(texts["fact"].format(**facts), " ".join(advice).format(**facts))
+    diagnostics = []
+    for texts in (_TEXTS[name] for name, holds in found.items() if holds):
+        unless = texts.get("unless", {})
+        advice = [texts["advice"], *(text for key, text in unless.items() if not present.get(key))]
+        fact = texts["fact"].format(**facts)
+        diagnostics.append(Diagnostic(fact, " ".join(advice).format(**facts)))
+    return diagnostics
 
 
 def _of_answers(

@@ -52,7 +52,6 @@ class MethodOutput:
 
     @property
     def pixels(self) -> Images:
-        """The best candidate."""
         return self.candidates[0]
 
 
@@ -72,7 +71,6 @@ class EvaluatedMethod:
 
     @property
     def label(self) -> str:
-        """The method's name in tables."""
         return f"{self.method}, {self.answer}" if self.answer else self.method
 
     def key(self, number: int, digest: str, mask: str) -> Key:

@@ -1,17 +1,14 @@
 """The models that a server offers, and what the page shows of them."""
 
-import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from pixmend.api import Model, load
+from pixmend.api import Model, held_out_examples, load
 from pixmend.completion import METHODS
-from pixmend.errors import ImageError, ModelFileError
-from pixmend.images import decode_image, encode_png, find_images, grid
-from pixmend.model_header import held_out_folder
+from pixmend.images import encode_png, grid
 from pixmend.models import find_model
 from pixmend.serve.security import Problem
 from pixmend.storage import StorePath
@@ -84,7 +81,8 @@ class Catalogue(dict[str, ServedModel]):
             ids = (stem, *(f"{stem}-{number}" for number in range(2, len(models) + 2)))
             model_id = next(each for each in ids if each not in catalogue)
             model = load(name, device=device)
-            catalogue[model_id] = ServedModel(model_id, model, _held_out(name, model))
+            held_out = held_out_examples(find_model(name), model.card, _EXAMPLES)
+            catalogue[model_id] = ServedModel(model_id, model, held_out)
         return catalogue
 
     def find(self, model_id: str) -> ServedModel:
@@ -95,17 +93,3 @@ class Catalogue(dict[str, ServedModel]):
             message = f"There is no such model here; there are {', '.join(self)}."
             raise Problem(404, "model", message)
         return self[model_id]
-
-
-def _held_out(name: str, model: Model) -> list[bytes]:
-    """Return images of the model's folder, or those of its file (`pixmend export --examples`)."""
-    if folder := held_out_folder(find_model(name)):
-        files = list(find_images(folder))
-        return [path.read_bytes() for path in files[:: max(1, len(files) // _EXAMPLES)][:_EXAMPLES]]
-    try:  # a card may hold anything
-        contents = map(base64.b64decode, model.card.get("examples", [])[:_EXAMPLES])
-        return [encode_png(decode_image(each).pixels) for each in contents]
-    except (TypeError, ValueError, ImageError) as error:
-        raise ModelFileError(
-            f"{StorePath.of(name)}: the examples in its card are no images; export it again"
-        ) from error

@@ -11,10 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pixmend.features import (
@@ -96,11 +94,16 @@ class Monitor:
     ) -> None:
         self._settings, self._device = settings, device
         self._features = choose_features(device)
-        training = _shuffled(split.training, settings.seed, "training")
-        held_out = _shuffled(split.held_out, settings.seed, "held out")
+        training, held_out = (
+            array_generator_for(settings.seed, "monitor", side).permutation(indices)
+            for side, indices in (("training", split.training), ("held out", split.held_out))
+        )
         self._training = to_device(read(training[:_FEATURES]), device)
         self._training_features = self._features(self._training)
-        self._neighbours = self._load_neighbours(read, training)
+        values = _thumbnails(self._training[:1]).shape[1]
+        indices = training[: max(_FEATURES, _NEIGHBOUR_BYTES // (4 * values))]
+        chunks = (read(indices[start : start + 256]) for start in range(0, len(indices), 256))
+        self._neighbours = torch.cat([_thumbnails(to_device(chunk, device)) for chunk in chunks])
         self._distance = mean_pairwise_distance(_thumbnails(self._training[:_COMPARED]))
         self._mean = self._training.mean(0, keepdim=True)
         self._held_out = to_device(read(held_out), device) if len(held_out) > 1 else None
@@ -111,7 +114,10 @@ class Monitor:
     def score(self, model: DCGAN, *, step: int, images: int) -> Scores:
         """Return the scores of a model whose networks are in evaluation mode."""
         started = time.monotonic()
-        samples = self._sample(model)
+        generator = generator_for(self._settings.seed, "monitor", "samples")
+        latents = sample_latents(model.settings, _FEATURES, generator).to(self._device)
+        with torch.no_grad():
+            samples = torch.cat([model.generator(z) for z in torch.split(latents, 64)])
         features = self._features(samples)
         thumbnails = _thumbnails(samples[:_COMPARED])
         values: dict[str, Any] = {
@@ -175,20 +181,8 @@ class Monitor:
         completion = "search" if model.inpainter is None else "inpainter"
         return {"completion": completion, "psnr": psnr, "psnr_of_mean": psnr_of_mean}
 
-    @torch.no_grad()
-    def _sample(self, model: DCGAN) -> Tensor:
-        generator = generator_for(self._settings.seed, "monitor", "samples")
-        latents = sample_latents(model.settings, _FEATURES, generator).to(self._device)
-        return torch.cat([model.generator(z) for z in torch.split(latents, 64)])
-
     def _nearest_distance(self, thumbnails: Tensor) -> float:
         return float(nearest_distances(thumbnails, self._neighbours).mean())
-
-    def _load_neighbours(self, read: Read, training: NDArray[np.int64]) -> Tensor:
-        values = _thumbnails(self._training[:1]).shape[1]
-        indices = training[: max(_FEATURES, _NEIGHBOUR_BYTES // (4 * values))]
-        chunks = (indices[start : start + 256] for start in range(0, len(indices), 256))
-        return torch.cat([_thumbnails(to_device(read(chunk), self._device)) for chunk in chunks])
 
 
 def is_better(scores: Scores, than: Scores | None) -> bool:
@@ -273,10 +267,6 @@ def _ratio(distance: float, reference: float) -> float:
     return distance / reference if reference > _ALIKE else math.nan
 
 
-def _shuffled(indices: NDArray[np.int64], seed: int, side: str) -> NDArray[np.int64]:
-    return array_generator_for(seed, "monitor", side).permutation(indices)
-
-
 def _thumbnails(images: Tensor) -> Tensor:
     """Return images [B, C, S, S] as rows [B, D], at a side of 32 at most."""
     side = min(_SIDE, images.shape[-1])
@@ -319,9 +309,8 @@ def _warnings(scores: Scores, settings: TrainSettings) -> list[str]:
             "D recognises all samples, so G learns little; "
             "try fewer discriminator_filters or a smaller learning_rate"
         )
-    worse = [spec for spec, value in scores.psnr.items() if value < scores.psnr_of_mean[spec]]
-    if len(worse) == len(MASKS):
-        pairs = ((spec, scores.psnr[spec], scores.psnr_of_mean[spec]) for spec in MASKS)
+    pairs = [(spec, ours, scores.psnr_of_mean[spec]) for spec, ours in scores.psnr.items()]
+    if pairs and all(ours < mean for _, ours, mean in pairs):
         figures = ", ".join(
             f"{spec} {ours:.1f} against {mean:.1f} dB" for spec, ours, mean in pairs
         )

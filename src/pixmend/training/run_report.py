@@ -46,7 +46,10 @@ def _frames(run: RunDirectory) -> list[tuple[str, str]]:
     if last >= _MAX_FRAMES:
         places = (round(number * last / (_MAX_FRAMES - 1)) for number in range(_MAX_FRAMES))
         paths = [paths[place] for place in places]
-    return [(_step_of(path), base64.b64encode(path.read_bytes()).decode()) for path in paths]
+    steps = (path.stem.rpartition("-")[2] for path in paths)  # a caption only
+    captions = [f"{int(step) if step.isdigit() else 0:,}" for step in steps]
+    images = (base64.b64encode(path.read_bytes()).decode() for path in paths)
+    return list(zip(captions, images, strict=True))
 
 
 def _charts(log: Sequence[dict[str, Any]], scores: Sequence[Scores]) -> list[str]:
@@ -82,12 +85,6 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min" if minutes else f"{seconds:.0f} s"
-
-
-def _step_of(path: Path) -> str:
-    # From the file name, as it is a caption only.
-    digits = path.stem.rpartition("-")[2]
-    return f"{int(digits) if digits.isdigit() else 0:,}"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
