@@ -207,7 +207,7 @@ def test_a_model_file_holds_images_of_the_run_only_if_asked_and_the_page_offers_
     [
         (["o.safetensors", "--examples", "6"], "5 held-out images"),
         (["o.onnx", "--examples", "2"], "--examples for .safetensors"),
-        (["o.safetensors", "--half"], "--half and --retrieval are for .onnx"),
+        (["o.safetensors", "--half"], "--half and --retrieval are for .onnx files"),
         (["o.txt"], "ends in .onnx or .safetensors"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -3,7 +3,6 @@
 pack(folder, records)  ->  train(records, run)  ->  load(run).complete(image, mask)
 """
 
-import base64
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,19 +15,8 @@ from pixmend import completion, evaluation, models, records, training
 from pixmend.completion import Answer, Blend, Completion, CompletionOptions, Preview, Task, View
 from pixmend.completion.call import complete_images
 from pixmend.distributed import choose_device, open_group
-from pixmend.errors import ImageError, ModelFileError, SettingsError
-from pixmend.images import (
-    Channels,
-    Fit,
-    Picture,
-    decode_image,
-    encode_png,
-    find_images,
-    grid,
-    images_at,
-    to_pixels,
-)
-from pixmend.model_header import held_out_images
+from pixmend.errors import SettingsError
+from pixmend.images import Channels, Fit, Picture, grid, images_at, to_pixels
 from pixmend.records import Manifest, PackProgress, PackSettings, Records
 from pixmend.rng import check_seed, generator_for, is_whole
 from pixmend.storage import StorePath, sha256_of
@@ -227,22 +215,6 @@ def load(model: str | Path = "characters", *, device: str = "auto") -> Model:
     StoreError if a URL cannot be read. A URL may pin its file: ``https://...#sha256:HEX``.
     """
     return Model(models.load_model(model), device)
-
-
-def held_out_examples(file: Path, card: Mapping[str, Any], count: int = 8) -> list[bytes]:
-    """Return some images that a model was not trained on, PNG: of its run, or of its file's card.
-
-    ModelFileError if the card holds something else.
-    """
-    if folder := held_out_images(file):
-        files = list(find_images(folder))
-        return [path.read_bytes() for path in files[:: max(1, len(files) // count)][:count]]
-    try:  # a card may hold anything
-        contents = map(base64.b64decode, card.get("examples", [])[:count])
-        return [encode_png(decode_image(each).pixels) for each in contents]
-    except (TypeError, ValueError, ImageError) as error:
-        message = "the examples in its card are no images; export it again"
-        raise ModelFileError(f"{file}: {message}") from error
 
 
 def evaluate(

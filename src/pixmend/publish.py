@@ -10,7 +10,7 @@ import numpy as np
 from pixmend.api import Model, load
 from pixmend.errors import InputError, OutputError, SettingsError
 from pixmend.images import Pixels, encode_png, find_images, grid
-from pixmend.model_header import held_out_images
+from pixmend.model_header import held_out_folder
 from pixmend.models import find_model, read_tensors, write_tensors
 from pixmend.page import render
 from pixmend.storage import StorePath, sha256_of
@@ -71,7 +71,7 @@ def copy_model(model: str | Path, path: Path, *, examples: int) -> None:
     SettingsError: there are fewer, as beside a model file alone.
     """
     file = find_model(model)
-    folder = held_out_images(file)
+    folder = held_out_folder(file)
     files = [] if folder is None else list(find_images(folder))
     if len(files) < examples:
         raise SettingsError(
@@ -103,7 +103,7 @@ def _monitored(file: Path) -> dict[str, Any]:
     best = next(
         (each for each in read_scores(file.parent / "monitor.jsonl")[::-1] if each.best), None
     )
-    if best is None or file.name != "best.safetensors":
+    if best is None or not best.psnr or file.name != "best.safetensors":
         return {}
     return {
         "verdict": f"Held-out images of the run, at step {best.step:,}.",

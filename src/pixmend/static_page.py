@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pixmend
-from pixmend.api import Model, held_out_examples
+from pixmend.api import Model
 from pixmend.errors import OutputError
 from pixmend.images import encode_png, grid
+from pixmend.model_header import EXAMPLES, held_out_images
 from pixmend.onnx.networks import DRAWS
 from pixmend.onnx.onnx_file import completion_body
 from pixmend.onnx.runtime import MAX_SIDE
@@ -22,7 +23,6 @@ _PACKAGE = Path(__file__).parent
 _RUNTIME = _PACKAGE / "onnx" / "onnxruntime_web"
 _WASM = "ort-wasm-simd-threaded.wasm"
 _SERVER_ONLY = {"api.js", "docs.js", "docs.html", "index.html"}
-_EXAMPLES = 8
 _HIDDEN_FACTS = ("calibration", "data", "examples")  # long; a path on this machine
 _EFFORT = {
     "label": "Thorough",
@@ -44,8 +44,8 @@ def export_page(
     body, bank = completion_body(model.networks, half=half, version=pixmend.__version__)
     wasm = (_RUNTIME / f"{_WASM}.gz").read_bytes()
     samples = grid(model.sample(24, seed=0), columns=8, min_cell=48)
-    held_out = held_out_examples(source, model.card, _EXAMPLES)
-    examples = held_out or [encode_png(each) for each in model.sample(_EXAMPLES, seed=1)]
+    held_out = held_out_images(source, model.card)
+    examples = held_out or [encode_png(image) for image in model.sample(EXAMPLES, seed=1)]
     # Names that no server takes for compressed transfers, which browsers would undo.
     contents: dict[str, tuple[str, int, bytes]] = {
         "wasm": (f"model/{_WASM}", *_sized(gzip.decompress(wasm), wasm)),

@@ -40,7 +40,6 @@ class Evaluation:
     settings: dict[str, str]  # what the results depend on, for display
     unavailable: list[str]  # why baselines and metrics are missing
     facts: Facts  # about the model and the classifier, under their names in report.json
-    samples: tuple[Images, Images] | None  # of G, and their nearest training images
     report: Path  # report.html; report.json is beside it
     results: Path  # results.csv
 

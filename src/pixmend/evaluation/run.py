@@ -14,7 +14,7 @@ from pixmend.evaluation import metrics
 from pixmend.evaluation.aggregation import summarise
 from pixmend.evaluation.baselines import BASELINES, Images, missing_requirement
 from pixmend.evaluation.classifier import classify_answers
-from pixmend.evaluation.diagnostics import diagnose, invert_samples, verdict
+from pixmend.evaluation.diagnostics import diagnose, verdict
 from pixmend.evaluation.evaluated_methods import (
     EvaluatedMethod,
     MethodOutput,
@@ -31,7 +31,7 @@ from pixmend.evaluation.held_out import (
     digest_of,
 )
 from pixmend.evaluation.peak_memory import watch_memory
-from pixmend.evaluation.realism import MIN_IMAGES, measure_realism, measure_samples
+from pixmend.evaluation.realism import MIN_IMAGES, measure_realism
 from pixmend.evaluation.report import Evaluation, write_report
 from pixmend.evaluation.results import BatchResult, Key, ResultRow, ResultStore
 from pixmend.evaluation.settings import EvaluationSpec, draw_masks
@@ -93,10 +93,9 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate one model, or compare two of one shape, on unseen images; a repeated call resumes in ``out``.
 
-    ``train`` is for the baselines ``mean`` and ``nearest``, the classifiers, KID of samples and
-    near-duplicates. ``completions`` are folders of answers by other tools, by name. ``engine`` runs
-    the batches elsewhere. Unusable input is a SettingsError, MaskError, InputError, RunError or
-    OutputError.
+    ``train`` is for the baselines ``mean`` and ``nearest``, the classifiers and near-duplicates.
+    ``completions`` are folders of answers by other tools, by name. ``engine`` runs the batches
+    elsewhere. Unusable input is a SettingsError, MaskError, InputError, RunError or OutputError.
     """
     spec = spec or EvaluationSpec()
     shapes = [f"{each.model.settings.size} px {each.model.settings.channels}" for each in models]
@@ -247,33 +246,26 @@ def _judge(
     store: ResultStore,
     should_stop: ShouldStop,
 ) -> Evaluation:
-    """Measure sets of answers and the model itself, and draw conclusions."""
+    """Measure sets of answers, and draw conclusions."""
     model = models[0].model
-    inversion = invert_samples(model, methods, spec, store, should_stop)
-    quality = samples = None
-    if any(method.ours for method in methods):
-        quality, samples = measure_samples(model, held_out, train, store)
     rows, legibility, no_classes = classify_answers(rows, held_out, train, spec, store)
     store.write(rows)  # in one order, whatever was done when
     features, realism = measure_realism(held_out, rows, store, should_stop)
     summary = summarise(rows, methods, spec.masks, realism)
     count, training = len(held_out.images), None if train is None else len(train.images)
-    without_quality = quality is None and bool(summary.ours)
     reasons = {
         _RANDOM_FEATURES: features == "random",
         f"KID needs {MIN_IMAGES} images, and there are {count}": not realism,
-        f"KID of samples needs --train-data RECORDS of {2 * MIN_IMAGES} images": without_quality,
         "peak memory needs Linux": rows[0].peak_mib is None,
     }
     images = None if train is None else train.images
     baselines = [missing_requirement(name, images) for name in BASELINES]
     unavailable = [*baselines, no_classes, *(each for each, holds in reasons.items() if holds)]
-    facts = {"self_inversion": inversion, "samples": quality}
     return Evaluation(
         verdict=verdict(summary),
         summary=summary,
         rows=rows,
-        diagnostics=diagnose(model, summary, rows, held_out, training, inversion, quality),
+        diagnostics=diagnose(model, summary, rows, held_out, training),
         held_out=held_out,
         spec=spec,
         settings={
@@ -287,8 +279,7 @@ def _judge(
             "features": features,
         },
         unavailable=[reason for reason in unavailable if reason is not None],
-        facts=facts | legibility,
-        samples=samples,
+        facts=legibility,
         report=store.folder / "report.html",
         results=store.folder / "results.csv",
     )

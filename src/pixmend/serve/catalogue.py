@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from pixmend.api import Model, held_out_examples, load
+from pixmend.api import Model, load
 from pixmend.completion import METHODS
 from pixmend.images import encode_png, grid
+from pixmend.model_header import EXAMPLES, held_out_images
 from pixmend.models import find_model
 from pixmend.serve.security import Problem
 from pixmend.storage import StorePath
 
-_EXAMPLES = 8
 _HIDDEN_FACTS = ("calibration", "data", "examples")  # long; a path on the server's disk
 
 # The stops of the page's slider from instant to best.
@@ -65,7 +65,7 @@ class ServedModel:
     @cached_property
     def examples(self) -> list[bytes]:
         """Image files to try: held-out ones, or generated ones where the model has none."""
-        drawn = [] if self.held_out else self.model.sample(_EXAMPLES, seed=1)
+        drawn = [] if self.held_out else self.model.sample(EXAMPLES, seed=1)
         return [*self.held_out, *map(encode_png, drawn)]
 
 
@@ -81,7 +81,7 @@ class Catalogue(dict[str, ServedModel]):
             ids = (stem, *(f"{stem}-{number}" for number in range(2, len(models) + 2)))
             model_id = next(each for each in ids if each not in catalogue)
             model = load(name, device=device)
-            held_out = held_out_examples(find_model(name), model.card, _EXAMPLES)
+            held_out = held_out_images(find_model(name), model.card)
             catalogue[model_id] = ServedModel(model_id, model, held_out)
         return catalogue
 

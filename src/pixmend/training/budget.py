@@ -164,9 +164,11 @@ def fit_to_minutes(
     """
     images = len(records)
     few = images < _FEW_IMAGES
+    shape = resolve({key: given[key] for key in ("size", "channels") if key in given})
+    fitting = _RETRIEVAL_BYTES // (shape.size**2 * channel_count(shape.channels))
     values: dict[str, Any] = {
         **_COMMON,
-        "retrieval_images": _retrieval_images(images, given),
+        "retrieval_images": min(images, fitting),
         "horizontal_flip": few and is_flip_invariant(records),
         "inpainter_variation": 0.5 if few and not has_near_copies(records) else 0.0,
     }
@@ -208,11 +210,10 @@ def is_flip_invariant(records: Records) -> bool:
     images, own_group = _compared(records)
     images = images.float()
     queries = images[: len(own_group)]
-    distances = [
+    unflipped, flipped = (
         torch.cdist(each.flatten(1), images.flatten(1)).masked_fill(own_group, torch.inf).amin(1)
         for each in (queries, queries.flip(3))
-    ]
-    unflipped, flipped = distances
+    )
     return bool((flipped < unflipped).float().mean() > _MIN_FLIP_SHARE)
 
 
@@ -267,12 +268,6 @@ def _candidates(images: int) -> Iterator[dict[str, int]]:
         yield {"filters": width, "batch_size": _BATCHES[0]}
     for batch in _BATCHES[1:]:
         yield {"batch_size": batch}
-
-
-def _retrieval_images(images: int, given: Mapping[str, Any]) -> int:
-    """Return how many of the training images fit in the model file."""
-    image = resolve({key: given[key] for key in ("size", "channels") if key in given})
-    return min(images, _RETRIEVAL_BYTES // (image.size**2 * channel_count(image.channels)))
 
 
 def _format_of(records: Records) -> dict[str, Any]:

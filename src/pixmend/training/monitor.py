@@ -26,11 +26,8 @@ from pixmend.masks import make_mask
 from pixmend.models import (
     DCGAN,
     Calibration,
-    DCGANSettings,
     Discriminator,
-    Generator,
     calibrate,
-    clip_radius,
     sample_latents,
 )
 from pixmend.rng import array_generator_for, generator_for
@@ -68,7 +65,7 @@ class Scores:
     accuracy_held_out: float | None = None
     kid_held_out: float | None = None
     nearest: float | None = None  # distance to training images over held-out images'; copies: << 1
-    completion: str = ""  # what completed held-out images: "inpainter" or "search"
+    completion: str = ""  # "inpainter" where there is one, which completes held-out images
     psnr: dict[str, float] = field(default_factory=dict)  # mean hole PSNR in dB, by mask
     psnr_of_mean: dict[str, float] = field(default_factory=dict)  # of the mean training image
     best: bool = False
@@ -139,12 +136,13 @@ class Monitor:
             distance = self._nearest_distance(thumbnails)
             values["nearest"] = _ratio(distance, self._held_out_distance)
             values["kid_held_out"] = kernel_distance(features, self._held_out_features)
-            values |= self._completion_scores(model, self._held_out[:_COMPLETED])
+            if model.inpainter is not None:
+                values |= self._completion_scores(model, self._held_out[:_COMPLETED])
         for key, value in values.items():
             if isinstance(value, float):
                 values[key] = round(value, 6) if math.isfinite(value) else None
-        seconds = round(time.monotonic() - started, 3)
-        scores = Scores(step=step, images=images, seconds=seconds, **values)
+        values["seconds"] = round(time.monotonic() - started, 3)
+        scores = Scores(step=step, images=images, **values)
         warnings = _warnings(scores, self._settings)
         if not self._distance > _ALIKE:
             count = len(self._training)
@@ -172,14 +170,10 @@ class Monitor:
         for spec in MASKS:
             mask = torch.from_numpy(make_mask(spec, size, size, seed=seed).known)
             known = mask.to(self._device).expand(len(target), 1, -1, -1)
-            if model.inpainter is None:
-                completed = latent_search(model.generator, model.settings, target, known, seed=seed)
-            else:
-                completed = model.inpaint(target, known.to(target.dtype)).estimate
+            completed = model.inpaint(target, known.to(target.dtype)).estimate
             psnr[spec] = round(float(hole_psnr(completed, target, known).mean()), 3)
             psnr_of_mean[spec] = round(float(hole_psnr(mean, target, known).mean()), 3)
-        completion = "search" if model.inpainter is None else "inpainter"
-        return {"completion": completion, "psnr": psnr, "psnr_of_mean": psnr_of_mean}
+        return {"completion": "inpainter", "psnr": psnr, "psnr_of_mean": psnr_of_mean}
 
     def _nearest_distance(self, thumbnails: Tensor) -> float:
         return float(nearest_distances(thumbnails, self._neighbours).mean())
@@ -189,7 +183,6 @@ def is_better(scores: Scores, than: Scores | None) -> bool:
     """Whether scores are better: by mean hole PSNR with an inpainter, otherwise by KID."""
     if than is None or (scores.features, scores.completion) != (than.features, than.completion):
         return True
-    # The PSNR of a short search depends on the search as much as on the model.
     if scores.completion == "inpainter":
         return (scores.mean_psnr or 0.0) > (than.mean_psnr or 0.0)
     return than.kid is None or (scores.kid is not None and scores.kid < than.kid)
@@ -223,43 +216,6 @@ def hole_psnr(completed: Tensor, target: Tensor, known: Tensor) -> Tensor:
     error = ((completed.clamp(-1, 1) - target).square() * hole).sum((1, 2, 3)) / hole.sum((1, 2, 3))
     # NaN counts as the largest error, so that a model that diverged has a score.
     return 10 * torch.log10(4 / error.nan_to_num(4).clamp(min=1e-10))
-
-
-def latent_search(
-    generator: Generator,
-    networks: DCGANSettings,
-    target: Tensor,
-    known: Tensor,
-    *,
-    seed: int,
-    steps: int = 60,
-    pool: int = 256,
-) -> Tensor:
-    """Complete images [B, C, S, S] by a short latent search; ``known`` is bool [B, 1, S, S].
-
-    Adam from the best of ``pool`` prior samples (Yeh 2017, equation 3, without weights and prior):
-    comparable between checkpoints, and as quick as 50 steps.
-    """
-    draws = sample_latents(networks, pool, generator_for(seed, "monitor", "bank"))
-    with torch.no_grad():
-        samples = generator(draws.to(target.device))
-        loss = [  # [pool] of each image
-            ((samples - image).abs() * mask).mean((1, 2, 3))
-            for image, mask in zip(target, known, strict=True)
-        ]
-    best = torch.stack(loss).argmin(1).to(draws.device)
-    z = draws[best].to(target.device).requires_grad_()
-    optimiser = torch.optim.Adam([z], lr=0.05)
-    radius = clip_radius(networks)
-    for _ in range(steps):
-        total = ((generator(z) - target).abs() * known).mean((1, 2, 3)).sum()
-        optimiser.zero_grad()
-        total.backward()
-        optimiser.step()
-        with torch.no_grad():
-            z.clamp_(-radius, radius)
-    with torch.no_grad():
-        return torch.where(known, target, generator(z))
 
 
 def _ratio(distance: float, reference: float) -> float:
