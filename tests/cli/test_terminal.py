@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from rich.table import Table
 
 from pixmend.cli.terminal import escape, progress_bar, stderr, stdout, stop_on_signal
 from pixmend.models import save_model
@@ -101,7 +102,7 @@ def test_records_reach_a_pipe_while_the_bar_is_on_a_terminal(world, tmp_path):
 
 @pytest.mark.parametrize("width", [80, 100, 149, 150, 240])
 def test_a_bar_of_any_width_shows_its_count_its_times_and_all_of_its_note(monkeypatch, width):
-    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(stderr, "width", width)
     note = "s, step 11,460, 1,205 images/s, loss of D 0.06, G 3.53"
     with stderr.capture() as captured, progress_bar() as bar:
         task = bar.add_task("training", total=12_000, note=note)
@@ -109,6 +110,12 @@ def test_a_bar_of_any_width_shows_its_count_its_times_and_all_of_its_note(monkey
     shown = captured.get().split()
     words = ["training", "11000/12000", "elapsed", "0:00:00", "eta", *note.split()]
     assert [word for word in words if word not in shown] == []
+
+
+def test_a_table_in_a_pipe_keeps_its_lines(program, capsys, world):
+    assert program("info", world / "m.safetensors").code == 0
+    stdout.print(Table(*(f"a long name of column {number}" for number in range(20))))
+    assert "a long name of column 19" in capsys.readouterr().out
 
 
 # Names

@@ -180,7 +180,7 @@ def _report(evaluation: "Evaluation") -> None:
         cells = [summary.cells[label, mask] for mask in summary.masks]
         values = [Text(f"{c.psnr.mean:.2f}", style="bold" if c.best else "") for c in cells]
         table.add_row(escape(label), *values)
-    stdout.print(table, width=None if stdout.is_terminal else 1000)
+    stdout.print(table)
     if evaluation.spec.masks == YEH_MASKS:
         for line in yeh_table(summary).splitlines():
             stdout.print(line)

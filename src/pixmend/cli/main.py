@@ -19,7 +19,7 @@ from pixmend.cli.pack import pack
 from pixmend.cli.push import push
 from pixmend.cli.sample import sample
 from pixmend.cli.serve import serve
-from pixmend.cli.terminal import LastingFile, stderr
+from pixmend.cli.terminal import LastingFile, stderr, stdout
 from pixmend.cli.train import train
 from pixmend.errors import PixmendError, StoppedError
 from pixmend.loading import missing_package
@@ -62,6 +62,9 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     output = LastingFile.replace("stdout")
     LastingFile.replace("stderr")
+    for console in (stdout, stderr):
+        if not console.is_terminal:
+            console.width = 1000  # tables and bars are whole in a pipe or a file
     try:
         try:
             Path.cwd()
