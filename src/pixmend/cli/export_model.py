@@ -1,7 +1,7 @@
 """pixmend export."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Option
 
@@ -43,7 +43,10 @@ def export(
 
         loaded, name = Model(networks, "cpu"), StorePath.of(model).stem
         sizes = export_page(source, loaded, name, path, half=half, single=single_file)
-        print_facts(_page_facts(path, sizes))
+        whole, runtime, size = (sizes[part] / 1e6 for part in ("page", "runtime", "model"))
+        content = f"onnxruntime-web {runtime:.1f} MB, the model {size:.1f} MB"
+        opened = f"open {path}" if single_file else f"python3 -m http.server -d {path}"
+        print_facts({"page": f"{path}, {whole:.1f} MB: {content}", "next": opened})
         return
     exported = export_onnx(
         networks, path, half=half, version=pixmend.__version__, digest=read_header(source)["digest"]
@@ -66,14 +69,3 @@ def _check_name(out: str, path: Path, *, page: bool, single: bool) -> None:
         raise SettingsError(f"{out}: needs a name that ends in {wanted}")
     if page and not single and path.suffix in (".onnx", ".html"):
         raise SettingsError(f"{out}: --page writes a folder; --single-file writes one .html file")
-
-
-def _page_facts(path: Path, sizes: dict[str, int]) -> dict[str, Any]:
-    runtime, model = (sizes[name] / 1e6 for name in ("runtime", "model"))
-    written = sizes.get("page", sizes.get("folder", 0)) / 1e6
-    opened = f"open {path}" if "page" in sizes else f"python3 -m http.server -d {path}"
-    return {
-        "page": f"{path}, {written:.1f} MB",
-        "loads": f"onnxruntime-web {runtime:.1f} MB compressed, the model {model:.1f} MB",
-        "next": opened,
-    }
