@@ -3,7 +3,7 @@
     python benchmarks/inpainters.py OUT RECORDS [--minutes 5] [--filters 32] [--memory 4096]
                                     [--threads 1] [--variants a b c]
 
-Without an inpainter, the monitor's short search fills the holes. All variants run at the same time,
+Without an inpainter, no hole is filled: the row shows G alone. All variants run at the same time,
 each in a process with its own threads, so that other programs slow them equally. Scores are those of
 each run's monitor on held-out groups at its best checkpoint: hole PSNR of the mean of eight draws,
 KID of prior samples. Prints a markdown table; sample grids are in OUT.

@@ -26,7 +26,7 @@ import numpy as np
 from pixmend.images import encode_png
 from pixmend.records import Manifest, PackSettings, ShardInfo
 from pixmend.records.manifest import write_index
-from pixmend.records.tfrecord import encode_example, write_record
+from pixmend.records.tfrecord import encode_example, frame_record
 
 _SHARD = 50_000
 _RUN = """
@@ -104,8 +104,11 @@ def make_records(folder: Path, count: int, size: int) -> int:
     for number, start in enumerate(starts):
         path = folder / f"images-{number:05d}-of-{len(starts):05d}.tfrecord"
         some = min(_SHARD, count - start)
+        offsets = []
         with path.open("wb") as file:
-            offsets = [write_record(file, payloads[(start + k) % 997]) for k in range(some)]
+            for index in range(start, start + some):
+                offsets.append(file.tell())
+                file.write(frame_record(payloads[index % 997]))
         write_index(path, np.array(offsets, np.uint64))
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -32,6 +32,9 @@ __all__ = [
 ]
 
 
+_RETRIEVAL_BYTES = 2**32
+
+
 class Model:
     """A trained model, ready to complete and to sample; `load` makes one."""
 
@@ -113,6 +116,34 @@ class Model:
         return complete_images(
             lambda tasks: self.complete_tasks(tasks, options), image, mask, seed, range
         )
+
+    def with_retrieval(
+        self,
+        data: str | Path | StorePath,
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> "Model":
+        """Return the model with the records ``data`` as its retrieval images, in place of its file's.
+
+        More images hold nearer ones. Reports (decoded, total). SettingsError: the model has no retrieval, or its
+        images are of another size or colour; records over 4 GiB decoded are refused.
+        """
+        bank, settings = Records(data), self.settings
+        if self.networks.retrieval is None:
+            raise SettingsError(f"retrieval {data}: the model was trained without retrieval images")
+        own, given = (settings.size, settings.channels), (bank.size, bank.channels)
+        if own != given:
+            raise SettingsError(
+                f"retrieval {data}: records of {given[0]} px {given[1]}, the model has {own[0]} px {own[1]}; "
+                f"pack the images again (pixmend pack --size {own[0]} --channels {own[1]})"
+            )
+        import torch
+
+        images = bank.load_all(_RETRIEVAL_BYTES, on_progress=on_progress)
+        if images is None:
+            raise SettingsError(f"retrieval {data}: over 4 GiB decoded; pack fewer images")
+        memory = models.Retrieval(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
+        return Model(replace(self.networks, retrieval=memory), str(self._device))
 
     def for_model(self, options: CompletionOptions) -> CompletionOptions:
         """Return the options with their method set for this model."""

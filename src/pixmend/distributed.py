@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -31,12 +31,13 @@ _POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The processes that compute together; this class is a group of one."""
+    """The processes that compute together; without a ``store``, operations do nothing."""
 
     rank: int = 0  # number of this process
     world: int = 1  # number of processes
     local_rank: int = 0  # the same on this host
     local_world: int = 1
+    store: Store | None = None  # of JSON values; tensors go by gloo (CPU) or nccl (GPU)
 
     @property
     def is_main(self) -> bool:
@@ -45,7 +46,26 @@ class Group:
 
     def device(self, name: str) -> torch.device:
         """Return this process's device for a setting; each process on a host has its own GPU."""
-        return choose_device(name)
+        alone = self.store is None
+        if not alone and name == "auto" and not torch.cuda.is_available():
+            name = "cpu"
+        device = choose_device(name)
+        if alone or device.type == "cpu":
+            return device
+        if device.type == "mps":
+            raise SettingsError("device = mps: several processes train on CPUs or CUDA GPUs only")
+        if device.type == "cuda":
+            if ":" in name:
+                raise SettingsError(f"device = {name}: each process takes its own; say cuda")
+            count = torch.cuda.device_count()
+            if self.local_rank >= count:
+                raise SettingsError(
+                    f"{self.local_world} processes on a host of {count} GPUs; start as many as "
+                    f"GPUs (torchrun --nproc-per-node {count}), or set device=cpu"
+                )
+            device = torch.device("cuda", self.local_rank)
+            torch.cuda.set_device(device)
+        return device
 
     def shard(self, count: int) -> slice:
         """Return this process's contiguous share of ``count`` items, a multiple of `world`."""
@@ -55,21 +75,64 @@ class Group:
 
     def mean(self, tensor: Tensor) -> Tensor:
         """Return the mean over the processes; differentiable any number of times."""
-        return tensor
+        mean: Tensor = tensor
+        if self.store is not None:
+            mean = _Mean.apply(tensor, self)  # type: ignore[no-untyped-call]
+        return mean
 
     def all_reduce_mean(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its mean over the processes, all in one exchange."""
+        if self.store is None:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        self.sum_in_place(flat)
+        parts = torch.split(flat.div_(self.world), [tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by the main process's values."""
+        with torch.no_grad(), _peer_errors():
+            for tensor in tensors if self.store is not None else ():
+                contiguous = tensor.contiguous()  # as the backends require
+                dist.broadcast(contiguous, src=0)
+                tensor.copy_(contiguous)
 
     def any(self, flag: bool) -> bool:
         """Return whether the flag is set in any process."""
-        return flag
+        flags = torch.tensor(int(flag))
+        self.sum_in_place(flags)
+        return bool(flags)
 
     def broadcast_object(self, value: Any) -> Any:  # noqa: ANN401 - any JSON value
         """Return the main process's JSON value; the others wait for it without limit."""
-        return value
+        if self.store is None:
+            return value
+        with _peer_errors():
+            # Every process counts its own calls, and all make the same ones.
+            key = f"objects/{self.store.add(f'calls/{self.rank}', 1)}"
+            if self.is_main:
+                self.store.set(key, json.dumps(value))
+                return value
+            # Hours, if the main process packs, but not beyond the end of the group.
+            while not self.store.check([key]):
+                if self.store.add("failures", 0):
+                    raise PeerError("another process of the group failed and reports the error")
+                time.sleep(_POLL_SECONDS)  # the store's own wait warns at each timeout
+            return json.loads(self.store.get(key))
+
+    def sum_in_place(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over the processes."""
+        if self.store is not None:
+            with _peer_errors():
+                dist.all_reduce(tensor)
+
+    def is_first_to_fail(self) -> bool:
+        """Return whether this process is the first to fail, which reports the error."""
+        try:
+            return self.store is None or self.store.add("failures", 1) == 1
+        except RuntimeError:  # the store was in a dead process
+            return True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Group":
         # Copies of a module belong to the same group.
@@ -127,85 +190,11 @@ def describe_device(device: torch.device) -> str:
     return f"{device.type} with {torch.get_num_threads()} threads"
 
 
-@dataclass(frozen=True, eq=False)
-class _DistributedGroup(Group):
-    """Several processes: tensors by gloo (CPU) or nccl (GPU), JSON values by their store."""
-
-    store: Store = field(kw_only=True)
-
-    def device(self, name: str) -> torch.device:
-        """Return the device ``name``; of GPUs, the one with this process's number on its host."""
-        device = choose_device("cpu" if name == "auto" and not torch.cuda.is_available() else name)
-        if device.type == "mps":
-            raise SettingsError("device = mps: several processes train on CPUs or CUDA GPUs only")
-        if device.type == "cuda":
-            if ":" in name:
-                raise SettingsError(f"device = {name}: each process takes its own; say cuda")
-            count = torch.cuda.device_count()
-            if self.local_rank >= count:
-                raise SettingsError(
-                    f"{self.local_world} processes on a host of {count} GPUs; start as many as "
-                    f"GPUs (torchrun --nproc-per-node {count}), or set device=cpu"
-                )
-            device = torch.device("cuda", self.local_rank)
-            torch.cuda.set_device(device)
-        return device
-
-    def mean(self, tensor: Tensor) -> Tensor:
-        mean: Tensor = _Mean.apply(tensor, self)  # type: ignore[no-untyped-call]
-        return mean
-
-    def all_reduce_mean(self, tensors: Sequence[Tensor]) -> None:
-        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        self.sum_in_place(flat)
-        parts = torch.split(flat.div_(self.world), [tensor.numel() for tensor in tensors])
-        for tensor, part in zip(tensors, parts, strict=True):
-            tensor.copy_(part.view_as(tensor))
-
-    def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        with torch.no_grad(), _peer_errors():
-            for tensor in tensors:
-                contiguous = tensor.contiguous()  # as the backends require
-                dist.broadcast(contiguous, src=0)
-                tensor.copy_(contiguous)
-
-    def any(self, flag: bool) -> bool:
-        flags = torch.tensor(int(flag))
-        self.sum_in_place(flags)
-        return bool(flags)
-
-    def broadcast_object(self, value: Any) -> Any:  # noqa: ANN401
-        with _peer_errors():
-            # Every process counts its own calls, and all make the same ones.
-            key = f"objects/{self.store.add(f'calls/{self.rank}', 1)}"
-            if self.is_main:
-                self.store.set(key, json.dumps(value))
-                return value
-            # Hours, if the main process packs, but not beyond the end of the group.
-            while not self.store.check([key]):
-                if self.store.add("failures", 0):
-                    raise PeerError("another process of the group failed and reports the error")
-                time.sleep(_POLL_SECONDS)  # the store's own wait warns at each timeout
-            return json.loads(self.store.get(key))
-
-    def sum_in_place(self, tensor: Tensor) -> None:
-        """Replace a tensor by its sum over the processes."""
-        with _peer_errors():
-            dist.all_reduce(tensor)
-
-    def is_first_to_fail(self) -> bool:
-        """Return whether this process is the first to fail, which reports the error."""
-        try:
-            return self.store.add("failures", 1) == 1
-        except RuntimeError:  # the store was in a dead process
-            return True
-
-
 class _Mean(torch.autograd.Function):
     """The mean over the processes; its own adjoint, as all values have equal weights."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, group: _DistributedGroup) -> Tensor:  # noqa: ANN401
+    def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:  # noqa: ANN401
         ctx.group = group
         total = tensor.clone(memory_format=torch.contiguous_format)
         group.sum_in_place(total)
@@ -216,7 +205,7 @@ class _Mean(torch.autograd.Function):
         return ctx.group.mean(gradients[0]), None
 
 
-def _join() -> _DistributedGroup:
+def _join() -> Group:
     # Otherwise an optimiser's first step imports it, and then it keeps an open group alive.
     importlib.import_module("torch.distributed.nn")
     try:
@@ -241,12 +230,11 @@ def _join() -> _DistributedGroup:
             timeout=_TIMEOUT,
         )
     objects = PrefixStore("objects", store)
-    return _DistributedGroup(rank, world, local_rank, local_world, store=objects)
+    return Group(rank, world, local_rank, local_world, store=objects)
 
 
 @contextlib.contextmanager
 def _peer_errors() -> Iterator[None]:
-    """Raise a PeerError for the RuntimeError of a closed connection."""
     try:
         yield
     except RuntimeError as error:

@@ -20,6 +20,7 @@ A SPEC names a mask:
 """
 
 import difflib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -125,13 +126,15 @@ def center(height: int, width: int, *, share: float = 0.5) -> Mask:
 def half(height: int, width: int, *, side: str = "left") -> Mask:
     """Return a hole over the ``left``, ``right``, ``top`` or ``bottom`` half."""
     known = np.ones((height, width), bool)
-    part = {
+    halves = {
         "left": known[:, : width // 2],
         "right": known[:, width - width // 2 :],
         "top": known[: height // 2],
         "bottom": known[height - height // 2 :],
-    }[side]
-    part[:] = False
+    }
+    if side not in halves:
+        raise MaskError(f"mask: half:{side} needs left, right, top or bottom")
+    halves[side][:] = False
     return Mask(known)
 
 
@@ -222,6 +225,8 @@ def make_mask(
             f"nor an existing file or folder{f'; did you mean {near[0]}?' if near else ''}"
         )
     if shape in SHAPES:
+        if shape == "grid":
+            _check_option(shape, option)
         return SHAPES[shape](height, width, option, seed)
     if picture is None:
         raise MaskError(f"mask: {spec} is read from an image; give one of {', '.join(SHAPES)}")
@@ -331,36 +336,22 @@ def _share(option: str, default: float, shape: str) -> float:
     return share
 
 
-def _side(option: str) -> str:
-    side = option or "left"
-    if side not in ("left", "right", "top", "bottom"):
-        raise MaskError(f"mask: half:{option} needs left, right, top or bottom")
-    return side
-
-
 def _factor(option: str) -> int:
-    # Digits are counted first: int() refuses thousands of them with a message of its own.
-    whole = option.isascii() and option.isdigit() and len(option) <= 2
-    if option and not (whole and 2 <= int(option) <= 64):
+    # Not int() at once, which refuses thousands of digits with a message of its own.
+    if option and not (re.fullmatch("[0-9]{1,2}", option) and 2 <= int(option) <= 64):
         raise MaskError(
             f"mask: lowres:{option} needs a whole number from 2 to 64, such as lowres:4"
         )
     return int(option or 4)
 
 
-def _grid(height: int, width: int, option: str, _: int) -> Mask:
-    if option:
-        raise MaskError(f"mask: grid takes no option; {option!r} was given")
-    return grid(height, width)
-
-
 SHAPES: dict[str, Callable[[int, int, str, int], Mask]] = {
     "center": lambda h, w, option, seed: center(h, w, share=_share(option, 0.5, "center")),
-    "half": lambda h, w, option, seed: half(h, w, side=_side(option)),
+    "half": lambda h, w, option, seed: half(h, w, side=option or "left"),
     "random": lambda h, w, option, seed: random(
         h, w, share=_share(option, 0.8, "random"), seed=seed
     ),
-    "grid": _grid,
+    "grid": lambda h, w, option, seed: grid(h, w),
     "lowres": lambda h, w, option, seed: lowres(h, w, factor=_factor(option)),
     "strokes": lambda h, w, option, seed: strokes(
         h, w, share=_share(option, 0.25, "strokes"), seed=seed

@@ -12,8 +12,8 @@ from typing import Any
 import pixmend
 from pixmend.api import Model
 from pixmend.errors import OutputError
-from pixmend.images import encode_png, find_images, grid
-from pixmend.model_header import held_out_images
+from pixmend.images import encode_png, grid
+from pixmend.model_header import EXAMPLES, held_out_images
 from pixmend.onnx.networks import DRAWS
 from pixmend.onnx.onnx_file import completion_body
 from pixmend.onnx.runtime import MAX_SIDE
@@ -23,8 +23,7 @@ _PACKAGE = Path(__file__).parent
 _PAGE, _BACKEND = _PACKAGE / "serve" / "page", _PACKAGE / "onnx" / "page"
 _RUNTIME = _PACKAGE / "onnx" / "onnxruntime_web"
 _SERVER_ONLY = ("api.js", "docs.js", "docs.html", "index.html")
-_EXAMPLES = 8
-_HIDDEN_FACTS = ("calibration", "data")  # long; a path on this machine
+_HIDDEN_FACTS = ("calibration", "data", "examples")  # long; a path on this machine
 _EFFORT = {"label": "Thorough", "method": "default", "words": "Compares several answers."}
 
 
@@ -40,14 +39,16 @@ def export_page(
     body, bank = completion_body(model.networks, half=half, version=pixmend.__version__)
     wasm = (_RUNTIME / "ort-wasm-simd-threaded.wasm.gz").read_bytes()
     pictures = {"samples": encode_png(grid(model.sample(24, seed=0), columns=8, min_cell=48))}
-    pictures |= {f"example-{place}": each for place, each in enumerate(_examples(source, model))}
+    held_out = held_out_images(source, model.card)
+    examples = held_out or [encode_png(image) for image in model.sample(EXAMPLES, seed=1)]
+    pictures |= {f"example-{place}": example for place, example in enumerate(examples)}
     files = {"model": gzip.compress(body, 9, mtime=0), "wasm": wasm, **pictures}
     lengths = {"model": len(body), "wasm": len(gzip.decompress(wasm))}
     if bank:
         files["bank"], lengths["bank"] = gzip.compress(bank, 6, mtime=0), len(bank)
     # Servers take names of compressed files for compressed transfers, which browsers undo.
     paths = {key: f"model/{key}.{'bin' if key in lengths else 'png'}" for key in files}
-    settings = _settings(model, name, pictures, drawn=held_out_images(source) is None)
+    settings = _settings(model, name, pictures, drawn=not held_out)
     settings["files"] = {key: {"path": paths[key], "bytes": lengths.get(key)} for key in files}
     scripts = {
         path.name: path.read_text()
@@ -73,14 +74,6 @@ def export_page(
     return {"page": sum(map(len, contents.values())), **sizes}
 
 
-def _examples(source: Path, model: Model) -> list[bytes]:
-    folder = held_out_images(source)
-    if folder is None:
-        return [encode_png(image) for image in model.sample(_EXAMPLES, seed=1)]
-    files = list(find_images(folder))
-    return [path.read_bytes() for path in files[:: max(1, len(files) // _EXAMPLES)][:_EXAMPLES]]
-
-
 def _settings(model: Model, name: str, pictures: Mapping[str, bytes], *, drawn: bool) -> dict[str, Any]:  # fmt: skip
     """Return what the page reads of itself: see `onnx/page/browser.js`."""
     facts = {
@@ -100,18 +93,16 @@ def _index(settings: Mapping[str, Any], scripts: str = "'self'", styles: str = "
     )
     facts = json.dumps(settings, sort_keys=True).replace("<", "\\u003c")
     index = (_PAGE / "index.html").read_text()
-    meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    charset = '<meta charset="utf-8">'
     old = re.search(r'<script id="settings"[^>]*>(.*?)</script>', index, re.DOTALL)
     assert old
-    return _replaced(
-        index,
-        {
-            old[1]: facts,
-            '<meta charset="utf-8">': f'<meta charset="utf-8">\n  {meta}',
-            "<body>": '<body class="browser">',
-            "</body>": '<script src="page/check.js"></script>\n</body>',
-        },
-    )
+    parts = {
+        old[1]: facts,
+        charset: f'{charset}\n  <meta http-equiv="Content-Security-Policy" content="{policy}">',
+        "<body>": '<body class="browser">',
+        "</body>": '<script src="page/check.js"></script>\n</body>',
+    }
+    return _replaced(index, parts)
 
 
 def _single_page(settings: Mapping[str, Any], texts: Mapping[str, str], files: Mapping[str, bytes]) -> str:  # fmt: skip
@@ -133,15 +124,13 @@ def _single_page(settings: Mapping[str, Any], texts: Mapping[str, str], files: M
     ]
     allowed = f"{' '.join(map(_hash, inline.values()))} data:"
     index = _index({**settings, "backend": "browser.js"}, allowed, _hash(texts["style.css"]), "data:")  # fmt: skip
-    return _replaced(
-        index,
-        {
-            '"page/icon.svg"': f'"{_data_url(texts["icon.svg"], "image/svg+xml")}"',
-            '<link rel="stylesheet" href="page/style.css">': f"<style>{texts['style.css']}</style>",
-            '<script type="module" src="page/main.js"></script>': "",
-            '<script src="page/check.js"></script>': "\n".join([*data, *scripts]),
-        },
-    )
+    parts = {
+        '"page/icon.svg"': f'"{_data_url(texts["icon.svg"], "image/svg+xml")}"',
+        '<link rel="stylesheet" href="page/style.css">': f"<style>{texts['style.css']}</style>",
+        '<script type="module" src="page/main.js"></script>': "",
+        '<script src="page/check.js"></script>': "\n".join([*data, *scripts]),
+    }
+    return _replaced(index, parts)
 
 
 def _replaced(text: str, parts: Mapping[str, str]) -> str:

@@ -14,6 +14,9 @@ from typer.testing import CliRunner
 from pixmend.cli.main import app
 from pixmend.errors import PixmendError
 from pixmend.models import save_model
+from pixmend.records import PackSettings, pack
+from tests.forked import verb
+from tests.inpainting import fresh_model
 
 NOISE = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
 
@@ -174,16 +177,10 @@ def test_missing_inputs_and_empty_folders_are_reported(model, tmp_path):
         assert message in str(result.exception)
 
 
-def program(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "pixmend", *map(str, arguments)], capture_output=True, text=True
-    )
-
-
 def test_an_error_is_one_line_on_stderr_and_exit_code_2(tmp_path):
     put(tmp_path / "a.png")
     (tmp_path / "cut.safetensors").write_bytes(b"abc")
-    result = program(
+    result = verb(
         "complete",
         "--mask",
         "center",
@@ -225,7 +222,7 @@ def test_help_and_version_wait_for_neither_torch_nor_numpy():
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
         == "[]\n"
     )
-    assert program("--version").stdout.startswith("pixmend ")
+    assert verb("--version").stdout.startswith("pixmend ")
     code = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
@@ -272,30 +269,11 @@ def test_sample_and_info_of_a_model(model, tmp_path):
     assert "16 px RGB" in run("info", model).stdout
 
 
-def test_the_bundled_model_restores_held_out_characters(tmp_path):
-    result = run("demo", "--out", tmp_path, "--help")
-    assert result.exit_code == 0
-    import pixmend
-    from pixmend.images import find_images, open_image
-    from pixmend.models import BUNDLED
-
-    model = pixmend.load("characters")
-    glyphs = list(find_images(BUNDLED / "characters"))[::31]
-    gains = []
-    for path in glyphs:
-        picture = open_image(path)
-        hole = model.complete(path, "grid", steps=60)
-        error = np.square(np.asarray(hole.best, float) - picture.native)[hole.mask.hole].mean()
-        white = np.square(255.0 - picture.native)[hole.mask.hole].mean()
-        gains.append(10 * np.log10(white / error))
-    assert np.mean(gains) > 3, "completions should be far nearer the truth than blank paper"
-
-
 def test_the_average_and_its_uncertainty_are_written(model, tmp_path):
     image = put(tmp_path / "a.png")
     ran = run(
         *("complete", "--mask", "center", model, image, "--out", tmp_path / "out", "--steps", 2),
-        *("--answer", "average", "--uncertainty"),
+        *("--method", "classic", "--answer", "average", "--uncertainty"),
     )
     assert ran.exit_code == 0, ran.output
     (facts,) = lines(tmp_path / "out")
@@ -307,37 +285,27 @@ def test_the_average_and_its_uncertainty_are_written(model, tmp_path):
     assert facts["uncertainty"] == pytest.approx(spread[4:12, 4:12].mean(), abs=1e-2)
 
 
-def test_results_of_other_files_in_out_stay(program, tmp_path):
+def test_results_of_other_files_in_out_stay(program, model, tmp_path):
     for name in ("one", "two"):
         Image.new("L", (16, 16), 200).save(tmp_path / f"{name}.png")
     out = tmp_path / "out"
     for inputs in (["one.png"], ["two.png"], ["one.png"]):
         paths = [tmp_path / name for name in inputs]
-        ran = program(
-            "complete", "--mask", "center", "characters", *paths, "--out", out, "--steps", 1
-        )
+        ran = program("complete", "--mask", "center", model, *paths, "--out", out, "--steps", 1)
         assert ran.code == 0
     files = [json.loads(line)["file"] for line in (out / "results.jsonl").read_text().splitlines()]
     assert files == [str(tmp_path / "two.png"), str(tmp_path / "one.png")]
 
 
-def test_a_call_that_is_killed_takes_nothing_back_that_was_told(program, tmp_path, monkeypatch):
+def test_a_call_that_is_killed_takes_nothing_back_that_was_told(
+    program, model, tmp_path, monkeypatch
+):
     from pixmend.cli.completion_run import CompletionRun
 
     for name in ("one", "two"):
         put(tmp_path / "in" / f"{name}.png")
     out = tmp_path / "out"
-    command = (
-        "complete",
-        "--mask",
-        "center",
-        "characters",
-        tmp_path / "in",
-        "--out",
-        out,
-        "--steps",
-        1,
-    )
+    command = ("complete", "--mask", "center", model, tmp_path / "in", "--out", out, "--steps", 1)
     assert program(*command).code == 0
     told = lines(out)
     with (out / "results.jsonl").open("a") as results:
@@ -350,7 +318,7 @@ def test_a_call_that_is_killed_takes_nothing_back_that_was_told(program, tmp_pat
     assert not list(out.glob("*.tmp"))
 
 
-def test_leftovers_of_a_killed_call_are_removed_from_all_its_folders(program, tmp_path):
+def test_leftovers_of_a_killed_call_are_removed_from_all_its_folders(program, model, tmp_path):
     for name in ("a/one", "b/two"):
         put(tmp_path / "in" / f"{name}.png")
     left = [
@@ -362,7 +330,7 @@ def test_leftovers_of_a_killed_call_are_removed_from_all_its_folders(program, tm
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("left by a kill")
     ran = program(
-        "complete", "--mask", "center", "characters", tmp_path / "in", "--out", tmp_path / "out",
+        "complete", "--mask", "center", model, tmp_path / "in", "--out", tmp_path / "out",
         "--animation", tmp_path / "gifs.gif", "--steps", 1,
     )  # fmt: skip
     assert ran.code == 0
@@ -396,21 +364,8 @@ def test_inputs_with_the_longest_names_have_distinct_results(model, tmp_path):
 def test_names_that_are_not_utf8_are_printed(model, tmp_path, name):
     put(tmp_path / "in" / "a.png")
     out = tmp_path / os.fsdecode(name)
-    command = [
-        sys.executable,
-        "-m",
-        "pixmend",
-        "complete",
-        "--mask",
-        "center",
-        model,
-        tmp_path / "in",
-        "--out",
-        out,
-        "--steps",
-        "1",
-    ]
-    ran = subprocess.run(command, check=False, capture_output=True, text=True)
+    options = ("--mask", "center", "--out", out, "--steps", 1)
+    ran = verb("complete", model, tmp_path / "in", *options)
     assert ran.returncode == 0, ran.stderr
     assert "1 completed" in ran.stdout
 
@@ -430,3 +385,32 @@ def test_an_error_in_a_recipe_names_the_file(program, tmp_path):
     assert ran.code == 2
     assert "mine.toml" in ran.err
     assert "did you mean size?" in ran.err
+
+
+def test_neighbours_come_from_the_records_that_are_named(tmp_path):
+    """With its own images as records a model answers as before; with those of others, otherwise."""
+    model = fresh_model()
+    save_model(model, tmp_path / "m.safetensors")
+    others = np.random.default_rng(9).integers(0, 256, (6, 16, 16, 3), np.uint8)
+    for name, images in (
+        ("own", model.retrieval.images.permute(0, 2, 3, 1).numpy()),
+        ("other", others),
+    ):
+        for number, pixels in enumerate(images):
+            put(tmp_path / name / f"{number}.png", pixels)
+        pack(tmp_path / name, tmp_path / f"{name}.records", PackSettings(size=16), workers=1)
+    pack(tmp_path / "own", tmp_path / "small.records", PackSettings(size=8), workers=1)
+    image = put(tmp_path / "in.png")
+    answers = {}
+    for name in ("model", "own", "other", "small"):
+        given = [] if name == "model" else ["--retrieval", tmp_path / f"{name}.records"]
+        out = tmp_path / "out" / name
+        result = run(
+            "complete", tmp_path / "m.safetensors", image, "--mask", "center", "--out", out, *given
+        )
+        if name == "small":
+            assert isinstance(result.exception, PixmendError)
+            assert "pixmend pack --size 16 --channels RGB" in str(result.exception)
+        else:
+            answers[name] = (out / "in.png").read_bytes()
+    assert answers["model"] == answers["own"] != answers["other"]

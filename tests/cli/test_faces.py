@@ -302,8 +302,7 @@ def test_doctor_names_missing_packages_and_how_to_install_them(program, monkeypa
 def test_demo_writes_the_files_it_names(program, monkeypatch, tmp_path):
     from dataclasses import replace
 
-    quick = replace(METHODS["default"], steps=2, init_pool=4)
-    monkeypatch.setitem(METHODS, "default", quick)
+    monkeypatch.setitem(METHODS, "classic", replace(METHODS["classic"], steps=2))
     ran = program("demo", "--out", tmp_path / "demo")
     assert ran.code == 0, ran.err
     assert str(tmp_path / "demo" / "sheet.png") in ran.out

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pixmend.cli.terminal import escape, stderr, stdout, stop_on_signal
+from pixmend.cli.terminal import escape, progress_bar, stderr, stdout, stop_on_signal
 from pixmend.models import save_model
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -49,12 +49,9 @@ def completed(out):
 # Lost output
 
 
-@pytest.mark.parametrize("verb", ["--version", "--help", "info", "complete"])
+@pytest.mark.parametrize("verb", ["--version", "--help", "complete"])
 def test_a_full_disk_behind_stdout_is_one_line_and_the_work_is_done(world, tmp_path, verb):
-    arguments = {
-        "info": command("info", world / "m.safetensors"),
-        "complete": completing(world, tmp_path),
-    }
+    arguments = {"complete": completing(world, tmp_path)}
     with Path("/dev/full").open("w") as full:
         ran = subprocess.run(
             arguments.get(verb, command(verb)), env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True,
@@ -66,13 +63,18 @@ def test_a_full_disk_behind_stdout_is_one_line_and_the_work_is_done(world, tmp_p
         assert completed(tmp_path) == ["a.png", "b.png", "c.png"]
 
 
-@pytest.mark.parametrize("verb", ["--help", "doctor", "info", "complete"])
-@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize(
+    ("verb", "joined"),
+    [
+        ("--help", False),
+        ("--help", True),
+        ("doctor", True),
+        ("complete", False),
+        ("complete", True),
+    ],
+)
 def test_a_closed_pipe_is_no_error_and_the_work_goes_on(world, tmp_path, verb, joined):
-    arguments = {
-        "info": command("info", world / "m.safetensors"),
-        "complete": completing(world, tmp_path),
-    }
+    arguments = {"complete": completing(world, tmp_path)}
     reading, writing = os.pipe()
     os.close(reading)
     ran = subprocess.run(
@@ -95,6 +97,18 @@ def test_records_reach_a_pipe_while_the_bar_is_on_a_terminal(world, tmp_path):
     os.close(terminal)
     os.close(main)
     assert [json.loads(line)["output"] for line in lines] == completed(tmp_path)
+
+
+@pytest.mark.parametrize("width", [80, 100, 149, 150, 240])
+def test_a_bar_of_any_width_shows_its_count_its_times_and_all_of_its_note(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    note = "s, step 11,460, 1,205 images/s, loss of D 0.06, G 3.53"
+    with stderr.capture() as captured, progress_bar() as bar:
+        task = bar.add_task("training", total=12_000, note=note)
+        bar.update(task, completed=11_000)
+    shown = captured.get().split()
+    words = ["training", "11000/12000", "elapsed", "0:00:00", "eta", *note.split()]
+    assert [word for word in words if word not in shown] == []
 
 
 # Names

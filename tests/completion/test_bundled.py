@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from pixmend.api import Model
 from pixmend.images import find_images, open_image
 from pixmend.masks import make_mask
 from pixmend.models import BUNDLED, biharmonic_fill, load_model
@@ -43,7 +44,7 @@ def best_draws(inpainted, known):
 
 @pytest.mark.parametrize("spec", MASKS)
 def test_what_the_bank_holds_it_gives_back(model, spec):
-    images = model.retrieval.take(torch.arange(0, len(model.retrieval), 256))
+    images = model.retrieval.take(torch.arange(0, len(model.retrieval), 1024))
     moved = F.pad(images, (1, 0, 0, 0), mode="replicate")[..., :-1]
     darker = ((images + 1) * 127.5 * 0.9).round() / 127.5 - 1
     known = known_of(spec, images)
@@ -63,3 +64,14 @@ def test_no_answer_is_worse_than_what_needs_no_training(model, glyphs, spec):
     inpainted = model.inpaint(glyphs, known, draws=8)
     assert hole_psnr(inpainted.estimate, glyphs, known).mean() >= best - 0.1
     assert hole_psnr(best_draws(inpainted, known), glyphs, known).mean() >= best - 0.5
+
+
+def test_a_search_restores_held_out_characters(model):
+    gains = []
+    for path in list(find_images(BUNDLED / "characters"))[::62]:
+        picture, mask = open_image(path), make_mask("grid", 64, 64)
+        found = Model(model, "cpu").complete(path, "grid", steps=60)
+        errors = np.asarray(found.best, float) - picture.native, 255.0 - picture.native
+        ours, white = (np.square(each)[mask.hole].mean() for each in errors)
+        gains.append(10 * np.log10(white / ours))
+    assert np.mean(gains) > 3, "completions should be far nearer the truth than blank paper"

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from pixmend.evaluation import BASELINES, HeldOut
 from pixmend.evaluation.aggregation import summarise
@@ -106,10 +105,9 @@ def test_a_mask_lost_to_a_baseline_that_is_not_the_best_over_all_is_told():
     assert summary.leads["psnr"]["half"].baseline == "nearest"
 
 
-def diagnosed(model, figures, **given):
+def diagnosed(model, figures):
     summary, rows = summary_of(figures)
-    facts = {"inversion": None, "samples": None} | given
-    found = diagnose(model, summary, rows, HELD_OUT, 10, **facts)
+    found = diagnose(model, summary, rows, HELD_OUT, 10)
     return " ".join(f"{each.fact} {each.advice}" for each in found)
 
 
@@ -127,17 +125,8 @@ def test_no_advice_names_what_is_on(untrained):
             "diffaugment",
             "horizontal_flip",
             "r1_gamma",
-            "one_pass",
         }
         assert "inpainter" not in str(kind)
-
-
-def test_a_model_that_completes_in_one_pass_is_not_advised_to(untrained):
-    figures = {(OURS, "center"): {"psnr": 18}}
-    stuck = {"label": OURS.label, "mask": "center", "count": 8, "psnr": 10, "psnr_of_mean": 9}
-    assert "Or train with --minutes" in diagnosed(untrained("L"), figures, inversion=stuck)
-    one_pass = replace(untrained("L"), inpainter=torch.nn.Identity())
-    assert "Or train with --minutes" not in diagnosed(one_pass, figures, inversion=stuck)
 
 
 def test_confidence_and_uncertainty_are_compared_with_what_is_right_in_plain_words(untrained):

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from pixmend.errors import ModelFileError
 from pixmend.models import (
+    INPAINTER_LATENT,
     NEIGHBOURS,
     DCGANSettings,
     Inpainter,
@@ -15,6 +16,7 @@ from pixmend.models import (
     biharmonic_fill,
     gather_evidence,
     initialise_inpainter,
+    inpainter_latents,
     load_model,
     save_model,
 )
@@ -65,6 +67,25 @@ def test_training_begins_near_what_needs_no_training(retrieval_images):
     experts = [*evidence.experts().unbind(1)]
     gaps = [(image - each).abs().mean() for each in experts]
     assert (image - best).abs().mean() == min(gaps)
+
+
+def test_an_answer_that_is_mostly_one_expert_has_no_trace_of_others():
+    model = make(channels="L")
+    target, known = holed(model)
+    head = model.inpainter.estimator.head
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.zero_()
+        head.bias.view(-1, model.inpainter.fold**2)[NEIGHBOURS] = 4.0  # 0.92 of the fill
+    inpainted = model.inpaint(target, known)
+    assert torch.equal(inpainted.estimate, gather_evidence(target, known, model.retrieval).fill)
+
+
+def test_latents_lie_on_a_sphere_and_do_not_depend_on_their_number():
+    few, many = (inpainter_latents(count, seed=3) for count in (2, 9))
+    assert torch.equal(few, many[:2])
+    assert torch.allclose(many.norm(dim=1), many.norm(dim=1)[0].expand(9))
+    assert inpainter_latents(0, seed=3).shape == (0, INPAINTER_LATENT)
 
 
 def test_every_pixel_lies_between_its_experts_and_its_own_colours():

@@ -9,12 +9,6 @@ from pixmend.records import Manifest, PackSettings, pack
 from .helpers import noise
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Hundreds of small shards, each flushed several times, are most of the time and nothing that is tested here.
-    monkeypatch.setattr("os.fsync", lambda _: None)
-
-
 @pytest.fixture
 def make_folder(tmp_path: Path) -> Callable[..., Path]:
     def make(count: int = 10, classes: int = 2, name: str = "images") -> Path:

@@ -1,8 +1,10 @@
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from pixmend.records import PackSettings, Records, pack
+from pixmend.records.tfrecord import frame_record
 
 
 def noise(number: int, height: int = 20, width: int = 14, channels: int = 3) -> np.ndarray:
@@ -13,6 +15,13 @@ def noise(number: int, height: int = 20, width: int = 14, channels: int = 3) -> 
 def folder_bytes(folder: Path) -> dict[str, bytes]:
     """All that a record folder holds, but for the note of where it came from."""
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.name != ".pack.json"}
+
+
+def write_record(file: IO[bytes], payload: bytes) -> int:
+    """Append a record; return the byte at which it starts."""
+    start = file.tell()
+    file.write(frame_record(payload))
+    return start
 
 
 def every(records: Records) -> np.ndarray:

@@ -15,10 +15,10 @@ from PIL import Image
 from pixmend.errors import InputError
 from pixmend.records import PackSettings, Records, find_source, pack
 from pixmend.records.containers import read_zip
-from pixmend.records.tfrecord import encode_example, write_record
+from pixmend.records.tfrecord import encode_example
 from pixmend.storage import StorePath
 
-from .helpers import every, noise
+from .helpers import every, noise, write_record
 
 
 def png(number: int) -> bytes:

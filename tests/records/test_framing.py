@@ -1,6 +1,5 @@
 """The law: what is written is read, and no flipped bit anywhere is ever taken for data."""
 
-import io
 import struct
 from pathlib import Path
 
@@ -16,8 +15,9 @@ from pixmend.records.tfrecord import (
     read_record_at,
     read_records,
     scan_records,
-    write_record,
 )
+
+from .helpers import write_record
 
 # Written by tf.io.TFRecordWriter: the Example {"height": 7, "label": -3, "name": "ab"}.
 GOLDEN_PAYLOAD = bytes.fromhex(
@@ -41,9 +41,7 @@ def whole_records(path: Path) -> list[tuple[int, bytes | RecordError]]:
 
 
 def test_frame_is_tensorflows() -> None:
-    file = io.BytesIO()
-    assert write_record(file, GOLDEN_PAYLOAD) == 0
-    assert file.getvalue() == GOLDEN_FRAME
+    assert frame_record(GOLDEN_PAYLOAD) == GOLDEN_FRAME
 
 
 def test_masked_crc_of_the_specification() -> None:

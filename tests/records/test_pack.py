@@ -407,13 +407,6 @@ def test_the_room_is_light() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_public_face_is_what_it_says() -> None:
-    import pixmend.records as room
-
-    assert len(set(room.__all__)) == len(room.__all__)
-    assert all(hasattr(room, name) for name in room.__all__)
-
-
 def test_the_verb(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     app = Typer()
     app.command()(verb)

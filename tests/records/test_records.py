@@ -11,9 +11,9 @@ from pixmend.errors import InputError, RecordError, StoppedError
 from pixmend.images import encode_png, fit_square
 from pixmend.records import Manifest, Records
 from pixmend.records.manifest import read_index, write_index
-from pixmend.records.tfrecord import encode_example, write_record
+from pixmend.records.tfrecord import encode_example
 
-from .helpers import every, noise
+from .helpers import every, noise, write_record
 
 
 def test_any_order_gives_the_images_of_their_numbers(packed: tuple[Path, Manifest]) -> None:

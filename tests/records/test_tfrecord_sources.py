@@ -9,10 +9,10 @@ import pytest
 from pixmend.images import decode_image, encode_png
 from pixmend.records import PackSettings, Records, pack
 from pixmend.records.containers import image_of_example, tfrecord_members
-from pixmend.records.tfrecord import decode_example, encode_example, read_records, write_record
+from pixmend.records.tfrecord import decode_example, encode_example, read_records
 from pixmend.storage import StorePath
 
-from .helpers import every, noise
+from .helpers import every, noise, write_record
 
 FIXTURE = Path(__file__).parent / "data" / "tensorflow.tfrecord"
 

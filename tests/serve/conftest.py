@@ -3,7 +3,7 @@
 import io
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 import numpy as np
@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pixmend.cli.serve import listen
+from pixmend.completion import METHODS
 from pixmend.models import save_model
 from pixmend.serve import AccessPolicy, Catalogue, Limits, Server, create_app
 from tests.browser import watched
@@ -69,6 +70,14 @@ def serving(catalogue, limits=None, policy=None):
     server = Server(create_app(catalogue, limits or Limits(), policy or AccessPolicy()))
     with running(server) as url, httpx.Client(base_url=url, timeout=60) as client:
         yield Served(url, server, catalogue, client)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def small_pool():
+    """Searches begin at the best of few samples: the best of thousands takes most of the time of a few steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METHODS, "default", replace(METHODS["default"], init_pool=32))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -318,6 +318,7 @@ def test_leaving_answers_what_is_inside_and_then_ends(limited):
         heard = search.result(30)
         assert heard[-1][0] == "done"
         assert heard[-1][1]["steps"] >= 1
+        assert heard[-1][1]["stopped"] == "leaving"
         until(lambda: not server.service.worker.alive)
         with pytest.raises(httpx.ConnectError):
             server.client.get("/healthz")

@@ -39,9 +39,9 @@ def test_the_whole_story_and_the_download_is_what_the_command_line_writes(visit,
     page.click("summary >> nth=0")
     _, mask = downloaded(page, "#mask-export")
     completed(page)
-    told = [text.split(": ") for text in page.locator("#gallery button").all_inner_texts()]
-    assert [number for number, _ in told] == ["1", "2", "3", "4"][: len(told)]
-    assert all(math.isfinite(float(loss)) for _, loss in told)
+    labels = page.locator("#gallery button").all_inner_texts()
+    assert labels == ["1", "2", "3", "4"][: len(labels)]  # no loss, which does not order them
+    assert "steps" not in page.inner_text("#facts")
     page.fill("#wipe", "50")
     page.check("#overlay")
     shoot(page, "answers")
@@ -159,6 +159,10 @@ def test_a_search_is_watched_and_stopped_with_the_best_so_far(visit):
     page.click("#stop")
     page.wait_for_selector("#gallery button[aria-pressed=true]")
     assert "best so far" in page.inner_text("#status")
+    number, loss = page.inner_text("#gallery button >> nth=0").split(": ")
+    assert number == "1"
+    assert math.isfinite(float(loss))
+    assert "lower loss" in page.inner_text("#facts")
 
 
 def test_an_image_of_another_kind_and_errors_are_told_in_sentences(visit, tmp_path):
@@ -207,6 +211,11 @@ def test_many_come_back_in_a_zip_and_one_bad_file_is_told(visit, tmp_path):
     files = sorted((BUNDLED / "characters").glob("Sample00[1-3]/*.png"))
     (tmp_path / "bad.png").write_bytes(b"no image")
     page.click("#many-open")
+    assert page.is_disabled("#many-files")
+    assert page.is_disabled("#many-folder")
+    assert "Choose what is missing first" in page.inner_text("#many-status")
+    audit(page)
+    page.select_option("#many-mask", "half:left")
     page.set_input_files("#many-input", [*files, tmp_path / "bad.png"])
     page.wait_for_selector("#many-zip", state="visible")
     assert "bad.png" in page.inner_text("#many-failed")
@@ -222,6 +231,41 @@ def test_many_come_back_in_a_zip_and_one_bad_file_is_told(visit, tmp_path):
                 Image.open(io.BytesIO(archive.read(path.name))) as found,
             ):
                 assert (found.size, found.mode) == (given.size, given.mode)
+                known = np.s_[:, given.width // 2 :]
+                assert np.array_equal(np.asarray(found)[known], np.asarray(given)[known])
+                assert not np.array_equal(np.asarray(found), np.asarray(given))
+
+
+def test_dropped_files_wait_for_the_mask_and_are_then_completed(visit, tmp_path):
+    page = visit()
+    page.wait_for_selector("#examples img")
+    sent = []
+    page.on("request", lambda request: sent.append(request.url))
+    pixels = np.full((8, 8, 4), 255, np.uint8)
+    pixels[2:5, 3:6] = 0
+    names = ("a.png", "b.png")
+    for name in names:
+        Image.fromarray(pixels).save(tmp_path / name)
+    contents = [list((tmp_path / name).read_bytes()) for name in names]
+    page.evaluate(
+        """(contents) => {
+            const data = new DataTransfer();
+            contents.forEach((each, n) => data.items.add(
+                new File([Uint8Array.from(each)], `${'ab'[n]}.png`, { type: 'image/png' })));
+            document.dispatchEvent(new DragEvent('drop', { dataTransfer: data }));
+        }""",
+        contents,
+    )
+    page.locator("#many-status", has_text="in these 2 images").wait_for()
+    assert not [url for url in sent if "completions" in url]
+    page.select_option("#many-mask", "alpha")
+    page.locator("#many-status", has_text="2 of 2 completed").wait_for()
+    _, content = downloaded(page, "#many-zip")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.namelist() == list(names)
+        with Image.open(io.BytesIO(archive.read("a.png"))) as found:
+            known = pixels[..., 3] > 0
+            assert np.array_equal(np.asarray(found)[known], pixels[known])
 
 
 def test_the_docs_of_the_api_are_a_page_of_our_own(visit):

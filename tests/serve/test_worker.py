@@ -16,7 +16,7 @@ from pixmend.serve.catalogue import ServedModel
 from pixmend.serve.prometheus import Metrics
 from pixmend.serve.requests import CompletionRequest
 from pixmend.serve.security import Problem
-from pixmend.serve.worker import Work, Worker, release_memory
+from pixmend.serve.worker import _IS_GLIBC, Work, Worker, release_memory
 from tests.serve.test_api import until
 
 
@@ -26,7 +26,8 @@ def resident_memory():
 
 
 @pytest.mark.skipif(
-    not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library has no malloc_trim"
+    not _IS_GLIBC,
+    reason="only glibc keeps freed memory, and only there is it asked to give it back",
 )
 def test_memory_freed_inside_goes_back_to_the_system():
     library = ctypes.CDLL(None)
@@ -131,6 +132,25 @@ def test_a_search_is_told_to_stop_when_nobody_wants_more_of_it(worker, model, wh
     busy.start()
     assert work.answer.result(30) == 0
     assert model.stopped == [why is not None]
+    assert work.stopped == why
+
+
+def test_an_answer_that_was_not_cut_is_not_told_as_one(worker, model):
+    """One of a batch is late; the search goes on for the other, and both have its end."""
+    busy, works = worker(), [work_of(model, number) for number in (0, 1)]
+    asked = model.complete_tasks
+
+    def complete_tasks(jobs, options, **more):
+        works[0].deadline = time.monotonic() - 1
+        return asked(jobs, options, **more)
+
+    model.complete_tasks = complete_tasks
+    for work in works:
+        busy.submit(work)
+    busy.start()
+    assert [work.answer.result(30) for work in works] == [0, 1]
+    assert model.stopped == [False]
+    assert [work.stopped for work in works] == [None, None]
 
 
 @pytest.mark.parametrize("end", [lambda work: work.expire(), lambda work: work.answer.cancel()])

@@ -1,11 +1,13 @@
 """A tiny data set and the smallest run that is still a run."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from pixmend.images import encode_png
 from pixmend.records import PackSettings, Records, pack
-from pixmend.training import resolve
+from pixmend.training import resolve, train
 
 TINY = {
     "size": 16,
@@ -39,6 +41,13 @@ ALL_OPTIONS = {
     "horizontal_flip": True,
     "lr_schedule": "cosine",
     "warmup": 0.2,
+}
+
+INPAINTER = {
+    "inpainter_filters": 8,
+    "inpainter_batch": 8,
+    "inpainter_draws": 2,
+    "retrieval_images": 12,
 }
 
 
@@ -94,3 +103,17 @@ def tiny():
         return resolve({**TINY, **changes})
 
     return settings
+
+
+@pytest.fixture(scope="session")
+def ten_steps(records, tmp_path_factory):
+    """An uninterrupted run of ten steps, which no test changes."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    list(train(records, run, resolve(TINY)))
+    return run
+
+
+@pytest.fixture
+def whole(ten_steps, tmp_path):
+    """An uninterrupted run of ten steps of one's own."""
+    return shutil.copytree(ten_steps, tmp_path / "whole")

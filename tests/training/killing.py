@@ -1,7 +1,7 @@
-"""Kill a training process again and again, and say what became of it: `python killing.py RECORDS OUT KILLS` prints JSON.
+"""Kill a training process again and again, and say in JSON what became of it.
 
-The process that imports torch, and what its optimisers import when first used, never trains; each sitting is a fork of it, so that
-thirty of them start in no time.
+Each sitting is a fork of a process that has imported torch, and what its optimisers import when first used, so that thirty of them
+start in no time.
 """
 
 import json
@@ -97,13 +97,9 @@ def main(records_folder, out, kills):
                 alive = ended(child)
         runs += 1
     # A write of the run has about 20 lines, so these reach into settings, checkpoint, grid, animation and model.
-    lines = range(1, 131, 6)
+    lines = range(1, 131, 10)
     for number in lines:
         run = out / f"line-{number}"
         assert ended(fork(at_line(number, sitting(records, run))))
         assert not ended(fork(sitting(records, run)))
     print(json.dumps({"kills": random, "in_saves": in_saves, "runs": runs, "lines": len(lines)}))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

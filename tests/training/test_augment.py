@@ -6,11 +6,13 @@ import torch
 from pixmend.rng import generator_for
 from pixmend.training.augment import (
     DRAWS,
+    VARIATION_DRAWS,
     diffaugment,
     horizontal_flip,
     make_diffaugment,
     random_shift,
     unchanged,
+    vary,
 )
 
 ALL = ("colour", "translation", "cutout")
@@ -140,6 +142,25 @@ def test_draws_are_a_function_of_the_generator_alone():
     assert torch.equal(first(images), first(images))
     assert not torch.equal(first(images), other(images))
     assert make_diffaugment((), 1.0, 5, generator_for(0)) is unchanged
+
+
+def test_variations_keep_the_kind_of_image_and_are_functions_of_their_draws():
+    """Law: whole grey levels in [-1, 1], alpha's values kept, equal for equal draws whatever else is in the batch."""
+    levels = torch.randint(0, 256, (64, 4, 8, 8), generator=generator_for(0, "levels"))
+    images = levels / 127.5 - 1
+    draws = torch.rand(64, VARIATION_DRAWS, generator=generator_for(0, "variation"))
+    varied = vary(images, draws, 0.5)
+    pixels = (varied + 1) * 127.5
+    assert torch.allclose(pixels, pixels.round(), atol=1e-4)
+    assert varied.abs().max() <= 1
+    alphas = [(each[:, 3].flatten(1).sort(1).values) for each in (images, varied)]
+    assert torch.equal(*alphas)
+    kept = torch.tensor([torch.equal(a, b) for a, b in zip(images, varied, strict=True)])
+    assert torch.equal(kept, draws[:, 0] >= 0.5)
+    assert torch.equal(vary(images[5:6], draws[5:6], 0.5), varied[5:6])
+    assert torch.equal(vary(images[:, :1], draws, 0.0), images[:, :1])
+    every = vary(images, draws, 1.0)
+    assert not any(torch.equal(a, b) for a, b in zip(images, every, strict=True))
 
 
 def test_mirror_flips_about_half_left_to_right():

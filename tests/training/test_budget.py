@@ -134,6 +134,7 @@ class Many:
 @pytest.fixture
 def many(monkeypatch):
     monkeypatch.setattr(budget, "is_flip_invariant", lambda records: True)
+    monkeypatch.setattr(budget, "has_near_copies", lambda records: False)
     return Many
 
 
@@ -174,6 +175,10 @@ def test_few_images_are_varied_and_many_are_not(monkeypatch, many):
     monkeypatch.setattr(budget, "seconds_per_step", lambda settings, device: 0.1)
     few, enough = (fit_to_minutes(20, many(count), {"size": 32}, CPU) for count in (600, 6000))
     assert (few["horizontal_flip"], enough["horizontal_flip"]) == (True, False)
+    assert (few["inpainter_variation"], enough["inpainter_variation"]) == (0.5, 0)
+    monkeypatch.setattr(budget, "has_near_copies", lambda records: True)
+    copied = fit_to_minutes(20, many(600), {"size": 32}, CPU)
+    assert copied["inpainter_variation"] == 0, "varied images have no copies in the bank"
 
 
 def test_what_was_said_is_not_chosen(monkeypatch, many):
@@ -203,6 +208,18 @@ def test_mirror_images_belong_where_left_and_right_are_alike(tmp_path, alike):
         (tmp_path / f"{index:02}.png").write_bytes(encode_png(pixels[:, ::-1] if flip else pixels))
     pack(tmp_path, tmp_path / "packed", PackSettings(size=16, channels="L"), workers=1)
     assert budget.is_flip_invariant(Records(tmp_path / "packed")) == alike
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_near_copies_are_known_by_their_centres(tmp_path, copied):
+    """Noise of which each image has a copy, or none."""
+    generator = np.random.default_rng(0)
+    for index in range(40):
+        if index % 2 == 0 or not copied:
+            pixels = generator.integers(0, 256, (16, 16, 1), np.uint8)
+        (tmp_path / f"{index:02}.png").write_bytes(encode_png(pixels))
+    pack(tmp_path, tmp_path / "packed", PackSettings(size=16, channels="L"), workers=1)
+    assert budget.has_near_copies(Records(tmp_path / "packed")) == copied
 
 
 def test_measuring_a_step_takes_time_and_changes_nothing(tiny):

@@ -29,13 +29,6 @@ from tests.training.test_run import assert_same_end, final_tensors
 FORMAT_1 = Path(__file__).parent / "data" / "format-1"
 
 
-@pytest.fixture
-def whole(records, tiny, tmp_path):
-    """An uninterrupted run of ten steps."""
-    list(train(records, tmp_path / "whole", tiny()))
-    return tmp_path / "whole"
-
-
 def log_of(run):
     return [json.loads(line) for line in RunDirectory(run).log.read_text().splitlines()]
 

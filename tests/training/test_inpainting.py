@@ -19,15 +19,9 @@ from pixmend.training.step import (
     inpainter_step,
 )
 from pixmend.training.train_state import initial_state
-from tests.training.test_run import assert_same_end
+from tests.training.conftest import INPAINTER
 
 CPU = torch.device("cpu")
-INPAINTER = {
-    "inpainter_filters": 8,
-    "inpainter_batch": 8,
-    "inpainter_draws": 2,
-    "retrieval_images": 12,
-}
 
 
 def weights(module):
@@ -173,8 +167,8 @@ def test_of_several_draws_the_best_is_trained(tiny):
         one = type(batch)(batch.images, batch.evidence, latents)
         evidence = batch.evidence
         with torch.no_grad():
-            maps = state.inpainter.encode(evidence)
-            drawn = state.inpainter.draw(maps, latents[0], evidence)
+            begun = state.inpainter.drawer.begin(state.inpainter.encode(evidence))
+            drawn = state.inpainter.draw(begun, latents[0], evidence)
             losses.append(float(draw_loss(drawn, batch.images, evidence.known)))
         inpainter_step(state, one, settings, draws=True)
         gradients.append(head.weight.grad.clone())
@@ -262,25 +256,6 @@ def test_latents_and_masks_are_functions_of_the_key(tiny):
     assert torch.equal(one.evidence.known, again.evidence.known)
     assert not torch.equal(one.latents, other.latents)
     assert not torch.equal(one.evidence.known, other.evidence.known)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        INPAINTER,
-        {**INPAINTER, "retrieval_images": 0},
-        {**INPAINTER, "inpainter_steps": 2, "gradient_accumulation": 2},
-    ],
-)
-def test_k_steps_and_a_resume_are_n_steps_with_an_inpainter_too(records, tiny, tmp_path, changes):
-    list(train(records, tmp_path / "whole", tiny(**changes)))
-    done = []
-    for now in train(
-        records, tmp_path / "cut", tiny(**changes), should_stop=lambda: len(done) == 4
-    ):
-        done.append(now)  # noqa: PERF402 - should_stop reads it as it grows
-    list(train(records, tmp_path / "cut", tiny(**changes)))
-    assert_same_end(tmp_path / "cut", tmp_path / "whole")
 
 
 def test_a_run_exports_a_model_that_completes_in_one_pass(records, tiny, tmp_path):

@@ -2,21 +2,18 @@
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
+from tests.forked import forked
+from tests.training.killing import main
 from tests.training.test_run import assert_same_end
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 def test_killed_at_any_moment_a_run_resumes_to_the_weights_of_an_uninterrupted_one(
     record_folder, tmp_path
 ):
-    kills = os.environ.get("PIXMEND_KILLS", "30")
-    command = [sys.executable, "-m", "tests.training.killing", record_folder, tmp_path, kills]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=ROOT, text=True)
+    kills = os.environ.get("PIXMEND_KILLS", "20")
+    done = forked(lambda: main(record_folder, tmp_path, int(kills)))
+    assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
     assert counts["kills"] == int(kills)
     for run in tmp_path.iterdir():

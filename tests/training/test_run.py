@@ -15,14 +15,9 @@ from pixmend.images import encode_png, open_image
 from pixmend.models import load_model, read_tensors
 from pixmend.records import PackSettings, Records, pack
 from pixmend.training import RunDirectory, train
-from tests.training.conftest import ALL_OPTIONS, TINY
+from tests.training.conftest import ALL_OPTIONS, INPAINTER, TINY
 
-EVERYTHING = {
-    **ALL_OPTIONS,
-    "inpainter_filters": 8,
-    "inpainter_batch": 8,
-    "retrieval_images": 4,
-}
+EVERYTHING = {**ALL_OPTIONS, **INPAINTER}
 
 
 def final_tensors(run):
@@ -37,13 +32,6 @@ def assert_same_end(run, other):
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert RunDirectory(run).model.read_bytes() == RunDirectory(other).model.read_bytes()
-
-
-@pytest.fixture
-def whole(records, tiny, tmp_path):
-    """An uninterrupted run of ten steps."""
-    list(train(records, tmp_path / "whole", tiny()))
-    return tmp_path / "whole"
 
 
 def test_a_run_leaves_all_that_it_promises(whole):
@@ -68,26 +56,26 @@ def test_a_run_leaves_all_that_it_promises(whole):
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "cuts"),
     [
-        {},
-        {"n_critic": 2, "feature_matching": 0.05, "loss": "minimax"},
-        ALL_OPTIONS,
-        EVERYTHING,
+        ({}, [1, 5, 8]),
+        ({"n_critic": 2, "feature_matching": 0.05, "loss": "minimax"}, [5]),
+        ({"precision": "bfloat16"}, [3]),
+        (EVERYTHING, [1, 5, 8]),
+        ({**INPAINTER, "retrieval_images": 0}, [5]),
+        ({**INPAINTER, "inpainter_steps": 2, "gradient_accumulation": 2}, [5]),
     ],
 )
-@pytest.mark.parametrize("cut", [1, 5, 8])
-def test_k_steps_and_a_resume_are_n_steps(records, tiny, tmp_path, changes, cut):
+def test_k_steps_and_a_resume_are_n_steps(records, tiny, tmp_path, changes, cuts):
     list(train(records, tmp_path / "whole", tiny(**changes)))
-    done = []
-    for now in train(
-        records, tmp_path / "cut", tiny(**changes), should_stop=lambda: len(done) + 1 == cut
-    ):
-        done.append(now)  # noqa: PERF402 - should_stop reads it as it grows
-    assert done[-1].event == "stopped"
-    events = [now.event for now in train(records, tmp_path / "cut", tiny(**changes))]
-    assert events[0] == "resumed"
-    assert_same_end(tmp_path / "cut", tmp_path / "whole")
+    for cut in cuts:
+        run, done = tmp_path / f"{cut}", []
+        for now in train(records, run, tiny(**changes), should_stop=lambda: len(done) + 1 == cut):  # noqa: B023 - called in this loop alone
+            done.append(now)  # noqa: PERF402 - should_stop reads it as it grows
+        assert done[-1].event == "stopped"
+        events = [now.event for now in train(records, run, tiny(**changes))]
+        assert events[0] == "resumed"
+        assert_same_end(run, tmp_path / "whole")
 
 
 def test_a_run_abandoned_between_checkpoints_goes_on_from_the_last_and_logs_each_step_once(
@@ -150,28 +138,6 @@ def wait_for_checkpoint(process, run, after):
         assert process.poll() is None, "the run ended before it was killed"
         time.sleep(0.01)
     raise AssertionError("no checkpoint came")
-
-
-def test_kill_9_in_the_middle_and_the_same_command_give_the_weights_of_an_uninterrupted_run(
-    record_folder, tmp_path
-):
-    subprocess.run(
-        command_for(record_folder, tmp_path / "whole", 60), check=True, capture_output=True
-    )
-    newest = ""
-    for _ in range(2):
-        process = subprocess.Popen(
-            command_for(record_folder, tmp_path / "killed", 60),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        newest = wait_for_checkpoint(process, tmp_path / "killed", newest)
-        process.kill()
-        process.wait()
-    subprocess.run(
-        command_for(record_folder, tmp_path / "killed", 60), check=True, capture_output=True
-    )
-    assert_same_end(tmp_path / "killed", tmp_path / "whole")
 
 
 def test_sigterm_saves_says_so_and_the_same_command_goes_on(record_folder, tmp_path):

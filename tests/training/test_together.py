@@ -1,9 +1,7 @@
 """Several processes train one run as one process would, and end together, whoever fails."""
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +18,8 @@ from pixmend.training.data import BatchLoader
 from pixmend.training.data_parallel import SynchronisedBatchNorm2d, check_shares
 from pixmend.training.monitor import read_scores
 from pixmend.training.run_directory import shares_of
-from tests.training.conftest import ALL_OPTIONS, TINY
-from tests.training.test_inpainting import INPAINTER
-from tests.training.test_run import assert_same_end, final_tensors, wait_for_checkpoint
+from tests.training.conftest import ALL_OPTIONS, INPAINTER, TINY
+from tests.training.test_run import assert_same_end, final_tensors
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
@@ -34,18 +31,6 @@ def torchrun(*arguments, restarts=0):
     return [sys.executable, "-m", *start, *map(str, arguments)]
 
 
-def command_for(data, run, **changes):
-    values = {**TINY, "steps": 100_000, **changes}
-    pairs = [part for key in values for part in ("--set", f"{key}={values[key]}")]
-    return torchrun("-m", "pixmend", "train", data, run, *pairs)
-
-
-def finish(command, code=0):
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == code, done.stderr
-    return done.stderr
-
-
 @pytest.fixture(scope="module")
 def left(image_folder, family_records, tmp_path_factory):
     """Return the folder of the runs of two_processes.py, which has also checked the laws of a group's operations."""
@@ -54,7 +39,10 @@ def left(image_folder, family_records, tmp_path_factory):
     list(train(family_records, out / "grown", begun_alone))
     settings = map(json.dumps, (TINY, ALL_OPTIONS))
     command = torchrun(SCRIPT, image_folder, family_records.path, out, *settings, restarts=1)
-    said = finish(command, code=1)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    said = done.stderr
+    assert done.returncode == 1, said
+    (out / "said").write_text(said)
     # The first killed itself, was started anew and killed itself at last, and nothing failed besides.
     assert said.count("failed (exitcode: -9)") == 2, said
     return out
@@ -137,33 +125,17 @@ def test_statistics_of_the_shares_are_those_of_parts_that_one_process_works_in(
     assert logged(tmp_path / "one")[0] == pytest.approx(logged(left / "apart")[0], rel=1e-4)
 
 
-def test_a_wish_to_stop_told_to_one_process_stops_both_after_the_same_step(record_folder, tmp_path):
-    run = tmp_path / "run"
-    starter = subprocess.Popen(
-        command_for(record_folder, run),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for_checkpoint(starter, run, "")
-    os.kill(process_of_rank(1, starter.pid), signal.SIGTERM)
-    _, said = starter.communicate(timeout=60)
-    assert said.count("run the same command again to resume") == 1
-    assert f"stopped at step {final_tensors(run)[1]['step']}" in said
+def test_a_wish_to_stop_told_to_one_process_stops_both_after_the_same_step(left):
+    assert final_tensors(left / "asked")[1]["step"] == 6
+    said = (left / "said").read_text()
+    assert said.count("stopped at step 6, saved; run the same command again to resume") == 1
 
 
-def process_of_rank(rank, starter):
-    for child in Path(f"/proc/{starter}/task/{starter}/children").read_text().split():
-        if f"RANK={rank}" in Path(f"/proc/{child}/environ").read_text().split("\0"):
-            return int(child)
-    raise AssertionError("no such process")
-
-
-def test_an_error_is_said_once(record_folder, tmp_path):
-    said = finish(command_for(record_folder, tmp_path / "run", batch_size=9), code=1)
+def test_an_error_is_said_once(left):
+    said = (left / "said").read_text()
     assert said.count("error: batch_size = 9: not divisible by 2 (processes") == 1
     assert "PixmendError" not in said
-    assert not (tmp_path / "run").exists()
+    assert not (left / "refused").exists()
 
 
 def test_a_group_of_one_leaves_everything_as_it_is():

@@ -10,14 +10,16 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
 
-from pixmend import api
+from pixmend import api, cli
 from pixmend.distributed import open_group
 from pixmend.training import step as step_module
 from pixmend.training.data_parallel import SynchronisedBatchNorm2d
 from pixmend.training.optimise import update_if_finite
 
+os.fsync = lambda _: None  # no test cuts the power
 torch.manual_seed(0)
 WHOLE = torch.randn(4, 3, 5, 2).double() * torch.tensor([1.0, 5.0, 0.1]).view(3, 1, 1) + 10
 PULL = torch.randn(4, 3, 5, 2).double()
@@ -115,6 +117,30 @@ def forbid_writing(folder):
     sys.addaudithook(look)
 
 
+def run_verb(code, records, run, **settings):
+    """Run `pixmend train` in this process, which ends with this exit code."""
+    pairs = [part for key in settings for part in ("--set", f"{key}={settings[key]}")]
+    sys.argv = ["pixmend", "train", records, str(run), *pairs]
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == code
+
+
+def check_verb(rank, records, out, settings):
+    """The second process alone is asked to stop; later both are given a wrong setting."""
+    real_step = step_module.discriminator_step
+
+    def asked(state, *rest):
+        if rank == 1 and state.step == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real_step(state, *rest)
+
+    step_module.discriminator_step = asked
+    run_verb(130, records, out / "asked", **{**settings, "steps": 100_000})
+    step_module.discriminator_step = real_step
+    run_verb(2, records, out / "refused", **{**settings, "batch_size": 9})
+
+
 def main(images, records, out, settings, options):
     def train(data, run, on_progress=lambda now: None, **changes):
         api.train(data, out / run, settings={**settings, **changes}, on_progress=on_progress)
@@ -128,6 +154,7 @@ def main(images, records, out, settings, options):
         forbid_writing(out)
     if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         check_the_first_time(images, records, train, options, rank)
+        check_verb(rank, records, out, settings)
         train(records, "restarted", die, steps=7)
     train(records, "restarted", steps=7)
     train(records, "killed", die, steps=100_000)

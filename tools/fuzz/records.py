@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import io
 import json
 import struct
 from collections.abc import Iterator
@@ -21,12 +20,12 @@ from pixmend.records.manifest import write_index
 from pixmend.records.tfrecord import (
     decode_example,
     encode_example,
+    frame_record,
     map_file,
     masked_crc,
     read_record_at,
     read_records,
     scan_records,
-    write_record,
 )
 from tools.fuzz.scratch import fresh, scratch
 
@@ -196,10 +195,7 @@ def _with_right_digest(body: bytes) -> bytes:
 
 
 def _framed(payloads: list[bytes]) -> bytes:
-    file = io.BytesIO()
-    for payload in payloads:
-        write_record(file, payload)
-    return file.getvalue()
+    return b"".join(map(frame_record, payloads))
 
 
 @cache

@@ -17,6 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+import pixmend
+from pixmend.completion import CompletionOptions, Task, find_method, open_mask
+from pixmend.images import decode_image, png_bytes
 from pixmend.models import BUNDLED
 from tools.prove.tally import Row, Scale, counted
 
@@ -25,6 +28,8 @@ __all__ = ["GROWTH_MIB", "soak"]
 GROWTH_MIB = 64.0  # growth of resident memory from the second fifth of the time to the last
 _HEADERS = {"Content-Type": "multipart/form-data; boundary=x", "Accept": "image/png"}
 _METHODS = ("instant", "instant", "instant", "default")
+_STEPS = 4  # of the searches
+_DEADLINE = 60  # seconds
 
 
 def soak(scale: Scale, folder: Path) -> list[Row]:
@@ -43,8 +48,12 @@ class _Load:
         self.port, self.pid, self.row, self.seed = port, pid, row, seed
         self.lock = threading.Lock()
         images = sorted((BUNDLED / "characters").rglob("*.png"))[::10]
-        self.bodies = [_form(path.read_bytes(), method) for path in images for method in _METHODS]
+        requests = [(path.read_bytes(), method) for path in images for method in _METHODS]
+        self.requests = {_form(*request): request for request in requests}
+        self.bodies = [_form(*request) for request in requests]
         self.alone: dict[bytes, bytes] = {}
+        self.compared = 0  # answers, with those cut
+        self.cut: list[tuple[bytes, bytes]] = []  # requests and answers that ended at the deadline
         self.seconds: list[float] = []  # of each right answer to an honest client
 
     def run(self, seconds: float, clients: int) -> None:
@@ -77,7 +86,8 @@ class _Load:
             except (OSError, HTTPException) as error:
                 # The server may disconnect misbehaving clients only.
                 told = f"{kind.__name__[1:]}: hung up on"
-                self._expect(kind != self._honest, f"an honest client lost its connection: {error}")
+                served = kind in (self._honest, self._slow_reader, self._slow_writer)
+                self._expect(not served, f"{told}: {error!r}")
             with self.lock:
                 self.row.note(told.replace("_", " "))
 
@@ -106,6 +116,41 @@ class _Load:
         for body in self.bodies[:8]:
             status, content, _ = self._ask(body)
             self._expect(status == 200 and content == self.alone[body], "a wrong answer afterwards")
+        self._judge_cut()
+        self.row.figures |= {"answers compared": self.compared, "of these cut": len(self.cut)}
+
+    def _judge_cut(self) -> None:
+        """Compare what ended at the deadline with the search as it is after each of its steps."""
+        after = {body: self._after_each_step(body) for body in {body for body, _ in self.cut}}
+        for body, content in self.cut:
+            self._expect(content in after[body], "a wrong answer at the deadline")
+
+    def _after_each_step(self, body: bytes) -> set[bytes]:
+        image, method = self.requests[body]
+        if method == "instant":  # has no steps
+            return {self.alone[body]}
+        picture = decode_image(image, Path("a.png"))
+        task = Task(picture, open_mask("center", picture))
+        options = CompletionOptions(find_method(method, steps=_STEPS))
+        model, answers = pixmend.load("characters", device="cpu"), {self.alone[body]}
+        for last in range(_STEPS):
+            steps: list[int] = []
+            (completion,) = model.complete_tasks(
+                [task],
+                options,
+                on_preview=lambda preview, steps=steps: steps.append(preview.step),
+                should_stop=lambda last=last, steps=steps: last in steps,
+            )
+            answers.add(png_bytes(completion.candidates[0].picture))
+        return answers
+
+    def _is_right(self, body: bytes, content: bytes, *, stopped: bool) -> bool:
+        """Compare an answer with that of its request alone; those that were cut, at the end."""
+        with self.lock:
+            self.compared += 1
+            if stopped:
+                self.cut.append((body, content))
+        return stopped or content == self.alone[body]
 
     def _expect(self, holds: bool, otherwise: str) -> None:
         with self.lock:
@@ -126,8 +171,8 @@ class _Load:
         status, content, stopped = self._ask(body)
         if status == 200:
             self.seconds.append(time.monotonic() - begun)
-        right = status == 503 or (status == 200 and (stopped or content == self.alone[body]))
-        self._expect(bool(right), f"a wrong answer: status {status}, {len(content)} bytes")
+        right = status == 200 and self._is_right(body, content, stopped=bool(stopped))
+        self._expect(right or status == 503, f"a wrong answer: {status}, {len(content)} bytes")
         return "honest: busy" if status == 503 else f"honest: {stopped or 'right'}"
 
     def _cut(self, rng: random.Random) -> str:
@@ -167,9 +212,10 @@ class _Load:
 
     def _told(self, kind: str, body: bytes, answer: bytes) -> str:
         head, _, content = answer.partition(b"\r\n\r\n")
-        free = b" 200 " not in head[:20] or b"pixmend-stopped:" in head.lower()
-        self._expect(free or content == self.alone[body], f"a {kind} got a wrong answer")
-        return f"{kind}: {head.split()[1].decode()}"
+        status, stopped = head[9:12].decode(), b"pixmend-stopped:" in head.lower()
+        right = status == "200" and self._is_right(body, content, stopped=stopped)
+        self._expect(right or status == "503", f"a {kind} got a wrong answer: {status}")
+        return f"{kind}: {status or 'hung up on'}"
 
     def _malformed(self, rng: random.Random) -> str:
         """Send a damaged or empty request; any answer but a 5xx is fine."""
@@ -195,9 +241,11 @@ class _Load:
         request = _request(body).replace(b"/v1/completions", b"/v1/completions/stream", 1)
         with self._connect() as connection:
             connection.sendall(request)
-            for _ in range(rng.choice((1, 5, 20))):
+            head = connection.recv(4096)
+            for _ in range(rng.choice((0, 4, 19))):
                 if not connection.recv(4096):
                     break
+        self._expect(head[9:12] in (b"200", b"503"), f"a watcher got {head[:20]!r}")
         return "watched a while"
 
     def _silent(self, rng: random.Random) -> str:
@@ -216,8 +264,9 @@ class _Load:
 @contextmanager
 def _serving() -> Iterator[tuple[int, int]]:
     """Run a server in its own process; yield its port and process id."""
-    command = [sys.executable, "-m", "pixmend", "serve", "characters", "--port", "0", "--deadline", "60"]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:  # fmt: skip
+    command = [sys.executable, "-m", "pixmend", "serve", "characters", "--port", "0", "--deadline", str(_DEADLINE)]  # fmt: skip
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # answers equal those of this process
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=one_thread) as process:  # fmt: skip
         assert process.stdout is not None
         address = re.search(r":(\d+)/", process.stdout.readline())
         assert address, "the server did not start"
@@ -241,7 +290,7 @@ def _form(image: bytes, method: str) -> bytes:
     fields = '--x\r\nContent-Disposition: form-data; name="mask_spec"\r\n\r\ncenter\r\n'
     fields += f'--x\r\nContent-Disposition: form-data; name="method"\r\n\r\n{method}\r\n'
     if method == "default":
-        fields += '--x\r\nContent-Disposition: form-data; name="steps"\r\n\r\n4\r\n'
+        fields += f'--x\r\nContent-Disposition: form-data; name="steps"\r\n\r\n{_STEPS}\r\n'
     file = '--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
     return fields.encode() + file.encode() + image + b"\r\n--x--\r\n"
 

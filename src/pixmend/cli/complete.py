@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 from typer import Argument, Exit, Option
 
 from pixmend.cli.options import Cluster, Device, ModelName, Seed, check_model
-from pixmend.cli.terminal import counting_bar, print_failures, stderr, stdout, stop_on_signal
+from pixmend.cli.terminal import (
+    counting_bar,
+    print_failures,
+    progress_bar,
+    stderr,
+    stdout,
+    stop_on_signal,
+)
 from pixmend.errors import ImageError, SettingsError, StoppedError, StoreError, install_hint
 from pixmend.loading import is_onnx, load
 
@@ -67,6 +74,10 @@ ServerUrl = Annotated[
     str | None,
     Option(metavar="URL", help="pixmend server that has MODEL; its token is in PIXMEND_TOKEN."),
 ]
+RetrievalRecords = Annotated[
+    str | None,
+    Option(metavar="RECORDS", help="Records to find neighbours in; default: the model's images."),
+]
 
 
 def complete(
@@ -89,6 +100,7 @@ def complete(
     as_json: Json = False,
     batch: Annotated[int, Option(help="Images per batch; limits memory, changes no result.")] = 16,
     device: Device = "auto",
+    retrieval: RetrievalRecords = None,
     server: ServerUrl = None,
     cluster: Cluster = None,
 ) -> None:
@@ -111,22 +123,21 @@ def complete(
     from pixmend.cli.completion_run import Animations, CompletionRun
     from pixmend.completion import CompletionOptions
 
-    others = {"--seconds": seconds, "--animation": animation, "--server": server,
-        "--cluster": cluster}  # fmt: skip
+    others = {"--animation": animation, "--retrieval": retrieval, "--server": server}
+    onnx = {"--seconds": seconds, **others, "--cluster": cluster}
     options = CompletionOptions(
-        _find_method(model, method, steps, blend, others), candidates,
+        _find_method(model, method, steps, blend, onnx), candidates,
         _parse_steps(snapshots), seed, batch, seconds,
         answer=cast("Answer", answer), view=cast("View", view),
     )  # fmt: skip
     if cluster is not None:
-        _refuse_with("--cluster", {"--server": server, "--animation": animation, "--range": limits})
+        _refuse_with("--cluster", {**others, "--range": limits})
         _complete_on(cluster, model, inputs, folder, options, mask, uncertainty, device, as_json)
         return
-    animations = None if animation is None else Animations(animation, files)
-    loaded = _load(model, device, server, animation)
     run = CompletionRun(
-        loaded, files, mask, folder, options, limits, uncertainty, animations, as_json
-    )
+        _load(model, device, server, animation, retrieval), files, mask, folder, options,
+        limits, uncertainty, None if animation is None else Animations(animation, files), as_json,
+    )  # fmt: skip
     run.run()
     _finish(run, as_json)
 
@@ -144,7 +155,7 @@ def _finish(run: "CompletionRun", as_json: bool) -> None:
 
 
 def _input_files(inputs: list[str], out: "StorePath") -> "list[InputFile]":
-    """Return the inputs, and tell of the files of other kinds in their folders."""
+    """Return the inputs, and report the files of other kinds in their folders."""
     from pixmend.cli.input_files import expand_inputs
     from pixmend.images import passed_over
     from pixmend.storage import StorePath
@@ -211,11 +222,23 @@ def _refuse_with(option: str, others: Mapping[str, object]) -> None:
 
 
 def _load(
-    model: str, device: str, server: str | None, animation: str | None
+    model: str,
+    device: str,
+    server: str | None,
+    animation: str | None,
+    retrieval: str | None,
 ) -> "Model | RemoteModel | OnnxModel":
     if server is None:
-        return load(model, device=device)
-    _refuse_with("--server", {"--animation": animation})
+        loaded = load(model, device=device)
+        if retrieval is None:
+            return loaded
+        with progress_bar() as bar:
+            task = bar.add_task("reading neighbours", total=None, note="")
+            return cast("Model", loaded).with_retrieval(
+                retrieval,
+                on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    _refuse_with("--server", {"--animation": animation, "--retrieval": retrieval})
     try:
         from pixmend.client import Client
     except ModuleNotFoundError as error:
@@ -253,11 +276,8 @@ def _complete_on(
         completed = complete(
             cluster, model, images, out, options,
             mask=mask, uncertainty=uncertainty, device=device, on_progress=show, on_tick=check_stop,
+            on_facts=print if as_json else lambda line: None,
         )  # fmt: skip
-    if as_json:
-        with completed.results.open() as lines:
-            for line in lines:
-                print(line.decode(), end="")
     _report(completed, as_json, earlier=completed.kept)
     if completed.failed:
         raise Exit(2)

@@ -1,12 +1,5 @@
 """Packing, completion and evaluation on a Ray cluster.
 
-    with session.connect("auto") as cluster:
-        records.pack(images, out, settings, engine=packing_job.PackingJob(cluster))
-        completion_job.complete(cluster, model, folder, out, options)
-        spec = EvaluationSpec()
-        engine = evaluation_job.EvaluationJob(cluster, [model], spec)
-        api.evaluate(model, images, out, spec, engine=engine)
-
 The driver cuts the inputs into jobs, and each worker does one job at a time: it writes whole files
 and, last, a note with their hashes. So results depend neither on the number of workers nor on which
 of them die, and the same command on any cluster does what has no note.

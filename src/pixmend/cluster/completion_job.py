@@ -2,14 +2,16 @@
 
 OUT/.complete/job.json           the settings that OUT was started with
 OUT/.complete/part-000000.jsonl  of each input: digest, facts, and SHA-256 of each file written
-OUT/results.jsonl                the facts of all inputs in order, written when all parts are done
+OUT/results.jsonl                the facts of all inputs in order, written when all parts are done, after other commands' lines
 """
 
+import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,8 +22,7 @@ from pixmend.cluster.completion_worker import (
     CompletionSpec,
     CompletionWorker,
     InputPart,
-    PartResult,
-    ledger_path,
+    LedgerEntry,
     read_ledger,
 )
 from pixmend.cluster.input_listing import InputPlan, part_count, read_parts, write_inputs
@@ -32,7 +33,7 @@ from pixmend.errors import InputError, MissingError, OutputError
 from pixmend.masks import is_spec
 from pixmend.models import find_model
 from pixmend.records.pack_progress import JobProgress, PackProgress
-from pixmend.storage import StorePath, remove_leftovers, sha256_of
+from pixmend.storage import StorePath, locked, parse_json, sha256_of, shared
 
 _RESULTS = "results.jsonl"
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # of a function; it differs between processes
@@ -51,34 +52,6 @@ class CompletionSummary:
     results: StorePath  # the facts of every input
 
 
-@dataclass
-class _Tally:
-    """The progress of all parts together."""
-
-    total: int
-    on_progress: Callable[[PackProgress], None]
-    done: int = 0
-    failed: int = 0
-    kept: int = 0
-    running: dict[int, JobProgress] = field(default_factory=dict)
-
-    def update(self, number: int, progress: JobProgress) -> None:
-        self.running[number] = progress
-        self._show(progress.current)
-
-    def add(self, result: PartResult) -> None:
-        self.running.pop(result.number, None)
-        self.done += result.done
-        self.failed += result.failed
-        self.kept += result.kept
-        self._show(result.current)
-
-    def _show(self, current: str) -> None:
-        failed = self.failed + sum(each.bad for each in self.running.values())
-        done = self.done + self.failed + sum(each.done for each in self.running.values())
-        self.on_progress(PackProgress(done, self.total, failed, current))
-
-
 def complete(
     cluster: Cluster,
     model: str | Path,
@@ -92,13 +65,15 @@ def complete(
     workers: int | None = None,
     on_progress: Callable[[PackProgress], None] = lambda progress: None,
     on_tick: Callable[[], None] = lambda: None,
+    on_facts: Callable[[str], None] = lambda line: None,
 ) -> CompletionSummary:
     """Complete the images of a folder, or image files, into ``out``; a rerun does what is missing.
 
     Each image's files are those that one process writes, whatever workers die; by default there is
     one a GPU, or one a core without any. ``mask`` is a SPEC, a mask file, or a folder of masks. If
-    ``on_tick`` raises, the workers stop and finished parts stay. InputError: there is no image.
-    OutputError: ``out`` holds another job, or cannot be written.
+    ``on_tick`` raises, the workers stop and finished parts stay. ``on_facts`` is called with each
+    input's line of results in the end. InputError: there is no image. OutputError: ``out`` holds
+    another job, or cannot be written.
     """
     folder, files = (inputs, []) if isinstance(inputs, StorePath) else (None, list(inputs))
     plan = InputPlan(folder, files, options.candidates, uncertainty)
@@ -106,24 +81,54 @@ def complete(
     file = find_model(model)
     _claim(out, _settings(spec, sha256_of(file)))
     reserved = [PurePath(_RESULTS), *conflicting_outputs(out, [*files, StorePath.of(mask)])]
-    with tempfile.TemporaryDirectory(prefix="pixmend-") as scratch:
-        path = Path(scratch) / "listing"
+    failed = kept = 0
+    with contextlib.ExitStack() as held:
+        if out.local is not None:  # lest another command removes temporary files of ours
+            held.enter_context(shared(out.local, []))
+        scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="pixmend-")))
+        path = scratch / "listing"
         count = write_inputs(plan, path, outside=out, reserved=reserved, on_tick=on_tick)
         default, gpus = cluster.workers_for(device)
-        pool: WorkerPool[InputPart, PartResult] = WorkerPool(
+        pool: WorkerPool[InputPart, tuple[JobProgress, int, bytes]] = WorkerPool(
             cluster,
             CompletionWorker,
             (cluster.ray.put(file.read_bytes()), spec),
             workers=min(workers or default, part_count(count)),
             gpus=gpus,
         )
-        tally = _Tally(count, on_progress)
-        parts = (InputPart(number, lines) for number, lines in enumerate(read_parts(path)))
-        for _, result in pool.run(parts, on_progress=tally.update, on_tick=on_tick):
-            tally.add(result)
-    failures = _write_results(out, part_count(count))
+        show = _sum_up(count, on_progress)
+        jobs = (InputPart(number, lines) for number, lines in enumerate(read_parts(path)))
+        for part, (progress, earlier, ledger) in pool.run(jobs, on_progress=show, on_tick=on_tick):
+            show(part.number, progress)
+            kept += earlier
+            (scratch / f"{part.number}").write_bytes(ledger)
+        ledgers = [StorePath(scratch / f"{number}") for number in range(part_count(count))]
+        failures, folders = _write_results(out, ledgers)
+        for entry in _entries(ledgers):
+            failed += "error" in entry.facts
+            on_facts(json.dumps(entry.facts))
+    if out.local is not None:
+        with shared(out.local, [out.local / folder for folder in folders]):
+            pass  # the last command removes what dead workers left
     pool.raise_failures(OutputError, f"of {part_count(count)} parts")
-    return CompletionSummary(tally.done, tally.kept, tally.failed, failures, out / _RESULTS)
+    return CompletionSummary(count - failed, kept, failed, failures, out / _RESULTS)
+
+
+def _sum_up(
+    total: int, on_progress: Callable[[PackProgress], None]
+) -> Callable[[int, JobProgress], None]:
+    """Return a function that is told each part's progress, and reports that of all."""
+    parts: dict[int, JobProgress] = {}
+    done = failed = 0
+
+    def show(number: int, progress: JobProgress) -> None:
+        nonlocal done, failed
+        before = parts.get(number, JobProgress())
+        parts[number] = progress
+        done, failed = done + progress.done - before.done, failed + progress.bad - before.bad
+        on_progress(PackProgress(done, total, failed, progress.current))
+
+    return show
 
 
 def _settings(spec: CompletionSpec, model: str) -> dict[str, Any]:
@@ -151,36 +156,50 @@ def _claim(out: StorePath, settings: dict[str, Any]) -> None:
     if not out.shared:
         raise OutputError(f"{out}: other processes do not see it; give a folder, s3:// or gs://")
     path = out / LEDGER / JOB_FILE
-    try:
-        earlier = path.read_json()
-    except MissingError:
-        if (out / _RESULTS).exists():
+    with locked(path.with_name("lock")):
+        try:
+            earlier = path.read_json()
+        except MissingError:
+            if (out / _RESULTS).exists():
+                raise OutputError(
+                    f"{out}: holds completions of another command ({_RESULTS}); {_FIX}"
+                ) from None
+            earlier = settings
+        except (InputError, ValueError) as error:
+            raise OutputError(f"{path}: cannot be read; {_FIX}") from error
+        changes = sorted(key for key in settings if earlier.get(key) != settings[key])
+        if changes:
             raise OutputError(
-                f"{out}: holds completions of another command ({_RESULTS}); {_FIX}"
-            ) from None
-        earlier = settings
-    except (InputError, ValueError) as error:
-        raise OutputError(f"{path}: cannot be read; {_FIX}") from error
-    changes = sorted(key for key in settings if earlier.get(key) != settings[key])
-    if changes:
-        raise OutputError(
-            f"{out}: holds completions of another job, with another {', '.join(changes)}; {_FIX}"
-        )
-    path.write_bytes(json.dumps(settings, indent=1).encode() + b"\n")
+                f"{out}: holds completions of another job, with another {', '.join(changes)}; {_FIX}"
+            )
+        path.write_bytes(json.dumps(settings, indent=1).encode() + b"\n")
 
 
-def _write_results(out: StorePath, parts: int) -> tuple[tuple[str, str], ...]:
-    """Write the facts of all inputs, remove dead workers' files, and return the first failures."""
+def _write_results(
+    out: StorePath, ledgers: Sequence[StorePath]
+) -> tuple[tuple[tuple[str, str], ...], set[PurePath]]:
+    """Add the facts of all inputs to those of other commands; return the first failures, and the folders of results."""
     failures: list[tuple[str, str]] = []
     folders = {PurePath(), PurePath(LEDGER)}
-    with (out / _RESULTS).writing() as results:
-        for number in range(parts):
-            for entry in read_ledger(out / ledger_path(number)):
-                folders |= {PurePath(name).parent for name in entry.files}
+    names = set[int]()  # hashes, for there may be millions
+    path = out / _RESULTS
+    with locked(path):
+        earlier = path.exists() and path.size() > 0
+        for entry in _entries(ledgers):
+            if earlier:
+                names.add(hash(entry.facts["file"]))
+            folders |= {PurePath(name).parent for name in entry.files}
+            if "error" in entry.facts and len(failures) < _NAMED_FAILURES:
+                failures.append((entry.facts["file"], entry.facts["error"]))
+        with path.writing() as results:
+            for line in path.lines() if earlier else ():
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # half a line
+                    if hash(parse_json(line)["file"]) not in names:
+                        results.write(line.rstrip(b"\n") + b"\n")
+            for entry in _entries(ledgers):
                 results.write(json.dumps(entry.facts).encode() + b"\n")
-                if "error" in entry.facts and len(failures) < _NAMED_FAILURES:
-                    failures.append((entry.facts["file"], entry.facts["error"]))
-    if out.local is not None:
-        for folder in folders:
-            remove_leftovers(out.local / folder)
-    return tuple(failures)
+    return tuple(failures), folders
+
+
+def _entries(ledgers: Sequence[StorePath]) -> Iterator[LedgerEntry]:
+    return chain.from_iterable(map(read_ledger, ledgers))

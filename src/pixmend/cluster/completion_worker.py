@@ -4,7 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -51,17 +51,6 @@ class InputPart:
 
 
 @dataclass(frozen=True)
-class PartResult:
-    """Inputs of a part that are completed, of these earlier, and failed; the last name."""
-
-    number: int
-    done: int
-    kept: int
-    failed: int
-    current: str
-
-
-@dataclass(frozen=True)
 class LedgerEntry:
     """What became of an input."""
 
@@ -92,7 +81,7 @@ def load_model_bytes(content: bytes, device: str) -> Model:
 
 
 class CompletionWorker(JobWorker):
-    """The actor, which holds the model."""
+    """The actor, which holds the model, and the state of the part at hand."""
 
     def setup(self, model: bytes, spec: CompletionSpec) -> None:
         """Load the model; a machine that does not see OUT is a ClusterError."""
@@ -101,36 +90,36 @@ class CompletionWorker(JobWorker):
         self.model, self.spec = load_model_bytes(model, spec.device), spec
         self.options = self.model.for_model(spec.options)
 
-    def work(self, part: InputPart, policy: RetryPolicy) -> PartResult:
-        """Complete the missing inputs of a part, then write its ledger."""
-        inputs = self.spec.plan.inputs(part.lines)
-        entries = self._earlier_entries(part, inputs)
+    def work(self, part: InputPart, policy: RetryPolicy) -> tuple[JobProgress, int, bytes]:
+        """Complete the missing inputs of a part and write its ledger; return also how many were there."""
+        self.number, self.policy, self.stopped = part.number, policy, False
+        self.inputs = inputs = self.spec.plan.inputs(part.lines)
+        self.digests: dict[int, str] = {}
+        self.mask_files: dict[int, StorePath | None] = {}
+        ledger = self.spec.out / ledger_path(part.number)
+        self.entries = entries = self._earlier_entries(read_ledger(ledger))
         earlier = len(entries)
-        run = _PartRun(self, part, inputs, policy, entries)
-        run.complete([position for position in range(len(inputs)) if position not in entries])
+        self._complete([position for position in range(len(inputs)) if position not in entries])
         failed = [position for position, entry in entries.items() if not entry.files]
         # What could not be read a moment ago may be readable now.
-        run.complete([position for position in failed if position not in policy.left_out])
+        self._complete([position for position in failed if position not in policy.left_out])
         lines = [json.dumps(asdict(entries[position])) + "\n" for position in range(len(inputs))]
-        (self.spec.out / ledger_path(part.number)).write_bytes("".join(lines).encode())
-        bad = sum(not entry.files for entry in entries.values())
-        return PartResult(part.number, len(inputs) - bad, earlier, bad, str(inputs[-1].path))
+        # Returned too, for that of the folder may be replaced by another command's.
+        content = "".join(lines).encode()
+        ledger.write_bytes(content)
+        return self._progress(str(inputs[-1].path)), earlier, content
 
-    def digest(self, image: CompletionInput) -> str:
-        """Return a digest of an input and of its own mask."""
+    def _digest(self, image: CompletionInput) -> str:
         mask = mask_file(self.spec.mask, image.path, image.relative)
         digests = [image.path.sha256(), "" if mask is None else mask.sha256()]
         return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
-    def _earlier_entries(
-        self, part: InputPart, inputs: Sequence[CompletionInput]
-    ) -> dict[int, LedgerEntry]:
+    def _earlier_entries(self, ledger: Sequence[LedgerEntry]) -> dict[int, LedgerEntry]:
         """Return an earlier run's entries of unchanged inputs whose files are as written."""
-        ledger = read_ledger(self.spec.out / ledger_path(part.number))
         entries = {entry.facts["file"]: entry for entry in ledger}
         return {
             position: entries[name]
-            for position, image in enumerate(inputs)
+            for position, image in enumerate(self.inputs)
             if (name := str(image.path)) in entries and self._is_valid(entries[name], image)
         }
 
@@ -141,30 +130,15 @@ class CompletionWorker(JobWorker):
             return False
         try:
             whole = all((self.spec.out / file).sha256() == sha for file, sha in entry.files.items())
-            return whole and entry.digest == self.digest(image)
+            return whole and entry.digest == self._digest(image)
         except (InputError, StoreError):
             return False
 
-
-@dataclass
-class _PartRun:
-    """The completion of one part, which adds to ``entries``."""
-
-    worker: CompletionWorker
-    part: InputPart
-    inputs: Sequence[CompletionInput]
-    policy: RetryPolicy
-    entries: dict[int, LedgerEntry]
-    digests: dict[int, str] = field(default_factory=dict)
-    mask_files: dict[int, StorePath | None] = field(default_factory=dict)
-    stopped: bool = False
-
-    def complete(self, positions: Sequence[int]) -> None:
-        """Complete these inputs and write their files."""
-        options = self.worker.options
+    def _complete(self, positions: Sequence[int]) -> None:
+        options = self.options
         if self.policy.careful:  # one at a time shows whose search a worker dies of
             options = replace(options, batch=1)
-        results = self.worker.model.complete_tasks(
+        results = self.model.complete_tasks(
             self._tasks(positions),
             options,
             on_preview=self._on_preview,
@@ -184,14 +158,13 @@ class _PartRun:
                 self._fail(position, self.policy.left_out[position])
                 continue
             if self.policy.careful:
-                self.worker.reporter.begin(self.part.number, position)
+                self.reporter.begin(self.number, position)
             try:
                 picture = open_image(image.path)
-                self.digests[position] = self.worker.digest(image)
-                spec = self.worker.spec
-                file = mask_file(spec.mask, image.path, image.relative)
+                self.digests[position] = self._digest(image)
+                file = mask_file(self.spec.mask, image.path, image.relative)
                 self.mask_files[position] = file
-                mask = open_mask(file or spec.mask, picture, seed=spec.options.seed)
+                mask = open_mask(file or self.spec.mask, picture, seed=self.spec.options.seed)
                 task = Task(picture, mask, str(image.path))
                 task.check()
             except (InputError, StoreError) as error:
@@ -204,20 +177,21 @@ class _PartRun:
         self.entries[position] = LedgerEntry("", facts, {})
 
     def _write(self, result: Completion) -> None:
-        names = [str(image.path) for image in self.inputs]
-        position = names.index(result.name)
+        position = [str(image.path) for image in self.inputs].index(result.name)
         plan = self.inputs[position].names
         suffix = lossless_suffix(next(iter(plan)), result.original.mode)
-        facts, files = write_completion(result, self.worker.spec.out, plan[suffix])
+        facts, files = write_completion(result, self.spec.out, plan[suffix])
         if self.mask_files[position] is not None:
             facts["mask_file"] = str(self.mask_files[position])
         self.entries[position] = LedgerEntry(self.digests[position], facts, files)
         self._report(result.name)
 
-    def _report(self, current: str) -> None:
+    def _progress(self, current: str) -> JobProgress:
         bad = sum(not entry.files for entry in self.entries.values())
-        progress = JobProgress(len(self.entries), bad, current)
-        self.stopped |= self.worker.reporter.report(self.part.number, progress)
+        return JobProgress(len(self.entries), bad, current)
+
+    def _report(self, current: str) -> None:
+        self.stopped |= self.reporter.report(self.number, self._progress(current))
 
     def _on_preview(self, preview: Preview) -> None:
         if preview.step % _REPORT_STEPS == 0:

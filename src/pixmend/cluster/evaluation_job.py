@@ -34,8 +34,8 @@ class EvaluationJob:
     device: str = "auto"
     workers: int | None = None
 
-    def run(
-        self, batches: Iterable[EvaluationBatch], *, should_stop: Callable[[], bool]
+    def __call__(
+        self, batches: Iterable[EvaluationBatch], should_stop: Callable[[], bool]
     ) -> Iterator[tuple[EvaluationBatch, BatchResult]]:
         """Yield each batch and its result as they finish; RunError: some failed, the others are kept."""
 
@@ -63,14 +63,12 @@ class EvaluationWorker(JobWorker):
     def setup(
         self, spec: EvaluationSpec, train_data: str | Path | None, device: str, *models: bytes
     ) -> None:
-        """Load the models and prepare the methods."""
         networks = [load_model_bytes(content, device).networks for content in models]
         train = None if train_data is None else open_training(Records(train_data), networks[0])
         methods = select_methods([ModelUnderTest(each) for each in networks], train, spec)
         self.methods = {each.label: each for each in methods}
 
     def work(self, batch: EvaluationBatch, policy: RetryPolicy) -> BatchResult:
-        """Complete and measure a batch, whose images are decoded already."""
         del policy
         if batch.label not in self.methods:
             raise ClusterError(

@@ -50,7 +50,6 @@ class InputPlan:
             yield from self._lines(range(len(names)), names, reserved)
 
     def inputs(self, lines: bytes) -> list[CompletionInput]:
-        """Return the inputs of some lines."""
         return [self._input(*json.loads(line)) for line in lines.splitlines()]
 
     def _lines(

@@ -31,10 +31,9 @@ class PackingJob:
     cluster: Cluster
     workers: int | None = None
 
-    def run(
+    def __call__(
         self,
         jobs: Sequence[ShardJob],
-        *,
         progress: ProgressFile,
         on_change: Callable[[], None],
         on_result: Callable[[ShardResult], None],

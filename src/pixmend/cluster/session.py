@@ -31,7 +31,6 @@ class WorkerContract:
 
     @classmethod
     def here(cls) -> "WorkerContract":
-        """Return the contract of this process."""
         versions = {
             "pixmend": pixmend.__version__,
             "python": ".".join(platform.python_version_tuple()[:2]),

@@ -5,6 +5,7 @@ retried once at the end. If its worker died, the next worker announces each inpu
 it. An input at which a worker dies twice is left out and named.
 """
 
+import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -27,12 +28,10 @@ _FATAL = (ClusterError, SettingsError, ModelFileError)  # the next job would fai
 
 
 class Job(Protocol):
-    """Work for one worker."""
+    """Work for one worker, with its index among all jobs."""
 
     @property
-    def number(self) -> int:
-        """Index among all jobs."""
-        ...
+    def number(self) -> int: ...
 
 
 JobT = TypeVar("JobT", bound=Job)
@@ -69,12 +68,10 @@ class SharedProgress:
         return self._positions.pop(job, None)
 
     def pop_progress(self) -> dict[int, JobProgress]:
-        """Return the reports since the last call."""
         progress, self._progress = self._progress, {}
         return progress
 
     def stop(self) -> None:
-        """Ask all workers to stop at their next report."""
         self._stopped = True
 
 
@@ -174,14 +171,13 @@ class WorkerPool(Generic[JobT, ResultT]):
             upcoming = next(fresh, None)
             while upcoming or self._crashed or self._last or self._busy:
                 self._start_workers()
-                while self._idle and (upcoming or self._crashed or self._last):
-                    if self._crashed:
-                        self._submit(self._crashed.popleft())
-                    elif upcoming:
-                        self._submit(upcoming)
-                        upcoming = next(fresh, None)
+                while self._idle and (attempt := self._crashed or upcoming or self._last):
+                    if isinstance(attempt, deque):
+                        attempt = attempt.popleft()
                     else:
-                        self._submit(self._last.popleft())
+                        upcoming = next(fresh, None)
+                    worker = self._idle.pop()
+                    self._busy[worker.work.remote(attempt.job, attempt.policy)] = worker, attempt
                 if not (self._idle or self._starting or self._busy):
                     raise ClusterError(self._start_error)
                 references = [*self._busy, *self._starting]
@@ -212,10 +208,6 @@ class WorkerPool(Generic[JobT, ResultT]):
             started = worker.begin.remote(self._contract, self._progress, *self._arguments)
             self._starting[started] = worker
 
-    def _submit(self, attempt: _Attempt[JobT]) -> None:
-        worker = self._idle.pop()
-        self._busy[worker.work.remote(attempt.job, attempt.policy)] = worker, attempt
-
     def _finish_start(self, reference: object) -> None:
         worker = self._starting.pop(reference)
         try:
@@ -225,8 +217,9 @@ class WorkerPool(Generic[JobT, ResultT]):
         except self._ray.exceptions.RayError as error:
             self._failed_starts += 1
             version = self._contract.versions["pixmend"]
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             self._start_error = (
-                f"no worker can be started: {_last_line(error)}; is pixmend {version} installed on "
+                f"no worker can be started: {[type(error).__name__, *lines][-1]}; is pixmend {version} installed on "
                 "every machine of the cluster?"
             )
         else:
@@ -263,7 +256,10 @@ class WorkerPool(Generic[JobT, ResultT]):
         attempt.crashes += 1
         self._failed_starts = 0  # the worker did start, so another may
         left_out = dict(attempt.policy.left_out)
-        position = self._crash_position(attempt) if attempt.policy.careful else None
+        position = None
+        if attempt.policy.careful:
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                position = self._ray.get(self._progress.pop_position.remote(attempt.job.number))
         if position is not None:
             attempt.suspects[position] += 1
             if attempt.suspects[position] == 2:
@@ -276,15 +272,6 @@ class WorkerPool(Generic[JobT, ResultT]):
         else:
             self._crashed.append(attempt)
 
-    def _crash_position(self, attempt: _Attempt[JobT]) -> int | None:
-        try:
-            position: int | None = self._ray.get(
-                self._progress.pop_position.remote(attempt.job.number)
-            )
-        except self._ray.exceptions.RayError:
-            return None
-        return position
-
     def _forward_progress(self, on_progress: Callable[[int, JobProgress], None]) -> None:
         """Request the progress without waiting, and forward what has arrived."""
         if self._pending_progress is None:
@@ -292,12 +279,10 @@ class WorkerPool(Generic[JobT, ResultT]):
         if not self._ray.wait([self._pending_progress], timeout=0)[0]:
             return
         running = {attempt.job.number for _, attempt in self._busy.values()}
-        try:
+        with contextlib.suppress(self._ray.exceptions.RayError):  # the actor is being restarted
             for number, progress in self._ray.get(self._pending_progress).items():
                 if number in running:
                     on_progress(number, progress)
-        except self._ray.exceptions.RayError:
-            pass  # the actor is being restarted
         self._pending_progress = None
 
     def _end(self) -> None:
@@ -312,11 +297,5 @@ class WorkerPool(Generic[JobT, ResultT]):
 
 
 def _cause(error: Any) -> Exception:  # noqa: ANN401 - Ray's RayTaskError
-    """Return the worker's own exception."""
     cause = getattr(error, "cause", None)
     return cause if isinstance(cause, PixmendError) else error
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

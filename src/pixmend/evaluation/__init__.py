@@ -1,14 +1,4 @@
-"""Evaluation of models on unseen images, against baselines without a model.
-
-images ──choose_held_out──▶ HeldOut: no near-duplicates of training images
-    │ evaluate           the same images, masks and seeds for all methods, batch by batch
-    ▼
-results.csv, answers/    a row and a picture per answer
-    │ summarise          means, bootstrap intervals over groups, paired differences
-    │ diagnose           causes in words, with advice
-    ▼
-report.html, report.json
-"""
+"""Evaluation of models on unseen images, against baselines without a model."""
 
 from pixmend.evaluation.baselines import BASELINES
 from pixmend.evaluation.evaluated_methods import ModelUnderTest, find_methods, select_methods
@@ -24,27 +14,3 @@ from pixmend.evaluation.report import YEH_MASKS, Evaluation, yeh_table
 from pixmend.evaluation.results import BatchResult
 from pixmend.evaluation.run import EvaluationBatch, EvaluationEngine, Step, evaluate, run_batch
 from pixmend.evaluation.settings import EvaluationSpec
-
-__all__ = [
-    "BASELINES",
-    "YEH_MASKS",
-    "BatchResult",
-    "Evaluation",
-    "EvaluationBatch",
-    "EvaluationEngine",
-    "EvaluationImages",
-    "EvaluationSpec",
-    "HeldOut",
-    "ModelUnderTest",
-    "Step",
-    "TrainingImages",
-    "choose_held_out",
-    "evaluate",
-    "find_methods",
-    "open_training",
-    "parse_completions",
-    "run_batch",
-    "select_methods",
-    "write_tasks",
-    "yeh_table",
-]

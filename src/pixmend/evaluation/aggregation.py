@@ -80,7 +80,6 @@ class Cell:
 
     @property
     def psnr(self) -> Interval:
-        """Hole PSNR."""
         return self.figures["psnr"]
 
     @property
@@ -128,16 +127,13 @@ class Summary:
 
     @property
     def over_all(self) -> str:
-        """The name of the last column."""
         return self.masks[-1]
 
     @property
     def lead(self) -> Lead | None:
-        """The lead in hole PSNR over all masks."""
         return self.leads["psnr"][self.over_all] if self.leads else None
 
     def total(self, label: str) -> Cell:
-        """Return a method's cell over all masks."""
         return self.cells[label, self.over_all]
 
 
@@ -186,8 +182,6 @@ def summarise(
 
 
 class _Table:
-    """Rows as arrays over images."""
-
     def __init__(
         self, rows: Sequence[ResultRow], labels: Sequence[str], masks: Sequence[str]
     ) -> None:

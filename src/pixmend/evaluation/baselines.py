@@ -49,10 +49,8 @@ def find_baseline(name: str, train: Images | None) -> Inpaint:
         return partial(_opencv, _OPENCV[name])
     if train is None or name == "biharmonic":
         return _biharmonic
-    return _mean(train) if name == "mean" else _nearest(train)
-
-
-def _mean(train: Images) -> Inpaint:
+    if name == "nearest":
+        return _nearest(train)
     mean = train.mean(0).round().astype(np.uint8)
     return lambda images, masks: np.broadcast_to(mean, images.shape)
 

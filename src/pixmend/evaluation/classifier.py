@@ -7,14 +7,13 @@ half a minute. Another sees the known pixels alone, which bounds what completion
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -48,12 +47,6 @@ class Classifier:
         parts = torch.split(_inputs(images, masks), 256)
         return [self.classes[n] for part in parts for n in self.net(part).argmax(1).tolist()]
 
-    def hits(
-        self, images: Images, classes: list[str], masks: Sequence[Mask] | None = None
-    ) -> NDArray[np.float64]:
-        """Return 1 for each image whose class is predicted, else 0, [N]."""
-        return np.equal(self.predict(images, masks), classes).astype(np.float64)
-
 
 def classify_answers(
     rows: list[ResultRow],
@@ -84,18 +77,23 @@ def classify_answers(
         for row in rows
         if row.number in truth and (answer := store.read_answer(row.key)) is not None
     }
-    hits = classifier.hits(np.stack(list(answers.values())), [truth[key[0]] for key in answers])
-    correct = dict(zip(answers, hits.tolist(), strict=True))
+    classes_of = classifier.predict(np.stack(list(answers.values())))
+    correct = {
+        key: float(name == truth[key[0]]) for key, name in zip(answers, classes_of, strict=True)
+    }
     rows = [replace(row, class_correct=correct.get(row.key, row.class_correct)) for row in rows]
     originals, names = held_out.images[list(truth)], list(truth.values())
+
+    def accuracy(reader: Classifier, masks: Sequence[Mask] | None = None) -> float:
+        return float(np.mean(np.equal(reader.predict(originals, masks), names)))
 
     def read_known_pixels() -> dict[str, float]:
         masked, size = train_masked_classifier(train, spec), originals.shape[1]
         masks = {mask: draw_masks(mask, list(truth), size, spec.seed) for mask in spec.masks}
-        return {each: float(masked.hits(originals, names, masks[each]).mean()) for each in masks}
+        return {each: accuracy(masked, masks[each]) for each in masks}
 
     key = f"known pixels {','.join(spec.masks)} {len(held_out.images)}"
-    bounds["originals_class_correct"] = float(classifier.hits(originals, names).mean())
+    bounds["originals_class_correct"] = accuracy(classifier)
     bounds["known_pixels_class_correct"] = store.cached(key, read_known_pixels)
     return rows, bounds, None
 
@@ -151,7 +149,7 @@ def _fit(net: nn.Module, train: TrainingImages, masks: list[Mask] | None, steps:
 def _initial_net(channels: int, classes: int, key: str, depth: int = 1) -> nn.Module:
     """Return a network of three scales with ``depth`` convolutions each."""
     layers: list[nn.Module] = []
-    for narrow, wide in zip((channels, *_WIDTHS), _WIDTHS, strict=False):
+    for narrow, wide in pairwise((channels, *_WIDTHS)):
         for width, stride in ((narrow, 2), *[(wide, 1)] * (depth - 1)):
             convolution = nn.Conv2d(width, wide, 3, stride, 1, bias=False)
             layers += [convolution, nn.BatchNorm2d(wide), nn.ReLU()]

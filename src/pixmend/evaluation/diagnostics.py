@@ -1,22 +1,18 @@
 """Diagnostics: causes of the results, from measured facts, with the advice in diagnostics.toml."""
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from pixmend.errors import StoppedError
 from pixmend.evaluation.aggregation import Lead, Summary
-from pixmend.evaluation.baselines import BASELINES, Images
-from pixmend.evaluation.evaluated_methods import EvaluatedMethod, ShouldStop
+from pixmend.evaluation.baselines import BASELINES
 from pixmend.evaluation.held_out import HeldOut
-from pixmend.evaluation.metrics import CalibrationBin, Region, psnr
-from pixmend.evaluation.realism import draw_samples
-from pixmend.evaluation.results import ResultRow, ResultStore
-from pixmend.evaluation.settings import EvaluationSpec, draw_masks
+from pixmend.evaluation.metrics import CalibrationBin
+from pixmend.evaluation.results import ResultRow
 from pixmend.models import DCGAN
 
 Facts: TypeAlias = dict[str, Any]
@@ -25,12 +21,7 @@ _TEXTS = tomllib.loads(files("pixmend.evaluation").joinpath("diagnostics.toml").
 _FIGURES = {"ssim": "SSIM", "l1": "L1", "correct": "correct pixels"}
 _MIN_IMAGES, _MIN_GROUPS = 30, 10  # intervals of fewer are too wide to compare methods
 _MIN_TRAINING = 1000
-_LARGE_GAP = 3.0  # dB
-_EXPLAINED = 6.0  # dB: a quarter of the variance is left
-_POOR_KID = 0.25  # of the way from training images to copies of their mean
-_MEMORISED = 0.5  # of the held-out images' distance to training images
 _WRONG_SHARE = 0.1  # of pixels, between confidence and correct pixels
-_INVERTED = 8  # images
 
 
 @dataclass(frozen=True)
@@ -39,48 +30,6 @@ class Diagnostic:
 
     fact: str
     advice: str
-
-
-def invert_samples(
-    model: DCGAN,
-    methods: Sequence[EvaluatedMethod],
-    spec: EvaluationSpec,
-    store: ResultStore,
-    should_stop: ShouldStop,
-) -> Facts | None:
-    """Return the hole PSNR of completions of G's own samples, whose errors are the search's alone.
-
-    By the last method that searches without the inpainter; beside it, that of the mean sample. None
-    if there is no such method: the inpainter makes a completion without z of G.
-    """
-    searches = [each for each in methods if each.searches and each.answer == "sharp"]
-    if not searches:
-        return None
-    method, mask = searches[-1], spec.masks[0]
-
-    def invert() -> Facts:
-        assert method.run is not None
-        samples = draw_samples(model, 64)
-        mean = samples.mean(0).round().astype(np.uint8)
-        images = samples[:_INVERTED]
-        masks = draw_masks(mask, range(_INVERTED), model.settings.size, spec.seed)
-        holes = [each.hole for each in masks]
-        outputs = [output.pixels for output in method.run(images, masks, should_stop)]
-        if should_stop():
-            raise StoppedError
-        return {
-            "label": method.label,
-            "mask": mask,
-            "count": _INVERTED,
-            "psnr": _mean_psnr(outputs, images, holes),
-            "psnr_of_mean": _mean_psnr([mean] * _INVERTED, images, holes),
-        }
-
-    return dict(store.cached(f"self-inversion {method.label} {mask}", invert))
-
-
-def _mean_psnr(answers: Sequence[Images], images: Images, holes: Sequence[Region]) -> float:
-    return float(np.mean([psnr(*case) for case in zip(answers, images, holes, strict=True)]))
 
 
 def verdict(summary: Summary) -> str:
@@ -123,8 +72,6 @@ def diagnose(
     rows: Sequence[ResultRow],
     held_out: HeldOut,
     training: int | None,
-    inversion: Facts | None,
-    samples: Facts | None,
 ) -> list[Diagnostic]:
     """Return the diagnostics, the most important first; ``training`` counts training images."""
     count, groups = len(held_out.images), len(set(held_out.groups))
@@ -136,8 +83,6 @@ def diagnose(
         "shared": _counted(held_out.shared),
         "training": training,
         "needed": (_MIN_IMAGES, _MIN_GROUPS),
-        "inversion": inversion,
-        "samples": samples,
     }
     found = {
         "few_images": count < _MIN_IMAGES or groups < _MIN_GROUPS,
@@ -148,16 +93,15 @@ def diagnose(
     }
     if summary.best_ours is not None:
         found |= _of_answers(summary, summary.best_ours, rows, facts)
-        found |= _of_model(summary, facts, searches=model.inpainter is None)
     # What the model has already is no advice.
-    present = model.card.get("training", {}) | {"one_pass": model.inpainter is not None}
-    return [_diagnostic(_TEXTS[name], facts, present) for name, holds in found.items() if holds]
-
-
-def _diagnostic(texts: Mapping[str, Any], facts: Facts, present: Facts) -> Diagnostic:
-    unless = texts.get("unless", {})
-    advice = [texts["advice"], *(text for key, text in unless.items() if not present.get(key))]
-    return Diagnostic(texts["fact"].format(**facts), " ".join(advice).format(**facts))
+    present = model.card.get("training", {})
+    diagnostics = []
+    for texts in (_TEXTS[name] for name, holds in found.items() if holds):
+        unless = texts.get("unless", {})
+        advice = [texts["advice"], *(text for key, text in unless.items() if not present.get(key))]
+        fact = texts["fact"].format(**facts)
+        diagnostics.append(Diagnostic(fact, " ".join(advice).format(**facts)))
+    return diagnostics
 
 
 def _of_answers(
@@ -183,25 +127,6 @@ def _of_answers(
         "wrong_shares": abs(confidence - correct) > _WRONG_SHARE,
         "no_confidence": not summary.shares[ours],
     }
-
-
-def _of_model(summary: Summary, facts: Facts, *, searches: bool) -> dict[str, bool]:
-    """Return which findings about the model hold; add their values to ``facts``."""
-    found: dict[str, bool] = {}
-    inversion, samples = facts["inversion"], facts["samples"]
-    if inversion is not None:
-        of_images = summary.cells[inversion["label"], inversion["mask"]].psnr.mean
-        facts["psnr_of_images"] = of_images
-        misses = inversion["psnr"] > of_images + _LARGE_GAP
-        stuck = not misses and inversion["psnr"] < inversion["psnr_of_mean"] + _EXPLAINED
-        found |= {"prior_misses": misses, "search_stuck": stuck}
-        found["search_balanced"] = not misses and not stuck
-    if samples is not None:
-        limit = samples["kid_real"] + _POOR_KID * (samples["kid_blank"] - samples["kid_real"])
-        # A model that completes in one pass does not depend on its prior samples.
-        found["poor_samples"] = searches and samples["kid"] > limit
-        found["memorised"] = samples["nearest"] < _MEMORISED * samples["nearest_held_out"]
-    return found
 
 
 def _pooled(bins: Sequence[CalibrationBin], power: int) -> tuple[float, float]:

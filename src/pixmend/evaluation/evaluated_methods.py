@@ -1,5 +1,6 @@
 """The methods of an evaluation: the model's methods, baselines and external methods."""
 
+import contextlib
 import difflib
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from pixmend.images import open_image
 from pixmend.masks import Mask
 from pixmend.models import DCGAN
 
+_NAMES = f"{', '.join(METHODS)}, and the baselines {', '.join(BASELINES)}"
 _SEARCH_BATCH = 16  # images searched at once, at most
 
 ShouldStop = Callable[[], bool]
@@ -52,7 +54,6 @@ class MethodOutput:
 
     @property
     def pixels(self) -> Images:
-        """The best candidate."""
         return self.candidates[0]
 
 
@@ -68,11 +69,9 @@ class EvaluatedMethod:
     ours: bool = False  # whether it uses the model
     run: Run | None = None  # completes a batch of images [B, H, W, C]
     external: ExternalMethod | None = None  # whose answers are read, without `run`
-    searches: bool = False  # G's latents, without the inpainter
 
     @property
     def label(self) -> str:
-        """The method's name in tables."""
         return f"{self.method}, {self.answer}" if self.answer else self.method
 
     def key(self, number: int, digest: str, mask: str) -> Key:
@@ -130,9 +129,9 @@ def find_methods(
         ):
             run = _run_model(model, replace(options, answer=answer), spec.seconds)
             label = f"{prefix}{name}"
-            methods.append(EvaluatedMethod(label, answer, True, run, searches=not inpainted))
+            methods.append(EvaluatedMethod(label, answer, True, run))
     if not methods:
-        raise SettingsError(f"--methods: none given; the methods are {_method_names()}")
+        raise SettingsError(f"--methods: none given; the methods are {_NAMES}")
     return methods
 
 
@@ -141,24 +140,19 @@ def _completion_method(name: str, model: DCGAN) -> Method:
     if base not in METHODS:
         near = difflib.get_close_matches(base, [*METHODS, *BASELINES], n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise SettingsError(f"--methods: no {name!r}; the methods are {_method_names()}{hint}")
+        raise SettingsError(f"--methods: no {name!r}; the methods are {_NAMES}{hint}")
     method = find_completion_method(base).for_model(model)
     if not share:
         return method
-    try:
+    factor = 0.0
+    with contextlib.suppress(ValueError):
         factor = float(share)
-    except ValueError:
-        factor = 0.0
     if not 0 < factor <= 100:
         raise SettingsError(
             f"--methods {name}: needs a share of the method's steps above 0, such as {base}:0.5"
         )
     steps = max(1, round(method.steps * factor))
     return replace(method, steps=steps, inpainter="never")
-
-
-def _method_names() -> str:
-    return f"{', '.join(METHODS)}, and the baselines {', '.join(BASELINES)}"
 
 
 def _run_model(model: DCGAN, options: CompletionOptions, seconds: float | None) -> Run:

@@ -73,7 +73,15 @@ class ExternalMethod:
         if name in METHODS or name in BASELINES:
             raise SettingsError(f"--completions {name}: is the name of a method; give another name")
         self._folder = folder
-        self.seconds = _seconds_per_image(folder / "facts.json")
+        self.seconds: float | None = None
+        facts = StorePath(folder / "facts.json")
+        try:
+            self.seconds = float(facts.read_json()["seconds_per_image"])
+        except MissingError:
+            pass
+        except (InputError, ValueError, KeyError, TypeError) as error:
+            example = '{"seconds_per_image": 0.01}'
+            raise InputError(f"{facts}: needs {example}, or remove the file") from error
         paths = [_path_of(mask, number) for mask in masks for number in range(count)]
         missing = [path for path in paths if not (folder / path).is_file()]
         if missing:
@@ -105,16 +113,6 @@ class ExternalMethod:
                 "and the same --n, --seed and --masks, and answer those"
             )
         return np.where(mask.known[..., None], image, answer)
-
-
-def _seconds_per_image(path: Path) -> float | None:
-    try:
-        return float(StorePath(path).read_json()["seconds_per_image"])
-    except MissingError:
-        return None
-    except (InputError, ValueError, KeyError, TypeError) as error:
-        example = '{"seconds_per_image": 0.01}'
-        raise InputError(f"{path}: needs {example}, or remove the file") from error
 
 
 def _path_of(shape: str, number: int) -> Path:

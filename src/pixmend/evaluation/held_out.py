@@ -49,7 +49,6 @@ class EvaluationImages:
 
     @classmethod
     def of_records(cls, records: Records) -> Self:
-        """Read a record folder."""
         origin = provenance(records)
         return cls(origin.names, origin.labels, lambda n: records.images([n])[0])
 

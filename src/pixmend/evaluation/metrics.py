@@ -65,12 +65,11 @@ def ssim_map(answer: Pixels, image: Pixels) -> NDArray[np.float64]:
 
 def boundary_step(pixels: Pixels, known: Region) -> float:
     """Return the mean absolute step, in grey levels, across the hole's boundary; 0 without one."""
-    total, count = 0.0, 0
-    for axis in (0, 1):
-        crossings = np.diff(known, axis=axis)
-        steps = np.abs(np.diff(pixels.astype(np.float64), axis=axis)).mean(-1)[crossings]
-        total += float(steps.sum())
-        count += int(crossings.sum())
+    steps = [
+        np.abs(np.diff(pixels.astype(np.float64), axis=axis)).mean(-1)[np.diff(known, axis=axis)]
+        for axis in (0, 1)
+    ]
+    total, count = sum(float(each.sum()) for each in steps), sum(map(len, steps))
     return total / count if count else 0.0
 
 

@@ -18,10 +18,8 @@ def watch_memory() -> Callable[[], float | None]:
         torch.cuda.reset_peak_memory_stats()
 
     def peak_mib() -> float:
-        lines = _STATUS.read_text(encoding="ascii").splitlines()
-        peak = int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024
-        return peak + (
-            torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0
-        )
+        words = _STATUS.read_text(encoding="ascii").split()
+        of_gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+        return int(words[words.index("VmHWM:") + 1]) / 1024 + of_gpu / 2**20
 
     return peak_mib

@@ -40,7 +40,6 @@ class Evaluation:
     settings: dict[str, str]  # what the results depend on, for display
     unavailable: list[str]  # why baselines and metrics are missing
     facts: Facts  # about the model and the classifier, under their names in report.json
-    samples: tuple[Images, Images] | None  # of G, and their nearest training images
     report: Path  # report.html; report.json is beside it
     results: Path  # results.csv
 
@@ -74,6 +73,12 @@ def yeh_table(summary: Summary) -> str:
 
 def _as_json(evaluation: Evaluation) -> dict[str, Any]:
     summary, held_out = evaluation.summary, evaluation.held_out
+    table = []
+    for cell in summary.cells.values():
+        values = asdict(cell)
+        names = {"method": values.pop("label"), "mask": values.pop("mask")}
+        good = {"as_good_as_the_best": cell.as_good}
+        table.append(names | values.pop("figures") | values | good)
     return {
         "verdict": evaluation.verdict,
         "won": None if summary.lead is None else summary.lead.sign,
@@ -81,7 +86,7 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
         "leads": summary.leads,
         "best": {"ours": summary.best_ours, "baseline": summary.best_baseline},
         "diagnostics": evaluation.diagnostics,
-        "table": [_cell_as_json(cell) for cell in summary.cells.values()],
+        "table": table,
         "errors": summary.errors,
         "shares": summary.shares,
         "pairs": summary.pairs,
@@ -99,12 +104,6 @@ def _as_json(evaluation: Evaluation) -> dict[str, Any]:
         "unavailable": evaluation.unavailable,
         **evaluation.facts,
     }
-
-
-def _cell_as_json(cell: Cell) -> dict[str, Any]:
-    values = asdict(cell)
-    figures = {"method": values.pop("label"), "mask": values.pop("mask"), **values.pop("figures")}
-    return figures | values | {"as_good_as_the_best": cell.as_good}
 
 
 def _charts(summary: Summary) -> list[str]:
@@ -134,15 +133,15 @@ def _charts(summary: Summary) -> list[str]:
 def _missing_chart(summary: Summary, totals: Sequence[Cell]) -> str:
     """Draw hole PSNR over the missing share, of masks of one shape if there are three."""
     masks = [mask for mask in summary.masks if mask != ALL]
-    shapes = [mask.partition(":")[0] for mask in masks]
-    alike = [mask for mask, shape in zip(masks, shapes, strict=True) if shapes.count(shape) > 2]
     if len(masks) < 2:
         return ""
+    shapes = [mask.partition(":")[0] for mask in masks]
+    alike = [mask for mask, shape in zip(masks, shapes, strict=True) if shapes.count(shape) > 2]
     note = "masks of one shape" if alike else "masks of several shapes, not equally hard"
     series = []
-    for label in [cell.label for cell in totals]:
-        cells = [summary.cells[label, mask] for mask in alike or masks]
-        series.append(Series(label, sorted((cell.missing, cell.psnr.mean) for cell in cells)))
+    for total in totals:
+        cells = [summary.cells[total.label, mask] for mask in alike or masks]
+        series.append(Series(total.label, sorted((cell.missing, cell.psnr.mean) for cell in cells)))
     return line_chart("Hole PSNR, dB, against the missing share", note, series, across="missing")
 
 
@@ -177,16 +176,11 @@ def _gallery(
             nothing = np.zeros(mask.known.shape, np.float32)
             own = [table[number, shape, label] for label in evaluation.summary.labels]
             ours = table[number, shape, best]
-            facts = {
-                "case": case,
-                "name": name,
-                "image": image,
-                "masked": Completion(name, open_image(image), mask, (), nothing).masked,
-                "answers": [(row, store.read_answer(row.key)) for row in own],
-                "highest": max(row.psnr for row in own),
-                "ours": ours,
-                "uncertainty": store.read_answer(ours.key, ".uncertainty"),
-            }
+            masked = Completion(name, open_image(image), mask, (), nothing).masked
+            answers = [(row, store.read_answer(row.key)) for row in own]
+            facts = {"case": case, "name": name, "image": image, "masked": masked}
+            facts |= {"answers": answers, "highest": max(row.psnr for row in own), "ours": ours}
+            facts["uncertainty"] = store.read_answer(ours.key, ".uncertainty")
             gallery[shape].append(facts)
     return gallery
 

@@ -7,7 +7,7 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -67,12 +67,10 @@ class ResultRow:
 
     @property
     def key(self) -> Key:
-        """The row's key."""
         return self.number, self.digest, self.mask, self.method, self.answer
 
     @property
     def label(self) -> str:
-        """The method's name in tables."""
         return f"{self.method}, {self.answer}" if self.answer else self.method
 
     def cells(self) -> list[str]:
@@ -131,12 +129,17 @@ class ResultStore:
         for part in (folder, *folder.glob("answers/*/*")):
             remove_leftovers(part)
         self._cache = _read_object(StorePath(folder / "cache.json"))
-        self.rows = {row.key: row for row in self._read()}
+        results = StorePath(self._results)
+        text = results.read_text() if results.exists() else ""
+        self.rows: dict[Key, ResultRow] = {}
+        for cells in csv.reader(io.StringIO(text[: text.rfind("\n") + 1])):  # no truncated line
+            with contextlib.suppress(ValueError):  # a row of another version
+                row = ResultRow.from_cells(cells)
+                self.rows[row.key] = row
         write_text(folder / "plan.json", json.dumps(plan, indent=1) + "\n")
         self.write(self.rows.values())
 
     def write(self, rows: Iterable[ResultRow]) -> None:
-        """Rewrite results.csv."""
         write_text(self._results, _csv([COLUMNS, *(row.cells() for row in rows)]))
 
     def add(self, batch: BatchResult) -> None:
@@ -151,7 +154,6 @@ class ResultStore:
         self.rows |= {row.key: row for row in rows}
 
     def has(self, keys: Sequence[Key]) -> bool:
-        """Whether a batch is done."""
         return all(key in self.rows for key in keys) and StorePath(self._path(keys[0])).is_file()
 
     def read_answer(self, key: Key, kind: str = "") -> Images | None:
@@ -178,14 +180,6 @@ class ResultStore:
         method = f"{method}-{answer}" if answer else method
         place = f"{mask}/{method}/{start:06}{kind}.png".replace(":", "-")
         return self.folder / "answers" / place
-
-    def _read(self) -> Iterator[ResultRow]:
-        """Yield the complete rows, without a truncated last line and rows of other versions."""
-        results = StorePath(self._results)
-        text = results.read_text() if results.exists() else ""
-        for cells in csv.reader(io.StringIO(text[: text.rfind("\n") + 1])):
-            with contextlib.suppress(ValueError):
-                yield ResultRow.from_cells(cells)
 
 
 def _read_object(path: StorePath) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from pixmend.evaluation import metrics
 from pixmend.evaluation.aggregation import summarise
 from pixmend.evaluation.baselines import BASELINES, Images, missing_requirement
 from pixmend.evaluation.classifier import classify_answers
-from pixmend.evaluation.diagnostics import diagnose, invert_samples, verdict
+from pixmend.evaluation.diagnostics import diagnose, verdict
 from pixmend.evaluation.evaluated_methods import (
     EvaluatedMethod,
     MethodOutput,
@@ -31,7 +31,7 @@ from pixmend.evaluation.held_out import (
     digest_of,
 )
 from pixmend.evaluation.peak_memory import watch_memory
-from pixmend.evaluation.realism import MIN_IMAGES, measure_realism, measure_samples
+from pixmend.evaluation.realism import MIN_IMAGES, measure_realism
 from pixmend.evaluation.report import Evaluation, write_report
 from pixmend.evaluation.results import BatchResult, Key, ResultRow, ResultStore
 from pixmend.evaluation.settings import EvaluationSpec, draw_masks
@@ -68,19 +68,14 @@ class EvaluationBatch:
     seed: int  # of the masks
 
     def keys(self, method: EvaluatedMethod) -> list[Key]:
-        """Return the keys of the batch's rows."""
         numbered = enumerate(self.images, self.start)
         return [method.key(number, digest_of(image), self.mask) for number, image in numbered]
 
 
-class EvaluationEngine(Protocol):
-    """Runs batches elsewhere than in this process."""
-
-    def run(
-        self, batches: Iterable[EvaluationBatch], *, should_stop: ShouldStop
-    ) -> Iterator[tuple[EvaluationBatch, BatchResult]]:
-        """Yield the result of each batch in any order; raise StoppedError when asked to stop."""
-        ...
+# Runs batches elsewhere than in this process, in any order; StoppedError when asked to stop.
+EvaluationEngine: TypeAlias = Callable[
+    [Iterable[EvaluationBatch], ShouldStop], Iterator[tuple[EvaluationBatch, BatchResult]]
+]
 
 
 def evaluate(
@@ -98,13 +93,15 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate one model, or compare two of one shape, on unseen images; a repeated call resumes in ``out``.
 
-    ``train`` is for the baselines ``mean`` and ``nearest``, the classifiers, KID of samples and
-    near-duplicates. ``completions`` are folders of answers by other tools, by name. ``engine`` runs
-    the batches elsewhere. Unusable input is a SettingsError, MaskError, InputError, RunError or
-    OutputError.
+    ``train`` is for the baselines ``mean`` and ``nearest``, the classifiers and near-duplicates.
+    ``completions`` are folders of answers by other tools, by name. ``engine`` runs the batches
+    elsewhere. Unusable input is a SettingsError, MaskError, InputError, RunError or OutputError.
     """
     spec = spec or EvaluationSpec()
-    _check_shapes(models)
+    shapes = [f"{each.model.settings.size} px {each.model.settings.channels}" for each in models]
+    if len(set(shapes)) > 1:
+        parts = [f"{each.name} is {shape}" for each, shape in zip(models, shapes, strict=True)]
+        raise SettingsError(f"{' and '.join(parts)}: compare models of one shape")
     methods = select_methods(models, train, spec)
     model = models[0].model
     held_out = choose_held_out(
@@ -114,14 +111,24 @@ def evaluate(
     for name, folder in (completions or {}).items():
         external = ExternalMethod(name, folder, spec.masks, count)
         methods.append(EvaluatedMethod(name, external=external))
-    store = ResultStore(out, _plan(models, train, spec))
+    plan: dict[str, object] = {"format": 3, "model": models[0].digest}
+    plan["other"] = models[1].digest if len(models) > 1 else ""
+    plan |= {"train-data": "" if train is None else train.digest, "seed": spec.seed}
+    plan |= {"batch": spec.batch, "candidates": spec.candidates, "seconds-per-image": spec.seconds}
+    store = ResultStore(out, plan)
     done, total = 0, count * len(spec.masks) * len(methods)
     for batch, result in _run_protocol(held_out, methods, spec, store, engine, should_stop):
         if result is not None:
             store.add(result)
         done += len(batch.images)
         on_step(Step(done, total, batch.mask, batch.label, fresh=result is not None))
-    rows = _select_rows(held_out, methods, spec, store)
+    images = zip(held_out.names, held_out.groups, map(digest_of, held_out.images), strict=True)
+    rows = [  # of this call, by image, mask and method, with its names and groups
+        replace(store.rows[method.key(number, digest, mask)], image=name, group=group)
+        for number, (name, group, digest) in enumerate(images)
+        for mask in spec.masks
+        for method in methods
+    ]
     evaluation = _judge(models, rows, methods, held_out, train, spec, store, should_stop)
     write_report(evaluation, store)
     return evaluation
@@ -155,7 +162,7 @@ def _run_protocol(
             else:
                 yield batch, run_batch(batch, method, should_stop)
     if engine is not None:
-        yield from engine.run(pending, should_stop=should_stop)
+        yield from engine(pending, should_stop)
 
 
 def run_batch(
@@ -229,43 +236,6 @@ def _measure(
     )
 
 
-def _select_rows(
-    held_out: HeldOut, methods: Sequence[EvaluatedMethod], spec: EvaluationSpec, store: ResultStore
-) -> list[ResultRow]:
-    """Return the rows of this call, by image, mask and method, with its names and groups."""
-    images = zip(held_out.names, held_out.groups, map(digest_of, held_out.images), strict=True)
-    return [
-        replace(store.rows[method.key(number, digest, mask)], image=name, group=group)
-        for number, (name, group, digest) in enumerate(images)
-        for mask in spec.masks
-        for method in methods
-    ]
-
-
-def _check_shapes(models: Sequence[ModelUnderTest]) -> None:
-    shapes = [f"{each.model.settings.size} px {each.model.settings.channels}" for each in models]
-    if len(set(shapes)) > 1:
-        parts = [f"{each.name} is {shape}" for each, shape in zip(models, shapes, strict=True)]
-        raise SettingsError(f"{' and '.join(parts)}: compare models of one shape")
-
-
-def _plan(
-    models: Sequence[ModelUnderTest], train: TrainingImages | None, spec: EvaluationSpec
-) -> dict[str, object]:
-    """Return what every row depends on, as JSON values."""
-    digests = [each.digest for each in models]
-    return {
-        "format": 3,
-        "model": digests[0],
-        "other": digests[1] if len(digests) > 1 else "",
-        "train-data": "" if train is None else train.digest,
-        "seed": spec.seed,
-        "batch": spec.batch,
-        "candidates": spec.candidates,
-        "seconds-per-image": spec.seconds,
-    }
-
-
 def _judge(
     models: Sequence[ModelUnderTest],
     rows: list[ResultRow],
@@ -276,33 +246,26 @@ def _judge(
     store: ResultStore,
     should_stop: ShouldStop,
 ) -> Evaluation:
-    """Measure sets of answers and the model itself, and draw conclusions."""
+    """Measure sets of answers, and draw conclusions."""
     model = models[0].model
-    inversion = invert_samples(model, methods, spec, store, should_stop)
-    quality = samples = None
-    if any(method.ours for method in methods):
-        quality, samples = measure_samples(model, held_out, train, store)
     rows, legibility, no_classes = classify_answers(rows, held_out, train, spec, store)
     store.write(rows)  # in one order, whatever was done when
     features, realism = measure_realism(held_out, rows, store, should_stop)
     summary = summarise(rows, methods, spec.masks, realism)
     count, training = len(held_out.images), None if train is None else len(train.images)
-    without_quality = quality is None and bool(summary.ours)
     reasons = {
         _RANDOM_FEATURES: features == "random",
         f"KID needs {MIN_IMAGES} images, and there are {count}": not realism,
-        f"KID of samples needs --train-data RECORDS of {2 * MIN_IMAGES} images": without_quality,
         "peak memory needs Linux": rows[0].peak_mib is None,
     }
     images = None if train is None else train.images
     baselines = [missing_requirement(name, images) for name in BASELINES]
     unavailable = [*baselines, no_classes, *(each for each, holds in reasons.items() if holds)]
-    facts = {"self_inversion": inversion, "samples": quality}
     return Evaluation(
         verdict=verdict(summary),
         summary=summary,
         rows=rows,
-        diagnostics=diagnose(model, summary, rows, held_out, training, inversion, quality),
+        diagnostics=diagnose(model, summary, rows, held_out, training),
         held_out=held_out,
         spec=spec,
         settings={
@@ -316,8 +279,7 @@ def _judge(
             "features": features,
         },
         unavailable=[reason for reason in unavailable if reason is not None],
-        facts=facts | legibility,
-        samples=samples,
+        facts=legibility,
         report=store.folder / "report.html",
         results=store.folder / "results.csv",
     )

@@ -208,13 +208,6 @@ def _to_kept_mode(image: Image.Image) -> Image.Image:
     )
 
 
-def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Decode image after image, until the other process closes its end."""
-    while head := requests.readline():
-        _decode_one(head, requests, answers)  # a function, so that no image outlives its turn
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
 def _decode_one(head: bytes, requests: BinaryIO, answers: BinaryIO) -> None:
     size, max_pixels, formats, seconds = json.loads(head)
     # The system ends this process then, whatever a decoder does.
@@ -255,4 +248,7 @@ if __name__ == "__main__":
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     except (ImportError, ValueError, OSError):
         pass  # macOS: the limit of time remains
-    _serve(sys.stdin.buffer, sys.stdout.buffer)
+    while request := sys.stdin.buffer.readline():  # until the other process closes its end
+        # A function, so that no image outlives its turn.
+        _decode_one(request, sys.stdin.buffer, sys.stdout.buffer)
+        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -74,13 +74,10 @@ def thumbnail(pixels: Pixels, cell: int) -> Pixels:
     """
     image = Image.fromarray(_over_checks(pixels))
     longest = max(image.size)
-    if longest <= cell:
-        factor = cell // longest
-        size = (image.width * factor, image.height * factor)
-        return np.asarray(image.resize(size, Image.Resampling.NEAREST))
-    scale = cell / longest
+    scale = cell // longest or cell / longest
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return np.asarray(image.resize(size, Image.Resampling.LANCZOS))
+    crisp = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
+    return np.asarray(image.resize(size, crisp))
 
 
 def write_animation(

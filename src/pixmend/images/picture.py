@@ -60,17 +60,14 @@ class Picture:
 
     @property
     def height(self) -> int:
-        """Rows of pixels."""
         return int(self.native.shape[0])
 
     @property
     def width(self) -> int:
-        """Columns of pixels."""
         return int(self.native.shape[1])
 
     @property
     def name(self) -> str:
-        """Name in messages."""
         return str(self.path) if self.path else "image"
 
     @property
@@ -112,7 +109,6 @@ class Picture:
         return replace(self, native=native.astype(self.native.dtype, copy=False), missing=None)
 
     def part(self, rows: slice, columns: slice) -> "Picture":
-        """Return a rectangle of the picture."""
         return replace(self, native=self.native[rows, columns], missing=None)
 
     def with_parts(

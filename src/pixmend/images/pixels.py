@@ -101,7 +101,14 @@ def fit_square(pixels: Pixels, size: int, fit: Fit, background: Colour = _WHITE)
         top, left = (height - side) // 2, (width - side) // 2
         pixels = pixels[top : top + side, left : left + side]
     elif fit == "pad" and height != width:
-        pixels = _pad_to_square(pixels, background)
+        side = max(height, width)
+        square = np.zeros((side, side, count), np.uint8)
+        if count != 4:
+            grey: Channels = "L" if count == 1 else "RGB"
+            square[:] = to_channels(np.array([[background]], np.uint8), grey)
+        top, left = (side - height) // 2, (side - width) // 2
+        square[top : top + height, left : left + width] = pixels
+        pixels = square
     if pixels.shape[:2] == (size, size):
         return np.ascontiguousarray(pixels)
     image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if count == 1 else pixels))
@@ -118,14 +125,3 @@ def _replace_hidden(pixels: Pixels, background: Colour) -> Pixels:
     behind = (np.asarray(background, np.float64) * (top / 255)).astype(pixels.dtype)
     hidden = pixels[..., 3:] == 0
     return np.concatenate([np.where(hidden, behind, pixels[..., :3]), pixels[..., 3:]], axis=-1)
-
-
-def _pad_to_square(pixels: Pixels, background: Colour) -> Pixels:
-    height, width, count = pixels.shape
-    side = max(height, width)
-    square = np.zeros((side, side, count), np.uint8)
-    if count != 4:
-        square[:] = to_channels(np.array([[background]], np.uint8), "L" if count == 1 else "RGB")
-    top, left = (side - height) // 2, (side - width) // 2
-    square[top : top + height, left : left + width] = pixels
-    return square

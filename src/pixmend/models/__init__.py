@@ -11,6 +11,7 @@ from pixmend.models.dcgan import (
 )
 from pixmend.models.inpainter import (
     INPAINTER_LATENT,
+    LEAST_WEIGHT,
     NEIGHBOURS,
     ROW_BLOCK,
     Evidence,
@@ -32,36 +33,3 @@ from pixmend.models.model_file import (
 from pixmend.models.retrieval import Retrieval
 from pixmend.models.settings import DCGANSettings
 from pixmend.models.smooth_fill import biharmonic_fill, harmonic_fill
-
-__all__ = [
-    "BUNDLED",
-    "CORRECT_TOLERANCE",
-    "DCGAN",
-    "INPAINTER_LATENT",
-    "NEIGHBOURS",
-    "ROW_BLOCK",
-    "Calibration",
-    "DCGANSettings",
-    "Discriminator",
-    "Evidence",
-    "Generator",
-    "Inpainted",
-    "Inpainter",
-    "Retrieval",
-    "biharmonic_fill",
-    "calibrate",
-    "clip_radius",
-    "find_model",
-    "gather_evidence",
-    "harmonic_fill",
-    "initialise",
-    "initialise_inpainter",
-    "inpainter_latents",
-    "load_model",
-    "read_header",
-    "read_tensors",
-    "sample_latents",
-    "save_model",
-    "whole_blocks",
-    "write_tensors",
-]

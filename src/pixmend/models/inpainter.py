@@ -10,6 +10,7 @@ weights begin mostly at the nearest neighbour.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +31,10 @@ _ROWS = 128  # decoded together: more take memory and, out of a CPU's cache, tim
 # differently; with none, a row's arithmetic is the same in any batch, bit for bit (tests hold this on CPUs).
 ROW_BLOCK = 8
 _UNRELATED = 2.0  # distance of a neighbour where nothing is known: black from white
+# Weights of the mixture are less by this, and at least 0: an image of one colour stays one, without a trace of others.
+LEAST_WEIGHT = 0.05
+# Latents are wider than in training, where the best of several draws is trained and z does less than it might.
+_LATENT_SCALE = 1.5
 _MIN_LOG_VARIANCE, _MAX_LOG_VARIANCE = -8.0, 2.0
 
 
@@ -123,6 +128,7 @@ def gather_evidence(
     """
     count = 0 if retrieval is None else min(NEIGHBOURS, len(retrieval))
     shape = target.shape[1:]
+    target = target.contiguous()  # of images in channels last, fills take half as long again
     fill = biharmonic_fill(target, known)
     if retrieval is None or not count:
         neighbours = target.new_zeros(len(target), 0, *shape)
@@ -175,17 +181,20 @@ class Inpainter(nn.Module):
 
     def estimate(self, maps: Sequence[Tensor], evidence: Evidence) -> Answer:
         """Return the mean of all plausible completions."""
-        return self._mix(self.estimator(maps, None), evidence)
+        return self._mix(self.estimator(maps), evidence)
 
-    def draw(self, maps: Sequence[Tensor], z: Tensor, evidence: Evidence) -> Tensor:
-        """Return a draw of each image for z [B, INPAINTER_LATENT], [B, C, S, S]."""
-        return self._mix(self.drawer(maps, z), evidence).images
+    def draw(self, begun: Sequence[Tensor], z: Tensor, evidence: Evidence) -> Tensor:
+        """Return a draw of each image for z [B, INPAINTER_LATENT], [B, C, S, S], from ``drawer.begin(maps)``."""
+        return self._mix(self.drawer.finish(begun, z), evidence).images
 
     def _mix(self, output: Tensor, evidence: Evidence) -> Answer:
         """Mix the neighbours, the biharmonic fill and own colours by a per-pixel softmax."""
         output = F.pixel_shuffle(output.float(), self.fold)
         experts = self.neighbours + 2
         weights = torch.softmax(output[:, :experts], 1)[:, :, None]  # [B, experts, 1, S, S]
+        if not self.training:
+            weights = (weights - LEAST_WEIGHT).clamp_min(0)
+            weights = weights / weights.sum(1, keepdim=True)
         colours = torch.tanh(output[:, experts:-1])
         images = torch.cat([evidence.experts(), colours[:, None]], 1)
         log_variance = output[:, -1:].clamp(_MIN_LOG_VARIANCE, _MAX_LOG_VARIANCE)
@@ -203,14 +212,26 @@ class _WayUp(nn.Module):
         )
         self.head = nn.Conv2d(widths[0], outputs, 3, padding=1)
 
-    def forward(self, maps: Sequence[Tensor], z: Tensor | None) -> Tensor:
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Return the outputs at full size, without a latent."""
+        return self.finish(self.begin(maps), None)
+
+    def begin(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Return the maps with the two deepest replaced by what is equal for all latents."""
+        return [*maps[:-2], cast("_Block", self.ups[0]).begin(_joined(maps[-1], maps[-2]))]
+
+    def finish(self, begun: Sequence[Tensor], z: Tensor | None) -> Tensor:
         """Return the outputs at full size."""
-        up_maps = maps[-1]
-        for up, skip in zip(self.ups, maps[-2::-1], strict=True):
-            enlarged = F.interpolate(up_maps, scale_factor=2.0, mode="nearest")
-            up_maps = up(torch.cat([enlarged, skip], 1), z)
-        outputs: Tensor = self.head(up_maps)
+        maps = cast("_Block", self.ups[0]).finish(begun[-1], z)
+        for up, skip in zip(self.ups[1:], begun[-2::-1], strict=True):
+            maps = up(_joined(maps, skip), z)
+        outputs: Tensor = self.head(maps)
         return outputs
+
+
+def _joined(maps: Tensor, skip: Tensor) -> Tensor:
+    """Return maps enlarged to the size of a skip connection, and these."""
+    return torch.cat([F.interpolate(maps, scale_factor=2.0, mode="nearest"), skip], 1)
 
 
 @torch.no_grad()
@@ -243,18 +264,19 @@ def _answer(
     if draws:
         rows = whole_blocks(torch.arange(count, device=z.device).repeat_interleave(draws))
         latents = z.repeat(-(-len(rows) // draws), 1)[: len(rows)]
-        drawn = inpainter.draw([each[rows] for each in maps], latents, evidence.take(rows))
+        begun = [each[rows] for each in inpainter.drawer.begin(maps)]
+        drawn = inpainter.draw(begun, latents, evidence.take(rows))
         images = drawn[: count * draws].view_as(images)
     return estimate.images[:count], estimate.log_variance[:count], images
 
 
 def inpainter_latents(draws: int, *, seed: int) -> Tensor:
-    """Draw z [draws, INPAINTER_LATENT] from N(0, I); draw i is equal for any number of draws."""
-    latents = [
-        torch.randn(INPAINTER_LATENT, generator=generator_for(seed, "posterior", draw))
-        for draw in range(draws)
-    ]
-    return torch.stack(latents) if latents else torch.empty(0, INPAINTER_LATENT)
+    """Draw z [draws, INPAINTER_LATENT], uniform on a sphere; draw i is equal for any number of draws."""
+    latents = torch.empty(draws, INPAINTER_LATENT)
+    for draw, z in enumerate(latents):
+        z.normal_(generator=generator_for(seed, "posterior", draw))
+    radius: float = _LATENT_SCALE * INPAINTER_LATENT**0.5
+    return F.normalize(latents, dim=1) * radius
 
 
 def whole_blocks(rows: Tensor) -> Tensor:
@@ -274,7 +296,13 @@ class _Block(nn.Module):
         self.modulate = nn.Linear(latent_dim, 2 * width) if latent_dim else None
 
     def forward(self, maps: Tensor, z: Tensor | None = None) -> Tensor:
-        maps = F.silu(self.first_norm(self.first(maps)))
+        return self.finish(self.begin(maps), z)
+
+    def begin(self, maps: Tensor) -> Tensor:
+        """Return what does not depend on z."""
+        return F.silu(self.first_norm(self.first(maps)))
+
+    def finish(self, maps: Tensor, z: Tensor | None) -> Tensor:
         maps = self.second_norm(self.second(maps))
         if self.modulate is not None and z is not None:
             scale, shift = self.modulate(z)[:, :, None, None].chunk(2, 1)

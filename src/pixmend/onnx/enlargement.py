@@ -15,6 +15,7 @@ from pixmend.onnx.values import Operand, Value
 
 _SIDE, _MARGIN, _EXAMPLES, _PRODUCTS = 5, 2, 1024, 2**27  # these and _FLAT: see there
 _FLAT = 2 / 127.5
+_AROUND = np.array([0, _MARGIN, _MARGIN] * 2)
 _SCORES = 2**22  # of patches and examples, computed at a time
 _WHOLE = 1 - 1e-6  # share from which a pixel is known
 # The first draws of torch's generator with seed 0.
@@ -69,14 +70,10 @@ def _sizes(size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def _resize(values: Value, size: Sequence[Value]) -> Value:
     graph = values.graph
+    lengths = [(values.length(axis).floats(), size[axis - 1].floats()) for axis in (1, 2)]
     rows, columns = (
-        resizing(
-            graph.range(wanted.floats()).expand(1),
-            graph.range(values.length(axis).floats()),
-            values.length(axis).floats(),
-            wanted.floats(),
-        )
-        for axis, wanted in enumerate(size, start=1)
+        resizing(graph.range(wanted).expand(1), graph.range(length), length, wanted)
+        for length, wanted in lengths
     )
     return rows @ values @ columns.T
 
@@ -130,8 +127,8 @@ def _examples(
     )
     rows = _look(looks)("Transpose", perm=[2, 1, 0, 3])("Flatten", axis=2)
     columns = (details * _GAUSSIAN)("Transpose", perm=[3, 0, 2, 1]).reshape(0, 0, -1)
-    blank = np.array([0, 0, 1, 0]), np.array([0, 0, 0, 0, 0, 1])
-    return rows("Pad", blank[0]), columns("Pad", blank[1]), middles.length(0) * 8
+    columns = columns("Pad", np.array([0, 0, 0, 0, 0, 1]))
+    return rows("Pad", np.array([0, 0, 1, 0])), columns, middles.length(0) * 8
 
 
 def _shuffled(count: Value) -> Value:
@@ -167,7 +164,8 @@ def _patches(image: Value, places: Value) -> Value:
     first = places + places / image.length(2) * (2 * _MARGIN)
     rows, columns = np.divmod(np.arange(_SIDE**2), _SIDE)
     inside = (wide * rows + columns).expand(0) + first.expand(1)
-    return _padded(image)("Flatten", axis=1)("Gather", inside, axis=1)
+    padded = image("Pad", _AROUND, mode="edge")
+    return padded("Flatten", axis=1)("Gather", inside, axis=1)
 
 
 def _look(patches: Value) -> Value:
@@ -175,13 +173,9 @@ def _look(patches: Value) -> Value:
     return (patches - patches("ReduceMean", np.array([-1]))) * np.sqrt(_GAUSSIAN)
 
 
-def _padded(image: Value) -> Value:
-    return image("Pad", np.array([0, 2, 2, 0, 2, 2]), mode="edge")
-
-
 def _deviation(image: Value) -> Value:
     """Return the standard deviation of the patch around each pixel, [h, w]."""
-    padded = _padded(image).expand(0)
+    padded = image("Pad", _AROUND, mode="edge").expand(0)
     mean, square = (
         each("AveragePool", kernel_shape=[_SIDE, _SIDE]) for each in (padded, padded.squared())
     )

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from pixmend.models import DCGAN, NEIGHBOURS, Inpainter, inpainter_latents
+from pixmend.models import DCGAN, LEAST_WEIGHT, NEIGHBOURS, Inpainter, inpainter_latents
 from pixmend.onnx.values import Graph, Value
 
 DRAWS = 8  # as in the method `default`
@@ -282,6 +282,8 @@ class UNet:
             output = output("DepthToSpace", blocksize=self.fold, mode="CRD")
         last, end = self.experts - 1, np.iinfo(np.int64).max
         weights = output.part(1, 0, self.experts)("Softmax", axis=1)
+        weights = (weights - LEAST_WEIGHT)("Relu")
+        weights = weights / weights.sum(1, keep=True)
         experts = (
             seen.fill if seen.neighbours is None else self._graph.concat(seen.neighbours, seen.fill)
         )

@@ -2,5 +2,3 @@
 
 from pixmend.page.charts import Point, Series, line_chart, scatter_chart
 from pixmend.page.templates import render
-
-__all__ = ["Point", "Series", "line_chart", "render", "scatter_chart"]

@@ -1,19 +1,4 @@
-"""Records: packed training images, in TFRecord shards that TensorFlow reads too.
-
-folder | zip | idx.gz | TFRecords
-    │ find_source            what is there, in order of name
-    ▼
-ImageSource ──write_image_list──▶ a file of lines, cut into even shares
-    │ pack_shard, one worker process a shard
-    │   read ▸ decode ▸ fit ▸ PNG ▸ tf.train.Example ▸ frame with masked CRC32C
-    ▼
-images-00000-of-00012.tfrecord   the records
-images-00000-of-00012.index      where each starts
-manifest.json, inputs.jsonl      what was packed, and what became of each input
-    │ Records
-    ▼
-uint8 [B, size, size, C], labels, names
-"""
+"""Records: packed training images, in TFRecord shards that TensorFlow reads too."""
 
 from pixmend.records.dataset import Records
 from pixmend.records.groups import groups_of, provenance
@@ -21,18 +6,3 @@ from pixmend.records.manifest import INPUTS_NAME, Manifest, PackSettings, ShardI
 from pixmend.records.pack_progress import PackProgress
 from pixmend.records.packing import pack
 from pixmend.records.sources import ImageSource, find_source, is_source
-
-__all__ = [
-    "INPUTS_NAME",
-    "ImageSource",
-    "Manifest",
-    "PackProgress",
-    "PackSettings",
-    "Records",
-    "ShardInfo",
-    "find_source",
-    "groups_of",
-    "is_source",
-    "pack",
-    "provenance",
-]

@@ -19,7 +19,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import IO, NamedTuple, TypeAlias, cast
 
@@ -89,12 +89,9 @@ def zip_members(path: StorePath) -> Iterator[Member]:
             f"{path}: a zip bomb: it claims {total:,} bytes, more than a zip can hold; leave it out"
         )
     named = [(_safe_name(info.filename), info) for info in infos]
-    images = sorted(
-        ((name, info) for name, info in named if _is_visible(name, {*EXTENSIONS, ".zip"})),
-        key=lambda pair: (pair[0], pair[1].header_offset),
-    )
+    images = [(name, info) for name, info in named if _is_visible(name)]
     depth = class_depth(name for name, _ in images if not _is_zip(name))
-    for name, info in images:
+    for name, info in sorted(images, key=lambda pair: (pair[0], pair[1].header_offset)):
         place = (
             *(info.header_offset, info.compress_size, info.file_size),
             *(info.compress_type, info.CRC),
@@ -157,10 +154,9 @@ def _safe_name(name: str) -> str:
     return "/".join(safe).encode("utf-8", "replace").decode()
 
 
-def _is_visible(name: str, suffixes: Collection[str]) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return path.suffix.lower() in suffixes and not hidden
+def _is_visible(name: str) -> bool:
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    return PurePosixPath(name).suffix.lower() in {*EXTENSIONS, ".zip"} and not hidden
 
 
 def _is_zip(name: str) -> bool:
@@ -285,8 +281,11 @@ def tfrecord_members(path: StorePath) -> Iterator[Member]:
 
 def read_tfrecord(path: StorePath, places: Iterable[Place]) -> Iterator[Content | InputError]:
     """Yield the images at ``places``, or their errors."""
-    remote = path.local is None
-    buffer: Buffer = _store_buffer(path) if remote else map_file(path)
+    buffer: Buffer = (
+        Blocks([CachedFile(path, path.size(), "")], None).file(0)
+        if path.local is None
+        else map_file(path)
+    )
     for (offset,) in places:
         try:
             payload = read_record_at(buffer, offset, path.name)
@@ -325,10 +324,6 @@ def _raw_pixels(content: bytes, height: int, width: int, depth: int) -> NDArray[
         shape = f"{height} x {width}" + (f" x {depth}" if depth > 0 else "")
         raise RecordError(f"image_raw holds {len(content):,} bytes, which is not {shape} of uint8")
     return np.frombuffer(content, np.uint8).reshape(height, width, channels)
-
-
-def _store_buffer(path: StorePath) -> Buffer:
-    return Blocks([CachedFile(path, path.size(), "")], None).file(0)
 
 
 def _text(features: Features, keys: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 """Random access to packed images, decoded on demand from mapped shards or ranges of a store's."""
 
 import mmap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,6 @@ class Records:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of settings and shards: equal digests mean equal images."""
         return self.manifest.digest
 
     def __len__(self) -> int:
@@ -109,7 +108,6 @@ class Records:
         return np.array([first_int(each, ["image/class/label"]) for each in features], np.int64)
 
     def names(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> list[str]:
-        """Return the names of the files that the images came from."""
         features = (self._features(int(index)) for index in indices)
         names = (first_bytes(each, ["image/filename"]) for each in features)
         return [name.decode("utf-8", "replace") for name in names]
@@ -237,29 +235,22 @@ class Records:
         whole: list[int] = []
         try:
             if index is None:
-                payloads = scan_records(path)
-            else:
-                buffer = map_file(path) if self._blocks is None else self._blocks.file(number)
-                payloads = _payloads_at(buffer, str(path), index)
-            for offset, payload in payloads:
-                if isinstance(payload, RecordError):
-                    bad.append(str(payload))
-                else:
+                for offset, payload in scan_records(path):
+                    if isinstance(payload, RecordError):
+                        bad.append(str(payload))
+                    else:
+                        whole.append(offset)
+                return np.array(whole, np.int64)
+            buffer = map_file(path) if self._blocks is None else self._blocks.file(number)
+            for offset in index.tolist():  # which locates the record after a broken one
+                try:
+                    read_record_at(buffer, offset, str(path))
                     whole.append(offset)
+                except RecordError as error:
+                    bad.append(str(error))
         except InputError as error:
             bad.append(str(error))
         return np.array(whole, np.int64)
-
-
-def _payloads_at(
-    buffer: Buffer, name: str, offsets: NDArray[np.int64]
-) -> Iterator[tuple[int, bytes | RecordError]]:
-    """Yield as `scan_records`; the index locates the record after a broken one."""
-    for offset in offsets.tolist():
-        try:
-            yield offset, read_record_at(buffer, offset, name)
-        except RecordError as error:
-            yield offset, error
 
 
 def _index_or_none(path: StorePath, shard: ShardInfo) -> NDArray[np.int64] | None:

@@ -111,7 +111,6 @@ class Manifest(BaseModel):
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def write(self, folder: StorePath | Path) -> None:
-        """Write ``manifest.json`` into ``folder`` atomically."""
         content = self.model_dump(mode="json") | {"digest": self.digest}
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         (StorePath.of(folder) / MANIFEST_NAME).write_bytes(text.encode())

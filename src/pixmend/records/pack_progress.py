@@ -63,7 +63,6 @@ class ProgressFile:
         os.close(self._file)
 
     def report(self, shard: int, progress: JobProgress) -> None:
-        """Write the progress of a shard."""
         done, bad, *texts = progress
         name, reason = (text.encode("utf-8", "replace") for text in texts)
         record = _RECORD.pack(done, bad, name[-120:], reason[:400])
@@ -79,12 +78,10 @@ class ProgressFile:
         return JobProgress(done, bad, name, reason)
 
     def stop(self) -> None:
-        """Ask all workers to stop at their next image."""
         os.pwrite(self._file, b"\1", 0)
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop was requested."""
         return os.pread(self._file, 1, 0) == b"\1"
 
 
@@ -102,7 +99,6 @@ class PackSummary:
     _next_update: float = -math.inf
 
     def add(self, result: ShardResult) -> None:
-        """Count a finished shard."""
         self.results[result.number] = result
         self.running.discard(result.number)
         if not self.running:
@@ -131,7 +127,6 @@ class PackSummary:
             )
 
     def first_reasons(self) -> str:
-        """Return why the first few bad inputs are bad."""
         results = [self.results[number] for number in sorted(self.results)]
         reasons = [reason for result in results for reason in result.reasons]
         running = [self.progress.read(number).reason for number in sorted(self.running)]

@@ -69,9 +69,17 @@ def pack(
         if should_stop():
             raise StoppedError
 
-    out = StorePath.of(out)
-    collection = _find_source(StorePath.of(source), out)
-    _check_limits(workers, max_bad)
+    source, out = StorePath.of(source), StorePath.of(out)
+    same = out.relative_to(source) == PurePosixPath()
+    collection = find_source(source, outside=None if same else out)
+    if not collection.file and same:
+        raise OutputError(f"{out}: records cannot go into the source itself; choose another folder")
+    if workers is not None and workers < 1:
+        raise SettingsError(f"workers: {workers} cannot be used; it should be 1 or more")
+    if max_bad is not None and not (max_bad >= 0 and (isinstance(max_bad, int) or max_bad < 1)):
+        raise SettingsError(
+            f"max_bad: {max_bad!r} cannot be used; give a count, or a share below 1 such as 0.05"
+        )
     with _work_folder(out) as work:
         run = _begin(collection, out, settings, work, check_stop)
         manifest = finished_manifest(out, run.origin)
@@ -98,23 +106,6 @@ def shard_count(images: int, images_per_shard: int) -> int:
     return max(1, -(-images // images_per_shard), spread)
 
 
-def _find_source(path: StorePath, out: StorePath) -> ImageCollection:
-    same = out.relative_to(path) == PurePosixPath()
-    collection = find_source(path, outside=None if same else out)
-    if not collection.file and same:
-        raise OutputError(f"{out}: records cannot go into the source itself; choose another folder")
-    return collection
-
-
-def _check_limits(workers: int | None, max_bad: int | float | None) -> None:
-    if workers is not None and workers < 1:
-        raise SettingsError(f"workers: {workers} cannot be used; it should be 1 or more")
-    if max_bad is not None and not (max_bad >= 0 and (isinstance(max_bad, int) or max_bad < 1)):
-        raise SettingsError(
-            f"max_bad: {max_bad!r} cannot be used; give a count, or a share below 1 such as 0.05"
-        )
-
-
 def _begin(
     collection: ImageCollection,
     out: StorePath,
@@ -122,7 +113,6 @@ def _begin(
     work: Path,
     check_stop: Callable[[], None],
 ) -> "_Run":
-    """List the inputs and decide the channels."""
     path = work / "listing.jsonl"
     image_list = write_image_list(collection, path, outside=out, check_stop=check_stop)
     if not image_list.count:
@@ -161,8 +151,6 @@ def _work_folder(out: StorePath) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class _Run:
-    """One packing."""
-
     collection: ImageCollection
     out: StorePath
     settings: PackSettings
@@ -222,21 +210,20 @@ class _Run:
             check_stop()
             summary.update()
 
-        progress, on_result = summary.progress, summary.add
         summary.running = {job.number for job in self.jobs}
         if engine is not None:
-            engine.run(self.jobs, progress=progress, on_change=on_change, on_result=on_result)
+            engine(self.jobs, summary.progress, on_change, summary.add)
             clean(self.out, names)  # temporary files of workers that died
             return
         for job in self.jobs:
             check_stop()
             if (result := finished_result(job)) is not None:
-                on_result(result)
+                summary.add(result)
         rest = [job for job in self.jobs if job.number in summary.running]
         if not (self.collection.root.shared and self.out.shared):
             workers = 1
         workers = min(workers or _default_workers(self.image_list), max(1, len(rest)))
-        run_jobs(rest, workers=workers, progress=progress, on_change=on_change, on_result=on_result)
+        run_jobs(rest, summary.progress, on_change, summary.add, workers)
 
     def finish(self, summary: PackSummary) -> Manifest:
         """Merge the inputs' lines and write the manifest, which completes the folder."""

@@ -50,7 +50,6 @@ class ShardJob:
     progress: Path  # the `ProgressFile`
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the lines of the shard's sources."""
         with self.image_list.open("rb") as file:
             file.seek(self.start)
             for _ in range(self.count):

@@ -32,7 +32,6 @@ FileVersion: TypeAlias = tuple[int, int]  # bytes; modification time in ns, or a
 
 _IDX_NAME = re.compile(r"idx(\d)?([-.]?ubyte)?(\.gz)?$")
 _TFRECORD_NAME = re.compile(r"(\.tfrecords?|\.tfrec|-\d{5}-of-\d{5})$")
-_ENCODE = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would build one each time
 # What a folder without images is taken for: the first kind that it holds.
 _CONTAINERS: tuple[Kind, ...] = ("tfrecord", "idx", "zip")
 _MEMBERS = {"zip": zip_members, "idx": idx_members, "tfrecord": tfrecord_members}
@@ -50,9 +49,8 @@ class ImageSource(NamedTuple):
     reason: str = ""  # why it is left out
 
 
-def source_to_line(source: ImageSource) -> str:
-    """Return a source as one line of JSON, pure ASCII, without the newline."""
-    return _ENCODE(source)
+# Returns a source as one line of JSON, pure ASCII; json.dumps would build an encoder each time.
+source_to_line = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def source_from_line(line: str | bytes) -> ImageSource:
@@ -92,7 +90,8 @@ class ImageCollection:
             if kind is None:
                 continue
             if kind != self.kind:
-                yield _left_out(file, kind, _MIXED.format(self.kind), version)
+                reason = f"not looked into, for the folder holds files of kind {self.kind}"
+                yield _left_out(file, kind, f"{reason}; pack it by itself", version)
                 continue
             text = class_of(_label(file), depth)
             try:
@@ -195,16 +194,9 @@ def write_image_list(
                 size, latest = size + source.version[0], source.file
             if source.class_text is not None:
                 classes.add(source.class_text)
-    return ImageList(path, count, _in_order(classes), size, digest.hexdigest())
-
-
-def _in_order(classes: set[str]) -> tuple[str, ...]:
-    if all(text.isascii() and text.isdigit() for text in classes):
-        return tuple(sorted(classes, key=lambda text: (int(text[:4000]), text)))
-    return tuple(sorted(classes))
-
-
-_MIXED = "not looked into, for the folder holds files of kind {}; pack it by itself"
+    numbers = all(text.isascii() and text.isdigit() for text in classes)
+    ordered = sorted(classes, key=lambda text: (int(text[:4000]) if numbers else 0, text))
+    return ImageList(path, count, tuple(ordered), size, digest.hexdigest())
 
 
 def is_source(name: PurePath) -> bool:

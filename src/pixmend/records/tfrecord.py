@@ -32,7 +32,7 @@ import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import google_crc32c
 
@@ -60,13 +60,6 @@ def frame_record(payload: bytes) -> bytes:
     """Return ``payload`` as a record."""
     length = _LENGTH.pack(len(payload))
     return length + _CRC.pack(masked_crc(length)) + payload + _CRC.pack(masked_crc(payload))
-
-
-def write_record(file: IO[bytes], payload: bytes) -> int:
-    """Append one record to ``file``; return the byte at which it starts."""
-    offset = file.tell()
-    file.write(frame_record(payload))
-    return offset
 
 
 def read_records(path: StorePath | Path) -> Iterator[tuple[int, bytes]]:
@@ -277,15 +270,18 @@ def _decode_entry(message: bytes) -> tuple[str, Feature]:
 
 
 def _decode_feature(message: bytes) -> Feature:
+    """Return the values of a feature; numbers are in packed runs, or single ones of their wire type."""
     feature: Feature = []
     for number, content in _fields(message, _DELIMITED):
         # The last member of a oneof counts.
         if number == _BYTES:
             feature = _list(value for field, value in _fields(content, _DELIMITED) if field == 1)
         elif number == _FLOATS:
-            feature = _list(value for run in _runs(content, _FIXED32) for value in _floats(run))
+            runs = (run for number, run in _fields(content, _DELIMITED, _FIXED32) if number == 1)
+            feature = _list(value for run in runs for value in _floats(run))
         elif number == _INTS:
-            feature = _list(value for run in _runs(content, _VARINT) for value in _int64s(run))
+            runs = (run for number, run in _fields(content, _DELIMITED, _VARINT) if number == 1)
+            feature = _list(value for run in runs for value in _int64s(run))
     return feature
 
 
@@ -294,11 +290,6 @@ def _list(values: Iterator[T]) -> list[T]:
     if len(taken) > _MAX_VALUES:
         raise _malformed(f"a feature of over {_MAX_VALUES:,} values")
     return taken
-
-
-def _runs(message: bytes, single: int) -> Iterator[bytes]:
-    """Yield the encoded numbers of a list: packed runs, or single ones of that wire type."""
-    return (run for number, run in _fields(message, _DELIMITED, single) if number == 1)
 
 
 def _floats(run: bytes) -> Iterator[float]:

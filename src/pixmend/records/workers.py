@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from typing import Protocol
+from typing import TypeAlias
 
 from pixmend.errors import OutputError
 from pixmend.records.pack_progress import ProgressFile, ShardResult
@@ -16,28 +16,18 @@ from pixmend.records.shards import ShardJob, pack_shard
 _POLL_SECONDS = 0.2
 
 
-class PackEngine(Protocol):
-    """Writes shards by other means than local processes."""
-
-    def run(
-        self,
-        jobs: Sequence[ShardJob],
-        *,
-        progress: ProgressFile,
-        on_change: Callable[[], None],
-        on_result: Callable[[ShardResult], None],
-    ) -> None:
-        """Write the shards of ``jobs`` that are not there yet; see `run_jobs` for the rest."""
-        ...
+# Writes shards by other means than local processes, with the first arguments of `run_jobs`.
+PackEngine: TypeAlias = Callable[
+    [Sequence[ShardJob], ProgressFile, Callable[[], None], Callable[[ShardResult], None]], None
+]
 
 
 def run_jobs(
     jobs: Sequence[ShardJob],
-    *,
-    workers: int,
     progress: ProgressFile,
     on_change: Callable[[], None],
     on_result: Callable[[ShardResult], None],
+    workers: int,
 ) -> None:
     """Write the shards of ``jobs``, with 1 worker in this process; OutputError: a worker died.
 

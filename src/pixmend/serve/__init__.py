@@ -8,12 +8,3 @@ from pixmend.serve.app import create_app
 from pixmend.serve.catalogue import Catalogue
 from pixmend.serve.security import AccessPolicy, Limits
 from pixmend.serve.server import Server, start_log
-
-__all__ = [
-    "AccessPolicy",
-    "Catalogue",
-    "Limits",
-    "Server",
-    "create_app",
-    "start_log",
-]

@@ -109,7 +109,7 @@ class Service:
         error = answer.exception()
         if error is not None:  # the worker has logged what is not a refusal
             raise _problem_of(error)
-        completion, stopped = answer.result(), work.stop_reason
+        completion, stopped = answer.result(), work.stopped
         headers = {"Pixmend-Stopped": stopped} if stopped else None
         if _wants_png(http.headers.get("accept", "")):
             content = await self.run(work.deadline, best_png, completion)
@@ -181,7 +181,7 @@ class Service:
         try:
             if error is not None:
                 raise _problem_of(error)
-            arguments = answer.result(), work.request, work.stop_reason
+            arguments = answer.result(), work.request, work.stopped
             yield event("done", await self.run(work.deadline, answer_json, *arguments))
         except Problem as problem:
             yield event("error", problem.to_json())
@@ -282,13 +282,13 @@ async def mask(
 
 @_operation.get("/healthz")
 async def health() -> dict[str, str]:
-    """Tell whether the process is alive."""
+    """Report whether the process is alive."""
     return {"status": "ok"}
 
 
 @_operation.get("/readyz", responses=openapi.problems(503))
 async def ready(service: _Service) -> dict[str, str]:
-    """Tell whether the server accepts work."""
+    """Report whether the server accepts work."""
     if not service.worker.alive:
         message = "The server is not ready; try again later."
         raise Problem(503, "leaving", message, retry_after=5)

@@ -33,6 +33,7 @@ class Work:
     # Called after each search step; such a search runs alone, so that it can be ended alone.
     on_preview: Callable[[Preview], None] | None = None
     cancelled: bool = False  # the client asks for the best result so far
+    stopped: str | None = None  # why its completion was asked to end, if it was
     answer: Future[Completion] = field(default_factory=Future)  # cancelled once the client has left
     arrived: float = field(default_factory=time.monotonic)
 
@@ -171,7 +172,12 @@ class Worker:
             if all(work.answer.done() for work in batch):
                 raise _UnwantedError
             drained = time.monotonic() > self._drained_by
-            return drained or all(work.stop_reason for work in batch)
+            reasons = ["leaving" if drained else work.stop_reason for work in batch]
+            if not all(reasons):
+                return False
+            for work, reason in zip(batch, reasons, strict=True):
+                work.stopped = work.stopped or reason
+            return True
 
         first = batch[0]
         completions = list(

@@ -1,19 +1,8 @@
-"""Atomic files, on this machine and in object stores.
-
-local   regular files, atomic writes, locks, hashes and JSON
-remote  StorePath, a path or URL: reads, ranged reads, atomic writes
-listing the files of a folder
-urls    URLs and fsspec file systems
-retry   retries, and error messages without secrets
-jsonl   a growing file of lines
-cache   a bounded disk cache of file blocks
-download  local copies of whole remote files, by digest
-web     files of web servers, with bounds
-"""
+"""Atomic files, on this machine and in object stores."""
 
 from pixmend.storage.cache import BlockCache, Blocks, Buffer, CachedFile, default_cache
 from pixmend.storage.download import local_copy, split_pin
-from pixmend.storage.jsonl import JsonlWriter
+from pixmend.storage.jsonl import JsonlWriter, locked
 from pixmend.storage.listing import FileInfo
 from pixmend.storage.local import (
     TEMPORARY,
@@ -32,30 +21,3 @@ from pixmend.storage.local import (
     write_text,
 )
 from pixmend.storage.remote import StorePath
-
-__all__ = [
-    "TEMPORARY",
-    "BlockCache",
-    "Blocks",
-    "Buffer",
-    "CachedFile",
-    "FileInfo",
-    "JsonlWriter",
-    "StorePath",
-    "append_line",
-    "atomic_write",
-    "default_cache",
-    "local_copy",
-    "lock",
-    "make_folder",
-    "open_file",
-    "opened_folder",
-    "parse_json",
-    "remove_leftovers",
-    "sha256_of",
-    "shared",
-    "split_pin",
-    "write_bytes",
-    "write_failure",
-    "write_text",
-]

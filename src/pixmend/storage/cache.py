@@ -126,7 +126,6 @@ class Blocks:
         return Blocks, (self._files, self._cache)
 
     def file(self, number: int) -> Buffer:
-        """Return a file as a buffer."""
         return _BlockFile(self, number, self._files[number].bytes)
 
     def prefetch(self, ranges: Iterable[tuple[int, int, int]]) -> None:
@@ -174,7 +173,6 @@ class Blocks:
         return blocks
 
     def _slot(self, file: int, number: int) -> tuple[bytes, int]:
-        """Return the key of a block, and the number of its slot."""
         key = hashlib.sha256(f"{self._files[file].digest} {number}".encode()).digest()
         return key, self._first[file] + number
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Self
 
 from pixmend.errors import MissingError
-from pixmend.storage.local import append_line, rewrite
+from pixmend.storage.local import append_line, locked_file, make_folder
 from pixmend.storage.remote import StorePath
 
 _SECONDS = 10.0  # between two updates of a store
@@ -36,7 +36,6 @@ class JsonlWriter:
         self._update()
 
     def add(self, line: str) -> None:
-        """Append a line."""
         if self._path.local is not None:
             append_line(self._path.local, line)
             return
@@ -45,20 +44,26 @@ class JsonlWriter:
             self._update()
 
     def _update(self) -> None:
-        if self._path.local is not None:
-            rewrite(self._path.local, self._merge)
-            return
-        with _locked(self._path):
+        with locked(self._path):
             text = self._path.read_text() if self._path.is_file() else ""
             gap = "\n" if text and not text.endswith("\n") else ""
-            text = self._merge(text + gap + self._pending)
-            self._path.write_bytes(text.encode(errors="backslashreplace"))
+            merged = self._merge(text + gap + self._pending)
+            if merged != text:
+                self._path.write_bytes(merged.encode(errors="backslashreplace"))
         self._pending, self._updated = "", time.monotonic()
 
 
 @contextlib.contextmanager
-def _locked(path: StorePath) -> Iterator[None]:
-    """Hold a lock file beside a store's file, where the store can create a file exclusively."""
+def locked(path: StorePath) -> Iterator[None]:
+    """Hold the lock of a file: its own on this machine, which makes it if it is missing.
+
+    In a store it is a file beside it, where the store can create a file exclusively.
+    """
+    if path.local is not None:
+        make_folder(path.local.parent)
+        with locked_file(path.local):
+            yield
+        return
     lock = path.with_name(f".{path.name}.lock")
     own, other, since = secrets.token_hex().encode(), b"", time.monotonic()
     while not lock.create(own):

@@ -109,7 +109,7 @@ def append_line(path: Path, line: str) -> None:
     A crash leaves at most one partial line, which the next call ends.
     """
     content, written = line.encode(errors="backslashreplace") + b"\n", 0
-    with _locked_file(path) as file:
+    with locked_file(path) as file:
         length = file.seek(0, os.SEEK_END)
         if length and os.pread(file.fileno(), 1, length - 1) != b"\n":
             content = b"\n" + content
@@ -120,16 +120,6 @@ def append_line(path: Path, line: str) -> None:
             with contextlib.suppress(OSError):
                 file.truncate(length)
             raise
-
-
-def rewrite(path: Path, change: Callable[[str], str]) -> None:
-    """Replace the text of a file atomically; no line that is appended meanwhile is lost."""
-    make_folder(path.parent)
-    with _locked_file(path, limit=MAX_BYTES) as file:
-        file.seek(0)
-        text = file.read().decode(errors="replace")
-        if (new := change(text)) != text:
-            write_text(path, new)
 
 
 def make_folder(path: Path) -> None:
@@ -166,6 +156,24 @@ def lock(handle: IO[bytes] | int, kind: int = fcntl.LOCK_EX, *, seconds: float =
             return False
         else:
             return True
+
+
+@contextlib.contextmanager
+def locked_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to append to, made if it is missing, and lock it; OutputError if that fails."""
+    try:
+        while True:
+            with open_file(path, "a+b") as file:
+                try:
+                    lock(file, seconds=_LOCK_SECONDS)
+                except BlockingIOError:
+                    raise OSError(errno.EBUSY, "another program keeps it locked; wait") from None
+                # Whoever held the lock may have put another file in its place.
+                if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    yield file
+                    return
+    except OSError as error:
+        raise write_failure(path, error) from error
 
 
 @contextlib.contextmanager
@@ -243,24 +251,6 @@ def opened_folder(folder: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _locked_file(path: Path, *, limit: int | None = None) -> Iterator[IO[bytes]]:
-    """Open a file to append to, made if it is missing, and lock it; OutputError if that fails."""
-    try:
-        while True:
-            with open_file(path, "a+b", limit=limit) as file:
-                try:
-                    lock(file, seconds=_LOCK_SECONDS)
-                except BlockingIOError:
-                    raise OSError(errno.EBUSY, "another program keeps it locked; wait") from None
-                # `rewrite` puts another file in its place.
-                if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                    yield file
-                    return
-    except OSError as error:
-        raise write_failure(path, error) from error
 
 
 def _umask() -> int:

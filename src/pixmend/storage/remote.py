@@ -86,28 +86,23 @@ class StorePath:
 
     @property
     def name(self) -> str:
-        """The last component."""
         return self.local.name if self.local is not None else self._url.rpartition("/")[2]
 
     @property
     def stem(self) -> str:
-        """The name without its suffix."""
         return PurePosixPath(self.name).stem
 
     @property
     def suffix(self) -> str:
-        """The file extension, with its dot."""
         return PurePosixPath(self.name).suffix
 
     @property
     def parent(self) -> "StorePath":
-        """The containing folder."""
         if self.local is not None:
             return StorePath(self.local.parent)
         return StorePath(None, self._url.rpartition("/")[0], self._query)
 
     def with_name(self, name: str) -> "StorePath":
-        """Return the path of another name in the same folder."""
         return self.parent / name
 
     def relative_to(self, folder: "StorePath") -> PurePosixPath | None:
@@ -245,28 +240,22 @@ class StorePath:
             raise InputError(f"{self}: changed while it was read; run the same command again")
 
     def sha256(self) -> str:
-        """Return the SHA-256 of the content, in hexadecimal."""
         with self.open() as file:
             return hashlib.file_digest(cast("io.BufferedReader", file), "sha256").hexdigest()
 
     def exists(self) -> bool:
-        """Whether it is a file or folder."""
         return self._kind() != ""
 
     def is_file(self) -> bool:
-        """Whether it is a file."""
         return self._kind() == "file"
 
     def is_folder(self) -> bool:
-        """Whether it is a folder."""
         return self._kind() == "directory"
 
     def size(self) -> int:
-        """Return the file's size in bytes."""
         return self.info().bytes
 
     def info(self) -> FileInfo:
-        """Return the file's name, size and version."""
         return file_info(self.name, self._stat())
 
     def files(self, *, hidden: bool = True) -> Iterator[FileInfo]:

@@ -13,20 +13,3 @@ from pixmend.training.settings import (
     resolve,
     to_toml,
 )
-
-__all__ = [
-    "Progress",
-    "RunDirectory",
-    "Scores",
-    "TrainSettings",
-    "is_run",
-    "parse_overrides",
-    "plan_training",
-    "prepare_records",
-    "read_recipe",
-    "recipe_names",
-    "resolve",
-    "resolve_training",
-    "to_toml",
-    "train",
-]

@@ -17,6 +17,7 @@ TransformName = Literal["colour", "translation", "cutout"]
 # Uniform draws per image; all are always drawn, so that no transform changes those of another.
 _COLUMNS = {"colour": slice(0, 4), "translation": slice(4, 7), "cutout": slice(7, 10)}
 DRAWS = 10
+VARIATION_DRAWS = 9
 
 _MAX_TRANSLATION = 1 / 8  # share of the side (Zhao 2020, section 4.1)
 _CUTOUT_SIDE = 1 / 2  # share of the side
@@ -95,6 +96,26 @@ def random_shift(images: Tensor, draws: Tensor, limit: int) -> Tensor:
     number = torch.arange(len(images), device=images.device)[:, None, None]
     shifted = images.permute(0, 2, 3, 1)[number, rows[:, :, None], columns[:, None, :]]
     return shifted.permute(0, 3, 1, 2)
+
+
+def vary(images: Tensor, draws: Tensor, probability: float) -> Tensor:
+    """Vary each image [B, C, S, S] with ``probability``: flips, transposition, order of colours, contrast and brightness.
+
+    By ``draws`` [B, 9] in [0, 1). The result is of whole grey levels, as any image is; alpha keeps its values.
+    """
+    draws = draws.to(images.device)
+    flipped, upended, transposed = (draws[:, 1:4, None, None, None] < 0.5).unbind(1)
+    result = torch.where(flipped, images.flip(3), images)
+    result = torch.where(upended, result.flip(2), result)
+    result = torch.where(transposed, result.transpose(2, 3), result)
+    colours, alpha = _split_alpha(result)
+    order = draws[:, 4 : 4 + colours.shape[1]].argsort(1)[:, :, None, None]
+    contrast, brightness = draws[:, 7:, None, None, None].unbind(1)
+    colours = colours.gather(1, order.expand_as(colours)) * (0.6 + 0.6 * contrast)
+    colours = (colours + 0.4 * (brightness - 0.5)).clamp(-1, 1)
+    colours = ((colours + 1) * 127.5).round() / 127.5 - 1
+    varied = draws[:, :1, None, None] < probability
+    return torch.where(varied, torch.cat([colours, alpha], 1), images)
 
 
 def _colour(images: Tensor, brightness: Tensor, saturation: Tensor, contrast: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 from pixmend.distributed import SINGLE_PROCESS, Group, choose_device
 from pixmend.errors import SettingsError
 from pixmend.images import channel_count
+from pixmend.masks import make_mask
+from pixmend.models import Retrieval, gather_evidence
 from pixmend.records import PackProgress, PackSettings, Records, pack
 from pixmend.rng import array_generator_for
 from pixmend.storage import StorePath
@@ -39,10 +41,11 @@ _MIN_STEPS = 500  # a wider network with fewer steps is worse than a narrower on
 _RETRIEVAL_BYTES = 16 * 2**20  # of pixels in the model file, before compression
 _MAX_EMA_DECAY = 0.999
 _FEW_IMAGES = 5000
-_COMPARED, _FLIPPED = 2048, 512  # images for the test of flips
+_COMPARED, _QUERIES = 2048, 512  # images that tell what training may vary
 _MIN_FLIP_SHARE = 0.45
+_COPY_ERROR, _MIN_COPIES = 1e-3, 0.05  # mean square in [-1, 1]: 36 dB
 _FITTED = {"filters", "retrieval_images", "batch_size", "ema_decay", "precision"}
-CHOSEN = frozenset(_COMMON) | _FITTED | {"horizontal_flip"}
+CHOSEN = frozenset(_COMMON) | _FITTED | {"horizontal_flip", "inpainter_variation"}
 _FORMAT = ("size", "channels", "fit", "background")  # settings that records decide
 _PLACES = 1_000_000  # of a timed learning rate schedule
 
@@ -161,10 +164,13 @@ def fit_to_minutes(
     """
     images = len(records)
     few = images < _FEW_IMAGES
+    shape = resolve({key: given[key] for key in ("size", "channels") if key in given})
+    fitting = _RETRIEVAL_BYTES // (shape.size**2 * channel_count(shape.channels))
     values: dict[str, Any] = {
         **_COMMON,
-        "retrieval_images": _retrieval_images(images, given),
+        "retrieval_images": min(images, fitting),
         "horizontal_flip": few and is_flip_invariant(records),
+        "inpainter_variation": 0.5 if few and not has_near_copies(records) else 0.0,
     }
     steps = 0.0
     widest = {**values, **next(_candidates(images)), **given}
@@ -201,18 +207,38 @@ def is_flip_invariant(records: Records) -> bool:
     Counts, of up to 512 images, those whose flip is nearer to the nearest image of another group:
     about half if left and right are alike; a quarter of characters.
     """
+    images, own_group = _compared(records)
+    images = images.float()
+    queries = images[: len(own_group)]
+    unflipped, flipped = (
+        torch.cdist(each.flatten(1), images.flatten(1)).masked_fill(own_group, torch.inf).amin(1)
+        for each in (queries, queries.flip(3))
+    )
+    return bool((flipped < unflipped).float().mean() > _MIN_FLIP_SHARE)
+
+
+def has_near_copies(records: Records) -> bool:
+    """Whether one image in 20 has a near copy in another group: the same centre where the rest is alike.
+
+    Then the inpainter is to see images as they are: varied ones have no copies.
+    """
+    images, own_group = _compared(records)
+    target = images[: len(own_group)] / 127.5 - 1
+    known = torch.from_numpy(make_mask("center", *target.shape[2:]).known).float()
+    known = known.expand(len(target), 1, -1, -1)
+    evidence = gather_evidence(target, known, Retrieval(images), excluded=own_group, exact=False)
+    squared = (evidence.neighbours[:, 0] - target).square().mean(1, keepdim=True)
+    error = (squared * (1 - known)).flatten(1).sum(1) / (1 - known).flatten(1).sum(1)
+    return bool((error < _COPY_ERROR).float().mean() > _MIN_COPIES)
+
+
+def _compared(records: Records) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return up to 2,048 images, uint8 [N, C, S, S], and which are of the group of each of the first 512, bool [512, N]."""
     order = array_generator_for(0, "mirror images").permutation(len(records))
     indices = np.sort(order[:_COMPARED])
-    images = torch.from_numpy(records.images(indices)).float()  # [N, S, S, C]
+    images = torch.from_numpy(records.images(indices)).permute(0, 3, 1, 2).contiguous()
     groups = torch.from_numpy(group_numbers(records)[indices])
-    queries = images[:_FLIPPED]
-    own_group = groups[: len(queries), None] == groups[None]
-    distances = [
-        torch.cdist(each.flatten(1), images.flatten(1)).masked_fill(own_group, torch.inf).amin(1)
-        for each in (queries, queries.flip(2))
-    ]
-    unflipped, flipped = distances
-    return bool((flipped < unflipped).float().mean() > _MIN_FLIP_SHARE)
+    return images, groups[:_QUERIES, None] == groups[None]
 
 
 def seconds_per_step(settings: TrainSettings, device: torch.device) -> float:
@@ -242,12 +268,6 @@ def _candidates(images: int) -> Iterator[dict[str, int]]:
         yield {"filters": width, "batch_size": _BATCHES[0]}
     for batch in _BATCHES[1:]:
         yield {"batch_size": batch}
-
-
-def _retrieval_images(images: int, given: Mapping[str, Any]) -> int:
-    """Return how many of the training images fit in the model file."""
-    image = resolve({key: given[key] for key in ("size", "channels") if key in given})
-    return min(images, _RETRIEVAL_BYTES // (image.size**2 * channel_count(image.channels)))
 
 
 def _format_of(records: Records) -> dict[str, Any]:

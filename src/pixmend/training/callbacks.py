@@ -1,6 +1,7 @@
 """What accompanies the loop: progress, the log, TensorBoard, and what each checkpoint leaves."""
 
 import contextlib
+import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -52,7 +53,6 @@ class Log:
         self._pending: list[str] = []
 
     def add(self, facts: Mapping[str, object]) -> None:
-        """Append a line."""
         self._pending.append(json.dumps(facts, allow_nan=False))
         self._put()
 
@@ -104,10 +104,18 @@ class Callbacks:
         self._monitor: Monitor | None = None
         self._new_scores: Scores | None = None
         self.collapse = ""  # the warning of the last checkpoint if its samples collapsed
-        self._tensorboard = _open_tensorboard(run.tensorboard) if settings.tensorboard else None
+        self._tensorboard: SummaryWriter | None = None
+        if settings.tensorboard:
+            try:
+                tensorboard = importlib.import_module("torch.utils.tensorboard")
+            except ImportError as error:
+                raise SettingsError(
+                    "tensorboard = true: TensorBoard is not installed; "
+                    f"{install_hint('tensorboard')}; or leave the setting out"
+                ) from error
+            self._tensorboard = tensorboard.SummaryWriter(str(run.tensorboard))
 
     def open(self) -> None:
-        """Load the images of the monitor."""
         if self._settings.monitor:
             loader = self._loader
             self._monitor = Monitor(loader.read, self._split, self._settings, loader.device)
@@ -120,7 +128,6 @@ class Callbacks:
         return self._log.cut(step)
 
     def log(self, line: Mapping[str, float | None]) -> None:
-        """Write a line of the log."""
         self._log.add(line)
         for key in ("loss_d", "loss_g", "images_per_second"):
             value = line[key]
@@ -187,14 +194,3 @@ class Callbacks:
                 if isinstance(value, float):
                     self._tensorboard.add_scalar(f"monitor/{key.replace(':', ' ')}", value, step)
         self._tensorboard.flush()
-
-
-def _open_tensorboard(folder: Path) -> "SummaryWriter":
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise SettingsError(
-            "tensorboard = true: TensorBoard is not installed; "
-            f"{install_hint('tensorboard')}; or leave the setting out"
-        ) from error
-    return SummaryWriter(str(folder))

@@ -24,7 +24,6 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Number of steps done."""
         return self.counters["step"]
 
     def restore(self, state: TrainState) -> None:

@@ -41,11 +41,9 @@ class DeferredWriter:
             self._report(late)
 
     def pending(self, name: str) -> Any:  # noqa: ANN401 - whatever was put
-        """Return the pending value of that name."""
         return self._pending.get(name, (None,))[0]
 
     def drop(self, name: str) -> None:
-        """Cancel the pending write of that name."""
         self._pending.pop(name, None)
 
     def retry_if_due(self) -> None:
@@ -54,7 +52,6 @@ class DeferredWriter:
             self.retry()
 
     def retry(self) -> None:
-        """Retry the pending writes."""
         late = bool(self._pending)
         for name, (_, write) in list(self._pending.items()):
             try:

@@ -53,12 +53,12 @@ def draw_losses(
     draw must not blur the estimate.
     """
     evidence, target, known = batch.evidence, batch.images, batch.evidence.known
-    maps = [each.detach() for each in maps]
+    begun = inpainter.drawer.begin([each.detach() for each in maps])
     with torch.no_grad():
-        trials = [inpainter.draw(maps, z, evidence) for z in batch.latents]
+        trials = [inpainter.draw(begun, z, evidence) for z in batch.latents]
         best = torch.stack([draw_loss(each, target, known) for each in trials]).argmin(0)
     rows = torch.arange(len(target), device=best.device)
-    images = inpainter.draw(maps, batch.latents[best, rows], evidence)
+    images = inpainter.draw(begun, batch.latents[best, rows], evidence)
     draws = torch.lerp(images, target, known)
     discriminator.requires_grad_(False)
     adversarial = relativistic(discriminator(draws, known), discriminator(target, known))

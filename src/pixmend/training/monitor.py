@@ -11,10 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pixmend.features import (
@@ -28,11 +26,8 @@ from pixmend.masks import make_mask
 from pixmend.models import (
     DCGAN,
     Calibration,
-    DCGANSettings,
     Discriminator,
-    Generator,
     calibrate,
-    clip_radius,
     sample_latents,
 )
 from pixmend.rng import array_generator_for, generator_for
@@ -70,7 +65,7 @@ class Scores:
     accuracy_held_out: float | None = None
     kid_held_out: float | None = None
     nearest: float | None = None  # distance to training images over held-out images'; copies: << 1
-    completion: str = ""  # what completed held-out images: "inpainter" or "search"
+    completion: str = ""  # "inpainter" where there is one, which completes held-out images
     psnr: dict[str, float] = field(default_factory=dict)  # mean hole PSNR in dB, by mask
     psnr_of_mean: dict[str, float] = field(default_factory=dict)  # of the mean training image
     best: bool = False
@@ -96,11 +91,16 @@ class Monitor:
     ) -> None:
         self._settings, self._device = settings, device
         self._features = choose_features(device)
-        training = _shuffled(split.training, settings.seed, "training")
-        held_out = _shuffled(split.held_out, settings.seed, "held out")
+        training, held_out = (
+            array_generator_for(settings.seed, "monitor", side).permutation(indices)
+            for side, indices in (("training", split.training), ("held out", split.held_out))
+        )
         self._training = to_device(read(training[:_FEATURES]), device)
         self._training_features = self._features(self._training)
-        self._neighbours = self._load_neighbours(read, training)
+        values = _thumbnails(self._training[:1]).shape[1]
+        indices = training[: max(_FEATURES, _NEIGHBOUR_BYTES // (4 * values))]
+        chunks = (read(indices[start : start + 256]) for start in range(0, len(indices), 256))
+        self._neighbours = torch.cat([_thumbnails(to_device(chunk, device)) for chunk in chunks])
         self._distance = mean_pairwise_distance(_thumbnails(self._training[:_COMPARED]))
         self._mean = self._training.mean(0, keepdim=True)
         self._held_out = to_device(read(held_out), device) if len(held_out) > 1 else None
@@ -111,7 +111,10 @@ class Monitor:
     def score(self, model: DCGAN, *, step: int, images: int) -> Scores:
         """Return the scores of a model whose networks are in evaluation mode."""
         started = time.monotonic()
-        samples = self._sample(model)
+        generator = generator_for(self._settings.seed, "monitor", "samples")
+        latents = sample_latents(model.settings, _FEATURES, generator).to(self._device)
+        with torch.no_grad():
+            samples = torch.cat([model.generator(z) for z in torch.split(latents, 64)])
         features = self._features(samples)
         thumbnails = _thumbnails(samples[:_COMPARED])
         values: dict[str, Any] = {
@@ -133,12 +136,13 @@ class Monitor:
             distance = self._nearest_distance(thumbnails)
             values["nearest"] = _ratio(distance, self._held_out_distance)
             values["kid_held_out"] = kernel_distance(features, self._held_out_features)
-            values |= self._completion_scores(model, self._held_out[:_COMPLETED])
+            if model.inpainter is not None:
+                values |= self._completion_scores(model, self._held_out[:_COMPLETED])
         for key, value in values.items():
             if isinstance(value, float):
                 values[key] = round(value, 6) if math.isfinite(value) else None
-        seconds = round(time.monotonic() - started, 3)
-        scores = Scores(step=step, images=images, seconds=seconds, **values)
+        values["seconds"] = round(time.monotonic() - started, 3)
+        scores = Scores(step=step, images=images, **values)
         warnings = _warnings(scores, self._settings)
         if not self._distance > _ALIKE:
             count = len(self._training)
@@ -166,36 +170,19 @@ class Monitor:
         for spec in MASKS:
             mask = torch.from_numpy(make_mask(spec, size, size, seed=seed).known)
             known = mask.to(self._device).expand(len(target), 1, -1, -1)
-            if model.inpainter is None:
-                completed = latent_search(model.generator, model.settings, target, known, seed=seed)
-            else:
-                completed = model.inpaint(target, known.to(target.dtype)).estimate
+            completed = model.inpaint(target, known.to(target.dtype)).estimate
             psnr[spec] = round(float(hole_psnr(completed, target, known).mean()), 3)
             psnr_of_mean[spec] = round(float(hole_psnr(mean, target, known).mean()), 3)
-        completion = "search" if model.inpainter is None else "inpainter"
-        return {"completion": completion, "psnr": psnr, "psnr_of_mean": psnr_of_mean}
-
-    @torch.no_grad()
-    def _sample(self, model: DCGAN) -> Tensor:
-        generator = generator_for(self._settings.seed, "monitor", "samples")
-        latents = sample_latents(model.settings, _FEATURES, generator).to(self._device)
-        return torch.cat([model.generator(z) for z in torch.split(latents, 64)])
+        return {"completion": "inpainter", "psnr": psnr, "psnr_of_mean": psnr_of_mean}
 
     def _nearest_distance(self, thumbnails: Tensor) -> float:
         return float(nearest_distances(thumbnails, self._neighbours).mean())
-
-    def _load_neighbours(self, read: Read, training: NDArray[np.int64]) -> Tensor:
-        values = _thumbnails(self._training[:1]).shape[1]
-        indices = training[: max(_FEATURES, _NEIGHBOUR_BYTES // (4 * values))]
-        chunks = (indices[start : start + 256] for start in range(0, len(indices), 256))
-        return torch.cat([_thumbnails(to_device(read(chunk), self._device)) for chunk in chunks])
 
 
 def is_better(scores: Scores, than: Scores | None) -> bool:
     """Whether scores are better: by mean hole PSNR with an inpainter, otherwise by KID."""
     if than is None or (scores.features, scores.completion) != (than.features, than.completion):
         return True
-    # The PSNR of a short search depends on the search as much as on the model.
     if scores.completion == "inpainter":
         return (scores.mean_psnr or 0.0) > (than.mean_psnr or 0.0)
     return than.kid is None or (scores.kid is not None and scores.kid < than.kid)
@@ -231,50 +218,9 @@ def hole_psnr(completed: Tensor, target: Tensor, known: Tensor) -> Tensor:
     return 10 * torch.log10(4 / error.nan_to_num(4).clamp(min=1e-10))
 
 
-def latent_search(
-    generator: Generator,
-    networks: DCGANSettings,
-    target: Tensor,
-    known: Tensor,
-    *,
-    seed: int,
-    steps: int = 60,
-    pool: int = 256,
-) -> Tensor:
-    """Complete images [B, C, S, S] by a short latent search; ``known`` is bool [B, 1, S, S].
-
-    Adam from the best of ``pool`` prior samples (Yeh 2017, equation 3, without weights and prior):
-    comparable between checkpoints, and as quick as 50 steps.
-    """
-    draws = sample_latents(networks, pool, generator_for(seed, "monitor", "bank"))
-    with torch.no_grad():
-        samples = generator(draws.to(target.device))
-        loss = [  # [pool] of each image
-            ((samples - image).abs() * mask).mean((1, 2, 3))
-            for image, mask in zip(target, known, strict=True)
-        ]
-    best = torch.stack(loss).argmin(1).to(draws.device)
-    z = draws[best].to(target.device).requires_grad_()
-    optimiser = torch.optim.Adam([z], lr=0.05)
-    radius = clip_radius(networks)
-    for _ in range(steps):
-        total = ((generator(z) - target).abs() * known).mean((1, 2, 3)).sum()
-        optimiser.zero_grad()
-        total.backward()
-        optimiser.step()
-        with torch.no_grad():
-            z.clamp_(-radius, radius)
-    with torch.no_grad():
-        return torch.where(known, target, generator(z))
-
-
 def _ratio(distance: float, reference: float) -> float:
     """Return a ratio of distances; NaN where the images of the reference are one, or alike."""
     return distance / reference if reference > _ALIKE else math.nan
-
-
-def _shuffled(indices: NDArray[np.int64], seed: int, side: str) -> NDArray[np.int64]:
-    return array_generator_for(seed, "monitor", side).permutation(indices)
 
 
 def _thumbnails(images: Tensor) -> Tensor:
@@ -319,9 +265,8 @@ def _warnings(scores: Scores, settings: TrainSettings) -> list[str]:
             "D recognises all samples, so G learns little; "
             "try fewer discriminator_filters or a smaller learning_rate"
         )
-    worse = [spec for spec, value in scores.psnr.items() if value < scores.psnr_of_mean[spec]]
-    if len(worse) == len(MASKS):
-        pairs = ((spec, scores.psnr[spec], scores.psnr_of_mean[spec]) for spec in MASKS)
+    pairs = [(spec, ours, scores.psnr_of_mean[spec]) for spec, ours in scores.psnr.items()]
+    if pairs and all(ours < mean for _, ours, mean in pairs):
         figures = ", ".join(
             f"{spec} {ours:.1f} against {mean:.1f} dB" for spec, ours, mean in pairs
         )

@@ -83,7 +83,18 @@ def open_run(
     RunError: another process trains there, or it holds other settings or data, or no run.
     """
     make_folder(run.path)
-    with _locked(run.path):
+    name = run.path / ".lock"
+    try:
+        file = open_file(name, "ab")
+    except OSError as error:
+        raise write_failure(name, error) from error
+    with file:
+        try:
+            lock(file)  # until the process ends, so a killed run leaves none behind
+        except BlockingIOError as error:
+            raise RunError(
+                f"{run.path}: another process trains there; wait for it or choose another folder"
+            ) from error
         if is_run(run.path):
             _check_same(run, settings, facts)
         elif any(StorePath(path).exists() for path in (run.checkpoints, run.log)):
@@ -129,21 +140,3 @@ def _check_same(run: RunDirectory, settings: TrainSettings, facts: Mapping[str, 
             f"{run.path}: was trained on other images ({data['data']}); "
             "choose another folder or the same data"
         )
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    # The lock ends with the process, so a killed run leaves none behind.
-    name = path / ".lock"
-    try:
-        file = open_file(name, "ab")
-    except OSError as error:
-        raise write_failure(name, error) from error
-    with file:
-        try:
-            lock(file)
-        except BlockingIOError as error:
-            raise RunError(
-                f"{path}: another process trains there; wait for it or choose another folder"
-            ) from error
-        yield

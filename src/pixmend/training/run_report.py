@@ -46,7 +46,10 @@ def _frames(run: RunDirectory) -> list[tuple[str, str]]:
     if last >= _MAX_FRAMES:
         places = (round(number * last / (_MAX_FRAMES - 1)) for number in range(_MAX_FRAMES))
         paths = [paths[place] for place in places]
-    return [(_step_of(path), base64.b64encode(path.read_bytes()).decode()) for path in paths]
+    steps = (path.stem.rpartition("-")[2] for path in paths)  # a caption only
+    captions = [f"{int(step) if step.isdigit() else 0:,}" for step in steps]
+    images = (base64.b64encode(path.read_bytes()).decode() for path in paths)
+    return list(zip(captions, images, strict=True))
 
 
 def _charts(log: Sequence[dict[str, Any]], scores: Sequence[Scores]) -> list[str]:
@@ -64,13 +67,11 @@ def _charts(log: Sequence[dict[str, Any]], scores: Sequence[Scores]) -> list[str
     ]
     kid = [series("training images", "kid"), series("held-out images", "kid_held_out")]
     ratios = [series("diversity", "diversity"), series("novelty", "nearest")]
-    by_inpainter = bool(scores) and scores[-1].completion == "inpainter"
-    method = "by the inpainter in one pass" if by_inpainter else "by a short search"
     fid = [series("training images", "fid")]
     charts = [
         ("Losses", "means between lines of the log", losses),
         ("Kernel distance (KID)", "of samples; lower is better", kid),
-        ("Hole PSNR, dB", f"of held-out images, {method}; higher is better", psnr),
+        ("Hole PSNR, dB", "of held-out images, by the inpainter; higher is better", psnr),
         ("Diversity and novelty", "1 is ideal", ratios),
         ("Fréchet distance", "of samples; lower is better", fid),
     ]
@@ -82,12 +83,6 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02} min"
     return f"{minutes} min" if minutes else f"{seconds:.0f} s"
-
-
-def _step_of(path: Path) -> str:
-    # From the file name, as it is a caption only.
-    digits = path.stem.rpartition("-")[2]
-    return f"{int(digits) if digits.isdigit() else 0:,}"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

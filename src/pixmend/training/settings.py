@@ -64,6 +64,9 @@ class TrainSettings(DCGANSettings):
     inpainter_draws: int = Field(
         4, ge=1, le=64, description="completions per image, of which the best is trained"
     )
+    inpainter_variation: Share = Field(
+        0.0, description="share of the inpainter's images that are flipped, turned or recoloured"
+    )
     steps: Count = Field(50_000, description="training steps: n_critic steps of D, one of G")
     minutes: float | None = Field(None, gt=0, le=1e6, description="training time; replaces `steps`")
     checkpoint_every: Count = Field(2_000, description="steps per checkpoint and sample grid")

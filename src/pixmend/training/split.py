@@ -50,7 +50,15 @@ def split_by_group(
         return Split(everything, np.empty(0, np.int64))
     numbers = _numbers(group_of, names)
     sizes = np.bincount(numbers)
-    groups = _draw_groups(sizes, target, min(2 * target, _MAX_HELD_OUT, count // 2), seed)
+    limit = min(2 * target, _MAX_HELD_OUT, count // 2)
+    groups, total = list[int](), 0
+    for number in array_generator_for(seed, "held out", "families").permutation(len(sizes)):
+        if total + sizes[number] <= limit:
+            groups.append(int(number))
+            total += sizes[number]
+        if total >= target:
+            break
+    groups = sorted(groups) or [int(sizes.argmin())]
     excluded = np.isin(numbers, groups)
     training, held_out = everything[~excluded], everything[excluded]
     unseen = held_out[~np.isin(digests[held_out], digests[training])]
@@ -109,22 +117,8 @@ def _target(count: int, share: float) -> int:
     return min(_MAX_HELD_OUT, max(round(share * count), least))
 
 
-def _draw_groups(sizes: NDArray[np.int64], target: int, limit: int, seed: int) -> list[int]:
-    """Return the ascending numbers of groups with ``target`` to ``limit`` images together."""
-    groups: list[int] = []
-    total = 0
-    for number in array_generator_for(seed, "held out", "families").permutation(len(sizes)):
-        if total + sizes[number] <= limit:
-            groups.append(int(number))
-            total += sizes[number]
-        if total >= target:
-            break
-    return sorted(groups) or [int(sizes.argmin())]
-
-
 def _from_json(facts: Mapping[str, Any]) -> Split:
-    held_out = np.array(facts["held_out"], np.int64)
-    unused = np.array(facts["unused"], np.int64)
+    held_out, unused = (np.array(facts[name], np.int64) for name in ("held_out", "unused"))
     training = np.setdiff1d(np.arange(facts["count"]), np.concatenate([held_out, unused]))
     return Split(training, held_out, tuple(facts["groups"]), int(facts["duplicates"]))
 

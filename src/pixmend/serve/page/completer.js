@@ -76,7 +76,8 @@ function surroundings(mask, limits) {
   const [width, height] = [right - left, bottom - top];
   const side = Math.min(Math.max(256, 2 * Math.max(width, height)), Math.floor(Math.sqrt(room(limits))));
   if (Math.max(width, height) > .9 * side) {
-    throw new Error(`The missing parts span ${width} × ${height} pixels; of so large an image ${side} × ${side} can be completed at once. Paint one of them at a time.`);
+    const most = Math.floor(.9 * side);
+    throw new Error(`What is painted spans ${width} × ${height} pixels. In an image of this size, at most ${most} × ${most} can be completed at once. Paint less, complete it and go on from the answer, or use pixmend complete.`);
   }
   const start = (first, last, length) => Math.round(Math.max(0, Math.min((first + last - side) / 2, length - side)));
   return [start(left, right, mask.width), start(top, bottom, mask.height), Math.min(side, mask.width), Math.min(side, mask.height)];

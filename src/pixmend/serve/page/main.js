@@ -117,7 +117,7 @@ async function showModel() {
   const facts = { size: `${size} × ${size} pixels`, channels, inpainter, ...card };
   $('card').replaceChildren(...Object.entries(facts).filter(([, value]) => typeof value !== 'object').flatMap(([name, value]) => {
     const term = Object.assign(document.createElement('dt'), { textContent: name.replaceAll('_', ' ') });
-    return [term, Object.assign(document.createElement('dd'), { textContent: value })];
+    return [term, Object.assign(document.createElement('dd'), { textContent: value.toLocaleString() })];
   }));
   $('about').showModal();
 }
@@ -194,6 +194,7 @@ function add(tool, nothing) {
   throw new Error(nothing);
 }
 
+const many = (files) => openMany(files, { settings, stage, limits: page.limits, shapes: SHAPES });
 const reach = () => Math.max(1, Math.round(Math.min(stage.image.width, stage.image.height) / 128));  // of grow and shrink, in pixels
 
 function showMask() {
@@ -296,10 +297,11 @@ function showResult(result) {
   stage.live = null;
   const box = thumbnailBox(result.box);
   $('gallery').replaceChildren(...result.answers.map((each, number) => {
-    const score = each.loss === null ? '' : each.loss.toFixed(2).replace(/^-(0\.00)$/, '$1');
+    // Without a search the loss is not what orders the answers.
+    const score = result.steps && each.loss !== null ? each.loss.toFixed(2).replace(/^-(0\.00)$/, '$1') : '';
     const button = Object.assign(document.createElement('button'), { type: 'button' });
-    button.setAttribute('aria-label', `Answer ${number + 1}, loss ${score}`);
-    button.append(thumbnail(each.picture, box), `${number + 1}: ${score}`);
+    button.setAttribute('aria-label', `Answer ${number + 1}${score && `, loss ${score}`}`);
+    button.append(thumbnail(each.picture, box), `${number + 1}${score && `: ${score}`}`);
     button.addEventListener('click', () => pick(number));
     return button;
   }));
@@ -341,7 +343,9 @@ function factsOf({ alike, confidence, method, sent, steps, seconds, seed, unlike
   const guess = unlike ? 'A guess: the model knows no such images. ' : '';
   const more = alike ? `${alike === 1 ? 'One more answer looks' : `${alike} more answers look`} the same. ` : '';
   const part = sent ? `Of this large image, ${sent.width} × ${sent.height} pixels around the hole were sent. ` : '';
-  return `${sure}${guess}${more}${part}Method ${method}, ${steps.toLocaleString()} steps, ${seconds.toFixed(2)} s, seed ${seed}. The best answer comes first; a lower loss fits the known pixels better.`;
+  const search = steps ? ` ${steps.toLocaleString()} steps,` : '';
+  const order = `The best answer comes first${steps ? '; a lower loss fits the known pixels better' : ''}.`;
+  return `${sure}${guess}${more}${part}${order} Method ${method},${search} ${seconds.toFixed(2)} s, seed ${seed}.`;
 }
 
 function pick(number) {
@@ -395,7 +399,7 @@ stage.addEventListener('pick', guarded(({ detail: [x, y] }) => {
   const at = 4 * (y * stage.image.width + x);
   add((hole) => hole.addColour(data, data.slice(at, at + 3), Number($('tolerance').value)), 'All pixels of that colour are painted already.');
 }));
-on('many-open', 'click', () => openMany([], { settings, stage, limits: page.limits }));
+on('many-open', 'click', () => many([]));
 $('shapes').replaceChildren(...SHAPES.map(([spec, name]) => {
   const button = Object.assign(document.createElement('button'), { type: 'button', textContent: name, title: spec });
   // Random and Strokes are drawn anew each time.
@@ -447,7 +451,7 @@ document.addEventListener('keydown', (event) => {
 
 const images = (items) => [...items].filter(({ type }) => type.startsWith('image/'));
 const openFiles = guarded(async (files) => {
-  if (files.length > 1) openMany(files, { settings, stage, limits: page.limits });
+  if (files.length > 1) many(files);
   else if (files.length) await open(files[0]);
   else throw new Error('That is not an image. Drop a PNG, JPEG, WebP, BMP or GIF file.');
 });

@@ -6,21 +6,32 @@ import { zip } from './zip.js';
 
 const $ = (id) => document.getElementById(id);
 const CONCURRENCY = 4;
-const CENTRE = { spec: 'center', seed: 0 };
 let context = null;
 let stop = null;
 
+// Asks for the mask if nothing is painted; given files wait for the answer.
 export function openMany(files, settings) {
-  context = settings;
+  context = { ...settings, waiting: files };
   const { mask } = settings.stage;
-  const painted = mask.count > 0;
-  $('many-mask').textContent = mask.shape ? ` (${mask.shape.spec})` : painted ? ` (as painted, for images of ${mask.width} × ${mask.height})` : ' (nothing is painted, so the centre)';
+  const painted = `as painted, for images of ${mask.width} × ${mask.height}`;
+  const first = mask.count ? new Option(mask.shape ? `the current mask, ${mask.shape.spec}` : painted, 'current') : new Option('choose …', '');
+  $('many-mask').replaceChildren(first, ...settings.shapes.map(([spec, name]) => new Option(name, spec)), new Option('the transparent pixels of each', 'alpha'));
   reset();
   $('many').showModal();
-  if (files.length) run(files);
+  begin();
+}
+
+function begin() {
+  const isOpen = $('many-mask').value !== '';
+  $('many-files').disabled = $('many-folder').disabled = !isOpen;
+  const { waiting } = context;
+  if (isOpen && waiting.length) { context.waiting = []; run(waiting); }
+  else if (!isOpen) $('many-status').textContent = `Choose what is missing${waiting.length ? ` in these ${waiting.length} images` : ''} first.`;
+  else reset();
 }
 
 function reset() {
+  stop?.abort();
   $('many-status').textContent = '';
   $('many-failed').replaceChildren();
   $('many-progress').hidden = $('many-zip').hidden = true;
@@ -28,11 +39,11 @@ function reset() {
 
 async function run(files) {
   reset();
-  stop?.abort();
   stop = new AbortController();
   const { signal } = stop;
   const { stage } = context;
-  const mask = stage.mask.count ? stage.mask : { shape: CENTRE };
+  const spec = $('many-mask').value;
+  const mask = spec === 'current' ? stage.mask : { shape: { spec } };
   const options = { ...context.settings(), candidates: 1 };
   const images = files.filter(({ type }) => type.startsWith('image/'));
   const done = [];
@@ -87,4 +98,5 @@ for (const [button, input] of [['many-files', 'many-input'], ['many-folder', 'ma
   $(button).addEventListener('click', () => $(input).click());
   $(input).addEventListener('change', ({ target }) => { const files = [...target.files]; target.value = ''; if (files.length) run(files); });
 }
+$('many-mask').addEventListener('change', begin);
 $('many').addEventListener('close', () => stop?.abort());
