@@ -18,8 +18,13 @@ from tests.inpainting import fresh_model
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 
+import onnxruntime
+from onnx import TensorProto, helper
+
+from pixmend.onnx.enlargement import _shuffled
 from pixmend.onnx.onnx_file import export_onnx
 from pixmend.onnx.runtime import OnnxModel
+from pixmend.onnx.values import Graph, Value, typed
 
 MASKS = ("center", "half:right", "random:0.8", "strokes:0.3", "grid")
 BANDS = {"L": 1, "RGB": 3, "RGBA": 4}
@@ -42,19 +47,16 @@ def task_of(pixels, spec, seed=0):
 
 
 def assert_equal(networks, exported, task, *, answer="sharp"):
-    # Networks amplify the rounding of the fill: few values differ by more than one grey level.
+    # Conjugate gradients and networks amplify the rounding of sums, and of two examples that are nearly as like a patch
+    # either may be taken: few values differ by more than one grey level.
     options = CompletionOptions(find_method("default"), candidates=3, answer=answer)
-    # An ONNX file enlarges without the detail of the known pixels.
-    with patch(
-        "pixmend.completion.view.enlarge", lambda image, to, _: resize(image, tuple(to.shape[1:]))
-    ):
-        (expected,) = complete_batch(networks, [task], options)
+    (expected,) = complete_batch(networks, [task], options)
     (actual,) = exported.complete_tasks([task], options)
     known = task.mask.known
     for one, other in zip(expected.candidates, actual.candidates, strict=True):
         difference = np.abs(one.picture.pixels.astype(int) - other.picture.pixels)
-        assert difference.max() <= 2
-        assert np.mean(difference > 1) < 0.01
+        assert difference.max() <= 2 or max(known.shape) > networks.settings.size
+        assert np.mean(difference > 1) < 0.02
         assert np.array_equal(other.picture.native[known], task.picture.native[known])
         assert one.answer == other.answer
     assert np.abs(expected.uncertainty - actual.uncertainty).max() < 0.5
@@ -127,6 +129,43 @@ def test_the_average_comes_first_if_it_is_asked_for(small):
 def test_a_hole_far_larger_than_the_model_is_joined_to_its_border(small):
     networks, exported = small()
     assert_equal(networks, exported, task_of(smooth(300, 201, 3), "half:top"))
+
+
+@pytest.mark.parametrize(("channels", "bands"), [("L", 1), ("RGB", 3), ("RGB", 4), ("RGBA", 4)])
+def test_sharp_answers_have_the_detail_of_the_known_pixels(small, channels, bands):
+    networks, exported = small(channels)
+    task = task_of(smooth(70, 90, bands), "center")
+    options = CompletionOptions(find_method("default"))
+    with patch(
+        "pixmend.completion.view.enlarge", lambda image, to, _: resize(image, tuple(to.shape[1:]))
+    ):
+        (plain,) = complete_batch(networks, [task], options)
+    (expected,) = complete_batch(networks, [task], options)
+    (actual,) = exported.complete_tasks([task], options)
+    hole = task.mask.hole
+
+    def share(one, other):
+        pixels = (each.candidates[0].picture.pixels[hole].astype(int) for each in (one, other))
+        return np.mean(np.abs(np.subtract(*pixels)) > 1)
+
+    assert share(plain, expected) > 0.1
+    assert share(actual, expected) < 0.01
+
+
+@pytest.mark.parametrize("count", [1, 2, 100, 1023, 1024, 1025, 90_000])
+def test_examples_are_drawn_as_torch_draws_them(count):
+    graph = Graph()
+    graph.rename(_shuffled(Value(graph, "count")), "order")
+    inputs, outputs = typed("count", TensorProto.INT64, []), typed("order", TensorProto.INT64)
+    body = helper.make_model(
+        graph.finish([inputs], [outputs]),
+        opset_imports=[helper.make_opsetid("", 23)],
+        ir_version=11,
+    )
+    session = onnxruntime.InferenceSession(body.SerializeToString())
+    (order,) = session.run(None, {"count": np.array(count)})
+    expected = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:1024]
+    assert np.array_equal(order[:count], expected)
 
 
 def test_an_image_answers_as_the_type_that_was_given(small):

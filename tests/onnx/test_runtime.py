@@ -155,6 +155,16 @@ def test_what_a_file_does_not_hold_is_refused_in_a_line(
     assert ran.err.count("error:") == 1
 
 
+def test_an_image_above_the_bound_does_not_stop_the_others(program, file, image, tmp_path):
+    (tmp_path / "a.png").write_bytes(encode_png(np.zeros((4, MAX_SIDE + 1, 3), np.uint8)))
+    out = tmp_path / "out"
+    ran = program("complete", file, tmp_path / "a.png", image, "--mask", "center", "--out", out)
+    assert ran.code != 0
+    assert f"up to {MAX_SIDE} a side" in " ".join(ran.err.split())
+    assert "1 of 2 inputs failed" in ran.err
+    assert (out / "image.png").is_file()
+
+
 def test_a_model_without_an_inpainter_is_refused(untrained, tmp_path):
     with pytest.raises(SettingsError, match="no inpainter"):
         export_onnx(untrained(), tmp_path / "out.onnx")

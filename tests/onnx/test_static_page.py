@@ -309,7 +309,7 @@ def test_export_writes_a_page_and_says_its_size(program, tmp_path):
     save_model(fresh_model(), model)
     ran = program("export", model, out, "--page", "--half", "--retrieval", 2)
     assert ran.code == 0, ran.err
-    assert re.search(r"onnxruntime-web 3\.\d MB compressed, the model 0\.\d MB", ran.out)
+    assert re.search(r"MB: onnxruntime-web 3\.\d MB, the model 0\.\d MB", ran.out)
     settings = re.search('id="settings"[^>]*>(.*?)<', (out / "index.html").read_text())[1]
     assert json.loads(settings)["files"]["bank"]["bytes"] == 128 * 3 * 16 * 16  # a padded chunk
     assert "Microsoft" in (out / "onnxruntime-web" / "LICENSE").read_text()

@@ -192,7 +192,7 @@ def test_a_photo_of_12_megapixels_is_completed_around_its_hole(visit, tmp_path):
     page.fill("#candidates", "1")
     drag(page, (0.5, 0.5), (0.6, 0.55))
     completed(page)
-    assert "pixels around the hole were sent" in page.inner_text("#facts")
+    assert "pixels around the hole were given to the model" in page.inner_text("#facts")
     shoot(page, "photo")
     mask = np.asarray(Image.open(io.BytesIO(exported(page)))) >= 128
     answer = np.asarray(Image.open(io.BytesIO(downloaded(page)[1])).convert("RGB"))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Option
 
@@ -61,7 +61,10 @@ def export(
 
         loaded, name = Model(networks, "cpu"), StorePath.of(model).stem
         sizes = export_page(source, loaded, name, path, half=half, single=single_file)
-        print_facts(_page_facts(path, sizes))
+        whole, runtime, size = (sizes[part] / 1e6 for part in ("page", "runtime", "model"))
+        content = f"onnxruntime-web {runtime:.1f} MB, the model {size:.1f} MB"
+        opened = f"open {path}" if single_file else f"python3 -m http.server -d {path}"
+        print_facts({"page": f"{path}, {whole:.1f} MB: {content}", "next": opened})
         return
     exported = export_onnx(
         networks, path, half=half, version=pixmend.__version__, digest=read_header(source)["digest"]
@@ -90,20 +93,9 @@ def _check_name(out: str, path: Path, *, page: bool, single: bool) -> None:
         raise SettingsError(f"{out}: --page writes a folder; --single-file writes one .html file")
 
 
-def _file_facts(path: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _file_facts(path: Path, facts: Mapping[str, object]) -> dict[str, str]:
     return {
         "file": f"{path}, {path.stat().st_size / 2**20:.1f} MiB, weights {facts['weights']}",
         "images": f"up to {facts['max_side']} px a side; the model sees {facts['size']} px {facts['channels']}",
         "next": f"pixmend complete {path} IMAGES --mask MASK --out DONE",
-    }
-
-
-def _page_facts(path: Path, sizes: dict[str, int]) -> dict[str, Any]:
-    runtime, model = (sizes[name] / 1e6 for name in ("runtime", "model"))
-    written = sizes.get("page", sizes.get("folder", 0)) / 1e6
-    opened = f"open {path}" if "page" in sizes else f"python3 -m http.server -d {path}"
-    return {
-        "page": f"{path}, {written:.1f} MB",
-        "loads": f"onnxruntime-web {runtime:.1f} MB compressed, the model {model:.1f} MB",
-        "next": opened,
     }

@@ -1,6 +1,6 @@
 """The whole completion of one image as an ONNX graph: view, inpainter, choice, blend.
 
-    image, mask --resize--> target, known --bank, fill, U-Net--> draws --order--> answers --enlarge, Poisson--> images
+    image, mask --resize--> target, known --bank, fill, U-Net--> draws --order--> answers --detail, Poisson--> images
 
 It computes what `pixmend.completion` does for the method ``default`` and the whole image. Matrices take the place of slices
 and sparse solvers, so that one graph fits images of any size. All numbers are float32, also positions, which are exact.
@@ -14,6 +14,7 @@ from onnx import TensorProto
 from pixmend.images import channel_count, parse_colour, to_channels
 from pixmend.models import DCGAN, Calibration
 from pixmend.models.calibration import CORRECT_TOLERANCE
+from pixmend.onnx.enlargement import enlarge, resizing
 from pixmend.onnx.networks import DRAWS, UNet, look_up
 from pixmend.onnx.values import Graph, Value, typed
 
@@ -69,7 +70,16 @@ def completion_graph(model: DCGAN, *, half: bool = False) -> onnx.GraphProto:
         "Transpose", perm=[0, 3, 1, 2]
     )
     planes = colours("Transpose", perm=[2, 0, 1])
-    difference = frame.inside.where(planes - frame.enlarge(native), 0.0)
+    # Detail is found in the opacity, too: an answer of a model without alpha is opaque.
+    shown, answers = planes, native
+    if model.settings.channels != "RGBA":
+        alpha = image.floats()[0].part(2, 3, 4)("Transpose", perm=[2, 0, 1])
+        shown = graph.concat(planes, alpha)
+        opaque = native.part(1, 0, 1) * 0.0 + 255.0
+        answers = graph.concat(native, opaque, axis=1).part(1, 0, image.length(3))
+    enlarged = frame.add_detail(answers, shown, hole, count, average)
+    enlarged = enlarged.part(1, 0, planes.length(0))
+    difference = frame.inside.where(planes - enlarged, 0.0)
     blended = planes - difference + _extend(difference, hole)
     pixels = blended("Round")("Clip", 0.0, 255.0)("Transpose", perm=[0, 2, 3, 1])
     if model.settings.channels != "RGBA":  # a model without alpha generates opaque pixels
@@ -154,13 +164,14 @@ class _Frame:
         places = [index - start for index, (start, _) in zip(indices, spans, strict=True)]
         sides = [side for _, side in spans]
         self._down = [
-            _resizing(cells.expand(1), place, side, size)
+            resizing(cells.expand(1), place, side, size)
             for place, side in zip(places, sides, strict=True)
         ]
         self._up = [
-            _resizing(place.expand(1), cells, size, side)
+            resizing(place.expand(1), cells, size, side)
             for place, side in zip(places, sides, strict=True)
         ]
+        self._spans, self._size = spans, model.settings.size
         rows, columns = (
             (place >= 0.0) & (place < side) for place, side in zip(places, sides, strict=True)
         )
@@ -184,6 +195,35 @@ class _Frame:
         """Return images [K, C, S, S] at the image's size."""
         rows, columns = self._up
         return rows @ generated @ columns.T
+
+    def add_detail(
+        self, answers: Value, image: Value, hole: Value, count: Value, average: Value
+    ) -> Value:
+        """Return answers [count, C, S, S] at the size of the image [C, H, W], with its detail.
+
+        The first has none if it is an ``average``. Values are grey levels.
+        """
+        graph, cut, paste = image.graph, *self._paddings(image)
+        frame, known = image("Pad", cut) / 127.5 - 1.0, hole.where(0.0, 1.0).expand(0)("Pad", cut)
+
+        def enlarged(number: Value) -> list[Value]:
+            plain = average.reshape() & (number < 1)
+            answer = answers[number] / 127.5 - 1.0
+            return [enlarge(answer, frame, known[0] > 0.0, self._size, plain=plain)]
+
+        stacked = graph.loop(enlarged, [], times=count.reshape())[0]
+        return ((stacked + 1.0) * 127.5)("Pad", paste)
+
+    def _paddings(self, image: Value) -> tuple[Value, Value]:
+        """Return paddings, of which negative ones cut: from [C, H, W] to the frame, and from [K, C, h, w] back."""
+        graph, before, after = image.graph, [], []
+        for axis, (start, side) in enumerate(self._spans, start=1):
+            before.append(start.reshape(1))
+            after.append((image.length(axis).floats() - start - side).reshape(1))
+        none = np.zeros(1, np.float32)
+        back = graph.concat(none, none, *before, none, none, *after)
+        cut = graph.concat(none, *before, none, *after) * -1.0
+        return cut("Cast", to=TensorProto.INT64), back("Cast", to=TensorProto.INT64)
 
 
 def _crop(
@@ -222,24 +262,6 @@ def _place(first: Value, last: Value, side: Value, length: Value) -> Value:
     middle = (length - side) // 2.0
     moved = (first < middle).where(first, middle.at_least(last - side))
     return (side >= length).where(middle, moved.at_least(0.0).at_most(length - side))
-
-
-def _resizing(place: Value, source: Value, length: Value | float, wanted: Value | float) -> Value:
-    """Return weights [M, N] of ``length`` samples, at ``source`` [N], in each of ``wanted``, at ``place`` [M, 1].
-
-    They are area means where the number shrinks, else bilinear, as torch has both.
-    """
-    lower = place * length // wanted
-    upper = 0.0 - ((place + 1.0) * length * -1.0) // wanted  # rounded up
-    area = ((source >= lower) & (source < upper)).floats() / (upper - lower).at_least(1.0)
-    middle = ((place + 0.5) * length / wanted - 0.5).at_least(0.0)
-    middle = middle.at_most(length - 1.0)
-    graph = place.graph
-    return (graph.value(length) > wanted).where(area, _hat(middle - source))
-
-
-def _hat(distance: Value) -> Value:
-    return (1.0 - distance("Abs")).at_least(0.0)
 
 
 def _distinct(draws: Value, mean: Value, known: Value) -> Value:

@@ -134,6 +134,16 @@ class OnnxModel:
             raise SettingsError(f"view = {options.view}: an ONNX file sees the whole image")
         return replace(options, snapshots=(), frames=())
 
+    def check_task(self, task: Task) -> None:
+        """Raise the errors of `Task.check`, and an ImageError for an image above the bound."""
+        task.check()
+        picture, most = task.picture, self.facts["max_side"]
+        if max(picture.height, picture.width) > most:
+            raise ImageError(
+                f"{task.name}: {picture.width} x {picture.height} pixels, and an ONNX file takes up to "
+                f"{most} a side; crop or shrink it, or use the model file"
+            )
+
     def complete_tasks(
         self,
         tasks: Iterable[Task],
@@ -152,13 +162,8 @@ class OnnxModel:
 
     def _complete(self, task: Task, options: CompletionOptions) -> Completion:
         started = time.perf_counter()
-        task.check()
-        picture, most = task.picture, self.facts["max_side"]
-        if max(picture.height, picture.width) > most:
-            raise ImageError(
-                f"{task.name}: {picture.width} x {picture.height} pixels, and an ONNX file takes up to "
-                f"{most} a side; crop or shrink it, or use the model file"
-            )
+        self.check_task(task)
+        picture = task.picture
         if task.mask.known.all():
             blank = np.zeros(task.mask.known.shape, np.float32)
             return _completion(task, options, [picture], blank, None, started)

@@ -158,13 +158,14 @@ class Graph:
         body: Callable[..., Sequence[Value]],
         state: Sequence[Operand],
         *,
-        times: int,
+        times: Operand,
         kinds: Sequence[int] = (),
         going: Callable[..., Value] | None = None,
     ) -> list[Value]:
         """Return the state after ``state = body(step, *state)``, ``times`` times or until not ``going(*state)``.
 
-        ``kinds`` are the types of the state, float32 by default.
+        ``kinds`` are the types of the state, float32 by default. Values that the body returns beyond the state are float32, and
+        stacked over the steps.
         """
         kinds = kinds or [TensorProto.FLOAT] * len(state)
         state = [self.value(each) for each in state]
@@ -173,6 +174,7 @@ class Graph:
         after = list(body(step, *inside))
         more = condition("Identity") if going is None else going(*after)
         nodes, self._nodes = self._nodes, outer
+        kinds_after = [*kinds, *[TensorProto.FLOAT] * (len(after) - len(state))]
         block = helper.make_graph(
             nodes,
             "body",
@@ -183,11 +185,11 @@ class Graph:
             ],
             [
                 typed(more, TensorProto.BOOL, []),
-                *(typed(each, kind) for each, kind in zip(after, kinds, strict=True)),
+                *(typed(each, kind) for each, kind in zip(after, kinds_after, strict=True)),
             ],
         )
         start = np.array(True) if going is None else going(*state)
-        return self.add_many("Loop", len(state), times, start, *state, body=block)
+        return self.add_many("Loop", len(after), times, start, *state, body=block)
 
     def finish(
         self, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]

@@ -35,9 +35,8 @@ async function inflate({ path, source, bytes }) {
   try {
     const answer = await fetch(source);
     if (!answer.ok) throw damaged;
-    const body = answer.body;
-    const stream = /\.wasm$/.test(path) && !source.startsWith('data:') ? body : body.pipeThrough(new DecompressionStream('gzip'));
-    for (let reader = stream.getReader(), { value, done } = await reader.read(); !done; { value, done } = await reader.read()) {
+    const reader = answer.body.pipeThrough(new DecompressionStream('gzip')).getReader();
+    for (let { value, done } = await reader.read(); !done; { value, done } = await reader.read()) {
       content.set(value, end);
       end += value.length;
     }

@@ -342,7 +342,7 @@ function factsOf({ alike, confidence, method, sent, steps, seconds, seed, unlike
   const sure = confidence === null ? '' : `About ${Math.round(100 * confidence)} % of the missing pixels should be correct. `;
   const guess = unlike ? 'A guess: the model knows no such images. ' : '';
   const more = alike ? `${alike === 1 ? 'One more answer looks' : `${alike} more answers look`} the same. ` : '';
-  const part = sent ? `Of this large image, ${sent.width} × ${sent.height} pixels around the hole were sent. ` : '';
+  const part = sent ? `Of this large image, ${sent.width} × ${sent.height} pixels around the hole were given to the model. ` : '';
   const search = steps ? ` ${steps.toLocaleString()} steps,` : '';
   const order = `The best answer comes first${steps ? '; a lower loss fits the known pixels better' : ''}.`;
   return `${sure}${guess}${more}${part}${order} Method ${method},${search} ${seconds.toFixed(2)} s, seed ${seed}.`;
