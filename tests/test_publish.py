@@ -11,9 +11,10 @@ from PIL import Image
 
 import pixmend
 from pixmend.completion import METHODS
-from pixmend.errors import InputError, OutputError, SettingsError
+from pixmend.errors import InputError, ModelFileError, OutputError, SettingsError
 from pixmend.models import BUNDLED, save_model
 from pixmend.publish import push
+from pixmend.serve import Catalogue
 from pixmend.storage import StorePath, retry
 from tests.stores import Counted, FakeHub, fresh
 
@@ -156,3 +157,75 @@ def test_a_target_that_cannot_be_written_is_one_line_and_gets_no_card(run, monke
     assert "\n" not in str(told.value)
     monkeypatch.setattr(FakeHub, "happen", lambda self, what: None)
     assert not (StorePath.of("hf://user/x") / "README.md").exists()
+
+
+# A file of its own
+
+
+def keep_held_out(run, count=5):
+    (run / "run.json").write_text("{}")
+    (run / "held_out").mkdir()
+    images = np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), np.uint8)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(run / "held_out" / f"{number}.png")
+    return images
+
+
+def examples_of(path):
+    (served,) = Catalogue.load([str(path)], device="cpu").values()
+    facts = served.facts()
+    assert "examples" not in facts["card"]
+    assert facts["examples"] == len(served.examples)
+    images = [np.asarray(Image.open(io.BytesIO(each)).convert("RGB")) for each in served.examples]
+    return facts["drawn_examples"], images
+
+
+def test_a_model_file_holds_images_of_the_run_only_if_asked_and_the_page_offers_them(
+    run, tmp_path, program
+):
+    held_out = keep_held_out(run)
+    for count in (0, 3, 5):
+        file = tmp_path / f"{count}.safetensors"
+        assert program("export", run, file, "--examples", count).code == 0
+        drawn, images = examples_of(file)
+        assert drawn == (count == 0)
+        if count:
+            assert len(images) == count
+            assert all(any(np.array_equal(each, one) for one in held_out) for each in images)
+        told = program("info", file).out
+        assert (f"{count} held-out images, visible to anyone" in told) == (count > 0)
+        # All else is the run's.
+        one, other = pixmend.load(run), pixmend.load(file)
+        assert np.array_equal(one.sample(3), other.sample(3))
+    again = tmp_path / "again.safetensors"
+    assert program("export", tmp_path / "5.safetensors", again).code == 0
+    assert examples_of(again)[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["o.safetensors", "--examples", "6"], "5 held-out images"),
+        (["o.onnx", "--examples", "2"], "--examples for .safetensors"),
+        (["o.safetensors", "--half"], "--half is for .onnx files"),
+        (["o.txt"], "ends in .onnx or .safetensors"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_export_that_cannot_be_says_why_in_a_line(run, tmp_path, program, options, words):
+    keep_held_out(run)
+    ran = program("export", run, tmp_path / options[0], *options[1:])
+    assert ran.code == 2
+    assert ran.err.count("\n") == 1
+    assert words in ran.err
+    assert not (tmp_path / options[0]).exists()
+
+
+@pytest.mark.parametrize("examples", [7, ["no base64"], ["aGFsbG8="], [None]], ids=str)
+def test_a_card_may_hold_anything_as_its_examples(untrained, tmp_path, examples, program):
+    model = untrained("RGB")
+    file = tmp_path / "m.safetensors"
+    save_model(replace(model, card={**model.card, "examples": examples}), file)
+    with pytest.raises(ModelFileError, match="no images; export it again"):
+        Catalogue.load([str(file)], device="cpu")
+    assert program("info", file).code == 0

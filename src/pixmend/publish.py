@@ -1,5 +1,6 @@
 """Publish a model: its file, its card and a picture, in a folder here or in any store."""
 
+import base64
 import re
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ import numpy as np
 
 from pixmend.api import Model, load
 from pixmend.errors import InputError, OutputError, SettingsError
-from pixmend.images import Pixels, encode_png, grid
-from pixmend.models import find_model
+from pixmend.images import Pixels, encode_png, find_images, grid
+from pixmend.model_header import held_out_folder
+from pixmend.models import find_model, read_tensors, write_tensors
 from pixmend.page import render
 from pixmend.storage import StorePath, sha256_of
 from pixmend.training.monitor import read_scores
@@ -61,6 +63,28 @@ def push(
     (place / "gallery.png").write_bytes(encode_png(_gallery(loaded)))
     (place / "README.md").write_bytes(card.encode())
     return f"{place}#sha256:{digest}"
+
+
+def copy_model(model: str | Path, path: Path, *, examples: int) -> None:
+    """Copy a model's file, with so many held-out images of its run in the card, PNG in base64.
+
+    SettingsError: there are fewer, as beside a model file alone.
+    """
+    file = find_model(model)
+    folder = held_out_folder(file)
+    files = [] if folder is None else list(find_images(folder))
+    if len(files) < examples:
+        raise SettingsError(
+            f"--examples {examples}: {len(files)} held-out images are beside {file}; "
+            "give a run directory, or a smaller number"
+        )
+    tensors, header = read_tensors(file, kind="model")
+    card = dict(header.get("card", {}))
+    card.pop("examples", None)
+    if examples:
+        chosen = files[:: len(files) // examples][:examples]
+        card["examples"] = [base64.b64encode(each.read_bytes()).decode() for each in chosen]
+    write_tensors(path, tensors, kind="model", header={**header, "card": card})
 
 
 def _gallery(model: Model) -> Pixels:

@@ -1,5 +1,6 @@
 """Advice comes before the work, names the fix, and verbs end with what to do next."""
 
+import contextlib
 import json
 import os
 import re
@@ -49,6 +50,12 @@ def test_a_kind_of_warning_is_told_once(program, images, tmp_path):
     assert (tmp_path / "run" / "log.jsonl").is_file()
     assert kinds
     assert len(kinds) == len(set(kinds))
+    # The first half is a preview, without advice.
+    before, half, _ = ran.err.partition("step 4: ")
+    assert half
+    assert "step 2: " in before
+    assert "; a preview at 25% of the run" in before
+    assert "warning: " not in before
 
 
 # Before the work
@@ -134,12 +141,31 @@ def test_a_demo_that_cannot_be_written_fails_before_the_search(program, tmp_path
     assert "choose another folder" in ran.err
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_permission_fails_before_the_search(program, model, images, tmp_path):
     (tmp_path / "out").mkdir(mode=0o555)
-    ran = complete(program, model, images, out=tmp_path / "out")
+    # Also imports all that it needs: nobody may not read an interpreter in a closed folder.
+    assert complete(program, model, images / "00.png", out=tmp_path / "open").code == 0
+    with unprivileged(tmp_path):
+        ran = complete(program, model.name, images.name, out="out")
     assert ran.code == 2
+    assert ran.err.startswith("error: out")
     assert "no permission" in ran.err
+    assert not list((tmp_path / "out").iterdir())
+
+
+@contextlib.contextmanager
+def unprivileged(folder):
+    """Work in ``folder`` as nobody, if this user may write anywhere."""
+    is_root = os.geteuid() == 0
+    folder.chmod(0o755)
+    with contextlib.chdir(folder):  # the folders above it are closed to others
+        if is_root:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            if is_root:
+                os.seteuid(0)
 
 
 # Training
@@ -175,6 +201,33 @@ def test_a_recipe_may_begin_with_a_byte_order_mark(program, images, tmp_path):
     ran = program("train", images, tmp_path / "run", "--recipe", tmp_path / "r.toml", "--dry-run")
     assert ran.code == 0, ran.err
     assert "steps = 3\n" in ran.out
+
+
+@pytest.mark.parametrize("timed", [(), ("--minutes", "0.02")], ids=["steps", "minutes"])
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "records"])
+def test_a_dry_run_shows_what_the_run_will_use_and_writes_nothing(
+    program, tmp_path, monkeypatch, packed, timed
+):
+    monkeypatch.setattr("pixmend.training.budget.seconds_per_step", lambda *_: 0.001)
+    source, run = tmp_path / "grey", tmp_path / "run"
+    source.mkdir()
+    for number, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (12, 24, 24))):
+        Image.fromarray(pixels.astype(np.uint8)).save(source / f"{number:02}.png")
+    options = (*timed, "--set", "size=16")
+    if packed:
+        assert program("pack", source, tmp_path / "records", "--size", 16).code == 0
+        source, options = tmp_path / "records", timed
+    before = sorted(tmp_path.rglob("*"))
+    shown = train(program, source, run, *options, "--dry-run")
+    assert shown.code == 0, shown.err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "size = 16\n" in shown.out
+    assert 'channels = "L"\n' in shown.out
+    ran = train(program, source, run, *options, "--set", "steps=2")
+    assert ran.code == 0, ran.err
+    used = (run / "settings.toml").read_text()
+    of_steps = re.compile("^steps = .*\n", re.M)
+    assert of_steps.sub("", used) == of_steps.sub("", shown.out)
 
 
 # Completion

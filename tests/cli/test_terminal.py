@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pixmend.cli.terminal import escape, stderr, stdout, stop_on_signal
+from pixmend.cli.terminal import escape, progress_bar, stderr, stdout, stop_on_signal
 from pixmend.models import save_model
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -97,6 +97,18 @@ def test_records_reach_a_pipe_while_the_bar_is_on_a_terminal(world, tmp_path):
     os.close(terminal)
     os.close(main)
     assert [json.loads(line)["output"] for line in lines] == completed(tmp_path)
+
+
+@pytest.mark.parametrize("width", [80, 100, 149, 150, 240])
+def test_a_bar_of_any_width_shows_its_count_its_times_and_all_of_its_note(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    note = "s, step 11,460, 1,205 images/s, loss of D 0.06, G 3.53"
+    with stderr.capture() as captured, progress_bar() as bar:
+        task = bar.add_task("training", total=12_000, note=note)
+        bar.update(task, completed=11_000)
+    shown = captured.get().split()
+    words = ["training", "11000/12000", "elapsed", "0:00:00", "eta", *note.split()]
+    assert [word for word in words if word not in shown] == []
 
 
 # Names

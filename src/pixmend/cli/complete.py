@@ -155,7 +155,7 @@ def _finish(run: "CompletionRun", as_json: bool) -> None:
 
 
 def _input_files(inputs: list[str], out: "StorePath") -> "list[InputFile]":
-    """Return the inputs, and tell of the files of other kinds in their folders."""
+    """Return the inputs, and report the files of other kinds in their folders."""
     from pixmend.cli.input_files import expand_inputs
     from pixmend.images import passed_over
     from pixmend.storage import StorePath

@@ -105,11 +105,13 @@ def _model(name: str) -> tuple[dict[str, Any], dict[str, object]]:
     kind, size = header.pop("kind"), f"{path.stat().st_size / 1e6:.1f} MB"
     card = _object(header.get("card"))
     figures, count = _object(card.get("figures")), header.get("retrieval_count", 0)
+    examples = card.pop("examples", [])
     facts = {"kind": kind, "path": str(path), "size": size}
-    if count:  # whoever passes the file on should know this
-        facts["contains"] = (
-            f"{counted(count, 'training image')}, visible to anyone who has the file"
-        )
+    held_out = len(examples) if isinstance(examples, list) else 0
+    counts = ((count, "training image"), (held_out, "held-out image"))
+    if contents := " and ".join(counted(number, word) for number, word in counts if number):
+        # Whoever passes the file on should know this.
+        facts["contains"] = f"{contents}, visible to anyone who has the file"
     return {**facts, **header}, {
         kind: f"{path} ({size})",
         "draws": card.get("title", ""),

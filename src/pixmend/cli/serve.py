@@ -65,7 +65,7 @@ def serve(
     path, access_token = _root_path_for(root_path), _token_for(host, token)
     for model in models:
         check_model(model)
-    with listen(host, port) as listener:  # what cannot work is told before torch is imported
+    with listen(host, port) as listener:  # errors come before torch is imported
         try:
             from pixmend import serve as room
         except ModuleNotFoundError as error:

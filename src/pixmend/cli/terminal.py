@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 
 def escape(text: str) -> str:
@@ -65,9 +66,10 @@ def progress_bar() -> Progress:
     """Return a bar with count, note, elapsed and remaining time, on stderr to keep stdout clean."""
     return Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(10 if stderr.width < 150 else 40),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
+        # A note that does not fit wraps, as it would push out the times.
+        TextColumn("{task.fields[note]}", markup=False, table_column=Column()),
         TextColumn("elapsed"),
         TimeElapsedColumn(),
         TextColumn("eta"),

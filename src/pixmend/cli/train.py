@@ -1,7 +1,9 @@
 """pixmend train."""
 
+import contextlib
 import math
 import shlex
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,41 +62,37 @@ def train(
     from pixmend import training
     from pixmend.distributed import open_group
 
-    with open_group() as group, quiet_unless(group.is_main):
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(open_group())
+        stack.enter_context(quiet_unless(group.is_main))
         overrides = training.parse_overrides(override or [])
         given = {"steps": steps, "minutes": minutes}
         overrides |= {name: value for name, value in given.items() if value is not None}
         plan = training.plan_training(recipe, overrides)
-        folder = StorePath.of(run).on_this_machine("a run")
+        packed = folder = StorePath.of(run).on_this_machine("a run")
         if dry_run:
-            _show_plan(source, folder, plan)
+            # What the images decide is known once they are packed.
+            temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="pixmend-"))
+            packed = Path(group.broadcast_object(temporary))
+        should_stop = stack.enter_context(stop_on_signal())
+        with counting_bar("packing", "left out") as show:
+            records = training.prepare_records(
+                source, packed, plan, skip_bad=skip_bad, on_progress=show,
+                should_stop=should_stop, group=group,
+            )  # fmt: skip
+        for problem in records.bad:
+            stderr.print(f"left out: {problem}")
+        if "minutes" in plan and not training.is_run(folder) and group.is_main:
+            stderr.print("timing networks on this machine, for a minute or so")
+        settings = training.resolve_training(plan, records, folder, group=group)
+        if dry_run:
+            for line in training.to_toml(settings).splitlines():
+                stdout.print(line)
             return
-        with stop_on_signal() as should_stop:
-            with counting_bar("packing", "left out") as show:
-                records = training.prepare_records(
-                    source, folder, plan, skip_bad=skip_bad, on_progress=show,
-                    should_stop=should_stop, group=group,
-                )  # fmt: skip
-            for problem in records.bad:
-                stderr.print(f"left out: {problem}")
-            if "minutes" in plan and not training.is_run(folder) and group.is_main:
-                stderr.print("timing networks on this machine, for a minute or so")
-            settings = training.resolve_training(plan, records, folder, group=group)
-            _show_settings(settings, records, folder, group)
-            stopped = _train(records, folder, settings, source, group, should_stop)
+        _show_settings(settings, records, folder, group)
+        stopped = _train(records, folder, settings, source, group, should_stop)
     if stopped:
         raise Exit(130)
-
-
-def _show_plan(data: "StorePath", run: Path, plan: dict[str, Any]) -> None:
-    from pixmend import training
-
-    if (data / "manifest.json").is_file():
-        settings = training.resolve_training(plan, training.prepare_records(data, run, plan), run)
-    else:
-        settings = training.resolve(plan)
-    for line in training.to_toml(settings).splitlines():
-        stdout.print(line)
 
 
 def _show_settings(
@@ -135,11 +133,11 @@ def _train(
     from pixmend.models import find_model
 
     event = note = ""
-    told: set[str] = set()  # kinds of warnings: the report repeats them, the terminal does not
+    shown = set[str]()  # kinds of warnings: the report repeats them, the terminal does not
     with progress_bar() as bar:
         unit, total = "steps", settings.steps
         if settings.minutes is not None:
-            unit, total = "seconds", round(settings.minutes * 60)
+            unit, total = "s", round(settings.minutes * 60)
         task = bar.add_task("training", total=total, note="")
         for now in training.train(
             records, run, settings, data_name=str(data), should_stop=should_stop, group=group
@@ -148,16 +146,19 @@ def _train(
                 stderr.print(f"resumed at step {now.step:,}")
             if now.scores is not None:
                 best = ", best so far" if now.scores.best else ""
-                stderr.print(f"{describe_scores(now.scores)}{best}")
-            for warning in (*(now.scores.warnings if now.scores else ()), now.warning):
+                preview = f"; a preview at {now.done:.0%} of the run" if now.done < 0.5 else ""
+                stderr.print(f"{describe_scores(now.scores)}{best}{preview}")
+            # Advice on a preview would mislead; the report has it all the same.
+            advice = now.scores.warnings if now.scores and now.done >= 0.5 else ()
+            for warning in (*advice, now.warning):
                 kind = warning.partition(":")[0]
-                if warning and kind not in told:
+                if warning and kind not in shown:
                     stderr.print(f"warning: {warning}")
-                    told.add(kind)
+                    shown.add(kind)
             if math.isfinite(now.loss_d) and math.isfinite(now.loss_g):
                 note = (
-                    f"{unit}, step {now.step:,}, loss of D {now.loss_d:.3f}, G {now.loss_g:.3f}, "
-                    f"{now.images_per_second:.0f} images/s"
+                    f"{unit}, step {now.step:,}, {now.images_per_second:.0f} images/s, "
+                    f"loss of D {now.loss_d:.2f}, G {now.loss_g:.2f}"
                 )
             bar.update(task, completed=round(now.done * total), note=note)
             event = now.event or event

@@ -81,7 +81,16 @@ def complete(
     file = find_model(model)
     _claim(out, _settings(spec, sha256_of(file)))
     reserved = [PurePath(_RESULTS), *conflicting_outputs(out, [*files, StorePath.of(mask)])]
-    failed = kept = 0
+    done = failed = kept = 0
+    parts: dict[int, JobProgress] = {}
+
+    def show(number: int, progress: JobProgress) -> None:
+        nonlocal done, failed
+        before = parts.get(number, JobProgress())
+        parts[number] = progress
+        done, failed = done + progress.done - before.done, failed + progress.bad - before.bad
+        on_progress(PackProgress(done, count, failed, progress.current))
+
     with contextlib.ExitStack() as held:
         if out.local is not None:  # lest another command removes temporary files of ours
             held.enter_context(shared(out.local, []))
@@ -90,45 +99,26 @@ def complete(
         count = write_inputs(plan, path, outside=out, reserved=reserved, on_tick=on_tick)
         default, gpus = cluster.workers_for(device)
         pool: WorkerPool[InputPart, tuple[JobProgress, int, bytes]] = WorkerPool(
-            cluster,
-            CompletionWorker,
-            (cluster.ray.put(file.read_bytes()), spec),
-            workers=min(workers or default, part_count(count)),
-            gpus=gpus,
-        )
-        show = _sum_up(count, on_progress)
+            cluster, CompletionWorker, (cluster.ray.put(file.read_bytes()), spec),
+            workers=min(workers or default, part_count(count)), gpus=gpus,
+        )  # fmt: skip
         jobs = (InputPart(number, lines) for number, lines in enumerate(read_parts(path)))
         for part, (progress, earlier, ledger) in pool.run(jobs, on_progress=show, on_tick=on_tick):
             show(part.number, progress)
             kept += earlier
             (scratch / f"{part.number}").write_bytes(ledger)
         ledgers = [StorePath(scratch / f"{number}") for number in range(part_count(count))]
-        failures, folders = _write_results(out, ledgers)
-        for entry in _entries(ledgers):
-            failed += "error" in entry.facts
-            on_facts(json.dumps(entry.facts))
+        failures, folders = _write_results(out, ledgers, on_facts)
+    _remove_leftovers(out, folders)
+    pool.raise_failures(OutputError, f"of {part_count(count)} parts")
+    return CompletionSummary(done - failed, kept, failed, failures, out / _RESULTS)
+
+
+def _remove_leftovers(out: StorePath, folders: set[PurePath]) -> None:
+    """Remove what dead workers left, if no other command is at work in these folders."""
     if out.local is not None:
         with shared(out.local, [out.local / folder for folder in folders]):
-            pass  # the last command removes what dead workers left
-    pool.raise_failures(OutputError, f"of {part_count(count)} parts")
-    return CompletionSummary(count - failed, kept, failed, failures, out / _RESULTS)
-
-
-def _sum_up(
-    total: int, on_progress: Callable[[PackProgress], None]
-) -> Callable[[int, JobProgress], None]:
-    """Return a function that is told each part's progress, and reports that of all."""
-    parts: dict[int, JobProgress] = {}
-    done = failed = 0
-
-    def show(number: int, progress: JobProgress) -> None:
-        nonlocal done, failed
-        before = parts.get(number, JobProgress())
-        parts[number] = progress
-        done, failed = done + progress.done - before.done, failed + progress.bad - before.bad
-        on_progress(PackProgress(done, total, failed, progress.current))
-
-    return show
+            pass
 
 
 def _settings(spec: CompletionSpec, model: str) -> dict[str, Any]:
@@ -176,7 +166,7 @@ def _claim(out: StorePath, settings: dict[str, Any]) -> None:
 
 
 def _write_results(
-    out: StorePath, ledgers: Sequence[StorePath]
+    out: StorePath, ledgers: Sequence[StorePath], on_facts: Callable[[str], None]
 ) -> tuple[tuple[tuple[str, str], ...], set[PurePath]]:
     """Add the facts of all inputs to those of other commands; return the first failures, and the folders of results."""
     failures: list[tuple[str, str]] = []
@@ -197,7 +187,9 @@ def _write_results(
                     if hash(parse_json(line)["file"]) not in names:
                         results.write(line.rstrip(b"\n") + b"\n")
             for entry in _entries(ledgers):
-                results.write(json.dumps(entry.facts).encode() + b"\n")
+                facts = json.dumps(entry.facts)
+                results.write(facts.encode() + b"\n")
+                on_facts(facts)
     return tuple(failures), folders
 
 

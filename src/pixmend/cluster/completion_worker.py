@@ -91,7 +91,10 @@ class CompletionWorker(JobWorker):
         self.options = self.model.for_model(spec.options)
 
     def work(self, part: InputPart, policy: RetryPolicy) -> tuple[JobProgress, int, bytes]:
-        """Complete the missing inputs of a part and write its ledger; return also how many were there."""
+        """Complete the missing inputs of a part, then write its ledger.
+
+        Returns its counts, how many an earlier run did, and the ledger, which another command may replace in the folder.
+        """
         self.number, self.policy, self.stopped = part.number, policy, False
         self.inputs = inputs = self.spec.plan.inputs(part.lines)
         self.digests: dict[int, str] = {}
@@ -104,7 +107,6 @@ class CompletionWorker(JobWorker):
         # What could not be read a moment ago may be readable now.
         self._complete([position for position in failed if position not in policy.left_out])
         lines = [json.dumps(asdict(entries[position])) + "\n" for position in range(len(inputs))]
-        # Returned too, for that of the folder may be replaced by another command's.
         content = "".join(lines).encode()
         ledger.write_bytes(content)
         return self._progress(str(inputs[-1].path)), earlier, content

@@ -23,6 +23,7 @@ _MAX_STEPS = 500  # of conjugate gradients; half of 512 px takes 60
 _CONVERGED = 1e-8  # squared residual, preconditioned: an error well below a grey level
 _LUMA = np.array([[0.299], [0.587], [0.114]], np.float32)
 _CROSS = np.array([[[[0, 1, 0], [1, 0, 1], [0, 1, 0]]]], np.float32)
+_BILINEAR = np.outer([1, 3, 3, 1], [1, 3, 3, 1])[None, None].astype(np.float32) / 16
 _IMAGE: list[int | str] = [1, "height", "width", "channels"]
 _INPUTS = [
     typed("image", TensorProto.UINT8, _IMAGE),
@@ -189,16 +190,7 @@ def _crop(
     hole: Value, lengths: list[Value], indices: list[Value], around: list[tuple[Value, Value]]
 ) -> list[tuple[Value, Value]]:
     """Return the square of a model of cropped images: see `pixmend.completion.view.frame_for`."""
-    known = hole.where(0.0, 1.0)
-    edges = []
-    for axis, (index, length) in enumerate(zip(indices, lengths, strict=True)):
-        missing = known.extreme("Min", 1 - axis) < 0.5
-        edges.append(
-            (
-                missing.where(index, length).extreme("Min", 0),
-                missing.where(index + 1.0, 0.0).extreme("Max", 0),
-            )
-        )
+    known, edges = hole.where(0.0, 1.0), _edges(hole)
     (top, bottom), (left, right) = edges
     side = lengths[0].at_most(lengths[1]).at_least((bottom - top).at_least(right - left))
     near = [_place(*edge, side, length) for edge, length in zip(edges, lengths, strict=True)]
@@ -213,6 +205,17 @@ def _crop(
         (whole.where(start, close), whole.where(longer, side))
         for (start, longer), close in zip(around, near, strict=True)
     ]
+
+
+def _edges(hole: Value) -> list[tuple[Value, Value]]:
+    """Return the first and past-the-last missing row, and column, as floats."""
+    edges, missing = [], hole.floats()
+    for axis in (0, 1):
+        any_missing, length = missing.extreme("Max", 1 - axis) > 0.5, hole.length(axis).floats()
+        index = hole.graph.range(length)
+        first = any_missing.where(index, length).extreme("Min", 0)
+        edges.append((first, any_missing.where(index + 1.0, 0.0).extreme("Max", 0)))
+    return edges
 
 
 def _place(first: Value, last: Value, side: Value, length: Value) -> Value:
@@ -262,31 +265,28 @@ def _extend(difference: Value, hole: Value) -> Value:
     Conjugate gradients with the multilevel preconditioner of Bramble, Pasciak and Xu (1990), whose number of steps hardly
     depends on the size. `pixmend.completion.blend` solves the same equations by factors.
     """
-    graph, missing = difference.graph, hole.floats().expand(0, 1)
+    graph = difference.graph
+    box, outside = _around(hole)
+    for axis, bounds in enumerate(box):
+        difference, hole = difference.part(axis + 2, *bounds), hole.part(axis, *bounds)
+    missing = hole.floats().expand(0, 1)
     shape = graph.concat(*(difference.length(axis).reshape(1) for axis in range(4)))
     values = graph.concat(np.array([-1, 1]), shape.part(0, 2, 4))
     degree = _neighbours(missing * 0.0 + 1.0) * missing
     border = _neighbours(1.0 - missing) * missing
-    pyramid, weights = [], [missing / degree.at_least(1.0)]
-    lengths = [hole.length(axis).floats() for axis in (0, 1)]
+    weights, sizes = [missing / degree.at_least(1.0)], [missing]
     for _ in range(_LEVELS):
-        coarser = [(each + 1.0) // 2.0 for each in lengths]
-        rows, columns = (
-            _hat((graph.range(fine) * 0.5 - 0.25).expand(1) - graph.range(coarse))
-            for fine, coarse in zip(lengths, coarser, strict=True)
-        )
-        pyramid.append((rows, columns, rows.T, columns.T))
-        border, lengths = rows.T @ border @ columns, coarser
+        border = _coarsen(border)
         weights.append(graph.value(1.0) / (border + 4.0))
+        sizes.append(border)
 
     def smooth(residual: Value) -> Value:
         parts = [residual]
-        for _, columns, to_coarse, _ in pyramid:
-            parts.append(to_coarse @ parts[-1] @ columns)
+        for _ in range(_LEVELS):
+            parts.append(_coarsen(parts[-1]))
         smoothed = parts[-1] * weights[-1]
-        levels = zip(pyramid[::-1], parts[-2::-1], weights[-2::-1], strict=True)
-        for (rows, _, _, to_fine), part, weight in levels:
-            smoothed = rows @ smoothed @ to_fine + part * weight
+        for size, part, weight in zip(sizes[-2::-1], parts[-2::-1], weights[-2::-1], strict=True):
+            smoothed = _refine(smoothed, size) + part * weight
         return smoothed * missing
 
     def step(
@@ -310,7 +310,31 @@ def _extend(difference: Value, hole: Value) -> Value:
         times=_MAX_STEPS,
         going=lambda *state: state[3].extreme("Max", 0, 1, 2, 3) > _CONVERGED,
     )
-    return solution("Reshape", shape) * 127.5
+    return (solution("Reshape", shape) * 127.5)("Pad", outside)
+
+
+def _around(hole: Value) -> tuple[list[tuple[Value, Value]], Value]:
+    """Return the rows and columns of the hole [H, W] and of the pixels around it, and the padding back, int64 [8]."""
+    graph, box, before, after = hole.graph, [], [], []
+    for axis, (first, last) in enumerate(_edges(hole)):
+        length = hole.length(axis).floats()
+        start, stop = (first - 1.0).at_least(0.0), (last + 1.0).at_most(length)
+        box.append((start("Cast", to=TensorProto.INT64), stop("Cast", to=TensorProto.INT64)))
+        before.append(start.reshape(1))
+        after.append((length - stop).reshape(1))
+    none = np.zeros(2, np.float32)
+    return box, graph.concat(none, *before, none, *after)("Cast", to=TensorProto.INT64)
+
+
+def _coarsen(values: Value) -> Value:
+    """Return the transpose of `_refine`: at half the size [N, 1, h, w], rounded up."""
+    return values("Conv", _BILINEAR, pads=[1, 1, 2, 2], strides=[2, 2])
+
+
+def _refine(values: Value, like: Value) -> Value:
+    """Double [N, 1, h, w] bilinearly, to the size of another, which is a row or column less at most."""
+    doubled = values("ConvTranspose", _BILINEAR, pads=[1, 1, 1, 1], strides=[2, 2])
+    return doubled.part(2, 0, like.length(2)).part(3, 0, like.length(3))
 
 
 def _neighbours(values: Value) -> Value:

@@ -282,13 +282,13 @@ async def mask(
 
 @_operation.get("/healthz")
 async def health() -> dict[str, str]:
-    """Tell whether the process is alive."""
+    """Report whether the process is alive."""
     return {"status": "ok"}
 
 
 @_operation.get("/readyz", responses=openapi.problems(503))
 async def ready(service: _Service) -> dict[str, str]:
-    """Tell whether the server accepts work."""
+    """Report whether the server accepts work."""
     if not service.worker.alive:
         message = "The server is not ready; try again later."
         raise Problem(503, "leaving", message, retry_after=5)

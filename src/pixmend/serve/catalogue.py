@@ -4,18 +4,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 from pixmend.api import Model, load
 from pixmend.completion import METHODS
-from pixmend.images import encode_png, find_images, grid
-from pixmend.models import BUNDLED, find_model
+from pixmend.images import encode_png, grid
+from pixmend.model_header import EXAMPLES, held_out_images
+from pixmend.models import find_model
 from pixmend.serve.security import Problem
 from pixmend.storage import StorePath
 
-_EXAMPLES = 8
-_HIDDEN_FACTS = ("calibration", "data")  # long; a path on the server's disk
+_HIDDEN_FACTS = ("calibration", "data", "examples")  # long; a path on the server's disk
 
 # The stops of the page's slider from instant to best.
 _EFFORT = ("label", "method", "seconds", "words")
@@ -39,7 +38,7 @@ class ServedModel:
 
     id: str
     model: Model
-    images: Path | None = None  # a folder of images that it was not trained on
+    held_out: Sequence[bytes] = ()  # files of images that it was not trained on
 
     def facts(self) -> dict[str, Any]:
         """Return the model's public facts as JSON values."""
@@ -54,7 +53,7 @@ class ServedModel:
             "methods": [name for name in METHODS if has_inpainter or name != "instant"],
             "efforts": [dict(zip(_EFFORT, row, strict=True)) for row in efforts],
             "examples": len(self.examples),
-            "drawn_examples": self.images is None,
+            "drawn_examples": not self.held_out,
             "card": {key: value for key, value in card.items() if key not in _HIDDEN_FACTS},
         }
 
@@ -65,11 +64,9 @@ class ServedModel:
 
     @cached_property
     def examples(self) -> list[bytes]:
-        """Image files to try: held-out ones, or for a model file alone, generated ones."""
-        if self.images is None:
-            return [encode_png(image) for image in self.model.sample(_EXAMPLES, seed=1)]
-        files = list(find_images(self.images))
-        return [path.read_bytes() for path in files[:: max(1, len(files) // _EXAMPLES)][:_EXAMPLES]]
+        """Image files to try: held-out ones, or generated ones where the model has none."""
+        drawn = [] if self.held_out else self.model.sample(EXAMPLES, seed=1)
+        return [*self.held_out, *map(encode_png, drawn)]
 
 
 class Catalogue(dict[str, ServedModel]):
@@ -83,8 +80,9 @@ class Catalogue(dict[str, ServedModel]):
             stem = re.sub(r"[^A-Za-z0-9_-]+", "-", StorePath.of(name).stem).strip("-") or "model"
             ids = (stem, *(f"{stem}-{number}" for number in range(2, len(models) + 2)))
             model_id = next(each for each in ids if each not in catalogue)
-            images = _images_of(find_model(name))
-            catalogue[model_id] = ServedModel(model_id, load(name, device=device), images)
+            model = load(name, device=device)
+            held_out = held_out_images(find_model(name), model.card)
+            catalogue[model_id] = ServedModel(model_id, model, held_out)
         return catalogue
 
     def find(self, model_id: str) -> ServedModel:
@@ -95,11 +93,3 @@ class Catalogue(dict[str, ServedModel]):
             message = f"There is no such model here; there are {', '.join(self)}."
             raise Problem(404, "model", message)
         return self[model_id]
-
-
-def _images_of(path: Path) -> Path | None:
-    """Return the folder of held-out images of a bundled model or a run, if there is one."""
-    bundled = path.parent == BUNDLED
-    folder = path.with_suffix("") if bundled else path.parent / "held_out"
-    run = path.parent / "run.json"
-    return folder if folder.is_dir() and (bundled or run.is_file()) else None

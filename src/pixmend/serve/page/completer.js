@@ -62,7 +62,7 @@ function answerOf(image, candidate, picture, part) {
 
 // The size of a file that the back end takes; a canvas's PNG has at most 4 bytes a pixel.
 const room = ({ pixels, body_bytes: bytes }) => Math.min(pixels, bytes / 5);
-const sideOf = ({ pixels }) => Math.floor(2 * Math.sqrt(pixels));
+const sideOf = ({ pixels, side }) => side ?? Math.floor(2 * Math.sqrt(pixels));
 
 function fits({ bitmap: { width, height }, file }, limits) {
   return file && file.size < .95 * limits.body_bytes && width * height <= limits.pixels && Math.max(width, height) <= sideOf(limits);

@@ -235,7 +235,7 @@ async function run() {
   const search = new AbortController();
   page.search = search;
   busy(true);
-  say('Waiting in the queue …');
+  say(backend.waiting ?? 'Waiting in the queue …');
   forget();
   $('strip').replaceChildren();
   const { mask } = stage;
@@ -458,7 +458,7 @@ const openFiles = guarded(async (files) => {
 const frame = $('stage-frame');
 for (const name of ['dragenter', 'dragover']) document.addEventListener(name, (event) => { event.preventDefault(); frame.classList.add('dropping'); });
 document.addEventListener('dragleave', (event) => { if (!event.relatedTarget) frame.classList.remove('dropping'); });
-document.addEventListener('drop', (event) => { event.preventDefault(); frame.classList.remove('dropping'); openFiles(images(event.dataTransfer.files)); });
+document.addEventListener('drop', (event) => { event.preventDefault(); frame.classList.remove('dropping'); guarded(async (data) => openFiles(images(await pictures.dropped(data))))(event.dataTransfer); });
 document.addEventListener('paste', (event) => { if (event.clipboardData.files.length) openFiles(images(event.clipboardData.files)); });
 
 guarded(start)();

@@ -15,6 +15,21 @@ export async function open(file, name = file.name) {
   }
 }
 
+// The files of a drop, and of the folders in it
+export async function dropped({ items, files }) {
+  const entries = [...items].map((each) => each.webkitGetAsEntry?.()).filter(Boolean);
+  return entries.some(({ isDirectory }) => isDirectory) ? (await Promise.all(entries.map(filesOf))).flat() : [...files];
+}
+
+async function filesOf(entry) {
+  const ask = (object, method) => new Promise((resolve, reject) => object[method](resolve, reject));
+  if (entry.isFile) return [Object.defineProperty(await ask(entry, 'file'), 'webkitRelativePath', { value: entry.fullPath.slice(1) })];
+  const reader = entry.createReader();
+  const entries = [];
+  for (let more = await ask(reader, 'readEntries'); more.length; more = await ask(reader, 'readEntries')) entries.push(...more);
+  return (await Promise.all(entries.map(filesOf))).flat();
+}
+
 // A canvas of a part of an image
 export function part(image, [left, top, width, height]) {
   const canvas = new OffscreenCanvas(width, height);
