@@ -1,8 +1,6 @@
 """The benchmarks run: a table nobody can make again proves nothing. Their figures are not looked at here."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import pytest
 from pixmend.images import encode_png, open_image
 from pixmend.models import save_model
 from pixmend.records import PackSettings, pack
+from tests.forked import script
 
 ROOT = Path(__file__).parent.parent
 TINY_RUN = ("filters=4", "batch_size=4", "latent_dim=6", "inpainter_filters=8", "held_out=0.2")
@@ -29,8 +28,7 @@ def records(tmp_path_factory):
 
 
 def table_of(name, *arguments):
-    command = [sys.executable, ROOT / "benchmarks" / name, *map(str, arguments)]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    ran = script(ROOT / "benchmarks" / name, *arguments)
     assert ran.returncode == 0, ran.stderr[-2000:]
     return [line for line in ran.stdout.splitlines() if line.startswith("|")]
 
@@ -91,10 +89,9 @@ def test_variants_of_the_inpainter_are_compared(records, tmp_path):
 
 
 def test_all_tables_are_made_by_one_command_that_goes_on(tmp_path):
-    command = [sys.executable, ROOT / "benchmarks" / "everything.py", "--profile", "tiny"]
-    command += ["--only", "packing", "evaluate", "--out", tmp_path]
+    tiny = ("--profile", "tiny", "--only", "packing", "evaluate", "--out", tmp_path)
     for words in (["packing: made", "evaluate: made"], []):
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        ran = script(ROOT / "benchmarks" / "everything.py", *tiny)
         assert ran.returncode == 0, ran.stderr[-2000:]
         assert [line.rpartition(" in ")[0] for line in ran.stdout.splitlines()] == words
     assert "| workers |" in (tmp_path / "tiny" / "packing.md").read_text()
@@ -138,11 +135,8 @@ def classes(tmp_path_factory):
 
 
 def rivals(*arguments):
-    command = [sys.executable, "-m", "benchmarks.rivals", *map(str, arguments), "--steps", "2"]
-    command += ["--size", "16", "--filters", "8"]
-    ran = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT
-    )
+    tiny = ("--steps", 2, "--size", 16, "--filters", 8)
+    ran = script(ROOT / "benchmarks" / "rivals" / "__main__.py", *arguments, *tiny)
     assert ran.returncode == 0, ran.stderr[-2000:]
     return ran.stdout.splitlines()
 

@@ -28,7 +28,7 @@ from tools.prove.tally import Row, Scale, markdown
 from tools.prove.world import make_world, verbs_of
 from tools.untrained import untrained
 
-SMALL = Scale(kills=2, lines=2, rooms=2, rounds=1, mutants=60, machines=2, soak_minutes=0.05)
+SMALL = Scale(kills=1, lines=1, rooms=2, rounds=1, mutants=60, machines=2, soak_minutes=0.05)
 VERBS = ("pack", "train", "complete", "evaluate")
 
 
