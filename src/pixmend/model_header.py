@@ -1,6 +1,5 @@
 """Where a model's file is, and its header; without torch, whose import takes seconds."""
 
-import base64
 import contextlib
 import hashlib
 import json
@@ -9,15 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from pixmend.errors import ImageError, ModelFileError, VersionError
-from pixmend.images import decode_image, encode_png, find_images
+from pixmend.errors import ModelFileError, VersionError
 from pixmend.storage import StorePath, open_file, parse_json
 
 # Format written, by kind; raised when older programs cannot read a newer file. All formats up to it
 # are read. Checkpoints: 1 without, 2 with the counts of skipped steps and rollbacks.
 FORMATS = {"model": 1, "checkpoint": 2}
 BUNDLED = Path(__file__).parent / "bundled"
-EXAMPLES = 8  # images that the page offers to try
 _MAX_HEADER = 8 * 2**20
 
 
@@ -57,20 +54,6 @@ def held_out_folder(path: Path) -> Path | None:
     folder = path.with_suffix("") if bundled else path.parent / "held_out"
     run = path.parent / "run.json"
     return folder if folder.is_dir() and (bundled or run.is_file()) else None
-
-
-def held_out_images(path: Path, card: Mapping[str, Any]) -> list[bytes]:
-    """Return image files of `held_out_folder`, or else those in the card (`pixmend export --examples`); at most 8."""
-    if folder := held_out_folder(path):
-        files = list(find_images(folder))
-        return [file.read_bytes() for file in files[:: max(1, len(files) // EXAMPLES)][:EXAMPLES]]
-    try:  # a card may hold anything
-        contents = map(base64.b64decode, card.get("examples", [])[:EXAMPLES])
-        return [encode_png(decode_image(each).pixels) for each in contents]
-    except (TypeError, ValueError, ImageError) as error:
-        raise ModelFileError(
-            f"{StorePath.of(path)}: the examples in its card are no images; export it again"
-        ) from error
 
 
 def read_header(path: Path, kind: str | None = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pixmend
 from pixmend.api import Model
 from pixmend.errors import OutputError
 from pixmend.images import encode_png, grid
-from pixmend.model_header import EXAMPLES, held_out_images
+from pixmend.models.examples import EXAMPLES, held_out_images
 from pixmend.onnx.networks import DRAWS
 from pixmend.onnx.onnx_file import completion_body
 from pixmend.onnx.runtime import MAX_SIDE

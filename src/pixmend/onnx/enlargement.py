@@ -170,7 +170,8 @@ def _patches(image: Value, places: Value) -> Value:
 
 def _look(patches: Value) -> Value:
     """Return patches [..., 25] without their means, times the roots of their weights."""
-    return (patches - patches("ReduceMean", np.array([-1]))) * np.sqrt(_GAUSSIAN)
+    weights: NDArray[np.float32] = np.sqrt(_GAUSSIAN)
+    return (patches - patches("ReduceMean", np.array([-1]))) * weights
 
 
 def _deviation(image: Value) -> Value:

@@ -9,8 +9,8 @@ from typing import Any, Self
 from pixmend.api import Model, load
 from pixmend.completion import METHODS
 from pixmend.images import encode_png, grid
-from pixmend.model_header import EXAMPLES, held_out_images
 from pixmend.models import find_model
+from pixmend.models.examples import EXAMPLES, held_out_images
 from pixmend.serve.security import Problem
 from pixmend.storage import StorePath
 
