@@ -211,6 +211,11 @@ def test_a_model_by_its_class_is_told_of_load():
         pixmend.Model("characters")
 
 
+def test_an_image_where_a_model_belongs_is_named():
+    with pytest.raises(SettingsError, match="model: a ndarray; name a file"):
+        pixmend.complete(RGB, HOLE)
+
+
 def test_signatures_in_help_have_no_functions():
     from inspect import signature
 

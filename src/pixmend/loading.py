@@ -1,5 +1,6 @@
 """Loading a model of either kind: a model file, which torch completes with, or an ONNX file, which needs no torch."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ def load(model: str | Path = "characters", *, device: str = "auto") -> "Model | 
 
     Raise a ModelFileError that says why if the file is missing or damaged. ONNX files run on the CPU.
     """
+    if not isinstance(model, str | os.PathLike):
+        kind = type(model).__name__
+        raise SettingsError(f"model: a {kind}; name a file, a run, a URL, or a bundled model")
     if is_onnx(model):
         from pixmend.onnx.runtime import OnnxModel
 

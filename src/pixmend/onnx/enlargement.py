@@ -25,6 +25,7 @@ _TURNED = [np.rot90(_SQUARE, turns) for turns in range(4)]
 _ORIENTATIONS = np.concatenate([*_TURNED, *(each[:, ::-1] for each in _TURNED)]).reshape(-1)
 _LINE = np.exp(-0.5 * (np.arange(_SIDE) - _MARGIN) ** 2)
 _GAUSSIAN = (np.outer(_LINE, _LINE) / _LINE.sum() ** 2).reshape(-1).astype(np.float32)
+_ROOTS: NDArray[np.float32] = np.sqrt(_GAUSSIAN)
 
 
 def enlarge(answer: Value, image: Value, known: Value, size: int, *, plain: Value) -> Value:
@@ -170,8 +171,7 @@ def _patches(image: Value, places: Value) -> Value:
 
 def _look(patches: Value) -> Value:
     """Return patches [..., 25] without their means, times the roots of their weights."""
-    weights: NDArray[np.float32] = np.sqrt(_GAUSSIAN)
-    return (patches - patches("ReduceMean", np.array([-1]))) * weights
+    return (patches - patches("ReduceMean", np.array([-1]))) * _ROOTS
 
 
 def _deviation(image: Value) -> Value:
