@@ -19,8 +19,9 @@ def load(model: str | Path = "characters", *, device: str = "auto") -> "Model | 
 
     Raise a ModelFileError that says why if the file is missing or damaged. ONNX files run on the CPU.
     """
-    if not isinstance(model, str | os.PathLike):
-        kind = type(model).__name__
+    given: object = model  # an image, by those who forget the model
+    if not isinstance(given, str | os.PathLike):
+        kind = type(given).__name__
         raise SettingsError(f"model: a {kind}; name a file, a run, a URL, or a bundled model")
     if is_onnx(model):
         from pixmend.onnx.runtime import OnnxModel
