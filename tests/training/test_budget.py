@@ -161,6 +161,20 @@ def test_the_net_is_as_wide_as_time_and_images_allow(monkeypatch, many):
     assert resolve(slow).retrieval_images * 32 * 32 <= 16 * 2**20
 
 
+def test_networks_stay_wide_where_narrow_ones_take_as_long(monkeypatch, many):
+    tried = []
+
+    def cost(settings, device):
+        tried.append(settings.filters)
+        return 10 + settings.filters / 100
+
+    monkeypatch.setattr(budget, "seconds_per_step", cost)
+    given = {"size": 32, "channels": "L", "precision": "float32"}
+    chosen = fit_to_minutes(5, many(50_000), given, CPU)
+    assert (chosen["filters"], chosen["batch_size"]) == (64, 32)
+    assert tried == [64, 16]
+
+
 @pytest.mark.parametrize("faster", ["float32", "bfloat16"])
 def test_the_precision_is_the_one_that_is_faster_here(monkeypatch, many, faster):
     monkeypatch.setattr(

@@ -37,6 +37,7 @@ _WIDTHS = (64, 48, 32, 24, 16)
 # Widths and the least number of images for them: a wide network memorises a small set.
 _MIN_IMAGES = {64: 20_000, 48: 5_000, 32: 0}
 _BATCHES = (32, 16, 8)
+_WORTH_NARROWING = 0.8  # largest share of the time that narrow networks may take, to be chosen
 _MIN_STEPS = 500  # a wider network with fewer steps is worse than a narrower one with more
 _RETRIEVAL_BYTES = 16 * 2**20  # of pixels in the model file, before compression
 _MAX_EMA_DECAY = 0.999
@@ -160,7 +161,7 @@ def fit_to_minutes(
     """Return settings for so many minutes of training; ``given`` ones stay.
 
     G and D are the widest that take 500 steps in that time, or else the narrowest with smaller
-    batches.
+    batches; the widest too if narrower ones would hardly save time, which the inpainter takes.
     """
     images = len(records)
     few = images < _FEW_IMAGES
@@ -172,17 +173,21 @@ def fit_to_minutes(
         "horizontal_flip": few and is_flip_invariant(records),
         "inpainter_variation": 0.5 if few and not has_near_copies(records) else 0.0,
     }
-    steps = 0.0
-    widest = {**values, **next(_candidates(images)), **given}
-    values["precision"] = _fastest_precision(widest, device)
-    for candidate in _candidates(images):
-        values = {**values, **candidate, **given}
-        steps = minutes * 60 / seconds_per_step(resolve(values), device)
-        if steps >= _MIN_STEPS:
-            break
+    candidates = [{**values, **candidate, **given} for candidate in _candidates(images)]
+    precision = {"precision": _fastest_precision(candidates[0], device)}
+
+    def steps_of(candidate: Mapping[str, Any]) -> float:
+        return minutes * 60 / seconds_per_step(resolve(candidate, precision), device)
+
+    values, steps = candidates[0], steps_of(candidates[0])
+    if steps < _MIN_STEPS and steps_of(candidates[-1]) * _WORTH_NARROWING > steps:
+        for values in candidates[1:]:
+            steps = steps_of(values)
+            if steps >= _MIN_STEPS:
+                break
     # The average spans the last twentieth of the steps, or a thousand.
     decay = min(_MAX_EMA_DECAY, 1 - 20 / max(steps, 40))
-    return {**values, "ema_decay": round(decay, 4), **given}
+    return {**values, **precision, "ema_decay": round(decay, 4), **given}
 
 
 def _fastest_precision(values: Mapping[str, Any], device: torch.device) -> Precision:
@@ -267,7 +272,7 @@ def _candidates(images: int) -> Iterator[dict[str, int]]:
     for width in (width for width in _WIDTHS if width <= widest):
         yield {"filters": width, "batch_size": _BATCHES[0]}
     for batch in _BATCHES[1:]:
-        yield {"batch_size": batch}
+        yield {"filters": _WIDTHS[-1], "batch_size": batch}
 
 
 def _format_of(records: Records) -> dict[str, Any]:
