@@ -46,7 +46,7 @@ def task_of(pixels, spec, seed=0):
     return Task(picture, make_mask(spec, height, width, seed=seed))
 
 
-def assert_equal(networks, exported, task, *, answer="sharp"):
+def assert_equal(networks, exported, task, *, answer="sharp", share=0.02):
     # Conjugate gradients and networks amplify the rounding of sums, and of two examples that are nearly as like a patch
     # either may be taken: few values differ by more than one grey level.
     options = CompletionOptions(find_method("default"), candidates=3, answer=answer)
@@ -56,7 +56,7 @@ def assert_equal(networks, exported, task, *, answer="sharp"):
     for one, other in zip(expected.candidates, actual.candidates, strict=True):
         difference = np.abs(one.picture.pixels.astype(int) - other.picture.pixels)
         assert difference.max() <= 2 or max(known.shape) > networks.settings.size
-        assert np.mean(difference > 1) < 0.02
+        assert np.mean(difference > 1) < share
         assert np.array_equal(other.picture.native[known], task.picture.native[known])
         assert one.answer == other.answer
     assert np.abs(expected.uncertainty - actual.uncertainty).max() < 0.5
@@ -128,7 +128,8 @@ def test_the_average_comes_first_if_it_is_asked_for(small):
 
 def test_a_hole_far_larger_than_the_model_is_joined_to_its_border(small):
     networks, exported = small()
-    assert_equal(networks, exported, task_of(smooth(300, 201, 3), "half:top"))
+    # Detail of eight doublings repeats a choice between two examples.
+    assert_equal(networks, exported, task_of(smooth(300, 201, 3), "half:top"), share=0.05)
 
 
 @pytest.mark.parametrize(("channels", "bands"), [("L", 1), ("RGB", 3), ("RGB", 4), ("RGBA", 4)])
