@@ -5,14 +5,14 @@ import torch
 
 from pixmend.rng import generator_for
 from pixmend.training.augment import (
+    AUGMENTATION_DRAWS,
     DRAWS,
-    VARIATION_DRAWS,
+    augment,
     diffaugment,
     horizontal_flip,
     make_diffaugment,
     random_shift,
     unchanged,
-    vary,
 )
 
 ALL = ("colour", "translation", "cutout")
@@ -144,12 +144,12 @@ def test_draws_are_a_function_of_the_generator_alone():
     assert make_diffaugment((), 1.0, 5, generator_for(0)) is unchanged
 
 
-def test_variations_keep_the_kind_of_image_and_are_functions_of_their_draws():
+def test_augmentation_keeps_the_kind_of_image_and_are_functions_of_their_draws():
     """Law: whole grey levels in [-1, 1], alpha's values kept, equal for equal draws whatever else is in the batch."""
     levels = torch.randint(0, 256, (64, 4, 8, 8), generator=generator_for(0, "levels"))
     images = levels / 127.5 - 1
-    draws = torch.rand(64, VARIATION_DRAWS, generator=generator_for(0, "variation"))
-    varied = vary(images, draws, 0.5)
+    draws = torch.rand(64, AUGMENTATION_DRAWS, generator=generator_for(0, "augmentation"))
+    varied = augment(images, draws, 0.5)
     pixels = (varied + 1) * 127.5
     assert torch.allclose(pixels, pixels.round(), atol=1e-4)
     assert varied.abs().max() <= 1
@@ -157,9 +157,9 @@ def test_variations_keep_the_kind_of_image_and_are_functions_of_their_draws():
     assert torch.equal(*alphas)
     kept = torch.tensor([torch.equal(a, b) for a, b in zip(images, varied, strict=True)])
     assert torch.equal(kept, draws[:, 0] >= 0.5)
-    assert torch.equal(vary(images[5:6], draws[5:6], 0.5), varied[5:6])
-    assert torch.equal(vary(images[:, :1], draws, 0.0), images[:, :1])
-    every = vary(images, draws, 1.0)
+    assert torch.equal(augment(images[5:6], draws[5:6], 0.5), varied[5:6])
+    assert torch.equal(augment(images[:, :1], draws, 0.0), images[:, :1])
+    every = augment(images, draws, 1.0)
     assert not any(torch.equal(a, b) for a, b in zip(images, every, strict=True))
 
 

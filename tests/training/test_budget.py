@@ -189,10 +189,10 @@ def test_few_images_are_varied_and_many_are_not(monkeypatch, many):
     monkeypatch.setattr(budget, "seconds_per_step", lambda settings, device: 0.1)
     few, enough = (fit_to_minutes(20, many(count), {"size": 32}, CPU) for count in (600, 6000))
     assert (few["horizontal_flip"], enough["horizontal_flip"]) == (True, False)
-    assert (few["inpainter_variation"], enough["inpainter_variation"]) == (0.5, 0)
+    assert (few["inpainter_augmentation"], enough["inpainter_augmentation"]) == (0.5, 0)
     monkeypatch.setattr(budget, "has_near_copies", lambda records: True)
     copied = fit_to_minutes(20, many(600), {"size": 32}, CPU)
-    assert copied["inpainter_variation"] == 0, "varied images have no copies in the bank"
+    assert copied["inpainter_augmentation"] == 0, "varied images have no copies in the bank"
 
 
 def test_what_was_said_is_not_chosen(monkeypatch, many):

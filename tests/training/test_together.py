@@ -176,6 +176,7 @@ def test_what_processes_are_fed_makes_up_what_one_is_fed(
         "horizontal_flip": True,
         "random_shift": 2,
         "diffaugment": "colour,translation,cutout",
+        "inpainter_augmentation": 0.5,
     }
     settings = tiny(**INPAINTER, **options)
 
@@ -193,6 +194,18 @@ def test_what_processes_are_fed_makes_up_what_one_is_fed(
     for whole, parts in zip(fed(SINGLE_PROCESS), shares, strict=True):
         assert len({len(part) for part in parts}) == 1
         assert torch.equal(torch.cat(parts), whole)
+
+
+def test_the_inpainter_sees_a_share_of_its_images_augmented(records, tiny):
+    def masked(share):
+        settings = tiny(**INPAINTER, inpainter_augmentation=share)
+        loader = BatchLoader(records.images, settings, torch.device("cpu"), np.arange(2, 20))
+        loader.open(records, lambda: False)
+        return torch.cat([loader.masked(step, 0).images for step in range(8)])
+
+    plain, half = masked(0.0), masked(0.5)
+    changed = torch.tensor([not torch.equal(a, b) for a, b in zip(plain, half, strict=True)])
+    assert 0.2 < changed.float().mean() < 0.8
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(records, tiny):

@@ -17,7 +17,7 @@ TransformName = Literal["colour", "translation", "cutout"]
 # Uniform draws per image; all are always drawn, so that no transform changes those of another.
 _COLUMNS = {"colour": slice(0, 4), "translation": slice(4, 7), "cutout": slice(7, 10)}
 DRAWS = 10
-VARIATION_DRAWS = 9
+AUGMENTATION_DRAWS = 9
 
 _MAX_TRANSLATION = 1 / 8  # share of the side (Zhao 2020, section 4.1)
 _CUTOUT_SIDE = 1 / 2  # share of the side
@@ -98,8 +98,8 @@ def random_shift(images: Tensor, draws: Tensor, limit: int) -> Tensor:
     return shifted.permute(0, 3, 1, 2)
 
 
-def vary(images: Tensor, draws: Tensor, probability: float) -> Tensor:
-    """Vary each image [B, C, S, S] with ``probability``: flips, transposition, order of colours, contrast and brightness.
+def augment(images: Tensor, draws: Tensor, probability: float) -> Tensor:
+    """Augment each image [B, C, S, S] with ``probability``: flips, transposition, order of colours, contrast and brightness.
 
     By ``draws`` [B, 9] in [0, 1). The result is of whole grey levels, as any image is; alpha keeps its values.
     """

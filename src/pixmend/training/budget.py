@@ -46,7 +46,7 @@ _COMPARED, _QUERIES = 2048, 512  # images that tell what training may vary
 _MIN_FLIP_SHARE = 0.45
 _COPY_ERROR, _MIN_COPIES = 1e-3, 0.05  # mean square in [-1, 1]: 36 dB
 _FITTED = {"filters", "retrieval_images", "batch_size", "ema_decay", "precision"}
-CHOSEN = frozenset(_COMMON) | _FITTED | {"horizontal_flip", "inpainter_variation"}
+CHOSEN = frozenset(_COMMON) | _FITTED | {"horizontal_flip", "inpainter_augmentation"}
 _FORMAT = ("size", "channels", "fit", "background")  # settings that records decide
 _PLACES = 1_000_000  # of a timed learning rate schedule
 
@@ -171,16 +171,17 @@ def fit_to_minutes(
         **_COMMON,
         "retrieval_images": min(images, fitting),
         "horizontal_flip": few and is_flip_invariant(records),
-        "inpainter_variation": 0.5 if few and not has_near_copies(records) else 0.0,
+        "inpainter_augmentation": 0.5 if few and not has_near_copies(records) else 0.0,
     }
     candidates = [{**values, **candidate, **given} for candidate in _candidates(images)]
-    precision = {"precision": _fastest_precision(candidates[0], device)}
+    widest, narrowest = candidates[0], candidates[-1]
+    precision = {"precision": _fastest_precision(widest, device)}
 
     def steps_of(candidate: Mapping[str, Any]) -> float:
         return minutes * 60 / seconds_per_step(resolve(candidate, precision), device)
 
-    values, steps = candidates[0], steps_of(candidates[0])
-    if steps < _MIN_STEPS and steps_of(candidates[-1]) * _WORTH_NARROWING > steps:
+    values, steps = widest, steps_of(widest)
+    if steps < _MIN_STEPS and steps_of(narrowest) * _WORTH_NARROWING > steps:
         for values in candidates[1:]:
             steps = steps_of(values)
             if steps >= _MIN_STEPS:

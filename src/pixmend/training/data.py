@@ -18,12 +18,12 @@ from pixmend.models import Retrieval, sample_latents
 from pixmend.records import Records
 from pixmend.rng import array_generator_for, generator_for
 from pixmend.training.augment import (
-    VARIATION_DRAWS,
+    AUGMENTATION_DRAWS,
     Transform,
+    augment,
     horizontal_flip,
     make_diffaugment,
     random_shift,
-    vary,
 )
 from pixmend.training.masking import MaskedBatch, MaskSampler, choose_retrieval
 from pixmend.training.settings import TrainSettings
@@ -186,11 +186,11 @@ class BatchLoader:
         positions = order.integers(0, len(self._training), count)[self._group.shard(count)]
         indices = self._training[positions]
         images = to_device(self.read(indices), self.device)
-        if self._settings.inpainter_variation:
-            generator = generator_for(self._seed, "variation", step, inner)
-            draws = torch.rand(count, VARIATION_DRAWS, generator=generator)
+        if self._settings.inpainter_augmentation:
+            generator = generator_for(self._seed, "augmentation", step, inner)
+            draws = torch.rand(count, AUGMENTATION_DRAWS, generator=generator)
             share = self._group.shard(count)
-            images = vary(images, draws[share], self._settings.inpainter_variation)
+            images = augment(images, draws[share], self._settings.inpainter_augmentation)
         return self._masks.mask(images, indices, self._seed, step, inner, group=self._group)
 
     def _indices(self, first: int, count: int) -> NDArray[np.int64]:

@@ -64,7 +64,7 @@ class TrainSettings(DCGANSettings):
     inpainter_draws: int = Field(
         4, ge=1, le=64, description="completions per image, of which the best is trained"
     )
-    inpainter_variation: Share = Field(
+    inpainter_augmentation: Share = Field(
         0.0, description="share of the inpainter's images that are flipped, turned or recoloured"
     )
     steps: Count = Field(50_000, description="training steps: n_critic steps of D, one of G")
