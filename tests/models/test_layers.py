@@ -7,19 +7,33 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pixmend.models import DCGANSettings, Discriminator, Generator, initialise, layers
+from pixmend.models import (
+    DCGANSettings,
+    Discriminator,
+    Generator,
+    initialise,
+    layers,
+    minimal_filtering,
+    products,
+)
 from pixmend.models.layers import Downsample, Projection, Upsample
 from pixmend.rng import generator_for
 
 
-@pytest.fixture(params=["products", "products in pieces"])
+@pytest.fixture(params=["filtering", "filtering in pieces"])
 def always(request, monkeypatch):
     """Nothing is too small."""
-    for name in ("_MIN_CHANNELS", "_MIN_TILES"):
-        monkeypatch.setattr(layers, name, 1)
-    monkeypatch.setattr(layers, "_MAX_COLOURS", 2)
-    if request.param == "products in pieces":
-        monkeypatch.setattr(layers, "_CHUNK_SIZE", 500)
+    monkeypatch.setattr(layers, "_MIN_TILES", 1)
+    monkeypatch.setattr(minimal_filtering, "MIN_CHANNELS", 1)
+    monkeypatch.setattr(minimal_filtering, "MAX_COLOURS", 2)
+    if request.param == "filtering in pieces":
+        monkeypatch.setattr(minimal_filtering, "_CHUNK_SIZE", 500)
+
+
+@pytest.fixture
+def one_product(monkeypatch):
+    """Convolutions of bfloat16 in every precision."""
+    monkeypatch.setattr(layers, "minimal_filtering", products)
 
 
 def draw(*shape):
@@ -63,16 +77,58 @@ def test_downsampling_is_the_convolution_and_so_are_its_gradients(always, narrow
     )
 
 
+@pytest.mark.parametrize("side", [1, 2, 4, 6])
+def test_one_product_is_the_convolution_and_its_transpose(one_product, side):
+    fine, weight, coarse = draw(3, 5, 2 * side, 2 * side), draw(7, 5, 4, 4), draw(3, 7, side, side)
+    compare(
+        coarse,
+        weight,
+        fine.detach(),
+        lambda m, w: layers._apply("fine", None, w, m),
+        lambda m, w: F.conv_transpose2d(m, w, None, 2, 1),
+    )
+    compare(
+        fine,
+        weight,
+        coarse.detach(),
+        lambda m, w: layers._apply("coarse", m, w, None),
+        lambda m, w: F.conv2d(m, w, None, 2, 1),
+    )
+
+
+def test_small_maps_in_bfloat16_are_multiplied_where_a_unit_does_it(monkeypatch):
+    calls, apply = [], layers._apply
+    record = lambda by, *a, **k: calls.append(by) or apply(by, *a, **k)  # noqa: E731
+    monkeypatch.setattr(layers, "_apply", record)
+    settings = DCGANSettings(size=32, channels="RGB", filters=32, latent_dim=6)
+    network = nn.Sequential(Generator(settings), Discriminator(settings))
+    initialise(network, generator_for(0, "weights"))
+    z, gradients = torch.randn(8, 6, generator=generator_for(0, "z")), []
+    for unit, halved in ((True, True), (False, True), (False, False)):
+        monkeypatch.setattr(layers, "has_matrix_unit", lambda unit=unit: unit)
+        network.zero_grad()
+        calls.clear()
+        with torch.autocast("cpu", torch.bfloat16, enabled=halved, cache_enabled=False):
+            loss = network(z).float().square().sum()
+        if halved:
+            assert calls == (["fine", "fine", "coarse", "coarse"] if unit else []), "of 4 and 8 px"
+        loss.backward()
+        gradients.append([each.grad.clone() for each in network.parameters()])
+    for ours, theirs, exact in zip(*gradients, strict=True):
+        assert ours.dtype == torch.float32
+        assert (ours - exact).norm() < 1.5 * (theirs - exact).norm(), "errors are those of bfloat16"
+
+
 def test_products_are_the_same_by_onednn_and_by_torch(monkeypatch):
     left, right = (draw(9, *shape).detach().float() for shape in ((40, 24), (24, 56)))
     exact = left.double() @ right.double()
     products = {}
-    for onednn in {layers._ONEDNN, False}:
-        monkeypatch.setattr(layers, "_ONEDNN", onednn)
+    for onednn in {minimal_filtering._ONEDNN, False}:
+        monkeypatch.setattr(minimal_filtering, "_ONEDNN", onednn)
         for one, other in ((left, right), (left, right.mT.contiguous().mT)):
-            products[onednn] = torch.stack(layers._products(one, other))
+            products[onednn] = torch.stack(minimal_filtering._products(one, other))
             torch.testing.assert_close(products[onednn].double(), exact, rtol=1e-6, atol=1e-5)
-    if not layers._ONEDNN and len(products) == 1:
+    if not minimal_filtering._ONEDNN and len(products) == 1:
         pytest.skip("this torch has no oneDNN")
     torch.testing.assert_close(products[True], products[False], rtol=1e-6, atol=1e-5)
 
@@ -140,7 +196,7 @@ def test_in_float32_rounding_stays_that_of_the_plain_layers():
     maps, weight = draw(64, 256, 8, 8), draw(512, 256, 4, 4)
     exact = F.conv2d(maps, weight, None, 2, 1)
     single = maps.detach().float(), weight.detach().float()
-    error = (layers.convolve(*single) - exact).abs().max()
+    error = (minimal_filtering.convolve(*single) - exact).abs().max()
     assert error < 5e-6 * exact.abs().max()
 
 

@@ -20,6 +20,7 @@ TINY = {
     "log_every": 2,
     "steps": 10,
     "device": "cpu",
+    "precision": "float32",
     "monitor": False,
 }
 

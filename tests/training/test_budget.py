@@ -12,7 +12,13 @@ from pixmend.distributed import SINGLE_PROCESS
 from pixmend.images import encode_png
 from pixmend.records import PackSettings, Records, pack
 from pixmend.training import budget, read_recipe, resolve, train
-from pixmend.training.budget import CHOSEN, Clock, default_size, fit_to_minutes
+from pixmend.training.budget import (
+    CHOSEN,
+    Clock,
+    default_size,
+    fit_to_minutes,
+    resolve_training,
+)
 from tests.training.conftest import TINY
 
 CPU = torch.device("cpu")
@@ -175,14 +181,20 @@ def test_networks_stay_wide_where_narrow_ones_take_as_long(monkeypatch, many):
     assert tried == [64, 16]
 
 
-@pytest.mark.parametrize("faster", ["float32", "bfloat16"])
-def test_the_precision_is_the_one_that_is_faster_here(monkeypatch, many, faster):
-    monkeypatch.setattr(
-        budget, "seconds_per_step", lambda settings, _: 1.0 + (settings.precision != faster)
-    )
-    assert fit_to_minutes(20, many(600), {"size": 32}, CPU)["precision"] == faster
-    given = {"size": 32, "precision": "float32"}
-    assert fit_to_minutes(20, many(600), given, CPU)["precision"] == "float32"
+@pytest.mark.parametrize("fast", [True, False])
+def test_auto_is_the_faster_precision_here_and_a_run_keeps_it(records, tmp_path, monkeypatch, fast):
+    monkeypatch.setattr(budget, "is_fast_in_bfloat16", lambda device: fast)
+    faster, other = ("bfloat16", "float32") if fast else ("float32", "bfloat16")
+    run, plan = tmp_path / "run", {**TINY, "precision": "auto", "steps": 1}
+    settings = resolve_training(plan, records, run)
+    assert settings.precision == faster
+    assert resolve_training({**plan, "precision": other}, records, run).precision == other
+    *_, last = train(records, run, resolve(plan))
+    assert last.event == "done"
+    monkeypatch.setattr(budget, "is_fast_in_bfloat16", lambda device: not fast)
+    assert resolve_training(plan, records, run).precision == faster
+    *_, last = train(records, run, resolve({**plan, "steps": 2}))
+    assert last.step == 2, "resumed elsewhere, in the precision of the run"
 
 
 def test_few_images_are_varied_and_many_are_not(monkeypatch, many):

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 _SHEET_ROWS = 40
 _CELL_PIXELS = 128
+_MAX_WAITING = 8  # completions that wait to be written, a bound on the memory
 _FRAME_PIXELS = 256  # longer side of an animation
 
 
@@ -63,6 +66,7 @@ class CompletionRun:
         self._names.reserve([PurePath(self.results.name)])
         self._sheets = Sheets(self.out, self._names) if len(self.inputs) > 1 else None
         self._sheet: PurePath | None = None  # the one to open
+        self._writes: deque[Future[None]] = deque()
         if self.animations:
             make_folder(self.animations.parent)  # or fail before the search
         with contextlib.ExitStack() as locks:
@@ -84,7 +88,11 @@ class CompletionRun:
         rounds = options.method.steps + 1  # with the initial state
         if self.animations:
             options = replace(options, frames=completion.animation_steps(rounds - 1))
-        with stop_on_signal() as should_stop, progress_bar() as bar:
+        with (
+            stop_on_signal() as should_stop,
+            progress_bar() as bar,
+            ThreadPoolExecutor(1, "pixmend-write") as self._writer,
+        ):
             total = len(self.inputs) * rounds
             task = bar.add_task("searching", total=total, note="")
 
@@ -99,14 +107,23 @@ class CompletionRun:
             for result in self.model.complete_tasks(
                 self._tasks(), options, on_preview=show, should_stop=should_stop
             ):
-                self._write(result)
+                # Files are compressed and reach the disk while the next images are completed.
+                self._submit(self._write, result)
                 self.done += 1
+            while self._writes:
+                self._writes.popleft().result()
             self.stopped = should_stop()
             if not self.stopped:
                 bar.update(task, completed=total, note=f"steps, {self.done} images")
         if self._sheets:
             self._sheets.close()
             self._sheet = self._sheets.first
+
+    def _submit(self, write: Callable[..., None], *arguments: object) -> None:
+        """Write in the thread of writes, in order; raise what an earlier write raised, and wait if many wait."""
+        self._writes.append(self._writer.submit(write, *arguments))
+        while self._writes and (len(self._writes) > _MAX_WAITING or self._writes[0].done()):
+            self._writes.popleft().result()
 
     def _tasks(self) -> Iterator[Task]:
         given = [*(item.path for item in self.inputs), StorePath.of(self.mask)]
@@ -127,7 +144,7 @@ class CompletionRun:
                 getattr(self.model, "check_task", Task.check)(task)
             except (InputError, StoreError) as error:
                 self.failures.append((str(item.path), str(error)))
-                self._record({"file": str(item.path), "error": str(error)})
+                self._submit(self._record, {"file": str(item.path), "error": str(error)})
                 continue
             yield task
 

@@ -59,10 +59,13 @@ def _examine() -> list[str]:
     from google_crc32c import implementation
 
     from pixmend.distributed import choose_device, describe_device
+    from pixmend.hardware import is_fast_in_bfloat16
     from pixmend.models import BUNDLED, load_model
 
+    device = choose_device()
+    fast = "bfloat16" if is_fast_in_bfloat16(device) else "float32"
     hint = "" if torch.cuda.is_available() else "; no CUDA GPU: choose --minutes"
-    stdout.print(f"device    {describe_device(choose_device())}{hint}")
+    stdout.print(f"device    {describe_device(device)}, trains in {fast}{hint}")
     for path in sorted(BUNDLED.glob("*.safetensors")):
         load_model(path)
         stdout.print(f"bundled   {path.stem} ({path.stat().st_size / 1e6:.1f} MB, intact)")

@@ -11,6 +11,7 @@ _MARGIN = _SIDE // 2
 _EXAMPLES = 1024  # patches, each in its eight orientations
 _PRODUCTS = 2**27  # patches of the hole times examples, at most: a bound on the time
 _ROWS = 512  # patches compared at a time
+_BLOCK = 64  # examples of which the nearest is found at a time
 _FLAT = 2 / 127.5  # standard deviation, two grey levels, of patches without detail
 
 
@@ -74,17 +75,26 @@ def _add_detail(answer: Tensor, image: Tensor, share: Tensor, coarser: tuple[int
     looks, details = _examples(image, share, coarser, count)
     weights = _gaussian(answer)
     looks = (_centred(looks) * weights.sqrt()).flatten(1)
-    squares = looks.square().sum(1)
+    filler = -len(looks) % _BLOCK  # examples that are far from all
+    squares = F.pad(looks.square().sum(1), (0, filler), value=math.inf)
+    factors = -2 * F.pad(looks.T, (0, filler))
     result = F.pad(answer, [_MARGIN] * 4)
     for part in torch.split(queries, _ROWS):
         wanted = (_centred(_patches(answer, part)) * weights.sqrt()).flatten(1)
-        nearest = (squares - 2 * wanted @ looks.T).argmin(1)
+        nearest = _argmin((wanted @ factors).add_(squares))
         added = (details[nearest] * weights).permute(1, 0, 2, 3)
         for row in range(_SIDE):
             for column in range(_SIDE):
                 result[:, part[:, 0] + row, part[:, 1] + column] += added[:, :, row, column]
     inside = slice(_MARGIN, -_MARGIN)
     return result[:, inside, inside].clamp(-1, 1)
+
+
+def _argmin(values: Tensor) -> Tensor:
+    """Return the place of the first least value of each row; torch's own takes seven times as long as a minimum of blocks."""
+    blocks = values.unflatten(1, (-1, _BLOCK))
+    best = blocks.amin(2).argmin(1)
+    return best * _BLOCK + blocks[torch.arange(len(best)), best].argmin(1)
 
 
 def _examples(

@@ -6,13 +6,14 @@ The choices become ordinary settings of the run, so the same command resumes wit
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from pixmend.distributed import SINGLE_PROCESS, Group, choose_device
 from pixmend.errors import SettingsError
+from pixmend.hardware import is_fast_in_bfloat16
 from pixmend.images import channel_count
 from pixmend.masks import make_mask
 from pixmend.models import Retrieval, gather_evidence
@@ -21,7 +22,7 @@ from pixmend.rng import array_generator_for
 from pixmend.storage import StorePath
 from pixmend.training.data import BatchLoader
 from pixmend.training.run_directory import RunDirectory, is_run
-from pixmend.training.settings import Precision, TrainSettings, read_recipe, resolve
+from pixmend.training.settings import TrainSettings, read_recipe, resolve
 from pixmend.training.split import group_numbers
 from pixmend.training.step import TrainStep
 from pixmend.training.train_state import initial_state
@@ -45,7 +46,7 @@ _FEW_IMAGES = 5000
 _COMPARED, _QUERIES = 2048, 512  # images that tell what training may vary
 _MIN_FLIP_SHARE = 0.45
 _COPY_ERROR, _MIN_COPIES = 1e-3, 0.05  # mean square in [-1, 1]: 36 dB
-_FITTED = {"filters", "retrieval_images", "batch_size", "ema_decay", "precision"}
+_FITTED = {"filters", "retrieval_images", "batch_size", "ema_decay"}
 CHOSEN = frozenset(_COMMON) | _FITTED | {"horizontal_flip", "inpainter_augmentation"}
 _FORMAT = ("size", "channels", "fit", "background")  # settings that records decide
 _PLACES = 1_000_000  # of a timed learning rate schedule
@@ -142,17 +143,36 @@ def resolve_training(
 ) -> TrainSettings:
     """Return a run's settings; with ``minutes``, open ones fit the time, or are the run's so far."""
     given = {**plan, **_format_of(records)}
-    if "minutes" not in plan:
-        return resolve(given)
-    choices: dict[str, Any] | None = None
-    if group.is_main:
+    choices: dict[str, Any] = {}
+    if group.is_main and "minutes" in plan:
         if is_run(run):
             before = read_recipe(RunDirectory(run).settings)
             choices = {key: before[key] for key in CHOSEN if key in before}
         else:
             device = group.device(plan.get("device", "auto"))
             choices = fit_to_minutes(plan["minutes"], records, given, device)
-    return resolve(group.broadcast_object(choices), given)
+    return settle_precision(resolve(group.broadcast_object(choices), given), run, group)
+
+
+def settle_precision(settings: TrainSettings, run: Path, group: Group) -> TrainSettings:
+    """Return the settings with the run's precision so far, or with the faster one here, in place of ``auto``."""
+    if settings.precision != "auto":
+        return settings
+    settled: TrainSettings | None = None
+    if group.is_main:
+        before = read_recipe(RunDirectory(run).settings) if is_run(run) else {}
+        settled = choose_precision(settings, group.device(settings.device))
+        if "precision" in before:
+            settled = settings.model_copy(update={"precision": resolve(before).precision})
+    return group.broadcast_object(settled)
+
+
+def choose_precision(settings: TrainSettings, device: torch.device) -> TrainSettings:
+    """Return the settings with the faster precision on a device in place of ``auto``."""
+    if settings.precision != "auto":
+        return settings
+    faster = "bfloat16" if is_fast_in_bfloat16(device) else "float32"
+    return settings.model_copy(update={"precision": faster})
 
 
 def fit_to_minutes(
@@ -175,10 +195,10 @@ def fit_to_minutes(
     }
     candidates = [{**values, **candidate, **given} for candidate in _candidates(images)]
     widest, narrowest = candidates[0], candidates[-1]
-    precision = {"precision": _fastest_precision(widest, device)}
 
     def steps_of(candidate: Mapping[str, Any]) -> float:
-        return minutes * 60 / seconds_per_step(resolve(candidate, precision), device)
+        settings = choose_precision(resolve(candidate), device)
+        return minutes * 60 / seconds_per_step(settings, device)
 
     values, steps = widest, steps_of(widest)
     if steps < _MIN_STEPS and steps_of(narrowest) * _WORTH_NARROWING > steps:
@@ -188,18 +208,7 @@ def fit_to_minutes(
                 break
     # The average spans the last twentieth of the steps, or a thousand.
     decay = min(_MAX_EMA_DECAY, 1 - 20 / max(steps, 40))
-    return {**values, **precision, "ema_decay": round(decay, 4), **given}
-
-
-def _fastest_precision(values: Mapping[str, Any], device: torch.device) -> Precision:
-    """Return the precision of faster steps; which one that is depends on the processor's matrix units."""
-    if "precision" in values:
-        return resolve(values).precision
-    seconds = {
-        precision: seconds_per_step(resolve(values, {"precision": precision}), device)
-        for precision in get_args(Precision)
-    }
-    return min(seconds, key=seconds.__getitem__)
+    return {**values, "ema_decay": round(decay, 4), **given}
 
 
 def default_size(minutes: float, device: torch.device) -> Literal[32, 64]:

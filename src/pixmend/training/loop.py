@@ -13,7 +13,7 @@ from pixmend.distributed import SINGLE_PROCESS, Group
 from pixmend.errors import DivergedError, StoppedError
 from pixmend.records import Records
 from pixmend.rng import seed_for
-from pixmend.training.budget import Clock
+from pixmend.training.budget import Clock, settle_precision
 from pixmend.training.callbacks import Callbacks, Progress
 from pixmend.training.checkpoint import (
     broadcast_checkpoint,
@@ -57,6 +57,7 @@ def train(
     one process of the ``group``, all save the state and stop. RunError: the directory holds another
     run, or only damaged checkpoints. OutputError: the disk is full at the start or at the end.
     """
+    settings = settle_precision(settings, run, group)
     check_shares(settings, records, group)
     facts = {"data": data_name, "data_digest": records.digest, "data_count": len(records)}
     facts["processes"] = group.world

@@ -16,7 +16,7 @@ from pixmend.storage import StorePath
 from pixmend.training.augment import TransformName, parse_transforms
 
 LossName = Literal["nonsaturating", "minimax", "hinge"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16"]
 Schedule = Literal["constant", "linear", "cosine"]
 
 _MAX_RECIPE_BYTES = 2**20
@@ -55,7 +55,10 @@ class TrainSettings(DCGANSettings):
     horizontal_flip: bool = Field(False, description="random left-right flips; not for characters")
     random_shift: int = Field(0, ge=0, le=64, description="largest random shift, in pixels")
     gradient_accumulation: int = Field(1, ge=1, le=4096, description="micro-batches per step")
-    precision: Precision = Field("float32", description="of activations; weights stay float32")
+    precision: Precision = Field(
+        "auto",
+        description="of activations; weights stay float32; auto: bfloat16 where it is fast here",
+    )
     sync_batchnorm: bool = Field(True, description="batch norm statistics over all processes")
     ema_decay: Share = Field(0.999, description="decay of G's moving average; 0 = no average")
     inpainter_learning_rate: Rate = Field(2e-3, description="AdamW's learning rate, inpainter")

@@ -138,7 +138,7 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
     bfloat16 has the range of float32, so gradients need no scaling; its 8 bits are too few for
     sums.
     """
-    if precision == "float32":
+    if precision != "bfloat16":
         return contextlib.nullcontext()
     # No cache: a cast weight shared by two passes would sum its gradients in bfloat16.
     return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
