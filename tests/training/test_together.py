@@ -1,6 +1,7 @@
 """Several processes train one run as one process would, and end together, whoever fails."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,13 @@ import torch
 from pixmend.distributed import SINGLE_PROCESS, Group, open_group
 from pixmend.errors import SettingsError
 from pixmend.records import Records
-from pixmend.training import RunDirectory, read_recipe, resolve, train
+from pixmend.training import RunDirectory, read_recipe, resolve, step, train
 from pixmend.training.data import BatchLoader
 from pixmend.training.data_parallel import SynchronisedBatchNorm2d, check_shares
 from pixmend.training.monitor import read_scores
 from pixmend.training.run_directory import shares_of
+from pixmend.training.step import TrainStep
+from pixmend.training.train_state import initial_state
 from tests.training.conftest import ALL_OPTIONS, INPAINTER, TINY
 from tests.training.test_run import assert_same_end, final_tensors
 
@@ -206,6 +209,24 @@ def test_the_inpainter_sees_a_share_of_its_images_augmented(records, tiny):
     plain, half = masked(0.0), masked(0.5)
     changed = torch.tensor([not torch.equal(a, b) for a, b in zip(plain, half, strict=True)])
     assert 0.2 < changed.float().mean() < 0.8
+
+
+def test_masked_batches_are_reused_in_turn(records, tiny, monkeypatch):
+    made, used, masked = [], [], BatchLoader.masked
+    monkeypatch.setattr(BatchLoader, "masked", lambda *args: made.append(masked(*args)) or made[-1])
+    take = step.inpainter_step
+    monkeypatch.setattr(
+        step,
+        "inpainter_step",
+        lambda state, batch, *a, **k: used.append(batch) or take(state, batch, *a, **k),
+    )
+    settings = tiny(**INPAINTER, inpainter_steps=2, inpainter_reuse=3)
+    loader = BatchLoader(records.images, settings, torch.device("cpu"), np.arange(2, 20))
+    loader.open(records, lambda: False)
+    state = initial_state(settings, torch.device("cpu"))
+    assert all(map(math.isfinite, TrainStep(state, settings, loader, print).take(1, 2)))
+    numbers = [next(n for n, each in enumerate(made) if each is batch) for batch in used]
+    assert numbers == [0, 1, 0, 1, 0, 1]
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused(records, tiny):

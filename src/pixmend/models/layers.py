@@ -109,12 +109,11 @@ class _Gradient(torch.autograd.Function):
         ctx.save_for_backward(*operands)
         given = [each for each in operands if each is not None]
         room = products if given[0].dtype == torch.bfloat16 else minimal_filtering
-        function = {
-            "fine": room.transposed_convolve,
-            "weight": room.weight_gradient,
-            "coarse": room.convolve,
-        }[by]
-        return function(*given)
+        if by == "fine":
+            result: Tensor = room.transposed_convolve(*given)
+        else:
+            result = room.convolve(*given) if by == "coarse" else room.weight_gradient(*given)
+        return result
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401

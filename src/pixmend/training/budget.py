@@ -31,6 +31,7 @@ from pixmend.training.train_state import initial_state
 _COMMON: dict[str, Any] = {
     "inpainter_filters": 32,
     "inpainter_steps": 3,
+    "inpainter_reuse": 2,  # neighbours and fills of a batch take as long as an update
     "lr_schedule": "cosine",
     "steps": 10_000_000,  # never reached: time is up before
 }
@@ -158,13 +159,12 @@ def settle_precision(settings: TrainSettings, run: Path, group: Group) -> TrainS
     """Return the settings with the run's precision so far, or with the faster one here, in place of ``auto``."""
     if settings.precision != "auto":
         return settings
-    settled: TrainSettings | None = None
+    precision = ""
     if group.is_main:
         before = read_recipe(RunDirectory(run).settings) if is_run(run) else {}
-        settled = choose_precision(settings, group.device(settings.device))
-        if "precision" in before:
-            settled = settings.model_copy(update={"precision": resolve(before).precision})
-    return group.broadcast_object(settled)
+        faster = choose_precision(settings, group.device(settings.device)).precision
+        precision = before.get("precision", faster)
+    return resolve(settings.model_dump(), {"precision": group.broadcast_object(precision)})
 
 
 def choose_precision(settings: TrainSettings, device: torch.device) -> TrainSettings:

@@ -64,6 +64,9 @@ class TrainSettings(DCGANSettings):
     inpainter_learning_rate: Rate = Field(2e-3, description="AdamW's learning rate, inpainter")
     inpainter_batch: int = Field(32, ge=1, le=65536, description="images per step, inpainter")
     inpainter_steps: Count = Field(1, description="steps of the inpainter per step of G")
+    inpainter_reuse: int = Field(
+        1, ge=1, le=64, description="times that each masked batch is trained on, in turn"
+    )
     inpainter_draws: int = Field(
         4, ge=1, le=64, description="completions per image, of which the best is trained"
     )

@@ -97,16 +97,17 @@ class TrainStep:
             loss = generator_step(state, fakes, seen, settings, transform)
         means.append(loss.mean())
         if state.inpainter is not None:
-            for inner in range(settings.inpainter_steps):
-                means.insert(0, self._inpaint(loaders, inner, draws=draws))
+            numbers = range(settings.inpainter_steps)
+            masked = [[each.masked(state.step, inner) for each in loaders] for inner in numbers]
+            for once in masked * settings.inpainter_reuse:
+                means.insert(0, self._inpaint(once, draws=draws))
         state.micro_batch = 0
         return means
 
-    def _inpaint(self, loaders: list[BatchLoader], inner: int, *, draws: bool) -> Tensor:
+    def _inpaint(self, batches: list[MaskedBatch], *, draws: bool) -> Tensor:
         """Update the inpainter over all micro-batches, then the discriminator of its draws; return the mean loss."""
         state, drawn = self._state, []
-        for state.micro_batch, loader in enumerate(loaders):
-            batch = loader.masked(state.step, inner)
+        for state.micro_batch, batch in enumerate(batches):
             losses, images = inpainter_step(state, batch, self._settings, draws=draws)
             drawn.append((batch, images))
         mean = losses.mean()
