@@ -307,3 +307,9 @@ def test_python_asks_for_a_mask_too(untrained):
     best = model.complete(image, method="classic", steps=1).best
     assert np.array_equal(best[~np.isnan(image)], image[~np.isnan(image)])
     assert np.isfinite(best).all()
+
+
+def test_a_run_of_few_steps_says_that_it_is_poor(program, images, tmp_path):
+    short = (*TINY, "size=16", "inpainter_filters=0", "monitor=false")
+    ran = train(program, images, tmp_path / "run", "--minutes", "0.001", settings=short)
+    assert re.search(r"warning: only \d+ steps? in 0.001 minutes.*more --minutes", ran.err), ran.err

@@ -95,6 +95,15 @@ def counting_bar(name: str, failed: str) -> Iterator[Callable[[tuple[int, int, i
 
 
 @contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Show that something takes a while: a line, which moves on a terminal until it is done."""
+    if not stderr.is_terminal:
+        stderr.print(text)
+    with stderr.status(escape(text)):
+        yield
+
+
+@contextmanager
 def quiet_unless(speaking: bool) -> Iterator[None]:
     """Silence the terminal within the block unless ``speaking``: one process prints for a group."""
     stdout.quiet = stderr.quiet = not speaking

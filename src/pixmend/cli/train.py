@@ -19,6 +19,7 @@ from pixmend.cli.terminal import (
     stderr,
     stdout,
     stop_on_signal,
+    waiting,
 )
 from pixmend.errors import counted
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from pixmend.records import Records
     from pixmend.storage import StorePath
     from pixmend.training import Scores, TrainSettings
+
+_FEW_STEPS = 20  # a run that took fewer has hardly begun
 
 Data = Annotated[
     str, Argument(help="Record folder, or image folder (packed into RUN first); path or URL.")
@@ -82,9 +85,10 @@ def train(
             )  # fmt: skip
         for problem in records.bad:
             stderr.print(f"left out: {problem}")
-        if "minutes" in plan and not training.is_run(folder) and group.is_main:
-            stderr.print("timing networks on this machine, for a minute or so")
-        settings = training.resolve_training(plan, records, folder, group=group)
+        with contextlib.ExitStack() as timing:
+            if "minutes" in plan and not training.is_run(folder) and group.is_main:
+                timing.enter_context(waiting("timing networks on this machine, for half a minute"))
+            settings = training.resolve_training(plan, records, folder, group=group)
         if dry_run:
             for line in training.to_toml(settings).splitlines():
                 stdout.print(line)
@@ -165,6 +169,11 @@ def _train(
     if event == "stopped":
         stderr.print(f"stopped at step {now.step:,}, saved; run the same command again to resume")
         return True
+    if settings.minutes is not None and now.step < _FEW_STEPS:
+        stderr.print(
+            f"warning: only {counted(now.step, 'step')} in {settings.minutes:g} minutes: the machine is slow "
+            "or was busy; its completions will be poor; train in a new folder with more --minutes"
+        )
     files = training.RunDirectory(run)
     following = f"pixmend complete {shlex.quote(str(run))} IMAGES --mask MASK --out DONE"
     model = find_model(run)

@@ -189,7 +189,7 @@ def fit_to_minutes(
     fitting = _RETRIEVAL_BYTES // (shape.size**2 * channel_count(shape.channels))
     values: dict[str, Any] = {
         **_COMMON,
-        "retrieval_images": min(images, fitting),
+        "retrieval_images": min(images, fitting) if given.get("inpainter_filters", 1) else 0,
         "horizontal_flip": few and is_flip_invariant(records),
         "inpainter_augmentation": 0.5 if few and not has_near_copies(records) else 0.0,
     }
