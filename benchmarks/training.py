@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from statistics import median
-from typing import get_args
 
 import torch
 from packing import cpu_name
@@ -27,18 +26,18 @@ from pixmend.images import channel_count
 from pixmend.models import Discriminator, Generator, sample_latents
 from pixmend.rng import generator_for
 from pixmend.training import TrainSettings, resolve
-from pixmend.training.settings import Precision
 from pixmend.training.step import autocast, discriminator_step, generator_step
 from pixmend.training.train_state import initial_state
 
+_CPU = torch.device("cpu")
 _WARM_UP = 2
 # Forward passes per sample; a weight or input gradient costs as much as a forward pass. D's step:
 # G once, then D forward and its two gradients for real and for fake images. G's step: D forward and
 # the gradient of its input, and G's two gradients.
-_FEWEST = 1 + 2 * 3 + 2 + 2
-_OURS = _FEWEST
+FEWEST = 1 + 2 * 3 + 2 + 2
+_OURS = FEWEST
 # The tutorial reuses D's fake images too, but computes D's weight gradients in G's step.
-_PLAIN = _FEWEST + 1
+_PLAIN = FEWEST + 1
 
 
 def main() -> None:
@@ -58,7 +57,7 @@ def main() -> None:
     clock = time.thread_time if options.threads == 1 else time.perf_counter
     limits = [sgemm(clock)]
     loops = {"plain eager loop": PlainLoop(settings).step}
-    for precision in get_args(Precision):
+    for precision in ("float32", "bfloat16"):
         loops[precision] = our_loop(settings.model_copy(update={"precision": precision}))
     seconds = interleaved(loops, options.steps, clock)
     limits.append(sgemm(clock))
@@ -103,25 +102,28 @@ def sgemm(clock: Callable[[], float], side: int = 2048, repeats: int = 12) -> fl
 class PlainLoop:
     """The training step of PyTorch's public DCGAN tutorial."""
 
-    def __init__(self, settings: TrainSettings) -> None:
+    def __init__(self, settings: TrainSettings, device: torch.device = _CPU) -> None:
         networks = settings.networks()
         widths = networks.widths(networks.filters)
         self.batch, self.latent_dim = settings.batch_size, networks.latent_dim
         colours = channel_count(networks.channels)
-        self.generator = plain_generator(networks.latent_dim, widths, networks.start, colours)
-        self.discriminator = plain_discriminator(widths[::-1], networks.start, colours)
+        generator = plain_generator(networks.latent_dim, widths, networks.start, colours)
+        discriminator = plain_discriminator(widths[::-1], networks.start, colours)
+        self.generator, self.discriminator = generator.to(device), discriminator.to(device)
         self.adam_g = torch.optim.Adam(self.generator.parameters(), 2e-4, (0.5, 0.999))
         self.adam_d = torch.optim.Adam(self.discriminator.parameters(), 2e-4, (0.5, 0.999))
-        self.real = torch.rand(self.batch, colours, networks.size, networks.size) * 2 - 1
+        shape = (self.batch, colours, networks.size, networks.size)
+        self.real = torch.rand(shape, device=device) * 2 - 1
         self.criterion = nn.BCELoss()
 
     def step(self) -> None:
         """Take one step of D and one of G."""
-        ones, zeros = torch.ones(self.batch), torch.zeros(self.batch)
+        ones = torch.ones(self.batch, device=self.real.device)
+        zeros = torch.zeros_like(ones)
         self.discriminator.zero_grad()
         loss_real = self.criterion(self.discriminator(self.real).view(-1), ones)
         loss_real.backward()
-        fake = self.generator(torch.randn(self.batch, self.latent_dim, 1, 1))
+        fake = self.generator(torch.randn(self.batch, self.latent_dim, 1, 1, device=ones.device))
         loss_fake = self.criterion(self.discriminator(fake.detach()).view(-1), zeros)
         loss_fake.backward()
         self.adam_d.step()
@@ -158,15 +160,15 @@ def plain_discriminator(widths: list[int], start: int, colours: int) -> nn.Seque
     return nn.Sequential(*layers, nn.Conv2d(inputs, 1, start, 1, 0, bias=False), nn.Sigmoid())
 
 
-def our_loop(settings: TrainSettings) -> Callable[[], None]:
+def our_loop(settings: TrainSettings, device: torch.device = _CPU) -> Callable[[], None]:
     """Return the training step of `pixmend.training.loop` on images in memory."""
-    state, networks = initial_state(settings, torch.device("cpu")), settings.networks()
-    real = torch.rand(settings.batch_size, 3, settings.size, settings.size) * 2 - 1
+    state, networks = initial_state(settings, device), settings.networks()
+    real = torch.rand(settings.batch_size, 3, settings.size, settings.size, device=device) * 2 - 1
     real = real.contiguous(memory_format=torch.channels_last)
 
     def step() -> None:
         generator = generator_for(settings.seed, "z", str(state.step), "0")
-        z = sample_latents(networks, settings.batch_size, generator)
+        z = sample_latents(networks, settings.batch_size, generator).to(device)
         with autocast(settings.precision, z.device):
             fake = state.generator(z).float()
         loss_d = discriminator_step(state, real, fake, settings).mean()
@@ -194,7 +196,7 @@ def interleaved(
 def table(
     seconds: dict[str, list[float]], units: dict[str, int], settings: TrainSettings, limit: float
 ) -> str:
-    needed = _FEWEST * forward_flops(settings) * settings.batch_size
+    needed = FEWEST * forward_flops(settings) * settings.batch_size
     plain = seconds["plain eager loop"]
     lines = [
         "| loop | units/sample | s/step, median | min | images/s, median | best | speed-up, median | best | "
@@ -213,11 +215,11 @@ def table(
 
 def describe(options: argparse.Namespace, unit: float, limits: list[float]) -> str:
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    needed = _FEWEST * unit * options.batch
+    needed = FEWEST * unit * options.batch
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {cpu_name()}, {options.threads} threads, load {load}, torch {torch.__version__}.\n"
         f"{options.filters} filters, {options.size} px, RGB, kernel 4, batch {options.batch}: a forward unit is "
-        f"{unit / 1e6:.1f} MFLOP/sample, a step needs at least {_FEWEST} units, {needed / 1e9:.1f} GFLOP; sgemm before "
+        f"{unit / 1e6:.1f} MFLOP/sample, a step needs at least {FEWEST} units, {needed / 1e9:.1f} GFLOP; sgemm before "
         f"and after {limits[0] / 1e9:.0f} and {limits[1] / 1e9:.0f} GFLOP/s, so at best {needed / max(limits):.2f} s/step.\n"
     )
 
