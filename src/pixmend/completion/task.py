@@ -129,8 +129,8 @@ def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: A
 def mask_file(mask: str, image: StorePath, relative: PurePath) -> StorePath | None:
     """Return the file of a mask folder for an image; None if ``mask`` is no folder.
 
-    ``relative`` is the image's path below the folder of images. The mask has that path but for its suffix, or the end of it:
-    ``masks/a/x.png`` for ``a/x.jpg``, else ``masks/x.png``. Names that look the same are the same, however they are encoded.
+    ``relative`` is the image's path below the folder of images. The mask has the same path with any suffix, or the end of that
+    path: ``masks/a/x.png`` for ``a/x.jpg``, else ``masks/x.png``. Names that look the same are the same, however they are encoded.
     MaskError if there is none, or several.
     """
     if is_spec(mask) or not (folder := StorePath.of(mask)).is_folder():

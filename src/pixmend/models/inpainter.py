@@ -256,7 +256,7 @@ def inpaint(
 def _answer(
     inpainter: Inpainter, evidence: Evidence, z: Tensor, count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the fields of `Inpainted` for the first ``count`` rows of the evidence, of which there are whole blocks."""
+    """Return the fields of `Inpainted` for the first ``count`` rows of the evidence, which has whole blocks of rows."""
     draws = len(z)
     maps = inpainter.encode(evidence)
     estimate = inpainter.estimate(maps, evidence)
