@@ -55,20 +55,7 @@ class MissingError(InputError):
 
 
 class RecordError(InputError):
-    """A record shard is broken.
-
-    Parameters
-    ----------
-    message
-        One line with the shard, the byte offset and the fix.
-    shard, offset
-        The file's path, and the byte at which the broken record starts.
-    """
-
-    def __init__(self, message: str, *, shard: str = "", offset: int = 0) -> None:
-        super().__init__(message)
-        self.shard = shard
-        self.offset = offset
+    """A record shard is broken; the message names it, and the byte at which the record starts."""
 
 
 class SettingsError(PixmendError):
