@@ -84,15 +84,15 @@ def test_the_client_gives_what_python_gives_in_every_mode(served, kind):
 
 
 @pytest.mark.parametrize(("suffix", "mode"), [(".tif", "CMYK"), (".webp", "RGB"), (".bmp", "L")])
-def test_a_format_that_holds_the_answer_comes_back_in_kind(served, program, tmp_path, suffix, mode):
+def test_a_format_that_holds_the_answer_comes_back_in_kind(
+    served, program, tiny_file, tmp_path, suffix, mode
+):
     path = tmp_path / f"a{suffix}"
     Image.new(mode, (20, 24)).save(path)
-    assert (
-        program("complete", "--mask", "center", "characters", path, "--out", tmp_path / "out").code
-        == 0
-    )
+    options = ("--mask", "center", "--steps", 1, "--out", tmp_path / "out")
+    assert program("complete", tiny_file, path, *options).code == 0
     files = {"image": (path.name, path.read_bytes(), "image/any")}
-    (told,) = served.post(files=files).json()["candidates"]
+    (told,) = served.post(files=files, model="tiny", steps=1).json()["candidates"]
     assert told["file"]["suffix"] == suffix
     content = base64.b64decode(told["file"]["data"])
     assert content == (tmp_path / "out" / path.name).read_bytes()
@@ -119,7 +119,7 @@ def test_a_mask_is_a_shape_or_an_image_and_the_server_draws_each_shape(served):
         assert np.array_equal(hole, make_mask(spec, 24, 20, seed=3).hole)
         image = ("a.png", png(), "image/png")
         files = {"image": image, "mask": ("m.png", drawn.content, "image/png")}
-        fields = {"accept": "image/png", "seed": 3}
+        fields = {"accept": "image/png", "seed": 3, "model": "tiny", "steps": 1}
         by_image = served.post(files=files, **fields)
         assert (
             by_image.content
