@@ -58,6 +58,7 @@ class Model:
 
     @property
     def settings(self) -> models.DCGANSettings:
+        """The settings of the networks."""
         return self.networks.settings
 
     @property

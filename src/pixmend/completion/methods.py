@@ -117,7 +117,6 @@ class Method:
         )
 
     def latent_radius(self, settings: DCGANSettings) -> float:
-        """Return the bound of |z_i|."""
         return clip_radius(settings) if self.latent_clip is None else self.latent_clip
 
 

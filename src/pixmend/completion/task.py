@@ -83,7 +83,6 @@ class CompletionOptions:
     frames: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise a SettingsError for a value out of range."""
         check_seed(self.seed)
         if not is_whole(self.candidates, 1, 64):
             raise SettingsError(
