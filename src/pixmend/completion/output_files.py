@@ -14,7 +14,7 @@ from pixmend.completion.result import Completion
 from pixmend.images import encode_png, image_bytes, lossless_suffix
 from pixmend.storage import StorePath
 
-_LONGEST = 255  # bytes of a file's name on every file system at hand
+_LONGEST = 255  # bytes of a file's name on common file systems
 
 
 @dataclass(frozen=True)

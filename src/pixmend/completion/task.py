@@ -45,42 +45,24 @@ class Task:
 
 @dataclass(frozen=True)
 class CompletionOptions:
-    """How to complete.
+    """How to complete."""
 
-    Attributes
-    ----------
-    method
-        See `find_method`.
-    candidates
-        Distinct answers an image, best first.
-    snapshots
-        Steps after which the state of the search is kept; those past its last step are ignored.
-    seed
-        Random seed.
-    batch
-        Images (or windows of images) completed at a time: bounds memory, changes no result.
-    seconds
-        Time limit of each batch. The search then ignores the method's number of steps, which remains the length of its schedule.
-        Results depend on the clock. None: the method's number of steps.
-    answer
-        ``sharp``, a draw; or ``average``, the mean of all plausible answers, which errs least and blurs. The average precedes the
-        draws.
-    view
-        What the model sees: the whole image, framed as its training images were, or a window around each hole (`windows_around`).
-        A window suits textures, and images far larger than the model.
-    frames
-        Steps after which a frame is kept for `animation_frames`.
-    """
-
-    method: "Method"
-    candidates: int = 1
+    method: "Method"  # see `find_method`
+    candidates: int = 1  # distinct answers an image, best first
+    # Steps after which the state of the search is kept; those past its last step are ignored.
     snapshots: tuple[int, ...] = (500, 1000)
     seed: int = 0
+    # Images (or windows of images) completed at a time: bounds memory, changes no result.
     batch: int = 16
+    # Time limit of each batch. The search then ignores the method's number of steps, which remains the length of its schedule.
+    # Results depend on the clock.
     seconds: float | None = None
+    # ``sharp``, a draw; or ``average``, the mean of all plausible answers, which errs least and blurs. It precedes the draws.
     answer: Answer = "sharp"
+    # What the model sees: the whole image, framed as its training images were, or a window around each hole (`windows_around`).
+    # A window suits textures, and images far larger than the model.
     view: View = "whole"
-    frames: tuple[int, ...] = ()
+    frames: tuple[int, ...] = ()  # steps after which a frame is kept for `animation_frames`
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
