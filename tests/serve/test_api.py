@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import pixmend
 from pixmend.client import Client
 from pixmend.errors import ServerError
 from pixmend.masks import SHAPES, make_mask
@@ -49,7 +48,8 @@ def test_bytes_are_those_of_the_command_line_and_of_python(served, program, tmp_
     candidates = [base64.b64decode(each["image"]) for each in told["candidates"]]
     assert candidates[0] == whole
     assert candidates[1] == (tmp_path / "here" / f"{given.stem}.candidate-2.png").read_bytes()
-    result = pixmend.load("characters").complete(given, "half:left", candidates=3, seed=5)
+    model = served.catalogue["characters"].model
+    result = model.complete(given, "half:left", candidates=3, seed=5)
     for content, image in zip(candidates, result.images, strict=True):
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), np.asarray(image))
     there = ("--server", served.url, *options, tmp_path / "there")
