@@ -19,7 +19,9 @@ from pixmend.models import (
     sample_latents,
 )
 from pixmend.rng import generator_for
+from pixmend.storage import retry
 from tests.stores import environment_for, make_bucket, s3_server
+from tests.webserver import website
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -99,6 +101,21 @@ def bucket(s3_url, monkeypatch, request):
     name = f"b{abs(hash(request.node.nodeid))}"
     make_bucket(s3_url, name)
     return f"s3://{name}"
+
+
+@pytest.fixture
+def site():
+    """Return a web server of this process."""
+    with website() as running:
+        yield running
+
+
+@pytest.fixture
+def model_cache(tmp_path, monkeypatch):
+    """Return the folder of local copies of models by URL, one of this test's own; no failure is waited for."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(retry, "_FIRST_WAIT", 0.0)
+    return tmp_path / "cache" / "pixmend" / "models"
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@
     result = model.complete(image, mask="center", candidates=4)
     result.best, result.sheet()
 
-``image`` is a path, a PIL image or a NumPy array, and the answer has the type it was given. Errors a user can mend are
+``image`` is a path, a PIL image or a NumPy array, and the answer has the same type. Errors that a user can fix are
 `PixmendError`.
 """
 

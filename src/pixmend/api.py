@@ -53,7 +53,6 @@ class Model:
         self.networks, self._device = networks, chosen
 
     def __repr__(self) -> str:
-        """Return a line of settings."""
         settings = self.settings
         return f"<Model of {settings.size} px {settings.channels} images on {self._device}>"
 

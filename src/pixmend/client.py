@@ -34,8 +34,6 @@ from pixmend.completion import (
 from pixmend.errors import ImageError, ServerError
 from pixmend.images import Pixels, decode_image, encode_png, open_image
 
-__all__ = ["Client", "RemoteModel"]
-
 _T = TypeVar("_T")
 _OPTIONS = ("seconds", "candidates", "seed", "answer", "view")  # sent as they are
 
@@ -66,7 +64,6 @@ class Client:
         return replace(result, like=image) if isinstance(image, np.ndarray) else result
 
     def complete_task(self, task: Task, *, model: str, settings: Mapping[str, Any]) -> Completion:
-        """Complete a task; see `complete`."""
         form = _form(task, {"model": model, "full": True, **settings, "range": None})
         return self._request("POST", "/v1/completions", partial(_completion, task), **form)
 

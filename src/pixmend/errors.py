@@ -1,25 +1,6 @@
-"""Errors that a user can fix.
+"""Errors that a user can fix: each names the file, the field and the fix, in one line.
 
-Each names the file, the field and the fix, in one line.
-
-    PixmendError
-    ├── InputError           the input cannot be used
-    │   ├── ImageError       an image is missing, unreadable, too large or of an unknown kind
-    │   ├── MaskError        a mask is invalid, does not fit, or leaves nothing to do
-    │   ├── MissingError     nothing is at a path or URL
-    │   └── RecordError      a record shard is broken (names it, and the byte)
-    ├── SettingsError        a setting or recipe key is unknown or out of range
-    ├── ModelFileError       a model file or checkpoint is truncated, altered or of another version
-    │   └── VersionError     a newer pixmend wrote it
-    ├── RunError             a run directory holds another run, or no usable checkpoint
-    │   ├── DivergedError    training met values that are not finite
-    │   └── PeerError        another process of the group ended
-    ├── StoreError           a store is unreachable, refuses or keeps failing; its file may be good
-    ├── ServerError          a pixmend server is unreachable or refuses
-    ├── ClusterError         a cluster is unreachable, or its machines do not match
-    └── OutputError          a result cannot be written
-
-StoppedError is not an error but the way out of a loop on request. Any other exception is a bug and
+`StoppedError` is not an error but the way out of a loop on request. Any other exception is a bug and
 keeps its traceback.
 """
 
@@ -55,20 +36,7 @@ class MissingError(InputError):
 
 
 class RecordError(InputError):
-    """A record shard is broken.
-
-    Parameters
-    ----------
-    message
-        One line with the shard, the byte offset and the fix.
-    shard, offset
-        The file's path, and the byte at which the broken record starts.
-    """
-
-    def __init__(self, message: str, *, shard: str = "", offset: int = 0) -> None:
-        super().__init__(message)
-        self.shard = shard
-        self.offset = offset
+    """A record shard is broken; the message names it, and the byte at which the record starts."""
 
 
 class SettingsError(PixmendError):

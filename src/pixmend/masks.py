@@ -300,7 +300,7 @@ def _check_option(shape: str, option: str) -> tuple[tuple[int, int, int], int] |
 
 
 def _marked(picture: Picture, shape: str, option: str) -> Known | None:
-    """Return the pixels that an image marks as missing; None if it has nothing of the kind."""
+    """Return the pixels that an image marks as missing; None if it marks none that way."""
     if chosen := _check_option(shape, option):
         levels = to_channels(to_eight_bits(picture.pixels)[..., :3], "RGB")
         hole = np.ones(levels.shape[:2], bool)

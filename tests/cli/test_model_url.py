@@ -9,26 +9,13 @@ import pytest
 import pixmend
 from pixmend.models import BUNDLED, save_model
 from pixmend.serve import Catalogue
-from pixmend.storage import StorePath, retry
+from pixmend.storage import StorePath
 from tests.serve.conftest import serving
 from tests.stores import Counted, FakeHub, fresh
-from tests.webserver import website
 
 EXAMPLE = next(iter(sorted((BUNDLED / "characters").rglob("*.png"))))
 TOKEN = "?token=s3cr3t"
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(retry, "_FIRST_WAIT", 0.0)
-    return tmp_path / "cache" / "pixmend" / "models"
-
-
-@pytest.fixture
-def site():
-    with website() as running:
-        yield running
+pytestmark = pytest.mark.usefixtures("model_cache")
 
 
 @pytest.fixture
@@ -92,7 +79,7 @@ def test_every_verb_takes_a_url_for_its_model(address, model, program, tmp_path)
     assert pixmend.load(address).settings == pixmend.load(model).settings
 
 
-def test_a_file_that_is_no_model_is_told_by_its_url_and_not_kept(site, model, program, cache):
+def test_a_file_that_is_no_model_is_told_by_its_url_and_not_kept(site, model, program, model_cache):
     content = model.read_bytes()
     flipped = bytearray(content)
     flipped[-5] ^= 1
@@ -114,7 +101,7 @@ def test_a_file_that_is_no_model_is_told_by_its_url_and_not_kept(site, model, pr
         assert words in ran.err
         assert ran.err.count("\n") == 1
         assert "s3cr3t" not in ran.err
-    assert list(cache.iterdir()) == []
+    assert list(model_cache.iterdir()) == []
 
 
 def test_a_model_that_is_not_there_is_one_line(site, program, tmp_path):

@@ -1,6 +1,7 @@
 """Records read back at random; each broken byte is named, and the rest still reads."""
 
 import copy
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -107,9 +108,8 @@ def test_a_flipped_byte_is_named_and_skipped(packed: tuple[Path, Manifest], part
     break_at(shard, offsets[1] + at[part])
     broken = manifest.shards[0].count + 1
     records = Records(folder)
-    with pytest.raises(RecordError) as caught:
+    with pytest.raises(RecordError, match=re.escape(f"{shard}: record at byte {offsets[1]:,}:")):
         records.images([broken])
-    assert (caught.value.shard, caught.value.offset) == (str(shard), offsets[1])
     assert np.array_equal(
         records.images([broken - 1, broken + 1]), before[[broken - 1, broken + 1]]
     )
@@ -173,9 +173,8 @@ def test_a_whole_record_of_another_kind_is_named(packed: tuple[Path, Manifest]) 
     Manifest.model_validate(content).write(folder)
     records = Records(folder)
     for index in range(4):
-        with pytest.raises(RecordError, match=shard.name) as caught:
+        with pytest.raises(RecordError, match=rf"{shard.name}: .*byte {offsets[index]:,}:"):
             records.images([index])
-        assert caught.value.offset == offsets[index]
 
 
 def test_what_is_no_record_folder(packed: tuple[Path, Manifest], tmp_path: Path) -> None:

@@ -81,11 +81,17 @@ def small_pool():
 
 
 @pytest.fixture(scope="session")
-def catalogue(lively, tmp_path_factory):
-    """Return the bundled model, which completes in one pass, and a tiny one that searches."""
+def tiny_file(lively, tmp_path_factory):
+    """Return the file of a tiny model that searches."""
     path = tmp_path_factory.mktemp("served") / "tiny.safetensors"
     save_model(lively(), path)
-    return Catalogue.load(["characters", str(path)], device="cpu")
+    return path
+
+
+@pytest.fixture(scope="session")
+def catalogue(tiny_file):
+    """Return the bundled model, which completes in one pass, and the tiny one."""
+    return Catalogue.load(["characters", str(tiny_file)], device="cpu")
 
 
 @pytest.fixture(scope="session")

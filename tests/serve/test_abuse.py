@@ -220,7 +220,7 @@ def big_request(server, path):
         "POST",
         server.url + path,
         files={"image": ("a.png", png(700, 700), "image/png")},
-        data={"mask_spec": "center", "method": "instant", "candidates": "8", "blend": "paste"},
+        data={"mask_spec": "center", "model": "tiny", "steps": "1", "candidates": "4"},
         headers={"connection": "close"},
     )
     head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
@@ -237,7 +237,7 @@ def test_a_client_that_never_reads_frees_its_place(limited, hasty, path):
             until(lambda: server.metric("pixmend_batch_size_count") == 1, 200)
             until(lambda: server.metric("pixmend_inside") == 0, 200)
             assert server.metric("pixmend_streams") == 0
-        assert server.post(method="instant").status_code == 200
+        assert server.post(model="tiny", steps=1).status_code == 200
 
 
 def test_a_client_that_reads_slowly_but_reads_gets_all_of_it(limited, monkeypatch):
@@ -253,7 +253,7 @@ def test_a_client_that_reads_slowly_but_reads_gets_all_of_it(limited, monkeypatc
                 time.sleep(0.15)
         head, _, body = content.partition(b"\r\n\r\n")
         assert b"200 OK" in head
-        assert len(json.loads(body)["candidates"]) == 8
+        assert len(json.loads(body)["candidates"]) == 4
 
 
 def test_newcomers_take_the_place_of_those_that_send_nothing(limited, monkeypatch):

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import pixmend
 from pixmend.client import Client
 from pixmend.errors import ServerError
 from pixmend.masks import SHAPES, make_mask
@@ -49,7 +48,8 @@ def test_bytes_are_those_of_the_command_line_and_of_python(served, program, tmp_
     candidates = [base64.b64decode(each["image"]) for each in told["candidates"]]
     assert candidates[0] == whole
     assert candidates[1] == (tmp_path / "here" / f"{given.stem}.candidate-2.png").read_bytes()
-    result = pixmend.load("characters").complete(given, "half:left", candidates=3, seed=5)
+    model = served.catalogue["characters"].model
+    result = model.complete(given, "half:left", candidates=3, seed=5)
     for content, image in zip(candidates, result.images, strict=True):
         assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), np.asarray(image))
     there = ("--server", served.url, *options, tmp_path / "there")
@@ -84,15 +84,15 @@ def test_the_client_gives_what_python_gives_in_every_mode(served, kind):
 
 
 @pytest.mark.parametrize(("suffix", "mode"), [(".tif", "CMYK"), (".webp", "RGB"), (".bmp", "L")])
-def test_a_format_that_holds_the_answer_comes_back_in_kind(served, program, tmp_path, suffix, mode):
+def test_a_format_that_holds_the_answer_comes_back_in_kind(
+    served, program, tiny_file, tmp_path, suffix, mode
+):
     path = tmp_path / f"a{suffix}"
     Image.new(mode, (20, 24)).save(path)
-    assert (
-        program("complete", "--mask", "center", "characters", path, "--out", tmp_path / "out").code
-        == 0
-    )
+    options = ("--mask", "center", "--steps", 1, "--out", tmp_path / "out")
+    assert program("complete", tiny_file, path, *options).code == 0
     files = {"image": (path.name, path.read_bytes(), "image/any")}
-    (told,) = served.post(files=files).json()["candidates"]
+    (told,) = served.post(files=files, model="tiny", steps=1).json()["candidates"]
     assert told["file"]["suffix"] == suffix
     content = base64.b64decode(told["file"]["data"])
     assert content == (tmp_path / "out" / path.name).read_bytes()
@@ -119,7 +119,7 @@ def test_a_mask_is_a_shape_or_an_image_and_the_server_draws_each_shape(served):
         assert np.array_equal(hole, make_mask(spec, 24, 20, seed=3).hole)
         image = ("a.png", png(), "image/png")
         files = {"image": image, "mask": ("m.png", drawn.content, "image/png")}
-        fields = {"accept": "image/png", "seed": 3}
+        fields = {"accept": "image/png", "seed": 3, "model": "tiny", "steps": 1}
         by_image = served.post(files=files, **fields)
         assert (
             by_image.content

@@ -270,7 +270,8 @@ def test_no_image_is_written_to_disk(limited, monkeypatch):
     monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", refuse)
     with limited() as server:
         assert len(png(900, 900)) > 2**21
-        assert server.post(files={"image": png(900, 900)}, method="instant").status_code == 200
+        image = {"image": png(900, 900)}
+        assert server.post(files=image, model="tiny", steps=1).status_code == 200
 
 
 def test_the_program_serves_prints_a_token_off_loopback_and_drains_on_sigterm(tmp_path):

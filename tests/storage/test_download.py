@@ -20,19 +20,7 @@ from tests.webserver import send, website
 CONTENT = b"weights" * 1000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 SECRETS = "http://me:s3cr3t@{}/m.safetensors?token=s3cr3t"
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(retry, "_FIRST_WAIT", 0.0)
-    return tmp_path / "cache" / "pixmend" / "models"
-
-
-@pytest.fixture
-def site():
-    with website() as running:
-        yield running
+pytestmark = pytest.mark.usefixtures("model_cache")
 
 
 def copy(url, check=lambda path: None):
@@ -40,8 +28,8 @@ def copy(url, check=lambda path: None):
     return local_copy(StorePath.of(url), pin, locate=lambda place: place, check=check)
 
 
-def copies(cache):
-    return sorted(path.name for path in cache.iterdir() if path.suffix != ".json")
+def copies(model_cache):
+    return sorted(path.name for path in model_cache.iterdir() if path.suffix != ".json")
 
 
 @pytest.fixture
@@ -73,18 +61,18 @@ def names(monkeypatch, **hosts):
     monkeypatch.setattr(socket, "getaddrinfo", find)
 
 
-def test_a_copy_is_the_file_under_its_digest_and_a_pinned_one_needs_no_request(site, cache):
+def test_a_copy_is_the_file_under_its_digest_and_a_pinned_one_needs_no_request(site, model_cache):
     site.give("/m.safetensors", CONTENT)
     path = copy(site.url("/m.safetensors"))
     assert path.read_bytes() == CONTENT
-    assert copies(cache) == [f"{DIGEST}.safetensors"] == [path.name]
+    assert copies(model_cache) == [f"{DIGEST}.safetensors"] == [path.name]
     assert len(site.requests) == 1
     assert copy(site.url("/m.safetensors") + f"#sha256:{DIGEST.upper()}") == path
     assert copy("s3://elsewhere/of/the/same" + f"#sha256:{DIGEST}") == path
     assert len(site.requests) == 1
 
 
-def test_without_a_pin_an_unchanged_file_is_asked_for_and_not_sent_again(site, cache):
+def test_without_a_pin_an_unchanged_file_is_asked_for_and_not_sent_again(site, model_cache):
     site.give("/m.safetensors", CONTENT)
     url = site.url("/m.safetensors")
     old = copy(url)
@@ -93,7 +81,7 @@ def test_without_a_pin_an_unchanged_file_is_asked_for_and_not_sent_again(site, c
     site.give("/m.safetensors", b"other")
     new = copy(url)
     assert new.read_bytes() == b"other"
-    assert len(copies(cache)) == 2
+    assert len(copies(model_cache)) == 2
     with pytest.raises(InputError, match=f"not the pinned {'0' * 64}"):
         copy(f"{url}#sha256:{'0' * 64}")
 
@@ -110,7 +98,7 @@ def test_a_date_is_a_version_where_there_is_no_tag(site):
     assert [headers.get("If-Modified-Since") for _, headers in site.requests] == [None, date]
 
 
-def test_the_copy_stands_where_nobody_answers(cache):
+def test_the_copy_stands_where_nobody_answers(model_cache):
     with website() as site:
         site.give("/m.safetensors", CONTENT)
         path = copy(url := site.url("/m.safetensors"))
@@ -128,7 +116,7 @@ def test_a_damaged_copy_is_fetched_again(site):
         assert copy(url).read_bytes() == CONTENT
 
 
-def test_a_file_that_is_rejected_is_not_kept(site, cache):
+def test_a_file_that_is_rejected_is_not_kept(site, model_cache):
     site.give("/m.safetensors", CONTENT)
 
     def check(path):
@@ -138,7 +126,7 @@ def test_a_file_that_is_rejected_is_not_kept(site, cache):
     for _ in range(2):
         with pytest.raises(InputError, match="no model"):
             copy(site.url("/m.safetensors"), check)
-        assert copies(cache) == []
+        assert copies(model_cache) == []
     assert len(site.requests) == 2
 
 
@@ -157,12 +145,12 @@ def endless(request):
 
 
 @pytest.mark.parametrize("answer", [(200, {}, bytes(2**20)), endless], ids=["declared", "endless"])
-def test_more_than_the_bound_is_refused_and_not_read_on(site, cache, monkeypatch, answer):
+def test_more_than_the_bound_is_refused_and_not_read_on(site, model_cache, monkeypatch, answer):
     monkeypatch.setattr(download, "MAX_BYTES", 2**19)
     site.answers["/m"] = answer
     with pytest.raises(InputError, match="over the limit of 0 MiB"):
         copy(site.url("/m"))
-    assert copies(cache) == []
+    assert copies(model_cache) == []
     assert len(site.requests) == 1
 
 
@@ -182,11 +170,11 @@ def cut_chunks(request):
 @pytest.mark.parametrize(
     "answer", [lambda r: send(r, 200, {}, CONTENT, length=len(CONTENT) + 1), cut_chunks]
 )
-def test_a_truncated_file_is_asked_for_again_and_never_kept(site, cache, answer):
+def test_a_truncated_file_is_asked_for_again_and_never_kept(site, model_cache, answer):
     site.answers["/m"] = answer
     with pytest.raises(StoreError, match="failed 6 times"):
         copy(site.url("/m"))
-    assert copies(cache) == []
+    assert copies(model_cache) == []
     assert len(site.requests) == 6
 
 
@@ -374,7 +362,7 @@ def test_https_is_taken_from_a_server_whose_certificate_is_trusted(tmp_path, mon
         assert site.requests[0][1]["Host"] == f"127.0.0.1:{site.port}"
 
 
-def test_many_at_a_time_keep_one_whole_copy(site, cache):
+def test_many_at_a_time_keep_one_whole_copy(site, model_cache):
     site.give("/m", CONTENT)
     code = (
         "import sys; from pixmend.storage import StorePath, local_copy;"
@@ -390,10 +378,10 @@ def test_many_at_a_time_keep_one_whole_copy(site, cache):
         paths.add(Path(other.communicate()[0].decode().strip()))
     (path,) = paths
     assert path.read_bytes() == CONTENT
-    assert copies(cache) == [path.name]
+    assert copies(model_cache) == [path.name]
 
 
-def test_a_store_is_asked_for_its_version_first(cache):
+def test_a_store_is_asked_for_its_version_first(model_cache):
     place = StorePath.of(fresh(Counted) + "r/m.safetensors")
     place.write_bytes(CONTENT)
     path = copy("counted://r/m.safetensors")
@@ -417,19 +405,19 @@ def test_a_store_without_versions_gives_every_time(monkeypatch):
         assert copy("counted://r/m.safetensors").read_bytes() == content
 
 
-def test_a_store_that_ends_early_is_noticed(monkeypatch, cache):
+def test_a_store_that_ends_early_is_noticed(monkeypatch, model_cache):
     StorePath.of(fresh(Counted) + "r/m").write_bytes(CONTENT)
     monkeypatch.setattr(Counted, "cat_file", lambda *a, **k: CONTENT[:-1])
     with pytest.raises(StoreError, match="6,999 of 7,000 bytes"):
         copy("counted://r/m")
-    assert copies(cache) == []
+    assert copies(model_cache) == []
 
 
-def test_a_local_file_stays_where_it_is_and_its_pin_is_checked(tmp_path, cache):
+def test_a_local_file_stays_where_it_is_and_its_pin_is_checked(tmp_path, model_cache):
     path = tmp_path / "m"
     path.write_bytes(CONTENT)
     for url in (f"file://{path}", f"file://{path}#sha256:{DIGEST}", f"{path}#sha256:{DIGEST}"):
         assert copy(url) == path
-    assert not cache.exists()
+    assert not model_cache.exists()
     with pytest.raises(InputError, match="not the pinned"):
         copy(f"file://{path}#sha256:{'0' * 64}")

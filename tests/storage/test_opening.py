@@ -262,7 +262,8 @@ def test_no_line_of_several_writers_is_lost(tmp_path, place, rounds, request):
     url = {"local": "", "flakydisk": "flakydisk://"}.get(place)
     folder = f"{url}{tmp_path}" if url is not None else request.getfixturevalue("bucket")
     code = (
-        "import sys; from pixmend.storage import JsonlWriter, StorePath\n"
+        "import sys; from pixmend.storage import JsonlWriter, StorePath, jsonl\n"
+        "jsonl._POLL_SECONDS = 0.02\n"
         "from tests.stores import last_of_each\n"
         "for round in range(int(sys.argv[3])):\n"
         "    with JsonlWriter(StorePath.of(sys.argv[1]), last_of_each) as file:\n"

@@ -347,3 +347,9 @@ def test_no_half_of_a_write_that_failed_is_ever_seen(monkeypatch):
         place.write_bytes(b"new and longer")
     assert set(seen) == {b"old"}
     assert list(Counted.store) == ["/x"]
+
+
+def test_a_temporary_folder_that_cannot_be_used_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(OutputError, match=r"^the temporary folder \(TMPDIR\): cannot be written: "):
+        StorePath.of("memory://anything/x").write_bytes(b"x")

@@ -76,7 +76,7 @@ def records(record_folder):
 
 @pytest.fixture(scope="session")
 def family_folder(tmp_path_factory):
-    """Thirty families of ten images, of which two families share one image's pixels."""
+    """Thirty families of ten images; every second family has the same fourth image."""
     folder = tmp_path_factory.mktemp("families")
     generator = np.random.default_rng(1)
     twin = generator.integers(0, 256, (16, 16, 1), np.uint8)

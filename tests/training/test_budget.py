@@ -128,7 +128,7 @@ def test_a_run_by_time_that_was_stopped_goes_on_where_its_time_was(
 
 
 class Many:
-    """Records of which only the number, the size and a few random images count."""
+    """Fake records: only the number, the size and a few random images count."""
 
     def __init__(self, count, *, size=32):
         self.count, self.size = count, size
@@ -223,7 +223,7 @@ def test_what_was_said_is_not_chosen(monkeypatch, many):
 
 @pytest.mark.parametrize("alike", [True, False])
 def test_mirror_images_belong_where_left_and_right_are_alike(tmp_path, alike):
-    """Slopes, of which all fall to the right, or half fall to the left."""
+    """Slopes that fall to the right, or half of them to the left."""
     generator = np.random.default_rng(0)
     for index in range(60):
         slope = np.linspace(0, 1, 16)[None] ** generator.uniform(0.5, 2) * generator.uniform(
@@ -238,7 +238,7 @@ def test_mirror_images_belong_where_left_and_right_are_alike(tmp_path, alike):
 
 @pytest.mark.parametrize("copied", [True, False])
 def test_near_copies_are_known_by_their_centres(tmp_path, copied):
-    """Noise of which each image has a copy, or none."""
+    """Noise; each image has a copy, or none has."""
     generator = np.random.default_rng(0)
     for index in range(40):
         if index % 2 == 0 or not copied:

@@ -49,7 +49,6 @@ class CompletionRun:
 
     @property
     def failed(self) -> int:
-        """Number of failed inputs."""
         return len(self.failures)
 
     @property

@@ -84,11 +84,11 @@ def _copy(model: str, path: Path, examples: int) -> None:
 def _check_name(out: str, path: Path, *, page: bool, single: bool) -> None:
     if single and not page:
         raise SettingsError("--single-file: a page alone can be one file; add --page")
-    wanted = {(True, True): (".html",), (True, False): ()}.get(
+    endings = {(True, True): (".html",), (True, False): ()}.get(
         (page, single), (".onnx", ".safetensors")
     )
-    if wanted and path.suffix not in wanted:
-        raise SettingsError(f"{out}: needs a name that ends in {' or '.join(wanted)}")
+    if endings and path.suffix not in endings:
+        raise SettingsError(f"{out}: needs a name that ends in {' or '.join(endings)}")
     if page and not single and path.suffix in (".onnx", ".html", ".safetensors"):
         raise SettingsError(f"{out}: --page writes a folder; --single-file writes one .html file")
 

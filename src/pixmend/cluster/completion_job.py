@@ -83,7 +83,7 @@ def complete(
     reserved = [PurePath(_RESULTS), *conflicting_outputs(out, [*files, StorePath.of(mask)])]
     failed = kept = 0
     with contextlib.ExitStack() as held:
-        if out.local is not None:  # lest another command removes temporary files of ours
+        if out.local is not None:  # or another command removes our temporary files
             held.enter_context(shared(out.local, []))
         scratch = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="pixmend-")))
         path = scratch / "listing"
@@ -117,7 +117,7 @@ def complete(
 def _sum_up(
     total: int, on_progress: Callable[[PackProgress], None]
 ) -> Callable[[int, JobProgress], None]:
-    """Return a function that is told each part's progress, and reports that of all."""
+    """Return a function that takes each part's progress and reports the sum."""
     parts: dict[int, JobProgress] = {}
     done = failed = 0
 

@@ -81,7 +81,7 @@ def load_model_bytes(content: bytes, device: str) -> Model:
 
 
 class CompletionWorker(JobWorker):
-    """The actor, which holds the model, and the state of the part at hand."""
+    """The actor, which holds the model, and the state of the current part."""
 
     def setup(self, model: bytes, spec: CompletionSpec) -> None:
         """Load the model; a machine that does not see OUT is a ClusterError."""

@@ -24,7 +24,7 @@ _ADDRESSES = "give auto, ray://HOST or HOST:PORT of a running Ray cluster"
 
 @dataclass(frozen=True)
 class WorkerContract:
-    """What driver and workers must share, lest equal inputs give unequal bytes."""
+    """What driver and workers must share, so that equal inputs give equal bytes."""
 
     versions: dict[str, str]  # of pixmend, Python and the packages that decide bytes
     folder: str  # that relative paths start from
@@ -143,8 +143,8 @@ def _connect(ray: ModuleType, address: str) -> None:
 def _own_cluster() -> str | None:
     """Return the address of this user's cluster by the file that `ray start` writes, if it runs.
 
-    The file lies in a folder in which all users may write: whoever else wrote it would be sent the
-    model and the images, and send code back.
+    All users may write to its folder. Another user who wrote the file would receive the model and
+    the images, and send code back.
     """
     path = Path(os.environ.get("RAY_TMPDIR", "/tmp"), "ray", "ray_current_cluster")  # noqa: S108
     try:

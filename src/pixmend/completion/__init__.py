@@ -32,44 +32,13 @@ if TYPE_CHECKING:
     from pixmend.completion.pipeline import complete, complete_batch, for_model
     from pixmend.completion.view import Window, windows_around
 
-__all__ = [
-    "METHODS",
-    "Answer",
-    "Blend",
-    "Candidate",
-    "Completion",
-    "CompletionOptions",
-    "Completions",
-    "Method",
-    "Names",
-    "OutputNames",
-    "Preview",
-    "Task",
-    "View",
-    "Window",
-    "animation_frames",
-    "animation_steps",
-    "beside",
-    "complete",
-    "complete_batch",
-    "conflicting_outputs",
-    "find_method",
-    "for_model",
-    "mask_file",
-    "open_mask",
-    "plan_targets",
-    "windows_around",
-    "write_completion",
-]
-
 # Modules that import torch, which ONNX files do not need.
 _WITH_TORCH = ("animation", "blend", "methods", "pipeline", "view")
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the module holds
-    if name in __all__:
-        for module in _WITH_TORCH:
-            values = vars(importlib.import_module(f"{__name__}.{module}"))
-            if name in values:
-                return values[name]
+    for module in () if name.startswith("_") else _WITH_TORCH:
+        values = vars(importlib.import_module(f"{__name__}.{module}"))
+        if name in values:
+            return values[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

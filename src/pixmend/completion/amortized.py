@@ -12,7 +12,7 @@ from pixmend.models import DCGAN, inpainter_latents
 def amortized(
     model: DCGAN, target: Tensor, known: Tensor, options: CompletionOptions, observer: Observer
 ) -> Samples:
-    """Complete images [B, C, S, S] in [-1, 1], of which ``known`` [B, 1, S, S] is the known share, without a search."""
+    """Complete images [B, C, S, S] in [-1, 1] without a search; ``known`` [B, 1, S, S] is the known share of each pixel."""
     count, draws = len(target), max(options.method.draws, options.candidates)
     inpainted = model.inpaint(target, known, draws=draws, seed=options.seed)
     order = inpainted.order(known)

@@ -26,7 +26,6 @@ class Preview:
 
     @property
     def tasks(self) -> list[Task]:
-        """The task of each part."""
         return [part.task for part in self.parts]
 
     def pictures(self) -> list[Pixels]:

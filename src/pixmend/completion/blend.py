@@ -30,15 +30,7 @@ def feather(image: Tensor, generated: Tensor, known: Tensor, *, width: float = 4
 
     A weighted mean over a transition zone inside the hole (Burt and Adelson 1983, section 1): x = w h + (1 - w) G(z), with h the
     harmonic extension of the known pixels (Perez 2003, equation 2) and w = max(0, 1 - d / width) at distance d from them.
-
-    Parameters
-    ----------
-    image, generated
-        [C, H, W] in [-1, 1].
-    known
-        bool [H, W], at least one True.
-    width
-        Width of the transition zone in image pixels, above 0.
+    Of two [C, H, W] in [-1, 1] and a bool [H, W] with at least one True; ``width`` is in image pixels.
     """
     from scipy.ndimage import distance_transform_edt
 
@@ -54,13 +46,7 @@ def poisson(image: Tensor, generated: Tensor, known: Tensor) -> Tensor:
     """Fill the hole with G's gradients and the image's values at its border (Perez 2003, equation 4; Yeh 2017, equation 6).
 
     With x = G(z) + u, the correction u is harmonic in the hole, y - G(z) around it, and flat across the image's edge.
-
-    Parameters
-    ----------
-    image, generated
-        [C, H, W] in [-1, 1].
-    known
-        bool [H, W], at least one True.
+    Of two [C, H, W] in [-1, 1] and a bool [H, W] with at least one True.
     """
 
     def join(image: Tensor, generated: Tensor, known: Tensor) -> Tensor:

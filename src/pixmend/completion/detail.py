@@ -21,11 +21,7 @@ def enlarge(answer: Tensor, image: Tensor, known: Tensor) -> Tensor:
 
     Known pixels are shrunk to the coarser size and enlarged again: what that loses of a patch is added to each patch of the answer
     that looks like the shrunk one. This is repeated from size to size, each at most twice the one before.
-
-    Parameters
-    ----------
-    image, known
-        The frame's own pixels, [C, H, W] in [-1, 1], and bool [H, W].
+    ``image`` [C, H, W] in [-1, 1] and ``known``, bool [H, W], are the frame's own pixels.
     """
     first, last = _size(answer), _size(image)
     growth = max(last[0] / first[0], last[1] / first[1])

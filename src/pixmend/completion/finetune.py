@@ -40,11 +40,7 @@ def finetuned_first_layer(
 
     Intermediate layer optimisation (Daras et al. 2021, section 3), in a ball around the layer's maps at z. A later layer could
     fit the known pixels and leave the hole unchanged, or worse.
-
-    Parameters
-    ----------
-    should_stop
-        Asked before every step; on True, the best so far is returned.
+    ``should_stop`` is asked before every step; on True, the best so far is returned.
     """
     seen, hidden = hide(objective.known, seed=seed)
     shares = seen / objective.known.clamp_min(1e-6)
@@ -75,7 +71,6 @@ class _FirstLayer:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Shape of the first maps."""
         start = self.settings.start
         return self.settings.widths(self.settings.filters)[0], start, start
 
@@ -88,7 +83,6 @@ class _FirstLayer:
         return images
 
     def take(self, rows: Tensor) -> "_FirstLayer":
-        """Return the function restricted to row numbers ``rows`` [N]."""
         return replace(self, objective=self.objective.take(rows), z=self.z[rows])
 
 

@@ -22,7 +22,7 @@ _POOL_PART = 64  # latents scored together: at 256 px a whole pool would take gi
 def latent(
     model: DCGAN, target: Tensor, known: Tensor, options: CompletionOptions, observer: Observer
 ) -> Samples:
-    """Complete images [B, C, S, S] in [-1, 1], of which ``known`` [B, 1, S, S] is the known share, by a search over z."""
+    """Complete images [B, C, S, S] in [-1, 1] by a search over z; ``known`` [B, 1, S, S] is the known share of each pixel."""
     method, count = options.method, len(target)
     draws = max(method.restarts, options.candidates)
     rows = whole_blocks(torch.arange(count, device=target.device).repeat_interleave(draws))

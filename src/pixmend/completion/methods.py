@@ -82,7 +82,7 @@ class Method:
         return self.inpainter != "never" and model.inpainter is not None
 
     def objective(self, model: DCGAN, target: Tensor, known: Tensor) -> Objective:
-        """Return the objective of images [B, C, H, W] in [-1, 1], of which ``known`` [B, 1, H, W] is the known share."""
+        """Return the objective of images [B, C, H, W] in [-1, 1]; ``known`` [B, 1, H, W] is the known share of each pixel."""
         return Objective(
             model.generator,
             model.discriminator,
@@ -117,7 +117,6 @@ class Method:
         )
 
     def latent_radius(self, settings: DCGANSettings) -> float:
-        """Return the bound of |z_i|."""
         return clip_radius(settings) if self.latent_clip is None else self.latent_clip
 
 

@@ -29,7 +29,6 @@ class Losses(NamedTuple):
     perceptual: Tensor  # likewise; with a weight of 0 it is not computed, and is 0
 
     def detach(self) -> "Losses":
-        """Return the losses without their graph."""
         return Losses(*(part.detach() for part in self))
 
     def where(self, condition: Tensor, other: "Losses") -> "Losses":

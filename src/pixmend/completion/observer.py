@@ -11,15 +11,7 @@ OnStep = Callable[[int, Sequence[float], Callable[[], Tensor]], None]
 
 
 class Observer:
-    """Follows the estimator of one batch.
-
-    Attributes
-    ----------
-    snapshots
-        Steps after which the best images are to be kept.
-    on_step
-        Called after every step.
-    """
+    """Follows the estimator of one batch; the best images are kept after the steps ``snapshots``."""
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from pixmend.completion.result import Completion
 from pixmend.images import encode_png, image_bytes, lossless_suffix
 from pixmend.storage import StorePath
 
-_LONGEST = 255  # bytes of a file's name on every file system at hand
+_LONGEST = 255  # bytes of a file's name on common file systems
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,6 @@ class OutputNames:
     uncertainty: PurePath | None = None  # its picture, beside an array of the same stem
 
     def files(self) -> list[PurePath]:
-        """Return all of them."""
         maps = self.uncertainty
         return [
             *self.answers,
@@ -42,7 +41,6 @@ class Names:
         self._taken: set[str] = set()
 
     def reserve(self, names: Iterable[PurePath]) -> None:
-        """Reserve names."""
         self._taken |= {str(name).casefold() for name in names}
 
     def free(self, wanted: PurePath, fallback: PurePath) -> PurePath:

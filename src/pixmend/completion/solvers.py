@@ -72,7 +72,6 @@ class BestTracker:
 
     @property
     def finished(self) -> bool:
-        """Whether all rows have stopped."""
         return self.rows is not None and not bool(self.rows.any())
 
     def update(

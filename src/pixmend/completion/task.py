@@ -45,45 +45,26 @@ class Task:
 
 @dataclass(frozen=True)
 class CompletionOptions:
-    """How to complete.
+    """How to complete."""
 
-    Attributes
-    ----------
-    method
-        See `find_method`.
-    candidates
-        Distinct answers an image, best first.
-    snapshots
-        Steps after which the state of the search is kept; those past its last step are ignored.
-    seed
-        Random seed.
-    batch
-        Images (or windows of images) completed at a time: bounds memory, changes no result.
-    seconds
-        Time limit of each batch. The search then ignores the method's number of steps, which remains the length of its schedule.
-        Results depend on the clock. None: the method's number of steps.
-    answer
-        ``sharp``, a draw; or ``average``, the mean of all plausible answers, which errs least and blurs. The average precedes the
-        draws.
-    view
-        What the model sees: the whole image, framed as its training images were, or a window around each hole (`windows_around`).
-        A window suits textures, and images far larger than the model.
-    frames
-        Steps after which a frame is kept for `animation_frames`.
-    """
-
-    method: "Method"
-    candidates: int = 1
+    method: "Method"  # see `find_method`
+    candidates: int = 1  # distinct answers an image, best first
+    # Steps after which the state of the search is kept; those past its last step are ignored.
     snapshots: tuple[int, ...] = (500, 1000)
     seed: int = 0
+    # Images (or windows of images) completed at a time: bounds memory, changes no result.
     batch: int = 16
+    # Time limit of each batch. The search then ignores the method's number of steps, which remains the length of its schedule.
+    # Results depend on the clock.
     seconds: float | None = None
+    # ``sharp``, a draw; or ``average``, the mean of all plausible answers, which errs least and blurs. It precedes the draws.
     answer: Answer = "sharp"
+    # What the model sees: the whole image, framed as its training images were, or a window around each hole (`windows_around`).
+    # A window suits textures, and images far larger than the model.
     view: View = "whole"
-    frames: tuple[int, ...] = ()
+    frames: tuple[int, ...] = ()  # steps after which a frame is kept for `animation_frames`
 
     def __post_init__(self) -> None:
-        """Raise a SettingsError for a value out of range."""
         check_seed(self.seed)
         if not is_whole(self.candidates, 1, 64):
             raise SettingsError(
@@ -129,8 +110,8 @@ def open_mask(mask: Any, picture: Picture, *, seed: int = 0) -> Mask:  # noqa: A
 def mask_file(mask: str, image: StorePath, relative: PurePath) -> StorePath | None:
     """Return the file of a mask folder for an image; None if ``mask`` is no folder.
 
-    ``relative`` is the image's path below the folder of images. The mask has that path but for its suffix, or the end of it:
-    ``masks/a/x.png`` for ``a/x.jpg``, else ``masks/x.png``. Names that look the same are the same, however they are encoded.
+    ``relative`` is the image's path below the folder of images. The mask has the same path with any suffix, or the end of that
+    path: ``masks/a/x.png`` for ``a/x.jpg``, else ``masks/x.png``. Names that look the same are the same, however they are encoded.
     MaskError if there is none, or several.
     """
     if is_spec(mask) or not (folder := StorePath.of(mask)).is_folder():

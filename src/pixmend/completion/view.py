@@ -135,18 +135,8 @@ class Frame:
 
         A model pixel averages the known image pixels that it covers, and is known by their share: a mask finer than the
         model's pixels must not vanish.
-
-        Parameters
-        ----------
-        image, known
-            [C, H, W] in [-1, 1] and bool [H, W].
-        background
-            The colour beyond the edges, [C].
-
-        Returns
-        -------
-        tuple of Tensor
-            [C, size, size], and the known share, float [1, size, size].
+        From [C, H, W] in [-1, 1], bool [H, W] and the colour beyond the edges, [C], to [C, size, size] and the known share,
+        float [1, size, size].
         """
         inside = self._cut(known[None].float(), 1.0 if self.outside_known else 0.0)
         content = self._cut(image - background[:, None, None], 0.0) + background[:, None, None]

@@ -26,25 +26,15 @@ class Calibration:
 
     Thresholds are Tukey's far-out fences (1977, section 2C), the upper quartile plus three
     interquartile ranges: a few unusual held-out images do not move them.
-
-    Attributes
-    ----------
-    predicted, observed
-        Share of correct pixels by the variances, and in fact, in groups of completions; both ascending.
-    centre, spread
-        Mean and standard deviation of D's features over training images, [F] each.
-    distance
-        Threshold of `distances`, the root mean square of F standard scores.
     """
 
-    predicted: list[float]
-    observed: list[float]
-    centre: list[float]
-    spread: list[float]
-    distance: float
+    predicted: list[float]  # share of correct pixels by the variances, in groups of completions
+    observed: list[float]  # that share in fact; both ascend
+    centre: list[float]  # mean of D's features over training images, [F]
+    spread: list[float]  # their standard deviation, [F]
+    distance: float  # threshold of `distances`, the root mean square of F standard scores
 
     def __post_init__(self) -> None:
-        """Raise a ValueError for values that no calibration has."""
         curves = np.array([self.predicted, self.observed], np.float64)
         features = np.array([self.centre, self.spread], np.float64)
         values = (curves, features, np.array([self.distance], np.float64))
@@ -62,7 +52,6 @@ class Calibration:
             return None
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values."""
         return asdict(self)
 
     def confidence(self, variance: Tensor, known: Tensor) -> list[float]:

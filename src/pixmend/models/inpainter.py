@@ -50,18 +50,13 @@ class Answer:
 class Inpainted:
     """The estimate of B images, and K draws of each.
 
-    Attributes
-    ----------
-    estimate, log_variance
-        The mean of all plausible completions, [B, C, S, S] in [-1, 1], and the log variance of its pixels, [B, 1, S, S]. It has
-        the least squared error, and blurs; a draw is sharp and errs more (Blau and Michaeli 2018).
-    draws
-        [B, K, C, S, S].
+    The estimate, the mean of all plausible completions, has the least squared error, and blurs; a draw is sharp and errs more
+    (Blau and Michaeli 2018).
     """
 
-    estimate: Tensor
-    log_variance: Tensor
-    draws: Tensor
+    estimate: Tensor  # [B, C, S, S] in [-1, 1]
+    log_variance: Tensor  # of the estimate's pixels, [B, 1, S, S]
+    draws: Tensor  # [B, K, C, S, S]
 
     def order(self, known: Tensor) -> Tensor:
         """Return the draws of each image by their expected squared error in the hole, least first, int64 [B, K].
@@ -74,23 +69,13 @@ class Inpainted:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the inpainter sees of B images.
+    """What the inpainter sees of B images."""
 
-    Attributes
-    ----------
-    target, known
-        [B, C, S, S] in [-1, 1], 0 in the hole, and the known share [B, 1, S, S].
-    neighbours, distances
-        The nearest training images by known pixels, [B, K, C, S, S], and their root mean square distances, [B, K].
-    fill
-        The biharmonic fill, [B, C, S, S].
-    """
-
-    target: Tensor
-    known: Tensor
-    neighbours: Tensor
-    distances: Tensor
-    fill: Tensor
+    target: Tensor  # [B, C, S, S] in [-1, 1], 0 in the hole
+    known: Tensor  # the known share [B, 1, S, S]
+    neighbours: Tensor  # the nearest training images by known pixels, [B, K, C, S, S]
+    distances: Tensor  # their root mean square distances, [B, K]
+    fill: Tensor  # the biharmonic fill, [B, C, S, S]
 
     def experts(self) -> Tensor:
         """Return the images that need no training, [B, K + 1, C, S, S]."""
@@ -118,13 +103,7 @@ def gather_evidence(
     """Look up the neighbours of images [B, C, S, S] in [-1, 1] by their known share [B, 1, S, S], and fill their holes.
 
     Training and completion both come here: the inpainter must see neighbours by the law it was trained with.
-
-    Parameters
-    ----------
-    excluded
-        Images of the bank that must not be shown, bool [B, N].
-    exact
-        See `Retrieval.nearest`.
+    ``excluded``, bool [B, N], are images of the bank that must not be shown; ``exact`` is that of `Retrieval.nearest`.
     """
     count = 0 if retrieval is None else min(NEIGHBOURS, len(retrieval))
     shape = target.shape[1:]
@@ -256,7 +235,7 @@ def inpaint(
 def _answer(
     inpainter: Inpainter, evidence: Evidence, z: Tensor, count: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the fields of `Inpainted` for the first ``count`` rows of the evidence, of which there are whole blocks."""
+    """Return the fields of `Inpainted` for the first ``count`` rows of the evidence, which has whole blocks of rows."""
     draws = len(z)
     maps = inpainter.encode(evidence)
     estimate = inpainter.estimate(maps, evidence)

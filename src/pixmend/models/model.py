@@ -13,24 +13,15 @@ from pixmend.models.settings import DCGANSettings
 
 @dataclass(frozen=True)
 class DCGAN:
-    """Trained networks, in evaluation mode with frozen batch statistics.
-
-    Attributes
-    ----------
-    card
-        Facts for people, such as training data, duration and scores. JSON values only.
-    inpainter
-        None if `settings.inpainter_filters` is 0.
-    retrieval
-        Training images that the inpainter sees the nearest of; None if `settings.retrieval_images` is 0.
-    """
+    """Trained networks, in evaluation mode with frozen batch statistics."""
 
     settings: DCGANSettings
     generator: Generator
     discriminator: Discriminator
+    # Facts for people, such as training data, duration and scores; JSON values only.
     card: dict[str, Any] = field(default_factory=dict)
-    inpainter: Inpainter | None = None
-    retrieval: Retrieval | None = None
+    inpainter: Inpainter | None = None  # if `settings.inpainter_filters` is above 0
+    retrieval: Retrieval | None = None  # training images, if `settings.retrieval_images` is above 0
 
     def inpaint(self, target: Tensor, known: Tensor, *, draws: int = 0, seed: int = 0) -> Inpainted:
         """Complete images [B, C, S, S] in [-1, 1] with known share [B, 1, S, S]; see `pixmend.models.inpainter.inpaint`."""

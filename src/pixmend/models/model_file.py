@@ -55,7 +55,7 @@ def find_model(model: str | Path) -> Path:
 
 
 def _check_copy(url: StorePath, copy: Path) -> None:
-    """Raise a ModelFileError, which names the URL, if a copy is no intact file of ours."""
+    """Raise a ModelFileError, which names the URL, if a copy is no intact file of pixmend."""
     try:
         read_tensors(copy, kind=read_header(copy)["kind"])
     except ModelFileError as error:

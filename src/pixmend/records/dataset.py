@@ -66,11 +66,8 @@ class Records:
                 raise StoppedError
             return self._scan(number, bad[number]) if skip_bad else self._checked_index(number)
 
-        if remote:
-            with ThreadPoolExecutor(_THREADS) as threads:
-                offsets = list(threads.map(open_shard, bad))
-        else:
-            offsets = list(map(open_shard, bad))
+        with ThreadPoolExecutor(_THREADS if remote else 1) as threads:
+            offsets = list(threads.map(open_shard, bad))
         self.bad = tuple(message for messages in bad.values() for message in messages)
         self._offsets = np.concatenate([np.empty(0, np.int64), *offsets])
         self._shards = np.repeat(np.arange(len(offsets)), [len(each) for each in offsets])
@@ -82,7 +79,6 @@ class Records:
 
     @property
     def channels(self) -> Channels:
-        """L, RGB or RGBA."""
         assert self.manifest.settings.channels is not None
         return self.manifest.settings.channels
 
@@ -124,9 +120,7 @@ class Records:
         try:
             return read_record_at(self._buffer(number), offset, name)
         except RecordError as error:
-            raise RecordError(
-                f"{error}, or train on the rest with --skip-bad", shard=name, offset=offset
-            ) from None
+            raise RecordError(f"{error}, or train on the rest with --skip-bad") from None
 
     def load_all(
         self, limit_bytes: int, *, on_progress: Callable[[int, int], None] | None = None
@@ -169,11 +163,7 @@ class Records:
 
     def _broken(self, index: int, reason: str) -> RecordError:
         shard, offset = self._name(int(self._shards[index])), int(self._offsets[index])
-        return RecordError(
-            f"{shard}: record at byte {offset:,}: {reason}; pack the folder again",
-            shard=shard,
-            offset=offset,
-        )
+        return RecordError(f"{shard}: record at byte {offset:,}: {reason}; pack the folder again")
 
     def _name(self, number: int) -> str:
         return str(self.path / self.manifest.shards[number].name)
@@ -209,12 +199,10 @@ class Records:
         try:
             length = path.size() if path.local is not None else self._sizes[shard.name]
         except (MissingError, KeyError):
-            raise RecordError(f"{path}: no such file; {FIX_SHARD}", shard=str(path)) from None
+            raise RecordError(f"{path}: no such file; {FIX_SHARD}") from None
         if length != shard.bytes:
             raise RecordError(
-                f"{path}: ends at byte {length:,} instead of {shard.bytes:,}; {FIX_SHARD}",
-                shard=str(path),
-                offset=min(length, shard.bytes),
+                f"{path}: ends at byte {length:,} instead of {shard.bytes:,}; {FIX_SHARD}"
             )
         offsets = _index_or_none(path, shard)
         if offsets is None:
@@ -222,8 +210,7 @@ class Records:
             offsets = np.array([offset for offset, _ in read_records(path)], np.int64)
         if len(offsets) != shard.count:
             raise RecordError(
-                f"{path}: holds {len(offsets)} records instead of {shard.count}; {FIX_SHARD}",
-                shard=str(path),
+                f"{path}: holds {len(offsets)} records instead of {shard.count}; {FIX_SHARD}"
             )
         return offsets
 

@@ -8,7 +8,7 @@ The group of an image is read off its file name, by the first rule that gives us
 2. The folder (``A/gothic/1.png``: gothic).
 3. Each file is its own group.
 
-Numbers and hashes tell nothing: image 25 of one set has nothing to do with image 25 of another. A
+Numbers and hashes say nothing: image 25 of one set has nothing to do with image 25 of another. A
 name without a word is a group of its own. Groups are usable if there are at least 10, some have
 several images, none has more than a quarter of them, and they are not just the classes.
 """
@@ -78,7 +78,7 @@ _PNG_END = b"IEND\xaeB`\x82"
 
 @dataclass(frozen=True)
 class Provenance:
-    """What tells records apart, [N] each."""
+    """What distinguishes records, [N] each."""
 
     names: list[str]  # of the files
     labels: list[str | int | None]  # class text or number, None or -1 without

@@ -173,9 +173,9 @@ def read_index(shard: StorePath | Path) -> NDArray[np.int64]:
     try:
         content = path.read_bytes(limit=_MAX_INDEX)
     except InputError as error:
-        raise RecordError(f"{error}; {FIX_SHARD}", shard=str(shard)) from error
+        raise RecordError(f"{error}; {FIX_SHARD}") from error
     header, body = content[: _INDEX_HEADER.size], content[_INDEX_HEADER.size :]
     count, rest = divmod(len(body), 8)
     if rest or header != _INDEX_HEADER.pack(_INDEX_MAGIC, count, masked_crc(body), 0):
-        raise RecordError(f"{path}: not an index, or a broken one; {FIX_SHARD}", shard=str(shard))
+        raise RecordError(f"{path}: not an index, or a broken one; {FIX_SHARD}")
     return np.frombuffer(body, "<u8").astype(np.int64)

@@ -123,7 +123,7 @@ class PackSummary:
         if bad > (limit * self.total if isinstance(self.max_bad, float) else limit):
             raise InputError(
                 f"{self.source}: {bad} of {self.total} inputs cannot be used, more than allowed: "
-                f"{self.first_reasons()}; mend them, or allow more with --max-bad"
+                f"{self.first_reasons()}; fix them, or allow more with --max-bad"
             )
 
     def first_reasons(self) -> str:

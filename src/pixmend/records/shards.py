@@ -42,8 +42,8 @@ class ShardJob:
     note: StorePath  # written last: the shard is done
     key: str  # digest of all that decides the shard's bytes
     root: StorePath  # of the sources' files
-    image_list: Path  # the file of sources, of which this shard has
-    start: int  # those from this byte
+    image_list: Path  # the file of all sources
+    start: int  # byte of this shard's first source there
     count: int
     settings: PackSettings  # with ``channels`` decided
     labels: dict[str, int]  # from class text to label

@@ -1,8 +1,8 @@
 """Where images come from: a folder, a zip, idx files, TFRecords or a single image.
 
 `find_source` detects the kind. `ImageCollection.images` lists what is there, in an order that
-depends on names alone, without decoding any image. An `ImageSource` is a few plain values, so that
-a list of a million is a text file of which workers read their share.
+depends on names alone, without decoding any image. An `ImageSource` is a few plain values: a list of
+a million is a text file, and each worker reads its own part.
 """
 
 import hashlib

@@ -158,9 +158,7 @@ def _resync(buffer: bytes | mmap.mmap, start: int) -> int:
 
 def _broken(shard: str, offset: int, reason: str) -> RecordError:
     return RecordError(
-        f"{shard}: record at byte {offset:,}: {reason}; fetch or pack the file again",
-        shard=shard,
-        offset=offset,
+        f"{shard}: record at byte {offset:,}: {reason}; fetch or pack the file again"
     )
 
 
@@ -171,7 +169,7 @@ Features: TypeAlias = dict[str, Feature]
 T = TypeVar("T")
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5  # wire types
 _BYTES, _FLOATS, _INTS = 1, 2, 3  # the members of Feature's oneof
-# Of one record: a small one may declare millions of parts, each of which takes far more memory.
+# Bounds of one record: a small one may declare millions of parts, and each takes far more memory.
 _MAX_FEATURES = 1000
 _MAX_NAME = 1000  # bytes
 _MAX_VALUES = 2**22

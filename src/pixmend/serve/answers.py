@@ -17,7 +17,6 @@ class JsonResponse(JSONResponse):
     """JSON without NaN and infinity, which it lacks."""
 
     def render(self, content: object) -> bytes:
-        """Return the body."""
         return json_bytes(content)
 
 

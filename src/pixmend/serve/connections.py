@@ -42,12 +42,10 @@ class Connection(H11Protocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop watching."""
         self._timer.cancel()
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
         self._waiting_since = self.loop.time()
         super().on_response_complete()
 
@@ -73,7 +71,6 @@ class LogLimit(logging.Filter):
         self._minute, self._lines = 0, Counter[tuple[str, int]]()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether a line is written."""
         if self._minute != (minute := int(record.created // 60)):
             self._minute = minute
             self._lines.clear()

@@ -38,5 +38,4 @@ class Metrics:
         )
 
     def text(self) -> bytes:
-        """Return all metrics in the text format."""
         return generate_latest(self._registry)

@@ -72,7 +72,6 @@ class Problem(Exception):  # noqa: N818 - the term of RFC 9457
         return body if self.errors is None else {**body, "errors": self.errors}
 
     def response(self, scope: Scope, headers: Mapping[str, str] | None = None) -> JSONResponse:
-        """Return the HTTP response."""
         headers = dict(headers or {})
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
@@ -208,7 +207,6 @@ class Guard:
         metrics.inside.set_function(lambda: self._inside)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward a request, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -52,7 +52,6 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave on SIGTERM and SIGINT."""
         loop = asyncio.get_running_loop()
         # Only the main thread can handle signals.
         with contextlib.suppress(RuntimeError, ValueError):

@@ -76,14 +76,12 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name="pixmend-device", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
         if _IS_GLIBC:  # a heap of its own would go back to the system with every batch
             ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
         return self._thread.is_alive()
 
     @property

@@ -194,23 +194,6 @@ def shared(folder: Path, parts: Iterable[Path]) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def temporary_file() -> Iterator[Path]:
-    """Yield an empty temporary file; it is removed after the block."""
-    try:
-        descriptor, name = tempfile.mkstemp(prefix="pixmend-", suffix=".tmp")
-    except OSError as error:
-        raise OutputError(
-            f"{tempfile.gettempdir()}: cannot be written: {error.strerror}; "
-            "set TMPDIR to another folder"
-        ) from error
-    os.close(descriptor)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
     with open_file(path) as file:

@@ -11,6 +11,7 @@ import io
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +25,6 @@ from pixmend.storage.local import (
     atomic_write,
     open_file,
     parse_json,
-    temporary_file,
     write_failure,
 )
 from pixmend.storage.retry import read_error, retry, write_error
@@ -189,13 +189,13 @@ class StorePath:
             with atomic_write(self.local) as file:
                 yield file
             return
-        with temporary_file() as path:
-            try:
-                with path.open("wb") as file:
-                    yield file
-            except OSError as error:
-                raise write_failure(path, error) from error
-            self.upload(path)
+        try:
+            with tempfile.NamedTemporaryFile(prefix="pixmend-") as file:
+                yield file
+                file.flush()
+                self.upload(Path(file.name))
+        except OSError as error:
+            raise write_failure("the temporary folder (TMPDIR)", error) from error
 
     def upload(self, path: Path) -> None:
         """Copy a local file to this URL atomically."""
@@ -262,8 +262,8 @@ class StorePath:
         """Yield every file below the folder, sorted by name within each folder.
 
         A missing folder has none. Memory holds the names of one folder and its parents. Links to
-        folders are not followed: they could lead out of the folder, or in circles. What is no
-        regular file has no version; so has a local subfolder that cannot be read, whose name ends
+        folders are not followed: they could lead out of the folder, or in circles. The version is
+        empty if it is no regular file, or a local subfolder that cannot be read: then the name ends
         in a slash.
         """
         pending: list[Child] = [("", None)]
