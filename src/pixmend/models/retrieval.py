@@ -22,6 +22,7 @@ _SEARCHED_SIZE = 32  # pixels: larger images are searched by means of blocks fir
 _FIRST = 64  # images compared in full after that; training, where one of the four nearest may be missing, looks no further
 _MOST = 8  # of more than one image in so many, means decide too little
 _SHIFT = 1  # pixels by which neighbours are aligned
+_CLOSER = 1 - 1e-5  # of the least squares so far: shifts that differ by rounding alone are equal
 _ROUNDOFF = 2.0**-24  # of float32
 _MAX_SAMPLE, _MIN_SAMPLE = 1024, 16  # training images in `OutOfDomain`
 _MIN_VARIANCE = 1.0  # squared grey levels
@@ -285,9 +286,9 @@ class OutOfDomain:
 def align(neighbours: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """Shift each neighbour [B, K, C, S, S] by up to a pixel, to where it differs least on the known pixels.
 
-    ``target`` is [B, C, S, S], ``known`` [B, 1, S, S]. Edges are replicated; of equal shifts the unshifted one is taken. A
-    neighbour that is the target but for its brightness takes that too: it is scaled, by least squares on the known pixels, if
-    this removes more than half of what remains.
+    ``target`` is [B, C, S, S], ``known`` [B, 1, S, S]. Edges are replicated; of equal shifts the
+    unshifted or first one is taken. A neighbour that is the target but for its brightness takes that too: it is scaled, by
+    least squares on the known pixels, if this removes more than half of what remains.
 
     Returns
     -------
@@ -302,7 +303,7 @@ def align(neighbours: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Te
         for left in range(2 * _SHIFT + 1):
             shifted = padded[..., top : top + side, left : left + side]
             squared = _squared(shifted, target, known)
-            closer = squared < least
+            closer = squared < least * _CLOSER
             best = torch.where(closer[:, :, None, None, None], shifted, best)
             least = torch.where(closer, squared, least)
     light, seen = best + 1, known[:, None] * (target + 1)[:, None]  # 0 = black
