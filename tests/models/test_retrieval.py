@@ -58,8 +58,9 @@ def test_float32_never_errs_by_more_than_its_bound():
     known = torch.from_numpy(generator.random((8, 1, 32, 32))).float()
     bank = Retrieval(images)
     pixels = ((target.double() + 1) * 127.5).round()
-    seen = retrieval._Pooled.of(pixels, known.expand_as(target), 1)
-    errors = (bank._approximate_distances(seen) - bank.distances(target, known)).abs()
+    weights = known.expand_as(target).flatten(1).double()
+    seen = retrieval._Seen(weights, weights * pixels.flatten(1))
+    errors = (seen.compare(bank._means()) - bank.distances(target, known)).abs()
     assert (errors.amax(1) > 0).any()
     assert (errors.amax(1) <= seen.rounding_error()).all()
 
@@ -74,29 +75,79 @@ def test_images_that_float32_cannot_distinguish_are_ranked():
         assert nearest == list(range(31, 31 - count, -1))
 
 
-@given(questions())
-@settings(max_examples=40, deadline=None)
-def test_a_short_list_that_holds_all_images_loses_none(question):
-    images, target, known, count = question
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval, "_SEARCHED_SIZE", 3)
-        numbers = Retrieval(images).nearest(target, known, count)
-    assert torch.equal(numbers, nearest_by_loop(images, target, known, count))
+KNOWN = {
+    "center": np.pad(np.zeros((8, 8)), 4, constant_values=1),
+    "half": np.arange(16)[None] < np.full((16, 1), 7),
+    "sparse": np.random.default_rng(1).random((16, 16)) < 0.2,
+    "scattered": np.random.default_rng(2).random((16, 16)) < 0.7,
+    "shares": np.random.default_rng(3).random((16, 16)).round(2).repeat(2, 0)[:16],
+    "a pixel": np.eye(1, 256).reshape(16, 16),
+    "nothing": np.zeros((16, 16)),
+    "all": np.ones((16, 16)),
+}
 
 
-@given(questions())
-@settings(max_examples=40, deadline=None)
-def test_a_short_list_depends_on_no_other_image_of_the_batch(question):
-    images, target, known, count = question
+def structured(generator, count, channels):
+    """Return images of discs and edges, of which many are alike but for a shift or a few pixels."""
+    rows, columns = np.mgrid[:16, :16]
+    x, y, size, *colours = generator.integers(2, 14, (3 + 2 * channels, count, 1, 1))
+    disc = (rows - y) ** 2 + (columns - x) ** 2 < size**2
+    planes = [np.where(disc, one * 18, other * 18) for one, other in batched_pairs(colours)]
+    images = np.stack(planes, 1).astype(np.uint8)
+    images[::5] = np.roll(images[:1], 1, axis=-1)  # ties
+    images[1::5, :, ::3, ::5] ^= 1
+    return torch.from_numpy(images)
+
+
+def batched_pairs(values):
+    return zip(values[::2], values[1::2], strict=True)
+
+
+@pytest.mark.parametrize("cached", [0, 2**28], ids=["bounded", "cached"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["random", "structured", "blocks"])
+@pytest.mark.parametrize("side", [16, 8, 4], ids=["pixels", "blocks of 2", "blocks of 4"])
+def test_it_finds_the_nearest_in_large_images_whatever_the_mask(
+    monkeypatch, side, kind, channels, cached
+):
+    monkeypatch.setattr(retrieval, "_CACHE_BYTES", cached)
+    monkeypatch.setattr(retrieval, "_SEARCHED_SIZE", side)
+    monkeypatch.setattr(retrieval, "_FIRST", 6)
+    generator = np.random.default_rng(0)
+    cells = generator.integers(0, 256, (2, 300, channels, 16, 16), np.uint8)
+    images = {
+        "random": torch.from_numpy(cells[0]),
+        "structured": structured(generator, 300, channels),
+        "blocks": torch.from_numpy(cells[1, ..., :4, :4].repeat(4, -1).repeat(4, -2)),
+    }[kind]
+    target = images[: len(KNOWN)].float() / 127.5 - 1
+    target[::2] = (target[::2] + torch.randn(target[::2].shape) / 8).clamp(-1, 1)
+    known = torch.from_numpy(np.stack(list(KNOWN.values()))).float()[:, None]
+    bank = Retrieval(images)
+    numbers = bank.nearest(target, known, 4)
+    assert torch.equal(numbers, nearest_by_loop(images, target, known, 4))
+    alone = [bank.nearest(*one, 4) for one in zip(target.split(1), known.split(1), strict=True)]
+    assert torch.equal(torch.cat(alone), numbers)
+
+
+def test_the_unknown_part_of_a_block_excludes_nothing(monkeypatch):
+    monkeypatch.setattr(retrieval, "_SEARCHED_SIZE", 8)
+    monkeypatch.setattr(retrieval, "_FIRST", 6)
+    known = torch.from_numpy(KNOWN["half"]).float()[None, None]
+    images = torch.full((300, 1, 16, 16), 10, dtype=torch.uint8)
+    images[200] = 255 * (1 - known[0]).byte()
+    target = torch.full((1, 1, 16, 16), -1.0)
+    assert Retrieval(images).nearest(target, known, 2).tolist() == [[200, 0]]
+
+
+def test_means_leave_few_of_images_that_differ_in_them():
+    images = structured(np.random.default_rng(0), 300, 1)
+    images[1:] = images[1:] // 3
+    known = torch.from_numpy(KNOWN["center"]).float()[None, None]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieval, "_SEARCHED_SIZE", 3)
-        patch.setattr(retrieval, "_SHORTLIST", 8)
-        bank = Retrieval(images)
-        numbers = bank.nearest(target, known, count)
-        alone = [
-            bank.nearest(*one, count) for one in zip(target.split(1), known.split(1), strict=True)
-        ]
-        assert torch.equal(torch.cat(alone), numbers)
+        patch.setattr(retrieval, "_SEARCHED_SIZE", 8)
+        found = Retrieval(images)._open_by_means(images[:1].double(), known, 1)
+    assert len(found[0]) < 300 / 8
 
 
 def test_a_damaged_image_of_the_bank_is_found_at_64_pixels():

@@ -13,6 +13,8 @@ from pixmend.completion.detail import resize
 from pixmend.images import find_images, open_image
 from pixmend.masks import make_mask
 from pixmend.models import BUNDLED, Calibration, load_model
+from pixmend.models.inpainter import gather_evidence
+from pixmend.models.retrieval import align
 from tests.inpainting import fresh_model
 
 pytest.importorskip("onnxruntime")
@@ -22,6 +24,7 @@ import onnxruntime
 from onnx import TensorProto, helper
 
 from pixmend.onnx.enlargement import _shuffled
+from pixmend.onnx.networks import _align, biharmonic_fill
 from pixmend.onnx.onnx_file import export_onnx
 from pixmend.onnx.runtime import OnnxModel
 from pixmend.onnx.values import Graph, Value, typed
@@ -151,6 +154,46 @@ def test_sharp_answers_have_the_detail_of_the_known_pixels(small, channels, band
 
     assert share(plain, expected) > 0.1
     assert share(actual, expected) < 0.01
+
+
+def session_of(compute, *names):
+    """Return a session of one output."""
+    graph = Graph()
+    graph.rename(compute(*(Value(graph, name) for name in names)), "result")
+    inputs = [typed(name, TensorProto.FLOAT) for name in names]
+    body = helper.make_model(
+        graph.finish(inputs, [typed("result", TensorProto.FLOAT)]),
+        opset_imports=[helper.make_opsetid("", 23)],
+        ir_version=11,
+    )
+    return onnxruntime.InferenceSession(body.SerializeToString())
+
+
+def test_of_shifts_that_differ_by_rounding_alone_the_first_is_taken():
+    # Of symmetric images, a shift up fits as well as one down.
+    half = torch.rand(41, 3, 8, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = torch.cat([half, half.flip(2)], 2)
+    neighbours = images[:1] * 0.8 + images[1:] * 0.2
+    up = torch.cat([images[:1, :, :1], images[:1, :, :-1]], 2)
+    target, known = (up + up.flip(2)) / 2, torch.ones(1, 1, 16, 16)
+    values = {"neighbours": neighbours, "target": target, "known": known}
+    session = session_of(lambda *inputs: _align(*inputs)[0], *values)
+    (aligned,) = session.run(None, {name: value.numpy() for name, value in values.items()})
+    expected, _ = align(neighbours[None], target, known)
+    assert not torch.equal(expected[0], neighbours)
+    assert np.abs(aligned - expected[0].numpy()).max() < 1e-5
+
+
+@pytest.mark.parametrize("spec", ["center", "half:right", "strokes:0.3"])
+def test_the_fill_is_that_of_torch_to_a_hundredth_of_a_level(spec):
+    session = session_of(lambda image, known: biharmonic_fill(image, known, 64), "image", "known")
+    known = torch.from_numpy(make_mask(spec, 64, 64).known).float()[None, None]
+    for seed in range(3):
+        pixels = torch.from_numpy(smooth(64, 64, 3, seed=seed)).permute(2, 0, 1)[None]
+        image = (pixels / 127.5 - 1) * known
+        (fill,) = session.run(None, {"image": image.numpy(), "known": known.numpy()})
+        expected = gather_evidence(image, known, None).fill
+        assert (torch.from_numpy(fill) - expected).abs().max() * 127.5 < 0.01
 
 
 @pytest.mark.parametrize("count", [1, 2, 100, 1023, 1024, 1025, 90_000])

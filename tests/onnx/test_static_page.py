@@ -304,6 +304,34 @@ def test_the_policy_lets_nothing_out_and_no_foreign_script_in(browser, exported,
     page.close()
 
 
+class Isolating(Quiet):
+    def end_headers(self):
+        self.send_header("Cross-Origin-Opener-Policy", "same-origin")
+        self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
+        super().end_headers()
+
+
+@pytest.mark.parametrize("handler", [Isolating, Quiet])
+def test_several_threads_run_where_the_server_isolates_the_page(browser, exported, tmp_path, handler):  # fmt: skip
+    here = functools.partial(handler, directory=exported[0])
+    with ThreadingHTTPServer(("127.0.0.1", 0), here) as server:
+        threading.Thread(target=server.serve_forever).start()
+        page = browser.new_page()
+        page.set_default_timeout(60_000)
+        page.goto(f"http://127.0.0.1:{server.server_port}/RGB/")
+        assert page.evaluate("crossOriginIsolated") == (handler is Isolating)
+        choose(page, file_of(tmp_path, smooth(16, 16, 3)))
+        page.locator("#shapes button").first.click()
+        completed(page)
+        targets = browser.new_browser_cdp_session().send("Target.getTargets")["targetInfos"]
+        cores = page.evaluate("navigator.hardwareConcurrency")
+        page.close()
+        server.shutdown()
+    # The first thread is the page's worker.
+    threads = min(4, cores) if handler is Isolating else 1
+    assert sum(each["type"] == "worker" for each in targets) == threads
+
+
 def test_export_writes_a_page_and_says_its_size(program, tmp_path):
     model, out = tmp_path / "model.safetensors", tmp_path / "site"
     save_model(fresh_model(), model)

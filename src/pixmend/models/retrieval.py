@@ -3,7 +3,7 @@
 `Retrieval` finds the most similar training images for the inpainter; `OutOfDomain` scores how far an image is from all of them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -16,14 +16,13 @@ from torch import Tensor
 from pixmend.errors import ImageError, ModelFileError
 from pixmend.images import MAX_PIXELS, decode_image, encode_png
 
-_CHUNK = 2048  # images compared at a time; bounds the memory of a look-up
-_EXACT_CHUNK = 128  # images compared exactly at a time, within a CPU's cache
-_CACHE_BYTES = 2**29  # up to this, float32 images and squares are cached between look-ups
+_CHUNK = 128  # images compared at a time, within a CPU's cache
+_CACHE_BYTES = 2**29  # up to this, float32 means are cached between look-ups, and images by pixel
 _SEARCHED_SIZE = 32  # pixels: larger images are searched by means of blocks first
-# Images compared in full after that. The four nearest of 36,864 characters of 64 px were among the first 200 by means.
-_SHORTLIST = 256
-_TRAINING_SHORTLIST = 64  # of which one of the four nearest is missing now and then
+_FIRST = 64  # images compared in full after that; training, where one of the four nearest may be missing, looks no further
+_MOST = 8  # of more than one image in so many, means decide too little
 _SHIFT = 1  # pixels by which neighbours are aligned
+_CLOSER = 1 - 1e-5  # of the least squares so far: shifts that differ by rounding alone are equal
 _ROUNDOFF = 2.0**-24  # of float32
 _MAX_SAMPLE, _MIN_SAMPLE = 1024, 16  # training images in `OutOfDomain`
 _MIN_VARIANCE = 1.0  # squared grey levels
@@ -49,45 +48,88 @@ class Retrieval:
     ) -> Tensor:
         """Return the numbers of the ``count`` images that differ least on the known pixels, int64 [B, count].
 
-        Nearest first; of equal ones the lower number. Images above 32 px are first compared at 32 px or so, and the 256 nearest
-        then in full. A float32 search yields the candidates that its rounding error leaves open, and float64, exact for
-        8-bit images, decides. So no image's neighbours depend on the rest of the batch. ``target`` is [B, C, S, S] in
-        [-1, 1], ``known`` [B, 1, S, S], 1 = known. Images that are ``excluded``, bool [B, N], come last. Without ``exact`` the
-        float32 searches decide.
+        Nearest first; of equal ones the lower number. Float32 searches yield the candidates that bounds leave open, and
+        float64, exact for 8-bit images, decides. So no image's neighbours depend on the rest of the batch. ``target`` is
+        [B, C, S, S] in [-1, 1], ``known`` [B, 1, S, S], 1 = known. Without ``exact``, images above 32 px are compared at 32 px
+        or so, and the 64 nearest then in full, in float32; images that are ``excluded``, bool [B, N], come last.
         """
         weights = known.expand_as(target)
         pixels = ((target.double() + 1) * 127.5).round()
-        shortest = _SHORTLIST if exact else _TRAINING_SHORTLIST
-        shortest = count if self._block == 1 else min(len(self), max(count, shortest))
-        pooled = _Pooled.of(pixels, weights, self._block)
-        approximate = self._approximate_distances(pooled)  # [B, N]
+        if not exact:
+            return self._nearest_by_means(pixels, weights, count, excluded)
+        assert excluded is None
+        candidates = self._open_by_means(pixels, weights, count)
+        rest = [row for row in range(len(target)) if row not in candidates]
+        if rest:
+            found = self._open_by_pixels(pixels[rest], weights[rest], count)
+            candidates |= dict(zip(rest, found, strict=True))
+        rows = enumerate(zip(pixels.flatten(1), weights.flatten(1), strict=True))
+        return torch.stack([self._rank(candidates[row], *each, count) for row, each in rows])
+
+    def _nearest_by_means(
+        self, pixels: Tensor, weights: Tensor, count: int, excluded: Tensor | None
+    ) -> Tensor:
+        shortest = count if self._block == 1 else min(len(self), max(count, _FIRST))
+        shares, weighted = weights.double(), weights.double() * pixels
+        sums = [F.avg_pool2d(each, self._block) * self._block**2 for each in (shares, weighted)]
+        approximate = _Seen(*(each.flatten(1) for each in sums)).compare(self._means())  # [B, N]
         if excluded is not None:
             approximate = approximate.masked_fill(excluded, float("inf"))
         least = torch.topk(approximate, shortest, dim=1, largest=False)
-        if not exact:
-            if self._block == 1:
-                return least.indices
-            rows = []
-            for row, numbers in enumerate(least.indices):
-                image, shares = pixels[row].flatten().float(), weights[row].flatten()
-                squared = self._squared_distances(numbers, image, shares)
-                squared = squared.masked_fill(least.values[row].isinf(), float("inf"))
-                rows.append(numbers[torch.topk(squared, count, largest=False).indices])
-            return torch.stack(rows)
-        # The exact distance of the last one of the list differs from the approximate one by at most the error bound, and so
-        # do those of all others: what lies further below is on the exact list, what lies further above is not.
-        limits, margin = least.values[:, -1:].double(), 2 * pooled.rounding_error()[:, None]
-        sure = approximate.double() < limits - margin  # [B, N]
-        open_ = (approximate.double() <= limits + margin) & ~sure
+        if self._block == 1:
+            return least.indices
         rows = []
-        for number, (image, shares) in enumerate(
-            zip(pixels.flatten(1), weights.flatten(1), strict=True)
-        ):
-            numbers, rest = torch.nonzero(sure[number])[:, 0], torch.nonzero(open_[number])[:, 0]
-            if self._block > 1:
-                rest = self._nearest_means(rest, pooled.row(number), shortest - len(numbers))
-            rows.append(self._rank(torch.cat([numbers, rest]).sort().values, image, shares, count))
+        for row, numbers in enumerate(least.indices):
+            image, known = pixels[row].flatten().float(), weights[row].flatten()
+            squared = self._squared_distances(numbers, image, known)
+            squared = squared.masked_fill(least.values[row].isinf(), float("inf"))
+            rows.append(numbers[torch.topk(squared, count, largest=False).indices])
         return torch.stack(rows)
+
+    def _open_by_means(self, pixels: Tensor, weights: Tensor, count: int) -> dict[int, Tensor]:
+        """Return ascending numbers that include the ``count`` nearest of some images, by row.
+
+        The squared differences of a block sum to at least as much as those of its mean (Jensen's inequality) with the least
+        weight of its pixels. Images for which this excludes too few are left out, as are those of few whole blocks.
+        """
+        least = -F.max_pool2d(-weights, self._block).double() * self._block**2
+        rows = (2 * least.sum((1, 2, 3)) >= weights.sum((1, 2, 3))).nonzero()[:, 0].tolist()
+        if self._block == 1 or not rows:
+            return {}
+        means, least = F.avg_pool2d(pixels[rows], self._block).flatten(1), least[rows].flatten(1)
+        seen, found = _Seen(least, least * means), {}
+        compared = seen.compare(self._means())
+        slack = seen.rounding_error() - (least * means.square()).sum(1)
+        for row, bounds, beyond in zip(rows, compared, slack, strict=True):
+            image, known = pixels[row].flatten(), weights[row].flatten()
+            first = torch.topk(bounds, min(len(self), max(count, _FIRST)), largest=False).indices
+            squared = self._squared_distances(first, image.float(), known).double()
+            last = torch.topk(squared, count, largest=False).values[-1]
+            last = last * (1 + 4 * _relative_error(len(image)))
+            numbers = torch.nonzero(bounds.double() <= last + beyond)[:, 0]
+            if len(numbers) * _MOST <= len(self):
+                found[row] = numbers
+        return found
+
+    def _open_by_pixels(self, pixels: Tensor, weights: Tensor, count: int) -> list[Tensor]:
+        """Return ascending numbers that include the ``count`` nearest of each image."""
+        shares, levels = weights.flatten(1).double(), pixels.flatten(1)
+        known = shares.any(0).nonzero()[:, 0]
+        chunks: Iterable[Tensor]
+        if 0 < 2 * len(known) < shares.shape[1]:
+            shares, levels = shares[:, known], levels[:, known]
+            chunks = (each.index_select(0, known).float().T for each in self._planes())
+        else:
+            chunks = (each.flatten(1).float() for each in torch.split(self.images, _CHUNK))
+        seen = _Seen(shares, shares * levels)
+        compared = seen.compare(chunks)
+        # A distance differs from the exact one by at most the error bound, and so does the last one of the list.
+        limits = torch.topk(compared, count, dim=1, largest=False).values[:, -1].double()
+        limits += 2 * seen.rounding_error()
+        return [
+            torch.nonzero(row.double() <= limit)[:, 0]
+            for row, limit in zip(compared, limits, strict=True)
+        ]
 
     @property
     def _block(self) -> int:
@@ -110,52 +152,32 @@ class Retrieval:
             chunks.append(weights @ values.square().T - 2 * (weighted @ values.T))
         return torch.cat(chunks, 1)
 
-    def _approximate_distances(self, seen: "_Pooled") -> Tensor:
-        """Return `distances` of block means in float32, [B, N]; equal masks are multiplied once."""
-        masks, mask_of = torch.unique(seen.weights.float(), dim=0, return_inverse=True)
-        weighted = 2 * seen.weighted.float()
-        return torch.cat(
-            [
-                (masks @ squares.T)[mask_of] - weighted @ values.T
-                for values, squares in self._chunks()
-            ],
-            1,
-        )
-
-    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for numbers in torch.split(torch.arange(len(self)), _CHUNK):
-            yield self._means(slice(int(numbers[0]), int(numbers[-1]) + 1))
-
-    def _means(self, numbers: Tensor | slice) -> tuple[Tensor, Tensor]:
-        """Return the block means of images, and of their squares, float32 [n, P]."""
-        if self._cached_means is None:
-            return self._compute_means(self.images[numbers])
-        values, squares = self._cached_means
-        return values[numbers], squares[numbers]
+    def _means(self) -> Iterable[Tensor]:
+        """Return the means of blocks, float32 [n, P] a chunk: exact, as sides are powers of two."""
+        return self._cached_means or map(self._pool, torch.split(self.images, _CHUNK))
 
     @cached_property
-    def _cached_means(self) -> tuple[Tensor, Tensor] | None:
-        if 8 * self.images.numel() // self._block**2 > _CACHE_BYTES:
-            return None
-        parts = [self._compute_means(images) for images in torch.split(self.images, _CHUNK)]
-        values, squares = (torch.cat(each) for each in zip(*parts, strict=True))
-        return values, squares
+    def _cached_means(self) -> list[Tensor]:
+        if 4 * self.images.numel() // self._block**2 > _CACHE_BYTES:
+            return []
+        return [self._pool(images) for images in torch.split(self.images, _CHUNK)]
 
-    def _compute_means(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute `_means`: exact, as 2^24 holds the sums."""
-        values = images.float()
-        if self._block == 1:
-            return values.flatten(1), values.square().flatten(1)
-        squares = F.avg_pool2d(values.square(), self._block)
-        return F.avg_pool2d(values, self._block).flatten(1), squares.flatten(1)
+    def _pool(self, images: Tensor) -> Tensor:
+        # A sum of rows and a product take less than half as long as torch's average of blocks.
+        side, block = images.shape[-1] // self._block, self._block
+        rows = sum(images.float().unflatten(2, (side, block)).unbind(3))
+        mean = torch.eye(side, device=images.device).repeat_interleave(block, 0) / block**2
+        return (rows @ mean).flatten(1)
 
-    def _nearest_means(self, numbers: Tensor, seen: "_Pooled", count: int) -> Tensor:
-        """Return the ``count`` of these ascending numbers that are nearest by block means, in float64."""
-        distances = []
-        for chunk in torch.split(numbers, _EXACT_CHUNK):
-            values, squares = self._means(chunk)
-            distances.append((seen.weights * squares - 2 * seen.weighted * values).sum(1))
-        return numbers[torch.argsort(torch.cat(distances), stable=True)[:count]]
+    def _planes(self) -> Iterable[Tensor]:
+        """Return the images by pixel, uint8 [P, n] a chunk: few known pixels are read at once."""
+        return self._cached_planes or map(_by_pixel, torch.split(self.images, _CHUNK))
+
+    @cached_property
+    def _cached_planes(self) -> list[Tensor]:
+        if self.images.numel() > _CACHE_BYTES:
+            return []
+        return [_by_pixel(images) for images in torch.split(self.images, _CHUNK)]
 
     def _rank(self, numbers: Tensor, pixels: Tensor, weights: Tensor, count: int) -> Tensor:
         """Return the ``count`` nearest of the images of these ascending ``numbers``.
@@ -173,7 +195,7 @@ class Retrieval:
 
     def _squared_distances(self, numbers: Tensor, pixels: Tensor, weights: Tensor) -> Tensor:
         distances = []
-        for chunk in torch.split(numbers, _EXACT_CHUNK):
+        for chunk in torch.split(numbers, _CHUNK):
             squares = self.images[chunk].flatten(1).float().sub_(pixels).square_()  # exact
             distances.append((squares * weights).sum(1))
         return torch.cat(distances)
@@ -268,9 +290,9 @@ class OutOfDomain:
 def align(neighbours: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """Shift each neighbour [B, K, C, S, S] by up to a pixel, to where it differs least on the known pixels.
 
-    ``target`` is [B, C, S, S], ``known`` [B, 1, S, S]. Edges are replicated; of equal shifts the unshifted one is taken. A
-    neighbour that is the target but for its brightness takes that too: it is scaled, by least squares on the known pixels, if
-    this removes more than half of what remains.
+    ``target`` is [B, C, S, S], ``known`` [B, 1, S, S]. Edges are replicated; of equal shifts the
+    unshifted or first one is taken. A neighbour that is the target but for its brightness takes that too: it is scaled, by
+    least squares on the known pixels, if this removes more than half of what remains.
 
     Returns
     -------
@@ -285,7 +307,7 @@ def align(neighbours: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Te
         for left in range(2 * _SHIFT + 1):
             shifted = padded[..., top : top + side, left : left + side]
             squared = _squared(shifted, target, known)
-            closer = squared < least
+            closer = squared < least * _CLOSER
             best = torch.where(closer[:, :, None, None, None], shifted, best)
             least = torch.where(closer, squared, least)
     light, seen = best + 1, known[:, None] * (target + 1)[:, None]  # 0 = black
@@ -312,24 +334,26 @@ def _relative_error(count: int) -> float:
     return (count + 3) * _ROUNDOFF / (1 - (count + 3) * _ROUNDOFF)
 
 
+def _by_pixel(images: Tensor) -> Tensor:
+    return images.flatten(1).T.contiguous()
+
+
 @dataclass(frozen=True)
-class _Pooled:
-    """Known pixels by blocks: sums of shares, and of shares times grey levels, float64 [B, P]."""
+class _Seen:
+    """What is known of images, by pixel or block: its weight, and this times grey levels, float64 [B, P]."""
 
     weights: Tensor
     weighted: Tensor
 
-    @classmethod
-    def of(cls, pixels: Tensor, weights: Tensor, block: int) -> Self:
-        shares = weights.double()
-        sums = [F.avg_pool2d(each, block) * block**2 for each in (shares, shares * pixels)]
-        return cls(*(each.flatten(1) for each in sums))
-
-    def row(self, number: int) -> "_Pooled":
-        return _Pooled(self.weights[number], self.weighted[number])
+    def compare(self, chunks: Iterable[Tensor]) -> Tensor:
+        """Return `Retrieval.distances` to images [n, P] a chunk, in float32; equal masks are multiplied once."""
+        masks, mask_of = torch.unique(self.weights.float(), dim=0, return_inverse=True)
+        masks, weighted = masks.T.contiguous(), 2 * self.weighted.float().T.contiguous()
+        compared = [(each.square() @ masks)[:, mask_of] - each @ weighted for each in chunks]
+        return torch.cat(compared).T.contiguous()
 
     def rounding_error(self) -> Tensor:
-        """Return a bound on the error of `Retrieval._approximate_distances`, [B].
+        """Return a bound on the error of `compare`, [B].
 
         A sum of P products in any order errs by at most n u / (1 - n u) of the sum of absolute values,
         with n = P + 2 roundings a product (Higham 2002, section 3.1), and one more for the difference

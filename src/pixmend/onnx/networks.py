@@ -17,6 +17,7 @@ from pixmend.onnx.values import Graph, Value
 
 DRAWS = 8  # as in the method `default`
 _CHUNK = 128  # bank images compared at a time, within a CPU's cache
+_CLOSER = 1 - 1e-5  # see `pixmend.models.retrieval`
 _CLOSE = 32  # bank images whose differences are summed again, without the rounding of large terms
 _GROUPS = 8  # of group norm
 _SWEEPS, _RADIUS = 8, 0.97  # these and what follows: see `pixmend.models.smooth_fill`
@@ -81,7 +82,7 @@ def _align(neighbours: Value, target: Value, known: Value) -> tuple[Value, Value
             stop[stop == 0] = np.iinfo(np.int64).max
             shifted = padded("Slice", start, stop, np.array([2, 3]))
             errors = squared(shifted)
-            closer = errors < least
+            closer = errors < least * _CLOSER
             best, least = closer.where(shifted, best), closer.where(errors, least)
     light = best + 1.0
     seen = known * (target + 1.0)
@@ -98,14 +99,17 @@ def _align(neighbours: Value, target: Value, known: Value) -> tuple[Value, Value
 
 def biharmonic_fill(target: Value, known: Value, size: int) -> Value:
     """Return the biharmonic fill: see `pixmend.models.smooth_fill`."""
-    return _clamp_to_known(_biharmonic(target * known, known, size), target, known)
+    with target.graph.doubles():
+        seen, share = target.floats(), known.floats()
+        filled = _clamp_to_known(_biharmonic(seen * share, share, size), seen, share)
+    return filled.floats()
 
 
 def _biharmonic(total: Value, share: Value, size: int) -> Value:
     fixed, values = (share > 0.0).floats(), total / share.at_least(1e-6)
     if size < 2 * _BIHARMONIC_MIN_SIDE:
         return _conjugate_gradients(_harmonic_fill(values, fixed, size), 1.0 - fixed, size)
-    coarse = _biharmonic(_halve(total), _halve(share), size // 2)
+    coarse = _biharmonic(_halve(total, size), _halve(share, size), size // 2)
     filled = _double(coarse, size, "bicubic")
     return _conjugate_gradients(filled + fixed * (values - filled), 1.0 - fixed, size)
 
@@ -132,7 +136,8 @@ def _conjugate_gradients(filled: Value, free: Value, size: int) -> Value:
 def _harmonic_fill(target: Value, known: Value, size: int) -> Value:
     sums, shares, sides = [target * known], [known], [size]
     while sides[-1] >= 2 * _MIN_SIDE:
-        sums, shares = [*sums, _halve(sums[-1])], [*shares, _halve(shares[-1])]
+        side = sides[-1]
+        sums, shares = [*sums, _halve(sums[-1], side)], [*shares, _halve(shares[-1], side)]
         sides.append(sides[-1] // 2)
     share = shares[-1]("ReduceMean", np.array([2, 3])).at_least(1e-6)
     filled = sums[-1]("ReduceMean", np.array([2, 3])) / share + sums[-1] * 0.0
@@ -165,19 +170,20 @@ def _clamp_to_known(filled: Value, target: Value, known: Value) -> Value:
 
 def _laplacian(values: Value, side: int) -> Value:
     """Return the divergence of the gradient, which is 0 across the edges of the image."""
-    gradient = np.diff(np.eye(side, dtype=np.float32), axis=0)  # [side - 1, side]
+    gradient = np.diff(np.eye(side), axis=0)  # [side - 1, side]
     back, graph = np.ascontiguousarray(gradient.T), values.graph
     vertical = graph.value(back) @ (graph.value(gradient) @ values)
     return (vertical + (values @ back) @ gradient) * -1.0
 
 
-def _halve(values: Value) -> Value:
-    return values("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
+def _halve(values: Value, size: int) -> Value:
+    matrix = np.eye(size // 2).repeat(2, 1) / 2
+    return values.graph.value(matrix) @ values @ np.ascontiguousarray(matrix.T)
 
 
 def _double(values: Value, size: int, mode: str) -> Value:
     """Return maps at ``size``, twice theirs."""
-    one = torch.eye(size // 2)[None, None]
+    one = torch.eye(size // 2, dtype=torch.float64)[None, None]
     matrix = F.interpolate(one, (size, size // 2), mode=mode, align_corners=False)[0, 0].numpy()
     return values.graph.value(matrix) @ values @ np.ascontiguousarray(matrix.T)
 
@@ -212,7 +218,8 @@ class UNet:
             maps = self._graph.concat(maps, planes, axis=1)
         skips = [self._block("downs.0", inner, maps)]
         for level in range(1, self.depth):
-            skips.append(self._block(f"downs.{level}", inner >> level, _halve(skips[-1])))
+            halved = skips[-1]("AveragePool", kernel_shape=[2, 2], strides=[2, 2])
+            skips.append(self._block(f"downs.{level}", inner >> level, halved))
         return skips
 
     def estimate(self, maps: list[Value], seen: Seen) -> tuple[Value, Value]:

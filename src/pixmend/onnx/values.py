@@ -1,9 +1,11 @@
 """ONNX graphs written as arithmetic: each operation on a `Value` adds a node.
 
-Python floats become float32, whole numbers int64 and arrays themselves; there is no other conversion.
+Python floats become float32 (float64 in `Graph.doubles`), whole numbers int64 and arrays themselves; there is no other
+conversion.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Union
 
 import numpy as np
@@ -89,8 +91,8 @@ class Value:
         return self("Shape", start=axis, end=axis + 1).reshape()
 
     def floats(self) -> "Value":
-        """Return float32 of other numbers."""
-        return self("Cast", to=TensorProto.FLOAT)
+        """Return float32 of other numbers, in `Graph.doubles` float64."""
+        return self("Cast", to=self.graph.real)
 
     def where(self, one: Operand, other: Operand) -> "Value":
         """Return ``one`` where these booleans are True, else ``other``."""
@@ -105,6 +107,14 @@ class Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._count = 0
+        self.real: int = TensorProto.FLOAT  # kind of Python floats
+
+    @contextmanager
+    def doubles(self) -> Iterator[None]:
+        """Compute in float64."""
+        self.real = TensorProto.DOUBLE
+        yield
+        self.real = TensorProto.FLOAT
 
     def add(self, kind: str, *inputs: Operand | None, **attributes: Any) -> Value:  # noqa: ANN401
         """Add a node of one output."""
@@ -130,9 +140,9 @@ class Graph:
         if isinstance(operand, Value):
             return operand
         array = np.asarray(operand)
-        array = (
-            array.astype(np.float32) if array.dtype == np.float64 else np.ascontiguousarray(array)
-        )
+        if array.dtype == np.float64:
+            array = array.astype(helper.tensor_dtype_to_np_dtype(self.real))
+        array = np.ascontiguousarray(array)
         key = (array.dtype.str, np.shape(operand), array.tobytes())
         if key not in self._constants:
             name = self._constants[key] = f"constant_{len(self._constants)}"
@@ -164,10 +174,10 @@ class Graph:
     ) -> list[Value]:
         """Return the state after ``state = body(step, *state)``, ``times`` times or until not ``going(*state)``.
 
-        ``kinds`` are the types of the state, float32 by default. Values that the body returns beyond the state are float32, and
-        stacked over the steps.
+        ``kinds`` are the types of the state, by default that of Python floats. Values that the body returns beyond the state
+        are float32, and stacked over the steps.
         """
-        kinds = kinds or [TensorProto.FLOAT] * len(state)
+        kinds = kinds or [self.real] * len(state)
         state = [self.value(each) for each in state]
         outer, self._nodes = self._nodes, []
         step, condition, *inside = (self._fresh() for _ in range(2 + len(state)))
