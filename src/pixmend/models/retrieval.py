@@ -136,19 +136,16 @@ class Retrieval:
         """The side of the blocks of pixels of which a first search compares the means."""
         return max(1, self.images.shape[-1] // _SEARCHED_SIZE)
 
-    def distances(self, target: Tensor, known: Tensor, *, exact: bool = True) -> Tensor:
-        """Return sum M (y - m)^2 - sum M y^2 for each image m, [B, N], in squared grey levels.
+    def distances(self, target: Tensor, known: Tensor) -> Tensor:
+        """Return sum M (y - m)^2 - sum M y^2 for each image m, [B, N], in squared grey levels, exact for 8-bit images.
 
-        The term left out is the same for all m. With ``exact``, sums are in float64, exact for
-        8-bit images.
+        The term left out is the same for all m.
         """
-        dtype = torch.float64 if exact else torch.float32
-        weights = known.expand_as(target).flatten(1).to(dtype)  # [B, P]
-        pixels = ((target.to(dtype) + 1) * 127.5).flatten(1)
-        weighted = (pixels.round() if exact else pixels) * weights
+        weights = known.expand_as(target).flatten(1).double()  # [B, P]
+        weighted = ((target.double() + 1) * 127.5).flatten(1).round() * weights
         chunks = []
         for images in torch.split(self.images, _CHUNK):
-            values = images.flatten(1).to(dtype)  # [N, P]
+            values = images.flatten(1).double()  # [N, P]
             chunks.append(weights @ values.square().T - 2 * (weighted @ values.T))
         return torch.cat(chunks, 1)
 
@@ -165,9 +162,12 @@ class Retrieval:
     def _pool(self, images: Tensor) -> Tensor:
         # A sum of rows and a product take less than half as long as torch's average of blocks.
         side, block = images.shape[-1] // self._block, self._block
-        rows = sum(images.float().unflatten(2, (side, block)).unbind(3))
-        mean = torch.eye(side, device=images.device).repeat_interleave(block, 0) / block**2
-        return (rows @ mean).flatten(1)
+        total, *others = images.float().reshape(-1, side, block, images.shape[-1]).unbind(2)
+        for rows in others:
+            total = total + rows
+        mean = torch.eye(side, device=images.device).repeat_interleave(block, 0) / (block * block)
+        means: Tensor = total.flatten(0, 1) @ mean
+        return means.view(len(images), -1)
 
     def _planes(self) -> Iterable[Tensor]:
         """Return the images by pixel, uint8 [P, n] a chunk: few known pixels are read at once."""
