@@ -78,7 +78,6 @@ def start(
         "batch_size": str(options.batch),
         "ema_decay": "0.99",
         "retrieval_images": "0",
-        "random_shift": "0",
         "horizontal_flip": "false",
         **{key: sizes.get(value, value) for key, value in values.items()},
     }

@@ -11,7 +11,6 @@ from pixmend.training.augment import (
     diffaugment,
     horizontal_flip,
     make_diffaugment,
-    random_shift,
     unchanged,
 )
 
@@ -170,24 +169,3 @@ def test_mirror_flips_about_half_left_to_right():
     kept = [torch.equal(a, b) for a, b in zip(mirrored, images, strict=True)]
     assert sum(flipped) + sum(kept) == 200
     assert 70 < sum(flipped) < 130
-
-
-def test_shift_moves_each_image_as_its_draws_say_and_repeats_its_edges():
-    images = torch.randn(4, 3, 6, 6, generator=generator_for(0, "shift"))
-    still = torch.full((4, 2), 0.5)
-    assert torch.equal(random_shift(images, still, 2), images)
-    draws = torch.tensor([[0.0, 0.5], [0.99, 0.5], [0.5, 0.0], [0.5, 0.7]])
-    up, down, left, right = random_shift(images, draws, 2)
-    assert torch.equal(up, images[0][:, [2, 3, 4, 5, 5, 5]])
-    assert torch.equal(down, images[1][:, [0, 0, 0, 1, 2, 3]])
-    assert torch.equal(left, images[2][:, :, [2, 3, 4, 5, 5, 5]])
-    assert torch.equal(right, images[3][:, :, [0, 0, 1, 2, 3, 4]])
-
-
-def test_shifts_of_all_sizes_are_alike_often():
-    image = torch.arange(9.0).expand(5000, 1, 9, 9)
-    draws = torch.rand(5000, 2, generator=generator_for(0, "shift"))
-    middle = random_shift(image, draws, 2)[:, 0, 4, 4]
-    counts = torch.bincount(middle.long(), minlength=9)
-    assert counts[:2].sum() + counts[7:].sum() == 0
-    assert (counts[2:7] > 800).all()

@@ -216,7 +216,7 @@ def test_what_was_said_is_not_chosen(monkeypatch, many):
         "size": 16,
         "ema_decay": 0.5,
     }
-    given |= {"random_shift": 0, "horizontal_flip": False}
+    given |= {"horizontal_flip": False}
     chosen = fit_to_minutes(1, many(500), given, CPU)
     assert {key: chosen[key] for key in given} == given
 

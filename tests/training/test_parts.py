@@ -22,7 +22,6 @@ CPU = torch.device("cpu")
 CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 SHARED = {
     "horizontal_flip": True,
-    "random_shift": 1,
     "diffaugment": "colour,cutout",
     "r1_gamma": 1.0,
     "r1_every": 2,

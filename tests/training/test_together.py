@@ -177,7 +177,6 @@ def test_what_processes_are_fed_makes_up_what_one_is_fed(
         monkeypatch.setattr(Records, "load_all", lambda *_, **__: None)
     options = {
         "horizontal_flip": True,
-        "random_shift": 2,
         "diffaugment": "colour,translation,cutout",
         "inpainter_augmentation": 0.5,
     }

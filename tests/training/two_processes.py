@@ -176,7 +176,6 @@ def check_the_first_time(images, records, train, options, rank):
         "inpainter_batch": 8,
         "retrieval_images": 12,
         "horizontal_flip": True,
-        "random_shift": 1,
         "diffaugment": "colour,cutout",
         "r1_gamma": 1.0,
     }

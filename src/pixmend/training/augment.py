@@ -85,19 +85,6 @@ def horizontal_flip(images: Tensor, draws: Tensor) -> Tensor:
     return torch.where(flipped[:, None, None, None], images.flip(3), images)
 
 
-def random_shift(images: Tensor, draws: Tensor, limit: int) -> Tensor:
-    """Shift images [B, C, S, S] by up to ``limit`` pixels by ``draws`` [B, 2] in [0, 1), edges repeated."""
-    shift = (draws * (2 * limit + 1)).long().to(images.device) - limit  # [B, 2]
-    places = torch.arange(images.shape[-1], device=images.device)
-    rows, columns = (
-        (places - shift[:, axis, None]).clamp(0, len(places) - 1)  # [B, S]
-        for axis in (0, 1)
-    )
-    number = torch.arange(len(images), device=images.device)[:, None, None]
-    shifted = images.permute(0, 2, 3, 1)[number, rows[:, :, None], columns[:, None, :]]
-    return shifted.permute(0, 3, 1, 2)
-
-
 def augment(images: Tensor, draws: Tensor, probability: float) -> Tensor:
     """Augment each image [B, C, S, S] with ``probability``: flips, transposition, order of colours, contrast and brightness.
 

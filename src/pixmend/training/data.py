@@ -23,7 +23,6 @@ from pixmend.training.augment import (
     augment,
     horizontal_flip,
     make_diffaugment,
-    random_shift,
 )
 from pixmend.training.masking import MaskedBatch, MaskSampler, choose_retrieval
 from pixmend.training.settings import TrainSettings
@@ -153,15 +152,12 @@ class BatchLoader:
         return to_device(self.read(self._indices(first, count)), self.device)
 
     def augmented(self, real: Tensor, step: int, inner: int) -> Tensor:
-        """Return the images of D's inner-th step, randomly flipped and shifted as set."""
+        """Return the images of D's inner-th step, randomly flipped if set."""
         settings, count = self._settings, self._settings.batch_size
         share = self._group.shard(count)
         if settings.horizontal_flip:
             draws = torch.rand(count, generator=generator_for(self._seed, "mirror", step, inner))
             real = horizontal_flip(real, draws[share])
-        if settings.random_shift:
-            draws = torch.rand(count, 2, generator=generator_for(self._seed, "shift", step, inner))
-            real = random_shift(real, draws[share], settings.random_shift)
         return real
 
     def transform(self, step: int, of: str, inner: int = 0) -> Transform:

@@ -53,7 +53,6 @@ class TrainSettings(DCGANSettings):
         1.0, ge=0, le=1, description="probability of a transform"
     )
     horizontal_flip: bool = Field(False, description="random left-right flips; not for characters")
-    random_shift: int = Field(0, ge=0, le=64, description="largest random shift, in pixels")
     gradient_accumulation: int = Field(1, ge=1, le=4096, description="micro-batches per step")
     precision: Precision = Field(
         "auto",
