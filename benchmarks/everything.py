@@ -8,7 +8,7 @@
 Writes each table to OUT/NAME.md. Existing tables are skipped, so the same command resumes.
 OUT/machine.json records the machine, versions, date and seeds. Without records, the bundled
 characters are split into training and held-out records: enough to test the programs, too few to
-quote figures. `tensorflow_interop.py` needs another environment and is not run.
+quote figures. `tensorflow_interop.py` needs another environment, `gpu.py` a GPU: they are not run.
 """
 
 import argparse

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.serve.conftest import catalogue, served  # noqa: F401 - fixtures
+from tests.serve.conftest import catalogue, served, tiny_file  # noqa: F401 - fixtures
 
 INTEGRATIONS = Path(__file__).parent.parent.parent / "integrations"
 

@@ -52,7 +52,7 @@ def test_reading_goes_on_in_a_thread_but_only_a_few_batches_ahead():
 def test_a_broken_record_is_an_error_of_its_own_batch():
     def read(indices):
         if indices[0] == 10:
-            raise RecordError("broken", shard="a", offset=0)
+            raise RecordError("broken")
         return reader()(indices)
 
     ahead = ReadAhead(read, lambda first, count: np.arange(first, first + count))
