@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from benchmarks.rivals.lmconv import LEVELS, LocallyMasked, quantise
 from pixmend.images import encode_png, open_image
 from pixmend.models import save_model
 from pixmend.records import PackSettings, pack
@@ -148,8 +150,9 @@ def test_rivals_learn_answer_and_are_read(classes, precision):
     rows = [line for line in lines if line.startswith("|")]
     assert rows[0] == "| | half dB | half read | random:0.8 dB | random:0.8 read |"
     names = [row.split("|")[1].strip() for row in rows[2:]]
-    assert {"mean", "nearest", "biharmonic", "context-encoder", "flow-matching"} <= set(names)
-    assert names[-1] == "flow-matching, mean of 8"
+    assert {"mean", "nearest", "biharmonic", "context-encoder"} <= set(names)
+    samplers = ("flow-matching", "rcgan", "lmconv")
+    assert names[-6:] == [name + mean for name in samplers for mean in ("", ", mean of 8")]
     assert any(line.startswith("flow-matching: 2 steps in") for line in lines)
     for row in rows[2:]:
         decibels, read = map(float, row.split("|")[2:4])
@@ -157,10 +160,30 @@ def test_rivals_learn_answer_and_are_read(classes, precision):
         assert 0 <= read <= 1
     known = [
         open_image(classes / "out" / name / "half" / "000000.png").pixels[:, 8:]
-        for name in ("mean", "context-encoder", "flow-matching")
+        for name in ("mean", "context-encoder", *samplers)
     ]
-    assert np.array_equal(known[0], known[1])
-    assert np.array_equal(known[0], known[2])
+    assert all(np.array_equal(known[0], each) for each in known[1:])
+
+
+def test_the_pixel_sampler_draws_each_pixel_from_those_before_it_alone():
+    torch.manual_seed(0)
+    rival = LocallyMasked(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), filters=8)
+    images, known = torch.rand(3, 1, 8, 8) * 2 - 1, (torch.rand(3, 1, 8, 8) < 0.3).float()
+    whole, drawn = rival.draw, []
+    rival.draw = lambda logits: drawn.append(logits) or whole(logits)
+    with torch.no_grad():
+        levels = quantise(rival.complete(images, known))
+        logits = rival.logits(levels, known).flatten(3)
+        hidden = [each.flatten().eq(0).nonzero().flatten() for each in known]
+        for number, places in enumerate(hidden):
+            own = [each[number] for each in drawn[-len(places) :]]
+            assert torch.allclose(torch.stack(own, -1), logits[number][..., places], atol=1e-5)
+            for before, place in enumerate(places):
+                other = levels.clone()
+                other[number].view(-1)[place] = (levels[number].view(-1)[place] + 5) % LEVELS
+                changed = rival.logits(other, known).flatten(3)[number] - logits[number]
+                assert not changed[..., places[: before + 1]].any()
+                assert not changed[..., known[number].flatten() > 0].any()
 
 
 def test_rivals_answer_the_tasks_of_an_evaluation(classes, untrained, program, tmp_path):

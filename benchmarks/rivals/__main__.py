@@ -4,11 +4,12 @@
 
 TRAIN and HELD_OUT are folders of PNG files, in folders of classes if there are any; HELD_OUT may
 be tasks that `pixmend evaluate ... --tasks HELD_OUT` wrote. Each rival trains on the whole machine
-for the minutes, one after the other, and writes OUT/RIVAL/MASK/000000.png, which `pixmend evaluate
-... --completions RIVAL=OUT/RIVAL` reads. RUN adds pixmend's own methods, to be trained with
-`pixmend train TRAIN RUN --minutes 20`. Prints a markdown table of mean dB and, with classes, of the
-share of answers that a small classifier of whole training images reads. A rival that samples has a
-row for one sample and one for the mean of eight.
+for the minutes, one after the other; on a CPU they are computing time divided by the threads. It
+writes OUT/RIVAL/MASK/000000.png, which `pixmend evaluate ... --completions RIVAL=OUT/RIVAL` reads.
+RUN adds pixmend's own methods, to be trained with `pixmend train TRAIN RUN --minutes 20`. Prints a
+markdown table of mean dB and, with classes, of the share of answers that a small classifier of
+whole training images reads. A rival that samples has a row for one sample and one for the mean of
+eight.
 """
 
 import argparse
@@ -25,6 +26,8 @@ from torch import Tensor
 
 from benchmarks.rivals.context_encoder import ContextEncoder
 from benchmarks.rivals.flow_matching import FlowMatching
+from benchmarks.rivals.lmconv import LocallyMasked
+from benchmarks.rivals.rcgan import RegularizedGAN
 from pixmend.evaluation import BASELINES, TrainingImages, find_methods
 from pixmend.evaluation.baselines import channels_first, find_baseline, missing_requirement
 from pixmend.evaluation.classifier import known_classes, train_classifier
@@ -44,7 +47,13 @@ from pixmend.models import load_model
 from pixmend.storage import write_bytes
 from pixmend.training.masking import sample_masks
 
-RIVALS = {"context-encoder": ContextEncoder, "flow-matching": FlowMatching}
+RIVALS = {
+    "context-encoder": ContextEncoder,
+    "flow-matching": FlowMatching,
+    "rcgan": RegularizedGAN,
+    "lmconv": LocallyMasked,
+}
+Rival = ContextEncoder | FlowMatching | RegularizedGAN | LocallyMasked
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 MASKS = ("center", "half", "random:0.8", "grid", "strokes")
 BATCH, AVERAGED = 64, 8
@@ -127,9 +136,7 @@ def contestants(
             yield f"{name}, mean of {AVERAGED}", complete(rival, tasks, options.device, AVERAGED)
 
 
-def trained(
-    name: str, images: Tensor, options: argparse.Namespace
-) -> ContextEncoder | FlowMatching:
+def trained(name: str, images: Tensor, options: argparse.Namespace) -> Rival:
     """Return a rival after its minutes, or its steps, on images uint8 [N, C, S, S]."""
     torch.manual_seed(0)
     device = torch.device(options.device)
@@ -137,24 +144,31 @@ def trained(
     rival.train()
     on = options.precision == "bfloat16"
     generator = torch.Generator().manual_seed(0)
-    step, loss, started = 0, 0.0, time.monotonic()
+    step, loss, started = 0, 0.0, seconds_used(device)
     while (
-        step < options.steps if options.steps else time.monotonic() - started < 60 * options.minutes
+        step < options.steps
+        if options.steps
+        else seconds_used(device) - started < 60 * options.minutes
     ):
         places = torch.randint(len(images), (BATCH,), generator=generator)
         known = sample_masks(BATCH, images.shape[-1], generator).to(device)
         autocast = torch.autocast(device.type, torch.bfloat16, enabled=on)
         loss = rival.learn(images[places].to(device).float() / 127.5 - 1, known, autocast)
         step += 1
-    seconds = time.monotonic() - started
+    seconds = seconds_used(device) - started
     print(f"{name}: {step:,} steps in {seconds:.0f} s, last loss {loss:.4f}", flush=True)
     return rival
 
 
+def seconds_used(device: torch.device) -> float:
+    """Return seconds by the clock; on a CPU of computing, which others do not lengthen."""
+    if device.type == "cpu":
+        return time.process_time() / torch.get_num_threads()
+    return time.monotonic()
+
+
 @torch.no_grad()
-def complete(
-    rival: ContextEncoder | FlowMatching, tasks: HeldOutTasks, device: str, draws: int = 1
-) -> dict[str, Images]:
+def complete(rival: Rival, tasks: HeldOutTasks, device: str, draws: int = 1) -> dict[str, Images]:
     """Return the answers by mask: the mean of ``draws``."""
     torch.manual_seed(1)
     rival.train(False)

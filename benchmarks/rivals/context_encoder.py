@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.rivals.networks import halve, update, widths_to_four_pixels
+
 RATE, RATE_D = 2e-3, 2e-4  # section 4: ten times the discriminator's
 RECONSTRUCTION, ADVERSARIAL = 0.999, 0.001
 
@@ -27,16 +29,16 @@ class ContextEncoder(nn.Module):
         super().__init__()
         channels, size = images.shape[1:3]
         self.register_buffer("mean", images.float().mean((0, 2, 3)).view(1, -1, 1, 1) / 127.5 - 1)
-        widths = [filters * 2**n for n in range(size.bit_length() - 3)]  # 4 px are left
+        widths = widths_to_four_pixels(filters, size)
         bottleneck = 8 * filters
         up = [*_norm(nn.ConvTranspose2d(bottleneck, widths[-1], 4), nn.ReLU())]
         for wide, narrow in pairwise(widths[::-1]):
             up += _norm(nn.ConvTranspose2d(wide, narrow, 4, 2, 1), nn.ReLU())
         up += [nn.ConvTranspose2d(widths[0], channels, 4, 2, 1), nn.Tanh()]
-        encoder = _halve(channels + 1, widths)
+        encoder = halve(channels + 1, widths)
         encoder += _norm(nn.Conv2d(widths[-1], bottleneck, 4), nn.LeakyReLU(0.2))
         self.net = nn.Sequential(*encoder, *up)
-        self.judge = nn.Sequential(*_halve(channels, widths), nn.Conv2d(widths[-1], 1, 4))
+        self.judge = nn.Sequential(*halve(channels, widths), nn.Conv2d(widths[-1], 1, 4))
         self.learns = torch.optim.Adam(self.net.parameters(), RATE, betas=(0.5, 0.999))
         self.judges = torch.optim.Adam(self.judge.parameters(), RATE_D, betas=(0.5, 0.999))
 
@@ -51,29 +53,15 @@ class ContextEncoder(nn.Module):
             completed = self.complete(real, known)
             fake = F.softplus(self.judge(completed.detach())).mean()
             loss_d = (F.softplus(-self.judge(real)).mean() + fake) / 2
-        _update(self.judges, loss_d)
+        update(self.judges, loss_d)
         hole = (1 - known).expand_as(real)
         with autocast:
             fooled = F.softplus(-self.judge(completed)).flatten()
             error = ((completed - real).square() * hole).sum((1, 2, 3)) / hole.sum((1, 2, 3))
             loss = (RECONSTRUCTION * error + ADVERSARIAL * fooled).mean()
-        _update(self.learns, loss)
+        update(self.learns, loss)
         return float(error.detach().mean())
-
-
-def _halve(channels: int, widths: list[int]) -> list[nn.Module]:
-    """Return convolutions that halve the image down to 4 px; the first has no batch norm."""
-    layers: list[nn.Module] = [nn.Conv2d(channels, widths[0], 4, 2, 1), nn.LeakyReLU(0.2)]
-    for narrow, wide in pairwise(widths):
-        layers += _norm(nn.Conv2d(narrow, wide, 4, 2, 1), nn.LeakyReLU(0.2))
-    return layers
 
 
 def _norm(convolution: nn.Module, activation: nn.Module) -> list[nn.Module]:
     return [convolution, nn.BatchNorm2d(convolution.out_channels), activation]
-
-
-def _update(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
