@@ -247,7 +247,7 @@ def test_a_retrieval_image_is_its_own_nearest():
 
 
 def test_retrieval_images_of_another_size_are_refused():
-    (png,) = make(retrieval_images=5).retrieval.encode()
+    (png,) = make(retrieval_images=5).retrieval.encoded
     with pytest.raises(ModelFileError, match="retrieval images"):
         Retrieval.decode([png], count=4, channels=3, side=16)
     with pytest.raises(ModelFileError, match="retrieval images"):
@@ -257,7 +257,7 @@ def test_retrieval_images_of_another_size_are_refused():
 def test_more_retrieval_images_than_one_png_may_hold_come_back_from_several(monkeypatch):
     monkeypatch.setattr("pixmend.models.retrieval.MAX_PIXELS", 2 * 16**2)
     bank = make(retrieval_images=5).retrieval
-    pngs = bank.encode()
+    pngs = bank.encoded
     assert len(pngs) == 3
     again = Retrieval.decode(pngs, count=5, channels=3, side=16)
     assert torch.equal(again.images, bank.images)

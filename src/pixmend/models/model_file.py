@@ -114,7 +114,7 @@ def save_model(model: DCGAN, path: Path) -> None:
     }
     header: dict[str, Any] = {"settings": model.settings.model_dump(), "card": model.card}
     if model.retrieval is not None:
-        for number, png in enumerate(model.retrieval.encode()):
+        for number, png in enumerate(model.retrieval.encoded):
             tensors[f"retrieval.{number}" if number else "retrieval"] = png
         header["retrieval_count"] = len(model.retrieval)
     write_tensors(path, tensors, kind="model", header=header)

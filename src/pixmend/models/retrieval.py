@@ -209,8 +209,9 @@ class Retrieval:
         """Return the images numbered ``indices`` [B] as float [B, C, S, S] in [-1, 1]."""
         return self.images[indices].to(torch.float32) / 127.5 - 1
 
-    def encode(self) -> list[Tensor]:
-        """Return the images as PNGs of many stacked in a column each: uint8 [bytes]."""
+    @cached_property
+    def encoded(self) -> list[Tensor]:
+        """The images as PNGs of many stacked in a column each, uint8 [bytes]; a run writes them with every checkpoint."""
         parts = torch.split(self.images, _images_in_png(self.images.shape[-1]))
         columns = (each.permute(0, 2, 3, 1).flatten(0, 1).cpu().numpy() for each in parts)
         return [
@@ -219,7 +220,7 @@ class Retrieval:
 
     @classmethod
     def decode(cls, pngs: Sequence[Tensor], *, count: int, channels: int, side: int) -> Self:
-        """Read the result of `encode`; a ModelFileError refuses other content."""
+        """Read `encoded`; a ModelFileError refuses other content."""
         try:
             columns = [decode_image(png.numpy().tobytes()).pixels for png in pngs]
         except ImageError as error:
