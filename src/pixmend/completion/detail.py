@@ -88,9 +88,10 @@ def _add_detail(answer: Tensor, image: Tensor, share: Tensor, coarser: tuple[int
 
 def _argmin(values: Tensor) -> Tensor:
     """Return the place of the first least value of each row; torch's own takes seven times as long as a minimum of blocks."""
-    blocks = values.unflatten(1, (-1, _BLOCK))
+    blocks = values.view(len(values), -1, _BLOCK)
     best = blocks.amin(2).argmin(1)
-    return best * _BLOCK + blocks[torch.arange(len(best)), best].argmin(1)
+    within: Tensor = blocks[torch.arange(len(best)), best].argmin(1)
+    return best * _BLOCK + within
 
 
 def _examples(
