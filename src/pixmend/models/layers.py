@@ -108,11 +108,11 @@ class _Gradient(torch.autograd.Function):
         ctx.by = by
         ctx.save_for_backward(*operands)
         given = [each for each in operands if each is not None]
-        room = products if given[0].dtype == torch.bfloat16 else minimal_filtering
+        kernels = products if given[0].dtype == torch.bfloat16 else minimal_filtering
         if by == "fine":
-            result: Tensor = room.transposed_convolve(*given)
+            result: Tensor = kernels.transposed_convolve(*given)
         else:
-            result = room.convolve(*given) if by == "coarse" else room.weight_gradient(*given)
+            result = kernels.convolve(*given) if by == "coarse" else kernels.weight_gradient(*given)
         return result
 
     @staticmethod
