@@ -25,7 +25,7 @@ def test_no_function_is_longer_than_60_lines(house):
 
 def test_no_file_is_longer_than_400_lines_and_all_together_have_a_bound(house):
     assert {module.name: module.lines for module in house if module.lines > 400} == {}
-    assert sum(module.lines for module in house) <= 23_890  # 19,000 is the aim
+    assert sum(module.lines for module in house) <= 24_160  # 19,000 is the aim
 
 
 def test_no_file_name_and_no_public_class_name_has_two_meanings(house):

@@ -12,8 +12,9 @@ from pixmend.errors import ModelFileError, VersionError
 from pixmend.storage import StorePath, open_file, parse_json
 
 # Format written, by kind; raised when older programs cannot read a newer file. All formats up to it
-# are read. Checkpoints: 1 without, 2 with the counts of skipped steps and rollbacks.
-FORMATS = {"model": 1, "checkpoint": 2}
+# are read. Checkpoints: 1 without, 2 with the counts of skipped steps and rollbacks. Since models of 2 and checkpoints
+# of 3, the inpainter sees aligned neighbours.
+FORMATS = {"model": 2, "checkpoint": 3}
 BUNDLED = Path(__file__).parent / "bundled"
 _MAX_HEADER = 8 * 2**20
 

@@ -10,6 +10,7 @@ from safetensors.torch import save
 
 from pixmend.errors import ModelFileError, OutputError
 from pixmend.images import encode_png
+from pixmend.model_header import FORMATS
 from pixmend.models import (
     BUNDLED,
     DCGAN,
@@ -26,6 +27,7 @@ from pixmend.models import (
     save_model,
     write_tensors,
 )
+from tests.inpainting import fresh_model
 
 
 @pytest.fixture
@@ -107,10 +109,19 @@ def test_a_flipped_bit_anywhere_is_noticed(path):
 def test_a_file_of_another_version_says_which(model, path):
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
-    header = content[8 : 8 + length].replace(b'\\"format\\": 1', b'\\"format\\": 9')
+    header = content[8 : 8 + length].replace(b'\\"format\\": 2', b'\\"format\\": 9')
     path.write_bytes(content[:8] + header + content[8 + length :])
     with pytest.raises(ModelFileError, match="format 9"):
         load_model(path)
+
+
+def test_a_model_whose_inpainter_sees_other_neighbours_is_refused(tmp_path, monkeypatch):
+    model = fresh_model()
+    monkeypatch.setitem(FORMATS, "model", 1)
+    save_model(model, tmp_path / "model.safetensors")
+    monkeypatch.undo()
+    with pytest.raises(ModelFileError, match=r"another version of pixmend .*train it again"):
+        load_model(tmp_path / "model.safetensors")
 
 
 def test_a_checkpoint_is_not_taken_for_a_model(tmp_path):

@@ -20,7 +20,7 @@ from pixmend.models import (
     load_model,
     save_model,
 )
-from pixmend.models.retrieval import align
+from pixmend.models.alignment import align
 from pixmend.rng import generator_for
 from tests.inpainting import fresh_model as make
 
@@ -60,13 +60,16 @@ def test_training_begins_near_what_needs_no_training(retrieval_images):
     model = make(retrieval_images=retrieval_images)
     inpainter = Inpainter(model.settings)
     initialise_inpainter(inpainter, generator_for(0, "weights"))
-    target, known = holed(model)
+    target, known = holed(model, 3)
+    if retrieval_images:  # of images that the bank holds
+        target = model.retrieval.take(torch.arange(3))
     evidence = gather_evidence(target, known, model.retrieval)
     image = inpainter.estimate(inpainter.encode(evidence), evidence).images
     best = evidence.neighbours[:, 0] if retrieval_images else evidence.fill
     experts = [*evidence.experts().unbind(1)]
     gaps = [(image - each).abs().mean() for each in experts]
     assert (image - best).abs().mean() == min(gaps)
+    assert not retrieval_images or (image - target).abs().mean() < 0.01
 
 
 def test_an_answer_that_is_mostly_one_expert_has_no_trace_of_others():
@@ -85,7 +88,19 @@ def test_latents_lie_on_a_sphere_and_do_not_depend_on_their_number():
     few, many = (inpainter_latents(count, seed=3) for count in (2, 9))
     assert torch.equal(few, many[:2])
     assert torch.allclose(many.norm(dim=1), many.norm(dim=1)[0].expand(9))
+    followed = many[:, :NEIGHBOURS].argmax(1).tolist()
+    assert followed == [*range(NEIGHBOURS), 0]
     assert inpainter_latents(0, seed=3).shape == (0, INPAINTER_LATENT)
+
+
+def test_at_first_each_draw_is_mostly_the_neighbour_that_it_follows():
+    model = make(retrieval_images=12)
+    initialise_inpainter(model.inpainter, generator_for(0, "weights"))
+    target, known = holed(model)
+    draws = model.inpaint(target, known, draws=NEIGHBOURS + 1).draws
+    neighbours = gather_evidence(target, known, model.retrieval).neighbours
+    gaps = (draws[:, :, None] - neighbours[:, None]).abs().flatten(3).mean(3)
+    assert gaps.argmin(2).tolist() == [[*range(NEIGHBOURS), 0]] * len(target)
 
 
 def test_every_pixel_lies_between_its_experts_and_its_own_colours():
@@ -134,20 +149,20 @@ def test_no_answer_depends_on_the_rest_of_the_batch():
             assert_equal(alone, together, row)
 
 
-def test_evidence_is_the_nearest_images_with_their_distances():
-    model = make()
+def test_evidence_is_the_images_that_fit_best_with_their_distances():
+    model = make(retrieval_images=12)
     target, known = holed(model)
     evidence = gather_evidence(target, known, model.retrieval)
-    order = model.retrieval.nearest(target, known, NEIGHBOURS)
+    images = model.retrieval.images.expand(len(target), -1, -1, -1, -1)
+    aligned, squared = align(images, target, known, 12)
     assert torch.equal(evidence.fill, biharmonic_fill(target.double(), known.double()).float())
+    assert (squared.diff(dim=1) >= 0).all()
     for row in range(len(target)):
         for place in range(NEIGHBOURS):
-            image = model.retrieval.images[order[row, place]].float() / 127.5 - 1
-            shifts = shifted(image)
-            gaps = [(each - target[row])[:, known[row, 0] > 0].square().mean() for each in shifts]
-            best = int(torch.stack(gaps).argmin())
-            assert torch.equal(evidence.neighbours[row, place], shifts[best])
-            torch.testing.assert_close(evidence.distances[row, place], gaps[best].sqrt())
+            gap = (aligned[row, place] - target[row])[:, known[row, 0] > 0].square()
+            assert torch.equal(evidence.neighbours[row, place], aligned[row, place])
+            torch.testing.assert_close(evidence.distances[row, place], gap.mean().sqrt())
+            torch.testing.assert_close(squared[row, place], gap.double().sum())
 
 
 def shifted(image):
@@ -158,13 +173,41 @@ def shifted(image):
     return [padded[:, top : top + side, left : left + side] for top, left in corners]
 
 
+def levels(images):
+    return ((images + 1) * 127.5).round().byte()
+
+
+def test_a_training_image_of_another_size_is_its_own_neighbour():
+    rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    waves = 127.5 + 100 * torch.sin(rows / 9) * torch.cos(columns / 7)
+    image = torch.stack([waves, waves.T, 255 - waves]).round().byte()
+    candidates = torch.cat([torch.randint(0, 256, (4, 3, 64, 64)).byte(), image[None]])
+    known = torch.ones(1, 1, 64, 64)
+    known[..., 20:44, 20:44] = 0
+    place = (torch.arange(64.0) - 31.5) / 1.18 / 31.5
+    grid = torch.stack(torch.meshgrid(place, place, indexing="ij")[::-1], -1)[None]
+    target = F.grid_sample(image[None] / 127.5 - 1, grid, align_corners=True)
+    neighbours, squared = align(candidates[None], target, known, 1)
+    assert (neighbours[0] - target).abs().max() < 0.02
+    assert float(squared) < 0.1
+
+
+def test_of_warps_that_fit_alike_the_least_is_taken():
+    image = torch.full((1, 1, 1, 32, 32), 90, dtype=torch.uint8)
+    image[..., 8:, :] = 200  # as it is, up or down a pixel on columns that are alike
+    target = image[0] / 127.5 - 1
+    for exact in (True, False):
+        neighbours, _ = align(image, target, torch.ones(1, 1, 32, 32), 1, exact=exact)
+        assert torch.equal(neighbours[0], target)
+
+
 def test_a_training_image_a_pixel_off_is_its_own_neighbour_at_no_distance():
     model = make(retrieval_images=12)
     image = model.retrieval.take(torch.tensor([7]))
     known = torch.zeros(1, 1, 16, 16)
     known[..., 2:-2, 2:8] = 1  # away from the borders, which a shift leaves open
     for target in shifted(image[0]):
-        neighbours, squared = align(image[:, None], target[None], known)
+        neighbours, squared = align(levels(image)[:, None], target[None], known, 1)
         assert float(squared) == 0
         inner = neighbours[0, 0, :, 2:-2, 2:-2]
         assert torch.equal(inner, target[:, 2:-2, 2:-2])
@@ -176,7 +219,7 @@ def test_a_training_image_of_another_brightness_is_its_own_neighbour(gain):
     image = model.retrieval.take(torch.tensor([7]))
     target = (((image + 1) / 2 * gain) * 2 - 1).clamp(-1, 1)
     known = (torch.rand(1, 1, 16, 16, generator=generator_for(1, "known")) < 0.4).float()
-    neighbours, squared = align(image[:, None], target, known)
+    neighbours, squared = align(levels(image)[:, None], target, known, 1)
     clipped = 0.02 if gain > 1 else 1e-10  # white stays white
     assert (neighbours[0, 0] - target[0]).square().mean() < clipped
     assert float(squared) / float(known.sum() * 3) < clipped
@@ -198,10 +241,13 @@ def test_excluded_images_are_shown_last():
     excluded = torch.zeros(2, 12, dtype=torch.bool)
     excluded.scatter_(1, order[:, :3], value=True)
     evidence = gather_evidence(target, known, model.retrieval, excluded=excluded, exact=False)
-    expected = model.retrieval.take(order[:, 3 : 3 + NEIGHBOURS].flatten()).view_as(
-        evidence.neighbours
-    )
-    assert torch.equal(evidence.neighbours, align(expected, target, known)[0])
+    expected = align(model.retrieval.images[order[:, 3:]], target, known, NEIGHBOURS)[0]
+    assert torch.equal(evidence.neighbours, expected)
+    excluded[:] = True
+    excluded.scatter_(1, order[:, :2], value=False)
+    evidence = gather_evidence(target, known, model.retrieval, excluded=excluded, exact=False)
+    expected = align(model.retrieval.images[order[:, :2]], target, known, 2)[0]
+    assert torch.equal(evidence.neighbours[:, :2], expected)
 
 
 def test_a_small_bank_shows_its_last_image_again_and_an_unknown_image_no_near_one():

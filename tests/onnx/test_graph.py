@@ -6,6 +6,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from pixmend.api import Model
 from pixmend.completion import CompletionOptions, Task, complete_batch, find_method
@@ -13,8 +14,8 @@ from pixmend.completion.detail import resize
 from pixmend.images import find_images, open_image
 from pixmend.masks import make_mask
 from pixmend.models import BUNDLED, Calibration, load_model
+from pixmend.models.alignment import WARPED, align
 from pixmend.models.inpainter import gather_evidence
-from pixmend.models.retrieval import align
 from tests.inpainting import fresh_model
 
 pytest.importorskip("onnxruntime")
@@ -169,18 +170,20 @@ def session_of(compute, *names):
     return onnxruntime.InferenceSession(body.SerializeToString())
 
 
-def test_of_shifts_that_differ_by_rounding_alone_the_first_is_taken():
-    # Of symmetric images, a shift up fits as well as one down.
-    half = torch.rand(41, 3, 8, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    images = torch.cat([half, half.flip(2)], 2)
-    neighbours = images[:1] * 0.8 + images[1:] * 0.2
-    up = torch.cat([images[:1, :, :1], images[:1, :, :-1]], 2)
-    target, known = (up + up.flip(2)) / 2, torch.ones(1, 1, 16, 16)
-    values = {"neighbours": neighbours, "target": target, "known": known}
-    session = session_of(lambda *inputs: _align(*inputs)[0], *values)
+@pytest.mark.parametrize("size", [16, 64])
+@pytest.mark.parametrize("spec", ["center", "half:right", "random:0.8"])
+def test_candidates_are_warped_and_ordered_as_torch_does(size, spec):
+    generator = torch.Generator().manual_seed(size)
+    small = torch.rand(18, 3, size // 8, size // 8, generator=generator)
+    images = (F.interpolate(small, (size, size), mode="bicubic").clamp(0, 1) * 255).round()
+    images[1:4] = images[0] * torch.tensor([1.0, 0.9, 0.5])[:, None, None, None]
+    known = torch.from_numpy(make_mask(spec, size, size).known).float()[None, None]
+    target = images[:1].roll(1, 2) / 127.5 - 1
+    expected, _ = align(images[None].byte(), target, known, 8)
+    values = {"images": images.floor(), "target": target, "known": known}
+    session = session_of(lambda *inputs: _align(*inputs, size, WARPED, 8)[0], *values)
     (aligned,) = session.run(None, {name: value.numpy() for name, value in values.items()})
-    expected, _ = align(neighbours[None], target, known)
-    assert not torch.equal(expected[0], neighbours)
+    assert not torch.equal(expected[0, 0], images[0] / 127.5 - 1)
     assert np.abs(aligned - expected[0].numpy()).max() < 1e-5
 
 

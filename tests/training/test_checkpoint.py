@@ -84,7 +84,7 @@ def test_a_newer_versions_checkpoint_stops_the_run_whatever_else_is_there(tmp_pa
     write_checkpoint(checkpoint(3), tmp_path, keep=9)
     path = tmp_path / "step-00000003.safetensors"
     content = path.read_bytes()
-    newer = content.replace(b'\\"format\\": 2', b'\\"format\\": 9')
+    newer = content.replace(b'\\"format\\": 3', b'\\"format\\": 9')
     assert newer != content
     (tmp_path / "step-00000004.safetensors").write_bytes(newer)
     with pytest.raises(VersionError, match="format 9"):

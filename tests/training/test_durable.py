@@ -391,7 +391,7 @@ def test_checkpoints_that_are_all_damaged_are_an_error_not_a_new_start(records, 
 
 def test_a_checkpoint_of_a_newer_version_is_not_passed_over(records, tiny, whole):
     newest = max(RunDirectory(whole).checkpoints.iterdir())
-    newest.write_bytes(newest.read_bytes().replace(b'\\"format\\": 2', b'\\"format\\": 9'))
+    newest.write_bytes(newest.read_bytes().replace(b'\\"format\\": 3', b'\\"format\\": 9'))
     with pytest.raises(VersionError, match="of format 9"):
         list(train(records, whole, tiny()))
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pixmend.models import INPAINTER_LATENT, Retrieval, load_model
+from pixmend.models import INPAINTER_LATENT, NEIGHBOURS, Retrieval, load_model
+from pixmend.models.alignment import Axis
 from pixmend.rng import generator_for
 from pixmend.training import train
 from pixmend.training.draws import hole_discriminator_losses
@@ -230,7 +231,8 @@ def test_an_image_sees_its_own_group_rarely_and_others_always(tiny, monkeypatch)
         assert (gaps.amin(1) == 0).all()
         return groups[gaps.argmin(1).numpy()] == groups
 
-    monkeypatch.setattr("pixmend.models.retrieval._SHIFT", 0)  # neighbours stay as they are
+    axis = Axis(torch.arange(16.0)[None].double(), torch.arange(16)[None], torch.zeros(1))
+    monkeypatch.setattr(Axis, "of", lambda _: axis)  # neighbours stay as they are
     monkeypatch.setattr("pixmend.training.masking._OWN_SHARE", 0.0)
     assert not any(own_groups(step).any() for step in range(8))
     monkeypatch.setattr("pixmend.training.masking._OWN_SHARE", 1.0)
@@ -255,6 +257,8 @@ def test_latents_and_masks_are_functions_of_the_key(tiny):
     assert torch.equal(one.latents, again.latents)
     assert torch.equal(one.evidence.known, again.evidence.known)
     assert not torch.equal(one.latents, other.latents)
+    followed = one.latents[..., :NEIGHBOURS].argmax(-1)
+    assert (followed[0] != followed[1]).all(), "draws of an image follow different neighbours"
     assert not torch.equal(one.evidence.known, other.evidence.known)
 
 

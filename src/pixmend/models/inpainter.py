@@ -17,20 +17,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixmend.images import channel_count
-from pixmend.models.retrieval import Retrieval, align
+from pixmend.models.alignment import align
+from pixmend.models.retrieval import Retrieval
 from pixmend.models.settings import DCGANSettings
 from pixmend.models.smooth_fill import biharmonic_fill
 from pixmend.rng import generator_for
 
-NEIGHBOURS = 4  # retrieved training images that it sees
-INPAINTER_LATENT = 32  # numbers in its z
+NEIGHBOURS = 8  # retrieved training images that it sees
+CANDIDATES = 24  # nearest before they are aligned, of which the nearest after that are seen
+# Numbers in its z: first which neighbour a draw follows, then noise.
+INPAINTER_LATENT = 32
+_FOLLOWED = 2.0  # the number of the followed neighbour; those of the others are 0
+# A neighbour's weight in the mixture falls with this power of its distance, at first; `FAR` counts as neither near nor far.
+_TRUST, NEAR, FAR = 2.0, 0.01, 0.3
+_FOLLOW = 1.5  # the logit of that neighbour is greater by this times the number, at first
 _INNER_SIZE = 32  # largest maps, in pixels: those of a larger image are folded into more channels
 _GROUPS = 8  # of group norm
+_ALIGNED = 2**20  # values of candidates that are aligned together: more take memory
 _ROWS = 128  # decoded together: more take memory and, out of a CPU's cache, time
 # Rows of a batch are made a multiple of this. Matrix kernels work in blocks of rows and treat a last, partial block
 # differently; with none, a row's arithmetic is the same in any batch, bit for bit (tests hold this on CPUs).
 ROW_BLOCK = 8
 _UNRELATED = 2.0  # distance of a neighbour where nothing is known: black from white
+HOLE_WEIGHT = (
+    0.3  # of a draw's distance from the estimate, beside its neighbour's from the known pixels
+)
 # Weights of the mixture are less by this, and at least 0: an image of one colour stays one, without a trace of others.
 LEAST_WEIGHT = 0.05
 # Latents are wider than in training, where the best of several draws is trained and z does less than it might.
@@ -57,14 +68,18 @@ class Inpainted:
     estimate: Tensor  # [B, C, S, S] in [-1, 1]
     log_variance: Tensor  # of the estimate's pixels, [B, 1, S, S]
     draws: Tensor  # [B, K, C, S, S]
+    misfits: Tensor  # squared differences of the neighbour that each draw follows, on the known pixels, [B, K]
 
     def order(self, known: Tensor) -> Tensor:
-        """Return the draws of each image by their expected squared error in the hole, least first, int64 [B, K].
+        """Return the draws of each image, best first, int64 [B, K]; ``known`` is [B, 1, S, S].
 
-        It is the squared distance from the estimate, plus the variance, which is the same for all. ``known`` is [B, 1, S, S].
+        A draw's expected squared error in the hole is its squared distance from the estimate, plus the variance, which is the
+        same for all. Blurred draws would win by this alone, so how well a draw's neighbour fits counts more.
         """
         squared = (self.draws - self.estimate[:, None]).square() * (1 - known)[:, None]
-        return torch.argsort(squared.flatten(2).sum(2), dim=1, stable=True)
+        return torch.argsort(
+            self.misfits + HOLE_WEIGHT * squared.flatten(2).sum(2), dim=1, stable=True
+        )
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,11 @@ class Evidence:
     neighbours: Tensor  # the nearest training images by known pixels, [B, K, C, S, S]
     distances: Tensor  # their root mean square distances, [B, K]
     fill: Tensor  # the biharmonic fill, [B, C, S, S]
+
+    def misfits(self) -> Tensor:
+        """Return the squared differences of the neighbours on the known pixels, [B, K]."""
+        weight = self.known.flatten(1).sum(1, keepdim=True) * self.target.shape[1]
+        return self.distances.square() * weight
 
     def experts(self) -> Tensor:
         """Return the images that need no training, [B, K + 1, C, S, S]."""
@@ -105,24 +125,41 @@ def gather_evidence(
     Training and completion both come here: the inpainter must see neighbours by the law it was trained with.
     ``excluded``, bool [B, N], are images of the bank that must not be shown; ``exact`` is that of `Retrieval.nearest`.
     """
-    count = 0 if retrieval is None else min(NEIGHBOURS, len(retrieval))
     shape = target.shape[1:]
     target = target.contiguous()  # of images in channels last, fills take half as long again
     # Conjugate gradients amplify rounding: float32 errs by up to 20 grey levels in a missing half. Training may.
     dtype = torch.float64 if exact else target.dtype
     fill = biharmonic_fill(target.to(dtype), known.to(dtype)).to(target.dtype)
-    if retrieval is None or not count:
+    if retrieval is None or not len(retrieval):
         neighbours = target.new_zeros(len(target), 0, *shape)
         return Evidence(target * known, known, neighbours, target.new_zeros(len(target), 0), fill)
-    numbers = retrieval.nearest(target, known, count, excluded=excluded, exact=exact)
-    # A bank of fewer images shows the farthest one again.
-    numbers = numbers[:, torch.arange(NEIGHBOURS, device=numbers.device).clamp_max(count - 1)]
-    neighbours = retrieval.take(numbers.flatten()).view(*numbers.shape, *shape)
-    neighbours, squared = align(neighbours, target, known)
+    neighbours, squared = _neighbours_of(target, known, retrieval, excluded, exact=exact)
     weight = known.flatten(1).double().sum(1, keepdim=True) * shape[0]
     distances = (squared / weight.clamp_min(1e-6)).sqrt().float()
     distances = torch.where(weight > 1e-6, distances, _UNRELATED)
     return Evidence(target * known, known, neighbours, distances, fill)
+
+
+def _neighbours_of(
+    target: Tensor, known: Tensor, retrieval: Retrieval, excluded: Tensor | None, *, exact: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the aligned neighbours, [B, K, C, S, S], and their squared differences on the known pixels, float64 [B, K]."""
+    candidates = min(CANDIDATES, len(retrieval))
+    numbers = retrieval.nearest(target, known, candidates, excluded=excluded, exact=exact)
+    hidden = numbers < 0 if excluded is None else excluded.gather(1, numbers)
+    count = min(NEIGHBOURS, candidates)
+    rows = max(1, _ALIGNED // (candidates * target[0].numel()))
+    parts = zip(
+        *(torch.split(each, rows) for each in (numbers, target, known, hidden)), strict=True
+    )
+    aligned = [
+        align(retrieval.images[of], images, masks, count, excluded=out, exact=exact)
+        for of, images, masks, out in parts
+    ]
+    neighbours, squared = (torch.cat(each) for each in zip(*aligned, strict=True))
+    # A bank of fewer images shows the farthest one again.
+    places = torch.arange(NEIGHBOURS, device=numbers.device).clamp_max(count - 1)
+    return neighbours[:, places], squared[:, places]
 
 
 class Inpainter(nn.Module):
@@ -149,6 +186,8 @@ class Inpainter(nn.Module):
         outputs = (self.neighbours + 3 + colours) * self.fold**2
         self.estimator = _WayUp(widths, outputs, 0)
         self.drawer = _WayUp(widths, outputs, INPAINTER_LATENT)
+        self.follow = nn.Parameter(torch.tensor(_FOLLOW))
+        self.trust = nn.Parameter(torch.tensor(_TRUST))
 
     def encode(self, evidence: Evidence) -> list[Tensor]:
         """Return the maps of the way down, from full size to 4 pixels."""
@@ -166,13 +205,22 @@ class Inpainter(nn.Module):
 
     def draw(self, begun: Sequence[Tensor], z: Tensor, evidence: Evidence) -> Tensor:
         """Return a draw of each image for z [B, INPAINTER_LATENT], [B, C, S, S], from ``drawer.begin(maps)``."""
-        return self._mix(self.drawer.finish(begun, z), evidence).images
+        followed = self.follow * z[:, : self.neighbours, None, None]
+        return self._mix(self.drawer.finish(begun, z), evidence, followed).images
 
-    def _mix(self, output: Tensor, evidence: Evidence) -> Answer:
-        """Mix the neighbours, the biharmonic fill and own colours by a per-pixel softmax."""
+    def _mix(self, output: Tensor, evidence: Evidence, followed: Tensor | float = 0.0) -> Answer:
+        """Mix the neighbours, the biharmonic fill and own colours by a per-pixel softmax.
+
+        ``followed`` is added to the neighbours' logits.
+        """
         output = F.pixel_shuffle(output.float(), self.fold)
         experts = self.neighbours + 2
-        weights = torch.softmax(output[:, :experts], 1)[:, :, None]  # [B, experts, 1, S, S]
+        closeness = -torch.log((evidence.distances + NEAR) / FAR)
+        fits = followed + self.trust * closeness[:, :, None, None]
+        logits = torch.cat(
+            [output[:, : self.neighbours] + fits, output[:, self.neighbours : experts]], 1
+        )
+        weights = torch.softmax(logits, 1)[:, :, None]  # [B, experts, 1, S, S]
         if not self.training:
             weights = (weights - LEAST_WEIGHT).clamp_min(0)
             weights = weights / weights.sum(1, keepdim=True)
@@ -223,15 +271,19 @@ def inpaint(
 
     ``target`` is [B, C, S, S] in [-1, 1], ``known`` the known share [B, 1, S, S]. No answer depends on the rest of the batch.
     """
-    answers = []
+    answers, misfits = [], []
+    followed = z[:, :NEIGHBOURS].argmax(1)
     size = max(1, _ROWS // (1 + len(z)))
     for images, masks in zip(torch.split(target, _ROWS), torch.split(known, _ROWS), strict=True):
         # One look-up for many images: it reads the whole bank.
         evidence = gather_evidence(images, masks, retrieval)
+        fits = evidence.misfits()
+        misfits.append(fits[:, followed] if fits.shape[1] else fits.new_zeros(len(fits), len(z)))
         for numbers in torch.split(torch.arange(len(images), device=target.device), size):
             part = evidence.take(whole_blocks(numbers))
             answers.append(_answer(inpainter, part, z, len(numbers)))
-    return Inpainted(*(torch.cat(parts) for parts in zip(*answers, strict=True)))
+    estimate, log_variance, draws = (torch.cat(parts) for parts in zip(*answers, strict=True))
+    return Inpainted(estimate, log_variance, draws, torch.cat(misfits))
 
 
 def _answer(
@@ -252,12 +304,20 @@ def _answer(
 
 
 def inpainter_latents(draws: int, *, seed: int) -> Tensor:
-    """Draw z [draws, INPAINTER_LATENT], uniform on a sphere; draw i is equal for any number of draws."""
-    latents = torch.empty(draws, INPAINTER_LATENT)
-    for draw, z in enumerate(latents):
+    """Return z [draws, INPAINTER_LATENT]: each draw follows the next neighbour, with noise that is uniform on a sphere.
+
+    Draw i is equal for any number of draws.
+    """
+    noise = torch.empty(draws, INPAINTER_LATENT - NEIGHBOURS)
+    for draw, z in enumerate(noise):
         z.normal_(generator=generator_for(seed, "posterior", draw))
-    radius: float = _LATENT_SCALE * INPAINTER_LATENT**0.5
-    return F.normalize(latents, dim=1) * radius
+    noise = F.normalize(noise, dim=1) * (_LATENT_SCALE * noise.shape[1] ** 0.5)
+    return latents_of(torch.arange(draws) % NEIGHBOURS, noise)
+
+
+def latents_of(followed: Tensor, noise: Tensor) -> Tensor:
+    """Return z [..., INPAINTER_LATENT] of draws that follow these neighbours, int64 [...], with noise [..., L]."""
+    return torch.cat([_FOLLOWED * F.one_hot(followed, NEIGHBOURS), noise], -1)
 
 
 def whole_blocks(rows: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from pixmend.models.retrieval import Retrieval
 from pixmend.models.settings import DCGANSettings
 from pixmend.storage import StorePath, atomic_write, local_copy, split_pin
 
+_WITH_INPAINTER = 2  # the first format of models with today's inpainter
 _MAX_NAMES = 80  # characters of unknown names in a message
 
 
@@ -173,14 +174,18 @@ def read_tensors(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
 
 
 def _check_version(path: Path, header: Mapping[str, Any]) -> None:
-    """Refuse a model with settings of another version, which no new export would mend."""
+    """Refuse a model of another version, which no new export would mend."""
     settings = header.get("settings")
     values = settings if isinstance(settings, dict) else {}
     unknown = sorted(values.keys() - DCGANSettings.model_fields.keys())
+    problem = ""
     if unknown:
-        names = ", ".join(map(ascii, unknown))[:_MAX_NAMES]
+        problem = f"unknown settings: {', '.join(map(ascii, unknown))[:_MAX_NAMES]}"
+    elif header["format"] < _WITH_INPAINTER and values.get("inpainter_filters"):
+        problem = "its inpainter sees neighbours as they are"
+    if problem:
         raise ModelFileError(
-            f"{path}: a model of another version of pixmend (unknown settings: {names}); "
+            f"{path}: a model of another version of pixmend ({problem}); "
             "use that version, or train it again"
         )
 

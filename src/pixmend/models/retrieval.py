@@ -19,10 +19,8 @@ from pixmend.images import MAX_PIXELS, decode_image, encode_png
 _CHUNK = 128  # images compared at a time, within a CPU's cache
 _CACHE_BYTES = 2**29  # up to this, float32 means are cached between look-ups, and images by pixel
 _SEARCHED_SIZE = 32  # pixels: larger images are searched by means of blocks first
-_FIRST = 64  # images compared in full after that; training, where one of the four nearest may be missing, looks no further
+_FIRST = 64  # images compared in full after that; training, where one of the nearest may be missing, looks no further
 _MOST = 8  # of more than one image in so many, means decide too little
-_SHIFT = 1  # pixels by which neighbours are aligned
-_CLOSER = 1 - 1e-5  # of the least squares so far: shifts that differ by rounding alone are equal
 _ROUNDOFF = 2.0**-24  # of float32
 _MAX_SAMPLE, _MIN_SAMPLE = 1024, 16  # training images in `OutOfDomain`
 _MIN_VARIANCE = 1.0  # squared grey levels
@@ -286,44 +284,6 @@ class OutOfDomain:
         gaps = (pixels - self.images[_nearest(self.images, pixels, weights)]).square()
         variance = (weights * self.variance).sum(1).clamp_min(1e-6)
         return ((weights * gaps).sum(1) / variance).sqrt() / max(self.threshold, 1e-6)
-
-
-def align(neighbours: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Shift each neighbour [B, K, C, S, S] by up to a pixel, to where it differs least on the known pixels.
-
-    ``target`` is [B, C, S, S], ``known`` [B, 1, S, S]. Edges are replicated; of equal shifts the
-    unshifted or first one is taken. A neighbour that is the target but for its brightness takes that too: it is scaled, by
-    least squares on the known pixels, if this removes more than half of what remains.
-
-    Returns
-    -------
-    tuple of Tensor
-        The aligned neighbours, and their sums of squared differences on the known pixels, float64 [B, K].
-    """
-    side = target.shape[-1]
-    padded = F.pad(neighbours.flatten(1, 2), (_SHIFT,) * 4, mode="replicate")
-    padded = padded.view(*neighbours.shape[:3], *padded.shape[2:])
-    best, least = neighbours, _squared(neighbours, target, known)
-    for top in range(2 * _SHIFT + 1):
-        for left in range(2 * _SHIFT + 1):
-            shifted = padded[..., top : top + side, left : left + side]
-            squared = _squared(shifted, target, known)
-            closer = squared < least * _CLOSER
-            best = torch.where(closer[:, :, None, None, None], shifted, best)
-            least = torch.where(closer, squared, least)
-    light, seen = best + 1, known[:, None] * (target + 1)[:, None]  # 0 = black
-    gain = (seen * light).flatten(2).sum(2) / (known[:, None] * light.square()).flatten(2).sum(
-        2
-    ).clamp_min(1e-6)
-    scaled = (gain[:, :, None, None, None] * light - 1).clamp(-1, 1)
-    squared = _squared(scaled, target, known)
-    explained = squared < least / 2
-    best = torch.where(explained[:, :, None, None, None], scaled, best)
-    return best, torch.where(explained, squared, least)
-
-
-def _squared(neighbours: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    return (known[:, None] * (neighbours - target[:, None]).square()).flatten(2).double().sum(2)
 
 
 def _nearest(images: Tensor, pixels: Tensor, weights: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from onnx import TensorProto
 from pixmend.images import channel_count, parse_colour, to_channels
 from pixmend.models import DCGAN, Calibration
 from pixmend.models.calibration import CORRECT_TOLERANCE
+from pixmend.models.inpainter import HOLE_WEIGHT
 from pixmend.onnx.enlargement import enlarge, resizing
 from pixmend.onnx.networks import DRAWS, UNet, look_up
 from pixmend.onnx.values import Graph, Value, typed
@@ -58,7 +59,7 @@ def completion_graph(model: DCGAN, *, half: bool = False) -> onnx.GraphProto:
     maps = network.encode(evidence)
     mean, log_variance = network.estimate(maps, evidence)
     draws, variance = network.draw(maps, evidence), log_variance("Exp")
-    order = _distinct(draws, mean, known) + 1
+    order = _distinct(draws, mean, known, evidence.misfits()) + 1
     order = average.where(
         graph.concat(np.zeros(1, np.int64), order),
         graph.concat(order, order[np.zeros(1, np.int64)]),
@@ -264,10 +265,11 @@ def _place(first: Value, last: Value, side: Value, length: Value) -> Value:
     return (side >= length).where(middle, moved.at_least(0.0).at_most(length - side))
 
 
-def _distinct(draws: Value, mean: Value, known: Value) -> Value:
+def _distinct(draws: Value, mean: Value, known: Value, misfits: Value | float) -> Value:
     """Return the draws best first, those like an earlier one in the hole last: int64 [DRAWS]."""
     graph = draws.graph
-    _, order = graph.smallest(((draws - mean).squared() * (1.0 - known)).sum(1, 2, 3), DRAWS)
+    errors = ((draws - mean).squared() * (1.0 - known)).sum(1, 2, 3) * HOLE_WEIGHT + misfits
+    _, order = graph.smallest(errors, DRAWS)
     missing = (known < 1 - 1e-6).floats()
     missing = (missing.extreme("Max", 0, 1, 2, 3) > 0.5).where(missing, 1.0)
     images, count = draws[order], (draws[0] * 0.0 + missing[0]).sum(0, 1, 2)

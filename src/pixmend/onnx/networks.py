@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from pixmend.models import DCGAN, LEAST_WEIGHT, NEIGHBOURS, Inpainter, inpainter_latents
+from pixmend.models.alignment import LEVELS, ROUNDED_AT, WARPED, Axis
+from pixmend.models.inpainter import CANDIDATES, FAR, NEAR
 from pixmend.onnx.values import Graph, Value
 
 DRAWS = 8  # as in the method `default`
 _CHUNK = 128  # bank images compared at a time, within a CPU's cache
-_CLOSER = 1 - 1e-5  # see `pixmend.models.retrieval`
-_CLOSE = 32  # bank images whose differences are summed again, without the rounding of large terms
+_CLOSE = (
+    2 * CANDIDATES
+)  # bank images whose differences are summed again, without the rounding of large terms
 _GROUPS = 8  # of group norm
 _SWEEPS, _RADIUS = 8, 0.97  # these and what follows: see `pixmend.models.smooth_fill`
 _STEPS = 48
@@ -35,6 +38,13 @@ class Seen:
     neighbours: Value | None
     distances: Value | None
     fill: Value
+
+    def misfits(self) -> Value | float:
+        """Return the squared differences of the neighbours that draws follow on the known pixels, [DRAWS]; 0 without any."""
+        if self.distances is None:
+            return 0.0
+        weight = (self.target * 0.0 + self.known).sum(1, 2, 3, keep=True)
+        return (self.distances.squared() * weight).reshape(-1)[np.arange(DRAWS) % NEIGHBOURS]
 
 
 def look_up(graph: Graph, model: DCGAN, target: Value, known: Value) -> Seen:
@@ -62,39 +72,84 @@ def look_up(graph: Graph, model: DCGAN, target: Value, known: Value) -> Seen:
     least, nearest = graph.loop(search, state, times=-(-count // _CHUNK), kinds=kinds)
     values = chunks.reshape(-1, images.shape[1])[nearest].floats()  # [_CLOSE, P]
     exact = ((values - pixels.T).squared() @ weights).reshape(-1)
-    _, order = graph.smallest((least < np.inf).where(exact, np.inf), min(NEIGHBOURS, count))
-    order = order[np.arange(NEIGHBOURS).clip(max=count - 1)]
-    neighbours = (values[order] / 127.5 - 1.0).reshape(-1, *shape)
-    return Seen(target * known, known, *_align(neighbours, target, known), fill)
+    _, order = graph.smallest((least < np.inf).where(exact, np.inf), min(CANDIDATES, count))
+    shown = min(NEIGHBOURS, count)
+    warped = min(max(shown, WARPED), count)
+    candidates = values[order].reshape(-1, *shape)
+    neighbours, distances = _align(candidates, target, known, model.settings.size, warped, shown)
+    places = np.arange(NEIGHBOURS).clip(max=shown - 1)
+    return Seen(target * known, known, neighbours[places], distances[places], fill)
 
 
-def _align(neighbours: Value, target: Value, known: Value) -> tuple[Value, Value]:
-    """Return neighbours shifted and scaled, and their distances: see `pixmend.models.retrieval.align`."""
+def _align(
+    images: Value, target: Value, known: Value, size: int, warped: int, count: int
+) -> tuple[Value, Value]:
+    """Return the ``count`` best of [N, C, S, S] in grey levels, and their distances: see `pixmend.models.alignment.align`.
+
+    The best ``warped`` at whole positions are compared on all pixels.
+    """
+    graph, axis = images.graph, Axis.of(size)
+    pixels = ((target + 1.0) * (127.5 * LEVELS) + ROUNDED_AT)("Floor").sum(0, 1) / float(LEVELS)
+    least, warps = _warps(images.sum(1), pixels, known.sum(0, 1), axis)
+    _, first = graph.smallest(least, warped)
+    number = np.array(len(axis.positions))
+    rows, columns = warps[first]("Div", number), warps[first]("Mod", number)
+    shown = _warped(images[first], rows, columns, axis) / 127.5 - 1.0
+    shown, squared = _relight(shown, target, known)
+    _, order = graph.smallest(squared.reshape(-1), count)
+    weight = (target * 0.0 + known).sum(1, 2, 3, keep=True)
+    distances = (squared[order].singles() / weight.at_least(1e-6))("Sqrt")
+    return shown[order], (weight > 1e-6).where(distances, 2.0)
+
+
+def _warps(images: Value, pixels: Value, known: Value, axis: Axis) -> tuple[Value, Value]:
+    """Return the least penalised squared differences of images [N, S, S] from pixels [S, S], [N], and their warps."""
+    graph, (warps, size) = images.graph, axis.positions.shape
+    lattice = np.arange(0, size, axis.every)
+    with graph.doubles():
+        share, seen = (
+            each.floats()("Gather", lattice, axis=0)("Gather", lattice, axis=1)
+            for each in (known, pixels)
+        )
+        selection = graph.value(axis.selection().numpy())  # [A, L, S]
+        squares = (share @ selection).reshape(warps, -1)
+        products = ((share * seen) @ selection).reshape(warps, -1)
+        rows = images.floats()("Gather", axis.nearest.numpy(), axis=1).reshape(0, 0, -1)
+        total = rows.squared() @ squares.T - (rows @ products.T) * 2.0
+        total = total + (share * seen.squared()).sum(0, 1)
+        total = total.at_least(0.0) * axis.penalty().numpy()  # [N, A, A]
+    total = total.reshape(0, -1)
+    return total.extreme("Min", 1), total("ArgMin", axis=1, keepdims=0)
+
+
+def _warped(images: Value, rows: Value, columns: Value, axis: Axis) -> Value:
+    graph, low = images.graph, axis.positions.floor().clamp_max(axis.positions.shape[1] - 2)
+    lows = graph.value(low.long().numpy())
+    parts = graph.value((axis.positions - low).numpy().astype(np.float32))
+    for dim, warps in ((2, rows), (3, columns)):
+        others = (1, 5 - dim)
+        index = lows[warps].expand(*others)("Expand", images("Shape"))
+        before = images("GatherElements", index, axis=dim)
+        after = images("GatherElements", index + 1, axis=dim)
+        images = before + (after - before) * parts[warps].expand(*others)
+    return images
+
+
+def _relight(images: Value, target: Value, known: Value) -> tuple[Value, Value]:
+    """Return the images, brightened where this explains most of their difference, and its squared sum, float64 [K, 1, 1, 1]."""
 
     def squared(images: Value) -> Value:
-        return (known * (images - target).squared()).sum(1, 2, 3, keep=True)  # [K, 1, 1, 1]
+        with images.graph.doubles():
+            return (known * (images - target).squared()).floats().sum(1, 2, 3, keep=True)
 
-    padded = neighbours("Pad", np.array([0, 0, 1, 1, 0, 0, 1, 1]), mode="edge")
-    best, least = neighbours, squared(neighbours)
-    for top in range(3):
-        for left in range(3):
-            start, stop = np.array([top, left]), np.array([top - 2, left - 2])
-            stop[stop == 0] = np.iinfo(np.int64).max
-            shifted = padded("Slice", start, stop, np.array([2, 3]))
-            errors = squared(shifted)
-            closer = errors < least * _CLOSER
-            best, least = closer.where(shifted, best), closer.where(errors, least)
-    light = best + 1.0
+    least, light = squared(images), images + 1.0
     seen = known * (target + 1.0)
     gain = (seen * light).sum(1, 2, 3, keep=True)
     gain = gain / (known * light.squared()).sum(1, 2, 3, keep=True).at_least(1e-6)
     scaled = (gain * light - 1.0)("Clip", -1.0, 1.0)
     errors = squared(scaled)
-    explained = errors < least * 0.5
-    best, least = explained.where(scaled, best), explained.where(errors, least)
-    weight = (target * 0.0 + known).sum(1, 2, 3, keep=True)
-    distances = (least / weight.at_least(1e-6))("Sqrt")
-    return best, (weight > 1e-6).where(distances, 2.0)
+    explained = (errors + errors) < least
+    return explained.where(scaled, images), explained.where(errors, least)
 
 
 def biharmonic_fill(target: Value, known: Value, size: int) -> Value:
@@ -201,6 +256,9 @@ class UNet:
         self.experts = model.inpainter.neighbours + 2
         self.depth = len(model.inpainter.downs)
         self._z = inpainter_latents(DRAWS, seed=0).numpy()
+        followed = np.zeros((DRAWS, self.experts), np.float32)
+        followed[:, : self.experts - 2] = self._z[:, : self.experts - 2] * self._weights["follow"]
+        self._followed = followed[:, :, None, None]
 
     def encode(self, seen: Seen) -> list[Value]:
         """Return the maps of the way down."""
@@ -228,7 +286,7 @@ class UNet:
 
     def draw(self, maps: list[Value], seen: Seen) -> Value:
         """Return the draws, [DRAWS, C, S, S]."""
-        return self._mix(self._way_up("drawer", maps), seen)[0]
+        return self._mix(self._way_up("drawer", maps), seen, self._followed)[0]
 
     def _way_up(self, part: str, maps: list[Value]) -> Value:
         inner, above = self.size // self.fold, maps[-1]
@@ -283,12 +341,20 @@ class UNet:
             + bias[:, None, None]
         )
 
-    def _mix(self, output: Value, seen: Seen) -> tuple[Value, Value]:
+    def _mix(
+        self, output: Value, seen: Seen, followed: NDArray[np.float32] | None = None
+    ) -> tuple[Value, Value]:
         """Mix the experts and own colours by a softmax of each pixel."""
         if self.fold > 1:
             output = output("DepthToSpace", blocksize=self.fold, mode="CRD")
         last, end = self.experts - 1, np.iinfo(np.int64).max
-        weights = output.part(1, 0, self.experts)("Softmax", axis=1)
+        logits = output.part(1, 0, self.experts)
+        if seen.distances is not None:
+            closeness = ((seen.distances + NEAR) / FAR)("Log") * -float(self._weights["trust"])
+            others = np.zeros((1, self.experts - NEIGHBOURS, 1, 1), np.float32)
+            trusted = self._graph.concat(closeness.reshape(1, -1, 1, 1), others, axis=1)
+            logits = logits + trusted
+        weights = (logits if followed is None else logits + followed)("Softmax", axis=1)
         weights = (weights - LEAST_WEIGHT)("Relu")
         weights = weights / weights.sum(1, keep=True)
         experts = (

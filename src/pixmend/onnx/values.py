@@ -94,6 +94,10 @@ class Value:
         """Return float32 of other numbers, in `Graph.doubles` float64."""
         return self("Cast", to=self.graph.real)
 
+    def singles(self) -> "Value":
+        """Return float32 of other numbers, in `Graph.doubles` too."""
+        return self("Cast", to=TensorProto.FLOAT)
+
     def where(self, one: Operand, other: Operand) -> "Value":
         """Return ``one`` where these booleans are True, else ``other``."""
         return self("Where", one, other)

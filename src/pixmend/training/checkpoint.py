@@ -39,7 +39,11 @@ class Checkpoint:
             for name in _COUNTERS:
                 setattr(state, name, self.counters[name])
         except (KeyError, RuntimeError) as error:
-            raise ModelFileError(f"the checkpoint does not fit these settings: {error}") from error
+            reason = str(error).partition("\n")[2].partition("\n")[0].strip() or str(error)
+            raise ModelFileError(
+                f"the checkpoint does not fit these settings ({reason}); if another version of "
+                "pixmend wrote it, use that version, or start a new run directory"
+            ) from error
 
 
 def checkpoint_of(state: TrainState) -> Checkpoint:

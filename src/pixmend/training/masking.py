@@ -10,7 +10,14 @@ from torch import Tensor
 
 from pixmend.distributed import SINGLE_PROCESS, Group
 from pixmend.images import Pixels
-from pixmend.models import INPAINTER_LATENT, Evidence, Retrieval, gather_evidence
+from pixmend.models import (
+    INPAINTER_LATENT,
+    NEIGHBOURS,
+    Evidence,
+    Retrieval,
+    gather_evidence,
+)
+from pixmend.models.inpainter import latents_of
 from pixmend.rng import array_generator_for, generator_for
 from pixmend.training.settings import TrainSettings
 
@@ -54,9 +61,7 @@ class MaskSampler:
         count, device, settings = len(images) * group.world, images.device, self.settings
         share = group.shard(count)
         generator = generator_for(seed, "holes", *key)
-        latents = torch.randn(
-            settings.inpainter_draws, count, INPAINTER_LATENT, generator=generator
-        )[:, share]
+        latents = _sample_latents(settings.inpainter_draws, count, generator)[:, share]
         known = sample_masks(count, settings.size, generator)[share].to(device)
         excluded = None
         if self.retrieval is not None:
@@ -110,6 +115,13 @@ def sample_masks(count: int, size: int, generator: torch.Generator) -> Tensor:
     holes = torch.stack([centre, scattered, box, halves, blobs])  # [5, count, size, size]
     number = torch.arange(count)
     return (~holes[number % 5, number]).float()[:, None]
+
+
+def _sample_latents(draws: int, count: int, generator: torch.Generator) -> Tensor:
+    """Draw z [draws, count, INPAINTER_LATENT]; the draws of an image follow different neighbours as far as there are."""
+    noise = torch.randn(draws, count, INPAINTER_LATENT - NEIGHBOURS, generator=generator)
+    order = torch.rand(count, NEIGHBOURS, generator=generator).argsort(1)
+    return latents_of(order[:, torch.arange(draws) % NEIGHBOURS].T, noise)
 
 
 def _inside(positions: Tensor, start: Tensor, length: Tensor) -> Tensor:
