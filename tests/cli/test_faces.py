@@ -80,8 +80,8 @@ def test_a_wrong_option_is_one_line_and_nothing_is_written(
             ["altered or damaged"],
         ),
         (
-            lambda content: content.replace(b'\\"format\\": 1', b'\\"format\\": 9'),
-            ["of format 9", "reads formats up to 1"],
+            lambda content: content.replace(b'\\"format\\": 2', b'\\"format\\": 9'),
+            ["of format 9", "reads formats up to 2"],
         ),
     ],
     ids=["half", "header", "empty", "text", "one bit", "version"],
