@@ -15,7 +15,8 @@ def shoot(page, name):
 
 def choose(page, file=EXAMPLE):
     page.set_input_files("#file", file)
-    page.wait_for_selector("#welcome", state="hidden")
+    # A second image replaces the first one some time after.
+    page.locator("#image-facts", has_text=Path(file).name).wait_for(state="attached")
 
 
 def drag(page, *points):
