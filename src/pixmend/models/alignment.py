@@ -13,7 +13,7 @@ _SCALES = (1.0, 0.92, 1.08, 0.85, 1.18)
 _SHIFTS = (0, -1, 1)  # pixels
 # A warp must lower the squared difference by more than this, for each pixel of shift or 8 % of scale: of two that fit
 # alike, the lesser one continues better into the hole.
-_RELUCTANCE = 0.05
+_WARP_PENALTY = 0.05
 _EVERY = 2  # rows and columns are compared, of images of `_COARSE` pixels or more
 _COARSE = 32
 # Grey levels are compared in sixteenths: so sums in float64 are exact. Rounded at an odd place, where few values lie,
@@ -57,7 +57,7 @@ class Axis:
 
     def penalty(self) -> Tensor:
         """Return the factors of the squared differences of warps of rows and columns, float64 [A, A]."""
-        return 1 + _RELUCTANCE * (self.deviation[:, None] + self.deviation)
+        return 1 + _WARP_PENALTY * (self.deviation[:, None] + self.deviation)
 
     def selection(self) -> Tensor:
         """Return `nearest` as matrices [A, L, S] of zeros and ones, float64."""
@@ -96,7 +96,7 @@ def align(
     rows = torch.arange(len(images), device=images.device)[:, None]
     warps, total = warps[rows, first], len(axis.positions)
     shown = _warped(images[rows, first], warps // total, warps % total, axis) / 127.5 - 1
-    shown, squared = _relight(shown, target, known)
+    shown, squared = _fit_gain(shown, target, known)
     compared = squared.masked_fill(least.gather(1, first).isinf(), torch.inf)
     order = compared.argsort(dim=1, stable=True)[:, :count]
     return shown[rows, order], squared[rows, order]
@@ -133,7 +133,7 @@ def _warped(images: Tensor, rows: Tensor, columns: Tensor, axis: Axis) -> Tensor
     return shown
 
 
-def _relight(images: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+def _fit_gain(images: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     least, light = _squared(images, target, known), images + 1  # 0 = black
     seen = known[:, None] * (target + 1)[:, None]
     energy = (known[:, None] * light.square()).flatten(2).sum(2).clamp_min(1e-6)

@@ -4,7 +4,7 @@
                          maps --draw, z--> one of them
 
 An image is a per-pixel mixture of what needs no training (the neighbours, the biharmonic fill) and of the inpainter's own colours. The
-weights begin mostly at the nearest neighbour.
+weights of neighbours begin by their distances.
 """
 
 from collections.abc import Sequence
@@ -39,9 +39,8 @@ _ROWS = 128  # decoded together: more take memory and, out of a CPU's cache, tim
 # differently; with none, a row's arithmetic is the same in any batch, bit for bit (tests hold this on CPUs).
 ROW_BLOCK = 8
 _UNRELATED = 2.0  # distance of a neighbour where nothing is known: black from white
-HOLE_WEIGHT = (
-    0.3  # of a draw's distance from the estimate, beside its neighbour's from the known pixels
-)
+# Of a draw's squared distance from the estimate, beside its neighbour's from the known pixels.
+HOLE_WEIGHT = 0.3
 # Weights of the mixture are less by this, and at least 0: an image of one colour stays one, without a trace of others.
 LEAST_WEIGHT = 0.05
 # Latents are wider than in training, where the best of several draws is trained and z does less than it might.
@@ -364,7 +363,7 @@ def initialise_he(network: nn.Module, generator: torch.Generator) -> None:
 
 
 def initialise_inpainter(inpainter: Inpainter, generator: torch.Generator) -> None:
-    """Draw weights; the image begins at the nearest neighbour or, without a bank, at the biharmonic fill."""
+    """Draw weights; the image begins at neighbours that are near or, without any, at the biharmonic fill."""
     initialise_he(inpainter, generator)
     with torch.no_grad():
         experts, folded = inpainter.neighbours + 2, inpainter.fold**2

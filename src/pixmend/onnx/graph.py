@@ -3,7 +3,8 @@
     image, mask --resize--> target, known --bank, fill, U-Net--> draws --order--> answers --detail, Poisson--> images
 
 It computes what `pixmend.completion` does for the method ``default`` and the whole image. Matrices take the place of slices
-and sparse solvers, so that one graph fits images of any size. All numbers are float32, also positions, which are exact.
+and sparse solvers, so that one graph fits images of any size. Numbers are float32, also positions, which are exact;
+fills and alignment are computed in float64.
 """
 
 import numpy as np

@@ -19,9 +19,8 @@ from pixmend.onnx.values import Graph, Value
 
 DRAWS = 8  # as in the method `default`
 _CHUNK = 128  # bank images compared at a time, within a CPU's cache
-_CLOSE = (
-    2 * CANDIDATES
-)  # bank images whose differences are summed again, without the rounding of large terms
+# Bank images whose differences are summed again, without the rounding of large terms.
+_CLOSE = 2 * CANDIDATES
 _GROUPS = 8  # of group norm
 _SWEEPS, _RADIUS = 8, 0.97  # these and what follows: see `pixmend.models.smooth_fill`
 _STEPS = 48
@@ -95,7 +94,7 @@ def _align(
     number = np.array(len(axis.positions))
     rows, columns = warps[first]("Div", number), warps[first]("Mod", number)
     shown = _warped(images[first], rows, columns, axis) / 127.5 - 1.0
-    shown, squared = _relight(shown, target, known)
+    shown, squared = _fit_gain(shown, target, known)
     _, order = graph.smallest(squared.reshape(-1), count)
     weight = (target * 0.0 + known).sum(1, 2, 3, keep=True)
     distances = (squared[order].singles() / weight.at_least(1e-6))("Sqrt")
@@ -135,7 +134,7 @@ def _warped(images: Value, rows: Value, columns: Value, axis: Axis) -> Value:
     return images
 
 
-def _relight(images: Value, target: Value, known: Value) -> tuple[Value, Value]:
+def _fit_gain(images: Value, target: Value, known: Value) -> tuple[Value, Value]:
     """Return the images, brightened where this explains most of their difference, and its squared sum, float64 [K, 1, 1, 1]."""
 
     def squared(images: Value) -> Value:
